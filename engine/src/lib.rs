@@ -1,0 +1,4 @@
+//! The engine: composes protocols, storage and profiles into a mail server.
+pub mod session;
+pub mod shard;
+pub mod wire;

@@ -1,0 +1,1 @@
+//! Hardware profiles: what a host can do, and which knobs follow from it.

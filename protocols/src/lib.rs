@@ -1,0 +1,29 @@
+//! Mail protocols as pure machines.
+//!
+//! Nothing here touches a socket, a file, a clock, a random source or a log. A machine is given bytes
+//! and the time, and gives back events; it is given answers, and writes bytes. The engine's one
+//! connection loop drives them all, tests drive them in virtual time, fuzzers drive them with junk.
+//!
+//! | where | what |
+//! |---|---|
+//! | [`machine`] | the contract that every protocol obeys, and its laws |
+//! | [`wire`] | what all line protocols share: framing of lines, the outbox |
+//! | [`message`] | mail text: envelope, body structure, dates, trace headers |
+//! | [`sasl`] | PLAIN, LOGIN, SCRAM-SHA-256 for all protocols |
+//! | [`smtp`], [`lmtp`], [`pop3`], [`imap`] | the protocols; they do not import each other |
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+pub mod machine;
+pub mod wire;
+
+pub use machine::{Machine, Step, Tick};
+pub use wire::outbox::Outbox;

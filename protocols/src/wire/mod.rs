@@ -1,0 +1,3 @@
+//! What all line protocols share.
+
+pub mod outbox;

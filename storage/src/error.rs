@@ -1,0 +1,43 @@
+//! What can go wrong, sorted by whose fault it is.
+
+use crate::types::{AccountId, MailboxId, Uid};
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    // The caller asks for something that is not there, or not allowed.
+    #[error("no account {0:?} on this shard")]
+    NoSuchAccount(AccountId),
+    #[error("account {0:?} exists already")]
+    AccountExists(AccountId),
+    #[error("no mailbox {0:?}")]
+    NoSuchMailbox(MailboxId),
+    #[error("no mailbox named {0:?}")]
+    NoSuchMailboxName(String),
+    #[error("a mailbox named {0:?} exists already")]
+    MailboxExists(String),
+    #[error("mailbox name {0:?} is not allowed: {1}")]
+    MailboxName(String, &'static str),
+    #[error("no message with UID {0:?}")]
+    NoSuchMessage(Uid),
+    #[error("the account's quota is used up")]
+    OverQuota,
+    #[error("limit reached: {0}")]
+    Limit(&'static str),
+
+    // Load: try again later. 421/452 in SMTP, NO in IMAP.
+    #[error("the store is busy; try again")]
+    Busy,
+    #[error("the disk is full; free space on {0}")]
+    Full(String),
+
+    // The disk's.
+    #[error("{what} in {place} does not verify; `kura store verify` names all such places")]
+    Corrupt { what: &'static str, place: String },
+    #[error(
+        "the disk failed: {0}; the shard has stopped taking mail, nothing acknowledged is lost"
+    )]
+    Device(String),
+    /// A write or sync failed earlier; the shard's store takes nothing more until it is opened anew.
+    #[error("the shard's store has halted after a failed write; restart after mending the disk")]
+    Halted,
+}
