@@ -1,0 +1,4 @@
+//! `kura bench`: load programs that measure a running server from the outside.
+//!
+//! They speak to any server, ours or a peer's, so that one program compares both.
+pub mod smtp;
