@@ -276,6 +276,15 @@ smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
         return True
 
     def stop(self):
+        # `postfix start-fg` is a shell around the master: it is the master that has to be told.
+        pid_file = os.path.join(self.spool, "pid/master.pid")
+        if os.path.exists(pid_file):
+            with open(pid_file) as file:
+                pid = int(file.read())
+            try:
+                os.kill(pid, signal.SIGTERM)
+            except ProcessLookupError:
+                pass
         super().stop()
         self.dovecot.stop()
 
