@@ -1,0 +1,304 @@
+//! From figures to knobs. Pure: the same profile gives the same knobs.
+//!
+//! Each knob carries its formula in words and the figures that went in, so that `kura profile show`
+//! can answer "why this number?". The operator's configuration may set any of them by name; then
+//! the origin says so.
+//!
+//! Relations that hold for every valid profile (tested over a grid of made-up hosts):
+//! `batch_bytes_eager <= batch_bytes_max`, `4 * batch_bytes_max <= pending_bytes_max`,
+//! `4 * batch_bytes_max <= segment_bytes`, `sessions_max * session_buffer_bytes <= memory / 2`,
+//! sizes are multiples of the alignment, everything is at least one (the commit window may be zero).
+
+use crate::profile::{FlushPoint, Overlap, Profile};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// A small flush that takes longer than this waits for a platter, or is as bad as one.
+const SLOW_FLUSH_US: f64 = 2_000.0;
+/// Doubling the writers has to add so much of a lone writer's rate to be worth the latency.
+const OVERLAP_GAIN: f64 = 0.25;
+
+/// One setting of the engine or the store, in the unit that its name ends with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Knob {
+    pub value: u64,
+    pub origin: Origin,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// How it is computed, and from which figures of this profile.
+    Derived { formula: &'static str, figures: String },
+    /// Set by the operator, and where.
+    Set { place: String },
+}
+
+macro_rules! knobs {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// All that a profile decides.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct Knobs {
+            $($(#[$doc])* pub $name: Knob,)*
+        }
+
+        impl Knobs {
+            /// In the order of the struct, by name.
+            #[must_use]
+            pub fn all(&self) -> Vec<(&'static str, &Knob)> {
+                vec![$((stringify!($name), &self.$name),)*]
+            }
+
+            fn named(&mut self, name: &str) -> Option<&mut Knob> {
+                match name {
+                    $(stringify!($name) => Some(&mut self.$name),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+knobs! {
+    /// Logs, indexes and cores that own them.
+    shards,
+    /// Size of a segment file of the log.
+    segment_bytes,
+    /// Segments that are kept written ahead for each shard.
+    spare_segments,
+    /// So much leaves at once even while earlier batches are in flight.
+    batch_bytes_eager,
+    /// No batch is larger.
+    batch_bytes_max,
+    /// Batches on their way to the disk at a time, for each shard.
+    chains_in_flight,
+    /// How long a batch waits for company when nothing is in flight; zero on fast disks.
+    commit_window_us,
+    /// What may wait for the disk in each shard before senders are told to come back later.
+    pending_bytes_max,
+    /// Log written between two checkpoints, hence read again after a crash, for each shard.
+    checkpoint_bytes,
+    /// Message bytes that a session holds in memory; larger messages stream into the log.
+    session_buffer_bytes,
+    /// Connections at a time, over all protocols and cores.
+    sessions_max,
+}
+
+/// No knob has this name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no knob is called {name:?}; there are: {known}")]
+pub struct UnknownKnob {
+    pub name: String,
+    pub known: String,
+}
+
+impl Knobs {
+    /// The operator's word wins. `place` is shown: a file and a key.
+    pub fn set(&mut self, name: &str, value: u64, place: &str) -> Result<(), UnknownKnob> {
+        let known = self.all().iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        let knob = self.named(name).ok_or(UnknownKnob { name: name.to_owned(), known })?;
+        *knob = Knob { value, origin: Origin::Set { place: place.to_owned() } };
+        Ok(())
+    }
+}
+
+/// The knobs that suit `profile`.
+#[must_use]
+pub fn derive(profile: &Profile) -> Knobs {
+    let shards = shards(profile);
+    let batch_bytes_max = batch_bytes_max(profile);
+    let segment_bytes = segment_bytes(profile, batch_bytes_max.value, shards.value);
+    let session_buffer_bytes = session_buffer_bytes(profile);
+    Knobs {
+        spare_segments: spare_segments(profile, segment_bytes.value, shards.value),
+        batch_bytes_eager: batch_bytes_eager(profile, batch_bytes_max.value),
+        chains_in_flight: chains_in_flight(profile, shards.value),
+        commit_window_us: commit_window_us(profile),
+        pending_bytes_max: pending_bytes_max(profile, batch_bytes_max.value, shards.value),
+        checkpoint_bytes: checkpoint_bytes(profile, segment_bytes.value, shards.value),
+        sessions_max: sessions_max(profile, session_buffer_bytes.value),
+        shards,
+        segment_bytes,
+        batch_bytes_max,
+        session_buffer_bytes,
+    }
+}
+
+fn derived(value: u64, formula: &'static str, figures: String) -> Knob {
+    Knob { value, origin: Origin::Derived { formula, figures } }
+}
+
+/// The largest power of two that is at most `bytes`, within the bounds, which are powers of two.
+fn power_of_two_within(bytes: f64, least: u64, most: u64) -> u64 {
+    let bytes = bytes.clamp(least as f64, most as f64) as u64;
+    1 << bytes.max(1).ilog2()
+}
+
+/// Whether small flushes take as long as on a platter. The kernel's `rotational` is not asked:
+/// virtual disks claim it wrongly, and what counts is the time.
+fn slow(profile: &Profile) -> bool {
+    profile.smallest_flush().p50_us > SLOW_FLUSH_US
+}
+
+fn flush_text(point: FlushPoint) -> String {
+    format!("a flush of {} takes {:.0} µs", size(point.bytes), point.p50_us)
+}
+
+fn shards(profile: &Profile) -> Knob {
+    let cores = u64::from(profile.host.cores);
+    // Several logs on one spinning disk are seeks; on flash their flushes overlap in the device.
+    let value = if slow(profile) { 1 } else { cores.min(64) };
+    let figures = format!("{cores} cores, {}", flush_text(profile.smallest_flush()));
+    derived(value, "one for each core, at most 64; 1 when a small flush takes over 2 ms", figures)
+}
+
+/// The first point of the curve with so large a share of the best throughput on it.
+fn knee(profile: &Profile, share: f64) -> FlushPoint {
+    let curve = &profile.disk.flush;
+    let best = curve.iter().map(|point| point.mb_per_second).fold(0.0, f64::max);
+    let enough = |point: &&FlushPoint| point.mb_per_second >= share * best;
+    curve.iter().find(enough).copied().unwrap_or_else(|| profile.smallest_flush())
+}
+
+fn batch_bytes_max(profile: &Profile) -> Knob {
+    let point = knee(profile, 0.9);
+    let value = power_of_two_within(point.bytes as f64, 256 * KIB, MIB);
+    let figures = format!("{:.0} MB/s at {}", point.mb_per_second, size(point.bytes));
+    derived(
+        value,
+        "the smallest write with 90 % of the curve's best throughput, 256 KiB to 1 MiB",
+        figures,
+    )
+}
+
+fn batch_bytes_eager(profile: &Profile, batch_bytes_max: u64) -> Knob {
+    let point = knee(profile, 0.5);
+    let value = power_of_two_within(point.bytes as f64, 64 * KIB, batch_bytes_max);
+    let figures = format!("{:.0} MB/s at {}", point.mb_per_second, size(point.bytes));
+    derived(
+        value,
+        "the smallest write with half of the curve's best throughput, 64 KiB to batch_bytes_max",
+        figures,
+    )
+}
+
+fn chains_in_flight(profile: &Profile, shards: u64) -> Knob {
+    let mut points: Vec<_> = profile.disk.overlap.iter().collect();
+    points.sort_by_key(|point| point.writers);
+    let alone =
+        points.first().map_or(f64::INFINITY, |p| p.flushes_per_second / f64::from(p.writers));
+    let pays = |p: &&&Overlap| {
+        p.flushes_per_second >= alone * (1.0 + OVERLAP_GAIN * f64::from(p.writers).log2())
+    };
+    // The shards overlap already; each adds what is missing.
+    let writers = points.iter().filter(pays).map(|p| u64::from(p.writers)).max().unwrap_or(1);
+    let value = writers.div_ceil(shards).min(4);
+    let text = |p: &&Overlap| format!("{:.0}/s by {}", p.flushes_per_second, p.writers);
+    let figures = if points.is_empty() {
+        "overlap not measured".to_owned()
+    } else {
+        let rates: Vec<_> = points.iter().map(text).collect();
+        format!("flushes {}, {shards} shards", rates.join(", "))
+    };
+    let formula = "writers at once while each doubling adds 25 % more flushes, shared by the shards, \
+                   at most 4";
+    derived(value, formula, figures)
+}
+
+fn commit_window_us(profile: &Profile) -> Knob {
+    let point = profile.smallest_flush();
+    let value = if slow(profile) { (point.p50_us / 4.0).min(5_000.0) as u64 } else { 0 };
+    let formula = "a quarter of a small flush, at most 5 ms; 0 when that takes up to 2 ms";
+    derived(value, formula, flush_text(point))
+}
+
+fn segment_bytes(profile: &Profile, batch_bytes_max: u64, shards: u64) -> Knob {
+    let bandwidth = profile.disk.write_mb_per_second * 1e6;
+    let capacity = profile.file_system.capacity_bytes;
+    // Small disks get small segments, so that there are enough of them to compact and recycle.
+    let most = power_of_two_within(capacity as f64 / (64 * shards) as f64, 4 * MIB, 64 * MIB);
+    let least = (4 * batch_bytes_max).min(most);
+    let value = power_of_two_within(bandwidth / 10.0, least, most);
+    let figures = format!(
+        "{:.0} MB/s, {} in all, {shards} shards",
+        profile.disk.write_mb_per_second,
+        size(capacity)
+    );
+    let formula = "what the disk writes in 0.1 s, at most 1/64 of each shard's share of it, \
+                   4 to 64 MiB";
+    derived(value, formula, figures)
+}
+
+fn spare_segments(profile: &Profile, segment_bytes: u64, shards: u64) -> Knob {
+    let share = profile.disk.write_mb_per_second * 1e6 / shards as f64;
+    // Pre-writing is fresh writing beside the log's own: it needs a start.
+    let wanted = (share * 0.1 / segment_bytes as f64).ceil() as u64;
+    let room = profile.file_system.free_bytes / (16 * segment_bytes * shards);
+    let value = wanted.clamp(2, 4).min(room.max(1));
+    let figures = format!(
+        "{:.0} MB/s over {shards} shards, segments of {}, {} free",
+        profile.disk.write_mb_per_second,
+        size(segment_bytes),
+        size(profile.file_system.free_bytes)
+    );
+    let formula = "what a shard writes in 0.1 s, 2 to 4, in at most 1/16 of the free space";
+    derived(value, formula, figures)
+}
+
+fn pending_bytes_max(profile: &Profile, batch_bytes_max: u64, shards: u64) -> Knob {
+    let share = profile.disk.write_mb_per_second * 1e6 / shards as f64;
+    let memory = (profile.host.memory_bytes / 16 / shards) as f64;
+    let least = 4 * batch_bytes_max;
+    let most = (64 * MIB).max(least);
+    let value = power_of_two_within((share * 0.25).min(memory), least, most);
+    let figures = format!(
+        "{:.0} MB/s over {shards} shards, {} of memory",
+        profile.disk.write_mb_per_second,
+        size(profile.host.memory_bytes)
+    );
+    let formula = "what a shard writes in 0.25 s, at most 1/16 of its share of the memory, \
+                   four batches to 64 MiB";
+    derived(value, formula, figures)
+}
+
+fn checkpoint_bytes(profile: &Profile, segment_bytes: u64, shards: u64) -> Knob {
+    let share = profile.disk.write_mb_per_second * 1e6 / shards as f64;
+    // Reading is at least as fast as synced writing, and recovery checks what it reads: allow half.
+    let value = power_of_two_within(share / 2.0, segment_bytes.min(16 * MIB), 256 * MIB);
+    let figures = format!("{:.0} MB/s over {shards} shards", profile.disk.write_mb_per_second);
+    let formula = "what a shard writes in 0.5 s, 16 to 256 MiB: opening reads it in under a second";
+    derived(value, formula, figures)
+}
+
+fn session_buffer_bytes(profile: &Profile) -> Knob {
+    let memory = profile.host.memory_bytes;
+    let value = if memory >= 1 << 30 { 256 * KIB } else { 64 * KIB };
+    let formula = "256 KiB; 64 KiB when there is less than 1 GiB of memory";
+    derived(value, formula, format!("{} of memory", size(memory)))
+}
+
+fn sessions_max(profile: &Profile, session_buffer_bytes: u64) -> Knob {
+    let memory = profile.host.memory_bytes;
+    let value = (memory / 4 / session_buffer_bytes).clamp(64, 65_536);
+    let figures = format!("{} of memory, {} each", size(memory), size(session_buffer_bytes));
+    let formula = "so many that their buffers, all full, take a quarter of the memory, 64 to 65536";
+    derived(value, formula, figures)
+}
+
+/// Bytes as people read them, exact where it is a round number of units.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 4] =
+        [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    for (unit, name) in UNITS {
+        if bytes >= unit {
+            let whole = bytes.is_multiple_of(unit);
+            let decimals = usize::from(!whole);
+            return format!("{:.decimals$} {name}", bytes as f64 / unit as f64);
+        }
+    }
+    format!("{bytes} bytes")
+}
+
+#[cfg(test)]
+#[path = "derive_tests.rs"]
+mod tests;

@@ -1,0 +1,253 @@
+//! The profile itself: figures of one host, and its TOML form.
+//!
+//! Invariants of a valid profile, checked when one is read: at least one flush point; points sorted
+//! by size, no size twice; all figures finite and positive. Keys that this version does not know
+//! are refused, so that a misspelt one is not silently ignored.
+
+use crate::Error;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// The format of the TOML file; grows when a reader of the old one would misread the new one.
+pub(crate) const FORMAT: u32 = 1;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    pub format: u32,
+    /// RFC 3339, UTC.
+    pub date: String,
+    pub kernel: String,
+    /// What was run to get these figures; or why they are not measured.
+    pub command: String,
+    pub host: Host,
+    pub device: Device,
+    pub file_system: FileSystem,
+    pub disk: Disk,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    pub cores: u32,
+    pub memory_bytes: u64,
+}
+
+/// What the kernel says of the block device under the data. Empty or `None` where it is silent.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    pub name: String,
+    #[serde(default)]
+    pub model: String,
+    /// The kernel's word, which virtual disks often get wrong: the flush curve decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotational: Option<bool>,
+    /// `write back`: a flush costs something. `write through`: the device claims that it is free.
+    #[serde(default)]
+    pub write_cache: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fua: Option<bool>,
+    #[serde(default)]
+    pub scheduler: String,
+    #[serde(default)]
+    pub logical_block_bytes: u32,
+    #[serde(default)]
+    pub physical_block_bytes: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileSystem {
+    pub kind: String,
+    #[serde(default)]
+    pub options: String,
+    pub capacity_bytes: u64,
+    pub free_bytes: u64,
+}
+
+/// The measured figures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// O_DIRECT works here.
+    pub direct: bool,
+    /// What offsets, lengths and addresses of direct writes are multiples of.
+    pub alignment_bytes: u32,
+    /// Best synced sequential write into pre-written blocks, in millions of bytes a second.
+    pub write_mb_per_second: f64,
+    /// The same into fresh blocks.
+    pub fresh_write_mb_per_second: f64,
+    /// Write and fdatasync, one after the other, into pre-written blocks.
+    pub flush: Vec<FlushPoint>,
+    /// Small flushes by several writers at once, each into a file of its own.
+    #[serde(default)]
+    pub overlap: Vec<Overlap>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FlushPoint {
+    pub bytes: u64,
+    pub p50_us: f64,
+    pub p99_us: f64,
+    pub mb_per_second: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Overlap {
+    pub writers: u32,
+    pub flushes_per_second: f64,
+}
+
+impl Profile {
+    pub fn from_toml(text: &str) -> Result<Profile, String> {
+        let profile: Profile = toml::from_str(text).map_err(|error| error.to_string())?;
+        profile.check()?;
+        Ok(profile)
+    }
+
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("a profile has only what TOML can say")
+    }
+
+    pub fn load(path: &Path) -> Result<Profile, Error> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::Io {
+            path: path.to_owned(),
+            what: "cannot read the profile",
+            source,
+        })?;
+        Profile::from_toml(&text)
+            .map_err(|problem| Error::Format { path: path.to_owned(), problem })
+    }
+
+    /// Replaces the file at `path` whole, or not at all.
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        let failed = |what, source| Error::Io { path: path.to_owned(), what, source };
+        let beside = path.with_extension("new");
+        std::fs::write(&beside, self.to_toml())
+            .map_err(|source| failed("cannot write the profile", source))?;
+        std::fs::rename(&beside, path)
+            .map_err(|source| failed("cannot put the profile in its place", source))
+    }
+
+    /// Latency of the smallest measured flush, in microseconds: what the disk asks for a commit.
+    #[must_use]
+    pub fn smallest_flush(&self) -> FlushPoint {
+        self.disk.flush[0]
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.format != FORMAT {
+            return Err(format!("format is {}, this version reads {FORMAT}", self.format));
+        }
+        let flush = &self.disk.flush;
+        if flush.is_empty() {
+            return Err("disk.flush has no points".to_owned());
+        }
+        if flush.windows(2).any(|pair| pair[0].bytes >= pair[1].bytes) {
+            return Err("disk.flush is not sorted by bytes".to_owned());
+        }
+        let figures = flush
+            .iter()
+            .flat_map(|p| [p.p50_us, p.p99_us, p.mb_per_second])
+            .chain(self.disk.overlap.iter().map(|o| o.flushes_per_second))
+            .chain([self.disk.write_mb_per_second, self.disk.fresh_write_mb_per_second]);
+        if figures.into_iter().any(|figure| !figure.is_finite() || figure <= 0.0) {
+            return Err("a figure of [disk] is not a positive number".to_owned());
+        }
+        if flush.iter().any(|p| p.bytes == 0) || self.disk.overlap.iter().any(|o| o.writers == 0) {
+            return Err("a size or a number of writers is zero".to_owned());
+        }
+        if self.host.cores == 0 || self.host.memory_bytes == 0 {
+            return Err("[host] has no cores or no memory".to_owned());
+        }
+        if !self.disk.alignment_bytes.is_power_of_two() {
+            return Err("disk.alignment_bytes is not a power of two".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Profiles that come with Kura, by name.
+const SHIPPED: [(&str, &str); 3] = [
+    ("generic", include_str!("../profiles/generic.toml")),
+    ("rotating", include_str!("../profiles/rotating.toml")),
+    ("virtio-ext4", include_str!("../profiles/virtio-ext4.toml")),
+];
+
+/// A shipped profile. `generic` is the one to use where nothing could be measured.
+pub fn shipped(name: &str) -> Result<Profile, Error> {
+    let names = || SHIPPED.map(|(name, _)| name).join(", ");
+    let (_, text) = SHIPPED
+        .iter()
+        .find(|(known, _)| *known == name)
+        .ok_or_else(|| Error::NotShipped(name.to_owned(), names()))?;
+    Profile::from_toml(text).map_err(|problem| Error::Format { path: name.into(), problem })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shipped_profile_is_valid_and_says_where_it_is_from() {
+        for (name, _) in SHIPPED {
+            let profile = shipped(name).unwrap();
+            assert!(!profile.command.is_empty() && profile.date.starts_with("20"), "{name}");
+        }
+        let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/profiles")).unwrap();
+        assert_eq!(files.count(), SHIPPED.len(), "a profile that nobody ships");
+    }
+
+    #[test]
+    fn a_profile_survives_its_toml_form() {
+        let profile = shipped("virtio-ext4").unwrap();
+        assert_eq!(Profile::from_toml(&profile.to_toml()).unwrap(), profile);
+    }
+
+    #[test]
+    fn a_profile_that_lies_is_refused_with_the_reason() {
+        let good = shipped("generic").unwrap();
+        type Spoil = fn(&mut Profile);
+        let cases: [(Spoil, &str); 7] = [
+            (|p| p.format = 2, "format"),
+            (|p| p.disk.flush.clear(), "no points"),
+            (|p| p.disk.flush.reverse(), "sorted"),
+            (|p| p.disk.flush[0].p50_us = 0.0, "positive"),
+            (|p| p.disk.write_mb_per_second = f64::NAN, "positive"),
+            (|p| p.host.cores = 0, "cores"),
+            (|p| p.disk.alignment_bytes = 1000, "power of two"),
+        ];
+        for (spoil, reason) in cases {
+            let mut bad = good.clone();
+            spoil(&mut bad);
+            let problem = Profile::from_toml(&bad.to_toml()).unwrap_err();
+            assert!(problem.contains(reason), "{problem}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_key_is_named() {
+        let text = shipped("generic").unwrap().to_toml().replace("alignment_bytes", "alignement");
+        assert!(Profile::from_toml(&text).unwrap_err().contains("alignement"));
+    }
+
+    #[test]
+    fn an_unknown_name_lists_those_that_there_are() {
+        let error = shipped("none").unwrap_err().to_string();
+        assert!(error.contains("generic") && error.contains("rotating"), "{error}");
+    }
+
+    #[test]
+    fn saving_and_loading_gives_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("profile.toml");
+        let profile = shipped("generic").unwrap();
+        profile.save(&path).unwrap();
+        assert_eq!(Profile::load(&path).unwrap(), profile);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+}
