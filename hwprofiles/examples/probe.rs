@@ -8,9 +8,8 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let directory = arguments.next().unwrap_or_else(|| ".".to_owned());
     let seconds = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(2.0);
-    let command = "cargo run --release -p kura-hwprofiles --example probe";
     let budget = Duration::from_secs_f64(seconds);
-    match hwprofiles::measure(Path::new(&directory), budget, command) {
+    match hwprofiles::measure(Path::new(&directory), budget) {
         Ok(profile) => {
             println!("{}", profile.to_toml());
             println!("{}", hwprofiles::show(&profile, &hwprofiles::derive(&profile)));

@@ -10,6 +10,7 @@
 //! sizes are multiples of the alignment, everything is at least one (the commit window may be zero).
 
 use crate::profile::{FlushPoint, Overlap, Profile};
+use serde::Serialize;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -20,13 +21,14 @@ const SLOW_FLUSH_US: f64 = 2_000.0;
 const OVERLAP_GAIN: f64 = 0.25;
 
 /// One setting of the engine or the store, in the unit that its name ends with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Knob {
     pub value: u64,
     pub origin: Origin,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Origin {
     /// How it is computed, and from which figures of this profile.
     Derived { formula: &'static str, figures: String },
@@ -37,7 +39,7 @@ pub enum Origin {
 macro_rules! knobs {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// All that a profile decides.
-        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
         pub struct Knobs {
             $($(#[$doc])* pub $name: Knob,)*
         }
@@ -93,6 +95,18 @@ pub struct UnknownKnob {
 }
 
 impl Knobs {
+    /// In the type that a number of shards has.
+    #[must_use]
+    pub fn shards(&self) -> u16 {
+        u16::try_from(self.shards.value).unwrap_or(u16::MAX)
+    }
+
+    /// In the type that memory is counted in.
+    #[must_use]
+    pub fn session_buffer_bytes(&self) -> usize {
+        usize::try_from(self.session_buffer_bytes.value).unwrap_or(usize::MAX)
+    }
+
     /// The operator's word wins. `place` is shown: a file and a key.
     pub fn set(&mut self, name: &str, value: u64, place: &str) -> Result<(), UnknownKnob> {
         let known = self.all().iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");

@@ -26,12 +26,13 @@ const FILE_BYTES_MIN: u64 = 4 << 20;
 const SAMPLES_MIN: usize = 5;
 
 /// Measures the disk under `directory`, in about `budget` (longer on very slow disks, at most four
-/// times). `command` is recorded: what the operator ran.
-pub fn measure(directory: &Path, budget: Duration, command: &str) -> Result<Profile, Error> {
-    measure_at(&Sources::default(), directory, budget, command)
+/// times). Records the command line of this process.
+pub fn measure(directory: &Path, budget: Duration) -> Result<Profile, Error> {
+    let command = std::env::args().collect::<Vec<_>>().join(" ");
+    measure_at(&Sources::default(), directory, budget, &command)
 }
 
-/// [`measure`], with the kernel's view from elsewhere.
+/// [`measure`], with the kernel's view from elsewhere, and what to record as the command.
 pub fn measure_at(
     sources: &Sources,
     directory: &Path,
@@ -230,7 +231,7 @@ mod tests {
     fn a_brief_measurement_gives_a_valid_profile_and_leaves_nothing() {
         let directory = tempfile::tempdir_in(".").unwrap();
         let start = Instant::now();
-        let profile = measure(directory.path(), Duration::from_millis(300), "test").unwrap();
+        let profile = measure(directory.path(), Duration::from_millis(300)).unwrap();
         assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
         assert_eq!(Profile::from_toml(&profile.to_toml()).unwrap(), profile);
         let sizes: Vec<_> = profile.disk.flush.iter().map(|point| point.bytes).collect();
@@ -242,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_directory_that_is_not_there_is_named() {
-        let error = measure(Path::new("/nowhere/kura"), Duration::from_millis(1), "test");
+        let error = measure(Path::new("/nowhere/kura"), Duration::from_millis(1));
         assert!(error.unwrap_err().to_string().contains("/nowhere/kura"));
     }
 
