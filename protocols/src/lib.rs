@@ -23,6 +23,7 @@
 )]
 
 pub mod machine;
+pub mod message;
 pub mod wire;
 
 pub use machine::{Machine, Step, Tick};

@@ -1,0 +1,457 @@
+//! What is known of a message without reading it: the MIME tree with offsets, envelopes, the date.
+//!
+//! Worked out once by [`super::scanner`], kept beside the message, and enough to answer ENVELOPE,
+//! BODYSTRUCTURE and the byte range of every BODY section. Offsets count from the first byte of the
+//! body as the store has it, behind a recipient's own prefix.
+//!
+//! # Binary form, version 1
+//!
+//! `version:u8`, then numbers as LEB128, texts as length and bytes, options as 0 or 1 and the value:
+//! sent date (option: zigzag seconds, zigzag offset minutes), references (option), number of parts,
+//! parts in preorder. A reader of a later version keeps reading this one. [`Summary::decode`] takes
+//! any bytes without panic, and allocates no more than a small multiple of their length.
+
+use super::content::{Content, Disposition, Parameters};
+use super::date::Sent;
+use super::envelope::{Address, Envelope};
+use super::scanner::Scanner;
+
+const VERSION: u8 = 1;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    pub sent: Option<Sent>,
+    /// Unfolded References field of the message, for threading.
+    pub references: Option<Vec<u8>>,
+    /// Preorder; the first is the message itself. Never empty.
+    pub parts: Vec<Part>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    Leaf = 0,
+    /// Its children follow.
+    Multipart = 1,
+    /// message/rfc822: the embedded message's root entity follows.
+    Message = 2,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Span {
+    pub start: u32,
+    pub end: u32,
+}
+
+impl Span {
+    #[must_use]
+    pub fn bytes(self) -> u32 {
+        self.end.saturating_sub(self.start)
+    }
+}
+
+/// One MIME entity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    pub kind: Kind,
+    /// How many of the parts that follow belong to this one.
+    pub subtree: u32,
+    /// Blank line included.
+    pub header: Span,
+    pub body: Span,
+    /// Line ends in the body.
+    pub lines: u32,
+    pub content: Content,
+    /// Of the root of a message or of an embedded message.
+    pub envelope: Option<Box<Envelope>>,
+}
+
+impl Part {
+    #[must_use]
+    pub fn empty(at: Span) -> Part {
+        Part {
+            kind: Kind::Leaf,
+            subtree: 0,
+            header: at,
+            body: at,
+            lines: 0,
+            content: Content::plain_text(),
+            envelope: None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the stored summary can't be read: {0}; `kura store verify` names such messages")]
+pub struct Undecodable(&'static str);
+
+impl Summary {
+    /// Scans a message that is in memory as a whole; see [`Scanner`] for one that comes in pieces.
+    #[must_use]
+    pub fn compute(raw: &[u8]) -> Summary {
+        let mut scanner = Scanner::new();
+        scanner.push(raw);
+        scanner.finish()
+    }
+
+    #[must_use]
+    pub fn envelope(&self) -> Option<&Envelope> {
+        self.parts.first()?.envelope.as_deref()
+    }
+
+    /// Length of the message's own header, blank line included.
+    #[must_use]
+    pub fn header_bytes(&self) -> u32 {
+        self.parts.first().map_or(0, |root| root.header.end)
+    }
+
+    /// Indices of the direct children of part `parent`.
+    pub fn children(&self, parent: usize) -> impl Iterator<Item = usize> + '_ {
+        let subtree = self.parts.get(parent).map_or(0, |part| as_usize(part.subtree));
+        let end = parent.saturating_add(subtree);
+        let mut next = parent.saturating_add(1);
+        std::iter::from_fn(move || {
+            if next > end {
+                return None;
+            }
+            let child = next;
+            let inside = as_usize(self.parts.get(child)?.subtree);
+            next = child.saturating_add(inside).saturating_add(1);
+            Some(child)
+        })
+    }
+
+    /// The part with an IMAP number, `[4, 2, 1]` for 4.2.1 (RFC 3501 section 6.4.5). The numbers of
+    /// an embedded message's parts follow its own; a body that is not multipart is part 1 of itself.
+    #[must_use]
+    pub fn part(&self, path: &[u32]) -> Option<usize> {
+        let mut container = Some(0_usize);
+        let mut current = None;
+        for &number in path {
+            let holder = container?;
+            let found = match self.parts.get(holder)?.kind {
+                Kind::Multipart => {
+                    let skip = as_usize(number.checked_sub(1)?);
+                    self.children(holder).nth(skip)?
+                }
+                Kind::Leaf | Kind::Message if number == 1 => holder,
+                Kind::Leaf | Kind::Message => return None,
+            };
+            current = Some(found);
+            container = match self.parts.get(found)?.kind {
+                Kind::Multipart => Some(found),
+                Kind::Message => Some(found.saturating_add(1)),
+                Kind::Leaf => None,
+            };
+        }
+        current
+    }
+
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Writer { bytes: Vec::with_capacity(512) };
+        out.bytes.push(VERSION);
+        out.option(self.sent.as_ref(), |out, sent| {
+            out.signed(sent.unix_seconds);
+            out.signed(i64::from(sent.offset_minutes));
+        });
+        out.text_option(self.references.as_ref());
+        out.list(&self.parts, Writer::part);
+        out.bytes
+    }
+
+    /// # Errors
+    /// When the bytes are not a summary, or one of a version that this reader does not know.
+    pub fn decode(bytes: &[u8]) -> Result<Summary, Undecodable> {
+        let mut input = Reader { rest: bytes };
+        if input.byte()? != VERSION {
+            return Err(Undecodable("unknown version"));
+        }
+        let sent = input.option(|input| {
+            let unix_seconds = input.signed()?;
+            let offset = i16::try_from(input.signed()?);
+            let offset_minutes = offset.map_err(|_| Undecodable("time zone out of range"))?;
+            Ok(Sent { unix_seconds, offset_minutes })
+        })?;
+        let references = input.text_option()?;
+        let parts = input.list(Reader::part)?;
+        let summary = Summary { sent, references, parts };
+        summary.check_tree()?;
+        Ok(summary)
+    }
+
+    /// Subtrees nest and lie inside the list, so that walking them always ends.
+    fn check_tree(&self) -> Result<(), Undecodable> {
+        if self.parts.is_empty() {
+            return Err(Undecodable("no parts"));
+        }
+        let mut ends: Vec<usize> = Vec::new();
+        for (index, part) in self.parts.iter().enumerate() {
+            while ends.last().is_some_and(|end| *end < index) {
+                ends.pop();
+            }
+            let end = index.saturating_add(as_usize(part.subtree));
+            let limit = ends.last().copied().unwrap_or(self.parts.len().saturating_sub(1));
+            let childless = part.subtree == 0;
+            if end > limit || childless != (part.kind == Kind::Leaf) {
+                return Err(Undecodable("parts do not nest"));
+            }
+            if ends.len() > super::scanner::limits::DEPTH_MAX.saturating_add(1) {
+                return Err(Undecodable("parts nest too deep"));
+            }
+            if !childless {
+                ends.push(end);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn as_usize(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+struct Writer {
+    bytes: Vec<u8>,
+}
+
+impl Writer {
+    fn number(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.bytes.push((number & 0x7f) as u8 | 0x80);
+            number >>= 7;
+        }
+        self.bytes.push(number as u8);
+    }
+
+    fn signed(&mut self, number: i64) {
+        self.number(((number << 1) ^ (number >> 63)).cast_unsigned());
+    }
+
+    fn text(&mut self, text: &[u8]) {
+        self.number(u64::try_from(text.len()).unwrap_or(0));
+        self.bytes.extend_from_slice(text);
+    }
+
+    fn option<T>(&mut self, value: Option<&T>, write: impl FnOnce(&mut Writer, &T)) {
+        self.bytes.push(u8::from(value.is_some()));
+        if let Some(value) = value {
+            write(self, value);
+        }
+    }
+
+    fn text_option(&mut self, value: Option<&Vec<u8>>) {
+        self.option(value, |out, text| out.text(text));
+    }
+
+    fn list<T>(&mut self, items: &[T], mut write: impl FnMut(&mut Writer, &T)) {
+        self.number(u64::try_from(items.len()).unwrap_or(0));
+        for item in items {
+            write(self, item);
+        }
+    }
+
+    fn parameters(&mut self, parameters: &Parameters) {
+        self.list(parameters, |out, (name, value)| {
+            out.text(name);
+            out.text(value);
+        });
+    }
+
+    fn span(&mut self, span: Span) {
+        self.number(u64::from(span.start));
+        self.number(u64::from(span.bytes()));
+    }
+
+    fn part(&mut self, part: &Part) {
+        self.bytes.push(part.kind as u8);
+        self.number(u64::from(part.subtree));
+        self.span(part.header);
+        self.span(part.body);
+        self.number(u64::from(part.lines));
+        self.content(&part.content);
+        self.option(part.envelope.as_ref(), |out, envelope| out.envelope(envelope));
+    }
+
+    fn content(&mut self, content: &Content) {
+        self.text(&content.main);
+        self.text(&content.sub);
+        self.parameters(&content.parameters);
+        self.text_option(content.id.as_ref());
+        self.text_option(content.description.as_ref());
+        self.text_option(content.encoding.as_ref());
+        self.text_option(content.md5.as_ref());
+        self.option(content.disposition.as_ref(), |out, disposition| {
+            out.text(&disposition.kind);
+            out.parameters(&disposition.parameters);
+        });
+        self.list(&content.languages, |out, tag| out.text(tag));
+        self.text_option(content.location.as_ref());
+    }
+
+    fn envelope(&mut self, envelope: &Envelope) {
+        self.text_option(envelope.date.as_ref());
+        self.text_option(envelope.subject.as_ref());
+        for list in [
+            &envelope.from,
+            &envelope.sender,
+            &envelope.reply_to,
+            &envelope.to,
+            &envelope.cc,
+            &envelope.bcc,
+        ] {
+            self.list(list, |out, address| {
+                out.text_option(address.name.as_ref());
+                out.text_option(address.mailbox.as_ref());
+                out.text_option(address.host.as_ref());
+            });
+        }
+        self.text_option(envelope.in_reply_to.as_ref());
+        self.text_option(envelope.message_id.as_ref());
+    }
+}
+
+struct Reader<'b> {
+    rest: &'b [u8],
+}
+
+type Read<T> = Result<T, Undecodable>;
+
+impl Reader<'_> {
+    fn byte(&mut self) -> Read<u8> {
+        let (first, rest) = self.rest.split_first().ok_or(Undecodable("cut short"))?;
+        self.rest = rest;
+        Ok(*first)
+    }
+
+    fn number(&mut self) -> Read<u64> {
+        let mut number = 0_u64;
+        for shift in (0..63).step_by(7) {
+            let byte = self.byte()?;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(number);
+            }
+        }
+        // The tenth byte holds the last bit.
+        match self.byte()? {
+            last @ 0..=1 => Ok(number | u64::from(last) << 63),
+            _ => Err(Undecodable("number too long")),
+        }
+    }
+
+    fn small(&mut self) -> Read<u32> {
+        u32::try_from(self.number()?).map_err(|_| Undecodable("number out of range"))
+    }
+
+    fn signed(&mut self) -> Read<i64> {
+        let number = self.number()?;
+        Ok((number >> 1).cast_signed() ^ (number & 1).cast_signed().wrapping_neg())
+    }
+
+    fn text(&mut self) -> Read<Vec<u8>> {
+        let length = usize::try_from(self.number()?).map_err(|_| Undecodable("text too long"))?;
+        let (text, rest) = self.rest.split_at_checked(length).ok_or(Undecodable("cut short"))?;
+        self.rest = rest;
+        Ok(text.to_vec())
+    }
+
+    fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Read<T>) -> Read<Option<T>> {
+        match self.byte()? {
+            0 => Ok(None),
+            1 => read(self).map(Some),
+            _ => Err(Undecodable("neither there nor not")),
+        }
+    }
+
+    fn text_option(&mut self) -> Read<Option<Vec<u8>>> {
+        self.option(Self::text)
+    }
+
+    /// Every item takes at least a byte, so that the count can't promise more than there is.
+    fn list<T>(&mut self, mut read: impl FnMut(&mut Self) -> Read<T>) -> Read<Vec<T>> {
+        let count = usize::try_from(self.number()?).map_err(|_| Undecodable("list too long"))?;
+        if count > self.rest.len() {
+            return Err(Undecodable("list longer than its bytes"));
+        }
+        let mut items = Vec::new();
+        for _ in 0..count {
+            items.push(read(self)?);
+        }
+        Ok(items)
+    }
+
+    fn parameters(&mut self) -> Read<Parameters> {
+        self.list(|input| Ok((input.text()?, input.text()?)))
+    }
+
+    fn span(&mut self) -> Read<Span> {
+        let start = self.small()?;
+        let end = start.checked_add(self.small()?).ok_or(Undecodable("span out of range"))?;
+        Ok(Span { start, end })
+    }
+
+    fn part(&mut self) -> Read<Part> {
+        let kind = match self.byte()? {
+            0 => Kind::Leaf,
+            1 => Kind::Multipart,
+            2 => Kind::Message,
+            _ => return Err(Undecodable("unknown kind of part")),
+        };
+        Ok(Part {
+            kind,
+            subtree: self.small()?,
+            header: self.span()?,
+            body: self.span()?,
+            lines: self.small()?,
+            content: self.content()?,
+            envelope: self.option(Self::envelope)?.map(Box::new),
+        })
+    }
+
+    fn content(&mut self) -> Read<Content> {
+        Ok(Content {
+            main: self.text()?,
+            sub: self.text()?,
+            parameters: self.parameters()?,
+            id: self.text_option()?,
+            description: self.text_option()?,
+            encoding: self.text_option()?,
+            md5: self.text_option()?,
+            disposition: self.option(|input| {
+                Ok(Disposition { kind: input.text()?, parameters: input.parameters()? })
+            })?,
+            languages: self.list(Self::text)?,
+            location: self.text_option()?,
+        })
+    }
+
+    fn envelope(&mut self) -> Read<Envelope> {
+        Ok(Envelope {
+            date: self.text_option()?,
+            subject: self.text_option()?,
+            from: self.addresses()?,
+            sender: self.addresses()?,
+            reply_to: self.addresses()?,
+            to: self.addresses()?,
+            cc: self.addresses()?,
+            bcc: self.addresses()?,
+            in_reply_to: self.text_option()?,
+            message_id: self.text_option()?,
+        })
+    }
+
+    fn addresses(&mut self) -> Read<Vec<Address>> {
+        self.list(|input| {
+            Ok(Address {
+                name: input.text_option()?,
+                mailbox: input.text_option()?,
+                host: input.text_option()?,
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "summary_tests.rs"]
+mod tests;
