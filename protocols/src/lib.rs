@@ -22,9 +22,10 @@
     )
 )]
 
+pub mod imap;
 pub mod machine;
 pub mod message;
 pub mod wire;
 
-pub use machine::{Machine, Step, Tick};
+pub use machine::{Machine, Step, Tick, Ticket};
 pub use wire::outbox::Outbox;

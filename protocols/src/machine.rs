@@ -15,7 +15,7 @@
 //! 6. `NeedInput` is answered only when `input` is empty: the machine keeps what it can't use yet, so
 //!    that the driver needs no buffer while a session is idle.
 
-use std::time::Duration;
+use std::{fmt, marker::PhantomData, time::Duration};
 
 /// Milliseconds on a monotonic clock whose origin is the driver's affair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -35,6 +35,34 @@ impl Tick {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 }
+
+/// A question that a machine has asked. `Question` is an uninhabited marker type of the protocol, so
+/// that a ticket for one question can't be spent on another.
+#[must_use = "the machine waits for its answer: spend the ticket with an `answer_*` method"]
+pub struct Ticket<Question> {
+    question: PhantomData<fn() -> Question>,
+}
+
+impl<Question> Ticket<Question> {
+    /// Only machines ask.
+    pub(crate) fn issue() -> Ticket<Question> {
+        Ticket { question: PhantomData }
+    }
+}
+
+impl<Question> fmt::Debug for Ticket<Question> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Ticket")
+    }
+}
+
+impl<Question> PartialEq for Ticket<Question> {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl<Question> Eq for Ticket<Question> {}
 
 /// What a machine wants next.
 #[derive(Debug, PartialEq, Eq)]

@@ -23,5 +23,5 @@ pub mod summary;
 pub mod text;
 
 pub use envelope::{Address, Envelope};
-pub use scanner::Scanner;
+pub use scanner::Scanner as SummaryBuilder;
 pub use summary::{Kind, Part, Span, Summary};

@@ -1,3 +1,4 @@
 //! What all line protocols share.
 
+pub mod line;
 pub mod outbox;

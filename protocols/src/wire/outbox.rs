@@ -21,6 +21,11 @@ impl Outbox {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// For encoders that write many small pieces; they only append.
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes

@@ -1,0 +1,251 @@
+//! How values are written: strings, mailbox names, envelopes, body structures.
+//!
+//! A string is quoted when it is plain printable ASCII, and a literal otherwise; NUL, which neither
+//! may hold, is left out. RFC 3501 sections 4.3, 7.4.2 and 9.
+
+use super::mailbox::encode_utf7;
+use crate::message::content::{Content, Parameters};
+use crate::message::{Address, Envelope, Kind, Part, Summary};
+use std::fmt::Write;
+
+/// Longer strings are sent as literals, which no client has trouble with.
+const QUOTED_BYTES_MAX: usize = 1000;
+
+pub fn string(out: &mut Vec<u8>, text: &[u8]) {
+    let quotable = |byte: &u8| (b' '..=b'~').contains(byte);
+    if text.len() <= QUOTED_BYTES_MAX && text.iter().all(quotable) {
+        out.push(b'"');
+        for byte in text {
+            if matches!(byte, b'"' | b'\\') {
+                out.push(b'\\');
+            }
+            out.push(*byte);
+        }
+        out.push(b'"');
+        return;
+    }
+    let zeroes = memchr::memchr_iter(0, text).count();
+    push(out, format_args!("{{{}}}\r\n", text.len().saturating_sub(zeroes)));
+    out.extend(text.iter().filter(|byte| **byte != 0));
+}
+
+pub fn nstring(out: &mut Vec<u8>, text: Option<&[u8]>) {
+    match text {
+        Some(text) => string(out, text),
+        None => out.extend_from_slice(b"NIL"),
+    }
+}
+
+/// An atom where that is possible, as all other servers write plain names; otherwise quoted.
+pub fn mailbox(out: &mut Vec<u8>, name: &str) {
+    let wire = encode_utf7(name);
+    if super::lexer::is_atom(wire.as_bytes()) && !wire.eq_ignore_ascii_case("NIL") {
+        out.extend_from_slice(wire.as_bytes());
+    } else {
+        string(out, wire.as_bytes());
+    }
+}
+
+pub fn push(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    // Writing into memory can't fail.
+    let _ = Adapter(out).write_fmt(text);
+}
+
+struct Adapter<'o>(&'o mut Vec<u8>);
+
+impl Write for Adapter<'_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// RFC 3501 section 7.4.2, ENVELOPE.
+pub fn envelope(out: &mut Vec<u8>, envelope: &Envelope) {
+    out.push(b'(');
+    nstring(out, envelope.date.as_deref());
+    out.push(b' ');
+    nstring(out, envelope.subject.as_deref());
+    for list in [
+        &envelope.from,
+        envelope.sender_or_from(),
+        envelope.reply_to_or_from(),
+        &envelope.to,
+        &envelope.cc,
+        &envelope.bcc,
+    ] {
+        out.push(b' ');
+        addresses(out, list);
+    }
+    out.push(b' ');
+    nstring(out, envelope.in_reply_to.as_deref());
+    out.push(b' ');
+    nstring(out, envelope.message_id.as_deref());
+    out.push(b')');
+}
+
+fn addresses(out: &mut Vec<u8>, list: &[Address]) {
+    if list.is_empty() {
+        out.extend_from_slice(b"NIL");
+        return;
+    }
+    out.push(b'(');
+    for address in list {
+        out.push(b'(');
+        nstring(out, address.name.as_deref());
+        out.extend_from_slice(b" NIL ");
+        nstring(out, address.mailbox.as_deref());
+        out.push(b' ');
+        nstring(out, address.host.as_deref());
+        out.push(b')');
+    }
+    out.push(b')');
+}
+
+/// BODYSTRUCTURE, or BODY without the `extended` data. RFC 3501 section 7.4.2.
+pub fn body_structure(out: &mut Vec<u8>, summary: &Summary, extended: bool) {
+    body(out, summary, 0, extended);
+}
+
+/// Recursion ends: summaries are checked to nest no deeper than the scanner's limit.
+fn body(out: &mut Vec<u8>, summary: &Summary, index: usize, extended: bool) {
+    let Some(part) = summary.parts.get(index) else { return };
+    out.push(b'(');
+    match part.kind {
+        Kind::Multipart => {
+            for child in summary.children(index) {
+                body(out, summary, child, extended);
+            }
+            out.push(b' ');
+            string(out, &part.content.sub);
+            if extended {
+                out.push(b' ');
+                parameters(out, &part.content.parameters);
+                extension(out, &part.content);
+            }
+        }
+        Kind::Leaf | Kind::Message => {
+            single(out, part);
+            if part.kind == Kind::Message {
+                message(out, summary, index.saturating_add(1), extended);
+            }
+            if part.kind == Kind::Message || part.content.is("text") {
+                push(out, format_args!(" {}", part.lines));
+            }
+            if extended {
+                out.push(b' ');
+                nstring(out, part.content.md5.as_deref());
+                extension(out, &part.content);
+            }
+        }
+    }
+    out.push(b')');
+}
+
+/// The fields that all parts but multiparts begin with.
+fn single(out: &mut Vec<u8>, part: &Part) {
+    let content = &part.content;
+    string(out, &content.main);
+    out.push(b' ');
+    string(out, &content.sub);
+    out.push(b' ');
+    parameters(out, &content.parameters);
+    out.push(b' ');
+    nstring(out, content.id.as_deref());
+    out.push(b' ');
+    nstring(out, content.description.as_deref());
+    out.push(b' ');
+    string(out, content.encoding.as_deref().unwrap_or(b"7bit"));
+    push(out, format_args!(" {}", part.body.bytes()));
+}
+
+fn message(out: &mut Vec<u8>, summary: &Summary, root: usize, extended: bool) {
+    out.push(b' ');
+    match summary.parts.get(root).and_then(|part| part.envelope.as_deref()) {
+        Some(inner) => envelope(out, inner),
+        None => envelope(out, &Envelope::default()),
+    }
+    out.push(b' ');
+    body(out, summary, root, extended);
+}
+
+fn extension(out: &mut Vec<u8>, content: &Content) {
+    match &content.disposition {
+        Some(disposition) => {
+            out.extend_from_slice(b" (");
+            string(out, &disposition.kind);
+            out.push(b' ');
+            parameters(out, &disposition.parameters);
+            out.push(b')');
+        }
+        None => out.extend_from_slice(b" NIL"),
+    }
+    match content.languages.as_slice() {
+        [] => out.extend_from_slice(b" NIL"),
+        tags => {
+            for (index, tag) in tags.iter().enumerate() {
+                out.extend_from_slice(if index == 0 { b" (" } else { b" " });
+                string(out, tag);
+            }
+            out.push(b')');
+        }
+    }
+    out.push(b' ');
+    nstring(out, content.location.as_deref());
+}
+
+fn parameters(out: &mut Vec<u8>, parameters: &Parameters) {
+    if parameters.is_empty() {
+        out.extend_from_slice(b"NIL");
+        return;
+    }
+    for (index, (name, value)) in parameters.iter().enumerate() {
+        out.push(if index == 0 { b'(' } else { b' ' });
+        string(out, name);
+        out.push(b' ');
+        string(out, value);
+    }
+    out.push(b')');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    #[test]
+    fn strings_are_quoted_or_literals() {
+        assert_eq!(written(|out| string(out, b"a \"b\" \\")), r#""a \"b\" \\""#);
+        assert_eq!(written(|out| string(out, "ä\0".as_bytes())), "{2}\r\nä");
+        assert_eq!(written(|out| nstring(out, None)), "NIL");
+        assert_eq!(written(|out| mailbox(out, "Entwürfe")), "Entw&APw-rfe");
+        assert_eq!(written(|out| mailbox(out, "a b")), "\"a b\"");
+        assert_eq!(written(|out| mailbox(out, "nil")), "\"nil\"");
+    }
+
+    #[test]
+    fn a_structure_is_written_as_the_rfc_shows_it() {
+        let raw = b"From: Ann <a@b>\r\nContent-Type: multipart/mixed; boundary=x\r\n\r\n\
+            --x\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nhi\r\nyou\r\n\
+            --x\r\nContent-Type: message/rfc822\r\nContent-Disposition: attachment; filename=f\r\n\r\nSubject: s\r\n\r\nt\r\n--x--\r\n";
+        let summary = Summary::compute(raw);
+        assert_eq!(
+            written(|out| body_structure(out, &summary, false)),
+            "((\"text\" \"plain\" (\"charset\" \"utf-8\") NIL NIL \"7bit\" 7 1)\
+             (\"message\" \"rfc822\" NIL NIL NIL \"7bit\" 15 (NIL \"s\" NIL NIL NIL NIL NIL NIL NIL NIL) \
+             (\"text\" \"plain\" (\"charset\" \"us-ascii\") NIL NIL \"7bit\" 1 0) 2) \"mixed\")"
+        );
+        let extended = written(|out| body_structure(out, &summary, true));
+        assert!(extended.contains("(\"attachment\" (\"filename\" \"f\")) NIL NIL"), "{extended}");
+        assert!(extended.ends_with("\"mixed\" (\"boundary\" \"x\") NIL NIL NIL)"), "{extended}");
+        assert_eq!(
+            written(|out| envelope(out, summary.envelope().unwrap())),
+            "(NIL NIL ((\"Ann\" NIL \"a\" \"b\")) ((\"Ann\" NIL \"a\" \"b\")) ((\"Ann\" NIL \"a\" \"b\")) NIL NIL NIL NIL NIL)"
+        );
+    }
+}
