@@ -22,10 +22,14 @@
     )
 )]
 
+pub mod address;
 pub mod imap;
 pub mod machine;
 pub mod message;
+pub mod sasl;
+pub mod smtp;
 pub mod wire;
 
+pub use address::Address;
 pub use machine::{Machine, Step, Tick, Ticket};
 pub use wire::outbox::Outbox;

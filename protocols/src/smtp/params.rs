@@ -1,0 +1,232 @@
+//! Parameters of MAIL and RCPT: SIZE (RFC 1870), BODY (6152), SMTPUTF8 (6531), AUTH (4954), and the
+//! DSN parameters RET, ENVID, NOTIFY, ORCPT (3461), which are kept on the envelope.
+
+/// What is wrong with a parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ParamFault {
+    /// 555: we don't know it.
+    Unknown,
+    /// 501: we know it, and its value is wrong or it is given twice.
+    Value,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MailParams {
+    /// Declared size of the message in octets.
+    pub size: Option<u64>,
+    /// `BODY=8BITMIME` was given.
+    pub eight_bit: bool,
+    pub smtp_utf8: bool,
+    pub ret: Option<Ret>,
+    /// Decoded from xtext.
+    pub envid: Option<String>,
+    /// Decoded from xtext; what another server says about its client.
+    pub auth: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ret {
+    Full,
+    Headers,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RecipientParams {
+    pub notify: Option<Notify>,
+    /// Address type and address, decoded from xtext.
+    pub original: Option<(String, String)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Notify {
+    pub success: bool,
+    pub failure: bool,
+    pub delay: bool,
+}
+
+impl MailParams {
+    pub(super) fn parse(text: &[u8]) -> Result<MailParams, ParamFault> {
+        let mut params = MailParams::default();
+        let mut body = None;
+        for (keyword, value) in words(text)? {
+            match (keyword.as_str(), value) {
+                ("SIZE", Some(value)) => once(&mut params.size, number(value)?)?,
+                ("BODY", Some(value)) => once(&mut body, eight_bit(value)?)?,
+                ("SMTPUTF8", None) if !params.smtp_utf8 => params.smtp_utf8 = true,
+                ("RET", Some(value)) => once(&mut params.ret, ret(value)?)?,
+                ("ENVID", Some(value)) => once(&mut params.envid, xtext(value)?)?,
+                ("AUTH", Some(value)) => once(&mut params.auth, xtext(value)?)?,
+                ("SIZE" | "BODY" | "SMTPUTF8" | "RET" | "ENVID" | "AUTH", _) => {
+                    return Err(ParamFault::Value);
+                }
+                (_, _) => return Err(ParamFault::Unknown),
+            }
+        }
+        params.eight_bit = body.unwrap_or(false);
+        Ok(params)
+    }
+}
+
+impl RecipientParams {
+    pub(super) fn parse(text: &[u8]) -> Result<RecipientParams, ParamFault> {
+        let mut params = RecipientParams::default();
+        for (keyword, value) in words(text)? {
+            match (keyword.as_str(), value) {
+                ("NOTIFY", Some(value)) => once(&mut params.notify, notify(value)?)?,
+                ("ORCPT", Some(value)) => once(&mut params.original, original(value)?)?,
+                ("NOTIFY" | "ORCPT", None) => return Err(ParamFault::Value),
+                (_, _) => return Err(ParamFault::Unknown),
+            }
+        }
+        Ok(params)
+    }
+}
+
+/// Keywords in capitals with their values.
+fn words(text: &[u8]) -> Result<Vec<(String, Option<&str>)>, ParamFault> {
+    // `<a@b>SIZE=1` lacks its space.
+    if text.first().is_some_and(|&byte| byte != b' ') {
+        return Err(ParamFault::Value);
+    }
+    let text = std::str::from_utf8(text).map_err(|_| ParamFault::Value)?;
+    let word = |word: &'_ str| match word.split_once('=') {
+        Some((keyword, value)) => (keyword.to_ascii_uppercase(), Some(value.len())),
+        None => (word.to_ascii_uppercase(), None),
+    };
+    let each = text.split(' ').filter(|word| !word.is_empty());
+    Ok(each
+        .map(|whole| {
+            let (keyword, bytes) = word(whole);
+            let start = bytes.map(|bytes| whole.len().saturating_sub(bytes));
+            (keyword, start.and_then(|start| whole.get(start..)))
+        })
+        .collect())
+}
+
+fn once<T>(place: &mut Option<T>, value: T) -> Result<(), ParamFault> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(ParamFault::Value),
+    }
+}
+
+fn number(value: &str) -> Result<u64, ParamFault> {
+    let fine =
+        !value.is_empty() && value.len() <= 20 && value.bytes().all(|byte| byte.is_ascii_digit());
+    // Twenty digits may be more than fits: then it is more than we take, too.
+    if fine { Ok(value.parse().unwrap_or(u64::MAX)) } else { Err(ParamFault::Value) }
+}
+
+fn eight_bit(value: &str) -> Result<bool, ParamFault> {
+    match value.to_ascii_uppercase().as_str() {
+        "7BIT" => Ok(false),
+        "8BITMIME" => Ok(true),
+        // BINARYMIME is not offered (RFC 3030).
+        _ => Err(ParamFault::Value),
+    }
+}
+
+fn ret(value: &str) -> Result<Ret, ParamFault> {
+    match value.to_ascii_uppercase().as_str() {
+        "FULL" => Ok(Ret::Full),
+        "HDRS" => Ok(Ret::Headers),
+        _ => Err(ParamFault::Value),
+    }
+}
+
+fn notify(value: &str) -> Result<Notify, ParamFault> {
+    let mut notify = Notify::default();
+    let value = value.to_ascii_uppercase();
+    if value == "NEVER" {
+        return Ok(notify);
+    }
+    for word in value.split(',') {
+        match word {
+            "SUCCESS" => notify.success = true,
+            "FAILURE" => notify.failure = true,
+            "DELAY" => notify.delay = true,
+            _ => return Err(ParamFault::Value),
+        }
+    }
+    Ok(notify)
+}
+
+fn original(value: &str) -> Result<(String, String), ParamFault> {
+    let (kind, address) = value.split_once(';').ok_or(ParamFault::Value)?;
+    let fine =
+        !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if fine { Ok((kind.to_ascii_lowercase(), xtext(address)?)) } else { Err(ParamFault::Value) }
+}
+
+/// RFC 3461 section 4: printable ASCII, with `+` and two capital hexadecimal digits for the rest.
+fn xtext(value: &str) -> Result<String, ParamFault> {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.bytes();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'+' => {
+                let digit = |byte: Option<u8>| char::from(byte?).to_digit(16);
+                let (high, low) = (digit(rest.next()), digit(rest.next()));
+                let (Some(high), Some(low)) = (high, low) else { return Err(ParamFault::Value) };
+                bytes.push(u8::try_from(high << 4 | low).map_err(|_| ParamFault::Value)?);
+            }
+            0x21..=0x7e => bytes.push(byte),
+            // RFC 6533 lets UTF-8 stand for itself.
+            0x80.. => bytes.push(byte),
+            _ => return Err(ParamFault::Value),
+        }
+    }
+    let text = String::from_utf8(bytes).map_err(|_| ParamFault::Value)?;
+    if text.chars().any(char::is_control) || text.len() > 500 {
+        Err(ParamFault::Value)
+    } else {
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_of_mail_are_read() {
+        let params =
+            MailParams::parse(b" size=1000 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=a+2Bb AUTH=<>");
+        let expected = MailParams {
+            size: Some(1000),
+            eight_bit: true,
+            smtp_utf8: true,
+            ret: Some(Ret::Headers),
+            envid: Some("a+b".into()),
+            auth: Some("<>".into()),
+        };
+        assert_eq!(params, Ok(expected));
+    }
+
+    #[test]
+    fn parameters_of_rcpt_are_read() {
+        let params = RecipientParams::parse(b" NOTIFY=SUCCESS,DELAY ORCPT=rfc822;a+2Bb@c");
+        let notify = Notify { success: true, failure: false, delay: true };
+        let original = ("rfc822".to_owned(), "a+b@c".to_owned());
+        assert_eq!(params, Ok(RecipientParams { notify: Some(notify), original: Some(original) }));
+    }
+
+    #[test]
+    fn odd_parameters_are_refused() {
+        for (text, fault) in [
+            (" SIZE", ParamFault::Value),
+            (" SIZE=", ParamFault::Value),
+            (" SIZE=1 SIZE=2", ParamFault::Value),
+            (" BODY=BINARYMIME", ParamFault::Value),
+            (" SMTPUTF8=1", ParamFault::Value),
+            ("SIZE=1", ParamFault::Value),
+            (" ENVID=+2", ParamFault::Value),
+            (" ENVID=+0A", ParamFault::Value),
+            (" REQUIRETLS", ParamFault::Unknown),
+            (" NOTIFY=NEVER", ParamFault::Unknown),
+        ] {
+            assert_eq!(MailParams::parse(text.as_bytes()), Err(fault), "{text:?}");
+        }
+        assert_eq!(RecipientParams::parse(b" NOTIFY=NEVER,DELAY"), Err(ParamFault::Value));
+    }
+}
