@@ -2,7 +2,7 @@
 
 use crate::types::{AccountId, MailboxId, Uid};
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     // The caller asks for something that is not there, or not allowed.
     #[error("no account {0:?} on this shard")]
@@ -40,4 +40,10 @@ pub enum Error {
     /// A write or sync failed earlier; the shard's store takes nothing more until it is opened anew.
     #[error("the shard's store has halted after a failed write; restart after mending the disk")]
     Halted,
+
+    // The operator's.
+    #[error("store options: {0}")]
+    Options(&'static str),
+    #[error("cannot open the store in {place}: {what}")]
+    Open { place: String, what: String },
 }

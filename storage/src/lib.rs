@@ -1,11 +1,33 @@
 //! The store: one append-only log per shard, and everything else folded from it.
+//!
+//! In the order of a message's life: [`store`] checks and admits, `log::queue` gathers records into a
+//! batch, `log::commit` writes and syncs it and folds it into the [`index`], then hands out
+//! [`Durable`]. After a crash, `open` finds the newest checkpoint and folds the rest of the log in
+//! again. FORMAT.md says what the bytes mean; [`device`] says what the disk promises.
+
+pub mod buffer;
+mod checkpoint;
+mod core;
 pub mod device;
 pub mod durable;
 pub mod error;
+pub mod format;
+pub mod index;
+mod locks;
+pub mod log;
+mod open;
+pub mod options;
+mod quota;
 pub mod store;
+mod superblock;
 pub mod types;
+mod upkeep;
+mod wait;
+mod watch;
 
 pub use durable::Durable;
 pub use error::Error;
-pub use store::{Options, Store};
+pub use log::recovery::RecoveryReport;
+pub use options::{Options, Sabotage};
+pub use store::{BodyWriter, FlagsChanged, Space, Stats, Store, StreamedBody, VerifyReport};
 pub use types::*;

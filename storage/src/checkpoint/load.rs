@@ -1,0 +1,177 @@
+//! Opening a checkpoint: every frame is verified, accounts are read, rows stay where they are.
+//!
+//! A checkpoint of which one byte is wrong is not used at all: the index is then rebuilt from an
+//! older one, or from the log alone.
+
+use super::{FRAME_HEADER_BYTES, FrameKind, Header, Position, read_frame};
+use crate::buffer::ALIGNMENT;
+use crate::device::Mapping;
+use crate::format::kinds::{read_keywords, read_quota, read_special_use};
+use crate::format::{Malformed, Reader, SegmentId, UidRange};
+use crate::index::{Account, Block, BlockData, Counters, Index, Mailbox, ROW_BYTES, Rows};
+use crate::types::{AccountId, Lsn, MailboxId, Modseq, Uid};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) index: Index,
+    pub(crate) position: Position,
+    pub(crate) run: u32,
+    pub(crate) segments: Vec<(SegmentId, u32, Lsn)>,
+    pub(crate) bytes: u64,
+}
+
+pub(crate) fn load(shard: u16, checkpoint: &Mapping) -> Result<Loaded, Malformed> {
+    let bytes: &[u8] = (**checkpoint).as_ref();
+    let header = Header::decode(bytes)?;
+    if header.shard != shard {
+        return Err(Malformed("belongs to another shard"));
+    }
+    let index = Index { applied: header.lsn, ..Index::default() };
+    let mut loaded = Loaded {
+        index,
+        position: header.position,
+        run: header.run,
+        segments: Vec::new(),
+        bytes: bytes.len() as u64,
+    };
+    let mut rows = RowFrames { checkpoint, sizes: BTreeMap::new() };
+    let mut offset = ALIGNMENT;
+    loop {
+        let (kind, payload, next) = read_frame(bytes, offset)?;
+        let mut reader = Reader::new(payload);
+        match kind {
+            FrameKind::Rows => {
+                rows.sizes.insert(offset + FRAME_HEADER_BYTES, payload.len());
+            }
+            FrameKind::Account => {
+                let account = read_account(&mut reader, &rows)?;
+                rows.sizes.clear();
+                loaded.index.accounts.insert(account.id, Rc::new(account));
+            }
+            FrameKind::Page => read_page(&mut reader, &mut loaded.index)?,
+            FrameKind::Segments => loaded.segments = read_segments(&mut reader)?,
+            FrameKind::Counters => loaded.index.counters = read_counters(&mut reader)?,
+            FrameKind::End => return Ok(loaded),
+        }
+        if kind != FrameKind::Rows {
+            reader.finish()?;
+        }
+        offset = next;
+    }
+}
+
+/// The verified rows that the next account may refer to.
+struct RowFrames<'c> {
+    checkpoint: &'c Mapping,
+    sizes: BTreeMap<usize, usize>,
+}
+
+impl RowFrames<'_> {
+    fn block(&self, reader: &mut Reader<'_>) -> Result<Block, Malformed> {
+        let offset =
+            usize::try_from(reader.u64()?).map_err(|_| Malformed("refers beyond its end"))?;
+        let count = reader.u32()?;
+        let (first, last) = (Uid(reader.u32()?), Uid(reader.u32()?));
+        let modseq_max = Modseq(reader.u64()?);
+        if self.sizes.get(&offset) != Some(&(count as usize * ROW_BYTES)) || count == 0 {
+            return Err(Malformed("refers to rows that are not there"));
+        }
+        let data = BlockData::Mapped { checkpoint: Rc::clone(self.checkpoint), offset };
+        Ok(Block { first, last, modseq_max, count, data: Rc::new(data) })
+    }
+}
+
+fn read_account(reader: &mut Reader<'_>, rows: &RowFrames<'_>) -> Result<Account, Malformed> {
+    let id = AccountId(reader.u32()?);
+    let quota = read_quota(reader)?;
+    let messages = reader.u64()?;
+    let bytes = reader.u64()?;
+    let mailbox_next = reader.u32()?;
+    let uid_validity_max = reader.u32()?;
+    let highest_modseq = Modseq(reader.u64()?);
+    let mut subscriptions = BTreeSet::new();
+    for _ in 0..reader.count(4)? {
+        subscriptions.insert(reader.text()?);
+    }
+    let mut mailboxes = BTreeMap::new();
+    let mut names = BTreeMap::new();
+    for _ in 0..reader.count(60)? {
+        let mailbox = read_mailbox(reader, rows)?;
+        names.insert(mailbox.name.clone(), mailbox.id);
+        mailboxes.insert(mailbox.id, Rc::new(mailbox));
+    }
+    Ok(Account {
+        id,
+        quota,
+        messages,
+        bytes,
+        mailbox_next,
+        uid_validity_max,
+        highest_modseq,
+        mailboxes,
+        names,
+        subscriptions,
+    })
+}
+
+fn read_mailbox(reader: &mut Reader<'_>, rows: &RowFrames<'_>) -> Result<Mailbox, Malformed> {
+    let id = MailboxId(reader.u32()?);
+    let name = reader.text()?;
+    let uid_validity = reader.u32()?;
+    let mut mailbox = Mailbox::new(id, name, uid_validity);
+    mailbox.special_use = read_special_use(reader)?;
+    mailbox.keywords = read_keywords(reader)?;
+    mailbox.uid_next = Uid(reader.u32()?);
+    mailbox.uid_reserved = mailbox.uid_next;
+    mailbox.recent_from = Uid(reader.u32()?);
+    mailbox.highest_modseq = Modseq(reader.u64()?);
+    mailbox.messages = reader.u32()?;
+    mailbox.unseen = reader.u32()?;
+    mailbox.deleted = reader.u32()?;
+    mailbox.bytes = reader.u64()?;
+    mailbox.vanished_floor = Modseq(reader.u64()?);
+    let mut vanished = VecDeque::new();
+    for _ in 0..reader.count(16)? {
+        let run = UidRange { first: Uid(reader.u32()?), last: Uid(reader.u32()?) };
+        vanished.push_back((run, Modseq(reader.u64()?)));
+    }
+    mailbox.vanished = vanished;
+    let mut blocks = Vec::new();
+    for _ in 0..reader.count(28)? {
+        blocks.push(rows.block(reader)?);
+    }
+    mailbox.rows = Rows::from_blocks(blocks);
+    Ok(mailbox)
+}
+
+fn read_page(reader: &mut Reader<'_>, index: &mut Index) -> Result<(), Malformed> {
+    let space = reader.u8()?;
+    for _ in 0..reader.count(8)? {
+        let (key, value) = (reader.bytes()?, reader.bytes()?);
+        index.spaces.insert(space, Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+    }
+    Ok(())
+}
+
+fn read_segments(reader: &mut Reader<'_>) -> Result<Vec<(SegmentId, u32, Lsn)>, Malformed> {
+    let mut segments = Vec::new();
+    for _ in 0..reader.count(16)? {
+        segments.push((SegmentId(reader.u32()?), reader.u32()?, Lsn(reader.u64()?)));
+    }
+    Ok(segments)
+}
+
+fn read_counters(reader: &mut Reader<'_>) -> Result<Counters, Malformed> {
+    Ok(Counters {
+        messages: reader.u64()?,
+        live_bytes: reader.u64()?,
+        bytes_received: reader.u64()?,
+        bytes_written: reader.u64()?,
+        bytes_prewritten: reader.u64()?,
+        flushes: reader.u64()?,
+        orphans: reader.u64()?,
+    })
+}

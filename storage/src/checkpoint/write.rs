@@ -1,0 +1,192 @@
+//! Writing a checkpoint from a snapshot of the index, piece by piece, while commits go on.
+
+use super::{FRAME_HEADER_BYTES, FrameKind, Header, Position, file_name, frame_header};
+use crate::buffer::{ALIGNMENT, Buffer};
+use crate::device::Device;
+use crate::format::kinds::{write_keywords, write_quota, write_special_use};
+use crate::format::{SegmentId, Writer};
+use crate::index::{Account, Counters, Index, Mailbox, ROW_BYTES};
+use crate::types::Lsn;
+use std::io;
+
+/// Written at once; between two writes other tasks run.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// What a checkpoint is made of: all of it shared with the live store, none of it changing.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) shard: u16,
+    pub(crate) run: u32,
+    pub(crate) index: Index,
+    pub(crate) position: Position,
+    /// Which file holds which segment, and its first LSN.
+    pub(crate) segments: Vec<(SegmentId, u32, Lsn)>,
+}
+
+/// Writes and, unless told not to, syncs the file. Returns its length.
+pub(crate) async fn write<D: Device>(
+    device: &D,
+    snapshot: &Snapshot,
+    sync: bool,
+) -> io::Result<u64> {
+    let name = file_name(snapshot.index.applied);
+    let file = device.create(&name, 0).await?;
+    let mut output = Output { device, file, buffer: Buffer::with_capacity(PIECE_BYTES), offset: 0 };
+    let header = Header {
+        shard: snapshot.shard,
+        lsn: snapshot.index.applied,
+        position: snapshot.position,
+        run: snapshot.run,
+    };
+    output.buffer.extend(&header.encode());
+    output.buffer.pad(ALIGNMENT - output.buffer.len());
+    for account in snapshot.index.accounts.values() {
+        output.account(account).await?;
+    }
+    for (space, page) in snapshot.index.spaces.pages() {
+        let mut writer = Writer::default();
+        writer.u8(space);
+        writer.count(page.len());
+        for (key, value) in page.iter() {
+            writer.bytes(key);
+            writer.bytes(value);
+        }
+        output.frame(FrameKind::Page, &writer.bytes).await?;
+    }
+    output.frame(FrameKind::Segments, &encode_segments(&snapshot.segments)).await?;
+    output.frame(FrameKind::Counters, &encode_counters(&snapshot.index.counters)).await?;
+    output.frame(FrameKind::End, &[]).await?;
+    output.finish(sync).await
+}
+
+fn encode_segments(segments: &[(SegmentId, u32, Lsn)]) -> Vec<u8> {
+    let mut writer = Writer::default();
+    writer.count(segments.len());
+    for (segment, number, first_lsn) in segments {
+        writer.u32(segment.0);
+        writer.u32(*number);
+        writer.u64(first_lsn.0);
+    }
+    writer.bytes
+}
+
+fn encode_counters(counters: &Counters) -> Vec<u8> {
+    let mut writer = Writer::default();
+    writer.u64(counters.messages);
+    writer.u64(counters.live_bytes);
+    writer.u64(counters.bytes_received);
+    writer.u64(counters.bytes_written);
+    writer.u64(counters.bytes_prewritten);
+    writer.u64(counters.flushes);
+    writer.u64(counters.orphans);
+    writer.bytes
+}
+
+struct Output<'d, D: Device> {
+    device: &'d D,
+    file: D::File,
+    buffer: Buffer,
+    /// Where `buffer` goes.
+    offset: u64,
+}
+
+impl<D: Device> Output<'_, D> {
+    async fn account(&mut self, account: &Account) -> io::Result<()> {
+        let mut writer = Writer::with_capacity(256);
+        writer.u32(account.id.0);
+        write_quota(&mut writer, account.quota);
+        writer.u64(account.messages);
+        writer.u64(account.bytes);
+        writer.u32(account.mailbox_next);
+        writer.u32(account.uid_validity_max);
+        writer.u64(account.highest_modseq.0);
+        writer.count(account.subscriptions.len());
+        for name in &account.subscriptions {
+            writer.text(name);
+        }
+        writer.count(account.mailboxes.len());
+        for mailbox in account.mailboxes.values() {
+            self.mailbox(mailbox, &mut writer).await?;
+        }
+        self.frame(FrameKind::Account, &writer.bytes).await
+    }
+
+    /// Writes the rows at once, the rest into the account's frame.
+    async fn mailbox(&mut self, mailbox: &Mailbox, writer: &mut Writer) -> io::Result<()> {
+        writer.u32(mailbox.id.0);
+        writer.text(&mailbox.name);
+        writer.u32(mailbox.uid_validity);
+        write_special_use(writer, mailbox.special_use);
+        write_keywords(writer, &mailbox.keywords);
+        writer.u32(mailbox.uid_next.0);
+        writer.u32(mailbox.recent_from.0);
+        writer.u64(mailbox.highest_modseq.0);
+        writer.u32(mailbox.messages);
+        writer.u32(mailbox.unseen);
+        writer.u32(mailbox.deleted);
+        writer.u64(mailbox.bytes);
+        writer.u64(mailbox.vanished_floor.0);
+        writer.count(mailbox.vanished.len());
+        for (run, modseq) in &mailbox.vanished {
+            writer.u32(run.first.0);
+            writer.u32(run.last.0);
+            writer.u64(modseq.0);
+        }
+        writer.count(mailbox.rows.blocks().len());
+        let mut rows = Vec::new();
+        for block in mailbox.rows.blocks() {
+            rows.clear();
+            rows.reserve(block.count as usize * ROW_BYTES);
+            (0..block.count as usize).for_each(|index| block.row(index).encode_into(&mut rows));
+            writer.u64(self.next_payload_offset());
+            writer.u32(block.count);
+            writer.u32(block.first.0);
+            writer.u32(block.last.0);
+            writer.u64(block.modseq_max.0);
+            self.frame(FrameKind::Rows, &rows).await?;
+        }
+        Ok(())
+    }
+
+    fn next_payload_offset(&self) -> u64 {
+        self.offset + (self.buffer.len() + FRAME_HEADER_BYTES) as u64
+    }
+
+    async fn frame(&mut self, kind: FrameKind, payload: &[u8]) -> io::Result<()> {
+        self.buffer.extend(&frame_header(kind, payload));
+        self.buffer.extend(payload);
+        let end = self.buffer.len();
+        self.buffer.pad(end.next_multiple_of(8) - end);
+        if self.buffer.len() < PIECE_BYTES {
+            return Ok(());
+        }
+        // Whole blocks go out; the rest starts the next piece.
+        let whole = self.buffer.len() / ALIGNMENT * ALIGNMENT;
+        let mut next = Buffer::with_capacity(PIECE_BYTES);
+        next.extend(&self.buffer.as_slice()[whole..]);
+        self.buffer.set_len(whole);
+        let piece = std::mem::replace(&mut self.buffer, next);
+        self.write(piece).await?;
+        self.device.yield_now().await;
+        Ok(())
+    }
+
+    async fn write(&mut self, piece: Buffer) -> io::Result<()> {
+        let bytes = piece.len() as u64;
+        self.device.write(&self.file, self.offset, piece).await.0?;
+        self.offset += bytes;
+        Ok(())
+    }
+
+    async fn finish(mut self, sync: bool) -> io::Result<u64> {
+        let end = self.buffer.len();
+        self.buffer.pad(crate::buffer::align_up(end) - end);
+        let last = std::mem::replace(&mut self.buffer, Buffer::with_capacity(1));
+        self.write(last).await?;
+        if sync {
+            self.device.sync(&self.file).await?;
+            self.device.sync_directory().await?;
+        }
+        Ok(self.offset)
+    }
+}

@@ -1,0 +1,98 @@
+//! The disk, as the store sees it: one directory of flat files, and a clock.
+//!
+//! # What a store may rely on, and nothing else
+//!
+//! 1. A crash may lose, keep or tear (by 512-byte sector) any write that is not covered by a
+//!    completed sync. A sync covers the writes to its file that had completed before it began.
+//! 2. A write or sync that failed is final: afterwards nothing unsynced of that file is known. The
+//!    store halts; it never repeats a sync.
+//! 3. A created or removed name survives a crash only after [`Device::sync_directory`]; before that
+//!    it may be there or not.
+//! 4. Reads may lie: only checksums are believed.
+//! 5. A future that is dropped does not stop its operation; the buffer lives until it is over.
+//!
+//! [`uring::Uring`] is the real disk, [`sim::Sim`] one that crashes, tears and lies from a seed. The
+//! same store code runs on both.
+
+pub mod sim;
+pub mod uring;
+
+use crate::buffer::Buffer;
+use crate::types::UnixMillis;
+use std::fmt;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+pub use sim::Sim;
+pub use uring::Uring;
+
+/// The bytes of a write-once file, mapped or held.
+pub type Mapping = Rc<dyn AsRef<[u8]>>;
+
+/// A file's name and length.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub name: String,
+    pub bytes: u64,
+}
+
+/// One directory on one disk. Offsets and lengths of reads and writes are multiples of
+/// [`crate::buffer::ALIGNMENT`].
+#[allow(async_fn_in_trait)] // one core, static dispatch: no Send bound is wanted
+pub trait Device: 'static {
+    type File: Clone + fmt::Debug + 'static;
+
+    /// All files of the directory.
+    async fn list(&self) -> io::Result<Vec<Listed>>;
+
+    /// Creates a file of `bytes` whose space is allocated (`ENOSPC` otherwise, and no file stays).
+    /// Its content is zeroes. An existing file of that name is replaced.
+    async fn create(&self, name: &str, bytes: u64) -> io::Result<Self::File>;
+
+    async fn open(&self, name: &str) -> io::Result<Self::File>;
+
+    /// Fills `buffer` up to its capacity from `offset`; the result's length says how much there was.
+    async fn read(&self, file: &Self::File, offset: u64, buffer: Buffer) -> io::Result<Buffer>;
+
+    /// Writes all of `buffer`. A file may grow.
+    async fn write(
+        &self,
+        file: &Self::File,
+        offset: u64,
+        buffer: Buffer,
+    ) -> (io::Result<()>, Buffer);
+
+    /// Writes all of `buffer`, then makes the file's data durable: one linked chain where the disk
+    /// has such a thing. Starts when first polled.
+    async fn write_durably(
+        &self,
+        file: &Self::File,
+        offset: u64,
+        buffer: Buffer,
+    ) -> (io::Result<()>, Buffer);
+
+    /// Makes all completed writes to the file durable.
+    async fn sync(&self, file: &Self::File) -> io::Result<()>;
+
+    async fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Makes created and removed names durable.
+    async fn sync_directory(&self) -> io::Result<()>;
+
+    /// The whole content of a file that is never written again.
+    async fn map(&self, name: &str) -> io::Result<Mapping>;
+
+    /// Space that new files may still take.
+    fn free_bytes(&self) -> io::Result<u64>;
+
+    /// Where this is, for messages to the operator.
+    fn place(&self) -> String;
+
+    fn now(&self) -> UnixMillis;
+
+    async fn sleep(&self, duration: Duration);
+
+    /// Lets other tasks of this core run.
+    async fn yield_now(&self);
+}

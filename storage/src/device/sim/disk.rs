@@ -1,0 +1,631 @@
+//! The simulated disk itself: files, what of them is durable, faults, and the crash.
+//!
+//! Each file keeps what a reader sees (`current`), what the medium surely holds (`durable`), and the
+//! writes in between. A sync moves the writes that had completed before it began. A crash decides
+//! for every sector of every other write, in flight or complete, whether the medium got it.
+
+use super::Random;
+use crate::buffer::Buffer;
+use crate::device::{Device, Listed, Mapping};
+use crate::types::UnixMillis;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// The unit that a power cut does not split.
+const SECTOR: usize = 512;
+
+/// An error that the next suitable operation gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    Read,
+    Write,
+    Sync,
+    Create,
+}
+
+/// A handle to the simulated disk; all clones are one disk.
+#[derive(Clone)]
+pub struct Sim {
+    disk: Rc<RefCell<Disk>>,
+}
+
+/// A handle to an open file; it works on after the file's name is gone.
+#[derive(Clone)]
+pub struct FileHandle {
+    content: Rc<RefCell<Content>>,
+    name: Rc<str>,
+}
+
+impl std::fmt::Debug for FileHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FileHandle({})", self.name)
+    }
+}
+
+impl std::fmt::Debug for Sim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let disk = self.disk.borrow();
+        write!(f, "Sim({} operations, {} files)", disk.operations, disk.names.len())
+    }
+}
+
+#[derive(Debug, Default, Clone)]
+struct Content {
+    current: Vec<u8>,
+    durable: Vec<u8>,
+    unsynced: Vec<Written>,
+    writes: u64,
+    /// Synced once, so its length is known to the medium.
+    sized: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Written {
+    number: u64,
+    offset: usize,
+    bytes: Vec<u8>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    content: Rc<RefCell<Content>>,
+    /// The directory was synced since this name was made.
+    named: bool,
+}
+
+struct Disk {
+    random: Random,
+    names: BTreeMap<String, Entry>,
+    /// Names that are removed or replaced, but not yet for the medium.
+    ghosts: Vec<(String, Entry)>,
+    in_flight: Vec<Rc<Operation>>,
+    sleepers: Vec<Rc<Sleeper>>,
+    operations: u64,
+    crash_at: Option<u64>,
+    crashed: bool,
+    faults: Vec<Fault>,
+    fail_at: Option<u64>,
+    capacity: Option<u64>,
+    clock_micros: u64,
+}
+
+enum Work {
+    List,
+    Create { name: String, bytes: u64 },
+    Open { name: String },
+    Read { content: Rc<RefCell<Content>>, offset: usize, bytes: usize },
+    Write { content: Rc<RefCell<Content>>, offset: usize, bytes: Vec<u8> },
+    Sync { content: Rc<RefCell<Content>>, covers: u64 },
+    Remove { name: String },
+    SyncDirectory,
+}
+
+enum Answer {
+    Done,
+    Files(Vec<Listed>),
+    File(FileHandle),
+    Bytes(Vec<u8>),
+}
+
+struct Operation {
+    work: RefCell<Work>,
+    answer: RefCell<Option<io::Result<Answer>>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+struct Sleeper {
+    until_micros: u64,
+    woken: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Sim {
+    /// An empty disk without bounds or faults.
+    #[must_use]
+    pub fn new(seed: u64) -> Sim {
+        Sim::with_names(Random::new(seed), BTreeMap::new(), 1_700_000_000_000_000)
+    }
+
+    fn with_names(random: Random, names: BTreeMap<String, Entry>, clock_micros: u64) -> Sim {
+        let disk = Disk {
+            random,
+            names,
+            ghosts: Vec::new(),
+            in_flight: Vec::new(),
+            sleepers: Vec::new(),
+            operations: 0,
+            crash_at: None,
+            crashed: false,
+            faults: Vec::new(),
+            fail_at: None,
+            capacity: None,
+            clock_micros,
+        };
+        Sim { disk: Rc::new(RefCell::new(disk)) }
+    }
+
+    /// How many operations have been counted.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.disk.borrow().operations
+    }
+
+    /// Loses power when the operation of this number (from 1) is about to complete.
+    pub fn crash_at(&self, operation: u64) {
+        self.disk.borrow_mut().crash_at = Some(operation);
+    }
+
+    /// Loses power now.
+    pub fn crash_now(&self) {
+        self.disk.borrow_mut().crashed = true;
+    }
+
+    #[must_use]
+    pub fn is_crashed(&self) -> bool {
+        self.disk.borrow().crashed
+    }
+
+    /// The next operation of this kind fails: `EIO`, or `ENOSPC` for a create.
+    pub fn fail_next(&self, fault: Fault) {
+        self.disk.borrow_mut().faults.push(fault);
+    }
+
+    /// The operation of this number fails with `EIO`.
+    pub fn fail_at(&self, operation: u64) {
+        self.disk.borrow_mut().fail_at = Some(operation);
+    }
+
+    /// Bytes that all files together may take; `None`: no bound.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.disk.borrow_mut().capacity = bytes;
+    }
+
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.disk.borrow().used_bytes()
+    }
+
+    /// Names and lengths, as [`Device::list`] gives them.
+    #[must_use]
+    pub fn files(&self) -> Vec<Listed> {
+        self.disk.borrow().files()
+    }
+
+    /// What a reader of the file sees.
+    #[must_use]
+    pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
+        self.disk.borrow().names.get(name).map(|entry| entry.content.borrow().current.clone())
+    }
+
+    /// Rot: flips the bits of `mask` in one byte, for readers and on the medium. False: no such byte.
+    pub fn flip(&self, name: &str, offset: u64, mask: u8) -> bool {
+        let disk = self.disk.borrow();
+        let Some(entry) = disk.names.get(name) else { return false };
+        let mut content = entry.content.borrow_mut();
+        let Ok(offset) = usize::try_from(offset) else { return false };
+        let Content { current, durable, .. } = &mut *content;
+        for bytes in [current, durable] {
+            match bytes.get_mut(offset) {
+                Some(byte) => *byte ^= mask,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// The disk as it is after power comes back: a new one, with no faults or crash planned.
+    #[must_use]
+    pub fn after_crash(&self) -> Sim {
+        let mut disk = self.disk.borrow_mut();
+        disk.crashed = true;
+        disk.tear_what_is_in_flight();
+        let names = disk.surviving_names();
+        let seed = disk.random.any();
+        Sim::with_names(Random::new(seed), names, disk.clock_micros + 1_000_000)
+    }
+
+    /// Completes one operation, or wakes one sleeper. False: nothing is under way.
+    pub(super) fn step(&self) -> bool {
+        self.disk.borrow_mut().step()
+    }
+
+    async fn perform(&self, work: Work) -> io::Result<Answer> {
+        let operation = Rc::new(Operation {
+            work: RefCell::new(work),
+            answer: RefCell::new(None),
+            waker: RefCell::new(None),
+        });
+        self.disk.borrow_mut().in_flight.push(Rc::clone(&operation));
+        poll_fn(move |context| match operation.answer.borrow_mut().take() {
+            Some(answer) => Poll::Ready(answer),
+            None => {
+                *operation.waker.borrow_mut() = Some(context.waker().clone());
+                Poll::Pending
+            }
+        })
+        .await
+    }
+}
+
+impl Disk {
+    fn used_bytes(&self) -> u64 {
+        self.names.values().map(|entry| entry.content.borrow().current.len() as u64).sum()
+    }
+
+    fn files(&self) -> Vec<Listed> {
+        let listed = |(name, entry): (&String, &Entry)| Listed {
+            name: name.clone(),
+            bytes: entry.content.borrow().current.len() as u64,
+        };
+        self.names.iter().map(listed).collect()
+    }
+
+    fn step(&mut self) -> bool {
+        self.clock_micros += 20 + self.random.below(180);
+        if self.in_flight.is_empty() || (!self.sleepers.is_empty() && self.random.chance(1, 8)) {
+            return self.wake_sleeper() || self.complete_operation();
+        }
+        self.complete_operation()
+    }
+
+    fn wake_sleeper(&mut self) -> bool {
+        let earliest = (0..self.sleepers.len()).min_by_key(|&i| self.sleepers[i].until_micros);
+        let Some(index) = earliest else { return false };
+        let sleeper = self.sleepers.swap_remove(index);
+        self.clock_micros = self.clock_micros.max(sleeper.until_micros);
+        sleeper.woken.set(true);
+        if let Some(waker) = sleeper.waker.borrow_mut().take() {
+            waker.wake();
+        }
+        true
+    }
+
+    fn complete_operation(&mut self) -> bool {
+        if self.in_flight.is_empty() {
+            return false;
+        }
+        self.operations += 1;
+        if self.crash_at == Some(self.operations) {
+            self.crashed = true;
+            return false;
+        }
+        let index = self.random.index(self.in_flight.len());
+        let operation = self.in_flight.remove(index);
+        let answer = match self.fault_for(&operation) {
+            Some(error) => {
+                self.fail(&operation);
+                Err(error)
+            }
+            None => self.execute(&operation),
+        };
+        *operation.answer.borrow_mut() = Some(answer);
+        if let Some(waker) = operation.waker.borrow_mut().take() {
+            waker.wake();
+        }
+        true
+    }
+
+    fn fault_for(&mut self, operation: &Operation) -> Option<io::Error> {
+        const EIO: i32 = 5;
+        const ENOSPC: i32 = 28;
+        let kind = match &*operation.work.borrow() {
+            Work::Read { .. } => Some(Fault::Read),
+            Work::Write { .. } => Some(Fault::Write),
+            Work::Sync { .. } => Some(Fault::Sync),
+            Work::Create { .. } => Some(Fault::Create),
+            Work::List | Work::Open { .. } | Work::Remove { .. } | Work::SyncDirectory => None,
+        };
+        if self.fail_at == Some(self.operations) {
+            return Some(io::Error::from_raw_os_error(EIO));
+        }
+        let kind = kind?;
+        let planned = self.faults.iter().position(|fault| *fault == kind)?;
+        self.faults.remove(planned);
+        let number = if kind == Fault::Create { ENOSPC } else { EIO };
+        Some(io::Error::from_raw_os_error(number))
+    }
+
+    /// A failed write may have reached any of its sectors; a failed sync leaves everything open.
+    fn fail(&mut self, operation: &Operation) {
+        if let Work::Write { content, offset, bytes } = &*operation.work.borrow() {
+            let mut content = content.borrow_mut();
+            for (index, sector) in bytes.chunks(SECTOR).enumerate() {
+                if self.random.chance(1, 2) {
+                    content.write(offset + index * SECTOR, sector.to_vec());
+                }
+            }
+        }
+    }
+
+    fn execute(&mut self, operation: &Operation) -> io::Result<Answer> {
+        match &mut *operation.work.borrow_mut() {
+            Work::List => Ok(Answer::Files(self.files())),
+            Work::Create { name, bytes } => self.create(name, *bytes),
+            Work::Open { name } => self.open(name).map(Answer::File),
+            Work::Read { content, offset, bytes } => {
+                let content = content.borrow();
+                let end = offset.saturating_add(*bytes).min(content.current.len());
+                let start = (*offset).min(end);
+                Ok(Answer::Bytes(content.current[start..end].to_vec()))
+            }
+            Work::Write { content, offset, bytes } => {
+                let grows = (*offset + bytes.len()).saturating_sub(content.borrow().current.len());
+                self.check_space(grows as u64)?;
+                content.borrow_mut().write(*offset, std::mem::take(bytes));
+                Ok(Answer::Done)
+            }
+            Work::Sync { content, covers } => {
+                content.borrow_mut().sync(*covers);
+                Ok(Answer::Done)
+            }
+            Work::Remove { name } => match self.names.remove(name) {
+                Some(entry) => {
+                    self.ghosts.push((name.clone(), entry));
+                    Ok(Answer::Done)
+                }
+                None => Err(io::ErrorKind::NotFound.into()),
+            },
+            Work::SyncDirectory => {
+                self.ghosts.clear();
+                self.names.values_mut().for_each(|entry| entry.named = true);
+                Ok(Answer::Done)
+            }
+        }
+    }
+
+    fn check_space(&self, more: u64) -> io::Result<()> {
+        match self.capacity {
+            Some(capacity) if more > 0 && self.used_bytes() + more > capacity => {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn create(&mut self, name: &str, bytes: u64) -> io::Result<Answer> {
+        self.check_space(bytes)?;
+        let length = usize::try_from(bytes).map_err(io::Error::other)?;
+        let content =
+            Content { current: vec![0; length], durable: vec![0; length], ..Content::default() };
+        let entry = Entry { content: Rc::new(RefCell::new(content)), named: false };
+        if let Some(old) = self.names.insert(name.to_owned(), entry) {
+            self.ghosts.push((name.to_owned(), old));
+        }
+        self.open(name).map(Answer::File)
+    }
+
+    fn open(&self, name: &str) -> io::Result<FileHandle> {
+        let entry = self.names.get(name).ok_or(io::ErrorKind::NotFound)?;
+        Ok(FileHandle { content: Rc::clone(&entry.content), name: name.into() })
+    }
+
+    fn tear_what_is_in_flight(&mut self) {
+        for operation in std::mem::take(&mut self.in_flight) {
+            self.fail(&operation);
+        }
+    }
+
+    fn surviving_names(&mut self) -> BTreeMap<String, Entry> {
+        let mut survivors = BTreeMap::new();
+        for (name, entry) in std::mem::take(&mut self.ghosts) {
+            if entry.named && self.random.chance(1, 2) {
+                survivors.insert(name, self.survivor(&entry));
+            }
+        }
+        for (name, entry) in self.names.clone() {
+            if entry.named || self.random.chance(1, 2) {
+                survivors.insert(name, self.survivor(&entry));
+            }
+        }
+        survivors
+    }
+
+    /// Decides for every sector of every unsynced write whether the medium has it.
+    fn survivor(&mut self, entry: &Entry) -> Entry {
+        let mut content = entry.content.borrow().clone();
+        for written in std::mem::take(&mut content.unsynced) {
+            // Whole writes are lost or kept as often as they are torn.
+            let (kept, of) = match self.random.below(3) {
+                0 => (0, 1),
+                1 => (1, 1),
+                _ => (1, 2),
+            };
+            for (index, sector) in written.bytes.chunks(SECTOR).enumerate() {
+                if self.random.chance(kept, of) {
+                    put(&mut content.durable, written.offset + index * SECTOR, sector);
+                }
+            }
+        }
+        if !content.sized && self.random.chance(1, 4) {
+            content.durable.clear();
+        }
+        content.current.clone_from(&content.durable);
+        content.sized = true;
+        Entry { content: Rc::new(RefCell::new(content)), named: true }
+    }
+}
+
+impl Content {
+    fn write(&mut self, offset: usize, bytes: Vec<u8>) {
+        self.writes += 1;
+        put(&mut self.current, offset, &bytes);
+        self.unsynced.push(Written { number: self.writes, offset, bytes });
+    }
+
+    fn sync(&mut self, covers: u64) {
+        self.sized = true;
+        let unsynced = std::mem::take(&mut self.unsynced);
+        for written in unsynced {
+            if written.number <= covers {
+                put(&mut self.durable, written.offset, &written.bytes);
+            } else {
+                self.unsynced.push(written);
+            }
+        }
+    }
+}
+
+fn put(target: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    let end = offset + bytes.len();
+    if target.len() < end {
+        target.resize(end, 0);
+    }
+    target[offset..end].copy_from_slice(bytes);
+}
+
+fn to_index(offset: u64) -> usize {
+    usize::try_from(offset).expect("an offset in memory")
+}
+
+impl Device for Sim {
+    type File = FileHandle;
+
+    async fn list(&self) -> io::Result<Vec<Listed>> {
+        match self.perform(Work::List).await? {
+            Answer::Files(files) => Ok(files),
+            Answer::Done | Answer::File(_) | Answer::Bytes(_) => unreachable!("a list"),
+        }
+    }
+
+    async fn create(&self, name: &str, bytes: u64) -> io::Result<FileHandle> {
+        file(self.perform(Work::Create { name: name.to_owned(), bytes }).await?)
+    }
+
+    async fn open(&self, name: &str) -> io::Result<FileHandle> {
+        file(self.perform(Work::Open { name: name.to_owned() }).await?)
+    }
+
+    async fn read(&self, file: &FileHandle, offset: u64, mut buffer: Buffer) -> io::Result<Buffer> {
+        let work = Work::Read {
+            content: Rc::clone(&file.content),
+            offset: to_index(offset),
+            bytes: buffer.capacity(),
+        };
+        match self.perform(work).await? {
+            Answer::Bytes(bytes) => {
+                buffer.clear();
+                buffer.extend(&bytes);
+                Ok(buffer)
+            }
+            Answer::Done | Answer::File(_) | Answer::Files(_) => unreachable!("bytes"),
+        }
+    }
+
+    async fn write(
+        &self,
+        file: &FileHandle,
+        offset: u64,
+        buffer: Buffer,
+    ) -> (io::Result<()>, Buffer) {
+        let work = Work::Write {
+            content: Rc::clone(&file.content),
+            offset: to_index(offset),
+            bytes: buffer.as_slice().to_vec(),
+        };
+        (self.perform(work).await.map(|_| ()), buffer)
+    }
+
+    async fn write_durably(
+        &self,
+        file: &FileHandle,
+        offset: u64,
+        buffer: Buffer,
+    ) -> (io::Result<()>, Buffer) {
+        let (written, buffer) = self.write(file, offset, buffer).await;
+        match written {
+            Ok(()) => (self.sync(file).await, buffer),
+            Err(error) => (Err(error), buffer),
+        }
+    }
+
+    async fn sync(&self, file: &FileHandle) -> io::Result<()> {
+        let covers = file.content.borrow().writes;
+        let work = Work::Sync { content: Rc::clone(&file.content), covers };
+        self.perform(work).await.map(|_| ())
+    }
+
+    async fn remove(&self, name: &str) -> io::Result<()> {
+        self.perform(Work::Remove { name: name.to_owned() }).await.map(|_| ())
+    }
+
+    async fn sync_directory(&self) -> io::Result<()> {
+        self.perform(Work::SyncDirectory).await.map(|_| ())
+    }
+
+    async fn map(&self, name: &str) -> io::Result<Mapping> {
+        let handle = Device::open(self, name).await?;
+        let bytes = handle.content.borrow().current.clone();
+        Ok(Rc::new(bytes))
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let disk = self.disk.borrow();
+        Ok(disk.capacity.map_or(u64::MAX / 2, |bytes| bytes.saturating_sub(disk.used_bytes())))
+    }
+
+    fn place(&self) -> String {
+        "a simulated disk".to_owned()
+    }
+
+    fn now(&self) -> UnixMillis {
+        UnixMillis(self.disk.borrow().clock_micros / 1000)
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX / 2);
+        let until_micros = self.disk.borrow().clock_micros.saturating_add(micros);
+        let (woken, waker) = (Cell::new(false), RefCell::new(None));
+        let sleeper = Rc::new(Sleeper { until_micros, woken, waker });
+        self.disk.borrow_mut().sleepers.push(Rc::clone(&sleeper));
+        Sleep { sleeper, sim: self.clone() }.await;
+    }
+
+    async fn yield_now(&self) {
+        let mut yielded = false;
+        poll_fn(|context| {
+            if std::mem::replace(&mut yielded, true) {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+fn file(answer: Answer) -> io::Result<FileHandle> {
+    match answer {
+        Answer::File(file) => Ok(file),
+        Answer::Done | Answer::Files(_) | Answer::Bytes(_) => unreachable!("a file"),
+    }
+}
+
+/// A sleep; dropped early, it no longer moves the clock.
+struct Sleep {
+    sleeper: Rc<Sleeper>,
+    sim: Sim,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.sleeper.woken.get() {
+            return Poll::Ready(());
+        }
+        *self.sleeper.waker.borrow_mut() = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        self.sim.disk.borrow_mut().sleepers.retain(|other| !Rc::ptr_eq(other, &self.sleeper));
+    }
+}

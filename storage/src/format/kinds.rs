@@ -1,0 +1,519 @@
+//! What records say, one kind each. FORMAT.md, "Kinds".
+//!
+//! A record says what *became so*, with every choice already made (UIDs, identifiers, UIDVALIDITY),
+//! so that folding it needs no clock and no luck. New versions of a kind add a decoder; old ones
+//! stay for ever. Golden bytes of each are in `golden/`.
+
+use super::{Location, Malformed, Reader, SegmentId, Writer};
+use crate::types::{
+    AccountId, FlagMode, Flags, Lsn, MailboxId, Quota, SpecialUse, Uid, UnixMillis,
+};
+
+/// A run of UIDs, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UidRange {
+    pub first: Uid,
+    pub last: Uid,
+}
+
+impl UidRange {
+    /// Runs of an ascending sequence.
+    #[must_use]
+    pub fn runs(uids: impl IntoIterator<Item = Uid>) -> Vec<UidRange> {
+        let mut runs: Vec<UidRange> = Vec::new();
+        for uid in uids {
+            match runs.last_mut() {
+                Some(run) if run.last.0.checked_add(1) == Some(uid.0) => run.last = uid,
+                _ => runs.push(UidRange { first: uid, last: uid }),
+            }
+        }
+        runs
+    }
+
+    pub fn uids(self) -> impl Iterator<Item = Uid> {
+        (self.first.0..=self.last.0).map(Uid)
+    }
+
+    #[must_use]
+    pub fn contains(self, uid: Uid) -> bool {
+        self.first <= uid && uid <= self.last
+    }
+}
+
+/// A mailbox as it comes into being.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewMailbox {
+    pub id: MailboxId,
+    pub uid_validity: u32,
+    pub special_use: Option<SpecialUse>,
+    pub name: String,
+}
+
+/// One recipient of a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacedRecord {
+    pub account: AccountId,
+    pub mailbox: MailboxId,
+    pub uid: Uid,
+    /// System flags only.
+    pub flags: Flags,
+    pub keywords: Vec<String>,
+    pub prefix: Vec<u8>,
+}
+
+/// A piece of a streamed body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkRef {
+    pub location: Location,
+    pub body_bytes: u32,
+}
+
+/// A message. Its summary follows these fields at the end of the meta; its body is the record's
+/// body, or lies in chunk records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivered {
+    pub internal_date: UnixMillis,
+    /// Of the whole body, in chunks or not.
+    pub body_bytes: u32,
+    pub summary_bytes: u32,
+    pub placements: Vec<PlacedRecord>,
+    pub chunks: Vec<ChunkRef>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    AccountCreated {
+        account: AccountId,
+        quota: Quota,
+        uid_validity: u32,
+    },
+    AccountRemoved {
+        account: AccountId,
+    },
+    QuotaSet {
+        account: AccountId,
+        quota: Quota,
+    },
+    MailboxesCreated {
+        account: AccountId,
+        created: Vec<NewMailbox>,
+    },
+    MailboxesRenamed {
+        account: AccountId,
+        created: Vec<NewMailbox>,
+        renamed: Vec<(MailboxId, String)>,
+    },
+    /// The last of `created` takes INBOX's messages with their UIDs; INBOX is left empty.
+    InboxRenamed {
+        account: AccountId,
+        created: Vec<NewMailbox>,
+    },
+    MailboxDeleted {
+        account: AccountId,
+        mailbox: MailboxId,
+    },
+    Subscribed {
+        account: AccountId,
+        subscribed: bool,
+        name: String,
+    },
+    Delivered(Delivered),
+    /// UIDs of the copies ascend from `first_uid` in the order of `uids`.
+    Copied {
+        account: AccountId,
+        from: MailboxId,
+        to: MailboxId,
+        moved: bool,
+        first_uid: Uid,
+        uids: Vec<UidRange>,
+    },
+    FlagsChanged {
+        account: AccountId,
+        mailbox: MailboxId,
+        mode: FlagMode,
+        flags: Flags,
+        keywords: Vec<String>,
+        uids: Vec<UidRange>,
+    },
+    Expunged {
+        account: AccountId,
+        mailbox: MailboxId,
+        uids: Vec<UidRange>,
+    },
+    /// A piece of a body; garbage until a delivery names it.
+    Chunk,
+    Put {
+        space: u8,
+        pairs: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    },
+    /// Recovery found these records unreadable: identifiers that they may have given out are skipped.
+    Lost {
+        first: Lsn,
+        count: u64,
+    },
+}
+
+mod kind {
+    pub(super) const ACCOUNT_CREATED: u8 = 1;
+    pub(super) const ACCOUNT_REMOVED: u8 = 2;
+    pub(super) const QUOTA_SET: u8 = 3;
+    pub(super) const MAILBOXES_CREATED: u8 = 4;
+    pub(super) const MAILBOXES_RENAMED: u8 = 5;
+    pub(super) const INBOX_RENAMED: u8 = 6;
+    pub(super) const MAILBOX_DELETED: u8 = 7;
+    pub(super) const SUBSCRIBED: u8 = 8;
+    pub(super) const DELIVERED: u8 = 9;
+    pub(super) const COPIED: u8 = 10;
+    pub(super) const FLAGS_CHANGED: u8 = 11;
+    pub(super) const EXPUNGED: u8 = 12;
+    pub(super) const CHUNK: u8 = 13;
+    pub(super) const PUT: u8 = 14;
+    pub(super) const LOST: u8 = 15;
+}
+
+impl Record {
+    #[must_use]
+    pub fn kind(&self) -> u8 {
+        match self {
+            Record::AccountCreated { .. } => kind::ACCOUNT_CREATED,
+            Record::AccountRemoved { .. } => kind::ACCOUNT_REMOVED,
+            Record::QuotaSet { .. } => kind::QUOTA_SET,
+            Record::MailboxesCreated { .. } => kind::MAILBOXES_CREATED,
+            Record::MailboxesRenamed { .. } => kind::MAILBOXES_RENAMED,
+            Record::InboxRenamed { .. } => kind::INBOX_RENAMED,
+            Record::MailboxDeleted { .. } => kind::MAILBOX_DELETED,
+            Record::Subscribed { .. } => kind::SUBSCRIBED,
+            Record::Delivered(_) => kind::DELIVERED,
+            Record::Copied { .. } => kind::COPIED,
+            Record::FlagsChanged { .. } => kind::FLAGS_CHANGED,
+            Record::Expunged { .. } => kind::EXPUNGED,
+            Record::Chunk => kind::CHUNK,
+            Record::Put { .. } => kind::PUT,
+            Record::Lost { .. } => kind::LOST,
+        }
+    }
+
+    /// The version of the kind's meta that [`Record::encode`] writes.
+    #[must_use]
+    pub fn version(&self) -> u8 {
+        1
+    }
+
+    /// The meta, for a delivery without the summary that follows it.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::with_capacity(96);
+        match self {
+            Record::AccountCreated { account, quota, uid_validity } => {
+                writer.u32(account.0);
+                write_quota(&mut writer, *quota);
+                writer.u32(*uid_validity);
+            }
+            Record::AccountRemoved { account } => writer.u32(account.0),
+            Record::QuotaSet { account, quota } => {
+                writer.u32(account.0);
+                write_quota(&mut writer, *quota);
+            }
+            Record::MailboxesCreated { account, created }
+            | Record::InboxRenamed { account, created } => {
+                writer.u32(account.0);
+                write_created(&mut writer, created);
+            }
+            Record::MailboxesRenamed { account, created, renamed } => {
+                writer.u32(account.0);
+                write_created(&mut writer, created);
+                writer.count(renamed.len());
+                for (mailbox, name) in renamed {
+                    writer.u32(mailbox.0);
+                    writer.text(name);
+                }
+            }
+            Record::MailboxDeleted { account, mailbox } => {
+                writer.u32(account.0);
+                writer.u32(mailbox.0);
+            }
+            Record::Subscribed { account, subscribed, name } => {
+                writer.u32(account.0);
+                writer.u8(u8::from(*subscribed));
+                writer.text(name);
+            }
+            Record::Delivered(delivered) => delivered.encode(&mut writer),
+            Record::Copied { account, from, to, moved, first_uid, uids } => {
+                writer.u32(account.0);
+                writer.u32(from.0);
+                writer.u32(to.0);
+                writer.u8(u8::from(*moved));
+                writer.u32(first_uid.0);
+                write_ranges(&mut writer, uids);
+            }
+            Record::FlagsChanged { account, mailbox, mode, flags, keywords, uids } => {
+                writer.u32(account.0);
+                writer.u32(mailbox.0);
+                writer.u8(*mode as u8);
+                writer.u64(flags.0);
+                write_keywords(&mut writer, keywords);
+                write_ranges(&mut writer, uids);
+            }
+            Record::Expunged { account, mailbox, uids } => {
+                writer.u32(account.0);
+                writer.u32(mailbox.0);
+                write_ranges(&mut writer, uids);
+            }
+            Record::Chunk => {}
+            Record::Put { space, pairs } => write_pairs(&mut writer, *space, pairs),
+            Record::Lost { first, count } => {
+                writer.u64(first.0);
+                writer.u64(*count);
+            }
+        }
+        writer.bytes
+    }
+
+    /// Reads a verified meta. For a delivery, the summary is checked for and left alone.
+    pub fn decode(kind: u8, version: u8, meta: &[u8]) -> Result<Record, Malformed> {
+        if version != 1 {
+            return Err(Malformed("has a version that only a newer Kura reads"));
+        }
+        let mut reader = Reader::new(meta);
+        let record = read_record(kind, &mut reader)?;
+        reader.finish()?;
+        Ok(record)
+    }
+}
+
+fn read_record(kind: u8, reader: &mut Reader<'_>) -> Result<Record, Malformed> {
+    Ok(match kind {
+        kind::ACCOUNT_CREATED => Record::AccountCreated {
+            account: read_account(reader)?,
+            quota: read_quota(reader)?,
+            uid_validity: reader.u32()?,
+        },
+        kind::ACCOUNT_REMOVED => Record::AccountRemoved { account: read_account(reader)? },
+        kind::QUOTA_SET => {
+            Record::QuotaSet { account: read_account(reader)?, quota: read_quota(reader)? }
+        }
+        kind::MAILBOXES_CREATED => Record::MailboxesCreated {
+            account: read_account(reader)?,
+            created: read_created(reader)?,
+        },
+        kind::MAILBOXES_RENAMED => Record::MailboxesRenamed {
+            account: read_account(reader)?,
+            created: read_created(reader)?,
+            renamed: read_renamed(reader)?,
+        },
+        kind::INBOX_RENAMED => {
+            Record::InboxRenamed { account: read_account(reader)?, created: read_created(reader)? }
+        }
+        kind::MAILBOX_DELETED => Record::MailboxDeleted {
+            account: read_account(reader)?,
+            mailbox: MailboxId(reader.u32()?),
+        },
+        kind::SUBSCRIBED => Record::Subscribed {
+            account: read_account(reader)?,
+            subscribed: reader.u8()? != 0,
+            name: reader.text()?,
+        },
+        kind::DELIVERED => Record::Delivered(Delivered::decode(reader)?),
+        kind::COPIED => Record::Copied {
+            account: read_account(reader)?,
+            from: MailboxId(reader.u32()?),
+            to: MailboxId(reader.u32()?),
+            moved: reader.u8()? != 0,
+            first_uid: Uid(reader.u32()?),
+            uids: read_ranges(reader)?,
+        },
+        kind::FLAGS_CHANGED => Record::FlagsChanged {
+            account: read_account(reader)?,
+            mailbox: MailboxId(reader.u32()?),
+            mode: read_mode(reader)?,
+            flags: Flags(reader.u64()?),
+            keywords: read_keywords(reader)?,
+            uids: read_ranges(reader)?,
+        },
+        kind::EXPUNGED => Record::Expunged {
+            account: read_account(reader)?,
+            mailbox: MailboxId(reader.u32()?),
+            uids: read_ranges(reader)?,
+        },
+        kind::CHUNK => Record::Chunk,
+        kind::PUT => Record::Put { space: reader.u8()?, pairs: read_pairs(reader)? },
+        kind::LOST => Record::Lost { first: Lsn(reader.u64()?), count: reader.u64()? },
+        _ => return Err(Malformed("has a kind that only a newer Kura reads")),
+    })
+}
+
+impl Delivered {
+    fn encode(&self, writer: &mut Writer) {
+        writer.u64(self.internal_date.0);
+        writer.u32(self.body_bytes);
+        writer.u32(self.summary_bytes);
+        writer.count(self.placements.len());
+        for placement in &self.placements {
+            writer.u32(placement.account.0);
+            writer.u32(placement.mailbox.0);
+            writer.u32(placement.uid.0);
+            writer.u64(placement.flags.0);
+            write_keywords(writer, &placement.keywords);
+            writer.bytes(&placement.prefix);
+        }
+        writer.count(self.chunks.len());
+        for chunk in &self.chunks {
+            writer.u32(chunk.location.segment.0);
+            writer.u32(chunk.location.eighths);
+            writer.u32(chunk.body_bytes);
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Delivered, Malformed> {
+        let internal_date = UnixMillis(reader.u64()?);
+        let body_bytes = reader.u32()?;
+        let summary_bytes = reader.u32()?;
+        let mut placements = Vec::new();
+        for _ in 0..reader.count(28)? {
+            placements.push(PlacedRecord {
+                account: read_account(reader)?,
+                mailbox: MailboxId(reader.u32()?),
+                uid: Uid(reader.u32()?),
+                flags: Flags(reader.u64()?),
+                keywords: read_keywords(reader)?,
+                prefix: reader.bytes()?.to_vec(),
+            });
+        }
+        let mut chunks = Vec::new();
+        for _ in 0..reader.count(12)? {
+            let location = Location { segment: SegmentId(reader.u32()?), eighths: reader.u32()? };
+            chunks.push(ChunkRef { location, body_bytes: reader.u32()? });
+        }
+        reader.raw(summary_bytes as usize)?;
+        Ok(Delivered { internal_date, body_bytes, summary_bytes, placements, chunks })
+    }
+}
+
+fn read_account(reader: &mut Reader<'_>) -> Result<AccountId, Malformed> {
+    reader.u32().map(AccountId)
+}
+
+pub(crate) fn write_quota(writer: &mut Writer, quota: Quota) {
+    writer.optional_u64(quota.bytes_max);
+    writer.optional_u64(quota.messages_max);
+}
+
+pub(crate) fn read_quota(reader: &mut Reader<'_>) -> Result<Quota, Malformed> {
+    Ok(Quota { bytes_max: reader.optional_u64()?, messages_max: reader.optional_u64()? })
+}
+
+pub(crate) fn write_special_use(writer: &mut Writer, special_use: Option<SpecialUse>) {
+    writer.u8(special_use.map_or(0, |special_use| special_use as u8));
+}
+
+pub(crate) fn read_special_use(reader: &mut Reader<'_>) -> Result<Option<SpecialUse>, Malformed> {
+    Ok(match reader.u8()? {
+        0 => None,
+        1 => Some(SpecialUse::Archive),
+        2 => Some(SpecialUse::Drafts),
+        3 => Some(SpecialUse::Flagged),
+        4 => Some(SpecialUse::Junk),
+        5 => Some(SpecialUse::Sent),
+        6 => Some(SpecialUse::Trash),
+        _ => return Err(Malformed("has a special use that only a newer Kura knows")),
+    })
+}
+
+fn read_mode(reader: &mut Reader<'_>) -> Result<FlagMode, Malformed> {
+    Ok(match reader.u8()? {
+        0 => FlagMode::Add,
+        1 => FlagMode::Remove,
+        2 => FlagMode::Replace,
+        _ => return Err(Malformed("has an unknown way to change flags")),
+    })
+}
+
+fn write_created(writer: &mut Writer, created: &[NewMailbox]) {
+    writer.count(created.len());
+    for mailbox in created {
+        writer.u32(mailbox.id.0);
+        writer.u32(mailbox.uid_validity);
+        write_special_use(writer, mailbox.special_use);
+        writer.text(&mailbox.name);
+    }
+}
+
+fn read_created(reader: &mut Reader<'_>) -> Result<Vec<NewMailbox>, Malformed> {
+    let mut created = Vec::new();
+    for _ in 0..reader.count(13)? {
+        created.push(NewMailbox {
+            id: MailboxId(reader.u32()?),
+            uid_validity: reader.u32()?,
+            special_use: read_special_use(reader)?,
+            name: reader.text()?,
+        });
+    }
+    Ok(created)
+}
+
+fn read_renamed(reader: &mut Reader<'_>) -> Result<Vec<(MailboxId, String)>, Malformed> {
+    let mut renamed = Vec::new();
+    for _ in 0..reader.count(8)? {
+        renamed.push((MailboxId(reader.u32()?), reader.text()?));
+    }
+    Ok(renamed)
+}
+
+pub(crate) fn write_keywords(writer: &mut Writer, keywords: &[String]) {
+    writer.count(keywords.len());
+    for keyword in keywords {
+        writer.text(keyword);
+    }
+}
+
+pub(crate) fn read_keywords(reader: &mut Reader<'_>) -> Result<Vec<String>, Malformed> {
+    let mut keywords = Vec::new();
+    for _ in 0..reader.count(4)? {
+        keywords.push(reader.text()?);
+    }
+    Ok(keywords)
+}
+
+pub(crate) fn write_ranges(writer: &mut Writer, ranges: &[UidRange]) {
+    writer.count(ranges.len());
+    for range in ranges {
+        writer.u32(range.first.0);
+        writer.u32(range.last.0);
+    }
+}
+
+pub(crate) fn read_ranges(reader: &mut Reader<'_>) -> Result<Vec<UidRange>, Malformed> {
+    let mut ranges = Vec::new();
+    for _ in 0..reader.count(8)? {
+        let range = UidRange { first: Uid(reader.u32()?), last: Uid(reader.u32()?) };
+        if range.first > range.last {
+            return Err(Malformed("has a run of UIDs that ends before it starts"));
+        }
+        ranges.push(range);
+    }
+    Ok(ranges)
+}
+
+fn write_pairs(writer: &mut Writer, space: u8, pairs: &[(Vec<u8>, Option<Vec<u8>>)]) {
+    writer.u8(space);
+    writer.count(pairs.len());
+    for (key, value) in pairs {
+        writer.bytes(key);
+        writer.u8(u8::from(value.is_some()));
+        if let Some(value) = value {
+            writer.bytes(value);
+        }
+    }
+}
+
+type Pairs = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
+fn read_pairs(reader: &mut Reader<'_>) -> Result<Pairs, Malformed> {
+    let mut pairs = Vec::new();
+    for _ in 0..reader.count(5)? {
+        let key = reader.bytes()?.to_vec();
+        let value = if reader.u8()? == 0 { None } else { Some(reader.bytes()?.to_vec()) };
+        pairs.push((key, value));
+    }
+    Ok(pairs)
+}

@@ -1,0 +1,47 @@
+//! The bytes on the disk, as FORMAT.md specifies them. Pure: no I/O here.
+//!
+//! All integers are little-endian; every frame carries a checksum that covers where it belongs
+//! (shard, segment incarnation), so that stale bytes of a recycled segment never verify.
+
+pub mod batch;
+pub mod cursor;
+pub mod kinds;
+pub mod record;
+pub mod segment;
+
+pub use batch::{BATCH_HEADER_BYTES, BatchHeader};
+pub use cursor::{Malformed, Reader, Writer};
+pub use kinds::{ChunkRef, Delivered, NewMailbox, PlacedRecord, Record, UidRange};
+pub use record::{RECORD_HEADER_BYTES, RecordHeader};
+pub use segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
+
+/// One incarnation of a segment: a number never used again. Also the epoch in every frame's checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct SegmentId(pub u32);
+
+/// Where a record's header starts. Records are aligned to eight bytes, so 32 bits reach 32 GiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Location {
+    pub segment: SegmentId,
+    pub eighths: u32,
+}
+
+impl Location {
+    #[must_use]
+    pub fn new(segment: SegmentId, offset: u64) -> Location {
+        debug_assert!(offset.is_multiple_of(8));
+        let eighths = u32::try_from(offset / 8).expect("a segment below 32 GiB");
+        Location { segment, eighths }
+    }
+
+    #[must_use]
+    pub fn offset(self) -> u64 {
+        u64::from(self.eighths) * 8
+    }
+}
+
+/// Records start at multiples of this.
+pub const RECORD_ALIGNMENT: usize = 8;
+
+/// The version of every frame header that this code writes.
+pub const FORMAT_VERSION: u8 = 1;

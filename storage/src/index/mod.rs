@@ -1,0 +1,65 @@
+//! The index: what the records of a log add up to. In memory, disposable, rebuilt by replay.
+//!
+//! [`Index::apply`] folds one record in; it is the only way to change the index, and the same for a
+//! live commit and for recovery. Everything is copy-on-write behind `Rc`, so a clone of the whole
+//! index is a snapshot that costs one counter per account: checkpoints write from such a clone while
+//! commits go on.
+
+pub mod account;
+pub mod apply;
+pub mod mailbox;
+pub mod names;
+pub mod rows;
+pub mod spaces;
+
+pub use account::Account;
+pub use mailbox::Mailbox;
+pub use rows::{Block, BlockData, ROW_BYTES, Row, Rows};
+pub use spaces::Spaces;
+
+use crate::types::{AccountId, Lsn};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// Everything that one shard knows.
+#[derive(Debug, Clone, Default)]
+pub struct Index {
+    /// The last record folded in.
+    pub applied: Lsn,
+    pub accounts: HashMap<AccountId, Rc<Account>>,
+    pub spaces: Spaces,
+    pub counters: Counters,
+}
+
+/// Sums over the whole life of the shard, exact because they are folded like the rest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub messages: u64,
+    /// RFC822.SIZE of all messages that are there.
+    pub live_bytes: u64,
+    /// Bytes of bodies delivered.
+    pub bytes_received: u64,
+    /// Batches with padding; checkpoints and superblocks as far as they are known.
+    pub bytes_written: u64,
+    pub bytes_prewritten: u64,
+    pub flushes: u64,
+    /// Records that referred to something that rot had taken away.
+    pub orphans: u64,
+}
+
+impl Counters {
+    /// A batch was written at this offset of its segment. The first one brings the header with it.
+    pub fn count_batch(&mut self, offset: u64, padded_bytes: u64) {
+        let header = crate::format::SEGMENT_HEADER_BYTES as u64;
+        let with_header = if offset == header { header } else { 0 };
+        self.bytes_written += padded_bytes + with_header;
+        self.flushes += 1;
+    }
+}
+
+impl Index {
+    #[must_use]
+    pub fn account(&self, account: AccountId) -> Option<&Account> {
+        self.accounts.get(&account).map(Rc::as_ref)
+    }
+}

@@ -1,0 +1,472 @@
+//! Reading the log forward from the checkpoint, and folding it into the index.
+//!
+//! What to do at each place is decided by the table in [`super::recovery`]; here is the looking and
+//! the doing. The costly questions (is there a later witness, does another batch follow) are asked
+//! only where a batch is missing or damaged: at the log's end, and where there is rot.
+
+use crate::buffer::{ALIGNMENT, Buffer, align_up_u64};
+use crate::checkpoint::Position;
+use crate::device::Device;
+use crate::error::Error;
+use crate::format::{
+    BATCH_HEADER_BYTES, BatchHeader, Location, RECORD_ALIGNMENT, Record, RecordHeader,
+    SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId,
+};
+use crate::index::Index;
+use crate::index::apply::Logged;
+use crate::log::recovery::{Content, Decision, Header, NextSegment, RecoveryReport, Seen, decide};
+use crate::types::Lsn;
+use std::collections::BTreeMap;
+
+/// Read at once.
+const WINDOW_BYTES: usize = 2 << 20;
+
+/// A segment as it was found on the disk.
+#[derive(Debug)]
+pub(crate) struct FoundSegment<D: Device> {
+    pub(crate) number: u32,
+    pub(crate) file: D::File,
+    pub(crate) header: SegmentHeader,
+}
+
+/// A record that was found by its header, and what of it verifies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FoundRecord {
+    /// From the start of the bytes that were searched.
+    pub offset: usize,
+    pub header: RecordHeader,
+    pub meta_verifies: bool,
+    pub body_verifies: bool,
+}
+
+/// Which records to take for real.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected {
+    pub shard: u16,
+    pub segment: SegmentId,
+    /// The first LSN that is due, and the first that is not expected any more.
+    pub from: Lsn,
+    pub below: Lsn,
+}
+
+/// Finds records in `bytes` from `start`, skipping what is damaged. Never panics on any bytes.
+#[must_use]
+pub fn find_records(bytes: &[u8], start: usize, expected: Expected) -> Vec<FoundRecord> {
+    let mut found: Vec<FoundRecord> = Vec::new();
+    let mut offset = start;
+    let mut due = expected.from;
+    while let Some(rest) = bytes.get(offset..).filter(|rest| !rest.is_empty()) {
+        let header = RecordHeader::decode(rest).ok().filter(|header| {
+            header.shard == expected.shard
+                && header.segment == expected.segment
+                && header.lsn >= due
+                && header.lsn < expected.below
+        });
+        let Some((header, (meta, body))) = header.and_then(|h| Some((h, h.parts(rest)?))) else {
+            offset += RECORD_ALIGNMENT;
+            continue;
+        };
+        found.push(FoundRecord {
+            offset,
+            header,
+            meta_verifies: crc32fast::hash(meta) == header.meta_checksum,
+            body_verifies: crc32fast::hash(body) == header.body_checksum,
+        });
+        due = Lsn(header.lsn.0 + 1);
+        let length = crate::format::RECORD_HEADER_BYTES + meta.len() + body.len();
+        offset += length.next_multiple_of(RECORD_ALIGNMENT);
+    }
+    found
+}
+
+/// A window on the file that is being scanned.
+struct Window {
+    buffer: Buffer,
+    segment: SegmentId,
+    start: u64,
+}
+
+/// Where the log was found to end.
+#[derive(Debug)]
+pub(crate) struct LogEnd {
+    pub(crate) position: Position,
+    /// The next LSN to give out.
+    pub(crate) next_lsn: Lsn,
+    /// Nothing may be appended behind `position`, since what is there is not known.
+    pub(crate) needs_new_segment: bool,
+    /// Runs of records of which nothing is left.
+    pub(crate) lost: Vec<(Lsn, u64)>,
+    /// The highest run seen.
+    pub(crate) run: u32,
+    pub(crate) log_bytes: u64,
+}
+
+pub(crate) struct Scan<'s, D: Device> {
+    pub(crate) device: &'s D,
+    pub(crate) shard: u16,
+    pub(crate) segments: &'s BTreeMap<SegmentId, FoundSegment<D>>,
+    pub(crate) index: &'s mut Index,
+    pub(crate) report: &'s mut RecoveryReport,
+    pub(crate) trust_torn_tail: bool,
+    window: Option<Window>,
+    position: Position,
+    due: Lsn,
+    run: u32,
+    /// The highest LSN that some witness says was durable.
+    witness: Lsn,
+    searched_for_witness: bool,
+    lost: Vec<(Lsn, u64)>,
+    log_bytes: u64,
+}
+
+/// Where a scan starts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Start {
+    pub(crate) position: Position,
+    pub(crate) due: Lsn,
+    pub(crate) run: u32,
+    pub(crate) witness: Lsn,
+}
+
+impl<'s, D: Device> Scan<'s, D> {
+    pub(crate) fn new(
+        device: &'s D,
+        shard: u16,
+        segments: &'s BTreeMap<SegmentId, FoundSegment<D>>,
+        index: &'s mut Index,
+        report: &'s mut RecoveryReport,
+        start: Start,
+    ) -> Scan<'s, D> {
+        Scan {
+            device,
+            shard,
+            segments,
+            index,
+            report,
+            trust_torn_tail: false,
+            window: None,
+            position: start.position,
+            due: start.due,
+            run: start.run,
+            witness: start.witness,
+            searched_for_witness: false,
+            lost: Vec::new(),
+            log_bytes: 0,
+        }
+    }
+
+    pub(crate) async fn run_to_the_end(mut self) -> Result<LogEnd, Error> {
+        let mut needs_new_segment = false;
+        loop {
+            let (seen, batch) = self.look().await?;
+            let case = decide(&seen);
+            let decision = match case.decision {
+                Decision::End if self.trust_torn_tail && seen.header == Header::Due => {
+                    Decision::ApplyWhatVerifies
+                }
+                other => other,
+            };
+            match (decision, batch) {
+                (Decision::Apply | Decision::ApplyWhatVerifies, Some(batch)) => {
+                    self.apply_batch(&batch).await?;
+                }
+                (Decision::SkipToThisBatch, Some(batch)) => {
+                    self.lose_up_to(batch.first_lsn, "records before a batch");
+                }
+                (Decision::SalvageToNextBatch, _) => {
+                    let next = self.next_batch_here().await?.unwrap_or(self.segment_end());
+                    self.salvage(next).await?;
+                    self.position.offset = next;
+                }
+                (Decision::SalvageToNextSegment, _) => {
+                    self.salvage(self.segment_end()).await?;
+                    self.enter_next_segment();
+                    if let Some(first) = self.segment().map(|segment| segment.header.first_lsn) {
+                        self.lose_up_to(first, "records at the end of a segment");
+                    }
+                }
+                (Decision::SalvageToEnd, _) => {
+                    self.salvage(self.segment_end()).await?;
+                    self.lose_up_to(Lsn(self.witness.0 + 1), "records at the end of the log");
+                    needs_new_segment = true;
+                    self.report.end = case.name;
+                    break;
+                }
+                (Decision::NextSegment, _) => self.enter_next_segment(),
+                (Decision::End, _) => {
+                    self.report.end = case.name;
+                    break;
+                }
+                (
+                    Decision::Apply | Decision::ApplyWhatVerifies | Decision::SkipToThisBatch,
+                    None,
+                ) => unreachable!("a decision about a batch where none is"),
+            }
+        }
+        Ok(LogEnd {
+            position: self.position,
+            next_lsn: self.due,
+            needs_new_segment,
+            lost: self.lost,
+            run: self.run,
+            log_bytes: self.log_bytes,
+        })
+    }
+
+    fn segment(&self) -> Option<&'s FoundSegment<D>> {
+        self.segments.get(&self.position.segment)
+    }
+
+    fn segment_end(&self) -> u64 {
+        self.segment().map_or(0, |segment| segment.header.segment_bytes)
+    }
+
+    fn enter_next_segment(&mut self) {
+        let segment = SegmentId(self.position.segment.0 + 1);
+        self.position = Position { segment, offset: SEGMENT_HEADER_BYTES as u64 };
+    }
+
+    /// What stands at the position; the batch header, when one does.
+    async fn look(&mut self) -> Result<(Seen, Option<BatchHeader>), Error> {
+        let batch = self.batch_header_at(self.position.offset).await?;
+        let header = match &batch {
+            None => Header::Missing,
+            Some(batch) if batch.run < self.run || batch.first_lsn < self.due => Header::Stale,
+            Some(batch) if batch.first_lsn > self.due => Header::Ahead,
+            Some(_) => Header::Due,
+        };
+        let content = match (&batch, header) {
+            (Some(batch), Header::Due) => self.content_of(batch).await?,
+            (Some(_), Header::Missing | Header::Stale | Header::Ahead) | (None, _) => {
+                Content::Whole
+            }
+        };
+        let mut seen = Seen {
+            header,
+            content,
+            proven: self.due <= self.witness,
+            next_segment: self.next_segment(),
+            more_here: false,
+        };
+        // A batch in order needs no more, nor does a sealed segment's end.
+        let in_order = header == Header::Due && content == Content::Whole;
+        let sealed = seen.next_segment == NextSegment::Due
+            && (header == Header::Missing || header == Header::Stale);
+        if in_order || sealed {
+            return Ok((seen, batch));
+        }
+        if !seen.proven && !self.searched_for_witness {
+            self.search_for_witness().await?;
+            seen.proven = self.due <= self.witness;
+        }
+        if seen.proven && header == Header::Missing {
+            seen.more_here = self.next_batch_here().await?.is_some();
+        }
+        Ok((seen, batch))
+    }
+
+    fn next_segment(&self) -> NextSegment {
+        match self.segments.get(&SegmentId(self.position.segment.0 + 1)) {
+            None => NextSegment::None,
+            Some(next) if next.header.run < self.run || next.header.first_lsn < self.due => {
+                NextSegment::Stale
+            }
+            Some(next) if next.header.first_lsn == self.due => NextSegment::Due,
+            Some(_) => NextSegment::Ahead,
+        }
+    }
+
+    async fn batch_header_at(&mut self, offset: u64) -> Result<Option<BatchHeader>, Error> {
+        let Some(segment) = self.segment() else { return Ok(None) };
+        if offset + ALIGNMENT as u64 > segment.header.segment_bytes {
+            return Ok(None);
+        }
+        let (shard, id, end) = (self.shard, self.position.segment, segment.header.segment_bytes);
+        let bytes = self.bytes(offset, ALIGNMENT as u64).await?;
+        Ok(BatchHeader::decode(bytes).ok().filter(|header| {
+            header.shard == shard
+                && header.segment == id
+                && header.records > 0
+                && header.bytes as usize >= BATCH_HEADER_BYTES
+                && offset + u64::from(header.bytes) <= end
+        }))
+    }
+
+    fn expected(&self, below: Lsn) -> Expected {
+        let (shard, segment) = (self.shard, self.position.segment);
+        Expected { shard, segment, from: self.due, below }
+    }
+
+    async fn content_of(&mut self, batch: &BatchHeader) -> Result<Content, Error> {
+        let expected = self.expected(batch.next_lsn());
+        let bytes = self.bytes(self.position.offset, u64::from(batch.bytes)).await?;
+        let found = find_records(bytes, BATCH_HEADER_BYTES, expected);
+        let whole = found.len() == batch.records as usize
+            && found.iter().all(|record| record.meta_verifies && record.body_verifies);
+        Ok(if whole { Content::Whole } else { Content::Damaged })
+    }
+
+    async fn apply_batch(&mut self, batch: &BatchHeader) -> Result<(), Error> {
+        let expected = self.expected(batch.next_lsn());
+        let offset = self.position.offset;
+        let length = u64::from(batch.bytes);
+        self.bytes(offset, length).await?;
+        let window = self.window.take().expect("the batch was just read");
+        let from = usize::try_from(offset - window.start).expect("inside the window");
+        let bytes = &window.buffer.as_slice()[from..from + batch.bytes as usize];
+        let found = find_records(bytes, BATCH_HEADER_BYTES, expected);
+        self.fold(bytes, offset, &found)?;
+        self.window = Some(window);
+        self.lose_up_to(batch.next_lsn(), "records of a batch");
+        let padded = align_up_u64(length);
+        self.position.offset += padded;
+        self.log_bytes += padded;
+        self.run = batch.run;
+        self.witness = self.witness.max(batch.durable);
+        self.index.counters.count_batch(offset, padded);
+        Ok(())
+    }
+
+    /// Folds found records in. `offset`: where `bytes` starts in the segment.
+    fn fold(&mut self, bytes: &[u8], offset: u64, found: &[FoundRecord]) -> Result<(), Error> {
+        for record in found {
+            let place = offset + record.offset as u64;
+            if !record.meta_verifies {
+                continue;
+            }
+            self.lose_up_to(record.header.lsn, "records");
+            if !record.body_verifies {
+                let what = self.place(place, record.header.lsn);
+                self.report.damage.push(format!("the body of the record in {what}"));
+            }
+            let parts = record.header.parts(&bytes[record.offset..]);
+            let (meta, _) = parts.expect("a record that was found whole");
+            let decoded = Record::decode(record.header.kind, record.header.version, meta).map_err(
+                |malformed| Error::Corrupt {
+                    what: "a record that verifies",
+                    place: format!("{}: it {malformed}", self.place(place, record.header.lsn)),
+                },
+            )?;
+            self.index.apply(Logged {
+                lsn: record.header.lsn,
+                location: Location::new(self.position.segment, place),
+                record_bytes: u32::try_from(record.header.record_bytes()).unwrap_or(u32::MAX),
+                record: &decoded,
+            });
+            self.report.records += 1;
+            self.due = Lsn(record.header.lsn.0 + 1);
+        }
+        Ok(())
+    }
+
+    fn place(&self, offset: u64, lsn: Lsn) -> String {
+        let number = self.segment().map_or(0, |segment| segment.number);
+        let file = super::segments::file_name(number);
+        format!("segment {} ({file}) at {offset}, LSN {}", self.position.segment.0, lsn.0)
+    }
+
+    /// Gives up on all LSNs below `next` that have not been found.
+    fn lose_up_to(&mut self, next: Lsn, what: &str) {
+        if next <= self.due {
+            return;
+        }
+        let count = next.0 - self.due.0;
+        let place = self.place(self.position.offset, self.due);
+        self.report.damage.push(format!("{count} {what} from {place}"));
+        self.report.lost_records += count;
+        self.lost.push((self.due, count));
+        self.due = next;
+    }
+
+    /// Saves the records that verify between the position and `until`.
+    async fn salvage(&mut self, until: u64) -> Result<(), Error> {
+        let (offset, below) = (self.position.offset, Lsn(u64::MAX));
+        let expected = self.expected(below);
+        let length = until.saturating_sub(offset);
+        if length == 0 {
+            return Ok(());
+        }
+        // Rare, and a segment at most: all of it at once, so that no record lies across two reads.
+        self.bytes(offset, length).await?;
+        let window = self.window.take().expect("the part was just read");
+        let from = usize::try_from(offset - window.start).expect("inside the window");
+        let available = window.buffer.len() - from;
+        let length = usize::try_from(length).unwrap_or(usize::MAX).min(available);
+        let bytes = &window.buffer.as_slice()[from..from + length];
+        let found = find_records(bytes, BATCH_HEADER_BYTES, expected);
+        let found: Vec<FoundRecord> =
+            found.into_iter().filter(|record| record.header.lsn <= self.witness).collect();
+        let place = self.place(offset, self.due);
+        self.report.damage.push(format!(
+            "the header of a batch in {place}; {} records behind it were saved",
+            found.len()
+        ));
+        self.fold(bytes, offset, &found)?;
+        self.window = Some(window);
+        Ok(())
+    }
+
+    /// The offset of the next batch header in this segment that could go on from here.
+    async fn next_batch_here(&mut self) -> Result<Option<u64>, Error> {
+        let mut offset = self.position.offset + ALIGNMENT as u64;
+        while offset < self.segment_end() {
+            if let Some(batch) = self.batch_header_at(offset).await?
+                && batch.run >= self.run
+                && batch.first_lsn >= self.due
+            {
+                return Ok(Some(offset));
+            }
+            offset += ALIGNMENT as u64;
+        }
+        Ok(None)
+    }
+
+    /// Asks every later batch header of the log what was durable when it was written.
+    async fn search_for_witness(&mut self) -> Result<(), Error> {
+        self.searched_for_witness = true;
+        let here = self.position;
+        let mut offset = here.offset;
+        let later: Vec<SegmentId> =
+            self.segments.range(here.segment..).map(|(id, _)| *id).collect();
+        for segment in later {
+            self.position.segment = segment;
+            while offset < self.segment_end() {
+                if let Some(batch) = self.batch_header_at(offset).await? {
+                    self.witness = self.witness.max(batch.durable);
+                }
+                offset += ALIGNMENT as u64;
+            }
+            offset = SEGMENT_HEADER_BYTES as u64;
+        }
+        self.position = here;
+        Ok(())
+    }
+
+    /// Bytes of the current segment, through the window; shorter where the file ends.
+    async fn bytes(&mut self, offset: u64, length: u64) -> Result<&[u8], Error> {
+        let wanted = usize::try_from(length).expect("a part of a segment");
+        let inside = self.window.as_ref().and_then(|window| {
+            let from = usize::try_from(offset.checked_sub(window.start)?).ok()?;
+            let fits =
+                window.segment == self.position.segment && from + wanted <= window.buffer.len();
+            fits.then_some(from)
+        });
+        if let Some(from) = inside {
+            let window = self.window.as_ref().expect("the window that was just looked at");
+            return Ok(&window.buffer.as_slice()[from..from + wanted]);
+        }
+        let start = offset / ALIGNMENT as u64 * ALIGNMENT as u64;
+        let head = usize::try_from(offset - start).expect("less than a block");
+        let buffer = match self.window.take() {
+            Some(window) if window.buffer.capacity() >= head + wanted => window.buffer,
+            _ => Buffer::with_capacity((head + wanted).max(WINDOW_BYTES)),
+        };
+        let segment = self.segment().expect("a segment that is being scanned");
+        let read = self.device.read(&segment.file, start, buffer).await;
+        let buffer = read.map_err(|error| Error::Device(error.to_string()))?;
+        let id = self.position.segment;
+        let window = self.window.insert(Window { buffer, segment: id, start });
+        let end = (head + wanted).min(window.buffer.len());
+        Ok(window.buffer.as_slice().get(head..end).unwrap_or(&[]))
+    }
+}

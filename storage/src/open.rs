@@ -1,0 +1,294 @@
+//! Opening a store: superblock, checkpoint, log, in this order; then the log's end is made ready for
+//! new batches.
+//!
+//! Every step leaves the disk in a state from which opening again arrives at the same store. New
+//! batches are written only after the superblock says that a new run has begun. FORMAT.md, "Opening".
+
+use crate::checkpoint::{Position, file_lsn, file_name, load};
+use crate::core::{Core, Phase};
+use crate::device::Device;
+use crate::error::Error;
+use crate::format::{Record, SEGMENT_HEADER_BYTES, SegmentId};
+use crate::index::Index;
+use crate::log::commit;
+use crate::log::queue::{Hold, Queue};
+use crate::log::recovery::RecoveryReport;
+use crate::log::scan::{FoundSegment, LogEnd, Scan, Start};
+use crate::log::segments::{self, Active, SegmentFile, Segments, Spare};
+use crate::options::{Options, Sabotage};
+use crate::superblock::{self, Superblock};
+use crate::types::{Lsn, Uid};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+use std::time::Instant;
+
+/// What is on the disk.
+struct Found<D: Device> {
+    superblocks: Vec<Superblock>,
+    /// LSNs of the checkpoint files, newest first.
+    checkpoints: Vec<Lsn>,
+    segments: BTreeMap<SegmentId, FoundSegment<D>>,
+    spares: Vec<Spare<D>>,
+    next_number: u32,
+}
+
+fn device_error(error: io::Error) -> Error {
+    Error::Device(error.to_string())
+}
+
+pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Core<D>>, Error> {
+    options.check()?;
+    let started = Instant::now();
+    let mut found = find(&device, &options).await?;
+    check_shard(&device, &options, &found)?;
+    let mut report = RecoveryReport::default();
+    let mut index = Index::default();
+    let start = load_checkpoint(&device, &options, &found, &mut index, &mut report).await?;
+    let checkpoint = index.applied;
+    let mut scan =
+        Scan::new(&device, options.shard, &found.segments, &mut index, &mut report, start.scan);
+    scan.trust_torn_tail = options.sabotage == Some(Sabotage::TrustTornTail);
+    let end = scan.run_to_the_end().await?;
+    sabotage_index(&options, &mut index);
+
+    let newest = found.superblocks.first().copied().unwrap_or_default();
+    let superblock = Superblock {
+        shard: options.shard,
+        sequence: newest.sequence + 1,
+        run: newest.run.max(end.run) + 1,
+        checkpoint,
+        durable: Lsn(end.next_lsn.0 - 1),
+        clean: false,
+    };
+    make_sure(&device, &found, start.scan.position.segment).await?;
+    superblock::write(&device, &superblock).await.map_err(device_error)?;
+    let segments = take_over(&device, &mut found, &end).await?;
+    report.micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let core = Core {
+        queue: RefCell::new(Queue::new(&options)),
+        index: RefCell::new(index),
+        segments: RefCell::new(segments),
+        phase: Cell::new(Phase::Closing),
+        halted_by: RefCell::default(),
+        run: Cell::new(superblock.run),
+        next_lsn: Cell::new(end.next_lsn),
+        durable: Cell::new(superblock.durable),
+        position: Cell::new(end.position),
+        log_bytes_since_checkpoint: Cell::new(end.log_bytes),
+        checkpoint_bytes: Cell::new(start.checkpoint_bytes),
+        superblock: RefCell::new(superblock),
+        free_bytes: Cell::default(),
+        free_bytes_asked: Cell::default(),
+        recovery: report,
+        locks: Default::default(),
+        reservations: Default::default(),
+        watchers: Default::default(),
+        work: Default::default(),
+        upkeep: Default::default(),
+        landed: Default::default(),
+        device,
+        options,
+    };
+    let core = Rc::new(core);
+    core.refresh_free_space();
+    first_segment(&core).await?;
+    log_losses(&core, &end).await?;
+    core.phase.set(Phase::Open);
+    core.upkeep.ring();
+    Ok(core)
+}
+
+async fn find<D: Device>(device: &D, options: &Options) -> Result<Found<D>, Error> {
+    let mut found = Found {
+        superblocks: superblock::read(device).await.map_err(device_error)?,
+        checkpoints: Vec::new(),
+        segments: BTreeMap::new(),
+        spares: Vec::new(),
+        next_number: 1,
+    };
+    for listed in device.list().await.map_err(device_error)? {
+        if let Some(lsn) = file_lsn(&listed.name) {
+            found.checkpoints.push(lsn);
+        }
+        let Some(number) = segments::file_number(&listed.name) else { continue };
+        found.next_number = found.next_number.max(number + 1);
+        let file = device.open(&listed.name).await.map_err(device_error)?;
+        let header = segments::read_header(device, &file).await.map_err(device_error)?;
+        match header {
+            Some(header) if header.shard == options.shard || found.superblocks.is_empty() => {
+                found.segments.insert(header.segment, FoundSegment { number, file, header });
+            }
+            // Cut short by a crash while it was allocated: made anew.
+            _ if listed.bytes < options.segment_bytes => {
+                device.remove(&listed.name).await.map_err(device_error)?;
+            }
+            _ => found.spares.push(Spare {
+                number,
+                file,
+                segment_bytes: listed.bytes,
+                prewritten: false,
+            }),
+        }
+    }
+    found.checkpoints.sort_by_key(|lsn| std::cmp::Reverse(*lsn));
+    Ok(found)
+}
+
+fn check_shard<D: Device>(device: &D, options: &Options, found: &Found<D>) -> Result<(), Error> {
+    let by_superblock = found.superblocks.first().map(|superblock| superblock.shard);
+    let by_segment = found.segments.values().next().map(|segment| segment.header.shard);
+    match by_superblock.or(by_segment) {
+        Some(shard) if shard != options.shard => Err(Error::Open {
+            place: device.place(),
+            what: format!(
+                "it holds shard {shard}, not shard {}; point the shard at its own directory",
+                options.shard
+            ),
+        }),
+        _ => Ok(()),
+    }
+}
+
+struct StartPoint {
+    scan: Start,
+    checkpoint_bytes: u64,
+}
+
+/// The newest checkpoint that a superblock names and that verifies; without one, the log's start.
+async fn load_checkpoint<D: Device>(
+    device: &D,
+    options: &Options,
+    found: &Found<D>,
+    index: &mut Index,
+    report: &mut RecoveryReport,
+) -> Result<StartPoint, Error> {
+    let witness = found.superblocks.iter().map(|superblock| superblock.durable).max();
+    let witness = witness.unwrap_or_default();
+    for superblock in &found.superblocks {
+        if superblock.checkpoint == Lsn(0) || !found.checkpoints.contains(&superblock.checkpoint) {
+            continue;
+        }
+        let name = file_name(superblock.checkpoint);
+        let mapping = match device.map(&name).await {
+            Ok(mapping) => mapping,
+            Err(error) => {
+                report.setbacks.push(format!("checkpoint {name}: {error}"));
+                continue;
+            }
+        };
+        match load::load(options.shard, &mapping) {
+            Ok(loaded) => {
+                *index = loaded.index;
+                // Its own bytes and flush were not known when its counters were written.
+                index.counters.bytes_written += loaded.bytes;
+                index.counters.flushes += 1;
+                let due = Lsn(index.applied.0 + 1);
+                let witness = witness.max(index.applied);
+                let (position, run) = (loaded.position, loaded.run);
+                let scan = Start { position, due, run, witness };
+                return Ok(StartPoint { scan, checkpoint_bytes: loaded.bytes });
+            }
+            Err(malformed) => report.setbacks.push(format!("checkpoint {name} {malformed}")),
+        }
+    }
+    let first = found.segments.iter().next();
+    if let Some((id, segment)) = first.filter(|(_, segment)| segment.header.first_lsn != Lsn(1)) {
+        return Err(Error::Open {
+            place: device.place(),
+            what: format!(
+                "no checkpoint can be read, and the log starts only at LSN {} (segment {}); \
+                 restore the missing log files from a backup",
+                segment.header.first_lsn.0, id.0
+            ),
+        });
+    }
+    let segment = first.map_or(SegmentId(1), |(id, _)| *id);
+    let position = Position { segment, offset: SEGMENT_HEADER_BYTES as u64 };
+    let scan = Start { position, due: Lsn(1), run: 0, witness };
+    Ok(StartPoint { scan, checkpoint_bytes: 0 })
+}
+
+/// What was read may still be in a volatile cache when only the process died: it is about to be shown
+/// to clients, so it is made durable first.
+async fn make_sure<D: Device>(device: &D, found: &Found<D>, from: SegmentId) -> Result<(), Error> {
+    for segment in found.segments.range(from..).map(|(_, segment)| segment) {
+        device.sync(&segment.file).await.map_err(device_error)?;
+    }
+    device.sync_directory().await.map_err(device_error)
+}
+
+fn sabotage_index(options: &Options, index: &mut Index) {
+    if options.sabotage != Some(Sabotage::ReuseUid) {
+        return;
+    }
+    for account in index.accounts.values_mut() {
+        for mailbox in Rc::make_mut(account).mailboxes.values_mut() {
+            let mailbox = Rc::make_mut(mailbox);
+            mailbox.uid_next = Uid(mailbox.rows.last_uid().map_or(1, |last| last.0 + 1));
+        }
+    }
+}
+
+/// Makes segments behind the log's end spare, and the one at its end active.
+async fn take_over<D: Device>(
+    device: &D,
+    found: &mut Found<D>,
+    end: &LogEnd,
+) -> Result<Segments<D>, Error> {
+    let mut segments = Segments { next_number: found.next_number, ..Segments::default() };
+    segments.spares = std::mem::take(&mut found.spares);
+    for (id, segment) in std::mem::take(&mut found.segments) {
+        let FoundSegment { number, file, header } = segment;
+        if id > end.position.segment {
+            segments::erase_header(device, &file).await.map_err(device_error)?;
+            let segment_bytes = header.segment_bytes;
+            segments.spares.push(Spare { number, file, segment_bytes, prewritten: true });
+            continue;
+        }
+        let kept = (id == end.position.segment).then(|| file.clone());
+        segments.files.insert(id, SegmentFile { number, first_lsn: header.first_lsn, file: kept });
+        if id == end.position.segment {
+            let end_offset =
+                if end.needs_new_segment { header.segment_bytes } else { end.position.offset };
+            segments.active =
+                Some(Active { id, file, end: end_offset, segment_bytes: header.segment_bytes });
+        }
+    }
+    Ok(segments)
+}
+
+/// A new store starts on a pre-written segment; the reserve is allocated before mail can take it.
+async fn first_segment<D: Device>(core: &Rc<Core<D>>) -> Result<(), Error> {
+    let is_new = core.segments.borrow().files.is_empty();
+    let wanted = core.options.reserve_segments + usize::from(is_new);
+    while core.segments.borrow().spares.len() < wanted {
+        match crate::upkeep::add_spare(core, is_new).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::StorageFull && !is_new => break,
+            Err(error) => return Err(device_error(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Records that were lost may have given out identifiers: a record says which to skip, and is
+/// durable before anything new is.
+async fn log_losses<D: Device>(core: &Rc<Core<D>>, end: &LogEnd) -> Result<(), Error> {
+    let mut receipts = Vec::new();
+    for (first, count) in &end.lost {
+        let record = Record::Lost { first: *first, count: *count };
+        let parts = crate::log::queue::Parts::of(&record);
+        receipts.push(core.enqueue_parts(record, &parts, Hold::default())?);
+    }
+    if receipts.is_empty() {
+        return Ok(());
+    }
+    // In this phase the loop returns as soon as its queue is empty.
+    commit::run(core).await;
+    for receipt in receipts {
+        receipt.landed().await?;
+    }
+    Ok(())
+}

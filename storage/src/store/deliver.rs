@@ -1,0 +1,257 @@
+//! Messages in: deliveries, and large bodies that stream into the log before them.
+
+use super::Store;
+use crate::device::Device;
+use crate::durable::Durable;
+use crate::error::Error;
+use crate::format::{ChunkRef, Delivered, PlacedRecord, Record};
+use crate::index::Index;
+use crate::locks::Access;
+use crate::log::queue::{Hold, Parts};
+use crate::types::{AccountId, Body, Delivery, Flags, Placed, Placement};
+use crate::wait::Receipt;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+const PREFIX_BYTES_MAX: usize = 1024;
+const KEYWORD_BYTES_MAX: usize = 255;
+const PLACEMENTS_MAX: usize = 1000;
+/// Chunks of one body on their way at once: that much memory, and not more, waits for the disk.
+const CHUNKS_PENDING_MAX: usize = 2;
+
+impl<D: Device> Store<D> {
+    /// Whether the store would take a message now, cheaply: `Busy`, `Full`, `Halted`.
+    pub fn admit(&self) -> Result<(), Error> {
+        self.core.admit_mail(0)
+    }
+
+    /// Appends the message; returns once it is on stable media. Quotas are exact: what is on its way
+    /// counts. `Busy` or `Full` come before anything stalls.
+    pub async fn deliver(&self, delivery: Delivery) -> Result<(Vec<Placed>, Durable), Error> {
+        let Delivery { placements, internal_date, summary, body } = delivery;
+        check_placements(&placements)?;
+        let body = match body {
+            Body::Whole(bytes) if bytes.len() > self.core.options.chunk_bytes() => {
+                Body::Streamed(self.stream(bytes).await?)
+            }
+            body => body,
+        };
+        let (body, chunks, body_bytes) = match body {
+            Body::Whole(bytes) => {
+                let length = bytes.len() as u64;
+                (bytes, Vec::new(), length)
+            }
+            Body::Streamed(streamed) => (Bytes::new(), streamed.chunks, streamed.bytes),
+        };
+        let body_bytes = u32::try_from(body_bytes)
+            .map_err(|_| Error::Limit("a message is smaller than 4 GiB"))?;
+        self.core.admit_mail(body.len())?;
+        let mut hold = self.share(&placements).await;
+        let placed = self.place(&placements, body_bytes, &mut hold)?;
+        let placements = placements.into_iter().zip(&placed).map(to_record).collect();
+        let summary_bytes = u32::try_from(summary.len())
+            .map_err(|_| Error::Limit("a summary is smaller than 4 GiB"))?;
+        let delivered = Delivered { internal_date, body_bytes, summary_bytes, placements, chunks };
+        let record = Record::Delivered(delivered);
+        let parts = Parts { fields: record.encode(), summary: &summary, body: &body };
+        let receipt = self.core.enqueue_parts(record, &parts, hold)?;
+        drop((summary, body));
+        let (lsn, _) = receipt.landed().await?;
+        Ok((placed, Durable::new(lsn)))
+    }
+
+    /// Takes each account's lock once, in the order of their numbers, so that no two deliveries wait
+    /// for each other.
+    async fn share(&self, placements: &[Placement]) -> Hold {
+        let mut hold = Hold::default();
+        if let [only] = placements {
+            hold.guards.push(self.core.locks.lock(only.account, Access::Shared).await);
+            return hold;
+        }
+        let mut accounts: Vec<AccountId> = placements.iter().map(|p| p.account).collect();
+        accounts.sort_unstable();
+        accounts.dedup();
+        for account in accounts {
+            hold.guards.push(self.core.locks.lock(account, Access::Shared).await);
+        }
+        hold
+    }
+
+    /// Reserves quota and a UID for each placement, or fails for all.
+    fn place(
+        &self,
+        placements: &[Placement],
+        body_bytes: u32,
+        hold: &mut Hold,
+    ) -> Result<Vec<Placed>, Error> {
+        self.core.check_open()?;
+        let mut index = self.core.index.borrow_mut();
+        for placement in placements {
+            let account =
+                index.account(placement.account).ok_or(Error::NoSuchAccount(placement.account))?;
+            if account.mailbox(placement.mailbox).is_none() {
+                return Err(Error::NoSuchMailbox(placement.mailbox));
+            }
+            let bytes = u64::from(body_bytes) + placement.prefix.len() as u64;
+            if bytes > u64::from(u32::MAX) {
+                return Err(Error::Limit("a message is smaller than 4 GiB"));
+            }
+            let reservations = &self.core.reservations;
+            let usage = account.usage();
+            hold.reservations.push(reservations.reserve(placement.account, &usage, 1, bytes)?);
+        }
+        placements.iter().map(|placement| reserve_uid(&mut index, placement)).collect()
+    }
+
+    /// For bodies over the session's buffer: streams into the log as chunk records.
+    pub fn body_writer(&self) -> Result<BodyWriter<D>, Error> {
+        self.core.admit_mail(self.core.options.chunk_bytes())?;
+        Ok(BodyWriter {
+            store: self.clone(),
+            filling: Vec::new(),
+            pending: VecDeque::new(),
+            chunks: Vec::new(),
+            bytes: 0,
+        })
+    }
+
+    async fn stream(&self, bytes: Bytes) -> Result<StreamedBody, Error> {
+        let mut writer = self.body_writer()?;
+        writer.push(bytes).await?;
+        writer.finish().await
+    }
+}
+
+fn check_placements(placements: &[Placement]) -> Result<(), Error> {
+    if placements.is_empty() || placements.len() > PLACEMENTS_MAX {
+        return Err(Error::Limit("a delivery has from 1 to 1000 placements"));
+    }
+    if placements.iter().any(|placement| placement.prefix.len() > PREFIX_BYTES_MAX) {
+        return Err(Error::Limit("a placement's prefix has at most 1 KiB"));
+    }
+    placements.iter().try_for_each(|placement| check_keywords(&placement.keywords))
+}
+
+pub(super) fn check_keywords(keywords: &[String]) -> Result<(), Error> {
+    if keywords.len() > Flags::KEYWORDS_MAX {
+        return Err(Error::Limit("56 keywords in a mailbox"));
+    }
+    if keywords.iter().any(|keyword| keyword.is_empty() || keyword.len() > KEYWORD_BYTES_MAX) {
+        return Err(Error::Limit("a keyword has from 1 to 255 bytes"));
+    }
+    Ok(())
+}
+
+fn to_record((placement, placed): (Placement, &Placed)) -> PlacedRecord {
+    PlacedRecord {
+        account: placement.account,
+        mailbox: placement.mailbox,
+        uid: placed.uid,
+        flags: Flags(placement.flags.0 & 0xFF),
+        keywords: placement.keywords,
+        prefix: placement.prefix,
+    }
+}
+
+fn reserve_uid(index: &mut Index, placement: &Placement) -> Result<Placed, Error> {
+    let account = index.accounts.get_mut(&placement.account).map(Rc::make_mut);
+    let mailbox = account
+        .and_then(|account| account.mailbox_mut(placement.mailbox))
+        .ok_or(Error::NoSuchMailbox(placement.mailbox))?;
+    let uid = mailbox.reserve_uids(1).ok_or(Error::Limit("all UIDs of the mailbox are used up"))?;
+    Ok(Placed {
+        account: placement.account,
+        mailbox: placement.mailbox,
+        uid_validity: mailbox.uid_validity,
+        uid,
+    })
+}
+
+/// Streams a large body into the log. Dropped without `finish`, it leaves garbage for compaction.
+#[derive(Debug)]
+pub struct BodyWriter<D: Device> {
+    store: Store<D>,
+    /// Less than a chunk.
+    filling: Vec<u8>,
+    pending: VecDeque<(Receipt, u32)>,
+    chunks: Vec<ChunkRef>,
+    bytes: u64,
+}
+
+impl<D: Device> BodyWriter<D> {
+    /// Waits for room when the log is behind (back-pressure reaches the peer's TCP window).
+    pub async fn push(&mut self, bytes: Bytes) -> Result<(), Error> {
+        let chunk_bytes = self.store.core.options.chunk_bytes();
+        let mut rest = &bytes[..];
+        while self.filling.len() + rest.len() >= chunk_bytes {
+            if self.filling.is_empty() {
+                let (chunk, later) = rest.split_at(chunk_bytes);
+                self.write_chunk(chunk).await?;
+                rest = later;
+                continue;
+            }
+            let (part, later) = rest.split_at(chunk_bytes - self.filling.len());
+            self.filling.extend_from_slice(part);
+            let chunk = std::mem::take(&mut self.filling);
+            self.write_chunk(&chunk).await?;
+            rest = later;
+        }
+        self.filling.extend_from_slice(rest);
+        Ok(())
+    }
+
+    pub async fn finish(mut self) -> Result<StreamedBody, Error> {
+        let last = std::mem::take(&mut self.filling);
+        if !last.is_empty() {
+            self.write_chunk(&last).await?;
+        }
+        while !self.pending.is_empty() {
+            self.land_oldest().await?;
+        }
+        Ok(StreamedBody { chunks: self.chunks, bytes: self.bytes })
+    }
+
+    async fn write_chunk(&mut self, body: &[u8]) -> Result<(), Error> {
+        while self.pending.len() >= CHUNKS_PENDING_MAX {
+            self.land_oldest().await?;
+        }
+        let core = &self.store.core;
+        // Busy is no reason to give up here: the peer can wait, and so can its bytes.
+        loop {
+            match core.admit_mail(body.len()) {
+                Ok(()) => break,
+                Err(Error::Busy) if core.check_open().is_ok() => core.landed.wait().await,
+                Err(error) => return Err(error),
+            }
+        }
+        let parts = Parts { fields: Vec::new(), summary: &[], body };
+        let receipt = core.enqueue_parts(Record::Chunk, &parts, Hold::default())?;
+        let body_bytes = u32::try_from(body.len()).expect("a chunk is small");
+        self.bytes += u64::from(body_bytes);
+        self.pending.push_back((receipt, body_bytes));
+        Ok(())
+    }
+
+    async fn land_oldest(&mut self) -> Result<(), Error> {
+        let Some((receipt, body_bytes)) = self.pending.front() else { return Ok(()) };
+        let (_, location) = receipt.landed().await?;
+        self.chunks.push(ChunkRef { location, body_bytes: *body_bytes });
+        self.pending.pop_front();
+        Ok(())
+    }
+}
+
+/// A body that is in the log already.
+#[derive(Debug)]
+pub struct StreamedBody {
+    chunks: Vec<ChunkRef>,
+    bytes: u64,
+}
+
+impl StreamedBody {
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}

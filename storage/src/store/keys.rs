@@ -1,0 +1,46 @@
+//! Keys and values: the engine's directory, queue, greylist …
+
+use super::Store;
+use crate::device::Device;
+use crate::durable::Durable;
+use crate::error::Error;
+use crate::format::Record;
+use crate::log::queue::Hold;
+use bytes::Bytes;
+
+const KEY_BYTES_MAX: usize = 1024;
+
+/// A key space; the numbers are part of the format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Space(pub u8);
+
+impl<D: Device> Store<D> {
+    #[must_use]
+    pub fn get(&self, space: Space, key: &[u8]) -> Option<Bytes> {
+        self.core.index.borrow().spaces.get(space.0, key)
+    }
+
+    /// All pairs of a space, by key ascending.
+    #[must_use]
+    pub fn scan(&self, space: Space) -> Vec<(Bytes, Bytes)> {
+        let index = self.core.index.borrow();
+        index.spaces.scan(space.0).map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
+    /// One record, hence atomic. `None` deletes. Concurrent puts to one key: the later call wins.
+    pub async fn put(
+        &self,
+        space: Space,
+        pairs: Vec<(Bytes, Option<Bytes>)>,
+    ) -> Result<Durable, Error> {
+        if pairs.iter().any(|(key, _)| key.len() > KEY_BYTES_MAX) {
+            return Err(Error::Limit("a key has at most 1 KiB"));
+        }
+        let owned = |(key, value): (Bytes, Option<Bytes>)| (Vec::from(key), value.map(Vec::from));
+        let pairs = pairs.into_iter().map(owned).collect();
+        let record = Record::Put { space: space.0, pairs };
+        let receipt = self.core.enqueue(record, Hold::default())?;
+        let (lsn, _) = receipt.landed().await?;
+        Ok(Durable::new(lsn))
+    }
+}

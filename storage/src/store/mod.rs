@@ -1,0 +1,202 @@
+//! The store of one shard, as its callers use it.
+//!
+//! Everything that changes something returns once it is on stable media and visible. Everything that
+//! is read shows only what is on stable media. A future that is dropped half-way leaves nothing
+//! broken: its record may still land. Futures of changes resolve only while [`Store::run`] is polled.
+
+mod accounts;
+mod change;
+mod deliver;
+mod keys;
+mod mailboxes;
+mod read;
+mod verify;
+
+pub use change::FlagsChanged;
+pub use deliver::{BodyWriter, StreamedBody};
+pub use keys::Space;
+pub use verify::VerifyReport;
+
+use crate::core::{Core, Phase};
+use crate::device::Device;
+use crate::durable::Durable;
+use crate::error::Error;
+use crate::format::Record;
+use crate::index::{Account, Index, Mailbox};
+use crate::locks::Access;
+use crate::log::commit;
+use crate::log::queue::Hold;
+use crate::log::recovery::RecoveryReport;
+use crate::options::Options;
+use crate::types::{AccountId, MailboxId};
+use crate::wait::both;
+use crate::{open, upkeep};
+use std::rc::Rc;
+
+/// A cheap handle; all clones are one store. Lives on one core.
+#[derive(Debug)]
+pub struct Store<D: Device> {
+    core: Rc<Core<D>>,
+}
+
+impl<D: Device> Clone for Store<D> {
+    fn clone(&self) -> Self {
+        Store { core: Rc::clone(&self.core) }
+    }
+}
+
+impl<D: Device> Store<D> {
+    /// Opens or creates, recovering first. The store takes work once [`Store::run`] is being polled.
+    pub async fn open(device: D, options: Options) -> Result<Store<D>, Error> {
+        Ok(Store { core: Box::pin(open::open(device, options)).await? })
+    }
+
+    /// The commit loop: the caller spawns it beside its sessions. Returns after [`Store::close`], or
+    /// when the store has halted.
+    pub async fn run(&self) {
+        both(commit::run(&self.core), upkeep::run(&self.core)).await;
+        if self.core.phase.get() == Phase::Closing {
+            let phase = match Box::pin(upkeep::checkpoint(&self.core, true)).await {
+                Ok(()) => Phase::Closed,
+                Err(error) => {
+                    *self.core.halted_by.borrow_mut() = Some(error.to_string());
+                    Phase::Halted
+                }
+            };
+            self.core.phase.set(phase);
+        }
+        self.core.landed.ring();
+    }
+
+    /// Finishes what is queued, writes a checkpoint, stops the commit loop.
+    pub async fn close(&self) -> Result<(), Error> {
+        loop {
+            match self.core.phase.get() {
+                Phase::Open => self.core.phase.set(Phase::Closing),
+                Phase::Closing => {}
+                Phase::Closed => return Ok(()),
+                Phase::Halted => {
+                    let what = self.core.halted_by.borrow().clone();
+                    return Err(what.map_or(Error::Halted, Error::Device));
+                }
+            }
+            self.core.work.ring();
+            self.core.upkeep.ring();
+            self.core.landed.wait().await;
+        }
+    }
+
+    /// How opening went: what was replayed, and what did not verify.
+    #[must_use]
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.core.recovery
+    }
+
+    #[must_use]
+    pub fn device(&self) -> &D {
+        &self.core.device
+    }
+
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let index = self.core.index.borrow();
+        let counters = &index.counters;
+        let superblocks = self.core.superblock.borrow().sequence;
+        let segments = self.core.segments.borrow();
+        Stats {
+            messages: counters.messages,
+            bytes_received: counters.bytes_received,
+            bytes_written: counters.bytes_written + superblocks * crate::buffer::ALIGNMENT as u64,
+            bytes_prewritten: counters.bytes_prewritten,
+            flushes: counters.flushes + superblocks,
+            segments: segments.files.len() as u64,
+            spare_segments: segments.spares.len() as u64,
+            live_bytes: counters.live_bytes,
+            halted: self.core.phase.get() == Phase::Halted,
+            recovery_records: self.core.recovery.records,
+            recovery_micros: self.core.recovery.micros,
+            orphans: counters.orphans,
+        }
+    }
+
+    fn with_account<T>(
+        &self,
+        account: AccountId,
+        look: impl FnOnce(&Account) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let index = self.core.index.borrow();
+        look(index.account(account).ok_or(Error::NoSuchAccount(account))?)
+    }
+
+    fn with_mailbox<T>(
+        &self,
+        account: AccountId,
+        mailbox: MailboxId,
+        look: impl FnOnce(&Mailbox) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.with_account(account, |account| {
+            look(account.mailbox(mailbox).ok_or(Error::NoSuchMailbox(mailbox))?)
+        })
+    }
+
+    /// Decides on a change while nobody else changes the account, and logs it. `None` from `plan`:
+    /// there is nothing to do.
+    async fn change<T>(
+        &self,
+        account: AccountId,
+        plan: impl FnOnce(&mut Index) -> Result<(Option<Record>, T), Error>,
+    ) -> Result<(T, Option<Durable>), Error> {
+        self.core.check_open()?;
+        let guard = self.core.locks.lock(account, Access::Alone).await;
+        let (record, value) = plan(&mut self.core.index.borrow_mut())?;
+        let Some(record) = record else { return Ok((value, None)) };
+        let hold = Hold { guards: vec![guard], ..Hold::default() };
+        let receipt = self.core.enqueue(record, hold)?;
+        let (lsn, _) = receipt.landed().await?;
+        Ok((value, Some(Durable::new(lsn))))
+    }
+
+    /// As [`Store::change`], for changes that always log something.
+    async fn log<T>(
+        &self,
+        account: AccountId,
+        plan: impl FnOnce(&mut Index) -> Result<(Record, T), Error>,
+    ) -> Result<(T, Durable), Error> {
+        let plan = |index: &mut Index| plan(index).map(|(record, value)| (Some(record), value));
+        let (value, durable) = self.change(account, plan).await?;
+        Ok((value, durable.expect("a record was logged")))
+    }
+
+    fn now_seconds(&self) -> u32 {
+        u32::try_from(self.core.device.now().0 / 1000).unwrap_or(u32::MAX)
+    }
+}
+
+fn account_in(index: &Index, account: AccountId) -> Result<&Account, Error> {
+    index.account(account).ok_or(Error::NoSuchAccount(account))
+}
+
+/// Counters since the store was made, summed over shards by the engine.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Stats {
+    /// Messages in mailboxes now.
+    pub messages: u64,
+    /// Bytes of bodies delivered since the store was made.
+    pub bytes_received: u64,
+    /// Bytes written to the device since then: batches with padding, checkpoints, superblocks.
+    pub bytes_written: u64,
+    /// Zeroes written ahead into spare segments (once per segment's life; recycling needs none).
+    pub bytes_prewritten: u64,
+    /// Of batches, checkpoints and superblocks; those of zeroes written ahead are not counted.
+    pub flushes: u64,
+    pub segments: u64,
+    pub spare_segments: u64,
+    /// RFC822.SIZE of all messages that are there.
+    pub live_bytes: u64,
+    pub halted: bool,
+    /// How the last open went.
+    pub recovery_records: u64,
+    pub recovery_micros: u64,
+    /// Records that referred to something that rot had taken away.
+    pub orphans: u64,
+}
