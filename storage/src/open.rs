@@ -47,8 +47,10 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
     let mut index = Index::default();
     let start = load_checkpoint(&device, &options, &found, &mut index, &mut report).await?;
     let checkpoint = index.applied;
+    let forget_from = forgotten(&device, &options, &found, &index, start.scan).await?;
     let mut scan =
         Scan::new(&device, options.shard, &found.segments, &mut index, &mut report, start.scan);
+    scan.forget_from = forget_from;
     scan.trust_torn_tail = options.sabotage == Some(Sabotage::TrustTornTail);
     let end = scan.run_to_the_end().await?;
     sabotage_index(&options, &mut index);
@@ -208,6 +210,22 @@ async fn load_checkpoint<D: Device>(
     let position = Position { segment, offset: SEGMENT_HEADER_BYTES as u64 };
     let scan = Start { position, due: Lsn(1), run: 0, witness };
     Ok(StartPoint { scan, checkpoint_bytes: 0 })
+}
+
+/// For the crash simulator: where to let go of the last batch.
+async fn forgotten<D: Device>(
+    device: &D,
+    options: &Options,
+    found: &Found<D>,
+    index: &Index,
+    start: Start,
+) -> Result<Option<Lsn>, Error> {
+    if options.sabotage != Some(Sabotage::ForgetTail) {
+        return Ok(None);
+    }
+    let (mut index, mut report) = (index.clone(), RecoveryReport::default());
+    let scan = Scan::new(device, options.shard, &found.segments, &mut index, &mut report, start);
+    Ok(scan.run_to_the_end().await?.last_batch)
 }
 
 /// What was read may still be in a volatile cache when only the process died: it is about to be shown

@@ -50,10 +50,9 @@ pub enum Sabotage {
     ForgetTail,
     /// Recovery takes a damaged tail for good.
     TrustTornTail,
-    /// A checkpoint is named before it is synced.
+    /// A checkpoint is named without being synced. The one bug of these that the store survives: it
+    /// falls back to the checkpoint before, or to the log.
     NameCheckpointEarly,
-    /// Quota counts forget expunged bytes.
-    LoseQuota,
 }
 
 impl Default for Options {

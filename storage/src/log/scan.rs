@@ -99,6 +99,8 @@ pub(crate) struct LogEnd {
     /// The highest run seen.
     pub(crate) run: u32,
     pub(crate) log_bytes: u64,
+    /// The first LSN of the last batch.
+    pub(crate) last_batch: Option<Lsn>,
 }
 
 pub(crate) struct Scan<'s, D: Device> {
@@ -108,6 +110,8 @@ pub(crate) struct Scan<'s, D: Device> {
     pub(crate) index: &'s mut Index,
     pub(crate) report: &'s mut RecoveryReport,
     pub(crate) trust_torn_tail: bool,
+    /// For the crash simulator: the log is taken to end before this.
+    pub(crate) forget_from: Option<Lsn>,
     window: Option<Window>,
     position: Position,
     due: Lsn,
@@ -117,6 +121,7 @@ pub(crate) struct Scan<'s, D: Device> {
     searched_for_witness: bool,
     lost: Vec<(Lsn, u64)>,
     log_bytes: u64,
+    last_batch: Option<Lsn>,
 }
 
 /// Where a scan starts.
@@ -144,6 +149,7 @@ impl<'s, D: Device> Scan<'s, D> {
             index,
             report,
             trust_torn_tail: false,
+            forget_from: None,
             window: None,
             position: start.position,
             due: start.due,
@@ -152,12 +158,16 @@ impl<'s, D: Device> Scan<'s, D> {
             searched_for_witness: false,
             lost: Vec::new(),
             log_bytes: 0,
+            last_batch: None,
         }
     }
 
     pub(crate) async fn run_to_the_end(mut self) -> Result<LogEnd, Error> {
         let mut needs_new_segment = false;
         loop {
+            if self.forget_from.is_some_and(|from| self.due >= from) {
+                break;
+            }
             let (seen, batch) = self.look().await?;
             let case = decide(&seen);
             let decision = match case.decision {
@@ -210,6 +220,7 @@ impl<'s, D: Device> Scan<'s, D> {
             lost: self.lost,
             run: self.run,
             log_bytes: self.log_bytes,
+            last_batch: self.last_batch,
         })
     }
 
@@ -322,6 +333,7 @@ impl<'s, D: Device> Scan<'s, D> {
         self.position.offset += padded;
         self.log_bytes += padded;
         self.run = batch.run;
+        self.last_batch = Some(batch.first_lsn);
         self.witness = self.witness.max(batch.durable);
         self.index.counters.count_batch(offset, padded);
         Ok(())

@@ -1,0 +1,244 @@
+//! Rot, failing writes, a full disk: what each costs, and what it does not.
+
+#![allow(unused_must_use)] // receipts are for replies; these tests look at the store itself
+
+mod common;
+use common::*;
+use storage::device::Device;
+use storage::device::sim::{Executor, Fault, Random, Sim};
+use storage::{Error, FlagChange, FlagMode, Flags, Options, Quota, Space, Store, Uid};
+
+const MESSAGES: u32 = 60;
+
+/// A store with sixty messages of two recipients, some expunged, closed or not.
+fn filled(seed: u64, close: bool) -> Sim {
+    let sim = Sim::new(seed);
+    let fill = |store: Store<Sim>| async move {
+        with_accounts(&store).await;
+        for number in 0..MESSAGES {
+            let both = vec![placement(ALICE, INBOX), placement(BOB, INBOX)];
+            store.deliver(delivery(both, number, 2500)).await.expect("delivers");
+        }
+        store.expunge(BOB, INBOX, &[Uid(3), Uid(30)]).await.expect("expunges");
+        store
+    };
+    if close {
+        on_sim(&sim, Options::for_tests(), move |store| async move {
+            fill(store).await;
+        });
+    } else {
+        on_sim_unclosed(&sim, Options::for_tests(), move |store, _| fill(store)).expect("fills");
+    }
+    sim.after_crash()
+}
+
+/// Alice's messages that come back as they were, and those that do not.
+fn count_good(sim: &Sim) -> (u32, u32, Vec<String>, u32) {
+    on_sim_unclosed(sim, Options::for_tests(), |store, _| async move {
+        let (mut good, mut bad) = (0, 0);
+        for number in 0..MESSAGES {
+            match store.read(ALICE, INBOX, Uid(number + 1), 0..u64::MAX).await {
+                Ok(bytes) => {
+                    assert!(bytes == message(ALICE, number, 2500), "message {number} is whole");
+                    good += 1;
+                }
+                Err(Error::Corrupt { place, .. }) => {
+                    assert!(place.contains("log-"), "{place}");
+                    bad += 1;
+                }
+                Err(Error::NoSuchMessage(_) | Error::NoSuchAccount(_)) => bad += 1,
+                Err(other) => panic!("{other}"),
+            }
+        }
+        let report = store.verify().await.expect("verifies");
+        let next = store.status(ALICE, INBOX).map_or(0, |status| status.uid_next.0);
+        (good, bad, report.bad, next)
+    })
+    .expect("comes to its end")
+}
+
+/// Flips a byte somewhere in a log file that holds something; says where.
+fn flip_somewhere(sim: &Sim, random: &mut Random) -> Option<String> {
+    let files = sim.files();
+    let logs: Vec<_> = files.iter().filter(|file| file.name.starts_with("log-")).collect();
+    let file = logs[random.index(logs.len())];
+    let offset = random.below(file.bytes);
+    let content = sim.contents(&file.name).expect("there");
+    (content[usize::try_from(offset).expect("small")] != 0).then(|| {
+        sim.flip(&file.name, offset, 1 << random.below(8));
+        format!("{} at {offset}", file.name)
+    })
+}
+
+#[test]
+fn a_flipped_byte_costs_one_message_and_is_reported() {
+    for close in [true, false] {
+        let mut costs = [0; 3];
+        for seed in 0..400 {
+            let sim = filled(seed, close);
+            let mut random = Random::new(seed);
+            let Some(place) = flip_somewhere(&sim, &mut random) else { continue };
+            let (good, bad, report, next) = count_good(&sim);
+            assert!(bad <= 1, "{bad} messages lost by a byte in {place}: {report:#?}");
+            assert_eq!(good + bad, MESSAGES);
+            assert!(next > MESSAGES, "a UID could come again: {next}");
+            if bad == 1 && place.contains("log-") {
+                assert!(!report.is_empty(), "{place} is not reported");
+            }
+            costs[bad as usize] += 1;
+        }
+        assert!(costs[1] > 50, "most flips hit a message: {costs:?}");
+    }
+}
+
+#[test]
+fn a_checkpoint_with_a_flipped_byte_is_not_used_and_nothing_is_missing() {
+    for seed in 0..40 {
+        let sim = filled(seed, true);
+        let mut random = Random::new(seed);
+        for file in sim.files() {
+            if file.name.starts_with("checkpoint") || (seed % 2 == 0 && file.name == "superblock") {
+                sim.flip(&file.name, random.below(file.bytes), 0x10);
+            }
+        }
+        let (good, bad, report, next) = count_good(&sim);
+        assert_eq!((good, bad, next), (MESSAGES, 0, MESSAGES + 1), "{report:?}");
+    }
+}
+
+#[test]
+fn without_superblock_and_checkpoints_the_log_alone_gives_everything_back() {
+    let sim = filled(1, true);
+    let disk = sim.clone();
+    Executor::new(&sim).block_on(async move {
+        for file in disk.files() {
+            if !file.name.starts_with("log-") {
+                disk.remove(&file.name).await.expect("removes");
+            }
+        }
+    });
+    assert_eq!(count_good(&sim), (MESSAGES, 0, vec![], MESSAGES + 1));
+}
+
+#[test]
+fn a_failed_write_or_sync_halts_and_nothing_acknowledged_is_lost() {
+    for fault in [Fault::Write, Fault::Sync] {
+        let sim = Sim::new(3);
+        let disk = sim.clone();
+        let told = on_sim_unclosed(&sim, Options::for_tests(), move |store, _| async move {
+            with_accounts(&store).await;
+            store.deliver(delivery(vec![placement(ALICE, INBOX)], 0, 500)).await.expect("in");
+            // Upkeep may take the fault for itself; then there is another.
+            let mut told = vec![0];
+            for number in 1..50 {
+                disk.fail_next(fault);
+                match store.deliver(delivery(vec![placement(ALICE, INBOX)], number, 500)).await {
+                    Ok(_) => told.push(number),
+                    Err(Error::Device(_)) => break,
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            assert!(store.stats().halted);
+            let late = store.deliver(delivery(vec![placement(ALICE, INBOX)], 99, 500)).await;
+            assert!(matches!(late, Err(Error::Halted)), "{late:?}");
+            assert!(matches!(store.admit(), Err(Error::Halted)));
+            assert!(matches!(store.put(Space(1), vec![]).await, Err(Error::Halted)));
+            let read = store.read(ALICE, INBOX, Uid(1), 0..u64::MAX).await.expect("still reads");
+            assert_eq!(read, message(ALICE, 0, 500));
+            assert!(store.close().await.is_err());
+            told
+        })
+        .expect("comes to its end");
+        let survivor = sim.after_crash();
+        on_sim(&survivor, Options::for_tests(), |store| async move {
+            for number in told {
+                let uid = Uid(number + 1);
+                let read = store.read(ALICE, INBOX, uid, 0..u64::MAX).await.expect("there");
+                assert_eq!(read, message(ALICE, number, 500));
+            }
+        });
+    }
+}
+
+#[test]
+fn a_read_error_is_told_and_passes() {
+    let sim = filled(1, true);
+    let disk = sim.clone();
+    on_sim(&sim, Options::for_tests(), move |store| async move {
+        disk.fail_next(Fault::Read);
+        let failed = store.read(ALICE, INBOX, Uid(1), 0..9).await;
+        assert!(matches!(failed, Err(Error::Device(_))), "{failed:?}");
+        store.read(ALICE, INBOX, Uid(1), 0..9).await.expect("reads again");
+        assert!(!store.stats().halted);
+    });
+}
+
+#[test]
+fn a_full_disk_refuses_mail_still_deletes_and_recovers() {
+    let sim = Sim::new(8);
+    sim.set_capacity(Some(900 << 10));
+    let disk = sim.clone();
+    on_sim(&sim, Options::for_tests(), move |store| async move {
+        with_accounts(&store).await;
+        let mut number = 0;
+        let full = loop {
+            assert!(store.admit().is_ok() || number > 20);
+            match store.deliver(delivery(vec![placement(ALICE, INBOX)], number, 4000)).await {
+                Ok(_) => number += 1,
+                Err(error) => break error,
+            }
+            assert!(number < 1000);
+        };
+        assert!(matches!(full, Error::Full(_)), "{full}");
+        assert!(number > 50, "{number}");
+        assert!(!store.stats().halted);
+        // Small changes go on from the reserve.
+        for uid in 1..=10 {
+            let seen = FlagChange { mode: FlagMode::Add, flags: Flags::SEEN, keywords: vec![] };
+            store.change_flags(ALICE, INBOX, &[Uid(uid)], &seen, None).await.expect("a flag");
+            store.expunge(ALICE, INBOX, &[Uid(uid)]).await.expect("deletes");
+        }
+        store.put(Space(1), vec![("a".into(), Some("b".into()))]).await.expect("puts");
+        let read = store.read(ALICE, INBOX, Uid(40), 0..u64::MAX).await.expect("reads");
+        assert_eq!(read, message(ALICE, 39, 4000));
+        // Space comes back.
+        disk.set_capacity(Some(4 << 20));
+        disk.sleep(std::time::Duration::from_secs(1)).await;
+        store.deliver(delivery(vec![placement(ALICE, INBOX)], number, 4000)).await.expect("again");
+        assert_eq!(store.verify().await.expect("verifies").bad, Vec::<String>::new());
+    });
+    let survivor = sim.after_crash();
+    on_sim(&survivor, Options::for_tests(), |store| async move {
+        assert_eq!(store.verify().await.expect("verifies").bad, Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_flood_is_refused_before_anything_stalls() {
+    let sim = Sim::new(9);
+    let executor = Executor::new(&sim);
+    let (disk, spawner) = (sim.clone(), executor.clone());
+    executor.block_on(async move {
+        let store = Store::open(disk, Options::for_tests()).await.expect("opens");
+        let running = store.clone();
+        spawner.spawn(async move { running.run().await });
+        store.create_account(ALICE, Quota::default()).await.expect("alice");
+        let results = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        for number in 0..200 {
+            let (store, results) = (store.clone(), results.clone());
+            spawner.spawn(async move {
+                let one = delivery(vec![placement(ALICE, INBOX)], number, 4000);
+                let result = store.deliver(one).await.map(|_| ());
+                results.borrow_mut().push(result);
+            });
+        }
+        while results.borrow().len() < 200 {
+            store.device().sleep(std::time::Duration::from_millis(1)).await;
+        }
+        let busy = |result: &&Result<(), Error>| matches!(result, Err(Error::Busy));
+        let refused = results.borrow().iter().filter(busy).count();
+        assert!((100..195).contains(&refused), "{refused}");
+        assert_eq!(store.stats().messages as usize, 200 - refused);
+        assert!(store.admit().is_ok(), "the flood is over");
+    });
+}
