@@ -26,6 +26,7 @@ pub mod address;
 pub mod imap;
 pub mod machine;
 pub mod message;
+pub mod pop3;
 pub mod sasl;
 pub mod smtp;
 pub mod wire;
