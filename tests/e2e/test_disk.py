@@ -1,0 +1,195 @@
+"""A full disk and a flipped byte: what they may cost, and what not."""
+
+import glob
+import os
+import subprocess
+import tempfile
+import unittest
+
+import kura
+import messages
+
+MIB = 1 << 20
+
+
+def small_disk(case, megabytes, kind="ext4"):
+    """A loop mount of its own; skips where that is not permitted."""
+    base = tempfile.mkdtemp(prefix="kura-disk-")
+    image, place = os.path.join(base, "image"), os.path.join(base, "mount")
+    os.mkdir(place)
+    with open(image, "wb") as file:
+        file.truncate(megabytes * MIB)
+    try:
+        subprocess.run([f"mkfs.{kind}", "-q", image], check=True, capture_output=True)
+        subprocess.run(["mount", "-o", "loop", image, place], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        detail = getattr(error, "stderr", b"") or b""
+        case.skipTest(f"no loop mount here: {error} {detail.decode(errors='replace').strip()}")
+
+    def unmount():
+        subprocess.run(["umount", "-l", place], check=False)
+        os.unlink(image)
+        os.rmdir(place)
+        os.rmdir(base)
+
+    case.addCleanup(unmount)
+    return place
+
+
+class FullDisk(kura.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        pass  # each test has a server on a disk of its own
+
+    def serve_on(self, megabytes, ballast_megabytes):
+        place = small_disk(self, megabytes)
+        self.ballast = os.path.join(place, "ballast")
+        server = kura.Kura(os.path.join(place, "kura"))
+        self.server = server
+        # The log stays outside, so that a full disk does not silence the server.
+        server.log_path = os.path.join(os.path.dirname(place), "log")
+        self.addCleanup(server.remove)
+        server.start()
+        with open(self.ballast, "wb") as file:
+            file.write(b"\0" * (ballast_megabytes * MIB))
+            os.fsync(file.fileno())
+        return server
+
+    def fill(self, server, most):
+        """Delivers until it is refused: (acknowledged bodies, the refusing reply)."""
+        acknowledged = []
+        for number in range(most):
+            message = messages.header(f"filling {number}") + messages.lines(100_000, seed=number)
+            reply = server.deliver(message)
+            if not reply.startswith("250"):
+                return acknowledged, reply
+            acknowledged.append(message)
+        self.fail(f"the disk was not full after {most} messages")
+
+    def there(self, server, acknowledged):
+        tails = {body[body.index(b"From: Sender"):] for body in server.bodies().values()}
+        for number, message in enumerate(acknowledged):
+            self.assertTrue(message in tails, f"acknowledged message {number} is gone")
+
+    def test_a_full_disk_refuses_mail_and_loses_none(self):
+        server = self.serve_on(512, 100)
+        acknowledged, reply = self.fill(server, 6000)
+        self.assertTrue(reply.startswith("452"), reply)
+        self.assertGreater(len(acknowledged), 10)
+        # It stays so, and is said at once.
+        with server.smtp() as smtp:
+            smtp.ehlo("client.example.net")
+            codes = [smtp.mail("sender@example.net")[0]]
+            if codes[-1] == 250:
+                codes.append(smtp.rcpt(server.accounts[0][0])[0])
+            if codes[-1] == 250:
+                codes.append(smtp.data(messages.header("more") + messages.lines(100_000))[0])
+            self.assertEqual(codes[-1], 452, codes)
+        # Reading and deleting work.
+        self.there(server, acknowledged)
+        imap = server.imap()
+        imap.select("INBOX")
+        imap.uid("STORE", "1:5", "+FLAGS", r"(\Deleted)")
+        self.assertEqual(imap.expunge()[0], "OK")
+        self.assertEqual(imap.uid("SEARCH", None, "UID", "1:5"), ("OK", [b""]))
+        imap.logout()
+        acknowledged = acknowledged[5:]
+        # A restart on the full disk loses nothing either.
+        server.kill()
+        server.start()
+        self.there(server, acknowledged)
+        # Space comes back: so does the mail.
+        os.unlink(self.ballast)
+
+        def taken():
+            return server.deliver(messages.header("again") + b"text\r\n").startswith("250")
+
+        self.assertTrue(kura.eventually(taken, 30), "no mail is taken although there is space")
+        self.there(server, acknowledged)
+        verified = server.command("store", "verify")
+        self.assertEqual(verified.returncode, 0, verified.stdout + verified.stderr)
+
+
+class FlippedByte(kura.TestCase):
+    """Damage to one message is found, and costs that message alone."""
+
+    COUNT = 20
+
+    def setUp(self):
+        name = self.id().rpartition(".")[2]
+        self.marks = [f"MARK-{name}-{n:04}-MARK\r\n".encode() for n in range(self.COUNT)]
+        self.sent = [
+            messages.header(f"message {n}") + mark + messages.lines(5000, seed=n)
+            for n, mark in enumerate(self.marks)
+        ]
+        if self.server.process is None:
+            self.server.start()
+        self.server.add_account(f"{name}@example.test")
+        self.account = len(self.server.accounts) - 1
+        for message in self.sent:
+            self.assertTrue(self.server.deliver(message, to=self.account).startswith("250"))
+
+    def flip(self, mark):
+        """One bit, just behind where `mark` stands in a segment."""
+        for path in glob.glob(f"{self.server.directory}/**/*", recursive=True):
+            if not os.path.isfile(path):
+                continue
+            with open(path, "r+b") as file:
+                offset = file.read().rfind(mark)
+                if offset < 0:
+                    continue
+                offset += len(mark) + 100
+                file.seek(offset)
+                byte = file.read(1)[0]
+                file.seek(offset)
+                file.write(bytes([byte ^ 0x10]))
+                os.fsync(file.fileno())
+                # Direct reads see the disk, but tests should not depend on who reads how.
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                return path
+        self.fail(f"{mark} is in no file")
+
+    def check(self, damaged):
+        imap = self.server.imap(self.account)
+        imap.select("INBOX")
+        whole, spoilt = 0, 0
+        _, (uids,) = imap.uid("SEARCH", None, "ALL")
+        for uid in uids.split():
+            kind, data = imap.uid("FETCH", uid.decode(), "(BODY.PEEK[])")
+            body = data[0][1] if data and isinstance(data[0], tuple) else None
+            sent = body and body[body.find(b"From: Sender"):]
+            if kind == "OK" and sent in self.sent:
+                self.assertNotEqual(sent, self.sent[damaged])
+                whole += 1
+            else:
+                # A damaged message is refused or left out; it is never handed out as if it were whole.
+                self.assertFalse(body and b"MARK" in body, "damaged bytes were handed out")
+                spoilt += 1
+        imap.logout()
+        self.assertEqual(whole, self.COUNT - 1)
+        self.assertLessEqual(spoilt, 1)
+        verified = self.server.command("store", "verify", "--json")
+        self.assertEqual(verified.returncode, 3, verified.stdout + verified.stderr)
+        self.assertRegex(verified.stdout, r'"bad":\s*\[\s*"')
+        # And mail goes on.
+        self.assertTrue(self.server.deliver(self.sent[0], to=self.account).startswith("250"))
+
+    def test_in_a_store_that_was_closed(self):
+        self.server.stop()
+        self.flip(self.marks[7])
+        self.server.start()
+        self.check(7)
+
+    def test_in_the_part_of_the_log_that_is_read_after_a_kill(self):
+        self.server.kill()
+        self.flip(self.marks[7])
+        self.server.start()
+        self.check(7)
+
+    def test_under_a_running_server(self):
+        self.flip(self.marks[7])
+        self.check(7)
+
+
+if __name__ == "__main__":
+    unittest.main()
