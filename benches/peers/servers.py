@@ -303,7 +303,7 @@ class Kura(Server):
         return subprocess.check_output([self.binary, "--version"], text=True).strip()
 
     def start(self):
-        command = [self.binary, "quickstart", "--json", "--dir", self.data]
+        command = [self.binary, "quickstart", "--json", "--free-ports", "--dir", self.data]
         log = open(self.path("kura.log"), "ab")
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
@@ -325,8 +325,8 @@ class Kura(Server):
 
     def add_account(self, address, password):
         subprocess.run(
-            [self.binary, "account", "add", address, "--password", password, "--dir", self.data],
-            check=True, stdout=subprocess.DEVNULL,
+            [self.binary, "account", "add", address, "--password-stdin", "--dir", self.data],
+            input=password + "\n", text=True, check=True, stdout=subprocess.DEVNULL,
         )
         return address, password
 

@@ -166,18 +166,21 @@ class BadInput(kura.TestCase):
         wire = self.smtp("MAIL FROM:<sender@example.net>")
         command = f"RCPT TO:<{self.server.accounts[0][0]}>\r\n".encode()
         accepted, refused = 0, set()
-        for _ in range(10):
-            wire.send(command * 1000)
-            for _ in range(1000):
-                reply = wire.reply()
-                if reply.startswith("250"):
-                    accepted += 1
-                    self.assertFalse(refused, "accepted again after a refusal")
-                else:
-                    refused.add(reply[:3])
-        # RFC 5321 section 4.5.3.1.8: at least 100; section 4.5.3.1.10: then 452.
+        with contextlib.suppress(OSError):
+            for _ in range(10):
+                wire.send(command * 1000)
+                for _ in range(1000):
+                    reply = wire.reply()
+                    if reply.startswith("250"):
+                        accepted += 1
+                        self.assertFalse(refused, "accepted again after a refusal")
+                    elif reply:
+                        refused.add(reply[:3])
+        # RFC 5321 section 4.5.3.1.8: at least 100; section 4.5.3.1.10: then 452. The server may
+        # lose its patience with 421.
         self.assertGreaterEqual(accepted, 100)
-        self.assertEqual(refused, {"452"})
+        self.assertIn("452", refused)
+        self.assertLessEqual(refused, {"452", "421"})
 
     def test_a_literal_of_4_gib(self):
         for literal in [b"{4294967296}", b"{4294967296+}", b"{99999999999999999999}", b"{99999999999999999999+}"]:
@@ -229,7 +232,8 @@ class BadInput(kura.TestCase):
             wire.ask("DATA", "503")
             wire.ask("MAIL FROM:<a@example.net>", "250")
             wire.ask("MAIL FROM:<a@example.net>", "503")
-            wire.ask("DATA", "503")
+            wire.send(b"DATA\r\n")
+            self.assertIn(wire.reply()[:3], ("503", "554"))
             wire.ask("RSET", "250")
             wire.ask("RCPT TO:<a@example.test>", "503")
         wire = self.imap(login=False)
