@@ -1,5 +1,37 @@
 //! The engine: composes protocols, storage and profiles into a mail server.
+//!
+//! Data flows one way: socket → machine → policy → delivery → log → reply.
+//!
+//! | where | what |
+//! |---|---|
+//! | [`cli`] | what an operator types; [`config`] is what they write |
+//! | [`server`] | a server's life: lock, bind, open, serve, stop; [`layout`] is its directory |
+//! | [`shard`] | one core's world; [`mesh`] asks another core |
+//! | [`listener`], [`connection`], [`wire`], [`watchdog`] | sockets: accept, the one loop, TLS, deadlines |
+//! | [`session`] | one file for each protocol: answers to its machine's events |
+//! | [`delivery`] | from a transaction's bytes to durable mailboxes |
+//! | [`directory`], [`passwords`] | who gets the mail for an address, and who may read it |
+//! | [`operations`], [`control_plane`] | what an operator can ask of a running or stopped server |
+//! | [`certificates`], [`tls`], [`metrics`] | the rest of running a server |
+//! | [`bench`] | load programs |
+
 pub mod bench;
+pub mod certificates;
+pub mod cli;
+pub mod config;
+pub mod connection;
+pub mod control_plane;
+pub mod delivery;
+pub mod directory;
+pub mod layout;
+pub mod listener;
+pub mod mesh;
+pub mod metrics;
+pub mod operations;
+pub mod passwords;
+pub mod server;
 pub mod session;
 pub mod shard;
+pub mod tls;
+pub mod watchdog;
 pub mod wire;

@@ -1,1 +1,8 @@
-fn main() {}
+//! `kura`: what an operator types. See `cli/`.
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    engine::cli::main()
+}

@@ -1,8 +1,362 @@
-//! One core's world. CONTRACT STUB.
+//! One core's world: its store, its copy of the directory, and the way to the other cores.
+//!
+//! Everything here is plain cells and `Rc`: a shard never leaves its thread. Sessions hold an
+//! `Rc<Shard>`; other cores send closures (`mesh.rs`).
 
-/// Everything that a session on this core may use.
+use crate::config::Config;
+use crate::directory::{Account, Directory};
+use crate::mesh::{Request, ShardHandle};
+use crate::metrics::{Metrics, Service, count};
+use crate::passwords::{ScramKeys, StoredPassword};
+use crate::watchdog::Watchdog;
+use protocols::Tick;
+use rustls::ServerConfig;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+use storage::{AccountId, Store};
+
+/// The disk that production runs on.
+pub type Disk = storage::device::Uring;
+
+/// Password checks at once on one core's blocking pool, and those that may wait for it. Each takes
+/// 19 MiB and tens of milliseconds: beyond this, a login is answered "try again".
+const PASSWORD_CHECKS_MAX: usize = 2;
+const PASSWORD_CHECKS_WAITING_MAX: usize = 256;
+/// A wrong password is answered this late: fifty guesses take a minute.
+const WRONG_PASSWORD_DELAY: Duration = Duration::from_millis(1000);
+
 #[derive(Debug)]
 pub struct Shard {
     pub id: u16,
-    // pub store: storage::Store<storage::device::Uring>,
+    pub config: Arc<Config>,
+    pub knobs: hwprofiles::Knobs,
+    pub store: Store<Disk>,
+    pub directory: RefCell<Directory>,
+    /// All cores, this one included, by number.
+    pub mesh: Vec<ShardHandle>,
+    pub metrics: Metrics,
+    pub watchdog: Watchdog,
+    pub buffers: Buffers,
+    pub connections: Connections,
+    tls: RefCell<Option<Arc<ServerConfig>>>,
+    password_checks: Rc<glommio::sync::Semaphore>,
+    password_checks_waiting: Cell<usize>,
+    began: Signal,
+    ended: Signal,
+    ids: Cell<u64>,
+    /// Seeds the keys of users who don't exist. The same on every core and after a restart.
+    secret: [u8; 32],
+}
+
+/// What a core is made from.
+#[derive(Debug)]
+pub struct Parts {
+    pub id: u16,
+    pub config: Arc<Config>,
+    pub knobs: hwprofiles::Knobs,
+    pub mesh: Vec<ShardHandle>,
+    pub tls: Option<Arc<ServerConfig>>,
+    pub secret: [u8; 32],
+}
+
+/// A login that succeeded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoggedIn {
+    pub address: String,
+    pub account: AccountId,
+    pub home: u16,
+}
+
+/// Why a login did not succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginError {
+    Wrong,
+    Busy,
+}
+
+impl Shard {
+    pub fn new(parts: Parts, store: Store<Disk>) -> Shard {
+        let cores = parts.mesh.len();
+        Shard {
+            id: parts.id,
+            buffers: Buffers::default(),
+            connections: Connections::new(&parts.config, cores),
+            config: parts.config,
+            knobs: parts.knobs,
+            store,
+            directory: RefCell::default(),
+            mesh: parts.mesh,
+            metrics: Metrics::default(),
+            watchdog: Watchdog::default(),
+            tls: RefCell::new(parts.tls),
+            password_checks: Rc::new(glommio::sync::Semaphore::new(PASSWORD_CHECKS_MAX as u64)),
+            password_checks_waiting: Cell::new(0),
+            began: Signal::default(),
+            ended: Signal::default(),
+            // Far apart from what an earlier run has used: it can't have made an id every microsecond.
+            ids: Cell::new(crate::delivery::unix_millis().0 * 1000),
+            secret: parts.secret,
+        }
+    }
+
+    pub fn now(&self) -> Tick {
+        self.watchdog.now()
+    }
+
+    pub fn tls(&self) -> Option<Arc<ServerConfig>> {
+        self.tls.borrow().clone()
+    }
+
+    /// New connections and handshakes use `config` from now on.
+    pub fn set_tls(&self, config: Option<Arc<ServerConfig>>) {
+        *self.tls.borrow_mut() = config;
+    }
+
+    /// An identification for logs and trace headers: unique on this host, and after a restart too.
+    pub fn next_id(&self) -> String {
+        let number = self.ids.get();
+        self.ids.set(number + 1);
+        format!("{:x}.{number:x}", self.id)
+    }
+
+    /// Whether passwords may be taken on this connection.
+    pub fn passwords_allowed(&self, tls: bool) -> bool {
+        tls || self.config.auth.plaintext_allowed
+    }
+
+    /// Checks a password off the executor. A wrong one, or a user who does not exist, is answered
+    /// late, and equally late.
+    pub async fn verify_password(
+        &self,
+        user: &str,
+        password: &[u8],
+    ) -> Result<LoggedIn, LoginError> {
+        if self.password_checks_waiting.get() >= PASSWORD_CHECKS_WAITING_MAX {
+            return Err(LoginError::Busy);
+        }
+        let known = self
+            .directory
+            .borrow()
+            .login(user)
+            .map(|(address, account)| (logged_in(address, account), account.password.clone()));
+        let right = {
+            self.password_checks_waiting.set(self.password_checks_waiting.get() + 1);
+            let _waiting = Decrement(&self.password_checks_waiting);
+            let permit = self.password_checks.acquire_permit(1).await;
+            let password = password.to_vec();
+            let stored = known.as_ref().map(|(_, stored)| stored.clone());
+            let checked = glommio::executor()
+                .spawn_blocking(move || match stored {
+                    Some(stored) => stored.verify(&password),
+                    None => {
+                        StoredPassword::verify_nobody(&password);
+                        false
+                    }
+                })
+                .await;
+            drop(permit);
+            checked
+        };
+        match known {
+            Some((login, _)) if right => {
+                count(&self.metrics.logins);
+                Ok(login)
+            }
+            _ => {
+                self.login_failed(user).await;
+                Err(LoginError::Wrong)
+            }
+        }
+    }
+
+    /// Counts, reports and delays: for every mechanism alike.
+    pub async fn login_failed(&self, user: &str) {
+        count(&self.metrics.logins_failed);
+        tracing::info!(user, "login failed");
+        glommio::timer::sleep(WRONG_PASSWORD_DELAY).await;
+    }
+
+    /// SCRAM keys for `user`; made-up ones when there is no such user, whom no proof will satisfy.
+    pub fn scram_keys(&self, user: &str) -> (ScramKeys, Option<LoggedIn>) {
+        match self.directory.borrow().login(user) {
+            Some((address, account)) => {
+                (account.password.scram.clone(), Some(logged_in(address, account)))
+            }
+            None => (ScramKeys::nobody(user, &self.secret), None),
+        }
+    }
+
+    /// All cores are open and have the directory: connections may be accepted.
+    pub fn begin(&self) {
+        self.began.raise();
+    }
+
+    pub async fn begun(&self) {
+        self.began.raised().await;
+    }
+
+    /// Takes leave of the sessions, lets transactions finish within the grace period, closes the
+    /// store. What is still under way after that was not acknowledged.
+    pub async fn stop(&self) {
+        self.watchdog.stop();
+        let grace = Duration::from_secs(self.config.limits.shutdown_grace_seconds);
+        let until = std::time::Instant::now() + grace;
+        while self.connections.open() > 0 && std::time::Instant::now() < until {
+            glommio::timer::sleep(Duration::from_millis(20)).await;
+        }
+        if let Err(error) = self.store.close().await {
+            tracing::error!(shard = self.id, %error, "store closed with an error; it will recover when opened");
+        }
+        self.began.raise();
+        self.ended.raise();
+    }
+
+    pub async fn stopped(&self) {
+        self.ended.raised().await;
+    }
+
+    /// Answers other cores' requests until all handles are gone. Each request is a task of its own,
+    /// so that one that waits for the disk holds up nobody.
+    pub async fn serve_mesh(self: Rc<Self>, requests: flume::Receiver<Request>) {
+        while let Ok(request) = requests.recv_async().await {
+            glommio::spawn_local(request(Rc::clone(&self))).detach();
+        }
+    }
+}
+
+fn logged_in(address: &str, account: &Account) -> LoggedIn {
+    LoggedIn { address: address.to_owned(), account: account.id(), home: account.shard }
+}
+
+struct Decrement<'c>(&'c Cell<usize>);
+
+impl Drop for Decrement<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// Something that happens once.
+#[derive(Debug, Default)]
+struct Signal {
+    raised: Cell<bool>,
+    waiting: RefCell<Vec<Waker>>,
+}
+
+impl Signal {
+    fn raise(&self) {
+        self.raised.set(true);
+        self.waiting.take().into_iter().for_each(Waker::wake);
+    }
+
+    async fn raised(&self) {
+        std::future::poll_fn(|context| {
+            if self.raised.get() {
+                return Poll::Ready(());
+            }
+            self.waiting.borrow_mut().push(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Read buffers of a core: as many as sessions are reading at once, not as many as there are.
+#[derive(Debug, Default)]
+pub struct Buffers {
+    free: RefCell<Vec<Box<[u8]>>>,
+}
+
+impl Buffers {
+    const BYTES: usize = 64 * 1024;
+    const FREE_MAX: usize = 64;
+
+    pub fn take(&self) -> Box<[u8]> {
+        self.free.borrow_mut().pop().unwrap_or_else(|| vec![0; Self::BYTES].into_boxed_slice())
+    }
+
+    pub fn give(&self, buffer: Box<[u8]>) {
+        let mut free = self.free.borrow_mut();
+        if free.len() < Self::FREE_MAX {
+            free.push(buffer);
+        }
+    }
+}
+
+/// Counts a core's connections against its share of the limits. The kernel spreads connections over
+/// the cores' listeners by a hash of their addresses, so shares fill about evenly.
+#[derive(Debug)]
+pub struct Connections {
+    open_max: usize,
+    open_per_address_max: usize,
+    open: Cell<usize>,
+    by_address: RefCell<HashMap<IpAddr, usize>>,
+}
+
+impl Connections {
+    fn new(config: &Config, cores: usize) -> Connections {
+        let share = |limit: usize| limit.div_ceil(cores.max(1));
+        Connections {
+            open_max: share(config.limits.connections_max),
+            open_per_address_max: share(config.limits.connections_per_address_max),
+            open: Cell::new(0),
+            by_address: RefCell::default(),
+        }
+    }
+
+    pub fn open(&self) -> usize {
+        self.open.get()
+    }
+
+    /// Whether one more from `address` fits. Loopback counts only against the total: a gateway on
+    /// this host is many peers.
+    fn admits(&self, address: IpAddr) -> bool {
+        let from_there = self.by_address.borrow().get(&address).copied().unwrap_or(0);
+        self.open.get() < self.open_max
+            && (address.is_loopback() || from_there < self.open_per_address_max)
+    }
+}
+
+/// A connection's place in the counts; gives it back when dropped.
+#[derive(Debug)]
+pub struct Place {
+    shard: Rc<Shard>,
+    address: IpAddr,
+    service: Service,
+}
+
+impl Place {
+    pub fn take(shard: &Rc<Shard>, address: IpAddr, service: Service) -> Option<Place> {
+        if !shard.connections.admits(address) {
+            count(&shard.metrics.connections_refused);
+            return None;
+        }
+        let connections = &shard.connections;
+        connections.open.set(connections.open.get() + 1);
+        *connections.by_address.borrow_mut().entry(address).or_default() += 1;
+        let open = &shard.metrics.connections_open[service as usize];
+        open.set(open.get() + 1);
+        Some(Place { shard: Rc::clone(shard), address, service })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let connections = &self.shard.connections;
+        connections.open.set(connections.open.get() - 1);
+        let mut by_address = connections.by_address.borrow_mut();
+        if let Some(count) = by_address.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                by_address.remove(&self.address);
+            }
+        }
+        let open = &self.shard.metrics.connections_open[self.service as usize];
+        open.set(open.get() - 1);
+    }
 }

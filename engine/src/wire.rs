@@ -1,19 +1,268 @@
-//! The write side of a connection, as a session sees it.
+//! A connection's transport: a non-blocking socket, with TLS or without, and the write side that
+//! sessions see.
+//!
+//! Reads are tried before they are waited for, and a session that waits holds no buffer: an idle
+//! connection costs its socket, its TLS state and its machine. A peer that does not take its
+//! replies for [`WRITE_TIMEOUT`] is dropped.
 
+use crate::watchdog::{Watch, Woken};
+use glommio::io::PollableFd;
 use protocols::Outbox;
-use std::io;
+use rustls::{ServerConfig, ServerConnection};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
-/// CONTRACT STUB: the outbox, and a way to send it half-way through a long answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(300);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A long answer is sent piecewise, so that it never has to fit in memory.
+const OUTBOX_BYTES_MAX: usize = 64 * 1024;
+
+/// The facts of a connection that outlive a move between cores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    pub address: SocketAddr,
+    pub local: SocketAddr,
+}
+
+/// A socket and its TLS state.
+pub struct Transport {
+    socket: PollableFd<TcpStream>,
+    tls: Option<Box<ServerConnection>>,
+    watch: Rc<Watch>,
+    pub peer: Peer,
+}
+
+/// What travels when a connection moves to another core.
+pub struct PackedTransport {
+    socket: TcpStream,
+    tls: Option<Box<ServerConnection>>,
+    peer: Peer,
+}
+
+impl std::fmt::Debug for Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transport")
+            .field("peer", &self.peer)
+            .field("tls", &self.tls.is_some())
+            .finish()
+    }
+}
+
+impl Transport {
+    /// `socket` must be non-blocking.
+    pub fn new(socket: TcpStream, peer: Peer, watch: Rc<Watch>) -> io::Result<Transport> {
+        Ok(Transport {
+            socket: PollableFd::new(socket).map_err(glommio_error)?,
+            tls: None,
+            watch,
+            peer,
+        })
+    }
+
+    pub fn pack(self) -> PackedTransport {
+        PackedTransport { socket: self.socket.into_inner(), tls: self.tls, peer: self.peer }
+    }
+
+    pub fn unpack(packed: PackedTransport, watch: Rc<Watch>) -> io::Result<Transport> {
+        let mut transport = Transport::new(packed.socket, packed.peer, watch)?;
+        transport.tls = packed.tls;
+        Ok(transport)
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// The negotiated version and cipher suite, for the trace header.
+    pub fn tls_text(&self) -> Option<String> {
+        let tls = self.tls.as_ref()?;
+        let version = match tls.protocol_version()? {
+            rustls::ProtocolVersion::TLSv1_2 => "TLSv1.2",
+            rustls::ProtocolVersion::TLSv1_3 => "TLSv1.3",
+            _ => "TLS",
+        };
+        let suite = tls.negotiated_cipher_suite()?.suite();
+        Some(format!("{version} cipher {}", suite.as_str().unwrap_or("unknown")))
+    }
+
+    /// Reads what is there now: `WouldBlock` when that is nothing, 0 at the end.
+    pub fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let socket = self.socket.get_ref();
+        let Some(tls) = &mut self.tls else { return retry(|| (&*socket).read(buffer)) };
+        loop {
+            match tls.reader().read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // A peer that closes without close_notify has still closed.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
+                done => return done,
+            }
+            if retry(|| tls.read_tls(&mut &*socket))? == 0 {
+                return Ok(0);
+            }
+            if let Err(error) = tls.process_new_packets() {
+                let _ = tls.write_tls(&mut &*socket); // the alert, if the socket takes it
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
+        }
+    }
+
+    /// Resolves when a read may find something.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.socket.readable().await.map_err(glommio_error)
+    }
+
+    /// Performs the server's side of a handshake.
+    pub async fn start_tls(&mut self, config: Arc<ServerConfig>) -> io::Result<()> {
+        let connection = ServerConnection::new(config).map_err(io::Error::other)?;
+        let tls = self.tls.insert(Box::new(connection));
+        // Bounds what rustls holds of our replies; the rest waits in the outbox.
+        tls.set_buffer_limit(Some(OUTBOX_BYTES_MAX));
+        self.watch.set_timeout(HANDSHAKE_TIMEOUT);
+        loop {
+            self.flush_tls().await?;
+            let tls = self.tls.as_mut().expect("set above");
+            if !tls.is_handshaking() {
+                return Ok(());
+            }
+            match retry(|| tls.read_tls(&mut self.socket.get_ref())) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {
+                    if let Err(error) = tls.process_new_packets() {
+                        let _ = tls.write_tls(&mut self.socket.get_ref());
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.or_timeout(self.socket.readable()).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Sends all of `outbox` and clears it.
+    pub async fn send(&mut self, outbox: &mut Outbox) -> io::Result<()> {
+        if outbox.is_empty() {
+            return Ok(());
+        }
+        self.watch.set_timeout(WRITE_TIMEOUT);
+        if self.tls.is_some() {
+            let mut rest = outbox.as_bytes();
+            while !rest.is_empty() {
+                let tls = self.tls.as_mut().expect("checked above");
+                let taken = tls.writer().write(rest)?;
+                rest = &rest[taken..];
+                self.flush_tls().await?;
+            }
+        } else {
+            let mut rest = outbox.as_bytes();
+            while !rest.is_empty() {
+                match retry(|| self.socket.get_ref().write(rest)) {
+                    Ok(sent) => rest = &rest[sent..],
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        self.wait_writable().await?
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        outbox.clear();
+        Ok(())
+    }
+
+    async fn flush_tls(&mut self) -> io::Result<()> {
+        while let Some(tls) = &mut self.tls
+            && tls.wants_write()
+        {
+            match retry(|| tls.write_tls(&mut self.socket.get_ref())) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait_writable().await?
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn wait_writable(&self) -> io::Result<()> {
+        self.or_timeout(self.socket.writable()).await?;
+        self.watch.set_timeout(WRITE_TIMEOUT); // there was progress
+        Ok(())
+    }
+
+    async fn or_timeout(
+        &self,
+        ready: impl Future<Output = glommio::Result<(), ()>>,
+    ) -> io::Result<()> {
+        let timeout = async {
+            loop {
+                // A stopping server does not cut a reply short.
+                if self.watch.woken().await == Woken::Deadline {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+            }
+        };
+        futures_lite::future::or(async { ready.await.map_err(glommio_error) }, timeout).await
+    }
+
+    /// Says goodbye to TLS, politely but without waiting.
+    pub fn close(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            let _ = tls.write_tls(&mut self.socket.get_ref());
+        }
+        let _ = self.socket.get_ref().shutdown(std::net::Shutdown::Write);
+    }
+}
+
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
+fn glommio_error(error: glommio::GlommioError<()>) -> io::Error {
+    error.into()
+}
+
+/// What a session writes to: the outbox, and a way to send it half-way through a long answer.
 #[derive(Debug)]
 pub struct Wire<'c> {
     pub outbox: &'c mut Outbox,
+    transport: Option<&'c mut Transport>,
 }
 
-impl Wire<'_> {
+impl<'c> Wire<'c> {
+    pub fn new(outbox: &'c mut Outbox, transport: &'c mut Transport) -> Wire<'c> {
+        Wire { outbox, transport: Some(transport) }
+    }
+
+    /// A wire to nowhere but the outbox, for tests.
+    pub fn detached(outbox: &'c mut Outbox) -> Wire<'c> {
+        Wire { outbox, transport: None }
+    }
+
     /// Sends the outbox when it has grown past 64 KiB; otherwise returns at once. An error means that
     /// the peer is gone or too slow: the session gives up what it was doing.
-    #[allow(clippy::unused_async)]
     pub async fn relieve(&mut self) -> io::Result<()> {
+        if self.outbox.len() >= OUTBOX_BYTES_MAX {
+            self.flush().await?;
+        }
         Ok(())
+    }
+
+    /// Sends the outbox now: before a wait that the peer should not wait out.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        match &mut self.transport {
+            Some(transport) => transport.send(self.outbox).await,
+            None => Ok(()),
+        }
     }
 }

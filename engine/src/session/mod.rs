@@ -3,8 +3,15 @@
 //! The connection loop (`connection.rs`) owns the socket, drives the machine and calls here. A
 //! session never touches the socket; it answers events, and writes through [`Wire`].
 
-use crate::wire::Wire;
+pub mod smtp;
+
+use crate::connection::{Connection, serve};
+use crate::metrics::Service;
+use crate::shard::{Place, Shard};
+use crate::wire::{Peer, Transport, Wire};
 use protocols::Machine;
+use std::net::TcpStream;
+use std::rc::Rc;
 
 /// What the connection loop does after an event has been answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +50,52 @@ pub trait Session: Sized + 'static {
         Next::Continue
     }
 
+    /// The handshake is complete; the machine has been told already.
+    fn tls_started(&mut self, _transport: &Transport) {}
+
+    /// The peer has closed its side: what is unfinished stays unfinished.
+    fn input_ended(&mut self) {}
+
+    /// Whether a stopping server should let this session go on for a while.
+    fn in_transaction(&self) -> bool {
+        false
+    }
+
+    /// The protocol's last words when the server stops.
+    fn goodbye(&self) -> &'static [u8];
+
     fn pack(self) -> Self::Luggage;
-    fn unpack(luggage: Self::Luggage, shard: &std::rc::Rc<crate::shard::Shard>) -> Self;
+    fn unpack(luggage: Self::Luggage, shard: &Rc<Shard>) -> Self;
+}
+
+/// A fresh connection: TLS first where the service wants it, then the protocol's session.
+pub async fn start(
+    shard: Rc<Shard>,
+    service: Service,
+    socket: TcpStream,
+    peer: Peer,
+    place: Place,
+) {
+    let watch = shard.watchdog.watch();
+    let begin = async {
+        let mut transport = Transport::new(socket, peer, Rc::clone(&watch))?;
+        if service.implicit_tls() {
+            let config = shard.tls().ok_or(std::io::ErrorKind::Unsupported)?;
+            transport.start_tls(config).await?;
+        }
+        Ok::<_, std::io::Error>(transport)
+    };
+    let transport = match begin.await {
+        Ok(transport) => transport,
+        Err(error) => {
+            return tracing::debug!(peer = %peer.address, service = service.name(), %error, "no session");
+        }
+    };
+    match service {
+        Service::Smtp | Service::Submission | Service::Submissions | Service::Lmtp => {
+            let session = smtp::SmtpSession::new(&shard, service, &transport, place);
+            serve(shard, Connection { transport, session, watch }, Vec::new()).await;
+        }
+        Service::Imap | Service::Imaps | Service::Pop3 | Service::Pop3s => {}
+    }
 }

@@ -1,0 +1,181 @@
+//! Certificates on disk: issue, import, list, load.
+//!
+//! `DATA/certificates/NAME/chain.pem` and `key.pem`, one folder for each certificate, named after its
+//! first DNS name. Files, not log records: every TLS tool can read them, and other programs renew
+//! them. A running server loads them anew when told (`kura cert …` does, SIGHUP too).
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use serde::Serialize;
+use std::fs;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{path}: {fault}")]
+    Bad { path: PathBuf, fault: String },
+}
+
+/// One certificate, as `kura cert list` shows it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Listed {
+    pub name: String,
+    pub dns_names: Vec<String>,
+    pub issuer: String,
+    pub not_after_unix: i64,
+    pub days_left: i64,
+}
+
+/// A certificate that is ready to serve.
+#[derive(Debug)]
+pub struct Loaded {
+    pub dns_names: Vec<String>,
+    pub key: Arc<CertifiedKey>,
+}
+
+pub fn directory(data_dir: &Path) -> PathBuf {
+    data_dir.join("certificates")
+}
+
+/// Issues a self-signed certificate for `names`; the first one names its folder. Good for a year:
+/// clients must be told to trust it by hand anyway.
+pub fn self_signed(data_dir: &Path, names: &[String]) -> Result<Listed, CertificateError> {
+    let folder = directory(data_dir).join(&names[0]);
+    let bad = |fault: String| CertificateError::Bad { path: folder.clone(), fault };
+    let made = rcgen_certificate(names).map_err(|error| bad(error.to_string()))?;
+    store(&folder, &made.0, &made.1)?;
+    describe(&folder)
+}
+
+fn rcgen_certificate(names: &[String]) -> Result<(String, String), rcgen::Error> {
+    let key = rcgen::KeyPair::generate()?;
+    let mut params = rcgen::CertificateParams::new(names)?;
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, names[0].as_str());
+    params.not_before = (SystemTime::now() - std::time::Duration::from_secs(86_400)).into();
+    params.not_after = (SystemTime::now() + std::time::Duration::from_secs(365 * 86_400)).into();
+    Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
+}
+
+/// Takes a chain and its key from PEM files, after proving that they belong together.
+pub fn import(data_dir: &Path, chain: &Path, key: &Path) -> Result<Listed, CertificateError> {
+    let certified = certified_key(chain, key)?;
+    let names = dns_names(chain, certified.end_entity_cert().map_err(|e| bad(chain, e))?)?;
+    let first = names.first().ok_or_else(|| bad(chain, "the certificate names no DNS name"))?;
+    let folder = directory(data_dir).join(first.replace('*', "_"));
+    let read = |path: &Path| fs::read_to_string(path).map_err(|source| io_error(path, source));
+    store(&folder, &read(chain)?, &read(key)?)?;
+    describe(&folder)
+}
+
+/// Writes both files beside their final names, syncs, then renames: a reader or a crash never sees a
+/// chain with another's key for longer than one rename.
+fn store(folder: &Path, chain: &str, key: &str) -> Result<(), CertificateError> {
+    fs::create_dir_all(folder).map_err(|source| io_error(folder, source))?;
+    for (name, text) in [("key.pem", key), ("chain.pem", chain)] {
+        let path = folder.join(name);
+        let fresh = folder.join(format!("{name}.new"));
+        let write = || -> io::Result<()> {
+            let mut options = fs::OpenOptions::new();
+            options.write(true).create(true).truncate(true).mode(0o600);
+            let mut file = options.open(&fresh)?;
+            io::Write::write_all(&mut file, text.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&fresh, &path)
+        };
+        write().map_err(|source| io_error(&path, source))?;
+    }
+    Ok(())
+}
+
+pub fn list(data_dir: &Path) -> Result<Vec<Listed>, CertificateError> {
+    folders(data_dir)?.iter().map(|folder| describe(folder)).collect()
+}
+
+/// All certificates, ready to serve, ordered by folder name.
+pub fn load_all(data_dir: &Path) -> Result<Vec<Loaded>, CertificateError> {
+    let load = |folder: &PathBuf| {
+        let chain = folder.join("chain.pem");
+        let key = certified_key(&chain, &folder.join("key.pem"))?;
+        let dns_names = dns_names(&chain, key.end_entity_cert().map_err(|e| bad(&chain, e))?)?;
+        Ok(Loaded { dns_names, key: Arc::new(key) })
+    };
+    folders(data_dir)?.iter().map(load).collect()
+}
+
+fn folders(data_dir: &Path) -> Result<Vec<PathBuf>, CertificateError> {
+    let directory = directory(data_dir);
+    let entries = match fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(io_error(&directory, source)),
+    };
+    let mut folders: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.join("chain.pem").exists())
+        .collect();
+    folders.sort();
+    Ok(folders)
+}
+
+fn certified_key(chain: &Path, key: &Path) -> Result<CertifiedKey, CertificateError> {
+    let chain_der: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(chain)
+        .map_err(|error| bad(chain, error))?
+        .collect::<Result<_, _>>()
+        .map_err(|error| bad(chain, error))?;
+    if chain_der.is_empty() {
+        return Err(bad(chain, "holds no CERTIFICATE; give the full chain in PEM form"));
+    }
+    let key_der = PrivateKeyDer::from_pem_file(key).map_err(|error| bad(key, error))?;
+    CertifiedKey::from_der(chain_der, key_der, &rustls::crypto::ring::default_provider())
+        .map_err(|error| bad(key, format!("{error}; does the key belong to {}?", chain.display())))
+}
+
+fn describe(folder: &Path) -> Result<Listed, CertificateError> {
+    let chain = folder.join("chain.pem");
+    let der = CertificateDer::from_pem_file(&chain).map_err(|error| bad(&chain, error))?;
+    let dns_names = dns_names(&chain, &der)?;
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(&der).map_err(|error| bad(&chain, error))?;
+    let not_after_unix = parsed.validity().not_after.timestamp();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Ok(Listed {
+        name: folder
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default(),
+        dns_names,
+        issuer: parsed.issuer().to_string(),
+        not_after_unix,
+        days_left: (not_after_unix - i64::try_from(now).unwrap_or(0)) / 86_400,
+    })
+}
+
+fn dns_names(path: &Path, der: &[u8]) -> Result<Vec<String>, CertificateError> {
+    use x509_parser::extensions::GeneralName;
+    let (_, parsed) = x509_parser::parse_x509_certificate(der).map_err(|error| bad(path, error))?;
+    let alternative = parsed.subject_alternative_name().map_err(|error| bad(path, error))?;
+    let names = alternative.map(|extension| {
+        let dns = |name: &GeneralName<'_>| match name {
+            GeneralName::DNSName(name) => Some(name.to_lowercase()),
+            _ => None,
+        };
+        extension.value.general_names.iter().filter_map(dns).collect()
+    });
+    Ok(names.unwrap_or_default())
+}
+
+fn bad(path: &Path, fault: impl ToString) -> CertificateError {
+    CertificateError::Bad { path: path.to_owned(), fault: fault.to_string() }
+}
+
+fn io_error(path: &Path, source: io::Error) -> CertificateError {
+    CertificateError::Io { path: path.to_owned(), source }
+}

@@ -1,0 +1,47 @@
+//! Sends a request to the running server, or carries it out on the stopped store.
+
+use super::Where;
+use crate::config::{Config, ConfigError};
+use crate::control_plane::{Answer, ShortPath};
+use crate::operations::{self, Request};
+use crate::server::{Mode, Server};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+
+/// Carries out `request` wherever the store is at home right now.
+pub(super) fn ask(place: &Where, request: Request) -> Result<Value, ConfigError> {
+    let config = place.load()?;
+    match connect(&config) {
+        Some(stream) => ask_server(stream, &request),
+        None => ask_store(config, request),
+    }
+}
+
+/// The control socket of a server that is running.
+fn connect(config: &Config) -> Option<UnixStream> {
+    UnixStream::connect(ShortPath::open(&config.data_dir).ok()?.socket()).ok()
+}
+
+fn ask_server(stream: UnixStream, request: &Request) -> Result<Value, ConfigError> {
+    let fault =
+        |error: &dyn std::fmt::Display| ConfigError(format!("the server did not answer: {error}"));
+    let mut text = serde_json::to_vec(request).map_err(|error| fault(&error))?;
+    text.push(b'\n');
+    (&stream).write_all(&text).map_err(|error| fault(&error))?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).map_err(|error| fault(&error))?;
+    match serde_json::from_str(&line).map_err(|error| fault(&error))? {
+        Answer::Done(value) => Ok(value),
+        Answer::Failed(fault) => Err(ConfigError(fault)),
+    }
+}
+
+/// Opens the store in this process. The lock keeps two processes apart.
+fn ask_store(config: Config, request: Request) -> Result<Value, ConfigError> {
+    let knobs = super::profile::knobs(&config)?;
+    let server = Server::start(config, knobs, Mode::CommandOnly)?;
+    let result = server.ask(0, |shard| operations::execute(shard, request));
+    server.stop();
+    result?.map_err(ConfigError)
+}

@@ -1,0 +1,332 @@
+//! `kura domain`, `kura account`, `kura alias`.
+
+use super::ask::ask;
+use super::{Outcome, Where};
+use crate::config::ConfigError;
+use crate::operations::Request;
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DomainCommand {
+    /// Example: kura domain add example.org
+    Add {
+        domain: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Example: kura domain list --json
+    List {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Example: kura domain show example.org
+    Show {
+        domain: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Removes a domain that has no accounts and aliases left.
+    ///
+    /// Example: kura domain remove example.org
+    Remove {
+        domain: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Common {
+    #[command(flatten)]
+    place: Where,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Quotas {
+    /// Most bytes the account may hold, such as 500M or 10G; absent: no limit.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    quota: Option<u64>,
+    /// Most messages the account may hold; absent: no limit.
+    #[arg(long, value_name = "N")]
+    quota_messages: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Password {
+    /// Reads the password from standard input; otherwise one is made up and printed.
+    #[arg(long)]
+    password_stdin: bool,
+}
+
+impl Password {
+    fn read(&self) -> Result<Option<String>, ConfigError> {
+        if !self.password_stdin {
+            return Ok(None);
+        }
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).map_err(|error| {
+            ConfigError(format!("can't read the password from standard input: {error}"))
+        })?;
+        let password = line.trim_end_matches(['\r', '\n']).to_owned();
+        if password.is_empty() {
+            return Err(ConfigError(
+                "the password on standard input is empty; write it as one line".into(),
+            ));
+        }
+        Ok(Some(password))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AccountCommand {
+    /// Makes an account with INBOX, Drafts, Sent, Junk, Trash and Archive.
+    ///
+    /// Example: kura account add ann@example.org --quota 10G
+    Add {
+        address: String,
+        #[command(flatten)]
+        password: Password,
+        #[command(flatten)]
+        quotas: Quotas,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Example: kura account list --domain example.org
+    List {
+        #[arg(long)]
+        domain: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Sets a new password.
+    ///
+    /// Example: echo secret | kura account passwd ann@example.org --password-stdin
+    Passwd {
+        address: String,
+        #[command(flatten)]
+        password: Password,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Sets the quota anew; what is not given is unlimited.
+    ///
+    /// Example: kura account quota ann@example.org --quota 20G
+    Quota {
+        address: String,
+        #[command(flatten)]
+        quotas: Quotas,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Removes an account and all its mail.
+    ///
+    /// Example: kura account remove ann@example.org
+    Remove {
+        address: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AliasCommand {
+    /// Delivers mail for ALIAS to the targets; `@domain` catches what nobody else takes.
+    ///
+    /// Example: kura alias add sales@example.org ann@example.org bob@example.org
+    Add {
+        alias: String,
+        #[arg(required = true)]
+        targets: Vec<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Example: kura alias list
+    List {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Example: kura alias remove sales@example.org
+    Remove {
+        alias: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+pub(super) fn domain(command: DomainCommand) -> Result<Outcome, ConfigError> {
+    match command {
+        DomainCommand::Add { domain, common } => {
+            said(&common, Request::DomainAdd { domain }, |v| {
+                format!("domain {} added", text(v, "domain"))
+            })
+        }
+        DomainCommand::List { common } => {
+            table(&common, Request::DomainList, &["domain", "accounts", "aliases"])
+        }
+        DomainCommand::Show { domain, common } => {
+            said(&common, Request::DomainShow { domain }, |v| {
+                let list = |key: &str| {
+                    let names = v[key].as_array().into_iter().flatten().filter_map(Value::as_str);
+                    names.map(|name| format!("\n  {name}")).collect::<String>()
+                };
+                format!(
+                    "{}\naccounts:{}\naliases:{}",
+                    text(v, "domain"),
+                    list("accounts"),
+                    list("aliases")
+                )
+            })
+        }
+        DomainCommand::Remove { domain, common } => {
+            said(&common, Request::DomainRemove { domain }, |v| {
+                format!("domain {} removed", text(v, "domain"))
+            })
+        }
+    }
+}
+
+pub(super) fn account(command: AccountCommand) -> Result<Outcome, ConfigError> {
+    match command {
+        AccountCommand::Add { address, password, quotas, common } => {
+            let request = Request::AccountAdd {
+                address,
+                password: password.read()?,
+                quota_bytes: quotas.quota,
+                quota_messages: quotas.quota_messages,
+            };
+            said(&common, request, |v| {
+                format!("account {} added{}", text(v, "address"), new_password(v))
+            })
+        }
+        AccountCommand::List { domain, common } => table(
+            &common,
+            Request::AccountList { domain },
+            &["address", "messages", "bytes", "quota_bytes", "quota_messages", "shard"],
+        ),
+        AccountCommand::Passwd { address, password, common } => {
+            let request = Request::AccountPasswd { address, password: password.read()? };
+            said(&common, request, |v| {
+                format!("password of {} set{}", text(v, "address"), new_password(v))
+            })
+        }
+        AccountCommand::Quota { address, quotas, common } => {
+            let request = Request::AccountQuota {
+                address,
+                quota_bytes: quotas.quota,
+                quota_messages: quotas.quota_messages,
+            };
+            said(&common, request, |v| format!("quota of {} set", text(v, "address")))
+        }
+        AccountCommand::Remove { address, common } => {
+            said(&common, Request::AccountRemove { address }, |v| {
+                format!("account {} and its mail removed", text(v, "address"))
+            })
+        }
+    }
+}
+
+pub(super) fn alias(command: AliasCommand) -> Result<Outcome, ConfigError> {
+    match command {
+        AliasCommand::Add { alias, targets, common } => {
+            said(&common, Request::AliasAdd { alias, targets }, |v| {
+                format!("alias {} set", text(v, "alias"))
+            })
+        }
+        AliasCommand::List { common } => table(&common, Request::AliasList, &["alias", "targets"]),
+        AliasCommand::Remove { alias, common } => {
+            said(&common, Request::AliasRemove { alias }, |v| {
+                format!("alias {} removed", text(v, "alias"))
+            })
+        }
+    }
+}
+
+fn new_password(value: &Value) -> String {
+    value["password"]
+        .as_str()
+        .map(|password| format!("; its password is {password}"))
+        .unwrap_or_default()
+}
+
+fn text<'v>(value: &'v Value, key: &str) -> &'v str {
+    value[key].as_str().unwrap_or_default()
+}
+
+fn said(
+    common: &Common,
+    request: Request,
+    line: impl Fn(&Value) -> String,
+) -> Result<Outcome, ConfigError> {
+    let value = ask(&common.place, request)?;
+    if common.json {
+        println!("{value}");
+    } else {
+        println!("{}", line(&value));
+    }
+    Ok(Outcome::Done)
+}
+
+/// Prints rows in columns as wide as their widest value.
+fn table(common: &Common, request: Request, columns: &[&str]) -> Result<Outcome, ConfigError> {
+    let value = ask(&common.place, request)?;
+    if common.json {
+        println!("{value}");
+        return Ok(Outcome::Done);
+    }
+    let mut rows: Vec<Vec<String>> = vec![columns.iter().map(|&name| name.to_owned()).collect()];
+    for row in value.as_array().into_iter().flatten() {
+        rows.push(columns.iter().map(|&name| cell(&row[name])).collect());
+    }
+    let width =
+        |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+    for row in &rows {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
+        println!("{}", cells.join("  ").trim_end());
+    }
+    Ok(Outcome::Done)
+}
+
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(values) => values.iter().map(cell).collect::<Vec<_>>().join(", "),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
+/// `500M`, `10G`, `1048576`.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let (digits, shift) = match text.to_ascii_uppercase().chars().last() {
+        Some('K') => (&text[..text.len() - 1], 10),
+        Some('M') => (&text[..text.len() - 1], 20),
+        Some('G') => (&text[..text.len() - 1], 30),
+        Some('T') => (&text[..text.len() - 1], 40),
+        _ => (text, 0),
+    };
+    let count: u64 = digits.parse().map_err(|_| "write a size like 500M or 10G".to_owned())?;
+    count.checked_mul(1 << shift).ok_or_else(|| "too large".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_size;
+
+    #[test]
+    fn sizes_parse() {
+        assert_eq!(parse_size("10k"), Ok(10 << 10));
+        assert_eq!(parse_size("3G"), Ok(3 << 30));
+        assert_eq!(parse_size("77"), Ok(77));
+        assert!(
+            parse_size("").is_err()
+                && parse_size("G").is_err()
+                && parse_size("99999999999T").is_err()
+        );
+    }
+}

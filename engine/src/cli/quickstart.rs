@@ -1,0 +1,232 @@
+//! `kura quickstart`: everything on high ports, ready to try.
+//!
+//! Makes what is missing (directory, config, profile, certificate, domain, accounts), then serves;
+//! run again, it serves what is there.
+
+use super::Outcome;
+use crate::certificates;
+use crate::config::{Auth, Config, ConfigError, Limits, Listen, Log, Metrics};
+use crate::layout::write_synced;
+use crate::listener;
+use crate::metrics::Service;
+use crate::operations::{self, Request};
+use crate::passwords;
+use crate::server::{Mode, Server};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub(super) const DIR: &str = "kura-data";
+pub(super) const CONFIG_FILE: &str = "kura.toml";
+const PROFILE_FILE: &str = "profile.toml";
+const ACCOUNTS_FILE: &str = "quickstart-accounts.json";
+const DISK_MEASURED_FOR: Duration = Duration::from_millis(1500);
+const USERS: [&str; 2] = ["alice", "bob"];
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Where everything is kept.
+    #[arg(long, value_name = "DIR", default_value = DIR)]
+    dir: PathBuf,
+    /// The mail domain to make.
+    #[arg(long, value_name = "DOMAIN", default_value = "example.test")]
+    domain: String,
+    /// Prints one line of JSON with ports and accounts once it is ready, for scripts.
+    #[arg(long)]
+    json: bool,
+    /// Takes any free ports instead of 2525, 2587 …; counts when the directory is made.
+    #[arg(long)]
+    free_ports: bool,
+}
+
+/// An account to try, with its password in the clear: for trying out only.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Trial {
+    address: String,
+    password: String,
+}
+
+pub(super) fn run(options: &Options) -> Result<Outcome, ConfigError> {
+    let config_file = options.dir.join(CONFIG_FILE);
+    let fresh = !config_file.exists();
+    if fresh {
+        prepare(options, &config_file)?;
+    }
+    let config = Config::load(&config_file)?;
+    let _guard = super::serve::start_logging(&config);
+    let knobs = super::profile::knobs(&config)?;
+    let server = Server::start(config, knobs, Mode::Serving)?;
+    let trials = accounts(&server, options)?;
+    if options.json {
+        println!("{}", ready_json(&server.config, &trials));
+    } else {
+        print_ready(&server.config, &trials, options);
+    }
+    server.run()?;
+    Ok(Outcome::Done)
+}
+
+/// Makes the directory: measures the disk, issues the certificate, and writes the config last, so
+/// that an interrupted first start is a first start again.
+fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
+    let dir = &options.dir;
+    let fault = |what: &str, error: &dyn std::fmt::Display| {
+        ConfigError(format!("can't {what} in {}: {error}; choose another --dir", dir.display()))
+    };
+    fs::create_dir_all(dir).map_err(|error| fault("make a directory", &error))?;
+    if !options.json {
+        println!("measuring the disk under {} for a moment …", dir.display());
+    }
+    let profile = hwprofiles::measure(dir, DISK_MEASURED_FOR)
+        .map_err(|error| fault("measure the disk", &error))?;
+    write_synced(&dir.join(PROFILE_FILE), &profile.to_toml())
+        .map_err(|error| fault("write the profile", &error))?;
+    let hostname = format!("mail.{}", options.domain);
+    let names = [hostname.clone(), "localhost".to_owned()];
+    certificates::self_signed(dir, &names).map_err(|error| fault("issue a certificate", &error))?;
+    let listen = if options.free_ports {
+        free_ports().map_err(|error| ConfigError(format!("no free ports: {error}")))?
+    } else {
+        high_ports()
+    };
+    let config = Config {
+        hostname,
+        data_dir: PathBuf::from("."),
+        profile: Some(PathBuf::from(PROFILE_FILE)),
+        listen,
+        // Loopback only, see `high_ports`.
+        auth: Auth { plaintext_allowed: true },
+        limits: Limits::default(),
+        metrics: Metrics {
+            listen: if options.free_ports { None } else { Metrics::default().listen },
+        },
+        log: Log { level: "warn".to_owned(), ..Log::default() },
+    };
+    let text = toml::to_string(&config).map_err(|error| fault("write the config", &error))?;
+    write_synced(config_file, &text).map_err(|error| fault("write the config", &error))
+}
+
+fn high_ports() -> Listen {
+    let on = |port| vec![SocketAddr::from(([127, 0, 0, 1], port))];
+    Listen {
+        smtp: on(2525),
+        submission: on(2587),
+        submissions: on(2465),
+        lmtp: on(2424),
+        imap: on(2143),
+        imaps: on(2993),
+        pop3: on(2110),
+        pop3s: on(2995),
+    }
+}
+
+fn free_ports() -> std::io::Result<Listen> {
+    // All are held until all are known, so that they differ.
+    let held: Vec<TcpListener> =
+        (0..8).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<Result<_, _>>()?;
+    let mut addresses = held.iter().map(TcpListener::local_addr);
+    let mut next =
+        || addresses.next().transpose().map(|address| address.into_iter().collect::<Vec<_>>());
+    Ok(Listen {
+        smtp: next()?,
+        submission: next()?,
+        submissions: next()?,
+        lmtp: next()?,
+        imap: next()?,
+        imaps: next()?,
+        pop3: next()?,
+        pop3s: next()?,
+    })
+}
+
+/// The domain and its two accounts; made when the directory has none yet.
+fn accounts(server: &Server, options: &Options) -> Result<Vec<Trial>, ConfigError> {
+    let file = server.config.data_dir.join(ACCOUNTS_FILE);
+    let fault = |error: &dyn std::fmt::Display| ConfigError(format!("{}: {error}", file.display()));
+    let domains = ask(server, Request::DomainList)?;
+    if domains.as_array().is_some_and(|domains| !domains.is_empty()) && file.exists() {
+        let text = fs::read_to_string(&file).map_err(|error| fault(&error))?;
+        return serde_json::from_str(&text).map_err(|error| fault(&error));
+    }
+    // An interrupted first start may have made some of it: passwords are set anew then.
+    if domains.as_array().is_none_or(Vec::is_empty) {
+        ask(server, Request::DomainAdd { domain: options.domain.clone() })?;
+    }
+    let mut trials = Vec::new();
+    for user in USERS {
+        let trial = Trial {
+            address: format!("{user}@{}", options.domain.to_lowercase()),
+            password: passwords::generate(),
+        };
+        let (address, password) = (trial.address.clone(), Some(trial.password.clone()));
+        let made = Request::AccountAdd {
+            address: address.clone(),
+            password: password.clone(),
+            quota_bytes: None,
+            quota_messages: None,
+        };
+        if ask(server, made).is_err() {
+            ask(server, Request::AccountPasswd { address, password })?;
+        }
+        trials.push(trial);
+    }
+    // RFC 5321 section 4.5.1: a domain that takes mail takes it for postmaster.
+    let alias = format!("postmaster@{}", options.domain.to_lowercase());
+    ask(server, Request::AliasAdd { alias, targets: vec![trials[0].address.clone()] })?;
+    let text = serde_json::to_string_pretty(&trials).map_err(|error| fault(&error))?;
+    write_synced(&file, &text).map_err(|error| fault(&error))?;
+    Ok(trials)
+}
+
+fn ask(server: &Server, request: Request) -> Result<Value, ConfigError> {
+    server.ask(0, |shard| operations::execute(shard, request))?.map_err(ConfigError)
+}
+
+fn ports(config: &Config) -> Vec<(Service, SocketAddr)> {
+    listener::addresses(config)
+}
+
+fn ready_json(config: &Config, trials: &[Trial]) -> Value {
+    let ports: Map<String, Value> = ports(config)
+        .iter()
+        .map(|(service, address)| (service.name().to_owned(), json!(address.port())))
+        .collect();
+    json!({ "ports": ports, "accounts": trials })
+}
+
+fn print_ready(config: &Config, trials: &[Trial], options: &Options) {
+    let port = |service| {
+        ports(config)
+            .iter()
+            .find(|(found, _)| *found == service)
+            .map_or(0, |(_, address)| address.port())
+    };
+    println!("\nKura serves {} from {}\n", options.domain, options.dir.display());
+    for (service, address) in ports(config) {
+        println!("  {:12} {address}", service.name());
+    }
+    println!("\naccounts (passwords are kept in {}):", options.dir.join(ACCOUNTS_FILE).display());
+    for trial in trials {
+        println!("  {}  {}", trial.address, trial.password);
+    }
+    let (sender, reader) = (&trials[0], &trials[trials.len() - 1]);
+    println!("\nsend a mail:");
+    println!(
+        "  printf 'Subject: hello\\r\\n\\r\\nFrom Kura.\\r\\n' | curl -sk smtp://127.0.0.1:{} --mail-from {} --mail-rcpt {} -T -",
+        port(Service::Smtp),
+        sender.address,
+        reader.address
+    );
+    println!("read it:");
+    println!(
+        "  curl -sk 'imaps://127.0.0.1:{}/INBOX;UID=*' -u {}:{}",
+        port(Service::Imaps),
+        reader.address,
+        reader.password
+    );
+    println!("\nCtrl-C stops.");
+}

@@ -1,0 +1,45 @@
+//! `kura serve` and `kura check-config`.
+
+use super::Outcome;
+use crate::config::{Config, ConfigError, LogFormat};
+use crate::server::{Mode, Server};
+use clap::Args;
+use std::path::PathBuf;
+use tracing_appender::non_blocking::WorkerGuard;
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The config file.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+pub(super) fn run(options: &Options) -> Result<Outcome, ConfigError> {
+    let config = Config::load(&options.config)?;
+    let _guard = start_logging(&config);
+    let knobs = super::profile::knobs(&config)?;
+    Server::start(config, knobs, Mode::Serving)?.run()?;
+    Ok(Outcome::Done)
+}
+
+pub(super) fn check(options: &Options) -> Result<Outcome, ConfigError> {
+    let config = Config::load(&options.config)?;
+    super::profile::knobs(&config)?;
+    println!("{} is fine", options.config.display());
+    Ok(Outcome::Done)
+}
+
+/// Log lines go to standard error from a thread of their own; when that can't keep up, lines are
+/// dropped rather than a core blocked. The guard writes out what is left when it is dropped.
+pub(super) fn start_logging(config: &Config) -> WorkerGuard {
+    let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+    let builder = tracing_subscriber::fmt()
+        .with_writer(writer)
+        .with_env_filter(tracing_subscriber::EnvFilter::new(&config.log.level))
+        .with_ansi(false);
+    match config.log.format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+    guard
+}

@@ -1,0 +1,65 @@
+//! `kura store`: counters and checks of a running or stopped store.
+
+use super::ask::ask;
+use super::{Outcome, Where};
+use crate::config::ConfigError;
+use crate::operations::Request;
+use clap::Subcommand;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum StoreCommand {
+    /// Counters since the store was made.
+    ///
+    /// Example: kura store stats --dir ./kura-data --json
+    Stats {
+        #[command(flatten)]
+        place: Where,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Reads every message and compares it with its checksum and the index. Exit code 3: damage found.
+    ///
+    /// Example: kura store verify
+    Verify {
+        #[command(flatten)]
+        place: Where,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(super) fn run(command: StoreCommand) -> Result<Outcome, ConfigError> {
+    match command {
+        StoreCommand::Stats { place, json } => {
+            let stats = ask(&place, Request::StoreStats)?;
+            if json {
+                println!("{stats}");
+            } else {
+                for (key, value) in
+                    stats.as_object().into_iter().flatten().filter(|(_, v)| !v.is_array())
+                {
+                    println!("{key:18} {value}");
+                }
+            }
+            Ok(Outcome::Done)
+        }
+        StoreCommand::Verify { place, json } => {
+            let report = ask(&place, Request::StoreVerify)?;
+            let bad = report["bad"].as_array().map_or(0, Vec::len);
+            if json {
+                println!("{report}");
+            } else {
+                println!(
+                    "{} records, {} messages, {} bytes read; {bad} damaged",
+                    report["records"], report["messages"], report["bytes"]
+                );
+                for place in report["bad"].as_array().into_iter().flatten() {
+                    println!("  {}", place.as_str().unwrap_or_default());
+                }
+            }
+            Ok(if bad == 0 { Outcome::Done } else { Outcome::Unwell })
+        }
+    }
+}

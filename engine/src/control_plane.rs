@@ -1,0 +1,181 @@
+//! The one thread that is not a core: signals, the control socket, metrics over HTTP.
+//!
+//! It asks the cores through their queues and never touches their data.
+
+use crate::config::{Config, ConfigError};
+use crate::layout;
+use crate::mesh::ShardHandle;
+use crate::metrics::Snapshot;
+use crate::operations::{self, Request};
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// A request is one line of JSON, no longer than this.
+const REQUEST_BYTES_MAX: u64 = 1 << 20;
+
+/// The answer to one request.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    Done(Value),
+    Failed(String),
+}
+
+/// Runs on this thread until the operator stops the server.
+pub fn run(config: &Config, handles: &[ShardHandle]) -> Result<(), ConfigError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| ConfigError(format!("control plane: {error}")))?;
+    let socket = layout::control_socket(&config.data_dir);
+    let result = runtime.block_on(serve(config, handles, &socket));
+    let _ = std::fs::remove_file(&socket);
+    result
+}
+
+async fn serve(config: &Config, handles: &[ShardHandle], socket: &Path) -> Result<(), ConfigError> {
+    let control = bind_control(&config.data_dir).map_err(|error| {
+        ConfigError(format!("can't make control socket {}: {error}", socket.display()))
+    })?;
+    tokio::spawn(serve_control(control, handles[0].clone()));
+    if let Some(address) = config.metrics.listen {
+        let listener = TcpListener::bind(address).await.map_err(|error| {
+            ConfigError(format!(
+                "can't listen on {address} (metrics.listen): {error}; choose another port"
+            ))
+        })?;
+        let handles = handles.to_vec();
+        let app = Router::new().route("/metrics", get(move || scrape(handles.clone())));
+        tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, app).await {
+                tracing::error!(%error, "metrics stopped");
+            }
+        });
+    }
+    wait_for_stop(handles).await.map_err(|error| ConfigError(format!("signals: {error}")))
+}
+
+/// SIGTERM and SIGINT stop; SIGHUP loads certificates anew.
+async fn wait_for_stop(handles: &[ShardHandle]) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => {
+                if let Answer::Failed(fault) = carry_out(&handles[0], Request::Reload).await {
+                    tracing::error!(fault, "certificates stay as they were");
+                }
+            }
+        }
+    }
+}
+
+/// Binds through the directory's descriptor: a socket's path is limited to 108 bytes, a data
+/// directory's is not.
+fn bind_control(data_dir: &Path) -> io::Result<UnixListener> {
+    let socket = layout::control_socket(data_dir);
+    match std::fs::remove_file(&socket) {
+        // The lock is ours, so whoever made it is gone.
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let short = ShortPath::open(data_dir)?;
+    let listener = UnixListener::bind(short.socket())?;
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// A data directory under a name short enough for a socket's address.
+pub struct ShortPath {
+    directory: std::fs::File,
+}
+
+impl ShortPath {
+    pub fn open(data_dir: &Path) -> io::Result<ShortPath> {
+        Ok(ShortPath { directory: std::fs::File::open(data_dir)? })
+    }
+
+    pub fn socket(&self) -> std::path::PathBuf {
+        use std::os::fd::AsRawFd;
+        layout::control_socket(Path::new(&format!("/proc/self/fd/{}", self.directory.as_raw_fd())))
+    }
+}
+
+async fn serve_control(listener: UnixListener, shard: ShardHandle) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let shard = shard.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = answer_control(stream, &shard).await {
+                        tracing::debug!(%error, "control connection lost");
+                    }
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "control socket can't accept; waiting");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn answer_control(stream: UnixStream, shard: &ShardHandle) -> io::Result<()> {
+    // The socket's mode keeps strangers out; this also holds where modes of sockets are ignored.
+    // SAFETY: geteuid has no preconditions.
+    let ours = unsafe { libc::geteuid() };
+    let theirs = stream.peer_cred()?.uid();
+    if theirs != ours && theirs != 0 {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let (reader, mut writer) = stream.into_split();
+    let mut lines = BufReader::new(reader.take(REQUEST_BYTES_MAX));
+    let mut line = String::new();
+    lines.read_line(&mut line).await?;
+    let answer = match serde_json::from_str(&line) {
+        Ok(request) => carry_out(shard, request).await,
+        Err(error) => Answer::Failed(format!("the server does not know this request: {error}")),
+    };
+    let mut text = serde_json::to_vec(&answer).map_err(io::Error::other)?;
+    text.push(b'\n');
+    writer.write_all(&text).await
+}
+
+async fn carry_out(shard: &ShardHandle, request: Request) -> Answer {
+    match shard.ask(move |shard| operations::execute(shard, request)).await {
+        Ok(Ok(value)) => Answer::Done(value),
+        Ok(Err(fault)) => Answer::Failed(fault),
+        Err(error) => Answer::Failed(error.to_string()),
+    }
+}
+
+async fn scrape(handles: Vec<ShardHandle>) -> impl IntoResponse {
+    let mut sum: Option<Snapshot> = None;
+    for handle in &handles {
+        let snapshot =
+            handle.ask(|shard| async move { shard.metrics.snapshot(shard.store.stats()) }).await;
+        match (snapshot, &mut sum) {
+            (Ok(snapshot), Some(sum)) => sum.merge(snapshot),
+            (Ok(snapshot), None) => sum = Some(snapshot),
+            (Err(error), _) => {
+                return (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response();
+            }
+        }
+    }
+    let text = sum.map(|sum| sum.to_text()).unwrap_or_default();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}

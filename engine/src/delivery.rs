@@ -1,0 +1,323 @@
+//! From a transaction's bytes to durable mailboxes.
+//!
+//! An [`Intake`] takes a message's bytes as they arrive. A message that fits the session's buffer
+//! becomes one record on each home shard concerned. A larger one streams into the log of each of
+//! them while it arrives, so that a session never holds more than its buffer, and a slow disk slows
+//! the peer down through TCP.
+//!
+//! The order of things is the promise: bytes, log, sync, [`Durable`], reply. When one shard takes the
+//! message and another fails, the transaction is answered 4xx and the peer sends again, so recipients
+//! on the first shard get it twice: RFC 5321 section 4.2.5 prefers that to a loss, and so do we.
+
+use crate::directory::Home;
+use crate::mesh::Unreachable;
+use crate::shard::Shard;
+use bytes::Bytes;
+use protocols::message::field::Fields;
+use protocols::message::received::delivered_to;
+use protocols::message::scanner::Scanner;
+use protocols::message::summary::Summary;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use storage::{Body, Delivery, Durable, Error, Flags, MailboxId, Placement, UnixMillis};
+
+/// Pieces of a large body that may be under way to one shard.
+const PIECES_IN_FLIGHT_MAX: usize = 2;
+/// Trace fields are looked for in this much of a message's head.
+const HEADER_BYTES_SEARCHED: usize = 256 * 1024;
+
+/// One recipient's outcome.
+pub type Outcome = Result<Durable, Error>;
+
+/// A message on its way in.
+#[derive(Debug)]
+pub struct Intake {
+    shard: Rc<Shard>,
+    /// Home shards concerned, known before the first byte.
+    homes: Vec<u16>,
+    whole: Vec<u8>,
+    large: Option<Large>,
+    bytes: u64,
+}
+
+/// A message that has outgrown the session's buffer.
+#[derive(Debug)]
+struct Large {
+    scanner: Scanner,
+    streams: BTreeMap<u16, Stream>,
+    head: Vec<u8>,
+}
+
+/// What goes to the task on a home shard that streams a large body into its log.
+enum Piece {
+    Bytes(Bytes),
+    End { placements: Vec<Placement>, internal_date: UnixMillis, summary: Vec<u8> },
+}
+
+#[derive(Debug)]
+struct Stream {
+    pieces: flume::Sender<Piece>,
+    outcomes: oneshot::Receiver<Vec<Outcome>>,
+}
+
+impl Intake {
+    /// `head` is what we write on top of the message: its trace fields.
+    pub fn new(shard: &Rc<Shard>, homes: impl Iterator<Item = u16>, head: &str) -> Intake {
+        let mut homes: Vec<u16> = homes.collect();
+        homes.sort_unstable();
+        homes.dedup();
+        let mut whole = Vec::with_capacity(8 * 1024);
+        whole.extend_from_slice(head.as_bytes());
+        Intake { shard: Rc::clone(shard), homes, whole, large: None, bytes: 0 }
+    }
+
+    /// Bytes of the message so far, without our own head.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub async fn push(&mut self, piece: &[u8]) -> Result<(), Error> {
+        self.bytes += piece.len() as u64;
+        self.whole.extend_from_slice(piece);
+        if self.whole.len() >= self.shard.knobs.session_buffer_bytes() {
+            self.spill().await?;
+        }
+        Ok(())
+    }
+
+    /// Sends what is buffered to the logs.
+    async fn spill(&mut self) -> Result<(), Error> {
+        let piece = Bytes::from(std::mem::take(&mut self.whole));
+        if self.large.is_none() {
+            let mut streams = BTreeMap::new();
+            for &home in &self.homes {
+                streams.insert(home, open_stream(&self.shard, home)?);
+            }
+            let head = piece[..piece.len().min(HEADER_BYTES_SEARCHED)].to_vec();
+            self.large = Some(Large { scanner: Scanner::new(), streams, head });
+        }
+        let Some(large) = &mut self.large else { return Ok(()) };
+        large.scanner.push(&piece);
+        for stream in large.streams.values() {
+            // A stream that has ended early tells why when it is asked for its outcomes.
+            let _ = stream.pieces.send_async(Piece::Bytes(piece.clone())).await;
+        }
+        Ok(())
+    }
+
+    /// How many servers the message has passed, and for whom it has been delivered before.
+    pub fn trace(&self) -> Trace {
+        let head = self.large.as_ref().map_or(&self.whole, |large| &large.head);
+        Trace::read(head)
+    }
+
+    /// Delivers to `recipients`; one outcome for each, in their order.
+    pub async fn finish(mut self, recipients: &[Home]) -> Vec<Outcome> {
+        let internal_date = unix_millis();
+        let mut by_home: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
+        for (index, recipient) in recipients.iter().enumerate() {
+            by_home.entry(recipient.shard).or_default().push(index);
+        }
+        if self.large.is_some() {
+            // The rest, so that all of it is in the logs.
+            if let Err(error) = self.spill().await {
+                return recipients.iter().map(|_| Err(again(&error))).collect();
+            }
+        }
+        let started: Vec<(Vec<usize>, Outcomes)> = match self.large.take() {
+            Some(large) => self.finish_large(large, recipients, by_home, internal_date).await,
+            None => self.finish_whole(recipients, by_home, internal_date),
+        };
+        let mut outcomes: Vec<Option<Outcome>> = recipients.iter().map(|_| None).collect();
+        for (indices, asked) in started {
+            let answers = asked.await;
+            for (index, answer) in indices.into_iter().zip(answers) {
+                outcomes[index] = Some(answer);
+            }
+        }
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or(Err(Error::Busy))).collect()
+    }
+
+    fn finish_whole(
+        &mut self,
+        recipients: &[Home],
+        by_home: BTreeMap<u16, Vec<usize>>,
+        internal_date: UnixMillis,
+    ) -> Vec<(Vec<usize>, Outcomes)> {
+        let body = Bytes::from(std::mem::take(&mut self.whole));
+        let summary = Summary::compute(&body).encode();
+        let ask = |(home, indices): (u16, Vec<usize>)| {
+            let delivery = Delivery {
+                placements: placements(recipients, &indices),
+                internal_date,
+                summary: summary.clone(),
+                body: Body::Whole(body.clone()),
+            };
+            let count = indices.len();
+            let shard = Rc::clone(&self.shard);
+            // Its own core needs no queue; the others work at the same time.
+            let outcomes: Outcomes = if home == shard.id {
+                Box::pin(async move { deliver(&shard, delivery).await })
+            } else {
+                let handle = shard.mesh[usize::from(home)].clone();
+                let asked = async move {
+                    let answer = handle.ask(|shard| async move { deliver(&shard, delivery).await });
+                    answer.await.unwrap_or_else(|Unreachable| busy(count))
+                };
+                Box::pin(glommio::spawn_local(asked))
+            };
+            (indices, outcomes)
+        };
+        let (mut own, mut others): (Vec<_>, Vec<_>) =
+            by_home.into_iter().partition(|(home, _)| *home == self.shard.id);
+        // Others first: they are under way while this core does its own part.
+        others.append(&mut own);
+        others.into_iter().map(ask).collect()
+    }
+
+    async fn finish_large(
+        &mut self,
+        mut large: Large,
+        recipients: &[Home],
+        by_home: BTreeMap<u16, Vec<usize>>,
+        internal_date: UnixMillis,
+    ) -> Vec<(Vec<usize>, Outcomes)> {
+        let summary = large.scanner.finish().encode();
+        let mut started = Vec::new();
+        for (home, indices) in by_home {
+            let Some(stream) = large.streams.remove(&home) else { continue };
+            let end = Piece::End {
+                placements: placements(recipients, &indices),
+                internal_date,
+                summary: summary.clone(),
+            };
+            let _ = stream.pieces.send_async(end).await;
+            let count = indices.len();
+            let outcomes: Outcomes =
+                Box::pin(async move { stream.outcomes.await.unwrap_or_else(|_| busy(count)) });
+            started.push((indices, outcomes));
+        }
+        started
+    }
+}
+
+type Outcomes = std::pin::Pin<Box<dyn Future<Output = Vec<Outcome>>>>;
+
+fn busy(count: usize) -> Vec<Outcome> {
+    (0..count).map(|_| Err(Error::Busy)).collect()
+}
+
+fn placements(recipients: &[Home], indices: &[usize]) -> Vec<Placement> {
+    let place = |&index: &usize| {
+        let home = &recipients[index];
+        Placement {
+            account: home.account,
+            mailbox: MailboxId::INBOX,
+            prefix: delivered_to(&home.address).into_bytes(),
+            flags: Flags::default(),
+            keywords: Vec::new(),
+        }
+    };
+    indices.iter().map(place).collect()
+}
+
+/// Delivers on this shard; when somebody's quota stands against it, each recipient on their own.
+async fn deliver(shard: &Shard, delivery: Delivery) -> Vec<Outcome> {
+    let Delivery { placements, internal_date, summary, body } = delivery;
+    let count = placements.len();
+    let Body::Whole(body) = body else { return busy(count) };
+    let one = |placements: Vec<Placement>| Delivery {
+        placements,
+        internal_date,
+        summary: summary.clone(),
+        body: Body::Whole(body.clone()),
+    };
+    match shard.store.deliver(one(placements.clone())).await {
+        Ok((_, durable)) => vec![Ok(durable); count],
+        // One record is all or nothing, so a recipient that can't take it must be left out.
+        Err(Error::OverQuota | Error::NoSuchAccount(_)) if count > 1 => {
+            let mut outcomes = Vec::with_capacity(count);
+            for placement in placements {
+                let outcome = shard.store.deliver(one(vec![placement])).await;
+                outcomes.push(outcome.map(|(_, durable)| durable));
+            }
+            outcomes
+        }
+        Err(error) => (0..count).map(|_| Err(again(&error))).collect(),
+    }
+}
+
+fn open_stream(shard: &Rc<Shard>, home: u16) -> Result<Stream, Error> {
+    let (pieces, arriving) = flume::bounded(PIECES_IN_FLIGHT_MAX);
+    let (answer, outcomes) = oneshot::channel();
+    shard.mesh[usize::from(home)]
+        .tell(move |shard| async move {
+            if let Some(found) = stream_in(&shard, &arriving).await {
+                let _ = answer.send(found);
+            }
+        })
+        .map_err(|Unreachable| Error::Busy)?;
+    Ok(Stream { pieces, outcomes })
+}
+
+/// Streams a large body into this shard's log. `None`: the transaction was abandoned, and the chunks
+/// are garbage for compaction.
+async fn stream_in(shard: &Shard, arriving: &flume::Receiver<Piece>) -> Option<Vec<Outcome>> {
+    let mut writer = shard.store.body_writer();
+    loop {
+        match arriving.recv_async().await.ok()? {
+            Piece::Bytes(bytes) => {
+                if let Ok(open) = &mut writer
+                    && let Err(error) = open.push(bytes).await
+                {
+                    // The rest is swallowed; the peer learns at the end of its data.
+                    writer = Err(error);
+                }
+            }
+            Piece::End { placements, internal_date, summary } => {
+                let count = placements.len();
+                let delivered = async {
+                    let body = Body::Streamed(writer?.finish().await?);
+                    let delivery = Delivery { placements, internal_date, summary, body };
+                    shard.store.deliver(delivery).await
+                };
+                return Some(match delivered.await {
+                    Ok((_, durable)) => vec![Ok(durable); count],
+                    Err(error) => (0..count).map(|_| Err(again(&error))).collect(),
+                });
+            }
+        }
+    }
+}
+
+/// The same error for another recipient: errors of the store are facts, not resources.
+fn again(error: &Error) -> Error {
+    error.clone()
+}
+
+/// What a message's trace fields tell.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Trace {
+    pub received: usize,
+    pub delivered_to: Vec<String>,
+}
+
+impl Trace {
+    fn read(head: &[u8]) -> Trace {
+        let mut trace = Trace::default();
+        for field in Fields::new(head) {
+            if field.is("Received") {
+                trace.received += 1;
+            } else if field.is("Delivered-To") {
+                trace.delivered_to.push(String::from_utf8_lossy(field.value).trim().to_lowercase());
+            }
+        }
+        trace
+    }
+}
+
+pub fn unix_millis() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    UnixMillis(since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+}

@@ -1,0 +1,323 @@
+//! Domains, accounts and aliases: who gets the mail for an address.
+//!
+//! The truth is a key space in shard 0's log; each core keeps a copy in memory, because RCPT must be
+//! answered without leaving the core. Changes go through shard 0 alone (`operations.rs`), are durable
+//! first, and are then told to every core.
+//!
+//! | key | value (JSON) |
+//! |---|---|
+//! | `d:DOMAIN` | [`Domain`] |
+//! | `a:USER@DOMAIN` | [`Account`] |
+//! | `l:USER@DOMAIN`, `l:@DOMAIN` (catch-all) | [`Alias`] |
+//! | `n:account` | the next account's number |
+
+use crate::passwords::StoredPassword;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use storage::{AccountId, Quota};
+
+/// The directory's key space in the store.
+pub const SPACE: storage::store::Space = storage::store::Space(1);
+pub const NEXT_ACCOUNT_KEY: &[u8] = b"n:account";
+/// Separates a user from a detail: `user+detail@domain` (RFC 5233).
+const SUBADDRESS_SEPARATOR: char = '+';
+/// An alias may name an alias, this many times.
+const ALIAS_DEPTH_MAX: usize = 8;
+/// Addresses that one alias may stand for, all told.
+pub const ALIAS_TARGETS_MAX: usize = 1000;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Domain {
+    pub created_unix: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    pub id: u32,
+    /// Home shard: where the account's mailboxes live. Chosen at creation, recorded, never computed.
+    pub shard: u16,
+    pub password: StoredPassword,
+    pub quota_bytes: Option<u64>,
+    pub quota_messages: Option<u64>,
+    pub created_unix: u64,
+}
+
+impl Account {
+    pub fn id(&self) -> AccountId {
+        AccountId(self.id)
+    }
+
+    pub fn quota(&self) -> Quota {
+        Quota { bytes_max: self.quota_bytes, messages_max: self.quota_messages }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alias {
+    pub targets: Vec<String>,
+}
+
+/// A key and its value, or `None` where the key was deleted.
+pub type Pair = (Bytes, Option<Bytes>);
+
+/// Where mail for an address goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resolution {
+    /// One home for each account concerned, without doubles.
+    Local(Vec<Home>),
+    /// The domain is ours, the user is not.
+    NoSuchUser,
+    /// Not our domain: relaying is denied here.
+    NotOurs,
+}
+
+/// An account to deliver to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Home {
+    pub shard: u16,
+    pub account: AccountId,
+    /// The account's own address, after aliases.
+    pub address: String,
+}
+
+#[derive(Debug, Default)]
+pub struct Directory {
+    domains: BTreeMap<String, Domain>,
+    accounts: BTreeMap<String, Account>,
+    aliases: BTreeMap<String, Alias>,
+}
+
+impl Directory {
+    /// Takes in pairs, from the log at start or from shard 0 after a change. A value that does not
+    /// parse is reported by key and left out.
+    pub fn apply(&mut self, pairs: &[Pair]) -> Vec<String> {
+        let mut unreadable = Vec::new();
+        for (key, value) in pairs {
+            let Ok(key) = std::str::from_utf8(key) else {
+                unreadable.push(format!("{key:?}"));
+                continue;
+            };
+            let value = value.as_deref();
+            let fine = match key.split_at_checked(2) {
+                Some(("d:", name)) => set(&mut self.domains, name, value),
+                Some(("a:", name)) => set(&mut self.accounts, name, value),
+                Some(("l:", name)) => set(&mut self.aliases, name, value),
+                Some(("n:", _)) => true,
+                _ => false,
+            };
+            if !fine {
+                unreadable.push(key.to_owned());
+            }
+        }
+        unreadable
+    }
+
+    /// Who gets mail for `address`.
+    pub fn resolve(&self, address: &str) -> Resolution {
+        let Some(address) = normalize(address) else { return Resolution::NoSuchUser };
+        let Some((_, domain)) = address.rsplit_once('@') else { return Resolution::NoSuchUser };
+        if !self.domains.contains_key(domain) {
+            return Resolution::NotOurs;
+        }
+        let mut homes = BTreeSet::new();
+        self.expand(&address, 0, &mut homes);
+        if homes.is_empty() {
+            Resolution::NoSuchUser
+        } else {
+            Resolution::Local(homes.into_iter().collect())
+        }
+    }
+
+    fn expand(&self, address: &str, depth: usize, homes: &mut BTreeSet<Home>) {
+        if depth > ALIAS_DEPTH_MAX || homes.len() >= ALIAS_TARGETS_MAX {
+            return;
+        }
+        if let Some(account) = self.accounts.get(address) {
+            homes.insert(Home {
+                shard: account.shard,
+                account: account.id(),
+                address: address.to_owned(),
+            });
+            return;
+        }
+        if let Some(alias) = self.aliases.get(address) {
+            for target in &alias.targets {
+                self.expand(target, depth + 1, homes);
+            }
+            return;
+        }
+        let Some((user, domain)) = address.rsplit_once('@') else { return };
+        if let Some((user, _detail)) = user.split_once(SUBADDRESS_SEPARATOR)
+            && !user.is_empty()
+        {
+            let before = homes.len();
+            self.expand_named(&format!("{user}@{domain}"), depth, homes);
+            if homes.len() > before {
+                return;
+            }
+        }
+        self.expand_named(&format!("@{domain}"), depth, homes);
+    }
+
+    /// Only what is named outright: no subaddress, no catch-all.
+    fn expand_named(&self, address: &str, depth: usize, homes: &mut BTreeSet<Home>) {
+        if self.accounts.contains_key(address) || self.aliases.contains_key(address) {
+            self.expand(address, depth + 1, homes);
+        }
+    }
+
+    /// The account that logs in as `user`: its address, in any case.
+    pub fn login(&self, user: &str) -> Option<(&str, &Account)> {
+        let address = normalize(user)?;
+        self.accounts.get_key_value(&address).map(|(name, account)| (name.as_str(), account))
+    }
+
+    pub fn domain(&self, name: &str) -> Option<&Domain> {
+        self.domains.get(name)
+    }
+
+    pub fn account(&self, address: &str) -> Option<&Account> {
+        self.accounts.get(address)
+    }
+
+    pub fn alias(&self, address: &str) -> Option<&Alias> {
+        self.aliases.get(address)
+    }
+
+    pub fn domains(&self) -> impl Iterator<Item = (&String, &Domain)> {
+        self.domains.iter()
+    }
+
+    pub fn accounts(&self) -> impl Iterator<Item = (&String, &Account)> {
+        self.accounts.iter()
+    }
+
+    pub fn aliases(&self) -> impl Iterator<Item = (&String, &Alias)> {
+        self.aliases.iter()
+    }
+
+    /// The home shard with the fewest accounts, the lowest number among equals.
+    pub fn emptiest_shard(&self, shards: u16) -> u16 {
+        let mut counts = vec![0_u64; usize::from(shards.max(1))];
+        for account in self.accounts.values() {
+            if let Some(count) = counts.get_mut(usize::from(account.shard)) {
+                *count += 1;
+            }
+        }
+        let fewest = counts.iter().enumerate().min_by_key(|&(shard, &count)| (count, shard));
+        fewest.map_or(0, |(shard, _)| u16::try_from(shard).unwrap_or(0))
+    }
+}
+
+fn set<T: serde::de::DeserializeOwned>(
+    map: &mut BTreeMap<String, T>,
+    name: &str,
+    value: Option<&[u8]>,
+) -> bool {
+    let Some(value) = value else {
+        map.remove(name);
+        return true;
+    };
+    match serde_json::from_slice(value) {
+        Ok(value) => {
+            map.insert(name.to_owned(), value);
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// Addresses are kept and compared in lower case. RFC 5321 leaves the local part's case to the
+/// receiving host, and no mail user expects `Bob` and `bob` to be two people.
+pub fn normalize(address: &str) -> Option<String> {
+    let (user, domain) = address.rsplit_once('@')?;
+    let plain = |c: char| !c.is_control() && !c.is_whitespace();
+    let fine = !user.is_empty()
+        && user.len() <= 64
+        && user.chars().all(|c| plain(c) || c == ' ')
+        && valid_domain(domain);
+    fine.then(|| address.to_lowercase())
+}
+
+/// Whether `name` can be a mail domain.
+pub fn valid_domain(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 253
+        && name.split('.').all(|label| {
+            let letters = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
+            !label.is_empty() && label.len() <= 63 && label.chars().all(letters)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::passwords::ScramKeys;
+
+    fn directory() -> Directory {
+        let mut directory = Directory::default();
+        directory.domains.insert("example.test".into(), Domain { created_unix: 0 });
+        for (id, user) in [(1, "ann"), (2, "bob")] {
+            let scram = ScramKeys::nobody(user, &[0; 32]);
+            let account = Account {
+                id,
+                shard: u16::try_from(id % 2).unwrap(),
+                password: StoredPassword { argon2id: String::new(), scram },
+                quota_bytes: None,
+                quota_messages: None,
+                created_unix: 0,
+            };
+            directory.accounts.insert(format!("{user}@example.test"), account);
+        }
+        let alias =
+            |targets: &[&str]| Alias { targets: targets.iter().map(|&t| t.into()).collect() };
+        directory
+            .aliases
+            .insert("all@example.test".into(), alias(&["ann@example.test", "bob@example.test"]));
+        directory.aliases.insert("loop@example.test".into(), alias(&["loop@example.test"]));
+        directory
+    }
+
+    fn homes(resolution: Resolution) -> Vec<u32> {
+        match resolution {
+            Resolution::Local(homes) => {
+                let mut ids: Vec<u32> = homes.iter().map(|home| home.account.0).collect();
+                ids.sort_unstable();
+                ids
+            }
+            Resolution::NoSuchUser | Resolution::NotOurs => vec![],
+        }
+    }
+
+    #[test]
+    fn addresses_resolve() {
+        let directory = directory();
+        assert_eq!(homes(directory.resolve("Ann@Example.TEST")), [1]);
+        assert_eq!(homes(directory.resolve("ann+lists@example.test")), [1]);
+        assert_eq!(homes(directory.resolve("all@example.test")), [1, 2]);
+        assert_eq!(directory.resolve("carl@example.test"), Resolution::NoSuchUser);
+        assert_eq!(directory.resolve("loop@example.test"), Resolution::NoSuchUser);
+        assert_eq!(directory.resolve("ann@example.org"), Resolution::NotOurs);
+    }
+
+    #[test]
+    fn a_catch_all_takes_the_rest_only() {
+        let mut directory = directory();
+        let targets = vec!["bob@example.test".to_owned()];
+        directory.aliases.insert("@example.test".into(), Alias { targets });
+        assert_eq!(homes(directory.resolve("anyone@example.test")), [2]);
+        assert_eq!(homes(directory.resolve("ann@example.test")), [1]);
+    }
+
+    #[test]
+    fn an_unreadable_value_is_named() {
+        let mut directory = Directory::default();
+        let pairs = [
+            (Bytes::from("a:x@y"), Some(Bytes::from("{"))),
+            (Bytes::from("d:y"), Some(Bytes::from("{\"created_unix\":1}"))),
+        ];
+        assert_eq!(directory.apply(&pairs), ["a:x@y"]);
+        assert!(directory.domain("y").is_some());
+    }
+}

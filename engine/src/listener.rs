@@ -1,0 +1,149 @@
+//! Listening sockets: bound before anything starts, one for each core and address.
+//!
+//! `SO_REUSEPORT` lets every core accept for itself. It would also let a second server of the same
+//! user share our ports without an error, so each address is first bound without it, as a probe.
+
+use crate::config::{Config, ConfigError};
+use crate::metrics::{Service, count};
+use crate::session::start;
+use crate::shard::{Place, Shard};
+use crate::wire::Peer;
+use glommio::io::PollableFd;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::rc::Rc;
+use std::time::Duration;
+
+const BACKLOG: i32 = 1024;
+/// After accept fails for want of descriptors or memory: wait rather than spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// One core's listeners.
+pub type Listeners = Vec<(Service, TcpListener)>;
+
+/// The addresses of every service, as configured.
+pub fn addresses(config: &Config) -> Vec<(Service, SocketAddr)> {
+    let listen = &config.listen;
+    let of = |service| match service {
+        Service::Smtp => &listen.smtp,
+        Service::Submission => &listen.submission,
+        Service::Submissions => &listen.submissions,
+        Service::Lmtp => &listen.lmtp,
+        Service::Imap => &listen.imap,
+        Service::Imaps => &listen.imaps,
+        Service::Pop3 => &listen.pop3,
+        Service::Pop3s => &listen.pop3s,
+    };
+    Service::ALL
+        .into_iter()
+        .flat_map(|service| of(service).iter().map(move |&address| (service, address)))
+        .collect()
+}
+
+/// Binds all configured addresses once for each of `cores`.
+pub fn bind(config: &Config, cores: usize) -> Result<Vec<Listeners>, ConfigError> {
+    let mut listeners: Vec<Listeners> = (0..cores).map(|_| Vec::new()).collect();
+    for (service, address) in addresses(config) {
+        let fault = |error: io::Error| {
+            let name = service.name();
+            let mend = match error.kind() {
+                io::ErrorKind::AddrInUse => "stop the other server, or change the address",
+                io::ErrorKind::PermissionDenied => {
+                    "ports below 1024 need CAP_NET_BIND_SERVICE, or choose a higher one"
+                }
+                io::ErrorKind::AddrNotAvailable => "this host does not have that address",
+                _ => "change the address",
+            };
+            ConfigError(format!("can't listen on {address} (listen.{name}): {error}; {mend}"))
+        };
+        socket(address, false).map_err(fault)?;
+        for core in &mut listeners {
+            core.push((service, socket(address, true).map_err(fault)?));
+        }
+    }
+    Ok(listeners)
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    // The probe listens too: only that shows another listener with SO_REUSEADDR.
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Accepts until the server stops.
+pub async fn accept_all(shard: Rc<Shard>, service: Service, listener: TcpListener) {
+    let listener = match PollableFd::new(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(service = service.name(), %error, "can't listen"),
+    };
+    let stop = async {
+        shard.watchdog.watch().woken().await;
+        None
+    };
+    let accept = async {
+        loop {
+            match listener.get_ref().accept() {
+                Ok((socket, address)) => admit(&shard, service, socket, address),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if let Err(error) = listener.readable().await {
+                        return Some(error);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    tracing::warn!(service = service.name(), %error, "can't accept; waiting");
+                    glommio::timer::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    };
+    if let Some(error) = futures_lite::future::or(stop, accept).await {
+        tracing::error!(service = service.name(), %error, "stopped accepting");
+    }
+}
+
+fn admit(shard: &Rc<Shard>, service: Service, socket: TcpStream, address: SocketAddr) {
+    let Some(place) = Place::take(shard, address.ip(), service) else {
+        refuse(&socket, service);
+        return;
+    };
+    count(&shard.metrics.connections[service as usize]);
+    let prepare = || -> io::Result<Peer> {
+        socket.set_nonblocking(true)?;
+        socket.set_nodelay(true)?;
+        Ok(Peer { address, local: socket.local_addr()? })
+    };
+    match prepare() {
+        Ok(peer) => {
+            glommio::spawn_local(start(Rc::clone(shard), service, socket, peer, place)).detach()
+        }
+        Err(error) => {
+            tracing::debug!(%address, %error, "connection lost at once");
+            return;
+        }
+    };
+}
+
+/// A word of farewell, if the socket takes it at once.
+fn refuse(socket: &TcpStream, service: Service) {
+    let words: &[u8] = match service {
+        Service::Smtp | Service::Submission | Service::Lmtp => {
+            b"421 4.3.2 Too many connections, try again later\r\n"
+        }
+        Service::Imap => b"* BYE [LIMIT] Too many connections, try again later\r\n",
+        Service::Pop3 => b"-ERR [SYS/TEMP] Too many connections, try again later\r\n",
+        // Before a handshake there is nothing that the peer would understand.
+        Service::Submissions | Service::Imaps | Service::Pop3s => b"",
+    };
+    let _ = socket.set_nonblocking(true);
+    let _ = io::Write::write(&mut &*socket, words);
+}

@@ -1,0 +1,217 @@
+//! Counters of one core, and their Prometheus text.
+//!
+//! Plain cells, since only their own core writes them; the control plane asks each core for a
+//! [`Snapshot`] and adds them up when somebody scrapes.
+
+use hdrhistogram::Histogram;
+use std::cell::{Cell, RefCell};
+use std::fmt::Write;
+
+/// Services, for labels. The order is that of [`Service::ALL`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    Smtp,
+    Submission,
+    Submissions,
+    Lmtp,
+    Imap,
+    Imaps,
+    Pop3,
+    Pop3s,
+}
+
+impl Service {
+    pub const ALL: [Service; 8] = [
+        Service::Smtp,
+        Service::Submission,
+        Service::Submissions,
+        Service::Lmtp,
+        Service::Imap,
+        Service::Imaps,
+        Service::Pop3,
+        Service::Pop3s,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Service::Smtp => "smtp",
+            Service::Submission => "submission",
+            Service::Submissions => "submissions",
+            Service::Lmtp => "lmtp",
+            Service::Imap => "imap",
+            Service::Imaps => "imaps",
+            Service::Pop3 => "pop3",
+            Service::Pop3s => "pop3s",
+        }
+    }
+
+    /// Whether TLS starts with the first byte (RFC 8314).
+    pub fn implicit_tls(self) -> bool {
+        match self {
+            Service::Submissions | Service::Imaps | Service::Pop3s => true,
+            Service::Smtp | Service::Submission | Service::Lmtp | Service::Imap | Service::Pop3 => {
+                false
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Metrics {
+    pub connections: [Cell<u64>; 8],
+    pub connections_open: [Cell<u64>; 8],
+    pub connections_refused: Cell<u64>,
+    pub messages_accepted: Cell<u64>,
+    pub messages_rejected: Cell<u64>,
+    pub messages_deferred: Cell<u64>,
+    pub logins: Cell<u64>,
+    pub logins_failed: Cell<u64>,
+    /// Microseconds from the end of a message's data to its positive reply.
+    accept_latency: RefCell<Histogram<u64>>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics {
+            connections: Default::default(),
+            connections_open: Default::default(),
+            connections_refused: Cell::default(),
+            messages_accepted: Cell::default(),
+            messages_rejected: Cell::default(),
+            messages_deferred: Cell::default(),
+            logins: Cell::default(),
+            logins_failed: Cell::default(),
+            accept_latency: RefCell::new(histogram()),
+        }
+    }
+}
+
+fn histogram() -> Histogram<u64> {
+    // Two digits from 1 µs to 10 minutes: some 40 KiB.
+    Histogram::new_with_bounds(1, 600_000_000, 2).expect("constant bounds are valid")
+}
+
+/// Adds one.
+pub fn count(counter: &Cell<u64>) {
+    counter.set(counter.get() + 1);
+}
+
+impl Metrics {
+    pub fn accepted(&self, latency: std::time::Duration) {
+        count(&self.messages_accepted);
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        self.accept_latency.borrow_mut().saturating_record(micros.max(1));
+    }
+
+    pub fn snapshot(&self, store: storage::store::Stats) -> Snapshot {
+        Snapshot {
+            connections: std::array::from_fn(|i| self.connections[i].get()),
+            connections_open: std::array::from_fn(|i| self.connections_open[i].get()),
+            counters: [
+                self.connections_refused.get(),
+                self.messages_accepted.get(),
+                self.messages_rejected.get(),
+                self.messages_deferred.get(),
+                self.logins.get(),
+                self.logins_failed.get(),
+            ],
+            accept_latency: self.accept_latency.borrow().clone(),
+            store: vec![store],
+        }
+    }
+}
+
+const COUNTERS: [(&str, &str); 6] = [
+    ("kura_connections_refused_total", "Connections turned away by a limit"),
+    ("kura_messages_accepted_total", "Messages answered 250 after they were on stable media"),
+    ("kura_messages_rejected_total", "Messages refused for good"),
+    ("kura_messages_deferred_total", "Messages answered 4xx"),
+    ("kura_logins_total", "Successful logins"),
+    ("kura_logins_failed_total", "Failed logins"),
+];
+
+/// The counters of one or several cores at one moment.
+#[derive(Debug)]
+pub struct Snapshot {
+    connections: [u64; 8],
+    connections_open: [u64; 8],
+    counters: [u64; 6],
+    accept_latency: Histogram<u64>,
+    /// One for each shard, in their order.
+    store: Vec<storage::store::Stats>,
+}
+
+impl Snapshot {
+    pub fn merge(&mut self, other: Snapshot) {
+        let add =
+            |into: &mut [u64], from: &[u64]| into.iter_mut().zip(from).for_each(|(i, f)| *i += f);
+        add(&mut self.connections, &other.connections);
+        add(&mut self.connections_open, &other.connections_open);
+        add(&mut self.counters, &other.counters);
+        let _ = self.accept_latency.add(&other.accept_latency);
+        self.store.extend(other.store);
+    }
+
+    /// Prometheus text format 0.0.4.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        let mut head = |text: &mut String, name: &str, kind: &str, help: &str| {
+            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        };
+        head(&mut text, "kura_connections_total", "counter", "Connections accepted");
+        for (service, value) in Service::ALL.iter().zip(self.connections) {
+            let _ =
+                writeln!(text, "kura_connections_total{{service=\"{}\"}} {value}", service.name());
+        }
+        head(&mut text, "kura_connections_open", "gauge", "Connections open now");
+        for (service, value) in Service::ALL.iter().zip(self.connections_open) {
+            let _ =
+                writeln!(text, "kura_connections_open{{service=\"{}\"}} {value}", service.name());
+        }
+        for ((name, help), value) in COUNTERS.iter().zip(self.counters) {
+            head(&mut text, name, "counter", help);
+            let _ = writeln!(text, "{name} {value}");
+        }
+        let name = "kura_accept_latency_seconds";
+        head(&mut text, name, "summary", "From the end of a message's data to its 250");
+        for quantile in [0.5, 0.99, 0.999] {
+            let seconds = micros_to_seconds(self.accept_latency.value_at_quantile(quantile));
+            let _ = writeln!(text, "{name}{{quantile=\"{quantile}\"}} {seconds}");
+        }
+        let _ = writeln!(text, "{name}_count {}", self.accept_latency.len());
+        self.store_text(&mut text, &mut head);
+        text
+    }
+
+    fn store_text(&self, text: &mut String, head: &mut impl FnMut(&mut String, &str, &str, &str)) {
+        type Column = (&'static str, &'static str, &'static str, fn(&storage::store::Stats) -> u64);
+        let columns: [Column; 8] = [
+            ("kura_store_messages", "gauge", "Messages in mailboxes", |s| s.messages),
+            ("kura_store_bytes_received_total", "counter", "Bytes of bodies delivered", |s| {
+                s.bytes_received
+            }),
+            ("kura_store_bytes_written_total", "counter", "Bytes written to the device", |s| {
+                s.bytes_written
+            }),
+            ("kura_store_bytes_prewritten_total", "counter", "Zeroes written ahead", |s| {
+                s.bytes_prewritten
+            }),
+            ("kura_store_flushes_total", "counter", "Device flushes", |s| s.flushes),
+            ("kura_store_segments", "gauge", "Segments of the log", |s| s.segments),
+            ("kura_store_live_bytes", "gauge", "Bytes that mailboxes refer to", |s| s.live_bytes),
+            ("kura_store_halted", "gauge", "1 once a write or sync has failed", |s| {
+                u64::from(s.halted)
+            }),
+        ];
+        for (name, kind, help, value) in columns {
+            head(text, name, kind, help);
+            for (shard, stats) in self.store.iter().enumerate() {
+                let _ = writeln!(text, "{name}{{shard=\"{shard}\"}} {}", value(stats));
+            }
+        }
+    }
+}
+
+fn micros_to_seconds(micros: u64) -> f64 {
+    std::time::Duration::from_micros(micros).as_secs_f64()
+}

@@ -1,0 +1,517 @@
+//! What an operator can ask of a server, running or stopped.
+//!
+//! The commands send a [`Request`] through the control socket of a running server, or open the store
+//! of a stopped one and carry it out in their own process: either way it is this code, on shard 0,
+//! which alone writes the directory. A change is durable before any core sees it.
+
+use crate::directory::{self, Account, Alias, Domain, Pair};
+use crate::passwords::{self, StoredPassword};
+use crate::shard::Shard;
+use crate::{certificates, tls};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::rc::Rc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use storage::{AccountId, SpecialUse};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "operation", rename_all = "snake_case")]
+pub enum Request {
+    DomainAdd {
+        domain: String,
+    },
+    DomainList,
+    DomainShow {
+        domain: String,
+    },
+    DomainRemove {
+        domain: String,
+    },
+    /// Without a password, one is made up and returned.
+    AccountAdd {
+        address: String,
+        password: Option<String>,
+        quota_bytes: Option<u64>,
+        quota_messages: Option<u64>,
+    },
+    AccountList {
+        domain: Option<String>,
+    },
+    AccountPasswd {
+        address: String,
+        password: Option<String>,
+    },
+    AccountQuota {
+        address: String,
+        quota_bytes: Option<u64>,
+        quota_messages: Option<u64>,
+    },
+    AccountRemove {
+        address: String,
+    },
+    AliasAdd {
+        alias: String,
+        targets: Vec<String>,
+    },
+    AliasList,
+    AliasRemove {
+        alias: String,
+    },
+    /// Loads all certificates anew.
+    Reload,
+    StoreStats,
+    StoreVerify,
+}
+
+/// One line for the operator: what is wrong, and how to mend it.
+pub type Fault = String;
+
+/// Carries out `request`. Runs on shard 0.
+pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault> {
+    match request {
+        Request::DomainAdd { domain } => domain_add(&shard, &domain).await,
+        Request::DomainList => Ok(domain_list(&shard)),
+        Request::DomainShow { domain } => domain_show(&shard, &domain),
+        Request::DomainRemove { domain } => domain_remove(&shard, &domain).await,
+        Request::AccountAdd { address, password, quota_bytes, quota_messages } => {
+            account_add(&shard, &address, password, quota_bytes, quota_messages).await
+        }
+        Request::AccountList { domain } => account_list(&shard, domain).await,
+        Request::AccountPasswd { address, password } => {
+            account_passwd(&shard, &address, password).await
+        }
+        Request::AccountQuota { address, quota_bytes, quota_messages } => {
+            account_quota(&shard, &address, quota_bytes, quota_messages).await
+        }
+        Request::AccountRemove { address } => account_remove(&shard, &address).await,
+        Request::AliasAdd { alias, targets } => alias_add(&shard, &alias, targets).await,
+        Request::AliasList => Ok(alias_list(&shard)),
+        Request::AliasRemove { alias } => alias_remove(&shard, &alias).await,
+        Request::Reload => reload(&shard).await,
+        Request::StoreStats => store_stats(&shard).await,
+        Request::StoreVerify => store_verify(&shard).await,
+    }
+}
+
+async fn domain_add(shard: &Rc<Shard>, domain: &str) -> Result<Value, Fault> {
+    let domain = domain.to_lowercase();
+    if !directory::valid_domain(&domain) {
+        return Err(format!("{domain:?} is no domain name; write it like example.org"));
+    }
+    if shard.directory.borrow().domain(&domain).is_some() {
+        return Err(format!("domain {domain} exists already"));
+    }
+    let value = Domain { created_unix: unix_now() };
+    change(shard, vec![pair("d:", &domain, Some(&value))]).await?;
+    Ok(json!({ "domain": domain }))
+}
+
+fn domain_list(shard: &Shard) -> Value {
+    let directory = shard.directory.borrow();
+    let of = |domain: &str, address: &str| address.ends_with(&format!("@{domain}"));
+    let rows = directory.domains().map(|(domain, _)| {
+        let accounts = directory.accounts().filter(|(address, _)| of(domain, address)).count();
+        let aliases = directory.aliases().filter(|(address, _)| of(domain, address)).count();
+        json!({ "domain": domain, "accounts": accounts, "aliases": aliases })
+    });
+    Value::Array(rows.collect())
+}
+
+fn domain_show(shard: &Shard, domain: &str) -> Result<Value, Fault> {
+    let domain = domain.to_lowercase();
+    let directory = shard.directory.borrow();
+    let Some(found) = directory.domain(&domain) else { return Err(no_such_domain(&domain)) };
+    let of = |address: &&String| address.ends_with(&format!("@{domain}"));
+    let accounts: Vec<&String> =
+        directory.accounts().map(|(address, _)| address).filter(of).collect();
+    let aliases: Vec<&String> =
+        directory.aliases().map(|(address, _)| address).filter(of).collect();
+    Ok(
+        json!({ "domain": domain, "created_unix": found.created_unix, "accounts": accounts, "aliases": aliases }),
+    )
+}
+
+async fn domain_remove(shard: &Rc<Shard>, domain: &str) -> Result<Value, Fault> {
+    let domain = domain.to_lowercase();
+    let shown = domain_show(shard, &domain)?;
+    for kind in ["accounts", "aliases"] {
+        let count = shown[kind].as_array().map_or(0, Vec::len);
+        if count > 0 {
+            return Err(format!(
+                "domain {domain} still has {count} {kind}; remove them first (`kura domain show {domain}` lists them)"
+            ));
+        }
+    }
+    change(shard, vec![pair::<Domain>("d:", &domain, None)]).await?;
+    Ok(json!({ "domain": domain }))
+}
+
+fn no_such_domain(domain: &str) -> Fault {
+    format!("no domain {domain}; add it with `kura domain add {domain}`")
+}
+
+/// The mailboxes that every account starts with (RFC 6154), as mail programs name them.
+const FIRST_MAILBOXES: [(&str, SpecialUse); 5] = [
+    ("Drafts", SpecialUse::Drafts),
+    ("Sent", SpecialUse::Sent),
+    ("Junk", SpecialUse::Junk),
+    ("Trash", SpecialUse::Trash),
+    ("Archive", SpecialUse::Archive),
+];
+
+async fn account_add(
+    shard: &Rc<Shard>,
+    address: &str,
+    password: Option<String>,
+    quota_bytes: Option<u64>,
+    quota_messages: Option<u64>,
+) -> Result<Value, Fault> {
+    let address = free_address(shard, address)?;
+    let (password, made_up) = password_or_new(password);
+    let stored = hash(&password).await;
+    // Number first: a crash between the steps leaves a gap or an account without an address, never
+    // two accounts with one number.
+    let id = next_account(shard).await?;
+    let home =
+        shard.directory.borrow().emptiest_shard(u16::try_from(shard.mesh.len()).unwrap_or(1));
+    let account = Account {
+        id: id.0,
+        shard: home,
+        password: stored,
+        quota_bytes,
+        quota_messages,
+        created_unix: unix_now(),
+    };
+    let quota = account.quota();
+    on(shard, home, move |shard| async move {
+        let _ = shard.store.create_account(id, quota).await?;
+        for (name, special_use) in FIRST_MAILBOXES {
+            let _ = shard.store.create_mailbox(id, name, Some(special_use)).await?;
+            let _ = shard.store.subscribe(id, name, true).await?;
+        }
+        let _ = shard.store.subscribe(id, "INBOX", true).await?;
+        Ok::<(), storage::Error>(())
+    })
+    .await?;
+    change(shard, vec![pair("a:", &address, Some(&account))]).await?;
+    Ok(json!({ "address": address, "password": made_up.then_some(password), "shard": home }))
+}
+
+/// A normalized address that is in one of our domains and not in use.
+fn free_address(shard: &Shard, address: &str) -> Result<String, Fault> {
+    let Some(address) = directory::normalize(address) else {
+        return Err(format!("{address:?} is no mail address; write it like user@example.org"));
+    };
+    let (user, domain) = address.rsplit_once('@').unwrap_or_default();
+    if user.contains('+') {
+        return Err(format!(
+            "{address}: `+` separates subaddresses, so it can't be part of an account's or an alias's name"
+        ));
+    }
+    check_domain(shard, domain)?;
+    let directory = shard.directory.borrow();
+    if directory.account(&address).is_some() {
+        return Err(format!("account {address} exists already"));
+    }
+    if directory.alias(&address).is_some() {
+        return Err(format!(
+            "{address} is an alias; remove it first with `kura alias remove {address}`"
+        ));
+    }
+    drop(directory);
+    Ok(address)
+}
+
+fn check_domain(shard: &Shard, domain: &str) -> Result<(), Fault> {
+    let known = shard.directory.borrow().domain(domain).is_some();
+    if known { Ok(()) } else { Err(no_such_domain(domain)) }
+}
+
+async fn next_account(shard: &Rc<Shard>) -> Result<AccountId, Fault> {
+    let key = Bytes::from_static(directory::NEXT_ACCOUNT_KEY);
+    let next =
+        match shard.store.get(directory::SPACE, &key) {
+            Some(value) => std::str::from_utf8(&value)
+                .ok()
+                .and_then(|text| text.parse::<u32>().ok())
+                .ok_or("the directory's account counter is unreadable; run `kura store verify`")?,
+            None => 1,
+        };
+    let after = Bytes::from((next + 1).to_string());
+    let _ = shard
+        .store
+        .put(directory::SPACE, vec![(key, Some(after))])
+        .await
+        .map_err(|e| e.to_string())?;
+    Ok(AccountId(next))
+}
+
+async fn account_list(shard: &Rc<Shard>, domain: Option<String>) -> Result<Value, Fault> {
+    let suffix = domain.map(|domain| format!("@{}", domain.to_lowercase()));
+    let accounts: Vec<(String, Account)> = {
+        let directory = shard.directory.borrow();
+        let wanted = |address: &str| suffix.as_ref().is_none_or(|suffix| address.ends_with(suffix));
+        directory
+            .accounts()
+            .filter(|(address, _)| wanted(address))
+            .map(|(address, account)| (address.clone(), account.clone()))
+            .collect()
+    };
+    let mut rows = Vec::with_capacity(accounts.len());
+    for (address, account) in accounts {
+        let id = account.id();
+        let usage =
+            on(shard, account.shard, move |shard| async move { shard.store.usage(id) }).await?;
+        rows.push(json!({
+            "address": address,
+            "shard": account.shard,
+            "messages": usage.messages,
+            "bytes": usage.bytes,
+            "quota_bytes": account.quota_bytes,
+            "quota_messages": account.quota_messages,
+        }));
+    }
+    Ok(Value::Array(rows))
+}
+
+async fn account_passwd(
+    shard: &Rc<Shard>,
+    address: &str,
+    password: Option<String>,
+) -> Result<Value, Fault> {
+    let (address, mut account) = existing_account(shard, address)?;
+    let (password, made_up) = password_or_new(password);
+    account.password = hash(&password).await;
+    change(shard, vec![pair("a:", &address, Some(&account))]).await?;
+    Ok(json!({ "address": address, "password": made_up.then_some(password) }))
+}
+
+async fn account_quota(
+    shard: &Rc<Shard>,
+    address: &str,
+    quota_bytes: Option<u64>,
+    quota_messages: Option<u64>,
+) -> Result<Value, Fault> {
+    let (address, mut account) = existing_account(shard, address)?;
+    (account.quota_bytes, account.quota_messages) = (quota_bytes, quota_messages);
+    let (id, quota) = (account.id(), account.quota());
+    on(shard, account.shard, move |shard| async move {
+        shard.store.set_quota(id, quota).await.map(drop)
+    })
+    .await?;
+    change(shard, vec![pair("a:", &address, Some(&account))]).await?;
+    Ok(json!({ "address": address, "quota_bytes": quota_bytes, "quota_messages": quota_messages }))
+}
+
+async fn account_remove(shard: &Rc<Shard>, address: &str) -> Result<Value, Fault> {
+    let (address, account) = existing_account(shard, address)?;
+    let named = {
+        let directory = shard.directory.borrow();
+        let names = |alias: &Alias| alias.targets.contains(&address);
+        directory.aliases().find(|(_, alias)| names(alias)).map(|(name, _)| name.clone())
+    };
+    if let Some(alias) = named {
+        return Err(format!(
+            "alias {alias} delivers to {address}; change or remove it first (`kura alias remove {alias}`)"
+        ));
+    }
+    // Address first, so that no mail is taken for an account that is going.
+    change(shard, vec![pair::<Account>("a:", &address, None)]).await?;
+    let id = account.id();
+    on(
+        shard,
+        account.shard,
+        move |shard| async move { shard.store.remove_account(id).await.map(drop) },
+    )
+    .await?;
+    Ok(json!({ "address": address }))
+}
+
+fn existing_account(shard: &Shard, address: &str) -> Result<(String, Account), Fault> {
+    let address = address.to_lowercase();
+    let directory = shard.directory.borrow();
+    match directory.account(&address) {
+        Some(account) => Ok((address, account.clone())),
+        None => Err(format!("no account {address}; `kura account list` shows those there are")),
+    }
+}
+
+async fn alias_add(shard: &Rc<Shard>, alias: &str, targets: Vec<String>) -> Result<Value, Fault> {
+    let alias = match alias.strip_prefix('@') {
+        Some(domain) => {
+            let domain = domain.to_lowercase();
+            check_domain(shard, &domain)?;
+            format!("@{domain}")
+        }
+        None => match free_address(shard, alias) {
+            // An alias may be set anew; an account may not be shadowed.
+            Err(_) if shard.directory.borrow().alias(&alias.to_lowercase()).is_some() => {
+                alias.to_lowercase()
+            }
+            other => other?,
+        },
+    };
+    if targets.is_empty() || targets.len() > directory::ALIAS_TARGETS_MAX {
+        return Err(format!("alias {alias}: give 1 to {} addresses", directory::ALIAS_TARGETS_MAX));
+    }
+    let targets: Vec<String> = targets.iter().map(|target| target.to_lowercase()).collect();
+    for target in &targets {
+        let directory = shard.directory.borrow();
+        if directory.account(target).is_none() && directory.alias(target).is_none() {
+            return Err(format!(
+                "alias {alias}: {target} is neither an account nor an alias here (`kura account list` shows them)"
+            ));
+        }
+    }
+    let value = Alias { targets };
+    change(shard, vec![pair("l:", &alias, Some(&value))]).await?;
+    Ok(json!({ "alias": alias, "targets": value.targets }))
+}
+
+fn alias_list(shard: &Shard) -> Value {
+    let directory = shard.directory.borrow();
+    let rows = directory
+        .aliases()
+        .map(|(alias, value)| json!({ "alias": alias, "targets": value.targets }));
+    Value::Array(rows.collect())
+}
+
+async fn alias_remove(shard: &Rc<Shard>, alias: &str) -> Result<Value, Fault> {
+    let alias = alias.to_lowercase();
+    if shard.directory.borrow().alias(&alias).is_none() {
+        return Err(format!("no alias {alias}; `kura alias list` shows those there are"));
+    }
+    change(shard, vec![pair::<Alias>("l:", &alias, None)]).await?;
+    Ok(json!({ "alias": alias }))
+}
+
+async fn reload(shard: &Rc<Shard>) -> Result<Value, Fault> {
+    let data_dir = shard.config.data_dir.clone();
+    let config = glommio::executor()
+        .spawn_blocking(move || tls::server_config(&data_dir))
+        .await
+        .map_err(|error| error.to_string())?;
+    for home in 0..shard.mesh.len() {
+        let config = config.clone();
+        on(shard, u16::try_from(home).unwrap_or(0), move |shard| async move {
+            shard.set_tls(config);
+            Ok::<(), Fault>(())
+        })
+        .await?;
+    }
+    tracing::info!("certificates loaded anew");
+    Ok(
+        json!({ "certificates": certificates::list(&shard.config.data_dir).map_err(|e| e.to_string())?.len() }),
+    )
+}
+
+async fn store_stats(shard: &Rc<Shard>) -> Result<Value, Fault> {
+    let mut shards = Vec::new();
+    for home in 0..shard.mesh.len() {
+        let home = u16::try_from(home).unwrap_or(0);
+        shards.push(
+            on(shard, home, |shard| async move { Ok::<_, Fault>(shard.store.stats()) }).await?,
+        );
+    }
+    let sum = |value: fn(&storage::store::Stats) -> u64| shards.iter().map(value).sum::<u64>();
+    let row = |stats: &storage::store::Stats| {
+        json!({
+            "messages": stats.messages,
+            "bytes_received": stats.bytes_received,
+            "bytes_written": stats.bytes_written,
+            "bytes_prewritten": stats.bytes_prewritten,
+            "flushes": stats.flushes,
+            "segments": stats.segments,
+            "live_bytes": stats.live_bytes,
+            "halted": stats.halted,
+            "recovery_records": stats.recovery_records,
+            "recovery_micros": stats.recovery_micros,
+        })
+    };
+    Ok(json!({
+        "messages": sum(|s| s.messages),
+        "bytes_received": sum(|s| s.bytes_received),
+        "bytes_written": sum(|s| s.bytes_written),
+        "bytes_prewritten": sum(|s| s.bytes_prewritten),
+        "flushes": sum(|s| s.flushes),
+        "segments": sum(|s| s.segments),
+        "live_bytes": sum(|s| s.live_bytes),
+        "halted": shards.iter().any(|s| s.halted),
+        "shards": shards.iter().map(row).collect::<Vec<_>>(),
+    }))
+}
+
+async fn store_verify(shard: &Rc<Shard>) -> Result<Value, Fault> {
+    let (mut records, mut messages, mut bytes, mut bad) = (0, 0, 0, Vec::new());
+    for home in 0..shard.mesh.len() {
+        let home = u16::try_from(home).unwrap_or(0);
+        let report = on(shard, home, |shard| async move { shard.store.verify().await }).await?;
+        records += report.records;
+        messages += report.messages;
+        bytes += report.bytes;
+        bad.extend(report.bad.into_iter().map(|place| format!("shard {home}: {place}")));
+    }
+    Ok(json!({ "records": records, "messages": messages, "bytes": bytes, "bad": bad }))
+}
+
+// ── shared ──────────────────────────────────────────────────────────────────────────────────────────
+
+/// Runs `work` on core `home` and turns its error into a line for the operator.
+async fn on<R, E, W, F>(shard: &Rc<Shard>, home: u16, work: W) -> Result<R, Fault>
+where
+    R: Send + 'static,
+    E: ToString,
+    W: FnOnce(Rc<Shard>) -> F + Send + 'static,
+    F: Future<Output = Result<R, E>> + 'static,
+{
+    let Some(handle) = shard.mesh.get(usize::from(home)) else {
+        return Err(format!("shard {home} does not exist on this host"));
+    };
+    let work = move |shard| {
+        let future = work(shard);
+        async move { future.await.map_err(|error| error.to_string()) }
+    };
+    handle.ask(work).await.map_err(|error| format!("shard {home}: {error}"))?
+}
+
+/// Writes pairs to the log, then tells every core.
+async fn change(shard: &Rc<Shard>, pairs: Vec<Pair>) -> Result<(), Fault> {
+    let _ = shard
+        .store
+        .put(directory::SPACE, pairs.clone())
+        .await
+        .map_err(|error| error.to_string())?;
+    for home in 0..shard.mesh.len() {
+        let pairs = pairs.clone();
+        on(shard, u16::try_from(home).unwrap_or(0), move |shard| async move {
+            shard.directory.borrow_mut().apply(&pairs);
+            Ok::<(), Fault>(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+fn pair<T: Serialize>(kind: &str, name: &str, value: Option<&T>) -> Pair {
+    let value = value.map(|value| {
+        Bytes::from(serde_json::to_vec(value).expect("directory values have string keys only"))
+    });
+    (Bytes::from(format!("{kind}{name}")), value)
+}
+
+fn password_or_new(password: Option<String>) -> (String, bool) {
+    match password {
+        Some(password) => (password, false),
+        None => (passwords::generate(), true),
+    }
+}
+
+async fn hash(password: &str) -> StoredPassword {
+    let password = password.as_bytes().to_vec();
+    glommio::executor().spawn_blocking(move || StoredPassword::new(&password)).await
+}
+
+fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,431 @@
+//! SMTP, submission and LMTP: answers to the machine's events.
+//!
+//! Policy in the order of the transaction: may this sender send, does this recipient exist and have
+//! room, will the store take a message now; then bytes into an [`Intake`], and at the end one outcome
+//! for each recipient. The `250` is made from those outcomes alone.
+
+use super::{Next, Session};
+use crate::delivery::{Intake, Outcome, unix_millis};
+use crate::directory::{Home, Resolution};
+use crate::metrics::{Service, count};
+use crate::passwords;
+use crate::shard::{LoginError, Place, Shard};
+use crate::wire::{Peer, Transport, Wire};
+use protocols::Address;
+use protocols::message::received::{Received, received, return_path};
+use protocols::sasl::ScramKeys;
+use protocols::smtp::session::{Asked, Ended, Login, LoginOutcome};
+use protocols::smtp::{Answer, Config, Event, MailParams, Refusal, Role, Smtp};
+use protocols::{Machine, Outbox, Ticket};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+use storage::{Durable, Error};
+
+#[derive(Debug)]
+pub struct SmtpSession {
+    shard: Rc<Shard>,
+    machine: Smtp<Durable>,
+    role: Role,
+    peer: Peer,
+    tls: Option<String>,
+    transaction: Transaction,
+    _place: Place,
+}
+
+/// The envelope and, once it comes, the message.
+#[derive(Debug, Default)]
+struct Transaction {
+    id: String,
+    from: Option<Address>,
+    declared_octets: u64,
+    recipients: Vec<Recipient>,
+    intake: Option<Intake>,
+    /// Why the message can't be taken, found while it came.
+    failure: Option<Error>,
+}
+
+#[derive(Debug)]
+struct Recipient {
+    address: Address,
+    homes: Vec<Home>,
+}
+
+impl SmtpSession {
+    pub fn new(
+        shard: &Rc<Shard>,
+        service: Service,
+        transport: &Transport,
+        place: Place,
+    ) -> SmtpSession {
+        let role = match service {
+            Service::Submission | Service::Submissions => Role::Submission,
+            Service::Lmtp => Role::Lmtp,
+            Service::Smtp | Service::Imap | Service::Imaps | Service::Pop3 | Service::Pop3s => {
+                Role::Mx
+            }
+        };
+        let config = Config {
+            hostname: shard.config.hostname.clone(),
+            role,
+            message_octets_max: shard.config.limits.message_bytes_max,
+            recipients_max: shard.config.limits.recipients_max,
+            tls_available: shard.tls().is_some(),
+            plaintext_auth: shard.config.auth.plaintext_allowed,
+        };
+        SmtpSession {
+            shard: Rc::clone(shard),
+            machine: Smtp::new(Arc::new(config), transport.is_tls()),
+            role,
+            peer: transport.peer,
+            tls: transport.tls_text(),
+            transaction: Transaction::default(),
+            _place: place,
+        }
+    }
+
+    async fn login(
+        &mut self,
+        credentials: protocols::sasl::Credentials,
+        ticket: Ticket<Login>,
+        outbox: &mut Outbox,
+    ) {
+        let outcome =
+            match self.shard.verify_password(&credentials.user, &credentials.password).await {
+                Ok(_) => LoginOutcome::Welcome,
+                Err(LoginError::Wrong) => LoginOutcome::Wrong,
+                Err(LoginError::Busy) => LoginOutcome::Busy,
+            };
+        self.machine.answer_login(ticket, outcome, &credentials.user.to_lowercase(), outbox);
+    }
+
+    fn mail(&mut self, from: Option<Address>, params: &MailParams) -> Result<(), Refusal> {
+        self.shard.store.admit().map_err(|error| refusal(&error))?;
+        if let Some(user) = self.machine.user() {
+            self.check_sender(user, from.as_ref())?;
+        }
+        self.transaction = Transaction {
+            id: self.shard.next_id(),
+            from,
+            declared_octets: params.size.unwrap_or(0),
+            ..Transaction::default()
+        };
+        Ok(())
+    }
+
+    /// RFC 6409 section 6.1: who has logged in sends as themselves, or as an alias that reaches them.
+    fn check_sender(&self, user: &str, from: Option<&Address>) -> Result<(), Refusal> {
+        let Some(from) = from else { return Ok(()) };
+        let directory = self.shard.directory.borrow();
+        let own = directory.login(user).map(|(_, account)| account.id());
+        let reaches = match directory.resolve(from.as_str()) {
+            Resolution::Local(homes) => homes.iter().any(|home| Some(home.account) == own),
+            Resolution::NoSuchUser | Resolution::NotOurs => false,
+        };
+        if reaches { Ok(()) } else { Err(Refusal::NOT_OWN_SENDER) }
+    }
+
+    async fn recipient(&mut self, address: Address) -> Result<(), Refusal> {
+        let resolution = self.shard.directory.borrow().resolve(address.as_str());
+        let homes = match resolution {
+            Resolution::Local(homes) => homes,
+            Resolution::NoSuchUser => return Err(Refusal::NO_SUCH_USER),
+            Resolution::NotOurs => return Err(Refusal::RELAY_DENIED),
+        };
+        for home in &homes {
+            self.check_quota(home).await?;
+        }
+        self.transaction.recipients.push(Recipient { address, homes });
+        Ok(())
+    }
+
+    /// Asks the home shard, but only about accounts that have a quota: most recipients cost no hop.
+    async fn check_quota(&self, home: &Home) -> Result<(), Refusal> {
+        let limited = {
+            let directory = self.shard.directory.borrow();
+            let account = directory.account(&home.address);
+            account.is_some_and(|account| {
+                account.quota_bytes.is_some() || account.quota_messages.is_some()
+            })
+        };
+        if !limited {
+            return Ok(());
+        }
+        let (account, octets) = (home.account, self.transaction.declared_octets);
+        let asked = self.shard.mesh[usize::from(home.shard)]
+            .ask(move |shard| async move { shard.store.check_quota(account, octets) })
+            .await;
+        match asked {
+            Ok(answer) => answer.map_err(|error| refusal(&error)),
+            Err(_) => Err(Refusal::BUSY),
+        }
+    }
+
+    fn begin_message(&mut self) -> Result<(), Refusal> {
+        self.shard.store.admit().map_err(|error| refusal(&error))?;
+        let transaction = &mut self.transaction;
+        let only = match transaction.recipients.as_slice() {
+            [one] => Some(one.address.to_string()),
+            _ => None,
+        };
+        let from = transaction.from.as_ref().map(ToString::to_string).unwrap_or_default();
+        let head = return_path(&from)
+            + &received(&Received {
+                helo: self.machine.hello(),
+                peer: self.peer.address.ip(),
+                peer_name: None,
+                by: &self.shard.config.hostname,
+                with: self.machine.protocol(),
+                tls: self.tls.as_deref(),
+                id: &transaction.id,
+                recipient: only.as_deref(),
+                unix_millis: unix_millis().0,
+            });
+        let homes = transaction
+            .recipients
+            .iter()
+            .flat_map(|recipient| &recipient.homes)
+            .map(|home| home.shard);
+        transaction.intake = Some(Intake::new(&self.shard, homes, &head));
+        Ok(())
+    }
+
+    async fn body(&mut self, bytes: &[u8]) {
+        if self.transaction.failure.is_some() {
+            return; // swallowed; refused at the end
+        }
+        if let Some(intake) = &mut self.transaction.intake
+            && let Err(error) = intake.push(bytes).await
+        {
+            self.transaction.failure = Some(error);
+            self.transaction.intake = None;
+        }
+    }
+
+    async fn end(&mut self, ticket: Ticket<Ended>, outbox: &mut Outbox) {
+        let started = Instant::now();
+        let transaction = std::mem::take(&mut self.transaction);
+        let octets = transaction.intake.as_ref().map_or(0, Intake::bytes);
+        let id = transaction.id.clone();
+        let from = transaction.from.as_ref().map(ToString::to_string).unwrap_or_default();
+        let results = self.deliver(transaction).await;
+        let metrics = &self.shard.metrics;
+        for (address, result) in &results {
+            match result {
+                Ok(_) => {
+                    tracing::info!(id, from, to = %address, octets, peer = %self.peer.address, "accepted");
+                }
+                Err(refusal) => {
+                    tracing::info!(id, from, to = %address, octets, peer = %self.peer.address, ?refusal, "refused");
+                }
+            }
+        }
+        let answers: Vec<Answer<Durable>> = match self.role {
+            Role::Lmtp => results.into_iter().map(|(_, result)| answer(result, &id)).collect(),
+            Role::Mx | Role::Submission => vec![answer(one_for_all(results), &id)],
+        };
+        for answer in &answers {
+            match answer {
+                Answer::Accepted(..) => metrics.accepted(started.elapsed()),
+                Answer::Refused(refusal) if refusal.is_permanent() => {
+                    count(&metrics.messages_rejected)
+                }
+                Answer::Refused(_) => count(&metrics.messages_deferred),
+            }
+        }
+        self.machine.answer_end(ticket, answers, outbox);
+    }
+
+    /// Delivers to everybody's homes; one result for each recipient, in their order.
+    async fn deliver(&self, transaction: Transaction) -> Vec<(Address, Result<Durable, Refusal>)> {
+        let Transaction { recipients, intake, failure, .. } = transaction;
+        let refuse_all = |why: &Refusal, recipients: Vec<Recipient>| {
+            recipients.into_iter().map(|recipient| (recipient.address, Err(why.clone()))).collect()
+        };
+        let Some(intake) = intake else {
+            let why = failure.as_ref().map_or(Refusal::BUSY, refusal);
+            return refuse_all(&why, recipients);
+        };
+        let trace = intake.trace();
+        if trace.received > self.shard.config.limits.received_headers_max {
+            return refuse_all(&Refusal::LOOP, recipients);
+        }
+        // Two recipients may share a home: it gets the message once.
+        let mut homes: Vec<Home> =
+            recipients.iter().flat_map(|recipient| recipient.homes.clone()).collect();
+        homes.sort();
+        homes.dedup_by_key(|home| home.account);
+        // RFC 9228 section 4: what has been delivered to this address before is going in circles.
+        homes.retain(|home| !trace.delivered_to.contains(&home.address));
+        let outcomes = intake.finish(&homes).await;
+        let outcome_of = |home: &Home| -> Result<Durable, Refusal> {
+            match homes.iter().position(|other| other.account == home.account) {
+                Some(at) => outcome(&outcomes[at]),
+                None => Err(Refusal::LOOP),
+            }
+        };
+        let result = |recipient: Recipient| {
+            let results =
+                recipient.homes.iter().map(|home| (recipient.address.clone(), outcome_of(home)));
+            (recipient.address.clone(), one_for_all(results.collect()))
+        };
+        recipients.into_iter().map(result).collect()
+    }
+
+    fn forget(&mut self) {
+        self.transaction = Transaction::default();
+    }
+}
+
+/// One receipt stands for all; one failure for the worst: a refusal for good only when nobody could
+/// have been served by another try.
+fn one_for_all(results: Vec<(Address, Result<Durable, Refusal>)>) -> Result<Durable, Refusal> {
+    let mut answer = Err(Refusal::NO_STORE);
+    let mut refused: Option<Refusal> = None;
+    for (_, result) in results {
+        match result {
+            Ok(durable) => answer = Ok(durable),
+            Err(refusal) if refusal.is_permanent() => refused = refused.or(Some(refusal)),
+            Err(refusal) => refused = Some(refusal),
+        }
+    }
+    match refused {
+        Some(refusal) => Err(refusal),
+        None => answer,
+    }
+}
+
+fn answer(result: Result<Durable, Refusal>, id: &str) -> Answer<Durable> {
+    match result {
+        Ok(durable) => Answer::Accepted(durable, format!("Durable as {id}")),
+        Err(refusal) => Answer::Refused(refusal),
+    }
+}
+
+fn outcome(outcome: &Outcome) -> Result<Durable, Refusal> {
+    match outcome {
+        Ok(durable) => Ok(*durable),
+        Err(error) => Err(refusal(error)),
+    }
+}
+
+/// The store's errors, as a sender is told.
+fn refusal(error: &Error) -> Refusal {
+    match error {
+        Error::OverQuota => Refusal::MAILBOX_FULL,
+        Error::Full(_) => Refusal::DISK_FULL,
+        Error::Busy => Refusal::BUSY,
+        Error::NoSuchAccount(_) => Refusal::NO_SUCH_USER,
+        Error::Limit(_) => Refusal::TOO_BIG,
+        Error::Device(_)
+        | Error::Halted
+        | Error::Corrupt { .. }
+        | Error::AccountExists(_)
+        | Error::NoSuchMailbox(_)
+        | Error::NoSuchMailboxName(_)
+        | Error::MailboxExists(_)
+        | Error::MailboxName(..)
+        | Error::NoSuchMessage(_)
+        | Error::Options(_)
+        | Error::Open { .. } => Refusal::NO_STORE,
+    }
+}
+
+impl Session for SmtpSession {
+    type Machine = Smtp<Durable>;
+    /// SMTP sessions stay where they were accepted.
+    type Luggage = std::convert::Infallible;
+
+    fn machine(&mut self) -> &mut Smtp<Durable> {
+        &mut self.machine
+    }
+
+    async fn answer(
+        &mut self,
+        event: <Self::Machine as Machine>::Event<'_>,
+        wire: &mut Wire<'_>,
+    ) -> Next {
+        match event {
+            Event::Body(bytes) => self.body(bytes).await,
+            Event::Mail(from, params, ticket) => {
+                let answer = self.mail(from, &params);
+                self.machine.answer_command(ticket, answer, wire.outbox);
+            }
+            Event::Recipient(address, _params, ticket) => {
+                let answer = self.recipient(address).await;
+                self.machine.answer_command(ticket, answer, wire.outbox);
+            }
+            Event::Data(ticket) => self.data(ticket, wire.outbox),
+            Event::End(ticket) => self.end(ticket, wire.outbox).await,
+            Event::Reset => self.forget(),
+            Event::Login(credentials, ticket) => self.login(credentials, ticket, wire.outbox).await,
+            Event::ScramKeys(user, ticket) => {
+                let (keys, _) = self.shard.scram_keys(&user);
+                self.machine.answer_keys(ticket, machine_keys(keys), &nonce(), wire.outbox);
+            }
+            Event::Proved(user, ticket) => {
+                count(&self.shard.metrics.logins);
+                self.machine.answer_login(
+                    ticket,
+                    LoginOutcome::Welcome,
+                    &user.to_lowercase(),
+                    wire.outbox,
+                );
+            }
+            Event::Disproved(ticket) => {
+                self.shard.login_failed("").await;
+                self.machine.answer_login(ticket, LoginOutcome::Wrong, "", wire.outbox);
+            }
+        }
+        Next::Continue
+    }
+
+    fn tls_started(&mut self, transport: &Transport) {
+        self.tls = transport.tls_text();
+    }
+
+    fn input_ended(&mut self) {
+        self.forget();
+    }
+
+    fn in_transaction(&self) -> bool {
+        self.machine.in_transaction()
+    }
+
+    fn goodbye(&self) -> &'static [u8] {
+        b"421 4.3.2 Shutting down, try again later\r\n"
+    }
+
+    fn pack(self) -> Self::Luggage {
+        unreachable!("SMTP sessions never answer MoveTo")
+    }
+
+    fn unpack(luggage: Self::Luggage, _: &Rc<Shard>) -> Self {
+        match luggage {}
+    }
+}
+
+impl SmtpSession {
+    fn data(&mut self, ticket: Ticket<Asked>, outbox: &mut Outbox) {
+        let answer = self.begin_message();
+        if answer.is_err() {
+            self.forget();
+        }
+        self.machine.answer_command(ticket, answer, outbox);
+    }
+}
+
+/// The stored form of SCRAM keys, as the machines take them.
+pub(super) fn machine_keys(keys: passwords::ScramKeys) -> ScramKeys {
+    ScramKeys {
+        salt: keys.salt.to_vec(),
+        iterations: keys.iterations,
+        stored_key: keys.stored_key,
+        server_key: keys.server_key,
+    }
+}
+
+/// 128 random bits, printable.
+pub(super) fn nonce() -> String {
+    passwords::random::<16>().iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,131 @@
+//! Deadlines of all sessions of a core, kept by one timer.
+//!
+//! A timer for each wait would cost more than most replies. Sessions note their deadline in a cell;
+//! one task looks at all of them twice a second and wakes those that are late, and all of them when
+//! the server stops. Deadlines are minutes: half a second of slack is nobody's loss.
+
+use protocols::Tick;
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+const PERIOD: Duration = Duration::from_millis(500);
+
+/// Why a waiting session was woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Woken {
+    Deadline,
+    Stopping,
+}
+
+/// One session's deadline.
+#[derive(Debug)]
+pub struct Watch {
+    deadline: Cell<Option<Tick>>,
+    waker: RefCell<Option<Waker>>,
+    /// Whether this session has been told that the server stops.
+    told: Cell<bool>,
+    clock: Rc<Clock>,
+}
+
+#[derive(Debug)]
+struct Clock {
+    origin: Instant,
+    stopping: Cell<bool>,
+}
+
+impl Clock {
+    fn now(&self) -> Tick {
+        Tick(u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+impl Watch {
+    pub fn set_deadline(&self, deadline: Option<Tick>) {
+        self.deadline.set(deadline);
+    }
+
+    pub fn set_timeout(&self, timeout: Duration) {
+        self.deadline.set(Some(self.clock.now().after(timeout)));
+    }
+
+    /// Resolves at the deadline, or once when the server begins to stop.
+    pub async fn woken(&self) -> Woken {
+        std::future::poll_fn(|context| {
+            if self.clock.stopping.get() && !self.told.replace(true) {
+                return Poll::Ready(Woken::Stopping);
+            }
+            if self.deadline.get().is_some_and(|deadline| deadline <= self.clock.now()) {
+                return Poll::Ready(Woken::Deadline);
+            }
+            let mut waker = self.waker.borrow_mut();
+            if !waker.as_ref().is_some_and(|known| known.will_wake(context.waker())) {
+                *waker = Some(context.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+#[derive(Debug)]
+pub struct Watchdog {
+    clock: Rc<Clock>,
+    watches: RefCell<Vec<Weak<Watch>>>,
+}
+
+impl Default for Watchdog {
+    fn default() -> Self {
+        let clock = Clock { origin: Instant::now(), stopping: Cell::new(false) };
+        Watchdog { clock: Rc::new(clock), watches: RefCell::default() }
+    }
+}
+
+impl Watchdog {
+    pub fn now(&self) -> Tick {
+        self.clock.now()
+    }
+
+    pub fn watch(&self) -> Rc<Watch> {
+        let watch = Rc::new(Watch {
+            deadline: Cell::new(None),
+            waker: RefCell::new(None),
+            told: Cell::new(false),
+            clock: Rc::clone(&self.clock),
+        });
+        self.watches.borrow_mut().push(Rc::downgrade(&watch));
+        watch
+    }
+
+    pub fn stopping(&self) -> bool {
+        self.clock.stopping.get()
+    }
+
+    /// Wakes every session, so that each takes its leave.
+    pub fn stop(&self) {
+        self.clock.stopping.set(true);
+        self.bark(|_| true);
+    }
+
+    /// The one timer. Runs until the executor ends.
+    pub async fn run(&self) {
+        loop {
+            glommio::timer::sleep(PERIOD).await;
+            let now = self.now();
+            self.bark(|watch| watch.deadline.get().is_some_and(|deadline| deadline <= now));
+        }
+    }
+
+    fn bark(&self, late: impl Fn(&Watch) -> bool) {
+        self.watches.borrow_mut().retain(|watch| {
+            let Some(watch) = watch.upgrade() else { return false };
+            if late(&watch)
+                && let Some(waker) = watch.waker.take()
+            {
+                waker.wake();
+            }
+            true
+        });
+    }
+}
