@@ -3,6 +3,8 @@
 //! The connection loop (`connection.rs`) owns the socket, drives the machine and calls here. A
 //! session never touches the socket; it answers events, and writes through [`Wire`].
 
+pub mod imap;
+pub mod pop3;
 pub mod smtp;
 
 use crate::connection::{Connection, serve};
@@ -96,6 +98,13 @@ pub async fn start(
             let session = smtp::SmtpSession::new(&shard, service, &transport, place);
             serve(shard, Connection { transport, session, watch }, Vec::new()).await;
         }
-        Service::Imap | Service::Imaps | Service::Pop3 | Service::Pop3s => {}
+        Service::Imap | Service::Imaps => {
+            let session = imap::ImapSession::new(&shard, service, &transport, place);
+            serve(shard, Connection { transport, session, watch }, Vec::new()).await;
+        }
+        Service::Pop3 | Service::Pop3s => {
+            let session = pop3::Pop3Session::new(&shard, service, &transport, place);
+            serve(shard, Connection { transport, session, watch }, Vec::new()).await;
+        }
     }
 }

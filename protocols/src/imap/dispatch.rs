@@ -1,6 +1,5 @@
 //! One match per command: is it legal here, and which event or reply does it become?
 
-use super::authenticate::Mechanism;
 use super::command::{Command, MailboxArgument};
 use super::encode::push;
 use super::event::Event;
@@ -132,16 +131,7 @@ impl Imap {
                 Some(Step::StartTls)
             }
             Command::Authenticate { mechanism, initial } => {
-                let Some(mechanism) = Mechanism::named(&mechanism) else {
-                    let text = "That mechanism is not offered";
-                    Completion::No(Some(Code::Cannot), text).write(output.buffer(), &tag);
-                    return None;
-                };
-                if !self.may_send_passwords() {
-                    privacy_required(&tag, output);
-                    return None;
-                }
-                self.start_sasl(tag, mechanism, initial, output)
+                self.start_sasl(tag, &mechanism, initial.as_deref(), output)
             }
             Command::Idle => {
                 self.good();
@@ -284,11 +274,6 @@ fn sync<'i>() -> Decided<'i> {
     Ask(PendingKind::Plain, Event::Sync { ticket: Ticket::issue() })
 }
 
-fn privacy_required(tag: &[u8], output: &mut Outbox) {
-    let refusal = Completion::No(Some(Code::PrivacyRequired), "Start TLS first");
-    refusal.write(output.buffer(), tag);
-}
-
 fn no_such(_: NameFault) -> Completion {
     NO_SUCH
 }
@@ -335,9 +320,7 @@ fn in_mailbox<'i>(view: &View, command: Command) -> Decided<'i> {
                 let text = "Search in UTF-8 or US-ASCII";
                 return Reply(Completion::No(Some(Code::BadCharset), text));
             }
-            if !search.key.resolve(view.messages(), view.highest_uid()) {
-                return Reply(BAD_NUMBER);
-            }
+            search.key.resolve(view.messages(), view.highest_uid());
             Ask(kind(by_uid), Event::Search { search, by_uid, ticket })
         }
         Command::Fetch { by_uid, set, items } => {

@@ -15,6 +15,9 @@ pub enum Completed {}
 /// Question: are these credentials good?
 #[derive(Debug)]
 pub enum Credentials {}
+/// Question: what are this user's SCRAM keys?
+#[derive(Debug)]
+pub enum Keys {}
 /// Question: what is in the mailbox?
 #[derive(Debug)]
 pub enum Selection {}
@@ -28,6 +31,20 @@ pub enum Event<'i> {
     Login {
         user: String,
         password: Vec<u8>,
+        ticket: Ticket<Credentials>,
+    },
+    /// Answered by [`super::Imap::answer_keys`]; a user who does not exist has made-up keys.
+    ScramKeys {
+        user: String,
+        ticket: Ticket<Keys>,
+    },
+    /// The client has proved that it knows the password: as [`Event::Login`], but checked already.
+    Verified {
+        user: String,
+        ticket: Ticket<Credentials>,
+    },
+    /// The client's proof is wrong: to be answered, late as a wrong password is, with a refusal.
+    LoginFailed {
         ticket: Ticket<Credentials>,
     },
     /// Answered by [`super::Imap::answer_select`]. No mailbox is selected any more.

@@ -29,7 +29,7 @@ pub mod sequence;
 pub mod session;
 pub mod view;
 
-pub use event::{Completed, Event, LoginAnswer};
+pub use event::{Completed, Credentials, Event, Keys, LoginAnswer};
 pub use response::{Code, Completion};
 pub use session::{Config, Imap};
 pub use view::{Changed, News, Selected, Targets, View};

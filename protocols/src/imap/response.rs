@@ -44,6 +44,8 @@ pub enum Code {
     AuthenticationFailed,
     BadCharset,
     Cannot,
+    /// The store has a message that it can't read.
+    Corruption,
     /// Pairs of source and destination UID, by source.
     CopyUid {
         uid_validity: u32,
@@ -83,6 +85,7 @@ impl Code {
             Code::AuthenticationFailed => "AUTHENTICATIONFAILED",
             Code::BadCharset => "BADCHARSET (UTF-8 US-ASCII)",
             Code::Cannot => "CANNOT",
+            Code::Corruption => "CORRUPTION",
             Code::ExpungeIssued => "EXPUNGEISSUED",
             Code::InUse => "INUSE",
             Code::Limit => "LIMIT",

@@ -156,24 +156,20 @@ pub fn body_texts(summary: &Summary, body: &[u8]) -> Vec<String> {
 }
 
 impl Key {
-    /// Gives numbers their meaning. False when a message number is not in use (a fault of the
-    /// client's, RFC 3501 section 9 `seq-number`); UIDs that are not in use are not.
-    pub fn resolve(&mut self, messages: u32, highest_uid: u32) -> bool {
+    /// Gives numbers their meaning. One that is not in use matches nothing, as a UID does: clients
+    /// search by numbers that have just gone, and other servers let them.
+    pub fn resolve(&mut self, messages: u32, highest_uid: u32) {
         match self {
-            Key::Sequence(numbers) => {
-                numbers.ranges = numbers.set.resolve(messages);
-                numbers.ranges.last().is_none_or(|(_, last)| *last <= messages)
-            }
-            Key::Uid(numbers) => {
-                numbers.ranges = numbers.set.resolve(highest_uid);
-                true
-            }
+            Key::Sequence(numbers) => numbers.ranges = numbers.set.resolve(messages),
+            Key::Uid(numbers) => numbers.ranges = numbers.set.resolve(highest_uid),
             Key::Not(key) => key.resolve(messages, highest_uid),
             Key::Or(keys) => {
-                let first = keys.0.resolve(messages, highest_uid);
-                keys.1.resolve(messages, highest_uid) && first
+                keys.0.resolve(messages, highest_uid);
+                keys.1.resolve(messages, highest_uid);
             }
-            Key::And(keys) => keys.iter_mut().all(|key| key.resolve(messages, highest_uid)),
+            Key::And(keys) => {
+                keys.iter_mut().for_each(|key| key.resolve(messages, highest_uid));
+            }
             Key::All
             | Key::Flag { .. }
             | Key::Keyword { .. }
@@ -188,7 +184,7 @@ impl Key {
             | Key::SentSince(_)
             | Key::Header { .. }
             | Key::Body(_)
-            | Key::Text(_) => true,
+            | Key::Text(_) => {}
         }
     }
 

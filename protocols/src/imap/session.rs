@@ -15,7 +15,7 @@
 //! through as slices of the input. A peer that only errs is closed with BYE after
 //! [`Config::bad_commands_max`] in a row.
 
-use super::authenticate::{Mechanism, Sasl, SaslStep};
+use super::authenticate::Sasl;
 use super::command::Append;
 use super::encode::push;
 use super::event::{Admission, Completed, Credentials, Event, LoginAnswer, Selection};
@@ -321,6 +321,13 @@ impl Imap {
         }
     }
 
+    /// The selected mailbox is no more, by this client's own hand.
+    pub fn deselect(&mut self) {
+        if matches!(self.state, State::Selected(_)) {
+            self.state = State::Authenticated;
+        }
+    }
+
     /// Says farewell; the next step closes.
     pub fn bye(&mut self, text: &str, output: &mut Outbox) {
         push(output.buffer(), format_args!("* BYE {text}\r\n"));
@@ -346,9 +353,9 @@ impl Imap {
                     list.push_str(" STARTTLS");
                 }
                 list.push_str(if self.may_send_passwords() {
-                    " AUTH=PLAIN AUTH=LOGIN"
+                    " AUTH=SCRAM-SHA-256 AUTH=PLAIN AUTH=LOGIN"
                 } else {
-                    " LOGINDISABLED"
+                    " AUTH=SCRAM-SHA-256 LOGINDISABLED"
                 });
             }
             State::Authenticated | State::Selected(_) | State::Logout => {
@@ -653,38 +660,7 @@ impl Imap {
             }
             Frame::Command | Frame::Literal(_) => {
                 let response = self.framing.take();
-                let step = sasl.respond(&response);
-                self.sasl(step, output)
-            }
-        }
-    }
-
-    pub(super) fn start_sasl<'i>(
-        &mut self,
-        tag: Vec<u8>,
-        mechanism: Mechanism,
-        initial: Option<Vec<u8>>,
-        output: &mut Outbox,
-    ) -> Option<Step<Event<'i>>> {
-        let step = Sasl::start(tag, mechanism, initial.as_deref());
-        self.sasl(step, output)
-    }
-
-    fn sasl<'i>(&mut self, step: SaslStep, output: &mut Outbox) -> Option<Step<Event<'i>>> {
-        match step {
-            SaslStep::Challenge(sasl, challenge) => {
-                push(output.buffer(), format_args!("+ {challenge}\r\n"));
-                self.reading = Reading::Sasl(sasl);
-                None
-            }
-            SaslStep::Credentials { tag, user, password } => {
-                self.good();
-                self.pending = Some(Pending { tag, kind: PendingKind::Login });
-                Some(Step::Event(Event::Login { user, password, ticket: Ticket::issue() }))
-            }
-            SaslStep::Fault { tag, fault } => {
-                self.bad(Some(&tag), fault, output);
-                None
+                self.sasl_line(sasl, &response, output)
             }
         }
     }

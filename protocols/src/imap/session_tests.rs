@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::imap::view::Selected;
+use crate::sasl::ScramKeys;
 
 const NOW: Tick = Tick(1000);
 
@@ -59,6 +60,17 @@ impl World {
                 let good = password == b"secret";
                 let answer = if good { LoginAnswer::Accepted } else { LoginAnswer::Refused };
                 self.imap.answer_login(ticket, answer, output);
+            }
+            Event::Verified { ticket, .. } => {
+                self.imap.answer_login(ticket, LoginAnswer::Accepted, output);
+            }
+            Event::LoginFailed { ticket } => {
+                self.imap.answer_login(ticket, LoginAnswer::Refused, output);
+            }
+            Event::ScramKeys { ticket, .. } => {
+                let (salt, iterations) = (vec![1; 16], 4096);
+                let keys = ScramKeys { salt, iterations, stored_key: [0; 32], server_key: [0; 32] };
+                self.imap.answer_keys(ticket, keys, "nonce", output);
             }
             Event::Select { ticket, .. } => {
                 let selected = Selected {
@@ -170,7 +182,7 @@ fn passwords_are_not_taken_in_the_clear() {
     let mut world = World::new(Config::default());
     let reply = world
         .reply(b"a CAPABILITY\r\nb LOGIN ann secret\r\nc AUTHENTICATE PLAIN AGFubgBzZWNyZXQ=\r\n");
-    assert!(reply.contains("STARTTLS LOGINDISABLED") && !reply.contains("AUTH=PLAIN"), "{reply}");
+    assert!(reply.contains(" LOGINDISABLED") && !reply.contains("AUTH=PLAIN"), "{reply}");
     assert!(reply.contains("b NO [PRIVACYREQUIRED]") && reply.contains("c NO [PRIVACYREQUIRED]"));
     let reply = world.reply(b"d STARTTLS\r\ne CAPABILITY\r\n");
     assert_eq!(reply, "d OK Begin TLS now\r\n", "what is pipelined behind STARTTLS is dropped");
@@ -192,6 +204,21 @@ fn sasl_exchanges_work_and_can_be_cancelled() {
     );
     let reply = world.reply(b"d AUTHENTICATE PLAIN\r\nAGFubgBiYWQ=\r\n");
     assert!(reply.contains("d NO [AUTHENTICATIONFAILED]"), "{reply}");
+}
+
+#[test]
+fn a_wrong_scram_proof_is_a_failed_login() {
+    let mut world = World::new(Config::default());
+    // n,,n=ann,r=abc — then c=biws,r=abcnonce and 32 zero bytes as the proof.
+    let reply = world.reply(b"a AUTHENTICATE SCRAM-SHA-256 biwsbj1hbm4scj1hYmM=\r\n");
+    assert!(
+        reply.contains("\r\n+ cj1hYmNub25jZSxzPQ") || reply.contains("+ cj1hYmNub25jZS"),
+        "{reply}"
+    );
+    let reply = world.reply(
+        b"Yz1iaXdzLHI9YWJjbm9uY2UscD1BQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBPQ==\r\n",
+    );
+    assert!(reply.contains("a NO [AUTHENTICATIONFAILED]"), "{reply}");
 }
 
 #[test]

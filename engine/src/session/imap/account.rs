@@ -1,0 +1,316 @@
+//! An account being served over IMAP: answers the machine's events from the store.
+//!
+//! Knows no socket, no core and no password: the session around it (`mod.rs`) does. Generic over the
+//! device, so that the same code is tested on a simulated disk.
+//!
+//! Invariants: a command is answered after what it changed is durable; what others changed is told at
+//! sync points alone, from the store's changes since the view's MODSEQ; nothing that takes long holds
+//! the core (`breathe`); a stream that was begun and can't be finished ends the connection, since
+//! what follows could not be told from it.
+
+use super::append::Incoming;
+use crate::session::Next;
+use crate::wire::Wire;
+use protocols::Ticket;
+use protocols::imap::flags::FlagBits;
+use protocols::imap::{Changed, Code, Completed, Completion, Event, Imap, LoginAnswer, News};
+use std::cell::Cell;
+use storage::device::Device;
+use storage::{AccountId, Error, Flags, MailboxId, Modseq, Store, Uid};
+
+/// Messages between two chances for other tasks of the core.
+const MESSAGES_BETWEEN_BREATHS: u32 = 128;
+
+#[derive(Debug)]
+pub struct ImapAccount<D: Device> {
+    pub(super) store: Store<D>,
+    pub(super) account: AccountId,
+    pub(super) selected: Option<MailboxId>,
+    pub(super) incoming: Option<Incoming<D>>,
+    /// What IDLE has looked at: everything up to here.
+    watched: Cell<Modseq>,
+}
+
+/// The connection is of no use any more.
+#[derive(Debug)]
+pub(super) struct Broken;
+
+impl From<std::io::Error> for Broken {
+    fn from(_: std::io::Error) -> Broken {
+        Broken
+    }
+}
+
+impl<D: Device> ImapAccount<D> {
+    #[must_use]
+    pub fn new(store: Store<D>, account: AccountId) -> ImapAccount<D> {
+        let watched = Cell::new(Modseq::default());
+        ImapAccount { store, account, selected: None, incoming: None, watched }
+    }
+
+    #[must_use]
+    pub fn id(&self) -> AccountId {
+        self.account
+    }
+
+    /// Whether a message is on its way in.
+    #[must_use]
+    pub fn is_receiving(&self) -> bool {
+        self.incoming.is_some()
+    }
+
+    pub async fn answer(
+        &mut self,
+        machine: &mut Imap,
+        event: Event<'_>,
+        wire: &mut Wire<'_>,
+    ) -> Next {
+        match self.try_answer(machine, event, wire).await {
+            Ok(()) => Next::Continue,
+            Err(Broken) => Next::Close,
+        }
+    }
+
+    async fn try_answer(
+        &mut self,
+        machine: &mut Imap,
+        event: Event<'_>,
+        wire: &mut Wire<'_>,
+    ) -> Result<(), Broken> {
+        match event {
+            // A second login is not legal; the session around takes the first.
+            Event::Login { ticket, .. }
+            | Event::Verified { ticket, .. }
+            | Event::LoginFailed { ticket } => {
+                machine.answer_login(ticket, LoginAnswer::Unavailable, wire.outbox);
+            }
+            Event::ScramKeys { .. } => {
+                machine.bye("That was out of order", wire.outbox);
+            }
+            Event::Select { mailbox, read_only, ticket } => {
+                let selected = self.select(mailbox.as_str(), read_only).await;
+                machine.answer_select(ticket, selected, wire.outbox);
+            }
+            Event::Create { mailbox, special_use, ticket } => {
+                let done = self.create(mailbox.as_str(), special_use).await;
+                self.settle(machine, ticket, done, wire);
+            }
+            Event::Delete { mailbox, ticket } => {
+                let done = self.delete(machine, &mailbox).await;
+                self.settle(machine, ticket, done, wire);
+            }
+            Event::Rename { from, to, ticket } => {
+                let done = self.rename(from.as_str(), to.as_str()).await;
+                self.settle(machine, ticket, done, wire);
+            }
+            Event::Subscribe { mailbox, subscribe, ticket } => {
+                let done = self.subscribe(mailbox.as_str(), subscribe).await;
+                self.settle(machine, ticket, done, wire);
+            }
+            Event::List { list, ticket } => {
+                let done = self.list(machine, &list, wire).await?;
+                self.settle(machine, ticket, done, wire);
+            }
+            Event::Status { mailbox, items, ticket } => {
+                let done = self.status(machine, mailbox.as_str(), &items, wire);
+                self.settle(machine, ticket, done, wire);
+            }
+            Event::GetQuota { ticket } => {
+                let done = self.quota(wire);
+                self.settle(machine, ticket, done, wire);
+            }
+            Event::GetQuotaRoot { mailbox, ticket } => {
+                let done = self.quota_root(mailbox.as_str(), wire);
+                self.settle(machine, ticket, done, wire);
+            }
+            Event::AppendStart { mailbox, append, bytes, ticket } => {
+                let admitted = self.append_start(mailbox.as_str(), append, bytes);
+                machine.answer_append(ticket, admitted, wire.outbox);
+            }
+            Event::AppendPiece(piece) => self.append_piece(piece).await,
+            Event::AppendEnd { ticket } => {
+                let done = self.append_end().await;
+                self.settle(machine, ticket, done, wire);
+            }
+            Event::AppendAbort => self.incoming = None,
+            Event::Sync { ticket } => self.settle(machine, ticket, Completion::DONE, wire),
+            Event::IdleStart => self.idle(machine, wire),
+            Event::Close { expunge, ticket } => {
+                let done = self.close(machine, expunge).await;
+                machine.answer(ticket, &done, wire.outbox);
+            }
+            Event::Expunge { targets, ticket } => {
+                let done = self.expunge(machine, &targets).await;
+                self.settle(machine, ticket, done, wire);
+            }
+            Event::Search { search, by_uid, ticket } => {
+                let done = self.search(machine, &search, by_uid, wire).await;
+                self.settle(machine, ticket, done, wire);
+            }
+            Event::Fetch { targets, items, by_uid, sets_seen, ticket } => {
+                let done = self.fetch(machine, &targets, &items, by_uid, sets_seen, wire).await?;
+                self.settle(machine, ticket, done, wire);
+            }
+            Event::Store { targets, store, by_uid, ticket } => {
+                let done = self.store_flags(machine, &targets, &store, by_uid, wire).await?;
+                self.settle(machine, ticket, done, wire);
+            }
+            Event::Copy { targets, to, ticket } => {
+                let done = self.copy(machine, &targets, to.as_str()).await;
+                self.settle(machine, ticket, done, wire);
+            }
+            Event::Move { targets, to, ticket } => {
+                let done = self.move_messages(machine, &targets, to.as_str(), wire).await;
+                self.settle(machine, ticket, done, wire);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a command at a sync point: first what happened meanwhile, then the completion.
+    pub(super) fn settle(
+        &mut self,
+        machine: &mut Imap,
+        ticket: Ticket<Completed>,
+        completion: Completion,
+        wire: &mut Wire<'_>,
+    ) {
+        self.tell_news(machine, wire);
+        machine.answer(ticket, &completion, wire.outbox);
+    }
+
+    /// Tells what happened in the selected mailbox since the view's MODSEQ. A mailbox that is gone
+    /// leaves the client nothing to go on with.
+    pub(super) fn tell_news(&mut self, machine: &mut Imap, wire: &mut Wire<'_>) {
+        let (Some(mailbox), Some(view)) = (self.selected, machine.view()) else { return };
+        let news = self.news_since(mailbox, view.modseq(), view.uids(), view.read_only);
+        match news {
+            Ok(Some(news)) => machine.tell(&news, wire.outbox),
+            Ok(None) => {}
+            Err(Error::NoSuchMailbox(_) | Error::NoSuchAccount(_)) => {
+                machine.bye("The mailbox is no more", wire.outbox);
+            }
+            Err(error) => {
+                tracing::warn!(account = self.account.0, %error, "can't read a mailbox's changes");
+            }
+        }
+    }
+
+    fn news_since(
+        &self,
+        mailbox: MailboxId,
+        since: u64,
+        known: &[u32],
+        read_only: bool,
+    ) -> Result<Option<News>, Error> {
+        let (store, account) = (&self.store, self.account);
+        if store.status(account, mailbox)?.highest_modseq <= Modseq(since) {
+            return Ok(None);
+        }
+        let changes = store.changes_since(account, mailbox, Modseq(since))?;
+        let mut vanished: Vec<u32> = changes.vanished.iter().map(|uid| uid.0).collect();
+        if !changes.complete {
+            let present = store.uids(account, mailbox)?;
+            let gone = |uid: &&u32| present.binary_search(&Uid(**uid)).is_err();
+            vanished = known.iter().filter(gone).copied().collect();
+        }
+        let highest = known.last().copied().unwrap_or(0);
+        let mut recent_from = u32::MAX;
+        if changes.changed.last().is_some_and(|entry| entry.uid.0 > highest) {
+            recent_from = store.recent_from(account, mailbox, !read_only)?.0;
+        }
+        let info = store.mailbox(account, mailbox)?;
+        let changed = changes.changed.iter().map(|entry| Changed {
+            uid: entry.uid.0,
+            modseq: entry.modseq.0,
+            flags: FlagBits(entry.flags.0),
+        });
+        Ok(Some(News {
+            changed: changed.collect(),
+            vanished,
+            keywords_open: info.keywords.len() < Flags::KEYWORDS_MAX,
+            keywords: info.keywords,
+            recent_from,
+            modseq: changes.highest_modseq.0,
+        }))
+    }
+
+    // ── IDLE ────────────────────────────────────────────────────────────────────────────────────
+
+    fn idle(&mut self, machine: &mut Imap, wire: &mut Wire<'_>) {
+        self.note_watched();
+        self.tell_news(machine, wire);
+    }
+
+    fn note_watched(&self) {
+        if let Ok(modseq) = self.store.highest_modseq(self.account) {
+            self.watched.set(modseq);
+        }
+    }
+
+    /// Resolves when something in the account changed that IDLE has not looked at.
+    pub async fn news(&self) {
+        self.store.changed(self.account, self.watched.get()).await;
+    }
+
+    pub fn tell(&mut self, machine: &mut Imap, wire: &mut Wire<'_>) -> Next {
+        if self.store.usage(self.account).is_err() {
+            machine.bye("The account is no more", wire.outbox);
+            return Next::Close;
+        }
+        self.note_watched();
+        self.tell_news(machine, wire);
+        Next::Continue
+    }
+
+    // ── shared by the commands ──────────────────────────────────────────────────────────────────
+
+    /// The selected mailbox, which the machine has made sure of.
+    pub(super) fn here(&self) -> Result<MailboxId, Completion> {
+        self.selected.ok_or(Completion::No(Some(Code::NonExistent), "No mailbox is selected"))
+    }
+
+    /// The mailbox that messages are to go to.
+    pub(super) fn destination(&self, name: &str) -> Result<MailboxId, Completion> {
+        match self.store.mailbox_named(self.account, name) {
+            Ok(info) => Ok(info.id),
+            Err(Error::NoSuchMailboxName(_) | Error::NoSuchMailbox(_)) => {
+                Err(Completion::No(Some(Code::TryCreate), "There is no such mailbox; create it"))
+            }
+            Err(error) => Err(refusal(&error)),
+        }
+    }
+}
+
+/// Lets the other tasks of the core run now and then; `count` is kept by the caller.
+pub(super) async fn breathe(count: &mut u32) {
+    *count += 1;
+    if count.is_multiple_of(MESSAGES_BETWEEN_BREATHS) {
+        futures_lite::future::yield_now().await;
+    }
+}
+
+/// What an error of the store means to a client. RFC 5530.
+pub(super) fn refusal(error: &Error) -> Completion {
+    let no = |code, text| Completion::No(Some(code), text);
+    match error {
+        Error::NoSuchAccount(_) => no(Code::Unavailable, "The account is no more"),
+        Error::NoSuchMailbox(_) | Error::NoSuchMailboxName(_) => {
+            no(Code::NonExistent, "There is no such mailbox")
+        }
+        Error::MailboxExists(_) => no(Code::AlreadyExists, "There is such a mailbox already"),
+        Error::MailboxName(..) => no(Code::Cannot, "No mailbox can have that name"),
+        Error::NoSuchMessage(_) => no(Code::ExpungeIssued, "Some messages are gone"),
+        Error::OverQuota => no(Code::OverQuota, "The quota is used up"),
+        Error::Limit(_) => no(Code::Limit, "A limit has been reached"),
+        Error::Corrupt { .. } => {
+            tracing::error!(%error, "a message can't be read");
+            no(Code::Corruption, "A message can't be read")
+        }
+        Error::Busy | Error::Full(_) => no(Code::Unavailable, "Try again later"),
+        other => {
+            tracing::error!(error = %other, "the store failed an IMAP command");
+            no(Code::Unavailable, "The store is not available")
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Commands that change messages: STORE, COPY, MOVE, EXPUNGE, CLOSE.
+
+use super::account::{Broken, ImapAccount, breathe, refusal};
+use super::fetch::GONE;
+use crate::wire::Wire;
+use protocols::imap::command::{StoreFlags, StoreMode};
+use protocols::imap::fetch::Response;
+use protocols::imap::flags::FlagBits;
+use protocols::imap::{Code, Completion, Imap, Targets};
+use storage::device::Device;
+use storage::store::FlagsChanged;
+use storage::{Error, FlagChange, FlagMode, Flags, MailboxId, Uid};
+
+impl<D: Device> ImapAccount<D> {
+    pub(super) async fn store_flags(
+        &mut self,
+        machine: &mut Imap,
+        targets: &Targets,
+        store: &StoreFlags,
+        by_uid: bool,
+        wire: &mut Wire<'_>,
+    ) -> Result<Completion, Broken> {
+        let changed = match self.change(machine, targets, store).await {
+            Ok(changed) => changed,
+            Err(completion) => return Ok(completion),
+        };
+        let (mailbox, changed) = changed;
+        if store.silent {
+            for entry in &changed.changed {
+                machine.note_told(entry.uid.0, entry.modseq.0);
+            }
+            return Ok(Completion::Ok(None, "Stored"));
+        }
+        self.tell_stored(machine, mailbox, targets, by_uid, wire).await
+    }
+
+    async fn change(
+        &self,
+        machine: &Imap,
+        targets: &Targets,
+        store: &StoreFlags,
+    ) -> Result<(MailboxId, FlagsChanged), Completion> {
+        let mailbox = self.here()?;
+        let change = FlagChange {
+            mode: match store.mode {
+                StoreMode::Replace => FlagMode::Replace,
+                StoreMode::Add => FlagMode::Add,
+                StoreMode::Remove => FlagMode::Remove,
+            },
+            flags: Flags(store.flags.system.0),
+            keywords: store.flags.keywords.clone(),
+        };
+        let uids = self.pick(machine, targets, mailbox, |_| true);
+        let changed = self.store.change_flags(self.account, mailbox, &uids, &change, None).await;
+        changed.map(|changed| (mailbox, changed)).map_err(|error| refusal(&error))
+    }
+
+    /// The flags of all targets as they are now, changed or not (RFC 3501 section 6.4.6).
+    async fn tell_stored(
+        &self,
+        machine: &mut Imap,
+        mailbox: MailboxId,
+        targets: &Targets,
+        by_uid: bool,
+        wire: &mut Wire<'_>,
+    ) -> Result<Completion, Broken> {
+        let keywords = match self.store.mailbox(self.account, mailbox) {
+            Ok(info) => info.keywords,
+            Err(error) => return Ok(refusal(&error)),
+        };
+        let mut gone = false;
+        let mut breath = 0;
+        for position in targets.positions() {
+            let Some(view) = machine.view() else { break };
+            let Some((sequence, uid)) = view.message(position) else { continue };
+            let recent = view.is_recent(uid);
+            let Ok(entry) = self.store.entry(self.account, mailbox, Uid(uid)) else {
+                gone = true;
+                continue;
+            };
+            let mut response = Response::begin(wire.outbox.buffer(), sequence);
+            response.flags(FlagBits(entry.flags.0), &keywords, recent);
+            if by_uid {
+                response.uid(uid);
+            }
+            response.end();
+            machine.note_told(uid, entry.modseq.0);
+            wire.relieve().await?;
+            breathe(&mut breath).await;
+        }
+        Ok(if gone && !by_uid { GONE } else { Completion::Ok(None, "Stored") })
+    }
+
+    pub(super) async fn copy(&mut self, machine: &Imap, targets: &Targets, to: &str) -> Completion {
+        let copied = async {
+            let (from, to) = (self.here()?, self.destination(to)?);
+            let uids = self.pick(machine, targets, from, |_| true);
+            if uids.is_empty() {
+                return Ok(None);
+            }
+            let copied = self.store.copy(self.account, from, &uids, to).await;
+            let (pairs, _durable) = copied.map_err(|error| try_create(&error))?;
+            Ok(self.copy_uid(to, &pairs))
+        };
+        match copied.await {
+            Ok(code) => Completion::Ok(code, "Copied"),
+            Err(refused) => refused,
+        }
+    }
+
+    /// RFC 6851 section 4.3: COPYUID comes before the EXPUNGEs that the sync point will tell.
+    pub(super) async fn move_messages(
+        &mut self,
+        machine: &Imap,
+        targets: &Targets,
+        to: &str,
+        wire: &mut Wire<'_>,
+    ) -> Completion {
+        let moved = async {
+            let (from, to) = (self.here()?, self.destination(to)?);
+            let uids = self.pick(machine, targets, from, |_| true);
+            if uids.is_empty() {
+                return Ok(None);
+            }
+            let moved = self.store.move_messages(self.account, from, &uids, to).await;
+            let (pairs, _durable) = moved.map_err(|error| try_create(&error))?;
+            Ok(self.copy_uid(to, &pairs))
+        };
+        match moved.await {
+            Ok(code) => {
+                if code.is_some() {
+                    Completion::Ok(code, "Moved").write(wire.outbox.buffer(), b"*");
+                }
+                Completion::Ok(None, "Moved")
+            }
+            Err(refused) => refused,
+        }
+    }
+
+    fn copy_uid(&self, to: MailboxId, pairs: &[(Uid, Uid)]) -> Option<Code> {
+        let uid_validity = self.store.status(self.account, to).ok()?.uid_validity;
+        let pairs: Vec<_> = pairs.iter().map(|(from, to)| (from.0, to.0)).collect();
+        (!pairs.is_empty()).then_some(Code::CopyUid { uid_validity, pairs })
+    }
+
+    pub(super) async fn expunge(&mut self, machine: &Imap, targets: &Targets) -> Completion {
+        match self.expunge_deleted(machine, targets).await {
+            Ok(()) => Completion::Ok(None, "Expunged"),
+            Err(completion) => completion,
+        }
+    }
+
+    async fn expunge_deleted(&self, machine: &Imap, targets: &Targets) -> Result<(), Completion> {
+        let mailbox = self.here()?;
+        let status = self.store.status(self.account, mailbox).map_err(|error| refusal(&error))?;
+        if status.deleted == 0 {
+            return Ok(());
+        }
+        let deleted = |entry: &storage::MessageEntry| entry.flags.contains(Flags::DELETED);
+        let uids = self.pick(machine, targets, mailbox, deleted);
+        if !uids.is_empty() {
+            let expunged = self.store.expunge(self.account, mailbox, &uids).await;
+            let (_gone, _durable) = expunged.map_err(|error| refusal(&error))?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn close(&mut self, machine: &Imap, expunge: bool) -> Completion {
+        if expunge {
+            let all = machine.view().map(protocols::imap::View::all).unwrap_or_default();
+            if let Err(completion) = self.expunge_deleted(machine, &all).await {
+                return completion;
+            }
+        }
+        self.selected = None;
+        Completion::Ok(None, "Closed")
+    }
+}
+
+/// The destination may have gone between the look and the leap.
+fn try_create(error: &Error) -> Completion {
+    match error {
+        Error::NoSuchMailbox(_) | Error::NoSuchMailboxName(_) => {
+            Completion::No(Some(Code::TryCreate), "There is no such mailbox; create it")
+        }
+        other => refusal(other),
+    }
+}
