@@ -115,7 +115,7 @@ impl Default for Limits {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Metrics {
-    /// Prometheus text over HTTP; must be a loopback address. Absent: off.
+    /// Prometheus text over HTTP; must be a loopback address.
     pub listen: Option<SocketAddr>,
 }
 

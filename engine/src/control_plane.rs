@@ -32,28 +32,34 @@ pub enum Answer {
 }
 
 /// Runs on this thread until the operator stops the server.
-pub fn run(config: &Config, handles: &[ShardHandle]) -> Result<(), ConfigError> {
+pub fn run(
+    config: &Config,
+    handles: &[ShardHandle],
+    metrics: Option<std::net::TcpListener>,
+) -> Result<(), ConfigError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| ConfigError(format!("control plane: {error}")))?;
     let socket = layout::control_socket(&config.data_dir);
-    let result = runtime.block_on(serve(config, handles, &socket));
+    let result = runtime.block_on(serve(config, handles, metrics, &socket));
     let _ = std::fs::remove_file(&socket);
     result
 }
 
-async fn serve(config: &Config, handles: &[ShardHandle], socket: &Path) -> Result<(), ConfigError> {
+async fn serve(
+    config: &Config,
+    handles: &[ShardHandle],
+    metrics: Option<std::net::TcpListener>,
+    socket: &Path,
+) -> Result<(), ConfigError> {
     let control = bind_control(&config.data_dir).map_err(|error| {
         ConfigError(format!("can't make control socket {}: {error}", socket.display()))
     })?;
     tokio::spawn(serve_control(control, handles[0].clone()));
-    if let Some(address) = config.metrics.listen {
-        let listener = TcpListener::bind(address).await.map_err(|error| {
-            ConfigError(format!(
-                "can't listen on {address} (metrics.listen): {error}; choose another port"
-            ))
-        })?;
+    if let Some(listener) = metrics {
+        let listener = TcpListener::from_std(listener)
+            .map_err(|error| ConfigError(format!("metrics.listen: {error}")))?;
         let handles = handles.to_vec();
         let app = Router::new().route("/metrics", get(move || scrape(handles.clone())));
         tokio::spawn(async move {

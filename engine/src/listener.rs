@@ -65,6 +65,17 @@ pub fn bind(config: &Config, cores: usize) -> Result<Vec<Listeners>, ConfigError
     Ok(listeners)
 }
 
+/// The metrics' listener, for the control plane.
+pub fn bind_metrics(config: &Config) -> Result<Option<TcpListener>, ConfigError> {
+    let Some(address) = config.metrics.listen else { return Ok(None) };
+    let listener = socket(address, false).map_err(|error| {
+        ConfigError(format!(
+            "can't listen on {address} (metrics.listen): {error}; stop the other server, or choose another port"
+        ))
+    })?;
+    Ok(Some(listener))
+}
+
 fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {

@@ -13,6 +13,7 @@ use crate::mesh::{self, Request, ShardHandle};
 use crate::shard::{Disk, Parts, Shard};
 use crate::tls;
 use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -29,6 +30,7 @@ pub struct Server {
     pub handles: Vec<ShardHandle>,
     pub config: Arc<Config>,
     threads: Vec<JoinHandle<()>>,
+    metrics: Option<TcpListener>,
     _data: DataDir,
 }
 
@@ -55,6 +57,10 @@ impl Server {
             Mode::Serving => listener::bind(&config, cores)?,
             Mode::CommandOnly => (0..cores).map(|_| Vec::new()).collect(),
         };
+        let metrics = match mode {
+            Mode::Serving => listener::bind_metrics(&config)?,
+            Mode::CommandOnly => None,
+        };
         let tls = tls::server_config(&config.data_dir)
             .map_err(|error| ConfigError(format!("certificates: {error}")))?;
         let config = Arc::new(config);
@@ -63,6 +69,7 @@ impl Server {
             handles: handles.clone(),
             config: Arc::clone(&config),
             threads: Vec::new(),
+            metrics,
             _data: data,
         };
         let (opened, openings) = mpsc::channel();
@@ -137,8 +144,8 @@ impl Server {
     }
 
     /// Serves until SIGTERM or SIGINT, then stops.
-    pub fn run(self) -> Result<(), ConfigError> {
-        control_plane::run(&self.config, &self.handles)?;
+    pub fn run(mut self) -> Result<(), ConfigError> {
+        control_plane::run(&self.config, &self.handles, self.metrics.take())?;
         tracing::info!("stopping: transactions under way may finish");
         self.stop();
         Ok(())

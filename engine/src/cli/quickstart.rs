@@ -88,10 +88,10 @@ fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
     let hostname = format!("mail.{}", options.domain);
     let names = [hostname.clone(), "localhost".to_owned()];
     certificates::self_signed(dir, &names).map_err(|error| fault("issue a certificate", &error))?;
-    let listen = if options.free_ports {
+    let (listen, metrics) = if options.free_ports {
         free_ports().map_err(|error| ConfigError(format!("no free ports: {error}")))?
     } else {
-        high_ports()
+        (high_ports(), Metrics::default())
     };
     let config = Config {
         hostname,
@@ -101,9 +101,7 @@ fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
         // Loopback only, see `high_ports`.
         auth: Auth { plaintext_allowed: true },
         limits: Limits::default(),
-        metrics: Metrics {
-            listen: if options.free_ports { None } else { Metrics::default().listen },
-        },
+        metrics,
         log: Log { level: "warn".to_owned(), ..Log::default() },
     };
     let text = toml::to_string(&config).map_err(|error| fault("write the config", &error))?;
@@ -124,14 +122,15 @@ fn high_ports() -> Listen {
     }
 }
 
-fn free_ports() -> std::io::Result<Listen> {
+fn free_ports() -> std::io::Result<(Listen, Metrics)> {
     // All are held until all are known, so that they differ.
     let held: Vec<TcpListener> =
-        (0..8).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<Result<_, _>>()?;
+        (0..9).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<Result<_, _>>()?;
     let mut addresses = held.iter().map(TcpListener::local_addr);
     let mut next =
         || addresses.next().transpose().map(|address| address.into_iter().collect::<Vec<_>>());
-    Ok(Listen {
+    let metrics = Metrics { listen: next()?.first().copied() };
+    let listen = Listen {
         smtp: next()?,
         submission: next()?,
         submissions: next()?,
@@ -140,7 +139,8 @@ fn free_ports() -> std::io::Result<Listen> {
         imaps: next()?,
         pop3: next()?,
         pop3s: next()?,
-    })
+    };
+    Ok((listen, metrics))
 }
 
 /// The domain and its two accounts; made when the directory has none yet.
