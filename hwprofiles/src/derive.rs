@@ -149,9 +149,11 @@ fn power_of_two_within(bytes: f64, least: u64, most: u64) -> u64 {
 }
 
 /// Whether small flushes take as long as on a platter. The kernel's `rotational` is not asked:
-/// virtual disks claim it wrongly, and what counts is the time.
+/// virtual disks claim it wrongly, and what counts is the time. Judged by the fastest flush seen: a
+/// busy flash disk may take milliseconds for most of them, but no platter ever takes less.
 fn slow(profile: &Profile) -> bool {
-    profile.smallest_flush().p50_us > SLOW_FLUSH_US
+    let point = profile.smallest_flush();
+    point.best_us.unwrap_or(point.p50_us) > SLOW_FLUSH_US
 }
 
 fn flush_text(point: FlushPoint) -> String {
@@ -163,7 +165,7 @@ fn shards(profile: &Profile) -> Knob {
     // Several logs on one spinning disk are seeks; on flash their flushes overlap in the device.
     let value = if slow(profile) { 1 } else { cores.min(64) };
     let figures = format!("{cores} cores, {}", flush_text(profile.smallest_flush()));
-    derived(value, "one for each core, at most 64; 1 when a small flush takes over 2 ms", figures)
+    derived(value, "one for each core, at most 64; 1 when even the fastest small flush took over 2 ms", figures)
 }
 
 /// The first point of the curve with so large a share of the best throughput on it.

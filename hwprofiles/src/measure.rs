@@ -186,6 +186,7 @@ fn point(size: usize, mut times: Vec<f64>) -> FlushPoint {
     let seconds = times.iter().sum::<f64>() / 1e6;
     FlushPoint {
         bytes: size as u64,
+        best_us: Some(round(at(0.0))),
         p50_us: round(at(0.5)),
         p99_us: round(at(0.99)),
         mb_per_second: round(times.len() as f64 * size as f64 / 1e6 / seconds),

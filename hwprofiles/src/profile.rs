@@ -89,6 +89,10 @@ pub struct Disk {
 #[serde(deny_unknown_fields)]
 pub struct FlushPoint {
     pub bytes: u64,
+    /// The fastest seen: what the medium can do when nobody else uses it. Absent in figures from data
+    /// sheets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_us: Option<f64>,
     pub p50_us: f64,
     pub p99_us: f64,
     pub mb_per_second: f64,
