@@ -34,6 +34,27 @@ pub(super) enum Found<'i> {
     End,
 }
 
+/// Why a message will be refused. Of several faults the greatest is told: which of them was found first
+/// would depend on how the network cut the message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fault {
+    TextLineTooLong,
+    Nul,
+    LineEnds,
+    TooBig,
+}
+
+impl Fault {
+    fn refusal(self) -> Refusal {
+        match self {
+            Fault::TextLineTooLong => Refusal::TEXT_LINE_TOO_LONG,
+            Fault::Nul => Refusal::HOLDS_NUL,
+            Fault::LineEnds => Refusal::LINE_ENDS,
+            Fault::TooBig => Refusal::TOO_BIG,
+        }
+    }
+}
+
 /// Follows one message, whether it comes by DATA or by BDAT.
 #[derive(Debug)]
 pub(super) struct Scanner {
@@ -41,7 +62,7 @@ pub(super) struct Scanner {
     line_octets: usize,
     octets: u64,
     octets_max: u64,
-    fault: Option<Refusal>,
+    fault: Option<Fault>,
 }
 
 impl Scanner {
@@ -56,20 +77,18 @@ impl Scanner {
     }
 
     /// Why the message will be refused.
-    pub(super) fn fault(&self) -> Option<&Refusal> {
-        self.fault.as_ref()
+    pub(super) fn fault(&self) -> Option<Refusal> {
+        self.fault.map(Fault::refusal)
     }
 
-    fn spoil(&mut self, fault: &Refusal) {
-        if self.fault.is_none() {
-            self.fault = Some(fault.clone());
-        }
+    fn spoil(&mut self, fault: Fault) {
+        self.fault = self.fault.max(Some(fault));
     }
 
     fn count(&mut self, octets: usize) {
         self.octets = self.octets.saturating_add(u64::try_from(octets).unwrap_or(u64::MAX));
         if self.octets > self.octets_max {
-            self.spoil(&Refusal::TOO_BIG);
+            self.spoil(Fault::TooBig);
         }
     }
 
@@ -95,7 +114,7 @@ impl Scanner {
                 }
                 // `. CR` and then something else: that CR is bare.
                 Some(_) => {
-                    self.spoil(&Refusal::LINE_ENDS);
+                    self.spoil(Fault::LineEnds);
                     self.position = Position::InLine;
                 }
             },
@@ -125,7 +144,7 @@ impl Scanner {
     /// The last chunk has ended: a CR that waited for its LF is bare.
     pub(super) fn end_of_chunks(&mut self) {
         if self.position == Position::AfterCr {
-            self.spoil(&Refusal::LINE_ENDS);
+            self.spoil(Fault::LineEnds);
         }
     }
 
@@ -148,7 +167,7 @@ impl Scanner {
                         self.position = Position::LineStart;
                         self.line_octets = 0;
                     } else {
-                        self.spoil(&Refusal::LINE_ENDS);
+                        self.spoil(Fault::LineEnds);
                         self.position = Position::InLine;
                     }
                 }
@@ -168,14 +187,14 @@ impl Scanner {
         let text = stop.unwrap_or(rest.len());
         self.line_octets = self.line_octets.saturating_add(text);
         if self.line_octets > TEXT_LINE_OCTETS_MAX {
-            self.spoil(&Refusal::TEXT_LINE_TOO_LONG);
+            self.spoil(Fault::TextLineTooLong);
         }
         self.position = Position::InLine;
         let Some(stop) = stop else { return text };
         match rest.get(stop) {
             Some(b'\r') => self.position = Position::AfterCr,
-            Some(b'\n') => self.spoil(&Refusal::LINE_ENDS),
-            _ => self.spoil(&Refusal::HOLDS_NUL),
+            Some(b'\n') => self.spoil(Fault::LineEnds),
+            _ => self.spoil(Fault::Nul),
         }
         stop.saturating_add(1)
     }
@@ -202,7 +221,7 @@ mod tests {
             }
             left.extend_from_slice(input);
         }
-        (scanner.fault().cloned().map_or(Ok(body), Err), left, ended)
+        (scanner.fault().map_or(Ok(body), Err), left, ended)
     }
 
     fn every_way(bytes: &[u8]) -> (Result<Vec<u8>, Refusal>, Vec<u8>, bool) {
@@ -270,7 +289,7 @@ mod tests {
                 let _ = scanner.chunk(piece);
             }
             scanner.end_of_chunks();
-            scanner.fault().cloned()
+            scanner.fault()
         };
         assert_eq!(take(&[b"a\r", b"\n.\r\nb"]), None);
         assert_eq!(take(&[b"a\r", b"b"]), Some(Refusal::LINE_ENDS));
