@@ -172,6 +172,8 @@ pub struct Smtp<P> {
     strikes: u32,
     idle_commands: u32,
     reset_due: bool,
+    /// Something whole has come since the deadline was set: a line, or octets of a message.
+    heard: bool,
     deadline: Option<Tick>,
     message_deadline: Option<Tick>,
     proof: PhantomData<fn(P)>,
@@ -194,6 +196,7 @@ impl<P> Smtp<P> {
             strikes: 0,
             idle_commands: 0,
             reset_due: false,
+            heard: true,
             deadline: None,
             message_deadline: None,
             proof: PhantomData,
@@ -410,10 +413,13 @@ impl<P> Smtp<P> {
                 self.line_fault(fault, output);
                 None
             }
-            Framed::Line(line) => match std::mem::replace(&mut self.phase, Phase::Command) {
-                Phase::Sasl(exchange) => self.sasl_response(exchange, line, output),
-                _ => self.command(line, output),
-            },
+            Framed::Line(line) => {
+                self.heard = true;
+                match std::mem::replace(&mut self.phase, Phase::Command) {
+                    Phase::Sasl(exchange) => self.sasl_response(exchange, line, output),
+                    _ => self.command(line, output),
+                }
+            }
         };
         self.lines = lines;
         step
@@ -864,6 +870,7 @@ impl<P> Smtp<P> {
             self.phase = Phase::Swallow { left, reply };
             return Some(Step::NeedInput);
         }
+        self.message_deadline = None;
         self.phase = Phase::Command;
         self.say(reply, output);
         None
@@ -872,7 +879,8 @@ impl<P> Smtp<P> {
     /// Past the deadline: farewell.
     fn timed_out(&mut self, now: Tick, output: &mut Outbox) -> bool {
         let late = |deadline: Option<Tick>| deadline.is_some_and(|deadline| deadline <= now);
-        let late = late(self.deadline) || late(self.message_deadline);
+        // What took long may have been our own answer.
+        let late = !self.heard && (late(self.deadline) || late(self.message_deadline));
         if late {
             Reply::new(421, Enhanced(4, 4, 2), "Too slow, goodbye").write(output);
             self.phase = Phase::Closing;
@@ -880,8 +888,21 @@ impl<P> Smtp<P> {
         late
     }
 
+    /// A command's time runs from the one before it, so a peer that drips octets gains nothing; a
+    /// message's runs from its last octets, and there is an end to all of it.
     fn set_deadlines(&mut self, now: Tick) {
-        let in_message = matches!(self.phase, Phase::Data(_) | Phase::Chunk { .. });
+        if !std::mem::take(&mut self.heard) {
+            return;
+        }
+        let in_message = match self.phase {
+            Phase::Data(_) | Phase::Chunk { .. } | Phase::Swallow { .. } => true,
+            Phase::Greeting
+            | Phase::Command
+            | Phase::Sasl(_)
+            | Phase::Asked(_)
+            | Phase::Ended
+            | Phase::Closing => false,
+        };
         self.deadline = Some(now.after(if in_message { DATA_TIMEOUT } else { COMMAND_TIMEOUT }));
         if in_message && self.message_deadline.is_none() {
             self.message_deadline = Some(now.after(MESSAGE_TIMEOUT));
@@ -928,11 +949,18 @@ impl<P> Machine for Smtp<P> {
                     self.phase = Phase::Sasl(exchange);
                     self.line(input, output)
                 }
-                Phase::Data(scanner) => self.receive(scanner, input, output),
+                Phase::Data(scanner) => {
+                    self.heard |= !input.is_empty();
+                    self.receive(scanner, input, output)
+                }
                 Phase::Chunk { scanner, left, last } => {
+                    self.heard |= !input.is_empty();
                     self.receive_chunk(scanner, left, last, input, output)
                 }
-                Phase::Swallow { left, reply } => self.swallow(left, reply, input, output),
+                Phase::Swallow { left, reply } => {
+                    self.heard |= !input.is_empty();
+                    self.swallow(left, reply, input, output)
+                }
                 // The driver owes an answer: nothing goes on before it.
                 waiting @ (Phase::Asked(_) | Phase::Ended) => {
                     self.phase = waiting;
@@ -944,7 +972,6 @@ impl<P> Machine for Smtp<P> {
                 }
             };
             if let Some(step) = step {
-                // Stays as it was while the peer is silent: this call may be the watchdog's.
                 if step == Step::NeedInput {
                     self.set_deadlines(now);
                 }
@@ -968,6 +995,7 @@ impl<P> Machine for Smtp<P> {
         self.lines.clear();
         self.hello.clear();
         self.user = None;
+        self.heard = true;
         self.set_deadlines(now);
     }
 }
