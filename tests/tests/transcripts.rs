@@ -1,0 +1,31 @@
+//! Every dialogue of `tests/transcripts`, played against its machine.
+
+mod worlds;
+
+use kura_tests::transcript::Transcript;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use worlds::{folder, pop3, smtp};
+
+/// All of a folder, so that one run shows every dialogue that fails.
+fn play_all(name: &str, play: impl Fn(&Transcript)) {
+    let transcripts = Transcript::read_all(&folder(name));
+    let fails =
+        |transcript: &&Transcript| catch_unwind(AssertUnwindSafe(|| play(transcript))).is_err();
+    let failed: Vec<_> = transcripts.iter().filter(fails).map(|failed| &failed.path).collect();
+    assert!(failed.is_empty(), "failed: {failed:#?}");
+}
+
+#[test]
+fn smtp_dialogues() {
+    play_all("smtp", |transcript| transcript.play(|| smtp(transcript)));
+}
+
+#[test]
+fn lmtp_dialogues() {
+    play_all("lmtp", |transcript| transcript.play(|| smtp(transcript)));
+}
+
+#[test]
+fn pop3_dialogues() {
+    play_all("pop3", |transcript| transcript.play(|| pop3(transcript)));
+}
