@@ -74,6 +74,7 @@ fn dialogues(criterion: &mut Criterion) {
         ];
         let config = Arc::new(Config {
             hostname: "mx.example.test".to_owned(),
+            postmaster_domain: "example.test".to_owned(),
             role: Role::Mx,
             message_octets_max: 50 << 20,
             recipients_max: 1000,

@@ -15,10 +15,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// A request is one line of JSON, no longer than this.
 const REQUEST_BYTES_MAX: u64 = 1 << 20;
@@ -31,56 +32,81 @@ pub enum Answer {
     Failed(String),
 }
 
-/// Runs on this thread until the operator stops the server.
-pub fn run(
-    config: &Config,
-    handles: &[ShardHandle],
-    metrics: Option<std::net::TcpListener>,
-) -> Result<(), ConfigError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| ConfigError(format!("control plane: {error}")))?;
-    let socket = layout::control_socket(&config.data_dir);
-    let result = runtime.block_on(serve(config, handles, metrics, &socket));
-    let _ = std::fs::remove_file(&socket);
-    result
+/// The control plane, ready: from here on signals are caught and commands find the server, though
+/// both are answered once it runs.
+pub struct ControlPlane {
+    runtime: Runtime,
+    handles: Vec<ShardHandle>,
+    control: UnixListener,
+    metrics: Option<TcpListener>,
+    signals: Signals,
+    socket: PathBuf,
 }
 
-async fn serve(
-    config: &Config,
-    handles: &[ShardHandle],
-    metrics: Option<std::net::TcpListener>,
-    socket: &Path,
-) -> Result<(), ConfigError> {
-    let control = bind_control(&config.data_dir).map_err(|error| {
-        ConfigError(format!("can't make control socket {}: {error}", socket.display()))
-    })?;
-    tokio::spawn(serve_control(control, handles[0].clone()));
-    if let Some(listener) = metrics {
-        let listener = TcpListener::from_std(listener)
-            .map_err(|error| ConfigError(format!("metrics.listen: {error}")))?;
-        let handles = handles.to_vec();
-        let app = Router::new().route("/metrics", get(move || scrape(handles.clone())));
-        tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, app).await {
-                tracing::error!(%error, "metrics stopped");
-            }
-        });
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl ControlPlane {
+    pub fn prepare(
+        config: &Config,
+        handles: &[ShardHandle],
+        metrics: Option<std::net::TcpListener>,
+    ) -> Result<ControlPlane, ConfigError> {
+        let fault = |what: &str| {
+            let what = what.to_owned();
+            move |error: io::Error| ConfigError(format!("{what}: {error}"))
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(fault("control plane"))?;
+        let _inside = runtime.enter();
+        let socket = layout::control_socket(&config.data_dir);
+        let control = bind_control(&config.data_dir)
+            .map_err(fault(&format!("can't make control socket {}", socket.display())))?;
+        let metrics =
+            metrics.map(TcpListener::from_std).transpose().map_err(fault("metrics.listen"))?;
+        let catch = |kind| signal(kind).map_err(fault("signals"));
+        let signals = Signals {
+            terminate: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
+            hangup: catch(SignalKind::hangup())?,
+        };
+        drop(_inside);
+        Ok(ControlPlane { runtime, handles: handles.to_vec(), control, metrics, signals, socket })
     }
-    wait_for_stop(handles).await.map_err(|error| ConfigError(format!("signals: {error}")))
+
+    /// Runs on this thread until the operator stops the server.
+    pub fn run(self) {
+        let ControlPlane { runtime, handles, control, metrics, signals, socket } = self;
+        runtime.block_on(async {
+            tokio::spawn(serve_control(control, handles[0].clone()));
+            if let Some(listener) = metrics {
+                tokio::spawn(serve_metrics(listener, handles.clone()));
+            }
+            wait_for_stop(&handles, signals).await;
+        });
+        let _ = std::fs::remove_file(&socket);
+    }
+}
+
+async fn serve_metrics(listener: TcpListener, handles: Vec<ShardHandle>) {
+    let app = Router::new().route("/metrics", get(move || scrape(handles.clone())));
+    if let Err(error) = axum::serve(listener, app).await {
+        tracing::error!(%error, "metrics stopped");
+    }
 }
 
 /// SIGTERM and SIGINT stop; SIGHUP loads certificates anew.
-async fn wait_for_stop(handles: &[ShardHandle]) -> io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+async fn wait_for_stop(handles: &[ShardHandle], mut signals: Signals) {
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => {
+            _ = signals.terminate.recv() => return,
+            _ = signals.interrupt.recv() => return,
+            _ = signals.hangup.recv() => {
                 if let Answer::Failed(fault) = carry_out(&handles[0], Request::Reload).await {
                     tracing::error!(fault, "certificates stay as they were");
                 }

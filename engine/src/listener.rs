@@ -13,11 +13,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const BACKLOG: i32 = 1024;
 /// After accept fails for want of descriptors or memory: wait rather than spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// One core's listeners.
 pub type Listeners = Vec<(Service, TcpListener)>;
@@ -57,7 +59,7 @@ pub fn bind(config: &Config, cores: usize) -> Result<Vec<Listeners>, ConfigError
             };
             ConfigError(format!("can't listen on {address} (listen.{name}): {error}; {mend}"))
         };
-        socket(address, false).map_err(fault)?;
+        probe(address).map_err(fault)?;
         for core in &mut listeners {
             core.push((service, socket(address, true).map_err(fault)?));
         }
@@ -68,12 +70,26 @@ pub fn bind(config: &Config, cores: usize) -> Result<Vec<Listeners>, ConfigError
 /// The metrics' listener, for the control plane.
 pub fn bind_metrics(config: &Config) -> Result<Option<TcpListener>, ConfigError> {
     let Some(address) = config.metrics.listen else { return Ok(None) };
-    let listener = socket(address, false).map_err(|error| {
+    let listener = probe(address).map_err(|error| {
         ConfigError(format!(
             "can't listen on {address} (metrics.listen): {error}; stop the other server, or choose another port"
         ))
     })?;
     Ok(Some(listener))
+}
+
+/// Binds alone. The sockets of a server that was just killed are still there for a moment, while the
+/// kernel takes its rings apart: only a port that stays in use is an error.
+fn probe(address: SocketAddr) -> io::Result<TcpListener> {
+    let until = Instant::now() + PORT_PATIENCE;
+    loop {
+        match socket(address, false) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            result => return result,
+        }
+    }
 }
 
 fn socket(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {

@@ -5,7 +5,7 @@
 //! no new connections, transactions finish, stores sync and close.
 
 use crate::config::{Config, ConfigError};
-use crate::control_plane;
+use crate::control_plane::ControlPlane;
 use crate::directory;
 use crate::layout::DataDir;
 use crate::listener::{self, Listeners};
@@ -13,7 +13,6 @@ use crate::mesh::{self, Request, ShardHandle};
 use crate::shard::{Disk, Parts, Shard};
 use crate::tls;
 use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
-use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -30,7 +29,8 @@ pub struct Server {
     pub handles: Vec<ShardHandle>,
     pub config: Arc<Config>,
     threads: Vec<JoinHandle<()>>,
-    metrics: Option<TcpListener>,
+    /// Only of a server that takes connections.
+    control: Option<ControlPlane>,
     _data: DataDir,
 }
 
@@ -69,7 +69,7 @@ impl Server {
             handles: handles.clone(),
             config: Arc::clone(&config),
             threads: Vec::new(),
-            metrics,
+            control: None,
             _data: data,
         };
         let (opened, openings) = mpsc::channel();
@@ -87,6 +87,9 @@ impl Server {
         drop(opened);
         server.await_openings(&openings)?;
         server.share_directory()?;
+        if mode == Mode::Serving {
+            server.control = Some(ControlPlane::prepare(&server.config, &server.handles, metrics)?);
+        }
         server.begin()?;
         Ok(server)
     }
@@ -144,11 +147,12 @@ impl Server {
     }
 
     /// Serves until SIGTERM or SIGINT, then stops.
-    pub fn run(mut self) -> Result<(), ConfigError> {
-        control_plane::run(&self.config, &self.handles, self.metrics.take())?;
+    pub fn run(mut self) {
+        if let Some(control) = self.control.take() {
+            control.run();
+        }
         tracing::info!("stopping: transactions under way may finish");
         self.stop();
-        Ok(())
     }
 
     /// Lets transactions finish, syncs and closes the stores, and joins the cores.

@@ -31,6 +31,8 @@ pub struct Peer {
 pub struct Transport {
     socket: PollableFd<TcpStream>,
     tls: Option<Box<ServerConnection>>,
+    /// Decrypted octets that wait inside `tls`: the socket will not announce them again.
+    decrypted: usize,
     watch: Rc<Watch>,
     pub peer: Peer,
 }
@@ -39,6 +41,7 @@ pub struct Transport {
 pub struct PackedTransport {
     socket: TcpStream,
     tls: Option<Box<ServerConnection>>,
+    decrypted: usize,
     peer: Peer,
 }
 
@@ -57,18 +60,25 @@ impl Transport {
         Ok(Transport {
             socket: PollableFd::new(socket).map_err(glommio_error)?,
             tls: None,
+            decrypted: 0,
             watch,
             peer,
         })
     }
 
     pub fn pack(self) -> PackedTransport {
-        PackedTransport { socket: self.socket.into_inner(), tls: self.tls, peer: self.peer }
+        PackedTransport {
+            socket: self.socket.into_inner(),
+            tls: self.tls,
+            decrypted: self.decrypted,
+            peer: self.peer,
+        }
     }
 
     pub fn unpack(packed: PackedTransport, watch: Rc<Watch>) -> io::Result<Transport> {
         let mut transport = Transport::new(packed.socket, packed.peer, watch)?;
         transport.tls = packed.tls;
+        transport.decrypted = packed.decrypted;
         Ok(transport)
     }
 
@@ -97,20 +107,30 @@ impl Transport {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 // A peer that closes without close_notify has still closed.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
-                done => return done,
+                done => {
+                    let taken = done?;
+                    self.decrypted = self.decrypted.saturating_sub(taken);
+                    return Ok(taken);
+                }
             }
             if retry(|| tls.read_tls(&mut &*socket))? == 0 {
                 return Ok(0);
             }
-            if let Err(error) = tls.process_new_packets() {
-                let _ = tls.write_tls(&mut &*socket); // the alert, if the socket takes it
-                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            match tls.process_new_packets() {
+                Ok(state) => self.decrypted = state.plaintext_bytes_to_read(),
+                Err(error) => {
+                    let _ = tls.write_tls(&mut &*socket); // the alert, if the socket takes it
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+                }
             }
         }
     }
 
     /// Resolves when a read may find something.
     pub async fn readable(&self) -> io::Result<()> {
+        if self.decrypted > 0 {
+            return Ok(());
+        }
         self.socket.readable().await.map_err(glommio_error)
     }
 
@@ -129,12 +149,14 @@ impl Transport {
             }
             match retry(|| tls.read_tls(&mut self.socket.get_ref())) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(_) => {
-                    if let Err(error) = tls.process_new_packets() {
+                // What comes with the last flight of the handshake is the first command already.
+                Ok(_) => match tls.process_new_packets() {
+                    Ok(state) => self.decrypted = state.plaintext_bytes_to_read(),
+                    Err(error) => {
                         let _ = tls.write_tls(&mut self.socket.get_ref());
                         return Err(io::Error::new(io::ErrorKind::InvalidData, error));
                     }
-                }
+                },
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.or_timeout(self.socket.readable()).await?;
                 }

@@ -165,7 +165,11 @@ fn shards(profile: &Profile) -> Knob {
     // Several logs on one spinning disk are seeks; on flash their flushes overlap in the device.
     let value = if slow(profile) { 1 } else { cores.min(64) };
     let figures = format!("{cores} cores, {}", flush_text(profile.smallest_flush()));
-    derived(value, "one for each core, at most 64; 1 when even the fastest small flush took over 2 ms", figures)
+    derived(
+        value,
+        "one for each core, at most 64; 1 when even the fastest small flush took over 2 ms",
+        figures,
+    )
 }
 
 /// The first point of the curve with so large a share of the best throughput on it.

@@ -5,8 +5,9 @@
 
 use std::fmt;
 
-/// RFC 5321 section 4.5.3.1.
-const LOCAL_BYTES_MAX: usize = 64;
+/// RFC 5321 section 4.5.3.1.1 says 64, and section 4.5.3.1 to do with more where that is possible:
+/// addresses that programs make up (bounce tags, rewritten senders) are longer.
+const LOCAL_BYTES_MAX: usize = 255;
 const DOMAIN_BYTES_MAX: usize = 255;
 
 /// A valid `local@domain`.
@@ -78,9 +79,9 @@ fn quoted(text: &str) -> Option<(String, &str)> {
             '"' => return Some((local, text.get(at.checked_add(1)?..)?)),
             '\\' => {
                 let (_, escaped) = characters.next()?;
-                local.push(Some(escaped).filter(|c| !c.is_control())?);
+                local.push(Some(escaped).filter(|c| *c == ' ' || !is_invisible(*c))?);
             }
-            plain if plain.is_control() => return None,
+            plain if plain != ' ' && is_invisible(plain) => return None,
             plain => local.push(plain),
         }
     }
@@ -92,7 +93,7 @@ fn is_dot_string(text: &str) -> bool {
     let atext = |c: char| {
         c.is_ascii_alphanumeric()
             || "!#$%&'*+-/=?^_`{|}~".contains(c)
-            || (!c.is_ascii() && !c.is_control())
+            || (!c.is_ascii() && !is_invisible(c))
     };
     text.split('.').all(|atom| !atom.is_empty() && atom.chars().all(atext))
 }
@@ -110,17 +111,38 @@ fn is_domain(domain: &str) -> bool {
         };
     }
     domain.split('.').all(|label| {
-        let letter = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || !c.is_ascii();
+        let letter = |c: char| {
+            c.is_ascii_alphanumeric() || c == '-' || c == '_' || (!c.is_ascii() && !is_invisible(c))
+        };
+        // RFC 1123 section 2.1: a hyphen stands within a label only.
         !label.is_empty()
             && label.len() <= 63
-            && label.chars().all(|c| letter(c) && !c.is_control())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.chars().all(letter)
     })
+}
+
+/// Control, separator and format characters (Unicode classes Cc, Z and Cf): nobody sees them, so an
+/// address with one passes for another address, and in a log some of them end the line.
+fn is_invisible(c: char) -> bool {
+    let is_format = matches!(c,
+        '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}'
+        | '\u{8e2}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+        | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}'
+        | '\u{1d173}'..='\u{1d17a}' | '\u{e0001}'..='\u{e007f}');
+    c.is_control() || c.is_whitespace() || is_format
 }
 
 /// A path of MAIL or RCPT, and what follows it. `None` inside: the null path `<>`.
 ///
-/// `<Postmaster>` without a domain (RFC 5321 section 4.1.1.3) becomes `postmaster@` `own_domain`.
-pub fn path<'l>(text: &'l [u8], own_domain: &str) -> Option<(Option<Address>, &'l [u8])> {
+/// With a `postmaster_domain`, `<Postmaster>` means the postmaster there: RCPT alone may leave the
+/// domain out (RFC 5321 section 4.1.1.3).
+pub fn path<'l>(
+    text: &'l [u8],
+    postmaster_domain: Option<&str>,
+) -> Option<(Option<Address>, &'l [u8])> {
     let inside = text.strip_prefix(b"<")?;
     let close = closing_bracket(inside)?;
     let (inside, rest) = inside.split_at_checked(close)?;
@@ -128,8 +150,8 @@ pub fn path<'l>(text: &'l [u8], own_domain: &str) -> Option<(Option<Address>, &'
     if inside.is_empty() {
         return Some((None, rest));
     }
-    if inside.eq_ignore_ascii_case(b"postmaster") {
-        return Some((Address::parse(format!("postmaster@{own_domain}").as_bytes()), rest));
+    if let (true, Some(domain)) = (inside.eq_ignore_ascii_case(b"postmaster"), postmaster_domain) {
+        return Some((Some(Address::parse(format!("postmaster@{domain}").as_bytes())?), rest));
     }
     let mailbox = match inside.strip_prefix(b"@") {
         Some(route) => {
@@ -179,11 +201,14 @@ mod tests {
             assert_eq!(parse(fine).as_deref(), Some(fine));
         }
         assert_eq!(parse("\"ann\"@x").as_deref(), Some("ann@x"));
+        for local_bytes in [64, 65, 255] {
+            assert!(parse(&format!("{}@x", "a".repeat(local_bytes))).is_some());
+        }
     }
 
     #[test]
     fn what_is_no_address_is_refused() {
-        let long = format!("{}@x", "a".repeat(65));
+        let long = format!("{}@x", "a".repeat(256));
         for odd in [
             "",
             "@",
@@ -203,16 +228,39 @@ mod tests {
             "a@b>",
             "a\u{7f}@b",
             "\"a\nb\"@c",
+            "a@-b",
+            "a@b-",
+            "a@b.-c.d",
+            "a@b-.c",
+            "a@b\u{2028}c",
             &long,
         ] {
             assert_eq!(parse(odd), None, "{odd:?}");
         }
     }
 
+    /// What can't be seen can't be told apart.
+    #[test]
+    fn invisible_characters_are_refused_everywhere() {
+        for odd in
+            "\u{85}\u{a0}\u{ad}\u{200b}\u{200e}\u{2028}\u{2029}\u{202e}\u{2060}\u{3000}\u{feff}"
+                .chars()
+        {
+            for text in [
+                format!("a{odd}b@c"),
+                format!("a@b{odd}c"),
+                format!("\"a {odd}b\"@c"),
+                format!("\"a\\{odd}b\"@c"),
+            ] {
+                assert_eq!(parse(&text), None, "{text:?}");
+            }
+        }
+    }
+
     #[test]
     fn paths_are_read() {
         let read = |text: &'static str| {
-            path(text.as_bytes(), "us.test").map(|(address, rest)| {
+            path(text.as_bytes(), Some("us.test")).map(|(address, rest)| {
                 (address.map(|a| a.as_str().to_owned()), String::from_utf8_lossy(rest).into_owned())
             })
         };
@@ -225,5 +273,6 @@ mod tests {
         assert_eq!(read("a@b"), None);
         assert_eq!(read("<a@b"), None);
         assert_eq!(read("<a>"), None);
+        assert_eq!(path(b"<postmaster>", None), None);
     }
 }

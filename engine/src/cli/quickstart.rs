@@ -66,7 +66,7 @@ pub(super) fn run(options: &Options) -> Result<Outcome, ConfigError> {
     } else {
         print_ready(&server.config, &trials, options);
     }
-    server.run()?;
+    server.run();
     Ok(Outcome::Done)
 }
 

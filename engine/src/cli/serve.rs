@@ -18,7 +18,7 @@ pub(super) fn run(options: &Options) -> Result<Outcome, ConfigError> {
     let config = Config::load(&options.config)?;
     let _guard = start_logging(&config);
     let knobs = super::profile::knobs(&config)?;
-    Server::start(config, knobs, Mode::Serving)?.run()?;
+    Server::start(config, knobs, Mode::Serving)?.run();
     Ok(Outcome::Done)
 }
 

@@ -67,6 +67,7 @@ impl SmtpSession {
         };
         let config = Config {
             hostname: shard.config.hostname.clone(),
+            postmaster_domain: postmaster_domain(shard),
             role,
             message_octets_max: shard.config.limits.message_bytes_max,
             recipients_max: shard.config.limits.recipients_max,
@@ -275,6 +276,13 @@ impl SmtpSession {
     fn forget(&mut self) {
         self.transaction = Transaction::default();
     }
+}
+
+/// Whose postmaster `<postmaster>` without a domain is: RFC 5321 section 4.5.1.
+fn postmaster_domain(shard: &Shard) -> String {
+    let directory = shard.directory.borrow();
+    let first = directory.domains().next().map(|(domain, _)| domain.clone());
+    first.unwrap_or_else(|| shard.config.hostname.clone())
 }
 
 /// One receipt stands for all; one failure for the worst: a refusal for good only when nobody could

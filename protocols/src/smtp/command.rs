@@ -42,11 +42,15 @@ pub(super) enum Syntax {
     Arguments,
     Address,
     Param(ParamFault),
+    /// A BDAT, or something like it, that does not say how many octets follow.
+    Chunk,
+    /// A request of HTTP: a browser was made to talk to us, and its body would be commands.
+    Http,
 }
 
 const HELLO_BYTES_MAX: usize = 255;
 
-pub(super) fn parse(line: &[u8], own_domain: &str) -> Result<Command, Syntax> {
+pub(super) fn parse(line: &[u8], postmaster_domain: &str) -> Result<Command, Syntax> {
     let end = line.iter().position(|&byte| byte == b' ').unwrap_or(line.len());
     let (verb, rest) = line.split_at_checked(end).unwrap_or((line, b""));
     let arguments = rest.trim_ascii();
@@ -54,8 +58,8 @@ pub(super) fn parse(line: &[u8], own_domain: &str) -> Result<Command, Syntax> {
         b"HELO" => Ok(Command::Helo(hello(arguments)?)),
         b"EHLO" => Ok(Command::Ehlo(hello(arguments)?)),
         b"LHLO" => Ok(Command::Lhlo(hello(arguments)?)),
-        b"MAIL" => mail(arguments, own_domain),
-        b"RCPT" => recipient(arguments, own_domain),
+        b"MAIL" => mail(arguments),
+        b"RCPT" => recipient(arguments, postmaster_domain),
         b"DATA" => bare(arguments, Command::Data),
         b"BDAT" => bdat(arguments),
         b"RSET" => bare(arguments, Command::Rset),
@@ -68,6 +72,11 @@ pub(super) fn parse(line: &[u8], own_domain: &str) -> Result<Command, Syntax> {
         b"QUIT" => bare(arguments, Command::Quit),
         b"STARTTLS" => bare(arguments, Command::StartTls),
         b"AUTH" => auth(arguments),
+        b"GET" | b"POST" | b"PUT" | b"HEAD" | b"OPTIONS" | b"CONNECT" | b"DELETE" | b"PATCH" => {
+            Err(Syntax::Http)
+        }
+        // `BDAT47`, ` BDAT 47`: whoever reads these more kindly than we do sends octets behind them.
+        _ if keyword(line.trim_ascii_start(), b"BDAT").is_some() => Err(Syntax::Chunk),
         _ => Err(Syntax::Verb),
     }
 }
@@ -85,20 +94,20 @@ fn hello(arguments: &[u8]) -> Result<String, Syntax> {
     if fine { Ok(name.to_owned()) } else { Err(Syntax::Arguments) }
 }
 
-fn mail(arguments: &[u8], own_domain: &str) -> Result<Command, Syntax> {
+fn mail(arguments: &[u8]) -> Result<Command, Syntax> {
     let rest = keyword(arguments, b"FROM:").ok_or(Syntax::Arguments)?;
-    let (from, rest) = path(rest, own_domain).ok_or(Syntax::Address)?;
+    let (from, rest) = path(rest, None).ok_or(Syntax::Address)?;
     Ok(Command::Mail { from, params: MailParams::parse(rest).map_err(Syntax::Param)? })
 }
 
-fn recipient(arguments: &[u8], own_domain: &str) -> Result<Command, Syntax> {
+fn recipient(arguments: &[u8], postmaster_domain: &str) -> Result<Command, Syntax> {
     let rest = keyword(arguments, b"TO:").ok_or(Syntax::Arguments)?;
-    let (to, rest) = path(rest, own_domain).ok_or(Syntax::Address)?;
+    let (to, rest) = path(rest, Some(postmaster_domain)).ok_or(Syntax::Address)?;
     let to = to.ok_or(Syntax::Address)?;
     Ok(Command::Rcpt { to, params: RecipientParams::parse(rest).map_err(Syntax::Param)? })
 }
 
-/// What follows `FROM:` or `TO:`. A space after the colon is wrong but widespread.
+/// What follows a keyword like `FROM:`. A space after the colon is wrong but widespread.
 fn keyword<'l>(arguments: &'l [u8], keyword: &[u8]) -> Option<&'l [u8]> {
     let (head, rest) = arguments.split_at_checked(keyword.len())?;
     head.eq_ignore_ascii_case(keyword).then(|| rest.trim_ascii_start())
@@ -110,13 +119,13 @@ fn bdat(arguments: &[u8]) -> Result<Command, Syntax> {
     let digits =
         words.next().filter(|word| word.len() <= 18 && word.iter().all(u8::is_ascii_digit));
     let octets = digits.and_then(|word| std::str::from_utf8(word).ok()?.parse().ok());
-    let octets = octets.ok_or(Syntax::Arguments)?;
+    let octets = octets.ok_or(Syntax::Chunk)?;
     match (words.next(), words.next()) {
         (None, None) => Ok(Command::Bdat { octets, last: false }),
         (Some(word), None) if word.eq_ignore_ascii_case(b"LAST") => {
             Ok(Command::Bdat { octets, last: true })
         }
-        (_, _) => Err(Syntax::Arguments),
+        (_, _) => Err(Syntax::Chunk),
     }
 }
 
@@ -162,11 +171,16 @@ mod tests {
             ("MAIL TO:<a@b>", Syntax::Arguments),
             ("MAIL FROM:a@b", Syntax::Address),
             ("RCPT TO:<>", Syntax::Address),
-            ("BDAT", Syntax::Arguments),
-            ("BDAT -1", Syntax::Arguments),
-            ("BDAT 99999999999999999999", Syntax::Arguments),
-            ("BDAT 1 FIRST", Syntax::Arguments),
+            ("MAIL FROM:<postmaster>", Syntax::Address),
+            ("BDAT", Syntax::Chunk),
+            ("BDAT -1", Syntax::Chunk),
+            ("BDAT 99999999999999999999", Syntax::Chunk),
+            ("BDAT 1 FIRST", Syntax::Chunk),
+            ("bdat1", Syntax::Chunk),
+            ("\tBDAT 1", Syntax::Chunk),
             ("VRFY", Syntax::Arguments),
+            ("POST / HTTP/1.1", Syntax::Http),
+            ("connect mx.test:25 HTTP/1.1", Syntax::Http),
         ] {
             assert_eq!(read(line), Err(fault), "{line:?}");
         }

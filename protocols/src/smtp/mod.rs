@@ -14,6 +14,8 @@ mod data;
 pub mod params;
 pub mod reply;
 pub mod session;
+#[cfg(test)]
+mod session_tests;
 
 pub use data::TEXT_LINE_OCTETS_MAX;
 pub use params::{MailParams, Notify, RecipientParams, Ret};

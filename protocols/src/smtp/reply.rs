@@ -1,8 +1,14 @@
 //! Replies: codes of RFC 5321 section 4.2, enhanced codes of RFC 3463 and 5248.
+//!
+//! Whatever the text holds, it is one line of at most 512 octets (RFC 5321 section 4.5.3.1.5), and
+//! ASCII unless the client has asked for SMTPUTF8 in this transaction (RFC 6531 section 3.7.4).
 
 use crate::Outbox;
 use std::borrow::Cow;
 use std::fmt::Write;
+
+/// Leaves room for both codes and the CRLF in a line of 512.
+const TEXT_OCTETS_MAX: usize = 490;
 
 /// RFC 3463: class, subject, detail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +41,8 @@ impl Reply {
     #[must_use]
     pub(super) fn with_text(self, text: String) -> Reply {
         // What came from elsewhere must not end the line.
-        let text = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(400).collect();
+        let mut text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        text.truncate(text.floor_char_boundary(TEXT_OCTETS_MAX));
         Reply { text: Cow::Owned(text), ..self }
     }
 
@@ -44,22 +51,37 @@ impl Reply {
         self.code
     }
 
+    /// To a client that has not asked for SMTPUTF8.
     pub(super) fn write(&self, output: &mut Outbox) {
+        self.write_in(false, output);
+    }
+
+    pub(super) fn write_in(&self, smtp_utf8: bool, output: &mut Outbox) {
         // Writing to an outbox can't fail.
-        let _ = match self.enhanced {
-            Some(Enhanced(class, subject, detail)) => {
-                write!(output, "{} {class}.{subject}.{detail} {}\r\n", self.code, self.text)
-            }
-            None => write!(output, "{} {}\r\n", self.code, self.text),
-        };
+        let _ = write!(output, "{} ", self.code);
+        if let Some(Enhanced(class, subject, detail)) = self.enhanced {
+            let _ = write!(output, "{class}.{subject}.{detail} ");
+        }
+        if smtp_utf8 || self.text.is_ascii() {
+            output.push(self.text.as_bytes());
+        } else {
+            let ascii = self.text.chars().map(|c| if c.is_ascii() { c } else { '?' });
+            output.push(ascii.collect::<String>().as_bytes());
+        }
+        output.push(b"\r\n");
     }
 }
 
+/// RFC 3463 section 2: the class says the same as the first digit of the code.
+const fn class(code: u16) -> u8 {
+    if code >= 500 { 5 } else { 4 }
+}
+
 macro_rules! refusals {
-    ($($(#[$doc:meta])* $name:ident = $code:literal $class:literal $subject:literal $detail:literal $text:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $code:literal $subject:literal $detail:literal $text:literal;)*) => {
         impl Refusal {
             $($(#[$doc])* pub const $name: Refusal =
-                Refusal(Reply::new($code, Enhanced($class, $subject, $detail), $text));)*
+                Refusal(Reply::new($code, Enhanced(class($code), $subject, $detail), $text));)*
 
             /// All of them, for tests.
             pub const ALL: &'static [Refusal] = &[$(Refusal::$name),*];
@@ -69,21 +91,21 @@ macro_rules! refusals {
 
 refusals! {
     /// The store is behind: try again.
-    BUSY = 451 4 3 0 "Too busy, try again later";
+    BUSY = 451 3 0 "Too busy, try again later";
     /// A shard has halted, or another core did not answer.
-    NO_STORE = 451 4 3 0 "Mail store not available, try again later";
-    DISK_FULL = 452 4 3 1 "Insufficient system storage";
-    MAILBOX_FULL = 452 4 2 2 "Mailbox full";
-    TOO_MANY_RECIPIENTS = 452 4 5 3 "Too many recipients";
-    TOO_BIG = 552 5 3 4 "Message too big";
-    NO_SUCH_USER = 550 5 1 1 "No such user here";
-    RELAY_DENIED = 550 5 7 1 "Relaying denied";
-    LOOP = 554 5 4 6 "Mail is going in circles";
-    NOT_OWN_SENDER = 550 5 7 1 "Sender address does not belong to this account";
-    LINE_ENDS = 554 5 6 0 "Message holds a CR or LF that is not CRLF";
-    HOLDS_NUL = 554 5 6 0 "Message holds a NUL";
-    TEXT_LINE_TOO_LONG = 554 5 6 0 "Message holds a line that is too long";
-    STOPPING = 421 4 3 2 "Shutting down";
+    NO_STORE = 451 3 0 "Mail store not available, try again later";
+    DISK_FULL = 452 3 1 "Insufficient system storage";
+    MAILBOX_FULL = 452 2 2 "Mailbox full";
+    TOO_MANY_RECIPIENTS = 452 5 3 "Too many recipients";
+    TOO_BIG = 552 3 4 "Message too big";
+    NO_SUCH_USER = 550 1 1 "No such user here";
+    RELAY_DENIED = 550 7 1 "Relaying denied";
+    LOOP = 554 4 6 "Mail is going in circles";
+    NOT_OWN_SENDER = 550 7 1 "Sender address does not belong to this account";
+    LINE_ENDS = 554 6 0 "Message holds a CR or LF that is not CRLF";
+    HOLDS_NUL = 554 6 0 "Message holds a NUL";
+    TEXT_LINE_TOO_LONG = 554 6 0 "Message holds a line that is too long";
+    STOPPING = 421 3 2 "Shutting down";
 }
 
 impl Refusal {
@@ -121,5 +143,26 @@ mod tests {
         let mut output = Outbox::new();
         Refusal::BUSY.saying("a\r\n250 fine".into()).reply().write(&mut output);
         assert_eq!(output.as_bytes(), b"451 4.3.0 a  250 fine\r\n");
+    }
+
+    #[test]
+    fn a_reply_is_one_line_of_ascii_unless_utf8_was_asked_for() {
+        let reply = Refusal::BUSY.saying("größer als 1 €".into());
+        let mut output = Outbox::new();
+        reply.reply().write(&mut output);
+        reply.reply().write_in(true, &mut output);
+        let expected = "451 4.3.0 gr??er als 1 ?\r\n451 4.3.0 größer als 1 €\r\n";
+        assert_eq!(output.as_bytes(), expected.as_bytes());
+    }
+
+    #[test]
+    fn a_reply_fits_its_line() {
+        for letter in ["x", "ö", "€"] {
+            let mut output = Outbox::new();
+            let long = Refusal::BUSY.saying(letter.repeat(2000));
+            long.reply().write_in(true, &mut output);
+            assert!((490..=512).contains(&output.len()), "{}", output.len());
+            assert!(std::str::from_utf8(output.as_bytes()).is_ok());
+        }
     }
 }

@@ -12,8 +12,14 @@
 //! data is answered through [`Smtp::answer_end`], whose positive form takes a proof `P`: the engine
 //! makes it the store's receipt, so no reply of ours says `250` to what is not on stable media.
 //!
+//! Octets behind a BDAT that can't be read are not commands: the session ends there. So it does
+//! behind a spoiled line that could have been one, which is any line once a sender was named.
+//!
 //! Strikes: each faulty command is one, a failed login is three; at [`STRIKES_MAX`] the session ends.
-//! Idle phases end by [`Machine::deadline`] (RFC 5321 section 4.5.3.2).
+//!
+//! Time (RFC 5321 section 4.5.3.2): a command must be complete [`COMMAND_TIMEOUT`] after the one
+//! before it was answered, however it drips. Within a message the clock starts anew with each piece,
+//! and [`MESSAGE_TIMEOUT`] bounds the whole. A step without input moves no deadline.
 
 use super::command::{self, Command, Syntax};
 use super::data::{Found, Scanner};
@@ -34,7 +40,7 @@ use std::time::Duration;
 /// Faults after which the peer is not worth listening to.
 pub const STRIKES_MAX: u32 = 20;
 const LOGIN_STRIKES: u32 = 3;
-/// NOOP, VRFY and their like between two messages; more is idling at our cost.
+/// NOOP, VRFY, hellos, senders and their like between two messages; more is idling at our cost.
 const IDLE_COMMANDS_MAX: u32 = 200;
 /// RFC 5321 section 4.5.3.1.4 says 512; extensions add to it (RFC 1870, 3461, 6531), clients exceed it.
 const COMMAND_OCTETS_MAX: usize = 2048;
@@ -44,6 +50,8 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
 const DATA_TIMEOUT: Duration = Duration::from_secs(180);
 /// However slowly it drips, a message must be complete by then.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+const TOO_MANY_ERRORS: Reply = Reply::new(421, Enhanced(4, 7, 0), "Too many errors, goodbye");
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -58,6 +66,10 @@ pub enum Role {
 #[derive(Debug, Clone)]
 pub struct Config {
     pub hostname: String,
+    /// Whose postmaster `RCPT TO:<postmaster>` means (RFC 5321 section 4.1.1.3): a domain that we
+    /// serve, which the host name need not be. The engine gives its first domain, or the host name
+    /// while it has none.
+    pub postmaster_domain: String,
     pub role: Role,
     pub message_octets_max: u64,
     pub recipients_max: usize,
@@ -171,9 +183,11 @@ pub struct Smtp<P> {
     smtp_utf8: bool,
     strikes: u32,
     idle_commands: u32,
+    /// A MAIL was sent, well-formed or not, since the last message, RSET or hello: chunks may follow.
+    sender_named: bool,
     reset_due: bool,
-    /// Something whole has come since the deadline was set: a line, or octets of a message.
-    heard: bool,
+    /// A command, an answer or a piece of a message was completed since the deadline was set.
+    clock_due: bool,
     deadline: Option<Tick>,
     message_deadline: Option<Tick>,
     proof: PhantomData<fn(P)>,
@@ -195,8 +209,9 @@ impl<P> Smtp<P> {
             smtp_utf8: false,
             strikes: 0,
             idle_commands: 0,
+            sender_named: false,
             reset_due: false,
-            heard: true,
+            clock_due: true,
             deadline: None,
             message_deadline: None,
             proof: PhantomData,
@@ -258,6 +273,7 @@ impl<P> Smtp<P> {
         user: &str,
         output: &mut Outbox,
     ) {
+        self.clock_due = true;
         self.phase = Phase::Command;
         match outcome {
             LoginOutcome::Welcome => {
@@ -283,6 +299,7 @@ impl<P> Smtp<P> {
         nonce: &str,
         output: &mut Outbox,
     ) {
+        self.clock_due = true;
         if let Phase::Asked(Question::Login(Some(mut exchange))) =
             std::mem::replace(&mut self.phase, Phase::Command)
         {
@@ -301,6 +318,7 @@ impl<P> Smtp<P> {
         answer: Result<(), Refusal>,
         output: &mut Outbox,
     ) {
+        self.clock_due = true;
         let Phase::Asked(question) = std::mem::replace(&mut self.phase, Phase::Command) else {
             return;
         };
@@ -348,18 +366,33 @@ impl<P> Smtp<P> {
     }
 
     /// Answers [`Event::End`]: one answer, or in LMTP one for each recipient that was taken, in order.
+    /// The peer gets exactly as many: in place of one that is missing, 451.
     pub fn answer_end(&mut self, _: Ticket<Ended>, answers: Vec<Answer<P>>, output: &mut Outbox) {
-        for answer in answers {
-            match answer {
-                Answer::Accepted(_proof, text) => {
-                    Reply::new(250, Enhanced(2, 0, 0), "").with_text(text).write(output);
+        self.clock_due = true;
+        let mut answers = answers.into_iter();
+        for _ in 0..self.answers_due() {
+            let reply = match answers.next() {
+                Some(Answer::Accepted(_proof, text)) => {
+                    Reply::new(250, Enhanced(2, 0, 0), "").with_text(text)
                 }
-                Answer::Refused(refusal) => refusal.reply().write(output),
-            }
+                Some(Answer::Refused(refusal)) => refusal.reply().clone(),
+                None => Refusal::NO_STORE.reply().clone(),
+            };
+            reply.write_in(self.smtp_utf8, output);
         }
         self.idle_commands = 0;
+        self.sender_named = false;
         self.transaction = Transaction::Ready;
         self.phase = Phase::Command;
+    }
+
+    /// RFC 2033 section 4.2: LMTP answers the end of data once for each recipient that was taken.
+    fn answers_due(&self) -> usize {
+        match (self.config.role, &self.transaction) {
+            (Role::Lmtp, Transaction::Recipients(count) | Transaction::Chunks(count, _)) => *count,
+            (Role::Lmtp, Transaction::Fresh | Transaction::Ready | Transaction::Mail) => 1,
+            (Role::Mx | Role::Submission, _) => 1,
+        }
     }
 
     // ── inside ──────────────────────────────────────────────────────────────────────────────────
@@ -371,16 +404,22 @@ impl<P> Smtp<P> {
     /// Writes a reply; in its place the farewell, once there have been too many faults.
     fn say(&mut self, reply: Reply, output: &mut Outbox) {
         if self.strikes >= STRIKES_MAX {
-            Reply::new(421, Enhanced(4, 7, 0), "Too many errors, goodbye").write(output);
-            self.phase = Phase::Closing;
+            self.hang_up(&TOO_MANY_ERRORS, output);
         } else {
-            reply.write(output);
+            reply.write_in(self.smtp_utf8, output);
         }
     }
 
     fn fault(&mut self, code: u16, enhanced: Enhanced, text: &'static str, output: &mut Outbox) {
         self.strike(1);
         self.say(Reply::new(code, enhanced, text), output);
+    }
+
+    /// Writes the last reply of the session.
+    fn hang_up(&mut self, reply: &Reply, output: &mut Outbox) {
+        reply.write(output);
+        self.end_transaction();
+        self.phase = Phase::Closing;
     }
 
     fn out_of_order(&mut self, text: &'static str, output: &mut Outbox) {
@@ -410,11 +449,12 @@ impl<P> Smtp<P> {
         let step = match lines.next(input, octets_max) {
             Framed::Incomplete => Some(Step::NeedInput),
             Framed::Fault(fault) => {
-                self.line_fault(fault, output);
+                self.clock_due = true;
+                self.line_fault(fault, lines.spoiled_line_may_begin_with(b"BDAT"), output);
                 None
             }
             Framed::Line(line) => {
-                self.heard = true;
+                self.clock_due = true;
                 match std::mem::replace(&mut self.phase, Phase::Command) {
                     Phase::Sasl(exchange) => self.sasl_response(exchange, line, output),
                     _ => self.command(line, output),
@@ -430,7 +470,7 @@ impl<P> Smtp<P> {
         if self.auth_offered() { AUTH_OCTETS_MAX } else { COMMAND_OCTETS_MAX }
     }
 
-    fn line_fault(&mut self, fault: LineFault, output: &mut Outbox) {
+    fn line_fault(&mut self, fault: LineFault, may_be_bdat: bool, output: &mut Outbox) {
         self.phase = Phase::Command;
         let text = match fault {
             LineFault::TooLong => "Line too long",
@@ -441,11 +481,16 @@ impl<P> Smtp<P> {
                 "Lines must end with CRLF"
             }
         };
-        self.fault(500, Enhanced(5, 5, 2), text, output);
+        if may_be_bdat || self.sender_named {
+            self.hang_up(&Reply::new(500, Enhanced(5, 5, 2), text), output);
+        } else {
+            self.fault(500, Enhanced(5, 5, 2), text, output);
+        }
     }
 
     fn command<'i>(&mut self, line: &[u8], output: &mut Outbox) -> Option<Step<Event<'i>>> {
-        match command::parse(line, &self.config.hostname) {
+        self.sender_named |= line.get(..4).is_some_and(|verb| verb.eq_ignore_ascii_case(b"MAIL"));
+        match command::parse(line, &self.config.postmaster_domain) {
             Ok(command) => self.obey(command, output),
             Err(fault) => {
                 let (code, enhanced, text) = match fault {
@@ -455,6 +500,16 @@ impl<P> Smtp<P> {
                     Syntax::Param(ParamFault::Value) => (501, Enhanced(5, 5, 4), "Wrong parameter"),
                     Syntax::Param(ParamFault::Unknown) => {
                         (555, Enhanced(5, 5, 4), "Parameter not known")
+                    }
+                    Syntax::Chunk => {
+                        let text = "A chunk without a size: nothing behind it can be read";
+                        self.hang_up(&Reply::new(501, Enhanced(5, 5, 4), text), output);
+                        return None;
+                    }
+                    Syntax::Http => {
+                        let text = "This is a mail server, goodbye";
+                        self.hang_up(&Reply::new(421, Enhanced(4, 7, 0), text), output);
+                        return None;
                     }
                 };
                 self.fault(code, enhanced, text, output);
@@ -476,6 +531,8 @@ impl<P> Smtp<P> {
             Command::Auth { mechanism, initial } => return self.auth(&mechanism, initial, output),
             Command::Rset => {
                 self.end_transaction();
+                self.sender_named = false;
+                self.smtp_utf8 = false;
                 self.idle(Reply::new(250, Enhanced(2, 0, 0), "Forgotten"), output);
             }
             Command::Noop => self.idle(Reply::new(250, Enhanced(2, 0, 0), "Fine"), output),
@@ -489,20 +546,32 @@ impl<P> Smtp<P> {
             }
             Command::Expn => self.fault(502, Enhanced(5, 5, 1), "Lists are not shown", output),
             Command::Quit => {
-                self.end_transaction();
-                Reply::new(221, Enhanced(2, 0, 0), "Goodbye").write(output);
-                self.phase = Phase::Closing;
+                self.hang_up(&Reply::new(221, Enhanced(2, 0, 0), "Goodbye"), output);
             }
         }
         None
     }
 
     fn idle(&mut self, reply: Reply, output: &mut Outbox) {
+        self.count_idle();
+        self.say(reply, output);
+    }
+
+    /// False, and the farewell is said, when there has been too much of it.
+    fn may_idle(&mut self, output: &mut Outbox) -> bool {
+        self.count_idle();
+        let worn_out = self.strikes >= STRIKES_MAX;
+        if worn_out {
+            self.hang_up(&TOO_MANY_ERRORS, output);
+        }
+        !worn_out
+    }
+
+    fn count_idle(&mut self) {
         self.idle_commands = self.idle_commands.saturating_add(1);
         if self.idle_commands > IDLE_COMMANDS_MAX {
             self.strikes = STRIKES_MAX;
         }
-        self.say(reply, output);
     }
 
     fn hello_said(&mut self, name: String, extended: bool, output: &mut Outbox) {
@@ -523,6 +592,11 @@ impl<P> Smtp<P> {
 
     fn welcome(&mut self, name: String, extended: bool, output: &mut Outbox) {
         self.end_transaction();
+        if !self.may_idle(output) {
+            return;
+        }
+        self.sender_named = false;
+        self.smtp_utf8 = false;
         self.transaction = Transaction::Ready;
         (self.hello, self.extended) = (name, extended);
         if !extended {
@@ -574,6 +648,9 @@ impl<P> Smtp<P> {
         }
         if !params.smtp_utf8 && from.as_ref().is_some_and(|from| !from.is_ascii()) {
             self.fault(553, Enhanced(5, 6, 7), "That address needs SMTPUTF8", output);
+            return None;
+        }
+        if !self.may_idle(output) {
             return None;
         }
         self.smtp_utf8 = params.smtp_utf8;
@@ -844,15 +921,11 @@ impl<P> Smtp<P> {
             self.phase = Phase::Ended;
             return Some(Step::Event(Event::End(Ticket::issue())));
         };
-        let replies = match (self.config.role, &self.transaction) {
-            (Role::Lmtp, Transaction::Recipients(count) | Transaction::Chunks(count, _)) => *count,
-            (Role::Lmtp, Transaction::Fresh | Transaction::Ready | Transaction::Mail) => 1,
-            (Role::Mx | Role::Submission, _) => 1,
-        };
-        for _ in 0..replies {
+        for _ in 0..self.answers_due() {
             fault.reply().write(output);
         }
         self.end_transaction();
+        self.sender_named = false;
         self.phase = Phase::Command;
         self.strike(1);
         None
@@ -870,8 +943,10 @@ impl<P> Smtp<P> {
             self.phase = Phase::Swallow { left, reply };
             return Some(Step::NeedInput);
         }
-        self.message_deadline = None;
         self.phase = Phase::Command;
+        if !self.in_transaction() {
+            self.message_deadline = None;
+        }
         self.say(reply, output);
         None
     }
@@ -879,8 +954,8 @@ impl<P> Smtp<P> {
     /// Past the deadline: farewell.
     fn timed_out(&mut self, now: Tick, output: &mut Outbox) -> bool {
         let late = |deadline: Option<Tick>| deadline.is_some_and(|deadline| deadline <= now);
-        // What took long may have been our own answer.
-        let late = !self.heard && (late(self.deadline) || late(self.message_deadline));
+        // Our own time to answer is not the peer's.
+        let late = (!self.clock_due && late(self.deadline)) || late(self.message_deadline);
         if late {
             Reply::new(421, Enhanced(4, 4, 2), "Too slow, goodbye").write(output);
             self.phase = Phase::Closing;
@@ -888,13 +963,20 @@ impl<P> Smtp<P> {
         late
     }
 
-    /// A command's time runs from the one before it, so a peer that drips octets gains nothing; a
-    /// message's runs from its last octets, and there is an end to all of it.
     fn set_deadlines(&mut self, now: Tick) {
-        if !std::mem::take(&mut self.heard) {
-            return;
+        let in_message = self.takes_octets();
+        if std::mem::take(&mut self.clock_due) {
+            let timeout = if in_message { DATA_TIMEOUT } else { COMMAND_TIMEOUT };
+            self.deadline = Some(now.after(timeout));
         }
-        let in_message = match self.phase {
+        if in_message && self.message_deadline.is_none() {
+            self.message_deadline = Some(now.after(MESSAGE_TIMEOUT));
+        }
+    }
+
+    /// Whether input is message octets, not commands.
+    fn takes_octets(&self) -> bool {
+        match self.phase {
             Phase::Data(_) | Phase::Chunk { .. } | Phase::Swallow { .. } => true,
             Phase::Greeting
             | Phase::Command
@@ -902,10 +984,6 @@ impl<P> Smtp<P> {
             | Phase::Asked(_)
             | Phase::Ended
             | Phase::Closing => false,
-        };
-        self.deadline = Some(now.after(if in_message { DATA_TIMEOUT } else { COMMAND_TIMEOUT }));
-        if in_message && self.message_deadline.is_none() {
-            self.message_deadline = Some(now.after(MESSAGE_TIMEOUT));
         }
     }
 }
@@ -934,6 +1012,7 @@ impl<P> Machine for Smtp<P> {
         if input.is_empty() && self.timed_out(now, output) {
             return Step::Close;
         }
+        self.clock_due |= !input.is_empty() && self.takes_octets();
         loop {
             if std::mem::take(&mut self.reset_due) {
                 return Step::Event(Event::Reset);
@@ -949,18 +1028,11 @@ impl<P> Machine for Smtp<P> {
                     self.phase = Phase::Sasl(exchange);
                     self.line(input, output)
                 }
-                Phase::Data(scanner) => {
-                    self.heard |= !input.is_empty();
-                    self.receive(scanner, input, output)
-                }
+                Phase::Data(scanner) => self.receive(scanner, input, output),
                 Phase::Chunk { scanner, left, last } => {
-                    self.heard |= !input.is_empty();
                     self.receive_chunk(scanner, left, last, input, output)
                 }
-                Phase::Swallow { left, reply } => {
-                    self.heard |= !input.is_empty();
-                    self.swallow(left, reply, input, output)
-                }
+                Phase::Swallow { left, reply } => self.swallow(left, reply, input, output),
                 // The driver owes an answer: nothing goes on before it.
                 waiting @ (Phase::Asked(_) | Phase::Ended) => {
                     self.phase = waiting;
@@ -994,8 +1066,9 @@ impl<P> Machine for Smtp<P> {
         self.phase = Phase::Command;
         self.lines.clear();
         self.hello.clear();
+        self.sender_named = false;
         self.user = None;
-        self.heard = true;
+        self.clock_due = true;
         self.set_deadlines(now);
     }
 }

@@ -7,6 +7,9 @@
 //! for a command. A second bare LF within the same spoiled line is reported as
 //! [`LineFault::Hopeless`]: the peer does not speak CRLF at all, and the session should end.
 //!
+//! What a spoiled line began with is remembered until its end: some commands announce octets that
+//! follow them, and whoever can't read such a command must not read on.
+//!
 //! Invariants: at most `line_octets_max` octets are ever kept; a line that arrives whole is lent
 //! from the input without a copy; between lines nothing is allocated.
 //!
@@ -53,10 +56,13 @@ enum Position {
     SpoiledAfterCr,
 }
 
+/// How much of a spoiled line is remembered: a verb.
+const HEAD_OCTETS_MAX: usize = 4;
+
 /// Collects the octets of one line across cuts of the input.
 #[derive(Debug, Default)]
 pub struct LineReader {
-    /// What came of the line before the current input; without its CR.
+    /// What came of the line before the current input, without its CR; of a spoiled line, its head.
     kept: Vec<u8>,
     position: Position,
     /// `kept` holds a line that was lent by the last call.
@@ -81,6 +87,14 @@ impl LineReader {
         self.position == Position::InLine && (self.kept.is_empty() || self.lent)
     }
 
+    /// Whether the line that was just reported as spoiled could have been one that begins with
+    /// `verb`, in any case: it did, as far as it was good. Verbs are compared by four octets.
+    #[must_use]
+    pub fn spoiled_line_may_begin_with(&self, verb: &[u8]) -> bool {
+        let head = self.kept.get(..HEAD_OCTETS_MAX).unwrap_or(&self.kept);
+        verb.get(..head.len()).is_some_and(|start| start.eq_ignore_ascii_case(head))
+    }
+
     /// Forgets everything, as after a TLS handshake.
     pub fn clear(&mut self) {
         *self = LineReader::default();
@@ -100,7 +114,7 @@ impl LineReader {
             match self.position {
                 Position::Spoiled | Position::SpoiledAfterCr => match self.swallow(input) {
                     Swallowed::All => return Framed::Incomplete,
-                    Swallowed::Line => {}
+                    Swallowed::Line => self.kept = Vec::new(),
                     Swallowed::BareLf => return Framed::Fault(LineFault::Hopeless),
                 },
                 Position::AfterCr => match input.split_first() {
@@ -112,7 +126,7 @@ impl LineReader {
                         return Framed::Line(&self.kept);
                     }
                     // The octet is looked at again by `swallow`: it may be a CR.
-                    Some(_) => return Framed::Fault(self.spoil(LineFault::BareCr)),
+                    Some(_) => return Framed::Fault(self.spoil(LineFault::BareCr, b"")),
                 },
                 Position::InLine => break,
             }
@@ -126,8 +140,9 @@ impl LineReader {
         let window = input.get(..room.saturating_add(1)).unwrap_or(input);
         let Some(stop) = memchr3(b'\r', b'\n', 0, window) else {
             if window.len() > room {
-                *input = input.get(room..).unwrap_or_default();
-                return Framed::Fault(self.spoil(LineFault::TooLong));
+                let (head, rest) = input.split_at_checked(room).unwrap_or((input, b""));
+                *input = rest;
+                return Framed::Fault(self.spoil(LineFault::TooLong, head));
             }
             self.kept.extend_from_slice(window);
             *input = &[];
@@ -147,18 +162,20 @@ impl LineReader {
             }
             [b'\n', rest @ ..] => {
                 *input = rest;
-                Framed::Fault(self.spoil(LineFault::BareLf))
+                Framed::Fault(self.spoil(LineFault::BareLf, head))
             }
             [_nul, rest @ ..] => {
                 *input = rest;
-                Framed::Fault(self.spoil(LineFault::Nul))
+                Framed::Fault(self.spoil(LineFault::Nul, head))
             }
             [] => Framed::Incomplete,
         }
     }
 
-    fn spoil(&mut self, fault: LineFault) -> LineFault {
-        self.kept = Vec::new();
+    /// `head`: what of the line is not in `kept` yet.
+    fn spoil(&mut self, fault: LineFault, head: &[u8]) -> LineFault {
+        let line = self.kept.iter().chain(head);
+        self.kept = line.take(HEAD_OCTETS_MAX).copied().collect();
         self.position = Position::Spoiled;
         fault
     }
@@ -286,8 +303,34 @@ mod tests {
     }
 
     #[test]
+    fn a_spoiled_line_is_known_by_its_verb() {
+        for (bytes, may) in [
+            (&b"BDAT 7\0"[..], true),
+            (b"bdat 7 LAST\rx", true),
+            (b"BDAT 123456789", true),
+            (b"BD\n", true),
+            (b"\0", true),
+            (b"NOOP\n", false),
+            (b"BDAX\0", false),
+        ] {
+            for cut in 0..=bytes.len() {
+                let mut reader = LineReader::new();
+                let faults = [&bytes[..cut], &bytes[cut..]].into_iter().filter(|piece| {
+                    let mut input = *piece;
+                    matches!(reader.next(&mut input, 12), Framed::Fault(_))
+                });
+                assert_eq!(faults.count(), 1);
+                assert_eq!(reader.spoiled_line_may_begin_with(b"BDAT"), may, "{bytes:?}");
+            }
+        }
+    }
+
+    #[test]
     fn nothing_is_kept_between_lines() {
         let mut reader = LineReader::new();
+        let _ = reader.next(&mut &b"NOOP\0"[..], 9);
+        assert_eq!(reader.next(&mut &b"x\r\n"[..], 9), Framed::Incomplete);
+        assert_eq!(reader.retained_bytes(), 0);
         assert_eq!(reader.next(&mut &b"NO"[..], 9), Framed::Incomplete);
         assert_eq!(reader.next(&mut &b"OP\r\n"[..], 9), Framed::Line(b"NOOP"));
         assert!(reader.is_at_line_start());

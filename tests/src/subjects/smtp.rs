@@ -36,6 +36,7 @@ impl SmtpSubject {
     pub fn new(role: Role, tls: bool, plaintext_auth: bool) -> SmtpSubject {
         let config = Config {
             hostname: "mx.example.test".into(),
+            postmaster_domain: "example.test".into(),
             role,
             message_octets_max: MESSAGE_OCTETS_MAX,
             recipients_max: RECIPIENTS_MAX,
