@@ -47,6 +47,8 @@ pub(crate) struct Core<D: Device> {
     /// Behind the last batch that has been folded into the index.
     pub(crate) position: Cell<Position>,
     pub(crate) log_bytes_since_checkpoint: Cell<u64>,
+    /// Since the store was opened.
+    pub(crate) landed_bytes: Cell<u64>,
     pub(crate) checkpoint_bytes: Cell<u64>,
     pub(crate) superblock: RefCell<Superblock>,
     /// What new files may take, as the file system said last.
@@ -160,6 +162,7 @@ impl<D: Device> Core<D> {
     pub(crate) fn note_landed(&self, location: Location, padded_bytes: u64) {
         let offset = location.offset() + padded_bytes;
         self.position.set(Position { segment: location.segment, offset });
+        self.landed_bytes.set(self.landed_bytes.get() + padded_bytes);
         let grown = self.log_bytes_since_checkpoint.get() + padded_bytes;
         self.log_bytes_since_checkpoint.set(grown);
         if grown >= self.checkpoint_due_bytes() {

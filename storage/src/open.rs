@@ -79,6 +79,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
         durable: Cell::new(superblock.durable),
         position: Cell::new(end.position),
         log_bytes_since_checkpoint: Cell::new(end.log_bytes),
+        landed_bytes: Cell::default(),
         checkpoint_bytes: Cell::new(start.checkpoint_bytes),
         superblock: RefCell::new(superblock),
         free_bytes: Cell::default(),
@@ -130,7 +131,7 @@ async fn find<D: Device>(device: &D, options: &Options) -> Result<Found<D>, Erro
                 number,
                 file,
                 segment_bytes: listed.bytes,
-                prewritten: false,
+                zeroed_bytes: 0,
             }),
         }
     }
@@ -262,7 +263,8 @@ async fn take_over<D: Device>(
         if id > end.position.segment {
             segments::erase_header(device, &file).await.map_err(device_error)?;
             let segment_bytes = header.segment_bytes;
-            segments.spares.push(Spare { number, file, segment_bytes, prewritten: true });
+            // Used before: how far is not known, but its start is what counts soonest.
+            segments.spares.push(Spare { number, file, segment_bytes, zeroed_bytes: 0 });
             continue;
         }
         let kept = (id == end.position.segment).then(|| file.clone());

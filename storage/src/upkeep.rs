@@ -1,7 +1,7 @@
 //! What the store does beside commits: checkpoints, and spare segments for the log to grow into.
 //!
-//! Spares are written with zeroes only while the log is idle; a log that is never idle grows into
-//! allocated segments, which is slower by half but never waits.
+//! Spares are written with zeroes while the log has little to do; a log that is always busy grows into
+//! segments that are merely allocated, which is slower by half, but never waits for zeroes.
 
 use crate::buffer::Buffer;
 use crate::checkpoint::write::{self, Snapshot};
@@ -19,12 +19,17 @@ use std::time::Duration;
 /// Zeroes written at once into a spare.
 const ZERO_BYTES: u64 = 1 << 20;
 
-/// While the log is busy or the disk is full, how long to wait before looking again.
-const PAUSE: Duration = Duration::from_millis(20);
+/// How long the log is watched to see whether it is busy; and when the disk is full, how long to wait
+/// before asking again.
+const WATCH: Duration = Duration::from_millis(50);
 const PAUSE_FULL: Duration = Duration::from_millis(500);
+
+/// A log that grows by more than this while it is watched is busy (5 MB/s).
+const BUSY_BYTES: u64 = 256 << 10;
 
 /// Runs until the store is closed or halts.
 pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
+    let mut seen = 0;
     while core.phase.get() == Phase::Open {
         if core.log_bytes_since_checkpoint.get() >= core.checkpoint_due_bytes() {
             let outcome = checkpoint(core, false).await;
@@ -35,91 +40,101 @@ pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
             }
             continue;
         }
-        match prepare_spare(core).await {
-            Ok(Prepared::Something) => {}
-            Ok(Prepared::Nothing) => core.upkeep.wait().await,
-            Ok(Prepared::LogIsBusy) => core.device.sleep(PAUSE).await,
-            Err(_) => core.device.sleep(PAUSE_FULL).await,
+        let Some(step) = next_step(core) else {
+            core.upkeep.wait().await;
+            continue;
+        };
+        let busy = is_busy(core, &mut seen).await;
+        if core.phase.get() != Phase::Open || (busy && !step.is_urgent(core)) {
+            continue;
+        }
+        let outcome = match step {
+            Step::Allocate => add_spare(core, false).await,
+            Step::Zero => zero_spare(core).await,
+        };
+        if outcome.is_err() {
+            core.device.sleep(PAUSE_FULL).await;
         }
     }
 }
 
-enum Prepared {
-    Something,
-    /// All is ready.
-    Nothing,
-    LogIsBusy,
+/// What there is to prepare.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Allocate,
+    Zero,
 }
 
-async fn prepare_spare<D: Device>(core: &Rc<Core<D>>) -> io::Result<Prepared> {
-    let (spares, unwritten) = {
-        let segments = core.segments.borrow();
-        (segments.spares.len(), segments.spares.iter().any(|spare| !spare.prewritten))
-    };
-    let short = spares < core.options.spare_segments;
-    if !short && !unwritten {
-        return Ok(Prepared::Nothing);
+impl Step {
+    /// Having to allocate in the middle of a commit is worse than doing it beside one; zeroes are
+    /// worth having, but not that.
+    fn is_urgent<D: Device>(self, core: &Core<D>) -> bool {
+        match self {
+            Step::Allocate => core.segments.borrow().spares.len() <= core.options.reserve_segments,
+            Step::Zero => false,
+        }
     }
-    if !is_idle(core) {
-        return Ok(Prepared::LogIsBusy);
+}
+
+fn next_step<D: Device>(core: &Core<D>) -> Option<Step> {
+    let segments = core.segments.borrow();
+    // The second spare is allocated before the first is written.
+    let few = segments.spares.len() <= core.options.reserve_segments;
+    let unwritten = segments.spares.iter().any(|spare| !spare.is_prewritten());
+    if segments.spares.len() < core.options.spare_segments && (few || !unwritten) {
+        return Some(Step::Allocate);
     }
-    if short && !unwritten {
-        add_spare(core, false).await?;
-        return Ok(Prepared::Something);
+    unwritten.then_some(Step::Zero)
+}
+
+/// A log at rest is not watched again before each piece.
+async fn is_busy<D: Device>(core: &Core<D>, seen: &mut u64) -> bool {
+    let grown = core.landed_bytes.get() - *seen;
+    if grown == 0 && core.queue.borrow().pending_records == 0 {
+        return false;
     }
-    // Taken off the list, so that the log cannot start to use it under our zeroes.
+    let before = core.landed_bytes.get();
+    core.device.sleep(WATCH).await;
+    *seen = core.landed_bytes.get();
+    *seen - before > BUSY_BYTES
+}
+
+/// Takes a spare off the list, so that the log cannot start to use it under our zeroes, writes a
+/// piece, and puts it back.
+async fn zero_spare<D: Device>(core: &Rc<Core<D>>) -> io::Result<()> {
     let taken = {
         let spares = &mut core.segments.borrow_mut().spares;
-        let position = spares.iter().position(|spare| !spare.prewritten);
+        let position = spares.iter().position(|spare| !spare.is_prewritten());
         position.map(|position| spares.swap_remove(position))
     };
-    let Some(mut spare) = taken else { return Ok(Prepared::Something) };
-    let outcome = write_zeroes(core, &mut spare, false).await;
+    let Some(mut spare) = taken else { return Ok(()) };
+    let outcome = write_zeroes(core, &mut spare).await;
     core.segments.borrow_mut().spares.push(spare);
-    outcome.map(|()| Prepared::Something)
-}
-
-fn is_idle<D: Device>(core: &Core<D>) -> bool {
-    core.queue.borrow().pending_records == 0
+    outcome
 }
 
 /// Allocates one more spare; with `prewrite`, writes it before returning.
 pub(crate) async fn add_spare<D: Device>(core: &Rc<Core<D>>, prewrite: bool) -> io::Result<()> {
     let number = core.segments.borrow_mut().take_number();
     let mut spare = create_spare(&core.device, number, core.options.segment_bytes).await?;
-    if prewrite {
-        write_zeroes(core, &mut spare, true).await?;
+    while prewrite && !spare.is_prewritten() {
+        write_zeroes(core, &mut spare).await?;
     }
     core.segments.borrow_mut().spares.push(spare);
     core.refresh_free_space();
     Ok(())
 }
 
-/// Gives way to commits between pieces, unless nothing can be committed yet.
-async fn write_zeroes<D: Device>(
-    core: &Rc<Core<D>>,
-    spare: &mut Spare<D>,
-    at_once: bool,
-) -> io::Result<()> {
-    let mut offset = 0;
-    let mut zeroes = Buffer::zeroed(ZERO_BYTES.min(spare.segment_bytes) as usize);
-    while offset < spare.segment_bytes {
-        while !at_once && !is_idle(core) && core.phase.get() == Phase::Open {
-            core.device.sleep(PAUSE).await;
-        }
-        if !at_once && core.phase.get() != Phase::Open {
-            return Ok(());
-        }
-        let bytes = (spare.segment_bytes - offset).min(ZERO_BYTES);
-        zeroes.set_len(bytes as usize);
-        let (outcome, given_back) = core.device.write(&spare.file, offset, zeroes).await;
-        outcome?;
-        zeroes = given_back;
-        offset += bytes;
-        core.index.borrow_mut().counters.bytes_prewritten += bytes;
+/// One piece; a sync behind the last one, so that the file system has nothing left to do later.
+async fn write_zeroes<D: Device>(core: &Rc<Core<D>>, spare: &mut Spare<D>) -> io::Result<()> {
+    let bytes = (spare.segment_bytes - spare.zeroed_bytes).min(ZERO_BYTES);
+    let zeroes = Buffer::zeroed(bytes as usize);
+    core.device.write(&spare.file, spare.zeroed_bytes, zeroes).await.0?;
+    core.index.borrow_mut().counters.bytes_prewritten += bytes;
+    if spare.zeroed_bytes + bytes == spare.segment_bytes {
+        core.device.sync(&spare.file).await?;
     }
-    core.device.sync(&spare.file).await?;
-    spare.prewritten = true;
+    spare.zeroed_bytes += bytes;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ mod common;
 use common::*;
 use std::cell::RefCell;
 use std::rc::Rc;
+use storage::device::Device;
 use storage::device::sim::{Executor, Sim};
 use storage::{FlagChange, FlagMode, Flags, Options, Quota, Sabotage, Space, Store, Uid};
 
@@ -151,6 +152,19 @@ fn broken(sim: &Sim, told: &[Told], sabotage: Option<Sabotage>) -> Option<String
     }
 }
 
+/// Checkpoints and superblocks are disposable; here they are disposed of.
+fn forget_all_but_the_log(sim: &Sim) {
+    let disk = sim.clone();
+    Executor::new(sim).block_on(async move {
+        for file in disk.files() {
+            if !file.name.starts_with("log-") {
+                disk.remove(&file.name).await.expect("removes");
+            }
+        }
+        disk.sync_directory().await.expect("syncs");
+    });
+}
+
 /// Crashes at operation after operation, each survivor a second time while it works on.
 fn crash_everywhere(seeds: std::ops::Range<u64>, sabotage: Option<Sabotage>) -> Option<String> {
     for seed in seeds {
@@ -169,6 +183,9 @@ fn crash_everywhere(seeds: std::ops::Range<u64>, sabotage: Option<Sabotage>) -> 
             survivor.crash_at(survivor.operations() + operation % 61 + 1);
             told.push(run(&survivor, 100, sabotage));
             survivor = survivor.after_crash();
+            if seed % 2 == 1 {
+                forget_all_but_the_log(&survivor);
+            }
             if let Some(why) = broken(&survivor, &told, sabotage) {
                 return Some(at(2, why));
             }

@@ -60,7 +60,8 @@ fn count_good(sim: &Sim) -> (u32, u32, Vec<String>, u32) {
 /// Flips a byte somewhere in a log file that holds something; says where.
 fn flip_somewhere(sim: &Sim, random: &mut Random) -> Option<String> {
     let files = sim.files();
-    let logs: Vec<_> = files.iter().filter(|file| file.name.starts_with("log-")).collect();
+    let is_log = |file: &&storage::device::Listed| file.name.starts_with("log-") && file.bytes > 0;
+    let logs: Vec<_> = files.iter().filter(is_log).collect();
     let file = logs[random.index(logs.len())];
     let offset = random.below(file.bytes);
     let content = sim.contents(&file.name).expect("there");

@@ -20,6 +20,9 @@ pub struct RecordHeader {
     pub segment: SegmentId,
     pub lsn: Lsn,
     pub shard: u16,
+    /// The low half of the run, so that a record of which the batch header is lost still says whether
+    /// it is a leftover.
+    pub run_low: u16,
     pub meta_checksum: u32,
     pub body_checksum: u32,
 }
@@ -41,6 +44,7 @@ impl RecordHeader {
         header[12..16].copy_from_slice(&self.segment.0.to_le_bytes());
         header[16..24].copy_from_slice(&self.lsn.0.to_le_bytes());
         header[24..26].copy_from_slice(&self.shard.to_le_bytes());
+        header[26..28].copy_from_slice(&self.run_low.to_le_bytes());
         header[28..32].copy_from_slice(&self.meta_checksum.to_le_bytes());
         header[32..36].copy_from_slice(&self.body_checksum.to_le_bytes());
         let checksum = crc32fast::hash(&header[..36]);
@@ -64,7 +68,7 @@ impl RecordHeader {
         let segment = SegmentId(reader.u32()?);
         let lsn = Lsn(reader.u64()?);
         let shard = reader.u16()?;
-        reader.u16()?;
+        let run_low = reader.u16()?;
         let meta_checksum = reader.u32()?;
         let body_checksum = reader.u32()?;
         Ok(RecordHeader {
@@ -75,6 +79,7 @@ impl RecordHeader {
             segment,
             lsn,
             shard,
+            run_low,
             meta_checksum,
             body_checksum,
         })
@@ -103,6 +108,7 @@ mod tests {
             segment: SegmentId(7),
             lsn: Lsn(1234),
             shard: 2,
+            run_low: 40_000,
             meta_checksum: 0xDEAD_BEEF,
             body_checksum: 0x0BAD_CAFE,
         };

@@ -72,6 +72,7 @@ impl Draft {
             segment: SegmentId::default(),
             lsn: Lsn::default(),
             shard: 0,
+            run_low: 0,
             meta_checksum: crc32fast::hash(meta),
             body_checksum: crc32fast::hash(parts.body),
         };
@@ -90,6 +91,7 @@ impl Draft {
             entry.header.lsn = Lsn(lsn);
             entry.header.segment = place.segment;
             entry.header.shard = place.shard;
+            entry.header.run_low = run_low(place.run);
             entry.header.encode_into(&mut self.buffer.as_mut_slice()[entry.offset as usize..]);
         }
         let header = BatchHeader {
@@ -107,6 +109,11 @@ impl Draft {
         self.buffer.pad(align_up(end) - end);
         header
     }
+}
+
+/// The part of a run's number that fits into a record's header.
+pub(crate) fn run_low(run: u32) -> u16 {
+    (run & 0xFFFF) as u16
 }
 
 fn bounded(bytes: usize) -> u32 {

@@ -14,6 +14,7 @@ use crate::format::{
 };
 use crate::index::Index;
 use crate::index::apply::Logged;
+use crate::log::queue::run_low;
 use crate::log::recovery::{Content, Decision, Header, NextSegment, RecoveryReport, Seen, decide};
 use crate::types::Lsn;
 use std::collections::BTreeMap;
@@ -44,6 +45,8 @@ pub struct FoundRecord {
 pub struct Expected {
     pub shard: u16,
     pub segment: SegmentId,
+    /// Records of earlier runs are leftovers. Compared around the wrap, as TCP compares its numbers.
+    pub run_low: u16,
     /// The first LSN that is due, and the first that is not expected any more.
     pub from: Lsn,
     pub below: Lsn,
@@ -59,6 +62,7 @@ pub fn find_records(bytes: &[u8], start: usize, expected: Expected) -> Vec<Found
         let header = RecordHeader::decode(rest).ok().filter(|header| {
             header.shard == expected.shard
                 && header.segment == expected.segment
+                && header.run_low.wrapping_sub(expected.run_low) < 1 << 15
                 && header.lsn >= due
                 && header.lsn < expected.below
         });
@@ -77,6 +81,12 @@ pub fn find_records(bytes: &[u8], start: usize, expected: Expected) -> Vec<Found
         offset += length.next_multiple_of(RECORD_ALIGNMENT);
     }
     found
+}
+
+/// A batch and what of its records was found.
+struct FoundBatch {
+    header: BatchHeader,
+    records: Vec<FoundRecord>,
 }
 
 /// A window on the file that is being scanned.
@@ -181,7 +191,7 @@ impl<'s, D: Device> Scan<'s, D> {
                     self.apply_batch(&batch).await?;
                 }
                 (Decision::SkipToThisBatch, Some(batch)) => {
-                    self.lose_up_to(batch.first_lsn, "records before a batch");
+                    self.lose_up_to(batch.header.first_lsn, "records before a batch");
                 }
                 (Decision::SalvageToNextBatch, _) => {
                     let next = self.next_batch_here().await?.unwrap_or(self.segment_end());
@@ -238,20 +248,21 @@ impl<'s, D: Device> Scan<'s, D> {
     }
 
     /// What stands at the position; the batch header, when one does.
-    async fn look(&mut self) -> Result<(Seen, Option<BatchHeader>), Error> {
-        let batch = self.batch_header_at(self.position.offset).await?;
-        let header = match &batch {
+    async fn look(&mut self) -> Result<(Seen, Option<FoundBatch>), Error> {
+        let found = self.batch_header_at(self.position.offset).await?;
+        let header = match &found {
             None => Header::Missing,
-            Some(batch) if batch.run < self.run || batch.first_lsn < self.due => Header::Stale,
+            Some(batch) if self.is_leftover(batch) => Header::Stale,
             Some(batch) if batch.first_lsn > self.due => Header::Ahead,
             Some(_) => Header::Due,
         };
-        let content = match (&batch, header) {
+        let (content, records) = match (&found, header) {
             (Some(batch), Header::Due) => self.content_of(batch).await?,
             (Some(_), Header::Missing | Header::Stale | Header::Ahead) | (None, _) => {
-                Content::Whole
+                (Content::Whole, Vec::new())
             }
         };
+        let batch = found.map(|header| FoundBatch { header, records });
         let mut seen = Seen {
             header,
             content,
@@ -276,13 +287,32 @@ impl<'s, D: Device> Scan<'s, D> {
         Ok((seen, batch))
     }
 
+    /// What a batch says that belongs here no more: it was written before the run that went on from
+    /// an earlier point, be it over it in this segment or in the next one.
+    fn is_leftover(&self, batch: &BatchHeader) -> bool {
+        batch.run < self.run
+            || batch.first_lsn < self.due
+            || self.next_segment_first_lsn().is_some_and(|first| batch.first_lsn >= first)
+    }
+
+    fn following_segment(&self) -> Option<&SegmentHeader> {
+        self.segments.get(&SegmentId(self.position.segment.0 + 1)).map(|next| &next.header)
+    }
+
+    /// The LSN with which the log goes on in the next segment, when there is one that counts.
+    fn next_segment_first_lsn(&self) -> Option<Lsn> {
+        match self.next_segment() {
+            NextSegment::None | NextSegment::Stale => None,
+            NextSegment::Due => Some(self.due),
+            NextSegment::Ahead => self.following_segment().map(|next| next.first_lsn),
+        }
+    }
+
     fn next_segment(&self) -> NextSegment {
-        match self.segments.get(&SegmentId(self.position.segment.0 + 1)) {
+        match self.following_segment() {
             None => NextSegment::None,
-            Some(next) if next.header.run < self.run || next.header.first_lsn < self.due => {
-                NextSegment::Stale
-            }
-            Some(next) if next.header.first_lsn == self.due => NextSegment::Due,
+            Some(next) if next.run < self.run || next.first_lsn < self.due => NextSegment::Stale,
+            Some(next) if next.first_lsn == self.due => NextSegment::Due,
             Some(_) => NextSegment::Ahead,
         }
     }
@@ -305,28 +335,31 @@ impl<'s, D: Device> Scan<'s, D> {
 
     fn expected(&self, below: Lsn) -> Expected {
         let (shard, segment) = (self.shard, self.position.segment);
-        Expected { shard, segment, from: self.due, below }
+        let run_low = run_low(self.run);
+        Expected { shard, segment, run_low, from: self.due, below }
     }
 
-    async fn content_of(&mut self, batch: &BatchHeader) -> Result<Content, Error> {
+    async fn content_of(
+        &mut self,
+        batch: &BatchHeader,
+    ) -> Result<(Content, Vec<FoundRecord>), Error> {
         let expected = self.expected(batch.next_lsn());
         let bytes = self.bytes(self.position.offset, u64::from(batch.bytes)).await?;
         let found = find_records(bytes, BATCH_HEADER_BYTES, expected);
         let whole = found.len() == batch.records as usize
             && found.iter().all(|record| record.meta_verifies && record.body_verifies);
-        Ok(if whole { Content::Whole } else { Content::Damaged })
+        Ok((if whole { Content::Whole } else { Content::Damaged }, found))
     }
 
-    async fn apply_batch(&mut self, batch: &BatchHeader) -> Result<(), Error> {
-        let expected = self.expected(batch.next_lsn());
+    async fn apply_batch(&mut self, found: &FoundBatch) -> Result<(), Error> {
+        let batch = &found.header;
         let offset = self.position.offset;
         let length = u64::from(batch.bytes);
         self.bytes(offset, length).await?;
         let window = self.window.take().expect("the batch was just read");
         let from = usize::try_from(offset - window.start).expect("inside the window");
         let bytes = &window.buffer.as_slice()[from..from + batch.bytes as usize];
-        let found = find_records(bytes, BATCH_HEADER_BYTES, expected);
-        self.fold(bytes, offset, &found)?;
+        self.fold(bytes, offset, &found.records)?;
         self.window = Some(window);
         self.lose_up_to(batch.next_lsn(), "records of a batch");
         let padded = align_up_u64(length);
@@ -392,8 +425,8 @@ impl<'s, D: Device> Scan<'s, D> {
 
     /// Saves the records that verify between the position and `until`.
     async fn salvage(&mut self, until: u64) -> Result<(), Error> {
-        let (offset, below) = (self.position.offset, Lsn(u64::MAX));
-        let expected = self.expected(below);
+        let offset = self.position.offset;
+        let expected = self.expected(self.next_segment_first_lsn().unwrap_or(Lsn(u64::MAX)));
         let length = until.saturating_sub(offset);
         if length == 0 {
             return Ok(());
@@ -423,8 +456,7 @@ impl<'s, D: Device> Scan<'s, D> {
         let mut offset = self.position.offset + ALIGNMENT as u64;
         while offset < self.segment_end() {
             if let Some(batch) = self.batch_header_at(offset).await?
-                && batch.run >= self.run
-                && batch.first_lsn >= self.due
+                && !self.is_leftover(&batch)
             {
                 return Ok(Some(offset));
             }

@@ -38,8 +38,14 @@ pub(crate) struct Spare<D: Device> {
     pub(crate) number: u32,
     pub(crate) file: D::File,
     pub(crate) segment_bytes: u64,
-    /// Written with zeroes, or used before: appends change no metadata of the file system.
-    pub(crate) prewritten: bool,
+    /// Written ahead with zeroes, or used before: there appends change no metadata of the file system.
+    pub(crate) zeroed_bytes: u64,
+}
+
+impl<D: Device> Spare<D> {
+    pub(crate) fn is_prewritten(&self) -> bool {
+        self.zeroed_bytes >= self.segment_bytes
+    }
 }
 
 #[derive(Debug)]
@@ -76,13 +82,10 @@ impl<D: Device> Segments<D> {
         self.next_number - 1
     }
 
-    /// The best spare: a pre-written one if there is any.
+    /// The best spare: the one that is written ahead the farthest.
     pub(crate) fn take_spare(&mut self) -> Option<Spare<D>> {
-        let best = self
-            .spares
-            .iter()
-            .position(|spare| spare.prewritten)
-            .or(if self.spares.is_empty() { None } else { Some(0) })?;
+        let spares = self.spares.iter().enumerate();
+        let (best, _) = spares.max_by_key(|(_, spare)| spare.zeroed_bytes)?;
         Some(self.spares.swap_remove(best))
     }
 
@@ -136,7 +139,7 @@ pub(crate) async fn create_spare<D: Device>(
 ) -> io::Result<Spare<D>> {
     let file = device.create(&file_name(number), segment_bytes).await?;
     device.sync_directory().await?;
-    Ok(Spare { number, file, segment_bytes, prewritten: false })
+    Ok(Spare { number, file, segment_bytes, zeroed_bytes: 0 })
 }
 
 /// Makes a file with a stale header spare: the header no longer verifies, for good.
