@@ -123,6 +123,9 @@ impl Options {
         if self.pending_bytes_max < self.batch_bytes_max {
             return refuse("pending_bytes_max must be at least batch_bytes_max");
         }
+        if self.pending_bytes_max < 2 * self.chunk_bytes() {
+            return refuse("pending_bytes_max must hold two chunks of a large body (512 KiB)");
+        }
         if self.reserve_segments > self.spare_segments {
             return refuse("reserve_segments must be at most spare_segments");
         }

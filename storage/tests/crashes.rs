@@ -174,7 +174,9 @@ fn crash_everywhere(seeds: std::ops::Range<u64>, sabotage: Option<Sabotage>) -> 
             sim.crash_at(operation);
             let mut told = vec![run(&sim, 0, sabotage)];
             let crashed = sim.is_crashed();
-            let mut survivor = sim.after_crash();
+            // Every other time only the process dies, and the power goes later.
+            let killed = operation % 2 == 0;
+            let mut survivor = if killed { sim.after_kill() } else { sim.after_crash() };
             let at = |round: u32, why| format!("seed {seed}, operation {operation}.{round}: {why}");
             if let Some(why) = broken(&survivor, &told, sabotage) {
                 return Some(at(1, why));

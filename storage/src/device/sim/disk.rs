@@ -230,6 +230,26 @@ impl Sim {
         Sim::with_names(Random::new(seed), names, disk.clock_micros + 1_000_000)
     }
 
+    /// The disk as the next process finds it after a kill: the machine stayed up, so nothing that was
+    /// written is lost, but what was not synced can still be lost by a later crash. Operations that
+    /// were in flight may have reached any of their sectors.
+    #[must_use]
+    pub fn after_kill(&self) -> Sim {
+        let mut disk = self.disk.borrow_mut();
+        disk.crashed = true;
+        disk.tear_what_is_in_flight();
+        let names = std::mem::take(&mut disk.names);
+        let ghosts = std::mem::take(&mut disk.ghosts);
+        let seed = disk.random.any();
+        let next = Sim::with_names(Random::new(seed), names, disk.clock_micros + 1_000_000);
+        {
+            let mut next_disk = next.disk.borrow_mut();
+            next_disk.ghosts = ghosts;
+            next_disk.capacity = disk.capacity;
+        }
+        next
+    }
+
     /// Completes one operation, or wakes one sleeper. False: nothing is under way.
     pub(super) fn step(&self) -> bool {
         self.disk.borrow_mut().step()
