@@ -6,7 +6,7 @@
 
 use crate::checkpoint::{Position, file_lsn, file_name, load};
 use crate::core::{Core, Phase};
-use crate::device::Device;
+use crate::device::{Device, is_full};
 use crate::error::Error;
 use crate::format::{Record, SEGMENT_HEADER_BYTES, SegmentId};
 use crate::index::Index;
@@ -286,7 +286,7 @@ async fn first_segment<D: Device>(core: &Rc<Core<D>>) -> Result<(), Error> {
     while core.segments.borrow().spares.len() < wanted {
         match crate::upkeep::add_spare(core, is_new).await {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::StorageFull && !is_new => break,
+            Err(error) if is_full(&error) && !is_new => break,
             Err(error) => return Err(device_error(error)),
         }
     }

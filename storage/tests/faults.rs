@@ -162,6 +162,51 @@ fn a_failed_write_or_sync_halts_and_nothing_acknowledged_is_lost() {
 }
 
 #[test]
+fn counters_survive_a_kill() {
+    let sim = Sim::new(11);
+    let before = on_sim_unclosed(&sim, Options::for_tests(), |store, _| async move {
+        with_accounts(&store).await;
+        for number in 0..100 {
+            store.deliver(delivery(vec![placement(ALICE, INBOX)], number, 3000)).await.expect("in");
+        }
+        store.expunge(ALICE, INBOX, &[Uid(1)]).await.expect("expunges");
+        store.stats()
+    });
+    let before = before.expect("comes to its end");
+    let after =
+        on_sim(&sim.after_kill(), Options::for_tests(), |store| async move { store.stats() });
+    let kept = |stats: &storage::Stats| (stats.messages, stats.bytes_received, stats.live_bytes);
+    assert_eq!(kept(&before), (99, 300_000, 99 * 3017));
+    assert_eq!(kept(&after), kept(&before));
+    // Opening writes a superblock.
+    assert_eq!(after.flushes, before.flushes + 1);
+    assert_eq!(after.bytes_written, before.bytes_written + 4096);
+}
+
+#[test]
+fn a_store_opens_or_refuses_on_any_garbage_and_never_panics() {
+    for seed in 0..300 {
+        let sim = filled(seed % 3, seed % 2 == 0);
+        let mut random = Random::new(seed);
+        for _ in 0..random.below(40) {
+            let files = sim.files();
+            let file = &files[random.index(files.len())];
+            let start = random.below(file.bytes);
+            for offset in start..start + random.below(200) {
+                sim.flip(&file.name, offset, (random.any() & 0xFF) as u8);
+            }
+        }
+        let disk = sim.clone();
+        let executor = Executor::new(&sim);
+        let outcome = executor.block_on(async move {
+            let store = Store::open(disk, Options::for_tests()).await?;
+            store.verify().await
+        });
+        assert!(outcome.is_some(), "seed {seed} came to no end");
+    }
+}
+
+#[test]
 fn a_read_error_is_told_and_passes() {
     let sim = filled(1, true);
     let disk = sim.clone();

@@ -37,6 +37,12 @@ pub struct Listed {
     pub bytes: u64,
 }
 
+/// Whether this error says that there is no more room, for all or for us.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// One directory on one disk. Offsets and lengths of reads and writes are multiples of
 /// [`crate::buffer::ALIGNMENT`].
 #[allow(async_fn_in_trait)] // one core, static dispatch: no Send bound is wanted

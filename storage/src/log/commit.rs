@@ -10,7 +10,7 @@
 
 use crate::buffer::Buffer;
 use crate::core::{Core, Phase};
-use crate::device::Device;
+use crate::device::{Device, is_full};
 use crate::format::{Location, SegmentHeader};
 use crate::index::apply::Logged;
 use crate::log::queue::{Draft, Entry, Place};
@@ -75,7 +75,7 @@ async fn launch_all<D: Device>(core: &Rc<Core<D>>, flights: &mut VecDeque<Flight
                 let Some(draft) = core.queue.borrow_mut().take() else { return };
                 flights.push_back(launch(core, draft));
             }
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            Err(error) if is_full(&error) => {
                 let Some(draft) = core.queue.borrow_mut().take() else { return };
                 fail(core, draft.entries, draft.buffer, &draft.outcome, full(core));
             }
