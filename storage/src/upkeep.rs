@@ -4,7 +4,8 @@
 //! segments that are merely allocated, which is slower by half, but never waits for zeroes.
 
 use crate::buffer::Buffer;
-use crate::checkpoint::write::{self, Snapshot};
+use crate::checkpoint::settle::settle;
+use crate::checkpoint::write::{self, Snapshot, WrittenBlock};
 use crate::checkpoint::{file_lsn, file_name};
 use crate::core::{Core, Phase};
 use crate::device::Device;
@@ -150,14 +151,8 @@ pub(crate) async fn checkpoint<D: Device>(core: &Rc<Core<D>>, clean: bool) -> io
     let lsn = snapshot.index.applied;
     let before = *core.superblock.borrow();
     let logged_before = core.log_bytes_since_checkpoint.get();
-    if lsn != before.checkpoint && lsn != Lsn(0) {
-        let sync = core.options.sabotage != Some(Sabotage::NameCheckpointEarly);
-        let bytes = write::write(&core.device, &snapshot, sync).await?;
-        core.checkpoint_bytes.set(bytes);
-        let mut index = core.index.borrow_mut();
-        index.counters.bytes_written += bytes;
-        index.counters.flushes += 1;
-    }
+    let is_new = lsn != before.checkpoint && lsn != Lsn(0);
+    let blocks = if is_new { write_file(core, snapshot).await? } else { Vec::new() };
     let superblock = Superblock {
         sequence: before.sequence + 1,
         checkpoint: lsn,
@@ -169,7 +164,32 @@ pub(crate) async fn checkpoint<D: Device>(core: &Rc<Core<D>>, clean: bool) -> io
     *core.superblock.borrow_mut() = superblock;
     let since = core.log_bytes_since_checkpoint.get();
     core.log_bytes_since_checkpoint.set(since.saturating_sub(logged_before));
+    if !clean {
+        settle(core, lsn, blocks).await?;
+    }
     remove_old(core, lsn, before.checkpoint).await
+}
+
+/// Leaves no file behind when it fails: on a full disk every bit of room counts.
+async fn write_file<D: Device>(
+    core: &Core<D>,
+    snapshot: Snapshot,
+) -> io::Result<Vec<WrittenBlock>> {
+    let sync = core.options.sabotage != Some(Sabotage::NameCheckpointEarly);
+    match write::write(&core.device, &snapshot, sync).await {
+        Ok(written) => {
+            core.checkpoint_bytes.set(written.bytes);
+            let mut index = core.index.borrow_mut();
+            index.counters.bytes_written += written.bytes;
+            index.counters.flushes += 1;
+            Ok(written.blocks)
+        }
+        Err(error) => {
+            // Whether this works or not, the first error is the one to tell.
+            let _ = core.device.remove(&file_name(snapshot.index.applied)).await;
+            Err(error)
+        }
+    }
 }
 
 fn segment_table<D: Device>(core: &Core<D>) -> Vec<(crate::format::SegmentId, u32, Lsn)> {

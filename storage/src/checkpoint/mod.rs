@@ -6,6 +6,7 @@
 //! checkpoint counts only once the superblock names it, which happens after it was synced.
 
 pub(crate) mod load;
+pub(crate) mod settle;
 pub(crate) mod write;
 
 use crate::format::{FORMAT_VERSION, Malformed, Reader, SegmentId, Writer};
@@ -99,6 +100,12 @@ fn frame_header(kind: FrameKind, payload: &[u8]) -> [u8; FRAME_HEADER_BYTES] {
     let checksum = crc32fast::hash(&header[..12]);
     header[12..16].copy_from_slice(&checksum.to_le_bytes());
     header
+}
+
+/// Whether the rows whose payload starts at `offset` verify.
+fn rows_verify(bytes: &[u8], offset: usize) -> bool {
+    let frame = offset.checked_sub(FRAME_HEADER_BYTES).map(|start| read_frame(bytes, start));
+    matches!(frame, Some(Ok((FrameKind::Rows, _, _))))
 }
 
 /// Kind and verified payload of the frame at `offset`, and where the next one starts.

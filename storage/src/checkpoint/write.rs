@@ -5,9 +5,14 @@ use crate::buffer::{ALIGNMENT, Buffer};
 use crate::device::Device;
 use crate::format::kinds::{write_keywords, write_quota, write_special_use};
 use crate::format::{SegmentId, Writer};
-use crate::index::{Account, Counters, Index, Mailbox, ROW_BYTES};
+use crate::index::{Account, BlockData, Counters, Index, Mailbox, ROW_BYTES};
 use crate::types::Lsn;
+use crate::types::{AccountId, MailboxId, Uid};
 use std::io;
+use std::rc::Rc;
+
+/// Smaller blocks are not worth mapping: they are likely to change soon.
+const MAPPED_ROWS_MIN: u32 = 16;
 
 /// Written at once; between two writes other tasks run.
 const PIECE_BYTES: usize = 256 << 10;
@@ -23,15 +28,34 @@ pub(crate) struct Snapshot {
     pub(crate) segments: Vec<(SegmentId, u32, Lsn)>,
 }
 
-/// Writes and, unless told not to, syncs the file. Returns its length.
+/// A block of rows as it stands in the file: the index may let go of its own copy.
+#[derive(Debug)]
+pub(crate) struct WrittenBlock {
+    pub(crate) account: AccountId,
+    pub(crate) mailbox: MailboxId,
+    pub(crate) first: Uid,
+    /// What was written; the live block is the same as long as it shares this.
+    pub(crate) data: Rc<BlockData>,
+    /// Of the rows, in the file.
+    pub(crate) offset: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) bytes: u64,
+    pub(crate) blocks: Vec<WrittenBlock>,
+}
+
+/// Writes and, unless told not to, syncs the file.
 pub(crate) async fn write<D: Device>(
     device: &D,
     snapshot: &Snapshot,
     sync: bool,
-) -> io::Result<u64> {
+) -> io::Result<Written> {
     let name = file_name(snapshot.index.applied);
     let file = device.create(&name, 0).await?;
-    let mut output = Output { device, file, buffer: Buffer::with_capacity(PIECE_BYTES), offset: 0 };
+    let buffer = Buffer::with_capacity(PIECE_BYTES);
+    let mut output = Output { device, file, buffer, offset: 0, blocks: Vec::new() };
     let header = Header {
         shard: snapshot.shard,
         lsn: snapshot.index.applied,
@@ -88,6 +112,7 @@ struct Output<'d, D: Device> {
     buffer: Buffer,
     /// Where `buffer` goes.
     offset: u64,
+    blocks: Vec<WrittenBlock>,
 }
 
 impl<D: Device> Output<'_, D> {
@@ -106,13 +131,18 @@ impl<D: Device> Output<'_, D> {
         }
         writer.count(account.mailboxes.len());
         for mailbox in account.mailboxes.values() {
-            self.mailbox(mailbox, &mut writer).await?;
+            self.mailbox(account.id, mailbox, &mut writer).await?;
         }
         self.frame(FrameKind::Account, &writer.bytes).await
     }
 
     /// Writes the rows at once, the rest into the account's frame.
-    async fn mailbox(&mut self, mailbox: &Mailbox, writer: &mut Writer) -> io::Result<()> {
+    async fn mailbox(
+        &mut self,
+        account: AccountId,
+        mailbox: &Mailbox,
+        writer: &mut Writer,
+    ) -> io::Result<()> {
         writer.u32(mailbox.id.0);
         writer.text(&mailbox.name);
         writer.u32(mailbox.uid_validity);
@@ -138,7 +168,12 @@ impl<D: Device> Output<'_, D> {
             rows.clear();
             rows.reserve(block.count as usize * ROW_BYTES);
             (0..block.count as usize).for_each(|index| block.row(index).encode_into(&mut rows));
-            writer.u64(self.next_payload_offset());
+            let offset = self.next_payload_offset();
+            if block.count >= MAPPED_ROWS_MIN {
+                let (mailbox, first, data) = (mailbox.id, block.first, Rc::clone(&block.data));
+                self.blocks.push(WrittenBlock { account, mailbox, first, data, offset });
+            }
+            writer.u64(offset);
             writer.u32(block.count);
             writer.u32(block.first.0);
             writer.u32(block.last.0);
@@ -178,7 +213,7 @@ impl<D: Device> Output<'_, D> {
         Ok(())
     }
 
-    async fn finish(mut self, sync: bool) -> io::Result<u64> {
+    async fn finish(mut self, sync: bool) -> io::Result<Written> {
         let end = self.buffer.len();
         self.buffer.pad(crate::buffer::align_up(end) - end);
         let last = std::mem::replace(&mut self.buffer, Buffer::with_capacity(1));
@@ -187,6 +222,6 @@ impl<D: Device> Output<'_, D> {
             self.device.sync(&self.file).await?;
             self.device.sync_directory().await?;
         }
-        Ok(self.offset)
+        Ok(Written { bytes: self.offset, blocks: self.blocks })
     }
 }

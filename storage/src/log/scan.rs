@@ -174,6 +174,7 @@ impl<'s, D: Device> Scan<'s, D> {
 
     pub(crate) async fn run_to_the_end(mut self) -> Result<LogEnd, Error> {
         let mut needs_new_segment = false;
+        self.respect_segment_run();
         loop {
             if self.forget_from.is_some_and(|from| self.due >= from) {
                 break;
@@ -245,6 +246,13 @@ impl<'s, D: Device> Scan<'s, D> {
     fn enter_next_segment(&mut self) {
         let segment = SegmentId(self.position.segment.0 + 1);
         self.position = Position { segment, offset: SEGMENT_HEADER_BYTES as u64 };
+        self.respect_segment_run();
+    }
+
+    /// What an earlier run than the segment's own has left in it is a leftover, from its first block on.
+    fn respect_segment_run(&mut self) {
+        let run = self.segment().map_or(0, |segment| segment.header.run);
+        self.run = self.run.max(run);
     }
 
     /// What stands at the position; the batch header, when one does.

@@ -1,0 +1,52 @@
+//! After a checkpoint: the index lets go of rows that the file holds as well.
+//!
+//! So cold mailboxes cost no heap, and the file of the checkpoint before can be unmapped. Only blocks
+//! that nobody has changed since are swapped, and only after what is in the file has been verified.
+
+use super::write::WrittenBlock;
+use super::{file_name, rows_verify};
+use crate::core::Core;
+use crate::device::{Device, Mapping};
+use crate::index::{BlockData, Index};
+use crate::types::Lsn;
+use std::io;
+use std::rc::Rc;
+
+/// Swapped between two yields.
+const BLOCKS_AT_ONCE: usize = 64;
+
+/// The snapshot must be gone by now, or every account would be copied.
+pub(crate) async fn settle<D: Device>(
+    core: &Core<D>,
+    lsn: Lsn,
+    blocks: Vec<WrittenBlock>,
+) -> io::Result<()> {
+    if blocks.is_empty() {
+        return Ok(());
+    }
+    let checkpoint = core.device.map(&file_name(lsn)).await?;
+    for some in blocks.chunks(BLOCKS_AT_ONCE) {
+        for block in some {
+            swap(&mut core.index.borrow_mut(), &checkpoint, block);
+        }
+        core.device.yield_now().await;
+    }
+    Ok(())
+}
+
+fn swap(index: &mut Index, checkpoint: &Mapping, written: &WrittenBlock) {
+    let Ok(offset) = usize::try_from(written.offset) else { return };
+    let Some(account) = index.accounts.get_mut(&written.account) else { return };
+    let Some(mailbox) = account.mailbox(written.mailbox) else { return };
+    let blocks = mailbox.rows.blocks();
+    let position = blocks.partition_point(|block| block.first < written.first);
+    let is_the_same = |position: usize| {
+        blocks.get(position).is_some_and(|block| Rc::ptr_eq(&block.data, &written.data))
+    };
+    if !is_the_same(position) || !rows_verify((**checkpoint).as_ref(), offset) {
+        return;
+    }
+    let Some(mailbox) = Rc::make_mut(account).mailbox_mut(written.mailbox) else { return };
+    let data = BlockData::Mapped { checkpoint: Rc::clone(checkpoint), offset };
+    mailbox.rows.blocks_mut()[position].data = Rc::new(data);
+}
