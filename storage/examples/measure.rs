@@ -107,6 +107,9 @@ async fn fill(directory: PathBuf, load: Load) {
         at(0.999),
         stats.segments,
     );
+    let heap = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let lines = heap.lines().filter(|line| line.starts_with("Rss"));
+    println!("{}", lines.collect::<Vec<_>>().join(", ").replace(['\t', ' '], ""));
 }
 
 async fn session(

@@ -202,7 +202,7 @@ fn crash_everywhere(seeds: std::ops::Range<u64>, sabotage: Option<Sabotage>) -> 
 
 #[test]
 fn no_crash_takes_back_what_was_acknowledged() {
-    assert_eq!(crash_everywhere(0..4, None), None);
+    assert_eq!(crash_everywhere(0..6, None), None);
 }
 
 #[test]

@@ -400,6 +400,10 @@ impl<'s, D: Device> Scan<'s, D> {
                     place: format!("{}: it {malformed}", self.place(place, record.header.lsn)),
                 },
             )?;
+            if let Record::Lost { first, .. } = &decoded {
+                // An earlier opening has found this too, and its record has just been met.
+                self.lost.retain(|(lost, _)| lost != first);
+            }
             self.index.apply(Logged {
                 lsn: record.header.lsn,
                 location: Location::new(self.position.segment, place),
