@@ -4,7 +4,7 @@ mod worlds;
 
 use kura_tests::transcript::Transcript;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use worlds::{folder, pop3, smtp};
+use worlds::{folder, imap, pop3, smtp};
 
 /// All of a folder, so that one run shows every dialogue that fails.
 fn play_all(name: &str, play: impl Fn(&Transcript)) {
@@ -28,4 +28,9 @@ fn lmtp_dialogues() {
 #[test]
 fn pop3_dialogues() {
     play_all("pop3", |transcript| transcript.play(|| pop3(transcript)));
+}
+
+#[test]
+fn imap_dialogues() {
+    play_all("imap", |transcript| transcript.play(|| imap(transcript)));
 }

@@ -3,9 +3,11 @@
 //! In every world there are the users `ann` (password `secret`) and `user` (password `pencil`, whose
 //! SCRAM keys are those of RFC 7677's example), and logins by `busy` find no room.
 
+mod imap;
 mod pop3;
 mod smtp;
 
+pub use imap::ImapSubject;
 pub use pop3::Pop3Subject;
 pub use smtp::SmtpSubject;
 
