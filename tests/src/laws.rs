@@ -196,11 +196,14 @@ pub fn play<'t, S: Subject>(
     session
 }
 
-fn whole(stream: &[u8]) -> Vec<&[u8]> {
+/// All at once.
+#[must_use]
+pub fn whole(stream: &[u8]) -> Vec<&[u8]> {
     vec![stream]
 }
 
-fn cut_at_random<'t>(stream: &'t [u8], random: &mut Random) -> Vec<&'t [u8]> {
+/// In pieces, short or long.
+pub fn cut_at_random<'t>(stream: &'t [u8], random: &mut Random) -> Vec<&'t [u8]> {
     let mut rest = stream;
     let mut pieces = Vec::new();
     let longest = *random.pick(&[2, 5, 20, 100, 2000]);

@@ -1,0 +1,9 @@
+//! The IMAP machine: no panic, bounded memory, cuts do not matter.
+#![no_main]
+
+use fuzzing::subjects::ImapSubject;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    fuzzing::dialogue(data, |world| ImapSubject::new(world & 2 != 0, world & 4 != 0));
+});
