@@ -233,6 +233,18 @@ fn autologout_is_silent_and_removes_nothing() {
 }
 
 #[test]
+fn a_message_that_breaks_off_ends_the_session_without_its_dot() {
+    let mut world = World::logged_in();
+    let step = world.pop3.step(NOW, &mut &b"RETR 1\r\n"[..], &mut world.output);
+    let Step::Event(Event::Retrieve { ticket, .. }) = step else { panic!("{step:?}") };
+    world.pop3.begin_message(15, &mut world.output);
+    world.pop3.write_message(b"A: b\r\n\r\n1", &mut world.output);
+    world.pop3.abandon_message(ticket);
+    assert_eq!(world.reply("NOOP\r\n"), "+OK 15 octets\r\nA: b\r\n\r\n1");
+    assert!(world.closed);
+}
+
+#[test]
 fn long_listings_are_sent_in_pieces() {
     let mut world = World::new(false, true);
     world.messages = vec![b""; 2500];
