@@ -12,7 +12,7 @@ use super::sequence::SequenceSet;
 use crate::message::date::{Day, read_imap_day};
 use crate::message::field::Fields;
 use crate::message::text::{decode_field, decode_part, fold};
-use crate::message::{Address, Envelope, Kind, Summary};
+use crate::message::{Address, Envelope, Kind, Span, Summary};
 
 /// Parentheses, NOT and OR inside one another.
 pub const DEPTH_MAX: usize = 50;
@@ -131,28 +131,47 @@ impl HeaderText {
     }
 }
 
-/// Decoded and folded text of every text part, and of the headers of embedded messages.
-/// `body` begins where the summary counts from; it may be cut short.
+/// Bytes of a message that a text search looks at: a text part, or an embedded message's header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextSource {
+    pub part: usize,
+    pub span: Span,
+    is_header: bool,
+}
+
+/// Where the text of a message is, in its order.
+pub fn text_sources(summary: &Summary) -> impl Iterator<Item = TextSource> + '_ {
+    summary.parts.iter().enumerate().flat_map(|(index, part)| {
+        let embedded = index > 0 && part.envelope.is_some();
+        let text = part.kind == Kind::Leaf && part.content.is("text");
+        let source = |span, is_header| TextSource { part: index, span, is_header };
+        let header = embedded.then(|| source(part.header, true));
+        header.into_iter().chain(text.then(|| source(part.body, false)))
+    })
+}
+
+/// Decoded and folded text of a source, whose bytes may be cut short.
+#[must_use]
+pub fn source_texts(summary: &Summary, source: TextSource, bytes: &[u8]) -> Vec<String> {
+    if source.is_header {
+        let fields = HeaderText::of(bytes).fields.into_iter();
+        return fields.map(|(name, value)| format!("{name}: {value}")).collect();
+    }
+    let part = summary.parts.get(source.part);
+    let text = part.and_then(|part| decode_part(&part.content, bytes));
+    text.map(|text| fold(&text)).into_iter().collect()
+}
+
+/// All text of a message that is in memory. `body` begins where the summary counts from.
 #[must_use]
 pub fn body_texts(summary: &Summary, body: &[u8]) -> Vec<String> {
-    let bytes = |span: crate::message::Span| {
+    let bytes = |span: Span| {
         let start = usize::try_from(span.start).unwrap_or(usize::MAX).min(body.len());
         let end = usize::try_from(span.end).unwrap_or(usize::MAX).min(body.len());
         body.get(start..end).unwrap_or_default()
     };
-    let mut texts = Vec::new();
-    for (index, part) in summary.parts.iter().enumerate() {
-        if index > 0 && part.envelope.is_some() {
-            let header = HeaderText::of(bytes(part.header));
-            texts.extend(header.fields.into_iter().map(|(name, value)| format!("{name}: {value}")));
-        }
-        if part.kind == Kind::Leaf
-            && let Some(text) = decode_part(&part.content, bytes(part.body))
-        {
-            texts.push(fold(&text));
-        }
-    }
-    texts
+    let sources = text_sources(summary);
+    sources.flat_map(|source| source_texts(summary, source, bytes(source.span))).collect()
 }
 
 impl Key {

@@ -11,8 +11,9 @@ use super::flags::{FlagBits, SYSTEM_FLAGS};
 use super::sequence::SequenceSet;
 use std::collections::BTreeSet;
 
-/// Entries of [`View::told`] before it is dropped: it only spares the client a repeated FETCH.
-const TOLD_MAX: usize = 4096;
+/// Entries of [`View::told`] beyond one for each message: it only spares the client a repeated FETCH,
+/// so it is dropped when changes that can't be told yet pile up.
+const TOLD_SPARE_MAX: usize = 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
@@ -197,7 +198,7 @@ impl View {
 
     /// The client has been told the flags of a message as of `modseq`.
     pub fn note_told(&mut self, uid: u32, modseq: u64) {
-        if self.told.len() >= TOLD_MAX {
+        if self.told.len() >= self.uids.len().saturating_add(TOLD_SPARE_MAX) {
             self.told.clear();
         }
         self.told.insert((uid, modseq));
@@ -357,6 +358,17 @@ mod tests {
         assert_eq!(told(&mut view, &news, true), [""; 0]);
         let later = News { changed: vec![changed(4, 12)], modseq: 12, ..News::default() };
         assert_eq!(told(&mut view, &later, true), ["* 2 FETCH (UID 4 FLAGS (\\Seen))"]);
+    }
+
+    #[test]
+    fn a_change_to_every_message_of_a_large_mailbox_is_told_once() {
+        let uids: Vec<u32> = (1..=20_000).collect();
+        let selected = Selected { uids, recent_from: u32::MAX, ..Selected::default() };
+        let mut view = View::select(selected, false, &mut Vec::new());
+        (1..=20_000).for_each(|uid| view.note_told(uid, 5));
+        let changed = (1..=20_000).map(|uid| changed(uid, 5)).collect();
+        let news = News { changed, modseq: 5, ..News::default() };
+        assert_eq!(told(&mut view, &news, true), [""; 0]);
     }
 
     #[test]

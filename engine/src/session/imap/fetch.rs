@@ -6,17 +6,22 @@
 use super::account::{Broken, ImapAccount, breathe, refusal};
 use crate::wire::Wire;
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
 use protocols::imap::fetch::{FetchItem, FetchSection, Located, Response, SectionText};
 use protocols::imap::flags::FlagBits;
 use protocols::imap::{Code, Completion, Imap, Targets};
 use protocols::message::{Summary, field};
 use std::collections::HashMap;
 use std::ops::Range;
+use std::pin::pin;
 use storage::device::Device;
 use storage::{Error, FlagChange, FlagMode, Flags, MailboxId, MessageEntry, Uid};
 
 /// A message up to this is read in one go.
 const PIECE_BYTES: u64 = 64 * 1024;
+/// Messages that are read ahead, each at most a piece for each section: one read at a time would
+/// leave the disk idle between them.
+pub(super) const LOADING_MAX: usize = 16;
 /// Bytes of a header that fields are picked from.
 const HEADER_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -46,26 +51,47 @@ impl<D: Device> ImapAccount<D> {
             Err(completion) => return Ok(completion),
         };
         let asked = Asked { mailbox, items, by_uid, keywords: &keywords, newly_seen };
+        let (told, worst) = self.send(machine, targets, &asked, wire).await?;
+        told.into_iter().for_each(|(uid, modseq)| machine.note_told(uid, modseq));
+        Ok(match worst {
+            None => Completion::Ok(None, "Fetched"),
+            Some(error) => refusal(&error),
+        })
+    }
+
+    /// Reads ahead and writes in order. Tells as of which MODSEQ the client now knows which message's
+    /// flags, and the last thing that went wrong.
+    async fn send(
+        &self,
+        machine: &Imap,
+        targets: &Targets,
+        asked: &Asked<'_>,
+        wire: &mut Wire<'_>,
+    ) -> Result<(Vec<(u32, u64)>, Option<Error>), Broken> {
+        let Some(view) = machine.view() else { return Ok((Vec::new(), None)) };
+        let named = targets.positions().filter_map(|at| view.message(at));
+        let mut loading = pin!(
+            stream::iter(named)
+                .map(|(sequence, uid)| async move { (sequence, uid, self.load(asked, uid).await) })
+                .buffered(LOADING_MAX)
+        );
+        let mut told = Vec::new();
         let mut worst = None;
         let mut breath = 0;
-        for position in targets.positions() {
-            let Some((sequence, uid)) = machine.view().and_then(|view| view.message(position))
-            else {
-                continue;
-            };
-            match self.fetch_one(machine, &asked, sequence, uid, wire).await? {
-                Ok(()) => {}
+        while let Some((sequence, uid, loaded)) = loading.next().await {
+            match loaded {
+                Ok(loaded) => {
+                    let message = Named { sequence, uid, recent: view.is_recent(uid) };
+                    told.extend(self.write_one(asked, &message, loaded, wire).await?);
+                }
                 // One that another session removed; by UID it is as if it had never been.
-                Err(Error::NoSuchMessage(_)) if by_uid => {}
+                Err(Error::NoSuchMessage(_)) if asked.by_uid => {}
                 Err(error) => worst = Some(error),
             }
             wire.relieve().await?;
             breathe(&mut breath).await;
         }
-        Ok(match worst {
-            None => Completion::Ok(None, "Fetched"),
-            Some(error) => refusal(&error),
-        })
+        Ok((told, worst))
     }
 
     /// Marks as seen what is about to be read, in one record for all, and looks up the keywords.
@@ -113,20 +139,16 @@ impl<D: Device> ImapAccount<D> {
         uids.filter(|uid| entry(uid).is_ok_and(|entry| wanted(&entry))).collect()
     }
 
-    async fn fetch_one(
+    /// Writes one response; tells as of which MODSEQ the client now knows the flags, if it does.
+    async fn write_one(
         &self,
-        machine: &mut Imap,
         asked: &Asked<'_>,
-        sequence: u32,
-        uid: u32,
+        message: &Named,
+        loaded: Loaded,
         wire: &mut Wire<'_>,
-    ) -> Result<Result<(), Error>, Broken> {
-        let loaded = match self.load(asked, uid).await {
-            Ok(loaded) => loaded,
-            Err(error) => return Ok(Err(error)),
-        };
+    ) -> Result<Option<(u32, u64)>, Broken> {
+        let Named { sequence, uid, recent } = *message;
         let Loaded { entry, summary, sections } = loaded;
-        let recent = machine.view().is_some_and(|view| view.is_recent(uid));
         let mut sections = sections.into_iter();
         let mut response = Response::begin(wire.outbox.buffer(), sequence);
         let mut told_uid = false;
@@ -181,10 +203,7 @@ impl<D: Device> ImapAccount<D> {
             told_flags = true;
         }
         response.end();
-        if told_flags {
-            machine.note_told(uid, entry.modseq.0);
-        }
-        Ok(Ok(()))
+        Ok(told_flags.then_some((uid, entry.modseq.0)))
     }
 
     /// Everything of a message that can fail, before the first byte of its response.
@@ -299,6 +318,13 @@ impl<D: Device> ImapAccount<D> {
             place: format!("UID {} of mailbox {}", uid.0, mailbox.0),
         })
     }
+}
+
+/// A message as the client names it.
+struct Named {
+    sequence: u32,
+    uid: u32,
+    recent: bool,
 }
 
 struct Loaded {

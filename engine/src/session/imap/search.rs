@@ -1,19 +1,22 @@
 //! SEARCH: each message is loaded no further than its keys need.
 
 use super::account::{ImapAccount, breathe, refusal};
+use super::fetch::LOADING_MAX;
 use crate::wire::Wire;
+use futures_util::stream::{self, StreamExt};
 use protocols::imap::flags::FlagBits;
 use protocols::imap::search::{
-    Candidate, HeaderText, Level, SearchCommand, Verdict, body_texts, write_result,
+    Candidate, HeaderText, Level, SearchCommand, Verdict, source_texts, text_sources, write_result,
 };
 use protocols::imap::{Completion, Imap};
 use protocols::message::Summary;
 use protocols::message::date::Day;
+use std::pin::pin;
 use storage::device::Device;
-use storage::{Error, MailboxId, MessageEntry};
+use storage::{Error, MailboxId, MessageEntry, Uid};
 
-/// Bytes of a message that a search looks at.
-const TEXT_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Bytes of a message's text that a search looks at. What is no text is not even read.
+const TEXT_BYTES_MAX: u64 = 1024 * 1024;
 const HEADER_BYTES_MAX: u64 = 256 * 1024;
 
 /// What has been read of the message at hand.
@@ -55,19 +58,28 @@ impl<D: Device> ImapAccount<D> {
     ) -> Result<Vec<u32>, Error> {
         let Some(view) = machine.view() else { return Ok(Vec::new()) };
         let keywords = self.store.mailbox(self.account, mailbox)?.keywords;
+        let keywords = keywords.as_slice();
+        let all = view.all();
+        let named = all.positions().filter_map(|at| view.message(at));
+        let mut deciding = pin!(
+            stream::iter(named)
+                .map(|(sequence, uid)| async move {
+                    let entry = match self.store.entry(self.account, mailbox, Uid(uid)) {
+                        Ok(entry) => entry,
+                        Err(Error::NoSuchMessage(_)) => return Ok(None),
+                        Err(error) => return Err(error),
+                    };
+                    let recent = view.is_recent(uid);
+                    let matched =
+                        self.matches(mailbox, search, &entry, sequence, recent, keywords).await?;
+                    Ok(matched.then_some(if by_uid { uid } else { sequence }))
+                })
+                .buffered(LOADING_MAX)
+        );
         let mut found = Vec::new();
         let mut breath = 0;
-        for position in view.all().positions() {
-            let Some((sequence, uid)) = view.message(position) else { continue };
-            let entry = match self.store.entry(self.account, mailbox, storage::Uid(uid)) {
-                Ok(entry) => entry,
-                Err(Error::NoSuchMessage(_)) => continue,
-                Err(error) => return Err(error),
-            };
-            let recent = view.is_recent(uid);
-            if self.matches(mailbox, search, &entry, sequence, recent, &keywords).await? {
-                found.push(if by_uid { uid } else { sequence });
-            }
+        while let Some(decided) = deciding.next().await {
+            found.extend(decided?);
             breathe(&mut breath).await;
         }
         Ok(found)
@@ -131,9 +143,18 @@ impl<D: Device> ImapAccount<D> {
                 loaded.header = Some(HeaderText::of(&header));
             }
             Level::Text => {
-                let end = u64::from(entry.bytes).min(prefix + TEXT_BYTES_MAX);
-                let body = read(prefix..end).await?;
-                loaded.text = Some(body_texts(summary, &body));
+                let mut texts = Vec::new();
+                let mut left = TEXT_BYTES_MAX;
+                for source in text_sources(summary) {
+                    let start = prefix + u64::from(source.span.start);
+                    let bytes = u64::from(source.span.bytes()).min(left);
+                    left -= bytes;
+                    if bytes > 0 {
+                        let text = read(start..start + bytes).await?;
+                        texts.extend(source_texts(summary, source, &text));
+                    }
+                }
+                loaded.text = Some(texts);
             }
         }
         Ok(())
