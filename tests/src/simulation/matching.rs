@@ -1,0 +1,167 @@
+//! Whether a modelled state and what is seen are the same; identifiers that the model does not know
+//! yet are taken from what is seen.
+
+use super::checker::Rot;
+use super::model::{Account, Group, Mailbox, Message, World};
+use super::observation::{Observation, SeenAccount, SeenMailbox, SeenMessage, summary_of};
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use storage::Error;
+
+/// The model with nothing unknown left.
+pub(super) struct Resolved {
+    pub(super) world: World,
+    /// Letters that cannot be read any more.
+    pub(super) spoiled: BTreeSet<u32>,
+}
+
+/// The first difference, for a person to read.
+pub(super) type Difference = String;
+
+pub(super) fn resolve(
+    group: Group,
+    model: &World,
+    seen: &Observation,
+    rot: Rot,
+) -> Result<Resolved, Difference> {
+    let mut resolved = Resolved { world: model.clone(), spoiled: BTreeSet::new() };
+    match group {
+        Group::Keys => match_pairs(model, seen)?,
+        Group::Account(id) => match (resolved.world.accounts.get_mut(&id), seen.accounts.get(&id)) {
+            (Some(account), Some(seen)) => {
+                match_account(account, seen, rot, &mut resolved.spoiled)?;
+            }
+            (None, None) => {}
+            (Some(_), None) => return Err("the account is not there".to_owned()),
+            (None, Some(_)) => return Err("the account should not be there".to_owned()),
+        },
+    }
+    Ok(resolved)
+}
+
+fn match_pairs(model: &World, seen: &Observation) -> Result<(), Difference> {
+    if model.pairs == seen.pairs {
+        return Ok(());
+    }
+    let differs = |key: &&(u8, bytes::Bytes)| model.pairs.get(*key) != seen.pairs.get(*key);
+    let keys: BTreeSet<_> = model.pairs.keys().chain(seen.pairs.keys()).filter(differs).collect();
+    Err(format!("keys differ from what was put: {keys:?}"))
+}
+
+fn match_account(
+    model: &mut Account,
+    seen: &SeenAccount,
+    rot: Rot,
+    spoiled: &mut BTreeSet<u32>,
+) -> Result<(), Difference> {
+    if !model.mailboxes.keys().eq(seen.mailboxes.keys()) {
+        let model: Vec<_> = model.mailboxes.keys().collect();
+        let seen: Vec<_> = seen.mailboxes.keys().collect();
+        return Err(format!("mailboxes {seen:?} instead of {model:?}"));
+    }
+    if model.subscriptions != seen.subscriptions {
+        let (seen, model) = (&seen.subscriptions, &model.subscriptions);
+        return Err(format!("subscriptions {seen:?} instead of {model:?}"));
+    }
+    if model.quota != seen.usage.quota {
+        return Err(format!("quota {:?} instead of {:?}", seen.usage.quota, model.quota));
+    }
+    for ((name, model), seen) in model.mailboxes.iter_mut().zip(seen.mailboxes.values()) {
+        match_mailbox(Rc::make_mut(model), seen, rot, spoiled)
+            .map_err(|difference| format!("{name:?}: {difference}"))?;
+    }
+    Ok(())
+}
+
+fn match_mailbox(
+    model: &mut Mailbox,
+    seen: &SeenMailbox,
+    rot: Rot,
+    spoiled: &mut BTreeSet<u32>,
+) -> Result<(), Difference> {
+    let identity = (seen.info.id, seen.info.uid_validity);
+    if model.identity.is_some_and(|known| known != identity) {
+        return Err(format!("is {identity:?} instead of {:?}", model.identity));
+    }
+    model.identity = Some(identity);
+    if model.special_use != seen.info.special_use {
+        return Err(format!("is {:?} instead of {:?}", seen.info.special_use, model.special_use));
+    }
+    if let Some(uid) = model.messages.keys().find(|uid| !seen.messages.contains_key(uid)) {
+        let letter = model.messages.get(uid).map_or(0, |message| message.letter.number);
+        return Err(format!("UID {} (letter {letter}) is gone", uid.0));
+    }
+    for (uid, message) in &seen.messages {
+        let expected = match model.messages.get(uid) {
+            Some(expected) => expected.clone(),
+            None => take_unnumbered(model, message).ok_or_else(|| {
+                format!("UID {} (letter {}) should not be there", uid.0, message.number)
+            })?,
+        };
+        match_message(&expected, message, rot, spoiled)
+            .map_err(|difference| format!("UID {} {difference}", uid.0))?;
+        model.messages.insert(*uid, expected);
+    }
+    match model.unnumbered.first() {
+        Some(missing) => Err(format!("letter {} is missing", missing.letter.number)),
+        None => Ok(()),
+    }
+}
+
+/// One of the messages that nobody was told the UID of, if it looks like this.
+fn take_unnumbered(model: &mut Mailbox, seen: &SeenMessage) -> Option<Message> {
+    let alike = |message: &Message| {
+        message.letter.number == seen.number
+            && message.flags == seen.flags
+            && message.keywords == seen.keywords
+            && message.prefix.len() == usize::from(seen.entry.prefix_bytes)
+    };
+    let place = model.unnumbered.iter().position(alike)?;
+    Some(model.unnumbered.remove(place))
+}
+
+fn match_message(
+    model: &Message,
+    seen: &SeenMessage,
+    rot: Rot,
+    spoiled: &mut BTreeSet<u32>,
+) -> Result<(), Difference> {
+    let number = model.letter.number;
+    if seen.number != number {
+        return Err(format!("is letter {} instead of {number}", seen.number));
+    }
+    if (seen.flags, &seen.keywords) != (model.flags, &model.keywords) {
+        let seen = (seen.flags, &seen.keywords);
+        return Err(format!("has flags {seen:?} instead of {:?}", (model.flags, &model.keywords)));
+    }
+    let sizes = (u64::from(seen.entry.bytes), usize::from(seen.entry.prefix_bytes));
+    if sizes != (model.bytes(), model.prefix.len()) {
+        return Err(format!("has sizes {sizes:?}, {} bytes were sent", model.bytes()));
+    }
+    match &seen.content {
+        None => Ok(()),
+        Some(Ok((bytes, summary))) => {
+            if summary[..] != summary_of(number)[..] {
+                return Err(format!("has summary {summary:?}, its letter is {number}"));
+            }
+            match_bytes(model, bytes)
+        }
+        Some(Err(Error::Corrupt { .. })) if rot == Rot::OneByte => {
+            spoiled.insert(number);
+            Ok(())
+        }
+        Some(Err(error)) => Err(format!("(letter {number}) cannot be read: {error}")),
+    }
+}
+
+fn match_bytes(model: &Message, bytes: &[u8]) -> Result<(), Difference> {
+    let same = bytes
+        .strip_prefix(&model.prefix[..])
+        .is_some_and(|body| body == &model.letter.body[..]);
+    if same {
+        return Ok(());
+    }
+    let expected = model.prefix.iter().chain(model.letter.body.iter());
+    let at = expected.zip(bytes).take_while(|(sent, read)| sent == read).count();
+    Err(format!("(letter {}) has other bytes than were sent, from {at}", model.letter.number))
+}

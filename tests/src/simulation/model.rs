@@ -1,0 +1,502 @@
+//! A shard as a mail user thinks of it: naive maps, no log, no disk, obviously right.
+//!
+//! [`World::apply`] does one operation as if it were alone. What the client was told (the
+//! [`Outcome`]) has to fit; an operation that nobody heard of is applied without one, and the
+//! identifiers that it gave out stay unknown until somebody looks. Limits that the workload never
+//! reaches (name lengths, table sizes) are not modelled.
+
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use storage::{
+    AccountId, FlagMode, Flags, Lsn, MailboxId, MailboxInfo, Placed, Quota, SpecialUse, Uid,
+};
+
+pub const INBOX: &str = "INBOX";
+
+/// One body, told apart from all others by its number.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Letter {
+    pub number: u32,
+    pub body: Bytes,
+}
+
+impl Letter {
+    /// Bytes that depend on the number and on every position.
+    #[must_use]
+    pub fn new(number: u32, body_bytes: usize) -> Letter {
+        let mut state = number.wrapping_mul(2_654_435_761) | 1;
+        let mut body = Vec::with_capacity(body_bytes + 4);
+        while body.len() < body_bytes {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            body.extend_from_slice(&state.to_le_bytes());
+        }
+        body.truncate(body_bytes);
+        Letter { number, body: body.into() }
+    }
+}
+
+/// A letter in one mailbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    pub letter: Rc<Letter>,
+    pub prefix: Bytes,
+    /// System flags.
+    pub flags: Flags,
+    pub keywords: BTreeSet<String>,
+}
+
+impl Message {
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        (self.prefix.len() + self.letter.body.len()) as u64
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Mailbox {
+    /// Unknown while nobody has been told: identifier and UIDVALIDITY.
+    pub identity: Option<(MailboxId, u32)>,
+    pub special_use: Option<SpecialUse>,
+    pub messages: BTreeMap<Uid, Message>,
+    /// Messages whose UID nobody has been told.
+    pub unnumbered: Vec<Message>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    pub quota: Quota,
+    pub mailboxes: BTreeMap<String, Rc<Mailbox>>,
+    pub subscriptions: BTreeSet<String>,
+}
+
+/// All that a shard holds, or the part of it that one [`Group`] names.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct World {
+    pub accounts: BTreeMap<AccountId, Account>,
+    pub pairs: BTreeMap<(u8, Bytes), Bytes>,
+}
+
+/// What can be judged by itself: one account, or all keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    Account(AccountId),
+    Keys,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    pub account: AccountId,
+    pub mailbox: MailboxId,
+    pub prefix: Bytes,
+    pub flags: Flags,
+    pub keywords: Vec<String>,
+}
+
+/// An operation as it is asked of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Operation {
+    CreateAccount { account: AccountId, quota: Quota },
+    RemoveAccount { account: AccountId },
+    SetQuota { account: AccountId, quota: Quota },
+    CreateMailbox { account: AccountId, name: String, special_use: Option<SpecialUse> },
+    RenameMailbox { account: AccountId, from: String, to: String },
+    DeleteMailbox { account: AccountId, name: String },
+    Subscribe { account: AccountId, name: String, subscribed: bool },
+    Deliver { letter: Rc<Letter>, targets: Vec<Target>, streamed: bool },
+    Copy { account: AccountId, from: MailboxId, uids: Vec<Uid>, to: MailboxId, moved: bool },
+    ChangeFlags { account: AccountId, mailbox: MailboxId, uids: Vec<Uid>, change: Change },
+    Expunge { account: AccountId, mailbox: MailboxId, uids: Vec<Uid> },
+    Put { space: u8, pairs: Vec<(Bytes, Option<Bytes>)> },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub mode: FlagMode,
+    pub flags: Flags,
+    pub keywords: Vec<String>,
+}
+
+/// What the client was told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    pub lsn: Lsn,
+    pub told: Told,
+    /// The account's mailboxes, seen in the moment of the answer to a change of mailboxes.
+    pub mailboxes: Option<Vec<MailboxInfo>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    Done,
+    Placed(Vec<Placed>),
+    /// Source and destination.
+    Copied(Vec<(Uid, Uid)>),
+    Expunged(Vec<Uid>),
+}
+
+/// Why an operation cannot have happened here.
+pub type Impossible = String;
+
+impl Operation {
+    #[must_use]
+    pub fn groups(&self) -> Vec<Group> {
+        match self {
+            Operation::Deliver { targets, .. } => {
+                let accounts: BTreeSet<AccountId> = targets.iter().map(|t| t.account).collect();
+                accounts.into_iter().map(Group::Account).collect()
+            }
+            Operation::Put { .. } => vec![Group::Keys],
+            Operation::CreateAccount { account, .. }
+            | Operation::RemoveAccount { account }
+            | Operation::SetQuota { account, .. }
+            | Operation::CreateMailbox { account, .. }
+            | Operation::RenameMailbox { account, .. }
+            | Operation::DeleteMailbox { account, .. }
+            | Operation::Subscribe { account, .. }
+            | Operation::Copy { account, .. }
+            | Operation::ChangeFlags { account, .. }
+            | Operation::Expunge { account, .. } => vec![Group::Account(*account)],
+        }
+    }
+
+    /// Whether the order of the two can be told afterwards. Deliveries only add.
+    #[must_use]
+    pub fn commutes_with(&self, other: &Operation) -> bool {
+        matches!((self, other), (Operation::Deliver { .. }, Operation::Deliver { .. }))
+    }
+
+    /// Changes of mailboxes, after which the client may look which there are.
+    #[must_use]
+    pub fn changes_mailboxes(&self) -> bool {
+        matches!(
+            self,
+            Operation::CreateAccount { .. }
+                | Operation::CreateMailbox { .. }
+                | Operation::RenameMailbox { .. }
+                | Operation::DeleteMailbox { .. }
+        )
+    }
+}
+
+impl World {
+    /// The part that `group` names.
+    #[must_use]
+    pub fn part(&self, group: Group) -> World {
+        let mut part = World::default();
+        match group {
+            Group::Account(account) => {
+                if let Some(found) = self.accounts.get(&account) {
+                    part.accounts.insert(account, found.clone());
+                }
+            }
+            Group::Keys => part.pairs.clone_from(&self.pairs),
+        }
+        part
+    }
+
+    /// Does `operation`, as far as it concerns `group`.
+    pub fn apply(
+        &mut self,
+        group: Group,
+        operation: &Operation,
+        outcome: Option<&Outcome>,
+    ) -> Result<(), Impossible> {
+        let id = match group {
+            Group::Account(id) => id,
+            Group::Keys => {
+                self.put(operation);
+                return Ok(());
+            }
+        };
+        match operation {
+            Operation::CreateAccount { quota, .. } => {
+                if self.accounts.contains_key(&id) {
+                    return Err("the account is there already".to_owned());
+                }
+                self.accounts.insert(id, Account::new(*quota));
+            }
+            Operation::RemoveAccount { .. } => {
+                self.accounts.remove(&id).ok_or("there is no account to remove")?;
+            }
+            Operation::SetQuota { .. }
+            | Operation::CreateMailbox { .. }
+            | Operation::RenameMailbox { .. }
+            | Operation::DeleteMailbox { .. }
+            | Operation::Subscribe { .. }
+            | Operation::Deliver { .. }
+            | Operation::Copy { .. }
+            | Operation::ChangeFlags { .. }
+            | Operation::Expunge { .. }
+            | Operation::Put { .. } => {
+                let account = self.accounts.get_mut(&id).ok_or("there is no such account")?;
+                account.apply(id, operation, outcome.map(|outcome| &outcome.told))?;
+            }
+        }
+        match (outcome.and_then(|outcome| outcome.mailboxes.as_ref()), self.accounts.get_mut(&id)) {
+            (Some(seen), Some(account)) => account.learn_mailboxes(seen),
+            (Some(_), None) | (None, _) => Ok(()),
+        }
+    }
+
+    fn put(&mut self, operation: &Operation) {
+        let Operation::Put { space, pairs } = operation else { return };
+        for (key, value) in pairs {
+            match value {
+                Some(value) => self.pairs.insert((*space, key.clone()), value.clone()),
+                None => self.pairs.remove(&(*space, key.clone())),
+            };
+        }
+    }
+}
+
+impl Account {
+    fn new(quota: Quota) -> Account {
+        let mailboxes = BTreeMap::from([(INBOX.to_owned(), Rc::default())]);
+        Account { quota, mailboxes, subscriptions: BTreeSet::new() }
+    }
+
+    /// Messages and bytes.
+    #[must_use]
+    pub fn usage(&self) -> (u64, u64) {
+        let all = self.mailboxes.values().flat_map(|m| m.messages.values().chain(&m.unnumbered));
+        all.fold((0, 0), |(messages, bytes), message| (messages + 1, bytes + message.bytes()))
+    }
+
+    fn apply(
+        &mut self,
+        id: AccountId,
+        operation: &Operation,
+        told: Option<&Told>,
+    ) -> Result<(), Impossible> {
+        match operation {
+            Operation::SetQuota { quota, .. } => self.quota = *quota,
+            Operation::CreateMailbox { name, special_use, .. } => {
+                self.create(name)?;
+                self.named(name)?.special_use = *special_use;
+            }
+            Operation::RenameMailbox { from, to, .. } => self.rename(from, to)?,
+            Operation::DeleteMailbox { name, .. } => {
+                self.mailboxes.remove(name).ok_or("there is no mailbox to delete")?;
+            }
+            Operation::Subscribe { name, subscribed: true, .. } => {
+                self.subscriptions.insert(name.clone());
+            }
+            Operation::Subscribe { name, subscribed: false, .. } => {
+                self.subscriptions.remove(name);
+            }
+            Operation::Deliver { letter, targets, .. } => {
+                for (number, target) in targets.iter().enumerate() {
+                    if target.account == id {
+                        self.deliver(letter, target, placed_uid(told, number))?;
+                    }
+                }
+                self.check_quota()?;
+            }
+            Operation::Copy { from, uids, to, moved, .. } => {
+                self.copy(*from, uids, *to, *moved, told)?;
+                if !moved {
+                    self.check_quota()?;
+                }
+            }
+            Operation::ChangeFlags { mailbox, uids, change, .. } => {
+                let mailbox = self.numbered(*mailbox)?;
+                for uid in uids {
+                    if let Some(message) = mailbox.messages.get_mut(uid) {
+                        change.apply(message);
+                    }
+                }
+            }
+            Operation::Expunge { mailbox, uids, .. } => {
+                let mailbox = self.numbered(*mailbox)?;
+                let gone: Vec<Uid> = mailbox.present(uids);
+                gone.iter().for_each(|uid| drop(mailbox.messages.remove(uid)));
+                if let Some(Told::Expunged(expunged)) = told
+                    && *expunged != gone
+                {
+                    return Err(format!("told {expunged:?} are gone, and it was {gone:?}"));
+                }
+            }
+            Operation::CreateAccount { .. }
+            | Operation::RemoveAccount { .. }
+            | Operation::Put { .. } => return Err("not within an account".to_owned()),
+        }
+        Ok(())
+    }
+
+    fn named(&mut self, name: &str) -> Result<&mut Mailbox, Impossible> {
+        let found = self.mailboxes.get_mut(name).map(Rc::make_mut);
+        found.ok_or_else(|| format!("there is no mailbox named {name:?}"))
+    }
+
+    fn numbered(&mut self, id: MailboxId) -> Result<&mut Mailbox, Impossible> {
+        let is_it = |m: &&mut Rc<Mailbox>| m.identity.is_some_and(|(known, _)| known == id);
+        let found = self.mailboxes.values_mut().find(is_it).map(Rc::make_mut);
+        found.ok_or_else(|| format!("there is no mailbox {}", id.0))
+    }
+
+    fn create(&mut self, name: &str) -> Result<(), Impossible> {
+        if self.mailboxes.contains_key(name) {
+            return Err(format!("a mailbox named {name:?} is there already"));
+        }
+        let levels = name.match_indices('/').map(|(end, _)| &name[..end]).chain([name]);
+        for level in levels {
+            self.mailboxes.entry(level.to_owned()).or_default();
+        }
+        Ok(())
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> Result<(), Impossible> {
+        if from == INBOX {
+            self.create(to)?;
+            let inbox = self.named(INBOX)?;
+            let messages = std::mem::take(&mut inbox.messages);
+            let unnumbered = std::mem::take(&mut inbox.unnumbered);
+            // Which UIDs they get is for the store to say.
+            self.named(to)?.unnumbered = messages.into_values().chain(unnumbered).collect();
+            return Ok(());
+        }
+        let below = format!("{from}/");
+        let is_concerned = |name: &&String| *name == from || name.starts_with(&below);
+        let concerned: Vec<String> = self.mailboxes.keys().filter(is_concerned).cloned().collect();
+        if concerned.first().is_none_or(|first| first != from) || to.starts_with(&below) {
+            return Err(format!("{from:?} cannot be renamed to {to:?}"));
+        }
+        let taken: Vec<Rc<Mailbox>> =
+            concerned.iter().filter_map(|name| self.mailboxes.remove(name)).collect();
+        self.create(to)?;
+        for (name, mailbox) in concerned.iter().zip(taken) {
+            let new_name = format!("{to}{}", &name[from.len()..]);
+            if new_name != to && self.mailboxes.contains_key(&new_name) {
+                return Err(format!("a mailbox named {new_name:?} is there already"));
+            }
+            self.mailboxes.insert(new_name, mailbox);
+        }
+        Ok(())
+    }
+
+    fn deliver(
+        &mut self,
+        letter: &Rc<Letter>,
+        target: &Target,
+        uid: Option<Uid>,
+    ) -> Result<(), Impossible> {
+        let message = Message {
+            letter: Rc::clone(letter),
+            prefix: target.prefix.clone(),
+            flags: target.flags,
+            keywords: target.keywords.iter().cloned().collect(),
+        };
+        self.numbered(target.mailbox)?.add(uid, message)
+    }
+
+    fn copy(
+        &mut self,
+        from: MailboxId,
+        uids: &[Uid],
+        to: MailboxId,
+        moved: bool,
+        told: Option<&Told>,
+    ) -> Result<(), Impossible> {
+        let source = self.numbered(from)?;
+        let present = source.present(uids);
+        let copies: Vec<Message> =
+            present.iter().filter_map(|uid| source.messages.get(uid).cloned()).collect();
+        let new_uids: Vec<Option<Uid>> = match told {
+            Some(Told::Copied(pairs)) => {
+                if pairs.iter().map(|(old, _)| *old).ne(present.iter().copied()) {
+                    return Err(format!("told {pairs:?} were copied, and it was {present:?}"));
+                }
+                pairs.iter().map(|(_, new)| Some(*new)).collect()
+            }
+            Some(_) | None => vec![None; present.len()],
+        };
+        let target = self.numbered(to)?;
+        for (message, uid) in copies.into_iter().zip(new_uids) {
+            target.add(uid, message)?;
+        }
+        if moved {
+            let source = self.numbered(from)?;
+            present.iter().for_each(|uid| drop(source.messages.remove(uid)));
+        }
+        Ok(())
+    }
+
+    /// What has just been added must be within the limits.
+    fn check_quota(&self) -> Result<(), Impossible> {
+        let (messages, bytes) = self.usage();
+        let over = self.quota.messages_max.is_some_and(|max| messages > max)
+            || self.quota.bytes_max.is_some_and(|max| bytes > max);
+        if over { Err(format!("{messages} messages, {bytes} bytes: over quota")) } else { Ok(()) }
+    }
+
+    /// Takes over what a client saw right after its change: the names must be exactly these.
+    fn learn_mailboxes(&mut self, seen: &[MailboxInfo]) -> Result<(), Impossible> {
+        let names: BTreeSet<&String> = seen.iter().map(|info| &info.name).collect();
+        if !self.mailboxes.keys().eq(names.iter().copied()) {
+            let expected: Vec<_> = self.mailboxes.keys().collect();
+            return Err(format!("saw mailboxes {names:?}, and they were {expected:?}"));
+        }
+        seen.iter().try_for_each(|info| {
+            let identity = (info.id, info.uid_validity);
+            let mailbox = self.named(&info.name)?;
+            match mailbox.identity {
+                Some(known) if known != identity => {
+                    Err(format!("{:?} was {known:?}, now {identity:?}", info.name))
+                }
+                Some(_) | None => {
+                    mailbox.identity = Some(identity);
+                    Ok(())
+                }
+            }
+        })
+    }
+}
+
+impl Mailbox {
+    /// Those of `uids` that are there, ascending.
+    fn present(&self, uids: &[Uid]) -> Vec<Uid> {
+        let wanted: BTreeSet<Uid> = uids.iter().copied().collect();
+        wanted.into_iter().filter(|uid| self.messages.contains_key(uid)).collect()
+    }
+
+    fn add(&mut self, uid: Option<Uid>, message: Message) -> Result<(), Impossible> {
+        let Some(uid) = uid else {
+            self.unnumbered.push(message);
+            return Ok(());
+        };
+        match self.messages.insert(uid, message) {
+            Some(_) => Err(format!("UID {} names two messages", uid.0)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Change {
+    fn apply(&self, message: &mut Message) {
+        let keywords = self.keywords.iter().cloned();
+        match self.mode {
+            FlagMode::Add => {
+                message.flags = message.flags.union(self.flags);
+                message.keywords.extend(keywords);
+            }
+            FlagMode::Remove => {
+                message.flags = message.flags.without(self.flags);
+                message.keywords.retain(|keyword| !self.keywords.contains(keyword));
+            }
+            FlagMode::Replace => {
+                message.flags = self.flags;
+                message.keywords = keywords.collect();
+            }
+        }
+    }
+}
+
+fn placed_uid(told: Option<&Told>, number: usize) -> Option<Uid> {
+    match told {
+        Some(Told::Placed(placed)) => placed.get(number).map(|placed| placed.uid),
+        Some(_) | None => None,
+    }
+}
