@@ -12,15 +12,18 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use storage::Sabotage;
 
 const USAGE: &str = "crash-hours [--hours HOURS | --minutes MINUTES] [--seed FIRST] [--threads N]\n\
-                     crash-hours --replay CASE";
+                     crash-hours --replay CASE\n\
+                     and --planted BUG, to see a bug that is planted on purpose";
 
 struct Arguments {
     length: Duration,
     seed: u64,
     threads: usize,
     replay: Option<Case>,
+    planted: Option<Sabotage>,
 }
 
 fn main() -> ExitCode {
@@ -34,7 +37,7 @@ fn main() -> ExitCode {
     // A panic of the store is reported as a failure of its case.
     std::panic::set_hook(Box::new(|_| {}));
     match arguments.replay {
-        Some(case) => replay(case),
+        Some(case) => replay(Case { sabotage: arguments.planted, ..case }),
         None => crash_on(&arguments),
     }
 }
@@ -43,8 +46,8 @@ fn arguments() -> Result<Arguments, String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let seed = now.as_secs() << 16;
-    let mut found =
-        Arguments { length: Duration::from_secs(3600), seed, threads, replay: None };
+    let length = Duration::from_secs(3600);
+    let mut found = Arguments { length, seed, threads, replay: None, planted: None };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let value = words.next().ok_or_else(|| format!("{word} wants a value"))?;
@@ -55,10 +58,17 @@ fn arguments() -> Result<Arguments, String> {
             "--seed" => found.seed = value.parse().map_err(|_| format!("seed {value:?}"))?,
             "--threads" => found.threads = (number()? as usize).max(1),
             "--replay" => found.replay = Some(value.parse()?),
+            "--planted" => found.planted = Some(planted(&value)?),
             _ => return Err(format!("unknown option {word}")),
         }
     }
     Ok(found)
+}
+
+fn planted(name: &str) -> Result<Sabotage, String> {
+    let named = |bug: &Sabotage| format!("{bug:?}") == name;
+    let found = campaign::PLANTED.into_iter().find(named);
+    found.ok_or_else(|| format!("{name:?} is none of {:?}", campaign::PLANTED))
 }
 
 fn replay(case: Case) -> ExitCode {
@@ -86,7 +96,7 @@ fn crash_on(arguments: &Arguments) -> ExitCode {
             scope.spawn(|| {
                 while !is_over() {
                     let number = seeds.fetch_add(1, Ordering::Relaxed);
-                    match campaign::sweep(arguments.seed + number, None, &is_over) {
+                    match campaign::sweep(arguments.seed + number, arguments.planted, &is_over) {
                         Ok(count) => drop(crashes.fetch_add(count, Ordering::Relaxed)),
                         Err(failure) => {
                             *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);

@@ -104,9 +104,13 @@ fn explain(
         }
     }
     if explanations.is_empty() {
-        let shown: Vec<String> = differences.iter().take(4).map(|(landed, difference)| {
-            format!("  had {landed:?} of the maybes landed: {difference}")
-        }).collect();
+        let shown: Vec<String> = differences
+            .iter()
+            .take(4)
+            .map(|(landed, difference)| {
+                format!("  had {landed:?} of the maybes landed: {difference}")
+            })
+            .collect();
         return Err(format!(
             "{group:?}: none of {} possible histories ends in what is seen:\n{}\n{}",
             ends.len(),
@@ -278,13 +282,13 @@ impl<'j> Histories<'j> {
         let previous = number.checked_sub(1).and_then(|n| self.acknowledged.get(n));
         is_fresh
             || number == maybe.after_min
-            || previous.is_none_or(|(entry, _)| {
-                !entry.operation.commutes_with(&maybe.issued.operation)
-            })
+            || previous
+                .is_none_or(|(entry, _)| !entry.operation.commutes_with(&maybe.issued.operation))
     }
 
     fn shared(&self, end: &History) -> BTreeMap<usize, bool> {
-        let is_shared = |(maybe, _): &(&Maybe<'_>, &bool)| maybe.issued.operation.groups().len() > 1;
+        let is_shared =
+            |(maybe, _): &(&Maybe<'_>, &bool)| maybe.issued.operation.groups().len() > 1;
         let pairs = self.maybes.iter().zip(&end.landed).filter(is_shared);
         pairs.map(|(maybe, landed)| (maybe.index, *landed)).collect()
     }

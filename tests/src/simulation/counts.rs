@@ -22,6 +22,10 @@ pub(super) fn check(journal: &Journal, seen: &Observation, rot: Rot) -> Result<(
     if seen.orphans > 0 {
         return Err(format!("{} records refer to nothing", seen.orphans));
     }
+    // A power cut alone costs nothing that was synced: no checkpoint, no batch.
+    if let (Some(setback), Rot::None) = (seen.setbacks.first(), rot) {
+        return Err(format!("opening found {setback}"));
+    }
     if let (Some(report), Rot::None) = (&seen.verified, rot)
         && let Some(bad) = report.bad.first()
     {
@@ -69,7 +73,10 @@ fn check_mailbox(mailbox: &SeenMailbox) -> Result<(), Violation> {
     ];
     let bytes: u64 = mailbox.messages.values().map(|message| u64::from(message.entry.bytes)).sum();
     if kept != counted || status.bytes != bytes {
-        return Err(format!("counts {kept:?}, {} bytes; recount {counted:?}, {bytes}", status.bytes));
+        return Err(format!(
+            "counts {kept:?}, {} bytes; recount {counted:?}, {bytes}",
+            status.bytes
+        ));
     }
     if status.uid_validity != mailbox.info.uid_validity {
         return Err("has two UIDVALIDITYs".to_owned());

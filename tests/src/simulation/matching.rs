@@ -27,14 +27,16 @@ pub(super) fn resolve(
     let mut resolved = Resolved { world: model.clone(), spoiled: BTreeSet::new() };
     match group {
         Group::Keys => match_pairs(model, seen)?,
-        Group::Account(id) => match (resolved.world.accounts.get_mut(&id), seen.accounts.get(&id)) {
-            (Some(account), Some(seen)) => {
-                match_account(account, seen, rot, &mut resolved.spoiled)?;
+        Group::Account(id) => {
+            match (resolved.world.accounts.get_mut(&id), seen.accounts.get(&id)) {
+                (Some(account), Some(seen)) => {
+                    match_account(account, seen, rot, &mut resolved.spoiled)?;
+                }
+                (None, None) => {}
+                (Some(_), None) => return Err("the account is not there".to_owned()),
+                (None, Some(_)) => return Err("the account should not be there".to_owned()),
             }
-            (None, None) => {}
-            (Some(_), None) => return Err("the account is not there".to_owned()),
-            (None, Some(_)) => return Err("the account should not be there".to_owned()),
-        },
+        }
     }
     Ok(resolved)
 }
@@ -155,9 +157,8 @@ fn match_message(
 }
 
 fn match_bytes(model: &Message, bytes: &[u8]) -> Result<(), Difference> {
-    let same = bytes
-        .strip_prefix(&model.prefix[..])
-        .is_some_and(|body| body == &model.letter.body[..]);
+    let same =
+        bytes.strip_prefix(&model.prefix[..]).is_some_and(|body| body == &model.letter.body[..]);
     if same {
         return Ok(());
     }

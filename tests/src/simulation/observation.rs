@@ -62,6 +62,8 @@ pub struct Observation {
     /// What happened since the previous observation, for each mailbox that was there then.
     pub changes: BTreeMap<(AccountId, MailboxId), Changes>,
     pub verified: Option<VerifyReport>,
+    /// What opening found wrong, and had to do without.
+    pub setbacks: Vec<String>,
 }
 
 /// Which spaces the workload uses.
@@ -110,6 +112,11 @@ pub async fn look_and_read<D: Device>(
         }
     }
     seen.verified = Some(store.verify().await?);
+    let recovery = store.recovery();
+    seen.setbacks = recovery.setbacks.iter().chain(&recovery.damage).cloned().collect();
+    if recovery.lost_records > 0 {
+        seen.setbacks.push(format!("{} records are lost", recovery.lost_records));
+    }
     Ok(seen)
 }
 
@@ -123,10 +130,7 @@ async fn read<D: Device>(
     Ok((bytes, store.summary(account, mailbox, uid).await?))
 }
 
-fn look_at_account<D: Device>(
-    store: &Store<D>,
-    account: AccountId,
-) -> Result<SeenAccount, Error> {
+fn look_at_account<D: Device>(store: &Store<D>, account: AccountId) -> Result<SeenAccount, Error> {
     let mut mailboxes = BTreeMap::new();
     for info in store.mailboxes(account)? {
         let status = store.status(account, info.id)?;

@@ -74,13 +74,10 @@ impl FromStr for Case {
         let small = |text: &str| number(text).map(|number: u64| number as u32);
         let (seed, trouble) = match parts[..] {
             [seed] => (seed, Trouble::Nothing),
-            [seed, "crash", operation, survivor] => (
-                seed,
-                Trouble::Crash { operation: number(operation)?, survivor: small(survivor)? },
-            ),
-            [seed, "eio", operation] => {
-                (seed, Trouble::Failure { operation: number(operation)? })
+            [seed, "crash", operation, survivor] => {
+                (seed, Trouble::Crash { operation: number(operation)?, survivor: small(survivor)? })
             }
+            [seed, "eio", operation] => (seed, Trouble::Failure { operation: number(operation)? }),
             [seed, "rot", which] => (seed, Trouble::Rot { which: small(which)? }),
             _ => {
                 return Err(format!(
@@ -96,11 +93,11 @@ impl FromStr for Case {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Failure { case, what } = self;
-        let planted = case.sabotage.map(|bug| format!(" (planted: {bug:?})")).unwrap_or_default();
+        let planted = case.sabotage.map(|bug| format!(" --planted {bug:?}")).unwrap_or_default();
         write!(
             f,
-            "case {case}{planted}; again alone: \
-             cargo run --release -p kura-tests --bin crash-hours -- --replay {case}\n{what}"
+            "case {case} fails; alone: cargo run --release -p kura-tests --bin crash-hours -- \
+             --replay {case}{planted}\n{what}"
         )
     }
 }
@@ -171,9 +168,7 @@ pub fn crash(
     survivors: u32,
     sabotage: Option<Sabotage>,
 ) -> Result<u64, Failure> {
-    let at = |survivor| {
-        Case { seed, trouble: Trouble::Crash { operation, survivor }, sabotage }
-    };
+    let at = |survivor| Case { seed, trouble: Trouble::Crash { operation, survivor }, sabotage };
     let sim = Sim::new(seed);
     let journal = Rc::default();
     guarded(at(0), || {
@@ -250,12 +245,7 @@ fn guarded<T>(case: Case, run: impl FnOnce() -> Result<T, Violation>) -> Result<
 type Shared = Rc<RefCell<Journal>>;
 
 /// The workload itself: rounds of clients, a look after each; now and then closed and opened again.
-fn first_life(
-    case: &Case,
-    sim: &Sim,
-    journal: &Shared,
-    disk: Disk,
-) -> Result<End, Violation> {
+fn first_life(case: &Case, sim: &Sim, journal: &Shared, disk: Disk) -> Result<End, Violation> {
     let plan = Plan::of(case.seed, case.sabotage);
     let mut random = Random::new(case.seed ^ 0x4C49_4645);
     sim.set_capacity(plan.capacity);
@@ -285,7 +275,7 @@ fn aftermath(
     case: &Case,
     mut sim: Sim,
     journal: &Shared,
-    mut rot: Rot,
+    rot: Rot,
     random: &mut Random,
 ) -> Result<u64, Violation> {
     let mut plan = Plan::of(case.seed, case.sabotage);
@@ -311,8 +301,6 @@ fn aftermath(
                 return Err(format!("the store ended as {end:?} on a healthy disk"));
             }
         }
-        // What rot has cost was seen at the first look; verify goes on naming it.
-        rot = if rot == Rot::None { Rot::None } else { Rot::OneByte };
     }
     Ok(crashes)
 }
@@ -330,7 +318,8 @@ struct Life {
 
 impl Life {
     fn after(plan: &Plan, rounds: u32, rot: Rot, random: &mut Random) -> Life {
-        let (plan, disk, reads) = (plan.clone(), Disk::Healthy, true);
+        let disk = if rot == Rot::None { Disk::Healthy } else { Disk::Spoiled };
+        let (plan, reads) = (plan.clone(), true);
         Life { plan, rounds, disk, reads, rot, random: Random::new(random.any()) }
     }
 
@@ -361,8 +350,7 @@ impl Life {
         reads: bool,
     ) -> Result<(), Violation> {
         let before = stage.journal.borrow().modseqs();
-        let seen =
-            if reads { look_and_read(store, &before).await } else { look(store, &before) };
+        let seen = if reads { look_and_read(store, &before).await } else { look(store, &before) };
         let seen = seen.map_err(|error| format!("cannot look: {error}"))?;
         judge(&mut stage.journal.borrow_mut(), seen, self.rot)
     }

@@ -15,8 +15,8 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
-use storage::device::sim::{Random, Sim};
 use storage::device::Device;
+use storage::device::sim::{Random, Sim};
 use storage::{
     AccountId, Body, Delivery, Error, FlagChange, FlagMode, Flags, Lsn, MailboxId, MailboxInfo,
     Placement, Quota, Space, SpecialUse, Store, Uid,
@@ -31,7 +31,10 @@ const KEYS: u64 = 12;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disk {
     Healthy,
+    /// One operation fails.
     Faulty,
+    /// One byte has changed.
+    Spoiled,
 }
 
 /// Why a client stops.
@@ -118,7 +121,7 @@ impl Client {
             // What was on its way when the disk failed may have reached it.
             Some(Err(Error::Device(_) | Error::Halted)) => {
                 journal.leave(ticket);
-                if self.disk == Disk::Healthy {
+                if self.disk != Disk::Faulty {
                     journal.complain("the store halts on a healthy disk".to_owned());
                 }
                 return Stop::Halted;
@@ -175,6 +178,7 @@ impl Client {
             // Somebody may have removed it, or its mailbox, or its account, meanwhile.
             Err(Error::NoSuchMessage(_) | Error::NoSuchMailbox(_) | Error::NoSuchAccount(_)) => {}
             Err(Error::Device(_) | Error::Halted) if self.disk == Disk::Faulty => {}
+            Err(Error::Corrupt { .. }) if self.disk == Disk::Spoiled => {}
             Err(error) => {
                 journal.complain(format!("UID {} of {identity:?} cannot be read: {error}", uid.0));
             }
@@ -187,9 +191,8 @@ impl Client {
 
     fn known_accounts(&self) -> Vec<AccountId> {
         let journal = self.journal.borrow();
-        let is_known = |account: &AccountId| {
-            journal.known_mailboxes.contains(&(*account, MailboxId::INBOX))
-        };
+        let is_known =
+            |account: &AccountId| journal.known_mailboxes.contains(&(*account, MailboxId::INBOX));
         self.store.accounts().into_iter().filter(is_known).collect()
     }
 
@@ -198,7 +201,8 @@ impl Client {
         let all = self.store.mailboxes(account).unwrap_or_default();
         let known: Vec<MailboxInfo> = {
             let journal = self.journal.borrow();
-            let is_known = |info: &MailboxInfo| journal.known_mailboxes.contains(&(account, info.id));
+            let is_known =
+                |info: &MailboxInfo| journal.known_mailboxes.contains(&(account, info.id));
             all.into_iter().filter(is_known).collect()
         };
         let inbox = known.iter().find(|info| info.name == INBOX).cloned();
@@ -335,9 +339,7 @@ impl Client {
                 let special_use = self.random.chance(1, 4).then_some(SpecialUse::Sent);
                 Operation::CreateMailbox { account, name, special_use }
             }
-            5..7 if from != name => {
-                Operation::RenameMailbox { account, from, to: name }
-            }
+            5..7 if from != name => Operation::RenameMailbox { account, from, to: name },
             5..8 => {
                 let subscribed = self.random.chance(2, 3);
                 Operation::Subscribe { account, name, subscribed }
@@ -355,9 +357,9 @@ impl Client {
             let length = random.index(80);
             random.chance(3, 4).then(|| Bytes::from(vec![random.index(256) as u8; length]))
         };
-        let pairs = keys.into_iter().map(|key| {
-            (Bytes::from(format!("key {key}")), value(&mut self.random))
-        });
+        let pairs = keys
+            .into_iter()
+            .map(|key| (Bytes::from(format!("key {key}")), value(&mut self.random)));
         Operation::Put { space, pairs: pairs.collect() }
     }
 }
