@@ -26,6 +26,7 @@ const ACCOUNTS_MAX: usize = 3;
 const NAMES: [&str; 7] = ["a", "a/b", "a/b/c", "Sent", "x", "x/y", "INBOX/in"];
 const KEYWORDS: [&str; 4] = ["$forwarded", "work", "blue", "$junk"];
 const KEYS: u64 = 12;
+const BARRIER_TRIES_MAX: u32 = 200;
 
 /// Whether the disk may fail, so that the store may say so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,11 +82,25 @@ impl Client {
         Stop::Done
     }
 
-    /// Lands behind everything that is on its way.
+    /// Lands behind everything that is on its way. On a full disk it is refused; then space comes
+    /// back, and the store has to notice.
     pub async fn barrier(&mut self) -> Stop {
-        let value = Bytes::from(self.random.any().to_string());
-        let pairs = vec![(Bytes::from_static(b"barrier"), Some(value))];
-        self.perform(Operation::Put { space: SPACES[0].0, pairs }, None).await
+        for _ in 0..BARRIER_TRIES_MAX {
+            let value = Bytes::from(self.random.any().to_string());
+            let pairs = vec![(Bytes::from_static(b"barrier"), Some(value))];
+            let before = self.journal.borrow().highest_lsn;
+            let put = Operation::Put { space: SPACES[0].0, pairs };
+            if self.perform(put, None).await == Stop::Halted {
+                return Stop::Halted;
+            }
+            if self.journal.borrow().highest_lsn > before {
+                return Stop::Done;
+            }
+            self.store.device().set_capacity(None);
+            self.store.device().sleep(Duration::from_millis(10)).await;
+        }
+        self.journal.borrow_mut().complain("space came back, and the store stays full".to_owned());
+        Stop::Done
     }
 
     /// A message to each account: a store that lives takes mail. Quotas may refuse it.
