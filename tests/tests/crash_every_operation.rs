@@ -42,6 +42,16 @@ fn nothing_acknowledged_is_lost_when_the_power_fails_at_any_operation() {
 }
 
 #[test]
+fn what_was_seen_after_a_kill_survives_a_power_cut() {
+    on_all_cores(4_000, |seed| {
+        for operation in 1..=count_operations(seed, None)? {
+            run(Case { seed, trouble: Trouble::Kill { operation }, sabotage: None })?;
+        }
+        Ok(seed < 4_012)
+    });
+}
+
+#[test]
 fn nothing_acknowledged_is_lost_when_any_operation_fails() {
     on_all_cores(5_000, |seed| {
         for operation in 1..=count_operations(seed, None)? {

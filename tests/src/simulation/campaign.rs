@@ -6,8 +6,10 @@ use storage::Sabotage;
 
 /// Different remains judged for each crash.
 const SURVIVORS: u32 = 2;
-/// Operations between two that fail with EIO, and spoiled bytes for each workload.
+/// Operations between two at which the process is killed, or that fail with EIO.
+const KILLS_EVERY: usize = 5;
 const FAILURES_EVERY: usize = 9;
+/// For each workload.
 const SPOILED_BYTES: u32 = 8;
 
 /// Every bug that can be planted, by the name that `--planted` takes.
@@ -37,17 +39,21 @@ pub fn crash_everywhere(
     Ok(survived)
 }
 
-/// Everything that can befall the workload of one seed: a crash at every operation, EIO at some, a
-/// few spoiled bytes. Returns how many troubles were survived; stops early when `is_over`.
+/// Everything that can befall the workload of one seed: a crash at every operation, kills and EIO at
+/// some, a few spoiled bytes. Returns how many troubles were survived; stops early when `is_over`.
 pub fn sweep(
     seed: u64,
     sabotage: Option<Sabotage>,
     is_over: &dyn Fn() -> bool,
 ) -> Result<u64, Failure> {
     let mut survived = crash_everywhere(seed, sabotage, is_over)?;
-    let failures = (1..=count_operations(seed, sabotage)?).step_by(FAILURES_EVERY);
+    let operations = 1..=count_operations(seed, sabotage)?;
+    let kills = operations.clone().step_by(KILLS_EVERY);
+    let kills = kills.map(|operation| Trouble::Kill { operation });
+    let failures = operations.step_by(FAILURES_EVERY);
     let failures = failures.map(|operation| Trouble::Failure { operation });
-    for trouble in failures.chain((0..SPOILED_BYTES).map(|which| Trouble::Rot { which })) {
+    let spoiled = (0..SPOILED_BYTES).map(|which| Trouble::Rot { which });
+    for trouble in kills.chain(failures).chain(spoiled) {
         if is_over() {
             break;
         }

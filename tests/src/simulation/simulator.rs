@@ -30,6 +30,9 @@ pub enum Trouble {
     Nothing,
     /// The power fails at this operation; the number chooses among the possible remains.
     Crash { operation: u64, survivor: u32 },
+    /// The process is killed at this operation, and soon after the power fails: what recovery read
+    /// may never have been synced.
+    Kill { operation: u64 },
     /// This operation fails with EIO. Then the process is started anew, with the power cut or not.
     Failure { operation: u64 },
     /// One byte is spoiled after the store was closed; the number chooses which.
@@ -59,6 +62,7 @@ impl fmt::Display for Case {
             Trouble::Crash { operation, survivor } => {
                 write!(f, "{seed}:crash:{operation}:{survivor}")
             }
+            Trouble::Kill { operation } => write!(f, "{seed}:kill:{operation}"),
             Trouble::Failure { operation } => write!(f, "{seed}:eio:{operation}"),
             Trouble::Rot { which } => write!(f, "{seed}:rot:{which}"),
         }
@@ -77,12 +81,13 @@ impl FromStr for Case {
             [seed, "crash", operation, survivor] => {
                 (seed, Trouble::Crash { operation: number(operation)?, survivor: small(survivor)? })
             }
+            [seed, "kill", operation] => (seed, Trouble::Kill { operation: number(operation)? }),
             [seed, "eio", operation] => (seed, Trouble::Failure { operation: number(operation)? }),
             [seed, "rot", which] => (seed, Trouble::Rot { which: small(which)? }),
             _ => {
                 return Err(format!(
-                    "{text:?} is not SEED, SEED:crash:OPERATION:SURVIVOR, SEED:eio:OPERATION or \
-                     SEED:rot:WHICH"
+                    "{text:?} is not SEED, SEED:crash:OPERATION:SURVIVOR, SEED:kill:OPERATION, \
+                     SEED:eio:OPERATION or SEED:rot:WHICH"
                 ));
             }
         };
@@ -145,6 +150,11 @@ impl Plan {
             capacity: random.chance(1, 5).then(|| segment_bytes * (4 + random.below(4)) + 50_000),
         }
     }
+
+    /// For the time after the trouble.
+    fn short(self) -> Plan {
+        Plan { operations: 3, ..self }
+    }
 }
 
 /// Device operations of the workload when nothing goes wrong.
@@ -196,9 +206,21 @@ pub fn run(case: Case) -> Result<(), Failure> {
         Trouble::Crash { operation, survivor } => {
             crash(seed, operation, survivor + 1, sabotage).map(|_| ())
         }
+        Trouble::Kill { operation } => guarded(case, || kill(&case, operation)),
         Trouble::Failure { operation } => guarded(case, || fail(&case, operation)),
         Trouble::Rot { which } => guarded(case, || spoil(&case, which)),
     }
+}
+
+fn kill(case: &Case, operation: u64) -> Result<(), Violation> {
+    let sim = Sim::new(case.seed);
+    let journal = Rc::default();
+    sim.crash_at(operation);
+    first_life(case, &sim, &journal, Disk::Healthy)?;
+    let mut random = Random::new(case.seed ^ (operation << 24));
+    let remains = sim.after_kill();
+    let (remains, _) = crash_again(case, remains, &journal, &mut random)?;
+    aftermath(case, remains, &journal, Rot::None, &mut random).map(|_| ())
 }
 
 fn fail(case: &Case, operation: u64) -> Result<(), Violation> {
@@ -278,24 +300,16 @@ fn aftermath(
     rot: Rot,
     random: &mut Random,
 ) -> Result<u64, Violation> {
-    let mut plan = Plan::of(case.seed, case.sabotage);
-    plan.operations = 3;
     let mut crashes = 0;
-    if rot == Rot::None {
-        while random.chance(1, 3) {
-            sim.crash_at(sim.operations() + 1 + random.below(60));
-            match drive(&sim, journal, Life::after(&plan, 1, rot, random))? {
-                End::Closed | End::Halted => {}
-                End::Crashed => {
-                    crashes += 1;
-                }
-            }
-            sim = sim.after_crash();
-        }
+    while rot == Rot::None && random.chance(1, 3) {
+        let crashed;
+        (sim, crashed) = crash_again(case, sim, journal, random)?;
+        crashes += crashed;
     }
     sim.set_capacity(None);
     for rounds in [1, 0] {
-        match drive(&sim, journal, Life::after(&plan, rounds, rot, random))? {
+        let plan = Plan::of(case.seed, case.sabotage).short();
+        match drive(&sim, journal, Life::after(plan, rounds, rot, random))? {
             End::Closed => {}
             end @ (End::Halted | End::Crashed) => {
                 return Err(format!("the store ended as {end:?} on a healthy disk"));
@@ -303,6 +317,21 @@ fn aftermath(
         }
     }
     Ok(crashes)
+}
+
+/// A life that a crash or a kill cuts short, in recovery or soon after; what remains, and whether it
+/// came to the crash.
+fn crash_again(
+    case: &Case,
+    sim: Sim,
+    journal: &Shared,
+    random: &mut Random,
+) -> Result<(Sim, u64), Violation> {
+    sim.crash_at(sim.operations() + 1 + random.below(60));
+    let plan = Plan::of(case.seed, case.sabotage).short();
+    let end = drive(&sim, journal, Life::after(plan, 1, Rot::None, random))?;
+    let remains = if random.chance(1, 4) { sim.after_kill() } else { sim.after_crash() };
+    Ok((remains, u64::from(end == End::Crashed)))
 }
 
 /// From opening to closing.
@@ -317,10 +346,10 @@ struct Life {
 }
 
 impl Life {
-    fn after(plan: &Plan, rounds: u32, rot: Rot, random: &mut Random) -> Life {
+    fn after(plan: Plan, rounds: u32, rot: Rot, random: &mut Random) -> Life {
         let disk = if rot == Rot::None { Disk::Healthy } else { Disk::Spoiled };
-        let (plan, reads) = (plan.clone(), true);
-        Life { plan, rounds, disk, reads, rot, random: Random::new(random.any()) }
+        let random = Random::new(random.any());
+        Life { plan, rounds, disk, reads: true, rot, random }
     }
 
     async fn live(mut self, stage: Stage) -> Result<End, Violation> {
