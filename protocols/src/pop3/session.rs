@@ -32,6 +32,8 @@ use std::time::Duration;
 /// Faults after which the peer is not worth listening to.
 pub const STRIKES_MAX: u32 = 20;
 const LOGIN_STRIKES: u32 = 3;
+/// Before a login, good commands included: who has nothing to say but CAPA is not a client.
+const STRANGER_COMMANDS_MAX: u32 = 100;
 /// RFC 2449 section 4 says 255.
 const COMMAND_OCTETS_MAX: usize = 1024;
 /// As in SMTP (RFC 4954 section 4): tickets of some mechanisms are long.
@@ -151,6 +153,7 @@ pub struct Pop3 {
     tls: bool,
     user: Option<String>,
     strikes: u32,
+    stranger_commands: u32,
     listed_lines: usize,
     /// A whole command has come since the deadline was set.
     heard: bool,
@@ -169,6 +172,7 @@ impl Pop3 {
             tls,
             user: None,
             strikes: 0,
+            stranger_commands: 0,
             listed_lines: 0,
             heard: true,
             deadline: None,
@@ -432,6 +436,12 @@ impl Pop3 {
     // ── authorization ───────────────────────────────────────────────────────────────────────────
 
     fn authorization(&mut self, command: Command, output: &mut Outbox) -> Option<Step<Event>> {
+        self.stranger_commands = self.stranger_commands.saturating_add(1);
+        if self.stranger_commands > STRANGER_COMMANDS_MAX {
+            self.strikes = STRIKES_MAX;
+            self.fault("Log in first", output);
+            return None;
+        }
         match command {
             Command::Capa => self.capabilities(output),
             Command::User(_) | Command::Pass(_) | Command::Auth { .. }
