@@ -9,4 +9,6 @@ pub(crate) mod queue;
 pub(crate) mod reader;
 pub mod recovery;
 pub(crate) mod scan;
+
+pub use scan::{Expected, FoundRecord, find_records};
 pub(crate) mod segments;
