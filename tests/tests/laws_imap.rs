@@ -13,14 +13,14 @@ const ROUNDS: u64 = 1500;
 
 #[test]
 fn imap_cuts_do_not_matter() {
-    for transcript in Transcript::read_all(&folder("imap")) {
+    for transcript in Transcript::read_all(&folder("imap_machine")) {
         cuts_do_not_matter(|| imap(&transcript), &transcript.talk());
     }
 }
 
 #[test]
 fn imap_silence_ends() {
-    for transcript in Transcript::read_all(&folder("imap")) {
+    for transcript in Transcript::read_all(&folder("imap_machine")) {
         silence_ends(|| imap(&transcript), &transcript.talk());
     }
 }
@@ -94,7 +94,7 @@ const TOKENS: &[&[u8]] = &[
 #[test]
 fn imap_junk_does_no_harm() {
     let talks: Vec<Talk> =
-        Transcript::read_all(&folder("imap")).iter().map(Transcript::talk).collect();
+        Transcript::read_all(&folder("imap_machine")).iter().map(Transcript::talk).collect();
     junk_does_no_harm(|| ImapSubject::new(false, true), &talks, TOKENS, ROUNDS);
 }
 
