@@ -155,7 +155,6 @@ fn admit(shard: &Rc<Shard>, service: Service, socket: TcpStream, address: Socket
         }
         Err(error) => {
             tracing::debug!(%address, %error, "connection lost at once");
-            return;
         }
     };
 }

@@ -155,11 +155,20 @@ impl Server {
         self.stop();
     }
 
-    /// Lets transactions finish, syncs and closes the stores, and joins the cores.
+    /// Lets transactions finish, syncs and closes the stores, and joins the cores. No store closes
+    /// before the last transaction has ended on every core: mail may be on its way between them.
     pub fn stop(self) {
         for handle in &self.handles {
             // A core that is gone needs no telling.
-            let _ = handle.tell(|shard| async move { shard.stop().await });
+            let _ = handle.tell(|shard| async move { shard.watchdog.stop() });
+        }
+        let grace = Duration::from_secs(self.config.limits.shutdown_grace_seconds);
+        let until = Instant::now() + grace;
+        for home in 0..self.handles.len() {
+            let _ = self.ask(home, move |shard| async move { shard.drain(until).await });
+        }
+        for handle in &self.handles {
+            let _ = handle.tell(|shard| async move { shard.close().await });
         }
         for thread in self.threads {
             if thread.join().is_err() {

@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use storage::{AccountId, Store};
 
 /// The disk that production runs on.
@@ -200,15 +200,16 @@ impl Shard {
         self.began.raised().await;
     }
 
-    /// Takes leave of the sessions, lets transactions finish within the grace period, closes the
-    /// store. What is still under way after that was not acknowledged.
-    pub async fn stop(&self) {
-        self.watchdog.stop();
-        let grace = Duration::from_secs(self.config.limits.shutdown_grace_seconds);
-        let until = std::time::Instant::now() + grace;
-        while self.connections.open() > 0 && std::time::Instant::now() < until {
+    /// Waits for the sessions to end, once they have been told to, but not past `until`: what is still
+    /// under way then was not acknowledged.
+    pub async fn drain(&self, until: Instant) {
+        while self.connections.open() > 0 && Instant::now() < until {
             glommio::timer::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Closes the store and ends the core.
+    pub async fn close(&self) {
         if let Err(error) = self.store.close().await {
             tracing::error!(shard = self.id, %error, "store closed with an error; it will recover when opened");
         }
