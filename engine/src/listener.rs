@@ -151,12 +151,10 @@ fn admit(shard: &Rc<Shard>, service: Service, socket: TcpStream, address: Socket
     };
     match prepare() {
         Ok(peer) => {
-            glommio::spawn_local(start(Rc::clone(shard), service, socket, peer, place)).detach()
+            glommio::spawn_local(start(Rc::clone(shard), service, socket, peer, place)).detach();
         }
-        Err(error) => {
-            tracing::debug!(%address, %error, "connection lost at once");
-        }
-    };
+        Err(error) => tracing::debug!(%address, %error, "connection lost at once"),
+    }
 }
 
 /// A word of farewell, if the socket takes it at once.
