@@ -63,6 +63,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
         checkpoint,
         durable: Lsn(end.next_lsn.0 - 1),
         clean: false,
+        salt: salt_of(&device, &found).map_err(device_error)?,
     };
     make_sure(&device, &found, start.scan.position.segment).await?;
     superblock::write(&device, &superblock).await.map_err(device_error)?;
@@ -229,6 +230,13 @@ async fn forgotten<D: Device>(
     Ok(scan.run_to_the_end().await?.last_batch)
 }
 
+/// The store's own, from wherever it is still known; a new one for a new store.
+fn salt_of<D: Device>(device: &D, found: &Found<D>) -> io::Result<u64> {
+    let by_superblock = found.superblocks.first().map(|superblock| superblock.salt);
+    let by_segment = found.segments.values().next_back().map(|segment| segment.header.salt);
+    by_superblock.or(by_segment).map_or_else(|| device.random(), Ok)
+}
+
 /// What was read may still be in a volatile cache when only the process died: it is about to be shown
 /// to clients, so it is made durable first.
 async fn make_sure<D: Device>(device: &D, found: &Found<D>, from: SegmentId) -> Result<(), Error> {
@@ -272,8 +280,13 @@ async fn take_over<D: Device>(
         if id == end.position.segment {
             let end_offset =
                 if end.needs_new_segment { header.segment_bytes } else { end.position.offset };
-            segments.active =
-                Some(Active { id, file, end: end_offset, segment_bytes: header.segment_bytes });
+            segments.active = Some(Active {
+                id,
+                file,
+                end: end_offset,
+                segment_bytes: header.segment_bytes,
+                salt: header.salt,
+            });
         }
     }
     Ok(segments)

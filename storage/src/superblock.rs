@@ -26,6 +26,8 @@ pub(crate) struct Superblock {
     pub(crate) durable: Lsn,
     /// The store was closed in order.
     pub(crate) clean: bool,
+    /// For new segments; chosen at random when the store is made.
+    pub(crate) salt: u64,
 }
 
 impl Superblock {
@@ -39,7 +41,7 @@ impl Superblock {
         writer.u64(self.sequence);
         writer.u64(self.checkpoint.0);
         writer.u64(self.durable.0);
-        writer.u64(0);
+        writer.u64(self.salt);
         writer.u64(0);
         let checksum = crc32fast::hash(&writer.bytes);
         writer.u32(checksum);
@@ -63,7 +65,8 @@ impl Superblock {
         let sequence = reader.u64()?;
         let checkpoint = Lsn(reader.u64()?);
         let durable = Lsn(reader.u64()?);
-        Ok(Superblock { shard, sequence, run, checkpoint, durable, clean })
+        let salt = reader.u64()?;
+        Ok(Superblock { shard, sequence, run, checkpoint, durable, clean, salt })
     }
 }
 
@@ -111,6 +114,7 @@ mod tests {
             checkpoint: Lsn(77),
             durable: Lsn(80),
             clean: true,
+            salt: 0x5EED,
         };
         let mut bytes = superblock.encode();
         assert_eq!(Superblock::decode(&bytes), Ok(superblock));

@@ -295,3 +295,64 @@ fn a_flood_is_refused_before_anything_stalls() {
         assert!(store.admit().is_ok(), "the flood is over");
     });
 }
+
+/// What a sender can guess of a batch header is everything but the salt.
+fn forged_header() -> [u8; storage::format::BATCH_HEADER_BYTES] {
+    let header = storage::format::BatchHeader {
+        shard: 0,
+        segment: storage::format::SegmentId(1),
+        run: 1,
+        first_lsn: storage::Lsn(1 << 40),
+        durable: storage::Lsn(1 << 40),
+        sealed: storage::UnixMillis(0),
+        records: 1,
+        bytes: 100,
+        salt: 0,
+    };
+    let mut bytes = [0; storage::format::BATCH_HEADER_BYTES];
+    header.encode_into(&mut bytes);
+    bytes
+}
+
+/// Delivers four messages full of such headers, `shift` bytes from their start, until the disk crashes.
+fn deliver_forged(sim: &Sim, shift: usize) {
+    let body = [vec![0; shift], forged_header().repeat(100)].concat();
+    let executor = Executor::new(sim);
+    let (disk, spawner) = (sim.clone(), executor.clone());
+    executor.block_on(async move {
+        let store = Store::open(disk, Options::for_tests()).await.expect("opens");
+        let running = store.clone();
+        spawner.spawn(async move { running.run().await });
+        with_accounts(&store).await;
+        for _ in 0..4 {
+            let mut one = delivery(vec![placement(ALICE, INBOX)], 1, 1);
+            one.body = storage::Body::Whole(body.clone().into());
+            store.deliver(one).await.expect("delivers");
+        }
+    });
+}
+
+#[test]
+fn mail_that_imitates_a_batch_is_not_believed() {
+    let trial = Sim::new(1);
+    deliver_forged(&trial, 0);
+    let forged = forged_header();
+    let logs = trial.files().into_iter().filter_map(|file| trial.contents(&file.name));
+    let place = |log: Vec<u8>| log.windows(forged.len()).position(|bytes| bytes == forged);
+    let found = logs.filter_map(place).next().expect("the mail is in the log");
+    // One of the headers then stands at the start of a block.
+    let shift = (forged.len() - found % forged.len()) % forged.len();
+    for seed in 0..20 {
+        for operation in 1..80 {
+            let sim = Sim::new(seed);
+            sim.crash_at(operation);
+            deliver_forged(&sim, shift);
+            let survivor = sim.after_crash();
+            on_sim(&survivor, Options::for_tests(), |store| async move {
+                assert_eq!(store.recovery().lost_records, 0, "{:?}", store.recovery());
+                let receipt = store.put(Space(1), vec![]).await.expect("puts");
+                assert!(receipt.lsn().0 < 100, "{receipt:?}");
+            });
+        }
+    }
+}

@@ -97,6 +97,9 @@ pub trait Device: 'static {
 
     fn now(&self) -> UnixMillis;
 
+    /// A number that nobody can foresee.
+    fn random(&self) -> io::Result<u64>;
+
     async fn sleep(&self, duration: Duration);
 
     /// Lets other tasks of this core run.

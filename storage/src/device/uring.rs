@@ -309,6 +309,13 @@ impl Device for Uring {
         UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
+    fn random(&self) -> io::Result<u64> {
+        let mut bytes = [0; 8];
+        // SAFETY: room for as many bytes as are asked for. So few are never cut short.
+        let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+        if got == 8 { Ok(u64::from_ne_bytes(bytes)) } else { Err(io::Error::last_os_error()) }
+    }
+
     async fn sleep(&self, duration: Duration) {
         glommio::timer::sleep(duration).await;
     }

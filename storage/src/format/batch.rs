@@ -22,6 +22,9 @@ pub struct BatchHeader {
     pub records: u32,
     /// The header and all records; the padding to whole blocks is not counted.
     pub bytes: u32,
+    /// A number that only this store knows: recovery looks for headers in places where mail may
+    /// stand, and mail may contain anything else.
+    pub salt: u64,
 }
 
 impl BatchHeader {
@@ -43,6 +46,7 @@ impl BatchHeader {
         header[32..40].copy_from_slice(&self.sealed.0.to_le_bytes());
         header[40..44].copy_from_slice(&self.records.to_le_bytes());
         header[44..48].copy_from_slice(&self.bytes.to_le_bytes());
+        header[48..56].copy_from_slice(&self.salt.to_le_bytes());
         let checksum = crc32fast::hash(&header[..60]);
         header[60..64].copy_from_slice(&checksum.to_le_bytes());
         target[..BATCH_HEADER_BYTES].copy_from_slice(&header);
@@ -70,6 +74,7 @@ impl BatchHeader {
             sealed: UnixMillis(reader.u64()?),
             records: reader.u32()?,
             bytes: reader.u32()?,
+            salt: reader.u64()?,
         })
     }
 }
@@ -89,6 +94,7 @@ mod tests {
             sealed: UnixMillis(5),
             records: 6,
             bytes: 7000,
+            salt: 0x5EED,
         };
         let mut bytes = [0; BATCH_HEADER_BYTES];
         header.encode_into(&mut bytes);

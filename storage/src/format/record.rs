@@ -6,7 +6,7 @@
 use super::{Malformed, Reader, SegmentId};
 use crate::types::Lsn;
 
-pub const RECORD_HEADER_BYTES: usize = 40;
+pub const RECORD_HEADER_BYTES: usize = 48;
 
 const MAGIC: u16 = u16::from_le_bytes(*b"KR");
 
@@ -25,6 +25,8 @@ pub struct RecordHeader {
     pub run_low: u16,
     pub meta_checksum: u32,
     pub body_checksum: u32,
+    /// As in the batch's header.
+    pub salt: u64,
 }
 
 impl RecordHeader {
@@ -47,8 +49,9 @@ impl RecordHeader {
         header[26..28].copy_from_slice(&self.run_low.to_le_bytes());
         header[28..32].copy_from_slice(&self.meta_checksum.to_le_bytes());
         header[32..36].copy_from_slice(&self.body_checksum.to_le_bytes());
-        let checksum = crc32fast::hash(&header[..36]);
-        header[36..40].copy_from_slice(&checksum.to_le_bytes());
+        header[36..44].copy_from_slice(&self.salt.to_le_bytes());
+        let checksum = crc32fast::hash(&header[..44]);
+        header[44..48].copy_from_slice(&checksum.to_le_bytes());
         target[..RECORD_HEADER_BYTES].copy_from_slice(&header);
     }
 
@@ -58,7 +61,7 @@ impl RecordHeader {
         if reader.u16()? != MAGIC {
             return Err(Malformed("is not a record"));
         }
-        if crc32fast::hash(&header[..36]).to_le_bytes() != header[36..] {
+        if crc32fast::hash(&header[..44]).to_le_bytes() != header[44..] {
             return Err(Malformed("does not verify"));
         }
         let kind = reader.u8()?;
@@ -71,6 +74,7 @@ impl RecordHeader {
         let run_low = reader.u16()?;
         let meta_checksum = reader.u32()?;
         let body_checksum = reader.u32()?;
+        let salt = reader.u64()?;
         Ok(RecordHeader {
             kind,
             version,
@@ -82,6 +86,7 @@ impl RecordHeader {
             run_low,
             meta_checksum,
             body_checksum,
+            salt,
         })
     }
 
@@ -111,11 +116,12 @@ mod tests {
             run_low: 40_000,
             meta_checksum: 0xDEAD_BEEF,
             body_checksum: 0x0BAD_CAFE,
+            salt: 0x5EED,
         };
         let mut bytes = [0; RECORD_HEADER_BYTES];
         header.encode_into(&mut bytes);
         assert_eq!(RecordHeader::decode(&bytes), Ok(header));
-        assert_eq!(header.record_bytes(), 40 + 100 + 4096);
+        assert_eq!(header.record_bytes(), 48 + 100 + 4096);
         for bit in 0..RECORD_HEADER_BYTES * 8 {
             bytes[bit / 8] ^= 1 << (bit % 8);
             assert!(RecordHeader::decode(&bytes).is_err(), "bit {bit}");

@@ -10,7 +10,7 @@ use crate::types::{Lsn, UnixMillis};
 pub const SEGMENT_HEADER_BYTES: usize = crate::buffer::ALIGNMENT;
 
 const MAGIC: &[u8; 8] = b"KURASEG\0";
-const USED_BYTES: usize = 52;
+const USED_BYTES: usize = 60;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentHeader {
@@ -22,6 +22,8 @@ pub struct SegmentHeader {
     pub first_lsn: Lsn,
     pub segment_bytes: u64,
     pub opened: UnixMillis,
+    /// What frames in this segment carry to show that they are the store's own.
+    pub salt: u64,
 }
 
 impl SegmentHeader {
@@ -38,6 +40,7 @@ impl SegmentHeader {
         writer.u64(self.first_lsn.0);
         writer.u64(self.segment_bytes);
         writer.u64(self.opened.0);
+        writer.u64(self.salt);
         let checksum = crc32fast::hash(&writer.bytes);
         writer.u32(checksum);
         writer.bytes.resize(SEGMENT_HEADER_BYTES, 0);
@@ -65,7 +68,8 @@ impl SegmentHeader {
         let first_lsn = Lsn(reader.u64()?);
         let segment_bytes = reader.u64()?;
         let opened = UnixMillis(reader.u64()?);
-        Ok(SegmentHeader { shard, segment, run, first_lsn, segment_bytes, opened })
+        let salt = reader.u64()?;
+        Ok(SegmentHeader { shard, segment, run, first_lsn, segment_bytes, opened, salt })
     }
 }
 
@@ -82,6 +86,7 @@ mod tests {
             first_lsn: Lsn(1 << 40),
             segment_bytes: 64 << 20,
             opened: UnixMillis(1_700_000_000_123),
+            salt: 0x5EED,
         };
         let mut bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header));

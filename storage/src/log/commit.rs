@@ -125,6 +125,7 @@ async fn make_room<D: Device>(core: &Rc<Core<D>>, bytes: u64) -> io::Result<()> 
         first_lsn: core.next_lsn.get(),
         segment_bytes: spare.segment_bytes,
         opened: core.device.now(),
+        salt: core.superblock.borrow().salt,
     };
     let mut block = Buffer::with_capacity(crate::format::SEGMENT_HEADER_BYTES);
     block.extend(&header.encode());
@@ -147,6 +148,7 @@ fn launch<D: Device>(core: &Rc<Core<D>>, mut draft: Draft) -> Flight {
         first_lsn,
         durable: core.durable.get(),
         now: core.device.now(),
+        salt: active.salt,
     });
     core.next_lsn.set(header.next_lsn());
     let location = Location::new(active.id, active.end);

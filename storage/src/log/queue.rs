@@ -75,6 +75,7 @@ impl Draft {
             run_low: 0,
             meta_checksum: crc32fast::hash(meta),
             body_checksum: crc32fast::hash(parts.body),
+            salt: 0,
         };
         self.buffer.extend(parts.body);
         let end = self.buffer.len();
@@ -92,6 +93,7 @@ impl Draft {
             entry.header.segment = place.segment;
             entry.header.shard = place.shard;
             entry.header.run_low = run_low(place.run);
+            entry.header.salt = place.salt;
             entry.header.encode_into(&mut self.buffer.as_mut_slice()[entry.offset as usize..]);
         }
         let header = BatchHeader {
@@ -103,6 +105,7 @@ impl Draft {
             sealed: place.now,
             records: bounded(self.entries.len()),
             bytes: bounded(self.buffer.len()),
+            salt: place.salt,
         };
         header.encode_into(self.buffer.as_mut_slice());
         let end = self.buffer.len();
@@ -129,6 +132,7 @@ pub(crate) struct Place {
     pub(crate) first_lsn: Lsn,
     pub(crate) durable: Lsn,
     pub(crate) now: UnixMillis,
+    pub(crate) salt: u64,
 }
 
 /// A record's bytes before they are copied into the draft.

@@ -47,6 +47,7 @@ pub struct Expected {
     pub segment: SegmentId,
     /// Records of earlier runs are leftovers. Compared around the wrap, as TCP compares its numbers.
     pub run_low: u16,
+    pub salt: u64,
     /// The first LSN that is due, and the first that is not expected any more.
     pub from: Lsn,
     pub below: Lsn,
@@ -62,6 +63,7 @@ pub fn find_records(bytes: &[u8], start: usize, expected: Expected) -> Vec<Found
         let header = RecordHeader::decode(rest).ok().filter(|header| {
             header.shard == expected.shard
                 && header.segment == expected.segment
+                && header.salt == expected.salt
                 && header.run_low.wrapping_sub(expected.run_low) < 1 << 15
                 && header.lsn >= due
                 && header.lsn < expected.below
@@ -331,10 +333,12 @@ impl<'s, D: Device> Scan<'s, D> {
             return Ok(None);
         }
         let (shard, id, end) = (self.shard, self.position.segment, segment.header.segment_bytes);
+        let salt = segment.header.salt;
         let bytes = self.bytes(offset, ALIGNMENT as u64).await?;
         Ok(BatchHeader::decode(bytes).ok().filter(|header| {
             header.shard == shard
                 && header.segment == id
+                && header.salt == salt
                 && header.records > 0
                 && header.bytes as usize >= BATCH_HEADER_BYTES
                 && offset + u64::from(header.bytes) <= end
@@ -343,8 +347,8 @@ impl<'s, D: Device> Scan<'s, D> {
 
     fn expected(&self, below: Lsn) -> Expected {
         let (shard, segment) = (self.shard, self.position.segment);
-        let run_low = run_low(self.run);
-        Expected { shard, segment, run_low, from: self.due, below }
+        let salt = self.segment().map_or(0, |segment| segment.header.salt);
+        Expected { shard, segment, run_low: run_low(self.run), salt, from: self.due, below }
     }
 
     async fn content_of(

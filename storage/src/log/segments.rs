@@ -30,6 +30,7 @@ pub(crate) struct Active<D: Device> {
     /// Where the next batch goes; a whole block.
     pub(crate) end: u64,
     pub(crate) segment_bytes: u64,
+    pub(crate) salt: u64,
 }
 
 /// A file that no segment uses.
@@ -101,6 +102,7 @@ impl<D: Device> Segments<D> {
             file: spare.file,
             end: SEGMENT_HEADER_BYTES as u64,
             segment_bytes: spare.segment_bytes,
+            salt: header.salt,
         });
     }
 

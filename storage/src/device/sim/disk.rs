@@ -597,6 +597,10 @@ impl Device for Sim {
         UnixMillis(self.disk.borrow().clock_micros / 1000)
     }
 
+    fn random(&self) -> io::Result<u64> {
+        Ok(self.disk.borrow_mut().random.any())
+    }
+
     async fn sleep(&self, duration: Duration) {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX / 2);
         let until_micros = self.disk.borrow().clock_micros.saturating_add(micros);
