@@ -2,11 +2,18 @@
 //! write must not change by accident. `GOLDEN=write` makes the missing files; existing ones are never
 //! overwritten: a changed kind gets a new version and a new file.
 
+#![allow(unused_must_use)] // receipts are for replies; these tests look at the store itself
+
+mod common;
+use common::*;
 use std::path::PathBuf;
+use storage::device::sim::Sim;
 use storage::format::{
     ChunkRef, Delivered, Location, NewMailbox, PlacedRecord, Record, SegmentId, UidRange,
 };
-use storage::{AccountId, FlagMode, Flags, Lsn, MailboxId, Quota, SpecialUse, Uid, UnixMillis};
+use storage::{
+    AccountId, FlagMode, Flags, Lsn, MailboxId, Options, Quota, Space, SpecialUse, Uid, UnixMillis,
+};
 
 fn run(first: u32, last: u32) -> UidRange {
     UidRange { first: Uid(first), last: Uid(last) }
@@ -129,6 +136,76 @@ fn records_are_read_and_written_as_they_ever_were() {
         assert!(Record::decode(record.kind(), version + 1, &golden).is_err(), "a newer version");
     }
     assert!(Record::decode(200, 1, &[]).is_err(), "a kind of the future");
+}
+
+/// A whole segment of version 1, as a store that was killed has left it: two accounts, five messages of
+/// which one was moved and one expunged, a large one in chunks, a key. Zeroes at its end are cut off.
+#[test]
+fn a_segment_of_version_one_opens_for_ever() {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden/segment-v1.hex");
+    if std::env::var("GOLDEN").is_ok_and(|wish| wish == "write") && !file.exists() {
+        std::fs::write(&file, to_sparse_hex(&a_segment())).expect("writes");
+    }
+    let text = std::fs::read_to_string(&file).expect("the golden segment");
+    let bytes = from_sparse_hex(&text, 64 << 10);
+    let sim = Sim::new(1);
+    sim.put_file("log-00000001", bytes);
+    on_sim(&sim, small_segments(), |store| async move {
+        let recovery = store.recovery();
+        assert_eq!((recovery.lost_records, &recovery.damage), (0, &vec![]));
+        assert_eq!(store.uids(ALICE, INBOX).expect("alice"), [Uid(1), Uid(4)]);
+        let other = store.mailbox_named(ALICE, "other/box").expect("made").id;
+        assert_eq!(store.uids(ALICE, other).expect("moved"), [Uid(1)]);
+        let expected = [(INBOX, 1, 1, 200), (INBOX, 4, 4, 9_000), (other, 1, 2, 200)];
+        for (mailbox, uid, number, length) in expected {
+            let read = store.read(ALICE, mailbox, Uid(uid), 0..u64::MAX).await.expect("reads");
+            assert!(read == message(ALICE, number, length), "message {number}");
+        }
+        assert_eq!(store.summary(BOB, INBOX, Uid(1)).await.expect("summary"), "summary of 1");
+        assert_eq!(store.get(Space(3), b"key").expect("there"), "value");
+        assert_eq!(store.verify().await.expect("verifies").bad, Vec::<String>::new());
+    });
+}
+
+fn a_segment() -> Vec<u8> {
+    let sim = Sim::new(1);
+    on_sim_unclosed(&sim, small_segments(), |store, _| async move {
+        with_accounts(&store).await;
+        let (other, _) = store.create_mailbox(ALICE, "other/box", None).await.expect("made");
+        let both = vec![placement(ALICE, INBOX), placement(BOB, INBOX)];
+        store.deliver(delivery(both, 1, 200)).await.expect("delivers");
+        for (number, length) in [(2, 200), (3, 200), (4, 9_000)] {
+            let one = delivery(vec![placement(ALICE, INBOX)], number, length);
+            store.deliver(one).await.expect("delivers");
+        }
+        store.move_messages(ALICE, INBOX, &[Uid(2)], other).await.expect("moves");
+        store.expunge(ALICE, INBOX, &[Uid(3)]).await.expect("expunges");
+        store.put(Space(3), vec![("key".into(), Some("value".into()))]).await.expect("puts");
+    });
+    let used = |bytes: &[u8]| bytes.iter().filter(|byte| **byte != 0).count();
+    let files = sim.files().into_iter().filter_map(|file| sim.contents(&file.name));
+    files.max_by_key(|bytes| used(bytes)).expect("a log")
+}
+
+fn small_segments() -> Options {
+    Options { segment_bytes: 64 << 10, ..Options::for_tests() }
+}
+
+/// Lines of offset and bytes; lines of zeroes alone are left out.
+fn to_sparse_hex(bytes: &[u8]) -> String {
+    let lines = bytes.chunks(32).enumerate().filter(|(_, line)| line.iter().any(|b| *b != 0));
+    lines.map(|(number, line)| format!("{:06x}: {}", number * 32, to_hex(line))).collect()
+}
+
+fn from_sparse_hex(text: &str, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    for line in text.lines() {
+        let (offset, line) = line.split_once(": ").expect("an offset");
+        let offset = usize::from_str_radix(offset, 16).expect("hex");
+        let line = from_hex(line);
+        bytes[offset..offset + line.len()].copy_from_slice(&line);
+    }
+    bytes
 }
 
 fn to_hex(bytes: &[u8]) -> String {

@@ -5,17 +5,13 @@
 //! for every sector of every other write, in flight or complete, whether the medium got it.
 
 use super::Random;
-use crate::buffer::Buffer;
-use crate::device::{Device, Listed, Mapping};
-use crate::types::UnixMillis;
+use crate::device::Listed;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::task::{Poll, Waker};
 
 /// The unit that a power cut does not split.
 const SECTOR: usize = 512;
@@ -32,14 +28,14 @@ pub enum Fault {
 /// A handle to the simulated disk; all clones are one disk.
 #[derive(Clone)]
 pub struct Sim {
-    disk: Rc<RefCell<Disk>>,
+    pub(super) disk: Rc<RefCell<Disk>>,
 }
 
 /// A handle to an open file; it works on after the file's name is gone.
 #[derive(Clone)]
 pub struct FileHandle {
-    content: Rc<RefCell<Content>>,
-    name: Rc<str>,
+    pub(super) content: Rc<RefCell<Content>>,
+    pub(super) name: Rc<str>,
 }
 
 impl std::fmt::Debug for FileHandle {
@@ -56,11 +52,11 @@ impl std::fmt::Debug for Sim {
 }
 
 #[derive(Debug, Default, Clone)]
-struct Content {
-    current: Vec<u8>,
+pub(super) struct Content {
+    pub(super) current: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<Written>,
-    writes: u64,
+    pub(super) writes: u64,
     /// Synced once, so its length is known to the medium.
     sized: bool,
 }
@@ -79,23 +75,23 @@ struct Entry {
     named: bool,
 }
 
-struct Disk {
-    random: Random,
+pub(super) struct Disk {
+    pub(super) random: Random,
     names: BTreeMap<String, Entry>,
     /// Names that are removed or replaced, but not yet for the medium.
     ghosts: Vec<(String, Entry)>,
     in_flight: Vec<Rc<Operation>>,
-    sleepers: Vec<Rc<Sleeper>>,
+    pub(super) sleepers: Vec<Rc<Sleeper>>,
     operations: u64,
     crash_at: Option<u64>,
     crashed: bool,
     faults: Vec<Fault>,
     fail_at: Option<u64>,
-    capacity: Option<u64>,
-    clock_micros: u64,
+    pub(super) capacity: Option<u64>,
+    pub(super) clock_micros: u64,
 }
 
-enum Work {
+pub(super) enum Work {
     List,
     Create { name: String, bytes: u64 },
     Open { name: String },
@@ -106,7 +102,7 @@ enum Work {
     SyncDirectory,
 }
 
-enum Answer {
+pub(super) enum Answer {
     Done,
     Files(Vec<Listed>),
     File(FileHandle),
@@ -119,10 +115,10 @@ struct Operation {
     waker: RefCell<Option<Waker>>,
 }
 
-struct Sleeper {
-    until_micros: u64,
-    woken: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
+pub(super) struct Sleeper {
+    pub(super) until_micros: u64,
+    pub(super) woken: Cell<bool>,
+    pub(super) waker: RefCell<Option<Waker>>,
 }
 
 impl Sim {
@@ -203,6 +199,14 @@ impl Sim {
         self.disk.borrow().names.get(name).map(|entry| entry.content.borrow().current.clone())
     }
 
+    /// Puts a durable file there, as if it had been written long ago.
+    pub fn put_file(&self, name: &str, bytes: Vec<u8>) {
+        let durable = bytes.clone();
+        let content = Content { current: bytes, durable, sized: true, ..Content::default() };
+        let entry = Entry { content: Rc::new(RefCell::new(content)), named: true };
+        self.disk.borrow_mut().names.insert(name.to_owned(), entry);
+    }
+
     /// Rot: flips the bits of `mask` in one byte, for readers and on the medium. False: no such byte.
     pub fn flip(&self, name: &str, offset: u64, mask: u8) -> bool {
         let disk = self.disk.borrow();
@@ -255,7 +259,7 @@ impl Sim {
         self.disk.borrow_mut().step()
     }
 
-    async fn perform(&self, work: Work) -> io::Result<Answer> {
+    pub(super) async fn perform(&self, work: Work) -> io::Result<Answer> {
         let operation = Rc::new(Operation {
             work: RefCell::new(work),
             answer: RefCell::new(None),
@@ -274,7 +278,7 @@ impl Sim {
 }
 
 impl Disk {
-    fn used_bytes(&self) -> u64 {
+    pub(super) fn used_bytes(&self) -> u64 {
         self.names.values().map(|entry| entry.content.borrow().current.len() as u64).sum()
     }
 
@@ -497,159 +501,4 @@ fn put(target: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
         target.resize(end, 0);
     }
     target[offset..end].copy_from_slice(bytes);
-}
-
-fn to_index(offset: u64) -> usize {
-    usize::try_from(offset).expect("an offset in memory")
-}
-
-impl Device for Sim {
-    type File = FileHandle;
-
-    async fn list(&self) -> io::Result<Vec<Listed>> {
-        match self.perform(Work::List).await? {
-            Answer::Files(files) => Ok(files),
-            Answer::Done | Answer::File(_) | Answer::Bytes(_) => unreachable!("a list"),
-        }
-    }
-
-    async fn create(&self, name: &str, bytes: u64) -> io::Result<FileHandle> {
-        file(self.perform(Work::Create { name: name.to_owned(), bytes }).await?)
-    }
-
-    async fn open(&self, name: &str) -> io::Result<FileHandle> {
-        file(self.perform(Work::Open { name: name.to_owned() }).await?)
-    }
-
-    async fn read(&self, file: &FileHandle, offset: u64, mut buffer: Buffer) -> io::Result<Buffer> {
-        let work = Work::Read {
-            content: Rc::clone(&file.content),
-            offset: to_index(offset),
-            bytes: buffer.capacity(),
-        };
-        match self.perform(work).await? {
-            Answer::Bytes(bytes) => {
-                buffer.clear();
-                buffer.extend(&bytes);
-                Ok(buffer)
-            }
-            Answer::Done | Answer::File(_) | Answer::Files(_) => unreachable!("bytes"),
-        }
-    }
-
-    async fn write(
-        &self,
-        file: &FileHandle,
-        offset: u64,
-        buffer: Buffer,
-    ) -> (io::Result<()>, Buffer) {
-        let work = Work::Write {
-            content: Rc::clone(&file.content),
-            offset: to_index(offset),
-            bytes: buffer.as_slice().to_vec(),
-        };
-        (self.perform(work).await.map(|_| ()), buffer)
-    }
-
-    async fn write_durably(
-        &self,
-        file: &FileHandle,
-        offset: u64,
-        buffer: Buffer,
-    ) -> (io::Result<()>, Buffer) {
-        let (written, buffer) = self.write(file, offset, buffer).await;
-        match written {
-            Ok(()) => (self.sync(file).await, buffer),
-            Err(error) => (Err(error), buffer),
-        }
-    }
-
-    async fn sync(&self, file: &FileHandle) -> io::Result<()> {
-        let covers = file.content.borrow().writes;
-        let work = Work::Sync { content: Rc::clone(&file.content), covers };
-        self.perform(work).await.map(|_| ())
-    }
-
-    async fn remove(&self, name: &str) -> io::Result<()> {
-        self.perform(Work::Remove { name: name.to_owned() }).await.map(|_| ())
-    }
-
-    async fn sync_directory(&self) -> io::Result<()> {
-        self.perform(Work::SyncDirectory).await.map(|_| ())
-    }
-
-    async fn map(&self, name: &str) -> io::Result<Mapping> {
-        let handle = Device::open(self, name).await?;
-        let bytes = handle.content.borrow().current.clone();
-        Ok(Rc::new(bytes))
-    }
-
-    fn free_bytes(&self) -> io::Result<u64> {
-        let disk = self.disk.borrow();
-        Ok(disk.capacity.map_or(u64::MAX / 2, |bytes| bytes.saturating_sub(disk.used_bytes())))
-    }
-
-    fn place(&self) -> String {
-        "a simulated disk".to_owned()
-    }
-
-    fn now(&self) -> UnixMillis {
-        UnixMillis(self.disk.borrow().clock_micros / 1000)
-    }
-
-    fn random(&self) -> io::Result<u64> {
-        Ok(self.disk.borrow_mut().random.any())
-    }
-
-    async fn sleep(&self, duration: Duration) {
-        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX / 2);
-        let until_micros = self.disk.borrow().clock_micros.saturating_add(micros);
-        let (woken, waker) = (Cell::new(false), RefCell::new(None));
-        let sleeper = Rc::new(Sleeper { until_micros, woken, waker });
-        self.disk.borrow_mut().sleepers.push(Rc::clone(&sleeper));
-        Sleep { sleeper, sim: self.clone() }.await;
-    }
-
-    async fn yield_now(&self) {
-        let mut yielded = false;
-        poll_fn(|context| {
-            if std::mem::replace(&mut yielded, true) {
-                return Poll::Ready(());
-            }
-            context.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await;
-    }
-}
-
-fn file(answer: Answer) -> io::Result<FileHandle> {
-    match answer {
-        Answer::File(file) => Ok(file),
-        Answer::Done | Answer::Files(_) | Answer::Bytes(_) => unreachable!("a file"),
-    }
-}
-
-/// A sleep; dropped early, it no longer moves the clock.
-struct Sleep {
-    sleeper: Rc<Sleeper>,
-    sim: Sim,
-}
-
-impl Future for Sleep {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.sleeper.woken.get() {
-            return Poll::Ready(());
-        }
-        *self.sleeper.waker.borrow_mut() = Some(context.waker().clone());
-        Poll::Pending
-    }
-}
-
-impl Drop for Sleep {
-    fn drop(&mut self) {
-        self.sim.disk.borrow_mut().sleepers.retain(|other| !Rc::ptr_eq(other, &self.sleeper));
-    }
 }

@@ -20,6 +20,7 @@
 //! durable write is two: the write and the sync). [`Sim::operations`] says how many there were, so a
 //! caller can crash at each of them in turn.
 
+mod calls;
 mod disk;
 mod executor;
 mod random;
