@@ -33,6 +33,8 @@ struct Explanation {
     world: World,
     /// Index into `Journal::issued`, and whether it landed, for operations on several groups.
     shared: BTreeMap<usize, bool>,
+    maybes_landed: u64,
+    maybes_lost: u64,
 }
 
 /// Judges, and makes what is seen the journal's new base.
@@ -51,12 +53,18 @@ pub fn judge(journal: &mut Journal, seen: Observation, rot: Rot) -> Result<(), V
         return Err(format!("one spoiled byte cost several letters: {spoiled:?}"));
     }
     let mut assigned = BTreeMap::new();
-    let mut base = World::default();
-    if !agree(&choices, &mut assigned, &mut base) {
+    let mut chosen = Vec::new();
+    if !agree(&choices, &mut assigned, &mut chosen) {
         return Err("a delivery landed for some of its accounts and not for others".to_owned());
     }
-    journal.base = base;
-    journal.issued.clear();
+    let mut base = World::default();
+    for explanation in chosen {
+        base.accounts.extend(explanation.world.accounts.clone());
+        base.pairs.extend(explanation.world.pairs.clone());
+        journal.tally.maybes_landed += explanation.maybes_landed;
+        journal.tally.maybes_lost += explanation.maybes_lost;
+    }
+    journal.rebase(base);
     remember(journal, seen)
 }
 
@@ -97,8 +105,13 @@ fn explain(
         match matching::resolve(group, &end.world, seen, rot) {
             Ok(resolved) => {
                 spoiled.extend(resolved.spoiled);
-                let world = resolved.world;
-                explanations.push(Explanation { world, shared: histories.shared(end) });
+                let landed = histories.landed(end).len();
+                explanations.push(Explanation {
+                    world: resolved.world,
+                    shared: histories.shared(end),
+                    maybes_landed: landed as u64,
+                    maybes_lost: (end.landed.len() - landed) as u64,
+                });
             }
             Err(difference) => differences.push((histories.landed(end), difference)),
         }
@@ -122,10 +135,10 @@ fn explain(
 }
 
 /// Picks an explanation for each group so that shared operations agree.
-fn agree(
-    choices: &[Vec<Explanation>],
+fn agree<'e>(
+    choices: &'e [Vec<Explanation>],
     assigned: &mut BTreeMap<usize, bool>,
-    base: &mut World,
+    chosen: &mut Vec<&'e Explanation>,
 ) -> bool {
     let Some((first, rest)) = choices.split_first() else { return true };
     for explanation in first {
@@ -137,11 +150,11 @@ fn agree(
         }
         let mut extended = assigned.clone();
         extended.extend(explanation.shared.iter().map(|(operation, landed)| (*operation, *landed)));
-        if agree(rest, &mut extended, base) {
-            base.accounts.extend(explanation.world.accounts.clone());
-            base.pairs.extend(explanation.world.pairs.clone());
+        chosen.push(explanation);
+        if agree(rest, &mut extended, chosen) {
             return true;
         }
+        chosen.pop();
     }
     false
 }

@@ -36,6 +36,24 @@ pub struct Issued {
 /// A mailbox for as long as its UIDs mean the same.
 pub type Identity = (AccountId, MailboxId, u32);
 
+/// How often what happened, to show that a workload does everything.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    /// By kind of operation and how it ended.
+    pub ends: BTreeMap<(&'static str, End), u64>,
+    /// Maybes of which it came out that they had landed, or had not.
+    pub maybes_landed: u64,
+    pub maybes_lost: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum End {
+    Acknowledged,
+    Refused,
+    /// Cut short by a crash, or its client left.
+    Maybe,
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Journal {
     /// The last state that was known exactly.
@@ -55,10 +73,24 @@ pub struct Journal {
     pub highest_lsn: Lsn,
     /// What the clients themselves found wrong.
     pub complaints: Vec<String>,
+    pub tally: Tally,
     moment: u64,
 }
 
 impl Journal {
+    /// Begins anew from what is known exactly.
+    pub fn rebase(&mut self, base: World) {
+        for entry in self.issued.drain(..) {
+            let end = match entry.fate {
+                Fate::Acknowledged(_) => End::Acknowledged,
+                Fate::Refused => End::Refused,
+                Fate::UnderWay | Fate::Left { .. } => End::Maybe,
+            };
+            *self.tally.ends.entry((entry.operation.kind(), end)).or_default() += 1;
+        }
+        self.base = base;
+    }
+
     pub fn next_letter(&mut self, body_bytes: usize) -> Rc<Letter> {
         let number = u32::try_from(self.letters.len()).expect("a few hundred letters") + 1;
         let letter = Rc::new(Letter::new(number, body_bytes));

@@ -162,6 +162,28 @@ impl Operation {
         }
     }
 
+    /// For tallies.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Operation::CreateAccount { .. } => "create account",
+            Operation::RemoveAccount { .. } => "remove account",
+            Operation::SetQuota { .. } => "set quota",
+            Operation::CreateMailbox { .. } => "create mailbox",
+            Operation::RenameMailbox { .. } => "rename mailbox",
+            Operation::DeleteMailbox { .. } => "delete mailbox",
+            Operation::Subscribe { .. } => "subscribe",
+            Operation::Deliver { streamed: true, .. } => "deliver a stream",
+            Operation::Deliver { targets, .. } if targets.len() > 1 => "deliver to several",
+            Operation::Deliver { .. } => "deliver",
+            Operation::Copy { moved: false, .. } => "copy",
+            Operation::Copy { moved: true, .. } => "move",
+            Operation::ChangeFlags { .. } => "change flags",
+            Operation::Expunge { .. } => "expunge",
+            Operation::Put { .. } => "put",
+        }
+    }
+
     /// Whether the order of the two can be told afterwards. Deliveries only add.
     #[must_use]
     pub fn commutes_with(&self, other: &Operation) -> bool {

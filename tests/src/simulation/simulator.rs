@@ -6,7 +6,7 @@
 
 use super::checker::{Rot, Violation, judge};
 use super::journal::Journal;
-use super::observation::{look, look_and_read};
+use super::observation::{Observation, look, look_and_read};
 use super::workload::{Client, Disk, Stop};
 use std::cell::RefCell;
 use std::fmt;
@@ -210,6 +210,22 @@ pub fn run(case: Case) -> Result<(), Failure> {
         Trouble::Failure { operation } => guarded(case, || fail(&case, operation)),
         Trouble::Rot { which } => guarded(case, || spoil(&case, which)),
     }
+}
+
+/// What the clients of a workload know in the end, and a true look at their store, for tests of the
+/// judge.
+pub fn after_a_workload(seed: u64) -> Result<(Journal, Observation), Failure> {
+    let case = Case { seed, trouble: Trouble::Nothing, sabotage: None };
+    guarded(case, || {
+        let sim = Sim::new(seed);
+        let journal: Shared = Rc::default();
+        first_life(&case, &sim, &journal, Disk::Healthy)?;
+        let plan = Plan::of(seed, None).short();
+        drive(&sim, &journal, Life::after(plan, 0, Rot::None, &mut Random::new(seed)))?;
+        let journal = journal.borrow().clone();
+        let seen = journal.last.as_deref().cloned().ok_or("nobody looked")?;
+        Ok((journal, seen))
+    })
 }
 
 fn kill(case: &Case, operation: u64) -> Result<(), Violation> {

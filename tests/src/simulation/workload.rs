@@ -350,17 +350,18 @@ impl Client {
         let (account, from) = (known.account, known.info.name);
         let name = self.pick(&NAMES)?.to_owned();
         Some(match self.random.below(10) {
-            0..5 => {
+            0..4 => {
                 let special_use = self.random.chance(1, 4).then_some(SpecialUse::Sent);
                 Operation::CreateMailbox { account, name, special_use }
             }
-            5..7 if from != name => Operation::RenameMailbox { account, from, to: name },
-            5..8 => {
+            4..6 if from != name => Operation::RenameMailbox { account, from, to: name },
+            4..7 => {
                 let subscribed = self.random.chance(2, 3);
                 Operation::Subscribe { account, name, subscribed }
             }
             _ if from != INBOX => Operation::DeleteMailbox { account, name: from },
-            _ => return None,
+            // There or not.
+            _ => Operation::DeleteMailbox { account, name },
         })
     }
 

@@ -1,0 +1,174 @@
+//! The judge sees what it should: every way of lying about a store is noticed, and an honest account
+//! passes. Without these, a simulator that finds nothing would prove nothing.
+
+use bytes::Bytes;
+use kura_tests::simulation::checker::{Rot, judge};
+use kura_tests::simulation::journal::Journal;
+use kura_tests::simulation::observation::{Observation, SeenMailbox, SeenMessage};
+use kura_tests::simulation::simulator::after_a_workload;
+use std::collections::BTreeMap;
+use storage::{Flags, Modseq, Uid};
+
+/// Of operations.
+const KINDS: usize = 15;
+
+/// A journal whose base is a lively store, and a true look at that store.
+fn honest() -> (Journal, Observation) {
+    (1..)
+        .map(|seed| after_a_workload(seed).expect("a sound store"))
+        .find(|(_, seen)| busiest(&mut seen.clone()).messages.len() >= 3 && !seen.pairs.is_empty())
+        .expect("one of all seeds")
+}
+
+fn busiest(seen: &mut Observation) -> &mut SeenMailbox {
+    let mailboxes = seen.accounts.values_mut().flat_map(|account| account.mailboxes.values_mut());
+    mailboxes.max_by_key(|mailbox| mailbox.messages.len()).expect("a mailbox")
+}
+
+fn newest(seen: &mut Observation) -> &mut SeenMessage {
+    busiest(seen).messages.values_mut().next_back().expect("a message")
+}
+
+/// What the judge says of a store that shows something else than it should.
+fn verdict(lie: impl FnOnce(&mut Observation)) -> Result<(), String> {
+    let (mut journal, mut seen) = honest();
+    lie(&mut seen);
+    judge(&mut journal, seen, Rot::None)
+}
+
+#[track_caller]
+fn assert_noticed(what: &str, lie: impl FnOnce(&mut Observation)) {
+    assert!(verdict(lie).is_err(), "unnoticed: {what}");
+}
+
+#[test]
+fn the_workloads_do_everything_and_every_end_occurs() {
+    let mut ends: BTreeMap<&str, [u64; 3]> = BTreeMap::new();
+    let (mut landed, mut lost) = (0, 0);
+    for seed in 1..=400 {
+        let (journal, _) = after_a_workload(seed).expect("a sound store");
+        for ((kind, end), count) in &journal.tally.ends {
+            ends.entry(kind).or_default()[*end as usize] += count;
+        }
+        landed += journal.tally.maybes_landed;
+        lost += journal.tally.maybes_lost;
+    }
+    println!("[acknowledged, refused, maybe]: {ends:?}; maybes landed {landed}, lost {lost}");
+    assert_eq!(ends.len(), KINDS, "{ends:?}");
+    for (kind, [acknowledged, _, maybe]) in &ends {
+        assert!(*acknowledged >= 20 && *maybe >= 1, "{kind}: {ends:?}");
+    }
+    assert!(landed >= 20 && lost >= 20, "{landed} {lost}");
+}
+
+#[test]
+fn an_honest_account_passes() {
+    assert_eq!(verdict(|_| {}), Ok(()));
+}
+
+#[test]
+fn a_lost_message_is_noticed_even_when_all_counts_agree() {
+    assert_noticed("a message is gone", |seen| {
+        let mailbox = busiest(seen);
+        let (_, gone) = mailbox.messages.pop_last().expect("a message");
+        let bytes = u64::from(gone.entry.bytes);
+        mailbox.status.messages -= 1;
+        mailbox.status.bytes -= bytes;
+        mailbox.status.unseen -= u32::from(!gone.flags.contains(Flags::SEEN));
+        mailbox.status.deleted -= u32::from(gone.flags.contains(Flags::DELETED));
+        let id = mailbox.info.clone();
+        let account = seen
+            .accounts
+            .values_mut()
+            .find(|account| account.mailboxes.values().any(|mailbox| mailbox.info == id));
+        let account = account.expect("the mailbox's account");
+        account.usage.messages -= 1;
+        account.usage.bytes -= bytes;
+        seen.messages -= 1;
+        seen.live_bytes -= bytes;
+    });
+}
+
+#[test]
+fn a_message_twice_or_another_in_its_place_is_noticed() {
+    assert_noticed("a double", |seen| {
+        let mailbox = busiest(seen);
+        let mut double = mailbox.messages.values().next_back().expect("a message").clone();
+        double.entry.uid = Uid(double.entry.uid.0 + 1);
+        mailbox.messages.insert(double.entry.uid, double);
+    });
+    assert_noticed("another letter under a UID", |seen| newest(seen).number += 1);
+}
+
+#[test]
+fn other_bytes_are_noticed() {
+    assert_noticed("one byte of a body", |seen| {
+        let Some(Ok((bytes, _))) = &mut newest(seen).content else { panic!("it was read") };
+        let mut changed = bytes.to_vec();
+        *changed.last_mut().expect("a byte") ^= 1;
+        *bytes = changed.into();
+    });
+    assert_noticed("a byte too many", |seen| {
+        let Some(Ok((bytes, _))) = &mut newest(seen).content else { panic!("it was read") };
+        *bytes = [&bytes[..], b"!"].concat().into();
+    });
+    assert_noticed("another summary", |seen| {
+        let Some(Ok((_, summary))) = &mut newest(seen).content else { panic!("it was read") };
+        *summary = Bytes::from_static(b"summary of something");
+    });
+}
+
+#[test]
+fn flags_modseqs_and_uids_that_fall_back_are_noticed() {
+    assert_noticed("a flag", |seen| {
+        let message = newest(seen);
+        message.flags = Flags(message.flags.0 ^ Flags::FLAGGED.0);
+    });
+    assert_noticed("a keyword", |seen| {
+        newest(seen).keywords.insert("never".to_owned());
+    });
+    assert_noticed("a lower MODSEQ", |seen| {
+        let entry = &mut newest(seen).entry;
+        entry.modseq = Modseq(entry.modseq.0 - 1);
+    });
+    assert_noticed("a lower UIDNEXT", |seen| {
+        let mailbox = busiest(seen);
+        mailbox.status.uid_next = Uid(mailbox.status.uid_next.0 - 1);
+    });
+    assert_noticed("another UIDVALIDITY", |seen| {
+        let mailbox = busiest(seen);
+        mailbox.info.uid_validity += 1;
+        mailbox.status.uid_validity += 1;
+    });
+}
+
+#[test]
+fn counts_that_are_off_by_one_are_noticed() {
+    assert_noticed("unseen", |seen| busiest(seen).status.unseen += 1);
+    assert_noticed("deleted", |seen| busiest(seen).status.deleted += 1);
+    assert_noticed("bytes of a mailbox", |seen| busiest(seen).status.bytes += 1);
+    assert_noticed("messages in all", |seen| seen.messages += 1);
+    assert_noticed("usage", |seen| {
+        seen.accounts.values_mut().next().expect("an account").usage.bytes += 1;
+    });
+    assert_noticed("a limit", |seen| {
+        let account = seen.accounts.values_mut().next().expect("an account");
+        account.usage.quota.messages_max = Some(1_000_000);
+    });
+}
+
+#[test]
+fn lost_keys_names_and_accounts_are_noticed() {
+    assert_noticed("a key", |seen| drop(seen.pairs.pop_first()));
+    assert_noticed("a value", |seen| {
+        *seen.pairs.values_mut().next().expect("a pair") = Bytes::from_static(b"something else");
+    });
+    assert_noticed("a subscription", |seen| {
+        let account = seen.accounts.values_mut().next().expect("an account");
+        account.subscriptions.insert("nowhere".to_owned());
+    });
+    assert_noticed("an account", |seen| drop(seen.accounts.pop_first()));
+    assert_noticed("what verify said", |seen| {
+        seen.verified.as_mut().expect("verified").bad.push("something".to_owned());
+    });
+}
