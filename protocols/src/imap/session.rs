@@ -177,6 +177,12 @@ impl Imap {
         matches!(self.reading, Reading::Idle { .. })
     }
 
+    /// Farewell has been said: nothing is left but to close.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::Logout)
+    }
+
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config

@@ -198,6 +198,9 @@ impl View {
 
     /// The client has been told the flags of a message as of `modseq`.
     pub fn note_told(&mut self, uid: u32, modseq: u64) {
+        if modseq <= self.modseq {
+            return;
+        }
         if self.told.len() >= self.uids.len().saturating_add(TOLD_SPARE_MAX) {
             self.told.clear();
         }
@@ -365,6 +368,8 @@ mod tests {
         let uids: Vec<u32> = (1..=20_000).collect();
         let selected = Selected { uids, recent_from: u32::MAX, ..Selected::default() };
         let mut view = View::select(selected, false, &mut Vec::new());
+        // What a FETCH of all flags told before takes no room from what a STORE tells now.
+        (1..=20_000).for_each(|uid| view.note_told(uid, 0));
         (1..=20_000).for_each(|uid| view.note_told(uid, 5));
         let changed = (1..=20_000).map(|uid| changed(uid, 5)).collect();
         let news = News { changed, modseq: 5, ..News::default() };

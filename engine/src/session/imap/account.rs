@@ -256,11 +256,10 @@ impl<D: Device> ImapAccount<D> {
     pub fn tell(&mut self, machine: &mut Imap, wire: &mut Wire<'_>) -> Next {
         if self.store.usage(self.account).is_err() {
             machine.bye("The account is no more", wire.outbox);
-            return Next::Close;
         }
         self.note_watched();
         self.tell_news(machine, wire);
-        Next::Continue
+        if machine.is_over() { Next::Close } else { Next::Continue }
     }
 
     // ── shared by the commands ──────────────────────────────────────────────────────────────────
