@@ -164,3 +164,36 @@ fn header_bombs_are_bounded() {
     let line = vec![b'x'; 4 << 20];
     assert!(Summary::compute(&line).encode().len() < 4096);
 }
+
+#[test]
+fn spoiled_messages_scan_the_same_in_any_pieces() {
+    let mut seed = 3_u64;
+    let mut random = move || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize
+    };
+    for round in 0..4000 {
+        let mut raw = NESTED.to_vec();
+        for _ in 0..=random() % 6 {
+            let at = random() % raw.len();
+            match random() % 4 {
+                0 => raw[at] = b"-\r\n: \0ob"[random() % 8],
+                1 => drop(raw.drain(at..(at + random() % 9).min(raw.len()))),
+                2 => {
+                    let from = random() % raw.len();
+                    let piece = raw[from..(from + random() % 40).min(raw.len())].to_vec();
+                    raw.splice(at..at, piece);
+                }
+                _ => raw.truncate(at.max(20)),
+            }
+        }
+        let whole = Summary::compute(&raw);
+        for part in &whole.parts {
+            assert!(part.header.end <= part.body.start && part.body.start <= part.body.end);
+            assert!(part.body.end as usize <= raw.len(), "round {round}");
+        }
+        let step = 1 + random() % 30;
+        assert_eq!(scan_in_pieces(&raw, (0..raw.len()).step_by(step)), whole, "round {round}");
+        assert_eq!(Summary::decode(&whole.encode()), Ok(whole), "round {round}");
+    }
+}
