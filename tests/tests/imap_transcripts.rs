@@ -17,6 +17,8 @@
 use engine::session::Next;
 use engine::session::imap::ImapAccount;
 use engine::wire::Wire;
+use imap_codec::decode::Decoder;
+use imap_codec::{GreetingCodec, ResponseCodec};
 use protocols::imap::{Config, Event, Imap, LoginAnswer};
 use protocols::message::Summary;
 use protocols::{Machine, Outbox, Step, Tick};
@@ -37,6 +39,8 @@ struct Client {
     store: Store<Sim>,
     output: Outbox,
     closed: bool,
+    /// Everything that the server has said, for the independent reader.
+    heard: Vec<u8>,
 }
 
 impl Client {
@@ -53,6 +57,7 @@ impl Client {
             store: store.clone(),
             output: Outbox::new(),
             closed: false,
+            heard: Vec::new(),
         }
     }
 
@@ -88,11 +93,14 @@ impl Client {
     async fn news(&mut self) {
         let account = self.account.as_mut().expect("news come after a login");
         account.news().await;
-        account.tell(&mut self.machine, &mut Wire::detached(&mut self.output));
+        let mut wire = Wire::detached(&mut self.output);
+        self.closed |= account.tell(&mut self.machine, &mut wire) == Next::Close;
     }
 
     fn said(&mut self) -> String {
-        String::from_utf8_lossy(&self.output.take()).into_owned()
+        let said = self.output.take();
+        self.heard.extend_from_slice(&said);
+        String::from_utf8_lossy(&said).into_owned()
     }
 }
 
@@ -182,6 +190,34 @@ async fn play(
         if !said.is_empty() {
             return Err(format!("{name}: said at the end: {said}"));
         }
+        check_grammar(&client.heard).map_err(|fault| format!("{name}: {fault}"))?;
+    }
+    Ok(())
+}
+
+/// Another implementation reads all that the server said, strictly.
+fn check_grammar(heard: &[u8]) -> Result<(), String> {
+    if heard.is_empty() {
+        return Ok(());
+    }
+    let fault = |rest: &[u8]| {
+        let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        format!("imap-codec does not understand {}", line.escape_ascii())
+    };
+    let Ok((mut rest, _)) = GreetingCodec::default().decode(heard) else {
+        return Err(fault(heard));
+    };
+    while !rest.is_empty() {
+        // It has no ESEARCH.
+        if rest.starts_with(b"* ESEARCH") {
+            let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len() - 1);
+            rest = &rest[end + 1..];
+            continue;
+        }
+        match ResponseCodec::default().decode(rest) {
+            Ok((after, _)) => rest = after,
+            Err(_) => return Err(fault(rest)),
+        }
     }
     Ok(())
 }
@@ -251,4 +287,13 @@ fn dialogues_go_as_they_are_written() {
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn the_independent_reader_is_strict() {
+    assert_eq!(check_grammar(b"* OK ready\r\n* 3 EXISTS\r\na OK Done\r\n"), Ok(()));
+    for wrong in ["* 3 EXIST\r\n", "* 1 FETCH (FLAGS \\Seen)\r\n", "* 1 FETCH (ENVELOPE (NIL))\r\n"]
+    {
+        assert!(check_grammar(format!("* OK ready\r\n{wrong}").as_bytes()).is_err(), "{wrong}");
+    }
 }
