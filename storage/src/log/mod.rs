@@ -12,3 +12,4 @@ pub(crate) mod scan;
 
 pub use scan::{Expected, FoundRecord, find_records};
 pub(crate) mod segments;
+pub(crate) mod windows;
