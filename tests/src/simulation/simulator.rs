@@ -317,7 +317,7 @@ fn aftermath(
     random: &mut Random,
 ) -> Result<u64, Violation> {
     let mut crashes = 0;
-    while rot == Rot::None && random.chance(1, 3) {
+    while rot == Rot::None && random.chance(2, 5) {
         let crashed;
         (sim, crashed) = crash_again(case, sim, journal, random)?;
         crashes += crashed;
@@ -343,9 +343,14 @@ fn crash_again(
     journal: &Shared,
     random: &mut Random,
 ) -> Result<(Sim, u64), Violation> {
-    sim.crash_at(sim.operations() + 1 + random.below(60));
     let plan = Plan::of(case.seed, case.sabotage).short();
-    let end = drive(&sim, journal, Life::after(plan, 1, Rot::None, random))?;
+    let mut life = Life::after(plan, 1, Rot::None, random);
+    // Reading takes most of the operations. Without it the crash often comes right behind the first
+    // batches, which is when leftovers of an earlier life lie behind them.
+    life.reads = random.chance(1, 2);
+    let operations = if life.reads { 60 } else { 30 };
+    sim.crash_at(sim.operations() + 1 + random.below(operations));
+    let end = drive(&sim, journal, life)?;
     let remains = if random.chance(1, 4) { sim.after_kill() } else { sim.after_crash() };
     Ok((remains, u64::from(end == End::Crashed)))
 }
