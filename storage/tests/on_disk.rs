@@ -52,7 +52,14 @@ fn messages_survive_closing_and_dropping_the_store() {
         running.await;
         drop(store);
 
-        let (store, running) = opened(&path, Options::for_tests()).await;
+        // No checkpoint falls due from here on, so that there is something to recover.
+        let late = 64 << 20;
+        let options = Options {
+            checkpoint_log_bytes_min: late,
+            checkpoint_log_bytes_max: late,
+            ..Options::for_tests()
+        };
+        let (store, running) = opened(&path, options).await;
         assert_eq!(store.stats().recovery_records, 0, "closed in order");
         for number in 0..50 {
             let read = store.read(ALICE, INBOX, Uid(number + 1), 0..u64::MAX).await.expect("reads");
