@@ -62,12 +62,21 @@ struct Stream {
 }
 
 impl Intake {
-    /// `head` is what we write on top of the message: its trace fields.
-    pub fn new(shard: &Rc<Shard>, homes: impl Iterator<Item = u16>, head: &str) -> Intake {
+    /// `head` is what we write on top of the message: its trace fields. The peer's word for the size is
+    /// taken for how much room to make at first, up to the session's buffer.
+    pub fn new(
+        shard: &Rc<Shard>,
+        homes: impl Iterator<Item = u16>,
+        head: &str,
+        declared_octets: u64,
+    ) -> Intake {
         let mut homes: Vec<u16> = homes.collect();
         homes.sort_unstable();
         homes.dedup();
-        let mut whole = Vec::with_capacity(8 * 1024);
+        let expected =
+            usize::try_from(declared_octets).unwrap_or(usize::MAX).saturating_add(head.len());
+        let mut whole =
+            Vec::with_capacity(expected.clamp(8 * 1024, shard.knobs.session_buffer_bytes()));
         whole.extend_from_slice(head.as_bytes());
         Intake { shard: Rc::clone(shard), homes, whole, large: None, bytes: 0 }
     }

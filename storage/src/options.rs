@@ -20,8 +20,8 @@ pub struct Options {
     pub batch_bytes_eager: usize,
     /// Chains of write and sync in flight at once, 1 to 16.
     pub chains_in_flight: usize,
-    /// How long the first record waits for company before a batch starts on an idle log. Zero on
-    /// fast disks.
+    /// How long the first record waits for company before a batch starts on an idle log, when the last
+    /// batch had company.
     pub commit_window: Duration,
     /// Bytes and records on their way to the disk; more mail is refused with `Busy`.
     pub pending_bytes_max: usize,

@@ -187,7 +187,8 @@ impl SmtpSession {
             .iter()
             .flat_map(|recipient| &recipient.homes)
             .map(|home| home.shard);
-        transaction.intake = Some(Intake::new(&self.shard, homes, &head));
+        transaction.intake =
+            Some(Intake::new(&self.shard, homes, &head, transaction.declared_octets));
         Ok(())
     }
 

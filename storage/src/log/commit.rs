@@ -41,20 +41,36 @@ struct Flight {
 /// Runs until the store is closed or halts, and everything that was queued has landed or failed.
 pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
     let mut flights = VecDeque::new();
+    // Records in the batch that was launched last.
+    let mut company = 0;
     loop {
+        if flights.is_empty() && company > 1 {
+            gather(core).await;
+        }
         launch_all(core, &mut flights).await;
+        company = flights.back().map_or(company, |flight: &Flight| flight.entries.len());
         if flights.is_empty() {
             if core.phase.get() != Phase::Open && core.queue.borrow().is_empty() {
                 return;
             }
             core.work.wait().await;
-            if !core.options.commit_window.is_zero() && core.phase.get() == Phase::Open {
-                core.device.sleep(core.options.commit_window).await;
-            }
             continue;
         }
         wait_for_news(core, &mut flights).await;
         land_all(core, &mut flights);
+    }
+}
+
+/// Lets a batch find company before it starts on an idle log: a flush costs the host far more than a
+/// record does. Only where the last batch had company is there any to expect; a lone writer never
+/// waits.
+async fn gather<D: Device>(core: &Rc<Core<D>>) {
+    let worth_it = {
+        let queue = core.queue.borrow();
+        !queue.is_empty() && queue.waiting_bytes() < core.options.batch_bytes_eager
+    };
+    if worth_it && !core.options.commit_window.is_zero() && core.phase.get() == Phase::Open {
+        core.device.sleep(core.options.commit_window).await;
     }
 }
 
