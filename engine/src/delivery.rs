@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use storage::{Body, Delivery, Durable, Error, Flags, MailboxId, Placement, UnixMillis};
+use tokio::sync::oneshot;
 
 /// Pieces of a large body that may be under way to one shard.
 const PIECES_IN_FLIGHT_MAX: usize = 2;

@@ -8,6 +8,7 @@ use crate::shard::Shard;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use tokio::sync::oneshot;
 
 /// Requests that may wait at one core. Full means at least this many transactions under way there,
 /// each at most one session buffer: the store's own admission limit is reached long before.
