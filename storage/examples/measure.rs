@@ -154,18 +154,6 @@ async fn reopen(directory: PathBuf) {
         stats.recovery_records,
         store.recovery().end,
     );
-    let account = AccountId(0);
-    let uids = store.uids(account, MailboxId::INBOX).expect("an account");
-    let started = Instant::now();
-    for uid in &uids {
-        store.summary(account, MailboxId::INBOX, *uid).await.expect("a summary");
-    }
-    let micros = started.elapsed().as_secs_f64() * 1e6;
-    println!(
-        "{} summaries of one mailbox, one by one: {:.1} us each",
-        uids.len(),
-        micros / uids.len() as f64
-    );
 }
 
 /// Of this thread alone.

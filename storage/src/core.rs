@@ -9,7 +9,6 @@ use crate::locks::Locks;
 use crate::log::queue::{Hold, Parts, Queue};
 use crate::log::recovery::RecoveryReport;
 use crate::log::segments::Segments;
-use crate::log::windows::Windows;
 use crate::options::Options;
 use crate::quota::Reservations;
 use crate::superblock::Superblock;
@@ -39,7 +38,6 @@ pub(crate) struct Core<D: Device> {
     pub(crate) index: RefCell<Index>,
     pub(crate) queue: RefCell<Queue>,
     pub(crate) segments: RefCell<Segments<D>>,
-    pub(crate) windows: RefCell<Windows>,
     pub(crate) phase: Cell<Phase>,
     /// What the disk said when the store halted.
     pub(crate) halted_by: RefCell<Option<String>>,

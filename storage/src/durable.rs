@@ -12,6 +12,7 @@ pub struct Durable {
 
 impl Durable {
     /// Only the commit path of this crate can vouch for a record.
+    #[allow(dead_code)]
     pub(crate) fn new(lsn: Lsn) -> Durable {
         Durable { lsn }
     }

@@ -73,7 +73,6 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
         queue: RefCell::new(Queue::new(&options)),
         index: RefCell::new(index),
         segments: RefCell::new(segments),
-        windows: RefCell::default(),
         phase: Cell::new(Phase::Closing),
         halted_by: RefCell::default(),
         run: Cell::new(superblock.run),

@@ -12,4 +12,3 @@ pub(crate) mod scan;
 
 pub use scan::{Expected, FoundRecord, find_records};
 pub(crate) mod segments;
-pub(crate) mod windows;

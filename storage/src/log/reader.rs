@@ -1,6 +1,6 @@
 //! Fetching records by their place. Only what verifies is handed out.
 
-use crate::buffer::Buffer;
+use crate::buffer::{ALIGNMENT, Buffer};
 use crate::core::Core;
 use crate::device::Device;
 use crate::error::Error;
@@ -20,41 +20,31 @@ pub(crate) struct Fetched {
     pub(crate) body: Bytes,
 }
 
-/// Where bytes may come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Source {
-    /// From memory, if they verify there; otherwise from the disk.
-    Any,
-    /// A check of the disk wants the disk.
-    Disk,
-}
-
 impl<D: Device> Core<D> {
     /// The whole record of `record_bytes`.
     pub(crate) async fn fetch(
         &self,
         location: Location,
         record_bytes: u64,
-        source: Source,
     ) -> Result<Fetched, Error> {
-        let bytes = self.read_bytes(location, record_bytes, source).await?;
-        match (self.whole(location, &bytes), source) {
-            (Err(Error::Corrupt { .. }), Source::Any) => {
-                self.windows.borrow_mut().forget(location.segment);
-                let bytes = self.read_bytes(location, record_bytes, Source::Disk).await?;
-                self.whole(location, &bytes)
-            }
-            (outcome, _) => outcome,
-        }
-    }
-
-    fn whole(&self, location: Location, bytes: &Bytes) -> Result<Fetched, Error> {
-        let header = self.check_header(location, bytes)?;
-        let (meta, body) = self.ranges(location, &header, bytes)?;
-        let (meta, body) = (bytes.slice(meta), bytes.slice(body));
-        self.check(location, &header, "a message's record", header.meta_checksum, &meta)?;
-        self.check(location, &header, "a message's body", header.body_checksum, &body)?;
-        Ok(Fetched { header, meta, body })
+        let bytes = self.read_bytes(location, record_bytes).await?;
+        let header = self.check_header(location, &bytes)?;
+        let (meta, body) = self.ranges(location, &header, &bytes)?;
+        self.check(
+            location,
+            &header,
+            "a message's record",
+            header.meta_checksum,
+            &bytes[meta.clone()],
+        )?;
+        self.check(
+            location,
+            &header,
+            "a message's body",
+            header.body_checksum,
+            &bytes[body.clone()],
+        )?;
+        Ok(Fetched { header, meta: bytes.slice(meta), body: bytes.slice(body) })
     }
 
     /// Header and meta, without reading a long body.
@@ -63,61 +53,30 @@ impl<D: Device> Core<D> {
         location: Location,
         record_bytes: u64,
     ) -> Result<Fetched, Error> {
-        let outcome = self.meta(location, record_bytes, Source::Any).await;
-        match outcome {
-            Err(Error::Corrupt { .. }) => {
-                self.windows.borrow_mut().forget(location.segment);
-                self.meta(location, record_bytes, Source::Disk).await
-            }
-            outcome => outcome,
-        }
-    }
-
-    async fn meta(
-        &self,
-        location: Location,
-        record_bytes: u64,
-        source: Source,
-    ) -> Result<Fetched, Error> {
-        let guess = record_bytes.min(META_GUESS_BYTES);
-        let bytes = self.read_bytes(location, guess, source).await?;
+        let bytes = self.read_bytes(location, record_bytes.min(META_GUESS_BYTES)).await?;
         let header = self.check_header(location, &bytes)?;
         let end = RECORD_HEADER_BYTES + header.meta_bytes as usize;
-        let bytes = if end <= bytes.len() {
-            bytes
-        } else {
-            self.read_bytes(location, end as u64, source).await?
-        };
-        if end > bytes.len() {
+        let bytes =
+            if end <= bytes.len() { bytes } else { self.read_bytes(location, end as u64).await? };
+        let Some(meta) = bytes.get(RECORD_HEADER_BYTES..end) else {
             return Err(self.corrupt("a message's record", location, Some(&header)));
-        }
+        };
+        self.check(location, &header, "a message's record", header.meta_checksum, meta)?;
         let meta = bytes.slice(RECORD_HEADER_BYTES..end);
-        self.check(location, &header, "a message's record", header.meta_checksum, &meta)?;
         Ok(Fetched { header, meta, body: Bytes::new() })
     }
 
-    async fn read_bytes(
-        &self,
-        location: Location,
-        length: u64,
-        source: Source,
-    ) -> Result<Bytes, Error> {
-        if source == Source::Any
-            && let Some(bytes) = self.windows.borrow().get(location, length)
-        {
-            return Ok(bytes);
-        }
-        let stretch = self.windows.borrow_mut().plan(location, length);
+    async fn read_bytes(&self, location: Location, length: u64) -> Result<Bytes, Error> {
         let file = self.segment_file(location.segment).await?;
-        let wanted = usize::try_from(stretch.length).expect("a stretch of a segment");
-        let read = self.device.read(&file, stretch.start, Buffer::with_capacity(wanted)).await;
-        let bytes = Bytes::from_owner(read.map_err(|error| Error::Device(error.to_string()))?);
-        if stretch.keep {
-            self.windows.borrow_mut().put(location.segment, stretch.start, &bytes);
-        }
-        let head = usize::try_from(location.offset() - stretch.start).expect("less than a block");
-        let end = head + usize::try_from(length).expect("a record");
-        Ok(bytes.slice(head.min(bytes.len())..end.min(bytes.len())))
+        let start = location.offset() / ALIGNMENT as u64 * ALIGNMENT as u64;
+        let head = usize::try_from(location.offset() - start).expect("less than a block");
+        let length = usize::try_from(length).expect("a record");
+        let buffer = Buffer::with_capacity(head + length);
+        let read = self.device.read(&file, start, buffer).await;
+        let buffer = read.map_err(|error| Error::Device(error.to_string()))?;
+        let end = (head + length).min(buffer.len());
+        let bytes = Bytes::from_owner(buffer);
+        Ok(bytes.slice(head.min(end)..end))
     }
 
     fn check_header(&self, location: Location, bytes: &[u8]) -> Result<RecordHeader, Error> {

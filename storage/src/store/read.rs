@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::format::{Delivered, Record};
 use crate::index::Row;
 use crate::index::mailbox::entry;
-use crate::log::reader::{Fetched, Source};
+use crate::log::reader::Fetched;
 use crate::types::{AccountId, Changes, MailboxId, MessageEntry, Modseq, Uid};
 use bytes::{Bytes, BytesMut};
 use std::ops::{Range, RangeInclusive};
@@ -70,16 +70,11 @@ impl<D: Device> Store<D> {
         range: Range<u64>,
     ) -> Result<Bytes, Error> {
         let row = self.row(account, mailbox, uid)?;
-        self.read_row(&row, range, Source::Any).await
+        self.read_row(&row, range).await
     }
 
-    pub(super) async fn read_row(
-        &self,
-        row: &Row,
-        range: Range<u64>,
-        source: Source,
-    ) -> Result<Bytes, Error> {
-        let fetched = self.core.fetch(row.location, u64::from(row.record_bytes), source).await?;
+    pub(super) async fn read_row(&self, row: &Row, range: Range<u64>) -> Result<Bytes, Error> {
+        let fetched = self.core.fetch(row.location, u64::from(row.record_bytes)).await?;
         let delivered = self.delivered(row, &fetched)?;
         let prefix = self.prefix(row, &delivered, &fetched)?;
         let prefix_bytes = prefix.len() as u64;
@@ -96,7 +91,7 @@ impl<D: Device> Store<D> {
             let body = &fetched.body[to_usize(in_body.start)..to_usize(in_body.end)];
             message.extend_from_slice(body);
         } else {
-            self.read_chunks(&delivered, in_body, source, &mut message).await?;
+            self.read_chunks(&delivered, in_body, &mut message).await?;
         }
         Ok(message.freeze())
     }
@@ -105,7 +100,6 @@ impl<D: Device> Store<D> {
         &self,
         delivered: &Delivered,
         range: Range<u64>,
-        source: Source,
         message: &mut BytesMut,
     ) -> Result<(), Error> {
         let mut chunk_start = 0;
@@ -114,7 +108,7 @@ impl<D: Device> Store<D> {
             if chunk_end > range.start && chunk_start < range.end {
                 let record_bytes =
                     crate::format::RECORD_HEADER_BYTES as u64 + u64::from(chunk.body_bytes);
-                let fetched = self.core.fetch(chunk.location, record_bytes, source).await?;
+                let fetched = self.core.fetch(chunk.location, record_bytes).await?;
                 let from = range.start.saturating_sub(chunk_start);
                 let until = range.end.min(chunk_end) - chunk_start;
                 let part = fetched.body.get(to_usize(from)..to_usize(until)).ok_or_else(|| {

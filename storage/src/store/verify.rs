@@ -4,7 +4,6 @@ use super::Store;
 use crate::device::Device;
 use crate::error::Error;
 use crate::index::{Account, Mailbox, Row};
-use crate::log::reader::Source;
 use crate::types::{AccountId, Flags, Uid};
 use std::rc::Rc;
 
@@ -76,7 +75,7 @@ impl<D: Device> Store<D> {
         report: &mut VerifyReport,
     ) -> Result<(), Error> {
         report.records += 1;
-        match self.read_row(row, 0..u64::from(row.bytes), Source::Disk).await {
+        match self.read_row(row, 0..u64::from(row.bytes)).await {
             Ok(bytes) => {
                 report.messages += 1;
                 report.bytes += bytes.len() as u64;
