@@ -11,7 +11,7 @@ fn reads_again(address: &Address) {
     assert_eq!(again.as_ref(), Some(address), "written as {written:?}");
     assert!(!written.contains(|c: char| c.is_control()), "{written:?} would break a header");
     let in_path = format!("<{written}> SIZE=1");
-    let (read, rest) = path(in_path.as_bytes(), "us.test").expect("a path");
+    let (read, rest) = path(in_path.as_bytes(), Some("us.test")).expect("a path");
     assert_eq!((read.as_ref(), rest), (Some(address), &b" SIZE=1"[..]), "{in_path:?}");
 }
 
@@ -19,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
     if let Some(address) = Address::parse(data) {
         reads_again(&address);
     }
-    if let Some((Some(address), _)) = path(data, "us.test") {
+    if let Some((Some(address), _)) = path(data, Some("us.test")) {
         reads_again(&address);
     }
 });
