@@ -69,8 +69,11 @@ class Kill(kura.TestCase):
             "--messages", "1000000", "--open-rate", str(rate), "--sessions", "16",
             "--bytes", str(self.sent_bytes), "--seed", str(number), "--seconds", "30", "--json",
         ] + (["--pipelining"] if number % 2 else [])
+        before = self.count()
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as load:
-            time.sleep(self.random.uniform(0.2, 0.9))
+            # On a busy host the load takes its time to begin.
+            self.assertTrue(kura.eventually(lambda: self.count() > before, 30), "no mail arrives")
+            time.sleep(self.random.uniform(0.0, 0.7))
             self.server.kill()
             out, problem = load.communicate(timeout=60)
         self.assertTrue(out, problem)
@@ -78,6 +81,12 @@ class Kill(kura.TestCase):
             fresh = set(lines.read().split())
         self.assertTrue(fresh, "the load was not acknowledged at all")
         self.acknowledged |= fresh
+
+    def count(self):
+        imap = self.server.imap()
+        _, (answer,) = imap.status("INBOX", "(MESSAGES)")
+        imap.logout()
+        return int(re.search(rb"MESSAGES (\d+)", answer).group(1))
 
     def look(self, account, box):
         """Checks a mailbox against what it has shown before; new messages are read whole."""
