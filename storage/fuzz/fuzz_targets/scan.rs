@@ -21,20 +21,22 @@ fuzz_target!(|data: &[u8]| {
         run_low: 1,
         meta_checksum: 0,
         body_checksum: 0,
+        salt: 0,
     };
     header.encode_into(&mut like);
     for start in (0..bytes.len().saturating_sub(RECORD_HEADER_BYTES - 1)).step_by(8) {
         let place = &mut bytes[start..start + RECORD_HEADER_BYTES];
         if place[0] == like[0] {
             place[..2].copy_from_slice(&like[..2]);
-            let checksum = crc32fast::hash(&place[..36]);
-            place[36..].copy_from_slice(&checksum.to_le_bytes());
+            let checksum = crc32fast::hash(&place[..RECORD_HEADER_BYTES - 4]);
+            place[RECORD_HEADER_BYTES - 4..].copy_from_slice(&checksum.to_le_bytes());
         }
     }
     let expected = Expected {
         shard: 0,
         segment: SegmentId(7),
         run_low: 0,
+        salt: 0,
         from: Lsn(0),
         below: Lsn(u64::MAX),
     };
