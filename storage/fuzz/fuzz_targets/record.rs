@@ -9,7 +9,11 @@ fuzz_target!(|data: &[u8]| {
     let _ = (BatchHeader::decode(data), SegmentHeader::decode(data), RecordHeader::decode(data));
     let [kind, version, meta @ ..] = data else { return };
     let Ok(record) = Record::decode(*kind, *version, meta) else { return };
-    let written = record.encode();
+    let mut written = record.encode();
+    // A delivery's summary follows the fields that are encoded here.
+    if let Record::Delivered(delivered) = &record {
+        written.extend_from_slice(&meta[meta.len() - delivered.summary_bytes as usize..]);
+    }
     let again = Record::decode(record.kind(), record.version(), &written);
     assert_eq!(again.as_ref(), Ok(&record), "what was read is written otherwise");
 });
