@@ -7,7 +7,7 @@
 //! Relations that hold for every valid profile (tested over a grid of made-up hosts):
 //! `batch_bytes_eager <= batch_bytes_max`, `4 * batch_bytes_max <= pending_bytes_max`,
 //! `4 * batch_bytes_max <= segment_bytes`, `sessions_max * session_buffer_bytes <= memory / 2`,
-//! sizes are multiples of the alignment, everything is at least one (the commit window may be zero).
+//! sizes are multiples of the alignment, everything is at least one.
 
 use crate::profile::{FlushPoint, Overlap, Profile};
 use serde::Serialize;
