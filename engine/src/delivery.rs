@@ -166,24 +166,21 @@ impl Intake {
             };
             let count = indices.len();
             let shard = Rc::clone(&self.shard);
-            // Its own core needs no queue; the others work at the same time.
+            // Its own core needs no queue.
             let outcomes: Outcomes = if home == shard.id {
                 Box::pin(async move { deliver(&shard, delivery).await })
             } else {
-                let handle = shard.mesh[usize::from(home)].clone();
-                let asked = async move {
-                    let answer = handle.ask(|shard| async move { deliver(&shard, delivery).await });
-                    answer.await.unwrap_or_else(|Unreachable| busy(count))
-                };
-                Box::pin(glommio::spawn_local(asked))
+                let asked = shard.mesh[usize::from(home)]
+                    .ask(|shard| async move { deliver(&shard, delivery).await });
+                Box::pin(async move { asked.await.unwrap_or_else(|Unreachable| busy(count)) })
             };
             (indices, outcomes)
         };
-        let (mut own, mut others): (Vec<_>, Vec<_>) =
+        // The others are asked first and awaited last: they work while this core does its own part.
+        let (own, others): (Vec<_>, Vec<_>) =
             by_home.into_iter().partition(|(home, _)| *home == self.shard.id);
-        // Others first: they are under way while this core does its own part.
-        others.append(&mut own);
-        others.into_iter().map(ask).collect()
+        let others: Vec<_> = others.into_iter().map(ask).collect();
+        own.into_iter().map(ask).chain(others).collect()
     }
 
     async fn finish_large(

@@ -3,6 +3,10 @@
 //! Cores share nothing. What one wants of another is a closure that runs on the other's executor with
 //! the other's [`Shard`]; only its captures and its answer cross. Each core has one bounded queue, so
 //! a core that falls behind makes the others answer `Busy` instead of growing.
+//!
+//! **Never await another thread in a task that is itself awaited** (a `glommio::Task`): in glommio-ng
+//! 0.12 the other thread's last waker and the join handle race to free the task, and one of them uses
+//! it after that. Detached tasks, as all sessions and requests are, have no join handle and no race.
 
 use crate::shard::Shard;
 use std::future::Future;
@@ -41,19 +45,23 @@ pub fn channel() -> (ShardHandle, flume::Receiver<Request>) {
 }
 
 impl ShardHandle {
-    /// Runs `work` on that core and awaits its answer.
-    pub async fn ask<R, W, F>(&self, work: W) -> Result<R, Unreachable>
+    /// Sends `work` to that core, at once; the future is its answer. So one task may have several
+    /// cores at work, and needs no helper tasks for it.
+    pub fn ask<R, W, F>(&self, work: W) -> impl Future<Output = Result<R, Unreachable>> + use<R, W, F>
     where
         R: Send + 'static,
         W: FnOnce(Rc<Shard>) -> F + Send + 'static,
         F: Future<Output = R> + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        self.tell(move |shard| async move {
+        let sent = self.tell(move |shard| async move {
             // The asker may have gone: then nobody wants the answer.
             let _ = answer.send(work(shard).await);
-        })?;
-        answered.await.map_err(|_| Unreachable)
+        });
+        async move {
+            sent?;
+            answered.await.map_err(|_| Unreachable)
+        }
     }
 
     /// Runs `work` on that core; nobody waits for it.

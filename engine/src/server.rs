@@ -250,7 +250,7 @@ async fn core_main(
         "store open"
     );
     let shard = Rc::new(Shard::new(parts, store));
-    let mesh = glommio::spawn_local(Rc::clone(&shard).serve_mesh(requests));
+    glommio::spawn_local(Rc::clone(&shard).serve_mesh(requests)).detach();
     let _ = opened.send(Ok(()));
     drop(opened);
     shard.begun().await;
@@ -263,7 +263,6 @@ async fn core_main(
     }
     shard.stopped().await;
     watchdog.cancel().await;
-    mesh.cancel().await;
     committing.await;
 }
 

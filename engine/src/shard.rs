@@ -9,6 +9,7 @@ use crate::mesh::{Request, ShardHandle};
 use crate::metrics::{Metrics, Service, count};
 use crate::passwords::{ScramKeys, StoredPassword};
 use crate::watchdog::Watchdog;
+use futures_lite::future::or;
 use protocols::Tick;
 use rustls::ServerConfig;
 use std::cell::{Cell, RefCell};
@@ -221,10 +222,17 @@ impl Shard {
         self.ended.raised().await;
     }
 
-    /// Answers other cores' requests until all handles are gone. Each request is a task of its own,
+    /// Answers other cores' requests until this core has stopped. Each request is a task of its own,
     /// so that one that waits for the disk holds up nobody.
     pub async fn serve_mesh(self: Rc<Self>, requests: flume::Receiver<Request>) {
-        while let Ok(request) = requests.recv_async().await {
+        let next = async || {
+            let stopped = async {
+                self.stopped().await;
+                None
+            };
+            or(stopped, async { requests.recv_async().await.ok() }).await
+        };
+        while let Some(request) = next().await {
             glommio::spawn_local(request(Rc::clone(&self))).detach();
         }
     }
