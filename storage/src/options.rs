@@ -16,7 +16,7 @@ pub struct Options {
     pub reserve_segments: usize,
     /// A batch is closed when it has reached this.
     pub batch_bytes_max: usize,
-    /// While a chain is in flight, another one starts only with this much to write.
+    /// While a batch is in flight, another one starts only with this much to write.
     pub batch_bytes_eager: usize,
     /// Chains of write and sync in flight at once, 1 to 16.
     pub chains_in_flight: usize,

@@ -3,7 +3,8 @@
 //! # What a store may rely on, and nothing else
 //!
 //! 1. A crash may lose, keep or tear (by 512-byte sector) any write that is not covered by a
-//!    completed sync. A sync covers the writes to its file that had completed before it began.
+//!    completed sync. A sync covers the writes to its file that had completed before it began; a
+//!    durable write covers itself alone.
 //! 2. A write or sync that failed is final: afterwards nothing unsynced of that file is known. The
 //!    store halts; it never repeats a sync.
 //! 3. A created or removed name survives a crash only after [`Device::sync_directory`]; before that
@@ -69,8 +70,7 @@ pub trait Device: 'static {
         buffer: Buffer,
     ) -> (io::Result<()>, Buffer);
 
-    /// Writes all of `buffer`, then makes the file's data durable: one linked chain where the disk
-    /// has such a thing. Starts when first polled.
+    /// Writes all of `buffer`, and completes once that is durable. Starts when first polled.
     async fn write_durably(
         &self,
         file: &Self::File,

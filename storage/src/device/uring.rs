@@ -30,23 +30,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const RING_ENTRIES: u32 = 256;
 
-/// Completions that fit into the ring at once; operations in flight stay below, two for a chain, so
-/// that none ever overflows. More wait their turn.
-const COMPLETION_ENTRIES: u32 = 2048;
+/// Completions that fit into the ring at once; operations in flight stay below, so that none ever
+/// overflows. More wait their turn.
+const COMPLETION_ENTRIES: u32 = 1024;
 const IN_FLIGHT_MAX: usize = 1000;
 
 /// The completion that only wakes the reaper, so that it sees that the device is gone.
 const WAKE_REAPER: u64 = u64::MAX;
-
-/// How a durable write is made durable; the host's profile says which is faster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum SyncMethod {
-    /// The write, then `fdatasync`, as two linked operations.
-    #[default]
-    LinkedFdatasync,
-    /// One write with `RWF_DSYNC`: on a disk with FUA it saves the flush of everything else.
-    WriteDsync,
-}
 
 /// A directory on a real disk. Lives on the executor that opened it.
 #[derive(Debug)]
@@ -54,7 +44,6 @@ pub struct Uring {
     ring: RingOwner,
     directory: PathBuf,
     direct: bool,
-    sync: SyncMethod,
     /// Holds the lock on the directory until the device is dropped.
     _lock: File,
 }
@@ -72,12 +61,13 @@ impl Uring {
         glommio::spawn_local(Ring::reap(PollableFd::new(ring.descriptor()?)?, Rc::clone(&ring)))
             .detach();
         let ring = RingOwner(ring);
-        Ok(Uring { ring, directory, direct, sync: SyncMethod::default(), _lock: lock })
+        Ok(Uring { ring, directory, direct, _lock: lock })
     }
 
+    /// For an executor that polls the ring's descriptor only now and then while it is busy.
     #[must_use]
-    pub fn with_sync(self, sync: SyncMethod) -> Uring {
-        Uring { sync, ..self }
+    pub fn completions(&self) -> Completions {
+        Completions(Rc::clone(&self.ring))
     }
 
     /// Whether files bypass the page cache.
@@ -95,6 +85,17 @@ impl Uring {
         glommio::executor()
             .spawn_blocking(move || work(&path).map_err(|error| at(&path, &error)))
             .await
+    }
+}
+
+/// What the ring has completed, to be looked at without a system call.
+#[derive(Debug, Clone)]
+pub struct Completions(Rc<Ring>);
+
+impl Completions {
+    /// Wakes whoever waits for something that is complete by now.
+    pub fn take(&self) {
+        self.0.complete();
     }
 }
 
@@ -252,7 +253,7 @@ impl Device for Uring {
         offset: u64,
         buffer: Buffer,
     ) -> (io::Result<()>, Buffer) {
-        self.ring.write(file, offset, buffer, None).await
+        self.ring.write(file, offset, buffer, 0).await
     }
 
     async fn write_durably(
@@ -261,7 +262,7 @@ impl Device for Uring {
         offset: u64,
         buffer: Buffer,
     ) -> (io::Result<()>, Buffer) {
-        self.ring.write(file, offset, buffer, Some(self.sync)).await
+        self.ring.write(file, offset, buffer, libc::RWF_DSYNC).await
     }
 
     async fn sync(&self, file: &Rc<File>) -> io::Result<()> {
@@ -331,9 +332,7 @@ struct Slot {
     buffer: Option<Buffer>,
     /// Keeps the descriptor open until the kernel is done with it.
     _file: Option<Rc<File>>,
-    /// Completions still to come: two for a linked chain.
-    outstanding: u8,
-    /// The first result; the worst of a chain.
+    in_flight: bool,
     result: i32,
     waker: Option<Waker>,
     /// The future was dropped: the slot frees itself.
@@ -358,9 +357,16 @@ impl std::fmt::Debug for Ring {
 
 impl Ring {
     fn new() -> io::Result<Ring> {
-        let mut builder = IoUring::builder();
-        builder.setup_cqsize(COMPLETION_ENTRIES);
-        let ring = builder.build(RING_ENTRIES).map_err(|error| {
+        let build = |cooperative: bool| {
+            let mut builder = IoUring::builder();
+            builder.setup_cqsize(COMPLETION_ENTRIES);
+            if cooperative {
+                builder.setup_coop_taskrun();
+            }
+            builder.build(RING_ENTRIES)
+        };
+        // Completions that do not interrupt the core came with Linux 5.19.
+        let ring = build(true).or_else(|_| build(false)).map_err(|error| {
             io::Error::new(
                 error.kind(),
                 format!(
@@ -398,21 +404,19 @@ impl Ring {
     /// Takes every completion that is there, and wakes whoever waits for it.
     fn complete(&self) {
         let mut ring = self.ring.borrow_mut();
+        let completed = ring.completion();
+        if completed.is_empty() {
+            return;
+        }
         let mut slots = self.slots.borrow_mut();
-        for entry in ring.completion() {
+        for entry in completed {
             if entry.user_data() == WAKE_REAPER {
                 continue;
             }
             let number = usize::try_from(entry.user_data()).expect("a number that we chose");
             let slot = &mut slots[number];
-            slot.outstanding -= 1;
-            // In a chain, the write's byte count stays unless something failed.
-            if slot.result >= 0 && entry.result() != 0 {
-                slot.result = entry.result();
-            }
-            if slot.outstanding > 0 {
-                continue;
-            }
+            slot.in_flight = false;
+            slot.result = entry.result();
             self.in_flight.set(self.in_flight.get() - 1);
             if slot.abandoned {
                 *slot = Slot::default();
@@ -424,15 +428,13 @@ impl Ring {
         self.room.ring();
     }
 
-    fn start(&self, slot: Slot, entries: &[squeue::Entry], number: usize) -> io::Result<()> {
+    fn start(&self, slot: Slot, entry: squeue::Entry, number: usize) -> io::Result<()> {
         self.slots.borrow_mut()[number] = slot;
         let mut ring = self.ring.borrow_mut();
-        for entry in entries {
-            let entry = entry.clone().user_data(number as u64);
-            // SAFETY: the slot owns buffer and file until the completions are in.
-            while unsafe { ring.submission().push(&entry) }.is_err() {
-                ring.submit()?;
-            }
+        let entry = entry.user_data(number as u64);
+        // SAFETY: the slot owns buffer and file until the completion is in.
+        while unsafe { ring.submission().push(&entry) }.is_err() {
+            ring.submit()?;
         }
         self.in_flight.set(self.in_flight.get() + 1);
         ring.submit()?;
@@ -460,7 +462,7 @@ impl Ring {
         let entry = opcode::Read::new(types::Fd(file.as_raw_fd()), address, length)
             .offset(offset + from as u64)
             .build();
-        let (outcome, buffer) = self.run(file, Some(buffer), &[entry]).await;
+        let (outcome, buffer) = self.run(file, Some(buffer), entry).await;
         (outcome, buffer.expect("a read gives its buffer back"))
     }
 
@@ -469,21 +471,15 @@ impl Ring {
         file: &Rc<File>,
         offset: u64,
         mut buffer: Buffer,
-        durably: Option<SyncMethod>,
+        flags: i32,
     ) -> (io::Result<()>, Buffer) {
         let length = buffer.len();
         let descriptor = types::Fd(file.as_raw_fd());
-        let write =
-            opcode::Write::new(descriptor, buffer.as_mut_ptr(), ring_length(length)).offset(offset);
-        let sync = opcode::Fsync::new(descriptor).flags(types::FsyncFlags::DATASYNC).build();
-        let entries = match durably {
-            None => vec![write.build()],
-            Some(SyncMethod::WriteDsync) => vec![write.rw_flags(libc::RWF_DSYNC).build()],
-            Some(SyncMethod::LinkedFdatasync) => {
-                vec![write.build().flags(squeue::Flags::IO_LINK), sync]
-            }
-        };
-        let (outcome, buffer) = self.run(file, Some(buffer), &entries).await;
+        let entry = opcode::Write::new(descriptor, buffer.as_mut_ptr(), ring_length(length))
+            .offset(offset)
+            .rw_flags(flags)
+            .build();
+        let (outcome, buffer) = self.run(file, Some(buffer), entry).await;
         let outcome = outcome.and_then(|written| {
             if written == length {
                 return Ok(());
@@ -497,28 +493,24 @@ impl Ring {
     async fn sync(self: &Rc<Ring>, file: &Rc<File>) -> io::Result<()> {
         let descriptor = types::Fd(file.as_raw_fd());
         let sync = opcode::Fsync::new(descriptor).flags(types::FsyncFlags::DATASYNC).build();
-        self.run(file, None, &[sync]).await.0.map(|_| ())
+        self.run(file, None, sync).await.0.map(|_| ())
     }
 
     async fn run(
         self: &Rc<Ring>,
         file: &Rc<File>,
         buffer: Option<Buffer>,
-        entries: &[squeue::Entry],
+        entry: squeue::Entry,
     ) -> (io::Result<usize>, Option<Buffer>) {
         while self.in_flight.get() >= IN_FLIGHT_MAX {
             self.room.wait().await;
         }
         let number = self.claim();
-        let slot = Slot {
-            buffer,
-            _file: Some(Rc::clone(file)),
-            outstanding: u8::try_from(entries.len()).expect("a chain of two at most"),
-            ..Slot::default()
-        };
+        let slot =
+            Slot { buffer, _file: Some(Rc::clone(file)), in_flight: true, ..Slot::default() };
         let operation = Operation { ring: Rc::clone(self), number };
-        if let Err(error) = self.start(slot, entries, number) {
-            // The kernel may hold some of the entries: the slot stays taken, its buffer with it.
+        if let Err(error) = self.start(slot, entry, number) {
+            // The kernel may hold the entry: the slot stays taken, its buffer with it.
             std::mem::forget(operation);
             return (Err(error), Some(Buffer::with_capacity(1)));
         }
@@ -558,7 +550,7 @@ impl Future for Operation {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut slots = self.ring.slots.borrow_mut();
         let slot = &mut slots[self.number];
-        if slot.outstanding > 0 {
+        if slot.in_flight {
             match &mut slot.waker {
                 Some(waker) => waker.clone_from(context.waker()),
                 None => slot.waker = Some(context.waker().clone()),
@@ -575,7 +567,7 @@ impl Drop for Operation {
     fn drop(&mut self) {
         let mut slots = self.ring.slots.borrow_mut();
         let slot = &mut slots[self.number];
-        if slot.outstanding > 0 {
+        if slot.in_flight {
             slot.abandoned = true;
             slot.waker = None;
             return;

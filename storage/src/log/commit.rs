@@ -1,7 +1,6 @@
-//! The commit loop: seals batches, keeps a few chains of write and sync in flight, and lands them in
-//! order.
+//! The commit loop: seals batches, keeps a few durable writes in flight, and lands them in order.
 //!
-//! A batch lands when its own sync and those of all batches before it have completed. Landing folds
+//! A batch lands when its own write and those of all batches before it are durable. Landing folds
 //! its records into the index, then settles its outcome; so nobody sees what a crash could take back,
 //! and nobody hears of a record before the index shows it. FORMAT.md, "Commit".
 //!
@@ -145,8 +144,8 @@ async fn make_room<D: Device>(core: &Rc<Core<D>>, bytes: u64) -> io::Result<()> 
     };
     let mut block = Buffer::with_capacity(crate::format::SEGMENT_HEADER_BYTES);
     block.extend(&header.encode());
-    // Not synced by itself: the sync of the segment's first batch covers it.
-    core.device.write(&spare.file, 0, block).await.0?;
+    // By itself, because a batch's durable write covers the batch alone.
+    core.device.write_durably(&spare.file, 0, block).await.0?;
     core.segments.borrow_mut().activate(&header, spare);
     core.refresh_free_space();
     core.upkeep.ring();
@@ -184,7 +183,7 @@ fn launch<D: Device>(core: &Rc<Core<D>>, mut draft: Draft) -> Flight {
         }
         writer.device.write_durably(&file, offset, buffer).await
     });
-    // The first poll starts the chain.
+    // The first poll starts the write.
     let mut context = std::task::Context::from_waker(Waker::noop());
     let (writing, done) = match writing.as_mut().poll(&mut context) {
         Poll::Ready(done) => (None, Some(done)),
@@ -215,7 +214,7 @@ async fn wait_for_news<D: Device>(core: &Core<D>, flights: &mut VecDeque<Flight>
         if oldest_done || may_launch(core, flights.len()) {
             return Poll::Ready(());
         }
-        // The bell only has to reach us when there is enough for another chain.
+        // The bell only has to reach us when there is enough for another batch.
         while core.work.poll_rung(context.waker()) {
             if may_launch(core, flights.len()) {
                 return Poll::Ready(());

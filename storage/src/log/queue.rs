@@ -195,7 +195,7 @@ impl Queue {
         self.drafts.is_empty()
     }
 
-    /// Bytes that wait for a chain, as far as that matters for starting one.
+    /// Bytes that wait for their turn, as far as that matters for starting a batch.
     pub(crate) fn waiting_bytes(&self) -> usize {
         self.drafts.iter().map(|draft| draft.buffer.len()).sum()
     }

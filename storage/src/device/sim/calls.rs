@@ -1,7 +1,7 @@
 //! The device's calls on the simulated disk: each becomes an operation that completes when the
 //! executor says so.
 
-use super::disk::{Answer, FileHandle, Sim, Sleeper, Work};
+use super::disk::{Answer, Covers, FileHandle, Sim, Sleeper, Work};
 use crate::buffer::Buffer;
 use crate::device::{Device, Listed, Mapping};
 use crate::types::UnixMillis;
@@ -23,7 +23,9 @@ impl Device for Sim {
     async fn list(&self) -> io::Result<Vec<Listed>> {
         match self.perform(Work::List).await? {
             Answer::Files(files) => Ok(files),
-            Answer::Done | Answer::File(_) | Answer::Bytes(_) => unreachable!("a list"),
+            Answer::Done | Answer::Written(_) | Answer::File(_) | Answer::Bytes(_) => {
+                unreachable!("a list")
+            }
         }
     }
 
@@ -47,7 +49,9 @@ impl Device for Sim {
                 buffer.extend(&bytes);
                 Ok(buffer)
             }
-            Answer::Done | Answer::File(_) | Answer::Files(_) => unreachable!("bytes"),
+            Answer::Done | Answer::Written(_) | Answer::File(_) | Answer::Files(_) => {
+                unreachable!("bytes")
+            }
         }
     }
 
@@ -57,12 +61,7 @@ impl Device for Sim {
         offset: u64,
         buffer: Buffer,
     ) -> (io::Result<()>, Buffer) {
-        let work = Work::Write {
-            content: Rc::clone(&file.content),
-            offset: to_index(offset),
-            bytes: buffer.as_slice().to_vec(),
-        };
-        (self.perform(work).await.map(|_| ()), buffer)
+        (self.put(file, offset, &buffer).await.map(|_| ()), buffer)
     }
 
     async fn write_durably(
@@ -71,17 +70,16 @@ impl Device for Sim {
         offset: u64,
         buffer: Buffer,
     ) -> (io::Result<()>, Buffer) {
-        let (written, buffer) = self.write(file, offset, buffer).await;
-        match written {
-            Ok(()) => (self.sync(file).await, buffer),
-            Err(error) => (Err(error), buffer),
-        }
+        let outcome = match self.put(file, offset, &buffer).await {
+            Ok(number) => self.make_durable(file, Covers::Only(number)).await,
+            Err(error) => Err(error),
+        };
+        (outcome, buffer)
     }
 
     async fn sync(&self, file: &FileHandle) -> io::Result<()> {
-        let covers = file.content.borrow().writes;
-        let work = Work::Sync { content: Rc::clone(&file.content), covers };
-        self.perform(work).await.map(|_| ())
+        let last = file.content.borrow().writes;
+        self.make_durable(file, Covers::UpTo(last)).await
     }
 
     async fn remove(&self, name: &str) -> io::Result<()> {
@@ -137,10 +135,34 @@ impl Device for Sim {
     }
 }
 
+impl Sim {
+    /// Writes; the number by which the file knows this write.
+    async fn put(&self, file: &FileHandle, offset: u64, buffer: &Buffer) -> io::Result<u64> {
+        let work = Work::Write {
+            content: Rc::clone(&file.content),
+            offset: to_index(offset),
+            bytes: buffer.as_slice().to_vec(),
+        };
+        match self.perform(work).await? {
+            Answer::Written(number) => Ok(number),
+            Answer::Done | Answer::File(_) | Answer::Files(_) | Answer::Bytes(_) => {
+                unreachable!("a write's number")
+            }
+        }
+    }
+
+    async fn make_durable(&self, file: &FileHandle, covers: Covers) -> io::Result<()> {
+        let work = Work::Sync { content: Rc::clone(&file.content), covers };
+        self.perform(work).await.map(|_| ())
+    }
+}
+
 fn file(answer: Answer) -> io::Result<FileHandle> {
     match answer {
         Answer::File(file) => Ok(file),
-        Answer::Done | Answer::Files(_) | Answer::Bytes(_) => unreachable!("a file"),
+        Answer::Done | Answer::Written(_) | Answer::Files(_) | Answer::Bytes(_) => {
+            unreachable!("a file")
+        }
     }
 }
 

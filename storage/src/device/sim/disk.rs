@@ -97,13 +97,21 @@ pub(super) enum Work {
     Open { name: String },
     Read { content: Rc<RefCell<Content>>, offset: usize, bytes: usize },
     Write { content: Rc<RefCell<Content>>, offset: usize, bytes: Vec<u8> },
-    Sync { content: Rc<RefCell<Content>>, covers: u64 },
+    Sync { content: Rc<RefCell<Content>>, covers: Covers },
     Remove { name: String },
     SyncDirectory,
 }
 
+/// Which of a file's writes a sync makes durable, by their numbers.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Covers {
+    UpTo(u64),
+    Only(u64),
+}
+
 pub(super) enum Answer {
     Done,
+    Written(u64),
     Files(Vec<Listed>),
     File(FileHandle),
     Bytes(Vec<u8>),
@@ -381,8 +389,8 @@ impl Disk {
             Work::Write { content, offset, bytes } => {
                 let grows = (*offset + bytes.len()).saturating_sub(content.borrow().current.len());
                 self.check_space(grows as u64)?;
-                content.borrow_mut().write(*offset, std::mem::take(bytes));
-                Ok(Answer::Done)
+                let number = content.borrow_mut().write(*offset, std::mem::take(bytes));
+                Ok(Answer::Written(number))
             }
             Work::Sync { content, covers } => {
                 content.borrow_mut().sync(*covers);
@@ -476,21 +484,40 @@ impl Disk {
 }
 
 impl Content {
-    fn write(&mut self, offset: usize, bytes: Vec<u8>) {
+    fn write(&mut self, offset: usize, bytes: Vec<u8>) -> u64 {
         self.writes += 1;
         put(&mut self.current, offset, &bytes);
         self.unsynced.push(Written { number: self.writes, offset, bytes });
+        self.writes
     }
 
-    fn sync(&mut self, covers: u64) {
+    fn sync(&mut self, covers: Covers) {
         self.sized = true;
-        let unsynced = std::mem::take(&mut self.unsynced);
-        for written in unsynced {
-            if written.number <= covers {
-                put(&mut self.durable, written.offset, &written.bytes);
-            } else {
-                self.unsynced.push(written);
+        let covered = |written: &Written| match covers {
+            Covers::UpTo(last) => written.number <= last,
+            Covers::Only(number) => written.number == number,
+        };
+        let (durable, mut unsynced): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.unsynced).into_iter().partition(covered);
+        for written in durable {
+            put(&mut self.durable, written.offset, &written.bytes);
+            // What an earlier write left in the cache there is gone: it can't come back over this one.
+            for earlier in unsynced.iter_mut().filter(|other| other.number < written.number) {
+                earlier.overlay(&written);
             }
+        }
+        self.unsynced = unsynced;
+    }
+}
+
+impl Written {
+    /// Takes over what a later write has put into the same place.
+    fn overlay(&mut self, later: &Written) {
+        let start = self.offset.max(later.offset);
+        let end = (self.offset + self.bytes.len()).min(later.offset + later.bytes.len());
+        if start < end {
+            let theirs = &later.bytes[start - later.offset..end - later.offset];
+            self.bytes[start - self.offset..end - self.offset].copy_from_slice(theirs);
         }
     }
 }
