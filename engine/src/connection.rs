@@ -78,7 +78,7 @@ async fn run<S: Session>(
             Driven::NeedInput => {}
         }
         rest.clear();
-        driven = match wait(connection).await? {
+        driven = match wait(connection).await {
             Waited::Readable => {
                 let mut buffer = shard.buffers.take();
                 let result =
@@ -162,15 +162,18 @@ async fn drive<S: Session>(
     }
 }
 
-async fn wait<S: Session>(connection: &mut Connection<S>) -> io::Result<Waited> {
+async fn wait<S: Session>(connection: &mut Connection<S>) -> Waited {
     connection.watch.set_deadline(connection.session.machine().deadline());
     let transport = &connection.transport;
-    let readable = async { transport.readable().await.map(|()| Waited::Readable) };
+    let readable = async {
+        transport.readable().await;
+        Waited::Readable
+    };
     let news = async {
         connection.session.news().await;
-        Ok(Waited::News)
+        Waited::News
     };
-    let woken = async { Ok(Waited::Woken(connection.watch.woken().await)) };
+    let woken = async { Waited::Woken(connection.watch.woken().await) };
     or(readable, or(news, woken)).await
 }
 
@@ -182,7 +185,7 @@ fn depart<S: Session>(shard: &Rc<Shard>, connection: Connection<S>, home: u16, r
     let Some(handle) = shard.mesh.get(usize::from(home)) else { return };
     let sent = handle.tell(move |shard| async move {
         let watch = shard.watchdog.watch();
-        match Transport::unpack(packed, Rc::clone(&watch)) {
+        match Transport::unpack(packed, &shard.readiness, Rc::clone(&watch)) {
             Ok(transport) => {
                 let session = S::unpack(luggage, &shard);
                 serve(shard, Connection { transport, session, watch }, rest).await;

@@ -7,7 +7,8 @@
 //! | [`cli`] | what an operator types; [`config`] is what they write |
 //! | [`server`] | a server's life: lock, bind, open, serve, stop; [`layout`] is its directory |
 //! | [`shard`] | one core's world; [`mesh`] asks another core |
-//! | [`listener`], [`connection`], [`wire`], [`watchdog`] | sockets: accept, the one loop, TLS, deadlines |
+//! | [`listener`], [`connection`], [`wire`] | sockets: accept, the one loop, TLS |
+//! | [`readiness`], [`watchdog`] | what wakes a session: its socket, its deadline |
 //! | [`session`] | one file for each protocol: answers to its machine's events |
 //! | [`delivery`] | from a transaction's bytes to durable mailboxes |
 //! | [`directory`], [`passwords`] | who gets the mail for an address, and who may read it |
@@ -29,6 +30,7 @@ pub mod mesh;
 pub mod metrics;
 pub mod operations;
 pub mod passwords;
+pub mod readiness;
 pub mod server;
 pub mod session;
 pub mod shard;

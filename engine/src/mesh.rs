@@ -47,7 +47,10 @@ pub fn channel() -> (ShardHandle, flume::Receiver<Request>) {
 impl ShardHandle {
     /// Sends `work` to that core, at once; the future is its answer. So one task may have several
     /// cores at work, and needs no helper tasks for it.
-    pub fn ask<R, W, F>(&self, work: W) -> impl Future<Output = Result<R, Unreachable>> + use<R, W, F>
+    pub fn ask<R, W, F>(
+        &self,
+        work: W,
+    ) -> impl Future<Output = Result<R, Unreachable>> + use<R, W, F>
     where
         R: Send + 'static,
         W: FnOnce(Rc<Shard>) -> F + Send + 'static,

@@ -19,6 +19,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use storage::Store;
+use storage::device::uring::Completions;
 
 /// Everything on a core awaits other threads now and then; in a queue without a latency bound such
 /// a wake-up may wait for 100 ms while the core is busy.
@@ -230,8 +231,8 @@ async fn core_main(
     opened: mpsc::Sender<Opened>,
 ) {
     let started = Instant::now();
-    let store = match open_store(&parts).await {
-        Ok(store) => store,
+    let (store, completions) = match open_store(&parts).await {
+        Ok(opened) => opened,
         Err(error) => {
             let _ = opened.send(Err(error));
             return;
@@ -249,7 +250,14 @@ async fn core_main(
         milliseconds = started.elapsed().as_millis(),
         "store open"
     );
-    let shard = Rc::new(Shard::new(parts, store));
+    let shard = match Shard::new(parts, store) {
+        Ok(shard) => Rc::new(shard),
+        Err(error) => {
+            let _ = opened.send(Err(ConfigError(format!("can't make an epoll set: {error}"))));
+            return;
+        }
+    };
+    glommio::spawn_local(watch_sockets(Rc::clone(&shard), completions)).detach();
     glommio::spawn_local(Rc::clone(&shard).serve_mesh(requests)).detach();
     let _ = opened.send(Ok(()));
     drop(opened);
@@ -266,13 +274,22 @@ async fn core_main(
     committing.await;
 }
 
-async fn open_store(parts: &Parts) -> Result<Store<Disk>, ConfigError> {
+async fn watch_sockets(shard: Rc<Shard>, completions: Completions) {
+    // A busy core hears of the disk here, too: its executor polls the disk's ring only now and then.
+    if let Err(error) = shard.readiness.run(|| completions.take()).await {
+        tracing::error!(shard = shard.id, %error, "epoll failed: this core hears of no socket any more");
+    }
+}
+
+async fn open_store(parts: &Parts) -> Result<(Store<Disk>, Completions), ConfigError> {
     let dir = crate::layout::shard_dir(&parts.config.data_dir, parts.id);
     let fault = |error: &dyn std::fmt::Display| {
         ConfigError(format!("store of shard {} ({}): {error}", parts.id, dir.display()))
     };
     let disk = Disk::open(&dir).await.map_err(|error| fault(&error))?;
-    Store::open(disk, store_options(&parts.knobs, parts.id)).await.map_err(|error| fault(&error))
+    let completions = disk.completions();
+    let store = Store::open(disk, store_options(&parts.knobs, parts.id)).await;
+    store.map(|store| (store, completions)).map_err(|error| fault(&error))
 }
 
 /// The profile's knobs, in the store's terms. What a profile does not decide stays at its default.

@@ -8,6 +8,7 @@ use crate::directory::{Account, Directory};
 use crate::mesh::{Request, ShardHandle};
 use crate::metrics::{Metrics, Service, count};
 use crate::passwords::{ScramKeys, StoredPassword};
+use crate::readiness::Readiness;
 use crate::watchdog::Watchdog;
 use futures_lite::future::or;
 use protocols::Tick;
@@ -42,6 +43,7 @@ pub struct Shard {
     pub mesh: Vec<ShardHandle>,
     pub metrics: Metrics,
     pub watchdog: Watchdog,
+    pub readiness: Rc<Readiness>,
     pub buffers: Buffers,
     pub connections: Connections,
     tls: RefCell<Option<Arc<ServerConfig>>>,
@@ -81,9 +83,9 @@ pub enum LoginError {
 }
 
 impl Shard {
-    pub fn new(parts: Parts, store: Store<Disk>) -> Shard {
+    pub fn new(parts: Parts, store: Store<Disk>) -> std::io::Result<Shard> {
         let cores = parts.mesh.len();
-        Shard {
+        Ok(Shard {
             id: parts.id,
             buffers: Buffers::default(),
             connections: Connections::new(&parts.config, cores),
@@ -94,6 +96,7 @@ impl Shard {
             mesh: parts.mesh,
             metrics: Metrics::default(),
             watchdog: Watchdog::default(),
+            readiness: Rc::new(Readiness::new()?),
             tls: RefCell::new(parts.tls),
             password_checks: Rc::new(glommio::sync::Semaphore::new(PASSWORD_CHECKS_MAX as u64)),
             password_checks_waiting: Cell::new(0),
@@ -102,7 +105,7 @@ impl Shard {
             // Far apart from what an earlier run has used: it can't have made an id every microsecond.
             ids: Cell::new(crate::delivery::unix_millis().0 * 1000),
             secret: parts.secret,
-        }
+        })
     }
 
     pub fn now(&self) -> Tick {

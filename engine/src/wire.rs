@@ -5,8 +5,8 @@
 //! connection costs its socket, its TLS state and its machine. A peer that does not take its
 //! replies for [`WRITE_TIMEOUT`] is dropped.
 
+use crate::readiness::{Readiness, Socket};
 use crate::watchdog::{Watch, Woken};
-use glommio::io::PollableFd;
 use protocols::Outbox;
 use rustls::{ServerConfig, ServerConnection};
 use std::io::{self, Read, Write};
@@ -29,7 +29,7 @@ pub struct Peer {
 
 /// A socket and its TLS state.
 pub struct Transport {
-    socket: PollableFd<TcpStream>,
+    socket: Socket,
     tls: Option<Box<ServerConnection>>,
     /// Decrypted octets that wait inside `tls`: the socket will not announce them again.
     decrypted: usize,
@@ -39,7 +39,7 @@ pub struct Transport {
 
 /// What travels when a connection moves to another core.
 pub struct PackedTransport {
-    socket: TcpStream,
+    stream: TcpStream,
     tls: Option<Box<ServerConnection>>,
     decrypted: usize,
     peer: Peer,
@@ -55,10 +55,15 @@ impl std::fmt::Debug for Transport {
 }
 
 impl Transport {
-    /// `socket` must be non-blocking.
-    pub fn new(socket: TcpStream, peer: Peer, watch: Rc<Watch>) -> io::Result<Transport> {
+    /// `stream` must be non-blocking.
+    pub fn new(
+        stream: TcpStream,
+        peer: Peer,
+        readiness: &Rc<Readiness>,
+        watch: Rc<Watch>,
+    ) -> io::Result<Transport> {
         Ok(Transport {
-            socket: PollableFd::new(socket).map_err(glommio_error)?,
+            socket: Socket::new(stream, readiness)?,
             tls: None,
             decrypted: 0,
             watch,
@@ -68,15 +73,19 @@ impl Transport {
 
     pub fn pack(self) -> PackedTransport {
         PackedTransport {
-            socket: self.socket.into_inner(),
+            stream: self.socket.into_stream(),
             tls: self.tls,
             decrypted: self.decrypted,
             peer: self.peer,
         }
     }
 
-    pub fn unpack(packed: PackedTransport, watch: Rc<Watch>) -> io::Result<Transport> {
-        let mut transport = Transport::new(packed.socket, packed.peer, watch)?;
+    pub fn unpack(
+        packed: PackedTransport,
+        readiness: &Rc<Readiness>,
+        watch: Rc<Watch>,
+    ) -> io::Result<Transport> {
+        let mut transport = Transport::new(packed.stream, packed.peer, readiness, watch)?;
         transport.tls = packed.tls;
         transport.decrypted = packed.decrypted;
         Ok(transport)
@@ -100,8 +109,8 @@ impl Transport {
 
     /// Reads what is there now: `WouldBlock` when that is nothing, 0 at the end.
     pub fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let socket = self.socket.get_ref();
-        let Some(tls) = &mut self.tls else { return retry(|| (&*socket).read(buffer)) };
+        let mut socket = &self.socket;
+        let Some(tls) = &mut self.tls else { return socket.read(buffer) };
         loop {
             match tls.reader().read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -113,13 +122,13 @@ impl Transport {
                     return Ok(taken);
                 }
             }
-            if retry(|| tls.read_tls(&mut &*socket))? == 0 {
+            if tls.read_tls(&mut socket)? == 0 {
                 return Ok(0);
             }
             match tls.process_new_packets() {
                 Ok(state) => self.decrypted = state.plaintext_bytes_to_read(),
                 Err(error) => {
-                    let _ = tls.write_tls(&mut &*socket); // the alert, if the socket takes it
+                    let _ = tls.write_tls(&mut socket); // the alert, if the socket takes it
                     return Err(io::Error::new(io::ErrorKind::InvalidData, error));
                 }
             }
@@ -127,11 +136,10 @@ impl Transport {
     }
 
     /// Resolves when a read may find something.
-    pub async fn readable(&self) -> io::Result<()> {
-        if self.decrypted > 0 {
-            return Ok(());
+    pub async fn readable(&self) {
+        if self.decrypted == 0 {
+            self.socket.readable().await;
         }
-        self.socket.readable().await.map_err(glommio_error)
     }
 
     /// Performs the server's side of a handshake.
@@ -147,13 +155,13 @@ impl Transport {
             if !tls.is_handshaking() {
                 return Ok(());
             }
-            match retry(|| tls.read_tls(&mut self.socket.get_ref())) {
+            match tls.read_tls(&mut &self.socket) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 // What comes with the last flight of the handshake is the first command already.
                 Ok(_) => match tls.process_new_packets() {
                     Ok(state) => self.decrypted = state.plaintext_bytes_to_read(),
                     Err(error) => {
-                        let _ = tls.write_tls(&mut self.socket.get_ref());
+                        let _ = tls.write_tls(&mut &self.socket);
                         return Err(io::Error::new(io::ErrorKind::InvalidData, error));
                     }
                 },
@@ -182,7 +190,7 @@ impl Transport {
         } else {
             let mut rest = outbox.as_bytes();
             while !rest.is_empty() {
-                match retry(|| self.socket.get_ref().write(rest)) {
+                match (&self.socket).write(rest) {
                     Ok(sent) => rest = &rest[sent..],
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         self.wait_writable().await?
@@ -199,7 +207,7 @@ impl Transport {
         while let Some(tls) = &mut self.tls
             && tls.wants_write()
         {
-            match retry(|| tls.write_tls(&mut self.socket.get_ref())) {
+            match tls.write_tls(&mut &self.socket) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.wait_writable().await?
@@ -216,10 +224,7 @@ impl Transport {
         Ok(())
     }
 
-    async fn or_timeout(
-        &self,
-        ready: impl Future<Output = glommio::Result<(), ()>>,
-    ) -> io::Result<()> {
+    async fn or_timeout(&self, ready: impl Future<Output = ()>) -> io::Result<()> {
         let timeout = async {
             loop {
                 // A stopping server does not cut a reply short.
@@ -228,30 +233,21 @@ impl Transport {
                 }
             }
         };
-        futures_lite::future::or(async { ready.await.map_err(glommio_error) }, timeout).await
+        let ready = async {
+            ready.await;
+            Ok(())
+        };
+        futures_lite::future::or(ready, timeout).await
     }
 
     /// Says goodbye to TLS, politely but without waiting.
     pub fn close(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.send_close_notify();
-            let _ = tls.write_tls(&mut self.socket.get_ref());
+            let _ = tls.write_tls(&mut &self.socket);
         }
-        let _ = self.socket.get_ref().shutdown(std::net::Shutdown::Write);
+        let _ = self.socket.stream().shutdown(std::net::Shutdown::Write);
     }
-}
-
-fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    loop {
-        match call() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            done => return done,
-        }
-    }
-}
-
-fn glommio_error(error: glommio::GlommioError<()>) -> io::Error {
-    error.into()
 }
 
 /// What a session writes to: the outbox, and a way to send it half-way through a long answer.

@@ -80,7 +80,7 @@ pub async fn start(
 ) {
     let watch = shard.watchdog.watch();
     let begin = async {
-        let mut transport = Transport::new(socket, peer, Rc::clone(&watch))?;
+        let mut transport = Transport::new(socket, peer, &shard.readiness, Rc::clone(&watch))?;
         if service.implicit_tls() {
             let config = shard.tls().ok_or(std::io::ErrorKind::Unsupported)?;
             transport.start_tls(config).await?;

@@ -1,0 +1,219 @@
+//! Which of a core's sockets are ready: one epoll set, edge-triggered, for all of them.
+//!
+//! The executor's own way, a poll request in its ring for every wait, takes several entries into the
+//! kernel and a turn of its reactor for each piece that comes in. Here a busy core asks epoll for all
+//! that has become ready, lets those sessions run, and asks again. It goes back to the reactor when
+//! nothing is ready, when another core calls, or when a timer is due.
+//!
+//! Edges mean that a socket is announced once, when something comes. So each remembers that it may
+//! have something to read until a read has emptied it.
+
+use glommio::io::PollableFd;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+use std::cell::{Cell, RefCell};
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::task::{Context, Poll as Polled, Waker};
+use std::time::Duration;
+
+/// Announcements that are taken from the kernel at once.
+const EVENTS_MAX: usize = 256;
+
+/// The epoll set of a core.
+pub struct Readiness {
+    poll: RefCell<(Poll, Events)>,
+    sockets: RefCell<Slab<Rc<State>>>,
+}
+
+/// What is known of a socket.
+#[derive(Debug, Default)]
+struct State {
+    readable: Cell<bool>,
+    writable: Cell<bool>,
+    /// Of the one task that the socket belongs to.
+    waker: RefCell<Option<Waker>>,
+}
+
+impl std::fmt::Debug for Readiness {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Readiness").field("sockets", &self.sockets.borrow().len()).finish()
+    }
+}
+
+impl Readiness {
+    pub fn new() -> io::Result<Readiness> {
+        let poll = RefCell::new((Poll::new()?, Events::with_capacity(EVENTS_MAX)));
+        Ok(Readiness { poll, sockets: RefCell::default() })
+    }
+
+    /// Wakes the sessions whose sockets have become ready, for as long as the core runs. `meanwhile`
+    /// is called at each turn: for what else completes without the executor's knowledge.
+    pub async fn run(&self, meanwhile: impl Fn()) -> io::Result<()> {
+        let descriptor = self.poll.borrow().0.as_raw_fd();
+        // SAFETY: open as long as `self` is.
+        let descriptor: OwnedFd =
+            unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned()?;
+        let idle = PollableFd::new(descriptor)?;
+        loop {
+            let busy = self.turn()?;
+            meanwhile();
+            if busy {
+                futures_lite::future::yield_now().await;
+            } else {
+                idle.readable().await?;
+            }
+        }
+    }
+
+    /// Wakes who has become ready; whether anybody has.
+    fn turn(&self) -> io::Result<bool> {
+        let (poll, events) = &mut *self.poll.borrow_mut();
+        match poll.poll(events, Some(Duration::ZERO)) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
+            done => done?,
+        }
+        let sockets = self.sockets.borrow();
+        for event in &*events {
+            let Some(state) = sockets.get(event.token().0) else { continue };
+            if event.is_readable() || event.is_read_closed() || event.is_error() {
+                state.readable.set(true);
+            }
+            if event.is_writable() || event.is_write_closed() || event.is_error() {
+                state.writable.set(true);
+            }
+            if let Some(waker) = state.waker.take() {
+                waker.wake();
+            }
+        }
+        Ok(!events.is_empty())
+    }
+}
+
+/// A non-blocking stream that can be waited for. Lives on one core, and belongs to one task.
+#[derive(Debug)]
+pub struct Socket {
+    // Before the stream, so that it is undone while the descriptor is still ours.
+    registration: Registration,
+    stream: TcpStream,
+}
+
+#[derive(Debug)]
+struct Registration {
+    readiness: Rc<Readiness>,
+    state: Rc<State>,
+    key: usize,
+    descriptor: RawFd,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let poll = self.readiness.poll.borrow();
+        let _ = poll.0.registry().deregister(&mut SourceFd(&self.descriptor));
+        self.readiness.sockets.borrow_mut().remove(self.key);
+    }
+}
+
+impl Socket {
+    /// `stream` must be non-blocking.
+    pub fn new(stream: TcpStream, readiness: &Rc<Readiness>) -> io::Result<Socket> {
+        let state = Rc::new(State::default());
+        let key = readiness.sockets.borrow_mut().insert(Rc::clone(&state));
+        let descriptor = stream.as_raw_fd();
+        let readiness = Rc::clone(readiness);
+        let registration = Registration { readiness, state, key, descriptor };
+        registration.readiness.poll.borrow().0.registry().register(
+            &mut SourceFd(&descriptor),
+            Token(key),
+            Interest::READABLE | Interest::WRITABLE,
+        )?;
+        Ok(Socket { registration, stream })
+    }
+
+    /// The bare stream, for another core.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Resolves when a read may find something.
+    pub async fn readable(&self) {
+        std::future::poll_fn(|context| self.poll(&self.registration.state.readable, context)).await;
+    }
+
+    /// Resolves when a write may find room.
+    pub async fn writable(&self) {
+        std::future::poll_fn(|context| self.poll(&self.registration.state.writable, context)).await;
+    }
+
+    fn poll(&self, ready: &Cell<bool>, context: &mut Context<'_>) -> Polled<()> {
+        if ready.get() {
+            return Polled::Ready(());
+        }
+        let mut waker = self.registration.state.waker.borrow_mut();
+        match &mut *waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            None => *waker = Some(context.waker().clone()),
+        }
+        Polled::Pending
+    }
+}
+
+impl Read for &Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let outcome = retry(|| (&self.stream).read(buffer));
+        match &outcome {
+            // A stream that gives less than was asked for is empty (epoll(7)); its end is announced anew.
+            Ok(count) if *count > 0 && *count < buffer.len() => {
+                self.registration.state.readable.set(false)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.registration.state.readable.set(false);
+            }
+            _ => {}
+        }
+        outcome
+    }
+}
+
+impl Write for &Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let outcome = retry(|| (&self.stream).write(bytes));
+        self.note_room(outcome)
+    }
+
+    fn write_vectored(&mut self, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        let outcome = retry(|| (&self.stream).write_vectored(parts));
+        self.note_room(outcome)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Socket {
+    fn note_room(&self, outcome: io::Result<usize>) -> io::Result<usize> {
+        if let Err(error) = &outcome
+            && error.kind() == io::ErrorKind::WouldBlock
+        {
+            self.registration.state.writable.set(false);
+        }
+        outcome
+    }
+}
+
+fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
