@@ -23,6 +23,11 @@ use std::time::Duration;
 /// Announcements that are taken from the kernel at once.
 const EVENTS_MAX: usize = 256;
 
+/// Times that a core without work looks once more, after it has let other threads run, before it
+/// sleeps. Going to sleep and being woken costs some ten system calls; what a peer sends meanwhile, often
+/// from this very processor, saves them.
+const LOOKS_BEFORE_SLEEP: u32 = 5;
+
 /// The epoll set of a core.
 pub struct Readiness {
     poll: RefCell<(Poll, Events)>,
@@ -58,14 +63,18 @@ impl Readiness {
         let descriptor: OwnedFd =
             unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned()?;
         let idle = PollableFd::new(descriptor)?;
+        let mut looks = 0;
         loop {
             let busy = self.turn()?;
             meanwhile();
-            if busy {
-                futures_lite::future::yield_now().await;
-            } else {
+            looks = if busy { 0 } else { looks + 1 };
+            if looks > LOOKS_BEFORE_SLEEP {
                 idle.readable().await?;
+                looks = 0;
+            } else if looks > 0 {
+                std::thread::yield_now();
             }
+            futures_lite::future::yield_now().await;
         }
     }
 
