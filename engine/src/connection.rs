@@ -182,8 +182,7 @@ fn depart<S: Session>(shard: &Rc<Shard>, connection: Connection<S>, home: u16, r
     let peer = connection.transport.peer.address;
     let packed: PackedTransport = connection.transport.pack();
     let luggage = connection.session.pack();
-    let Some(handle) = shard.mesh.get(usize::from(home)) else { return };
-    let sent = handle.tell(move |shard| async move {
+    let sent = shard.mesh.tell(home, move |shard| async move {
         let watch = shard.watchdog.watch();
         match Transport::unpack(packed, &shard.readiness, Rc::clone(&watch)) {
             Ok(transport) => {

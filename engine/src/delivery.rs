@@ -170,8 +170,8 @@ impl Intake {
             let outcomes: Outcomes = if home == shard.id {
                 Box::pin(async move { deliver(&shard, delivery).await })
             } else {
-                let asked = shard.mesh[usize::from(home)]
-                    .ask(|shard| async move { deliver(&shard, delivery).await });
+                let asked =
+                    shard.mesh.ask(home, |shard| async move { deliver(&shard, delivery).await });
                 Box::pin(async move { asked.await.unwrap_or_else(|Unreachable| busy(count)) })
             };
             (indices, outcomes)
@@ -258,8 +258,9 @@ async fn deliver(shard: &Shard, delivery: Delivery) -> Vec<Outcome> {
 fn open_stream(shard: &Rc<Shard>, home: u16) -> Result<Stream, Error> {
     let (pieces, arriving) = flume::bounded(PIECES_IN_FLIGHT_MAX);
     let (answer, outcomes) = oneshot::channel();
-    shard.mesh[usize::from(home)]
-        .tell(move |shard| async move {
+    shard
+        .mesh
+        .tell(home, move |shard| async move {
             if let Some(found) = stream_in(&shard, &arriving).await {
                 let _ = answer.send(found);
             }

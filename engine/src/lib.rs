@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`cli`] | what an operator types; [`config`] is what they write |
 //! | [`server`] | a server's life: lock, bind, open, serve, stop; [`layout`] is its directory |
-//! | [`shard`] | one core's world; [`mesh`] asks another core |
+//! | [`core`], [`shard`] | one core's life, and its world; [`mesh`] asks another core |
 //! | [`listener`], [`connection`], [`wire`] | sockets: accept, the one loop, TLS |
 //! | [`readiness`], [`watchdog`] | what wakes a session: its socket, its deadline |
 //! | [`session`] | one file for each protocol: answers to its machine's events |
@@ -22,6 +22,7 @@ pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod control_plane;
+pub mod core;
 pub mod delivery;
 pub mod directory;
 pub mod layout;

@@ -1,17 +1,26 @@
 //! Asking another core to do something, and awaiting its answer.
 //!
 //! Cores share nothing. What one wants of another is a closure that runs on the other's executor with
-//! the other's [`Shard`]; only its captures and its answer cross. Each core has one bounded queue, so
-//! a core that falls behind makes the others answer `Busy` instead of growing.
+//! the other's [`Shard`]; only its captures and its answer cross. Requests wait in one bounded queue
+//! for each core, so a core that falls behind makes the others answer `Busy` instead of growing;
+//! answers in another, which is never longer than what has been asked.
+//!
+//! A core that is awake looks into its queues by itself ([`Inbox::turn`]); only one that sleeps has to
+//! be woken, which costs a system call here and several there.
 //!
 //! **Never await another thread in a task that is itself awaited** (a `glommio::Task`): in glommio-ng
 //! 0.12 the other thread's last waker and the join handle race to free the task, and one of them uses
-//! it after that. Detached tasks, as all sessions and requests are, have no join handle and no race.
+//! it after that. Between cores no waker crosses: the answer is a message, too.
 
 use crate::shard::Shard;
+use futures_lite::future::or;
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use tokio::sync::oneshot;
 
 /// Requests that may wait at one core. Full means at least this many transactions under way there,
@@ -19,12 +28,26 @@ use tokio::sync::oneshot;
 const REQUESTS_MAX: usize = 4096;
 
 /// Work that has been sent to a core.
-pub type Request = Box<dyn FnOnce(Rc<Shard>) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+type Request = Box<dyn FnOnce(Rc<Shard>) -> Pin<Box<dyn Future<Output = ()>>> + Send>;
+
+/// What became of the question with this number. `None`: nobody will ever answer it.
+struct Answer {
+    number: u64,
+    value: Option<Box<dyn Any + Send>>,
+}
 
 /// The way to one core. Cheap to clone, usable from any thread.
 #[derive(Clone)]
 pub struct ShardHandle {
     requests: flume::Sender<Request>,
+    answers: flume::Sender<Answer>,
+}
+
+/// What has been sent to a core.
+#[derive(Debug)]
+pub struct Inbox {
+    requests: flume::Receiver<Request>,
+    answers: flume::Receiver<Answer>,
 }
 
 /// The core did not take the request: it is too far behind, or it is stopping.
@@ -38,33 +61,29 @@ impl std::fmt::Debug for ShardHandle {
     }
 }
 
-/// A core's queue and the handle to it.
-pub fn channel() -> (ShardHandle, flume::Receiver<Request>) {
-    let (sender, receiver) = flume::bounded(REQUESTS_MAX);
-    (ShardHandle { requests: sender }, receiver)
+/// A core's queues and the handle to it.
+pub fn channel() -> (ShardHandle, Inbox) {
+    let (requests, incoming_requests) = flume::bounded(REQUESTS_MAX);
+    let (answers, incoming_answers) = flume::unbounded();
+    let inbox = Inbox { requests: incoming_requests, answers: incoming_answers };
+    (ShardHandle { requests, answers }, inbox)
 }
 
 impl ShardHandle {
-    /// Sends `work` to that core, at once; the future is its answer. So one task may have several
-    /// cores at work, and needs no helper tasks for it.
-    pub fn ask<R, W, F>(
-        &self,
-        work: W,
-    ) -> impl Future<Output = Result<R, Unreachable>> + use<R, W, F>
+    /// Runs `work` on that core and awaits its answer. For threads that are no cores; a core asks
+    /// through its [`Mesh`].
+    pub async fn ask<R, W, F>(&self, work: W) -> Result<R, Unreachable>
     where
         R: Send + 'static,
         W: FnOnce(Rc<Shard>) -> F + Send + 'static,
         F: Future<Output = R> + 'static,
     {
         let (answer, answered) = oneshot::channel();
-        let sent = self.tell(move |shard| async move {
+        self.tell(move |shard| async move {
             // The asker may have gone: then nobody wants the answer.
             let _ = answer.send(work(shard).await);
-        });
-        async move {
-            sent?;
-            answered.await.map_err(|_| Unreachable)
-        }
+        })?;
+        answered.await.map_err(|_| Unreachable)
     }
 
     /// Runs `work` on that core; nobody waits for it.
@@ -75,5 +94,159 @@ impl ShardHandle {
     {
         let request: Request = Box::new(move |shard| Box::pin(work(shard)));
         self.requests.try_send(request).map_err(|_| Unreachable)
+    }
+}
+
+/// A core's view of all cores.
+#[derive(Debug)]
+pub struct Mesh {
+    own: u16,
+    handles: Vec<ShardHandle>,
+    /// Questions that wait for their answers, by number. Numbers are never used again.
+    asked: RefCell<HashMap<u64, Rc<Question>>>,
+    next: Cell<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Question {
+    answer: RefCell<Option<Answer>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Answer({})", self.number)
+    }
+}
+
+impl Mesh {
+    pub fn new(own: u16, handles: Vec<ShardHandle>) -> Mesh {
+        Mesh { own, handles, asked: RefCell::default(), next: Cell::new(0) }
+    }
+
+    /// How many cores there are.
+    pub fn cores(&self) -> u16 {
+        u16::try_from(self.handles.len()).expect("a shard has a number of 16 bits")
+    }
+
+    /// Runs `work` on core `home`; nobody waits for it.
+    pub fn tell<W, F>(&self, home: u16, work: W) -> Result<(), Unreachable>
+    where
+        W: FnOnce(Rc<Shard>) -> F + Send + 'static,
+        F: Future<Output = ()> + 'static,
+    {
+        self.handles.get(usize::from(home)).ok_or(Unreachable)?.tell(work)
+    }
+
+    /// Sends `work` to core `home`, at once; the future is its answer. So one task may have several
+    /// cores at work, and needs no helper tasks for it.
+    pub fn ask<R, W, F>(
+        self: &Rc<Self>,
+        home: u16,
+        work: W,
+    ) -> impl Future<Output = Result<R, Unreachable>> + use<R, W, F>
+    where
+        R: Send + 'static,
+        W: FnOnce(Rc<Shard>) -> F + Send + 'static,
+        F: Future<Output = R> + 'static,
+    {
+        let number = self.next.get();
+        self.next.set(number + 1);
+        let answers = self.handles[usize::from(self.own)].answers.clone();
+        let reply = Reply { answers, number, value: None };
+        let sent = self.tell(home, move |shard| async move {
+            let mut reply = reply;
+            reply.value = Some(Box::new(work(shard).await));
+        });
+        let question = Rc::new(Question::default());
+        self.asked.borrow_mut().insert(number, Rc::clone(&question));
+        let asked = Asked { mesh: Rc::clone(self), number, question };
+        async move {
+            sent?;
+            let answer = asked.await.ok_or(Unreachable)?;
+            Ok(*answer.downcast().expect("the answer to this question"))
+        }
+    }
+
+    fn settle(&self, answer: Answer) {
+        // Who asked may have gone.
+        let asked = self.asked.borrow();
+        let Some(question) = asked.get(&answer.number) else { return };
+        *question.answer.borrow_mut() = Some(answer);
+        if let Some(waker) = question.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Sends its answer when it is dropped, so that a request that never ran is answered, too.
+struct Reply {
+    answers: flume::Sender<Answer>,
+    number: u64,
+    value: Option<Box<dyn Any + Send>>,
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        let _ = self.answers.send(Answer { number: self.number, value: self.value.take() });
+    }
+}
+
+/// Waits for an answer.
+struct Asked {
+    mesh: Rc<Mesh>,
+    number: u64,
+    question: Rc<Question>,
+}
+
+impl Future for Asked {
+    type Output = Option<Box<dyn Any + Send>>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(answer) = self.question.answer.borrow_mut().take() {
+            return Poll::Ready(answer.value);
+        }
+        *self.question.waker.borrow_mut() = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.mesh.asked.borrow_mut().remove(&self.number);
+    }
+}
+
+impl Inbox {
+    /// Takes what is there, each request as a task of its own, so that one that waits for the disk
+    /// holds up nobody. Whether there was anything.
+    pub fn turn(&self, shard: &Rc<Shard>) -> bool {
+        let mut found = false;
+        for answer in self.answers.drain() {
+            shard.mesh.settle(answer);
+            found = true;
+        }
+        for request in self.requests.drain() {
+            glommio::spawn_local(request(Rc::clone(shard))).detach();
+            found = true;
+        }
+        found
+    }
+
+    /// Waits until something is there, and takes it.
+    pub async fn wait(&self, shard: &Rc<Shard>) {
+        let answer = async {
+            match self.answers.recv_async().await {
+                Ok(answer) => shard.mesh.settle(answer),
+                Err(_) => std::future::pending().await, // all other cores are gone
+            }
+        };
+        let request = async {
+            match self.requests.recv_async().await {
+                Ok(request) => glommio::spawn_local(request(Rc::clone(shard))).detach(),
+                Err(_) => std::future::pending().await,
+            };
+        };
+        or(answer, request).await;
     }
 }

@@ -173,8 +173,7 @@ async fn account_add(
     // Number first: a crash between the steps leaves a gap or an account without an address, never
     // two accounts with one number.
     let id = next_account(shard).await?;
-    let home =
-        shard.directory.borrow().emptiest_shard(u16::try_from(shard.mesh.len()).unwrap_or(1));
+    let home = shard.directory.borrow().emptiest_shard(shard.mesh.cores());
     let account = Account {
         id: id.0,
         shard: home,
@@ -392,9 +391,9 @@ async fn reload(shard: &Rc<Shard>) -> Result<Value, Fault> {
         .spawn_blocking(move || tls::server_config(&data_dir))
         .await
         .map_err(|error| error.to_string())?;
-    for home in 0..shard.mesh.len() {
+    for home in 0..shard.mesh.cores() {
         let config = config.clone();
-        on(shard, u16::try_from(home).unwrap_or(0), move |shard| async move {
+        on(shard, home, move |shard| async move {
             shard.set_tls(config);
             Ok::<(), Fault>(())
         })
@@ -408,8 +407,7 @@ async fn reload(shard: &Rc<Shard>) -> Result<Value, Fault> {
 
 async fn store_stats(shard: &Rc<Shard>) -> Result<Value, Fault> {
     let mut shards = Vec::new();
-    for home in 0..shard.mesh.len() {
-        let home = u16::try_from(home).unwrap_or(0);
+    for home in 0..shard.mesh.cores() {
         shards.push(
             on(shard, home, |shard| async move { Ok::<_, Fault>(shard.store.stats()) }).await?,
         );
@@ -444,8 +442,7 @@ async fn store_stats(shard: &Rc<Shard>) -> Result<Value, Fault> {
 
 async fn store_verify(shard: &Rc<Shard>) -> Result<Value, Fault> {
     let (mut records, mut messages, mut bytes, mut bad) = (0, 0, 0, Vec::new());
-    for home in 0..shard.mesh.len() {
-        let home = u16::try_from(home).unwrap_or(0);
+    for home in 0..shard.mesh.cores() {
         let report = on(shard, home, |shard| async move { shard.store.verify().await }).await?;
         records += report.records;
         messages += report.messages;
@@ -465,14 +462,14 @@ where
     W: FnOnce(Rc<Shard>) -> F + Send + 'static,
     F: Future<Output = Result<R, E>> + 'static,
 {
-    let Some(handle) = shard.mesh.get(usize::from(home)) else {
+    if home >= shard.mesh.cores() {
         return Err(format!("shard {home} does not exist on this host"));
-    };
+    }
     let work = move |shard| {
         let future = work(shard);
         async move { future.await.map_err(|error| error.to_string()) }
     };
-    handle.ask(work).await.map_err(|error| format!("shard {home}: {error}"))?
+    shard.mesh.ask(home, work).await.map_err(|error| format!("shard {home}: {error}"))?
 }
 
 /// Writes pairs to the log, then tells every core.
@@ -482,9 +479,9 @@ async fn change(shard: &Rc<Shard>, pairs: Vec<Pair>) -> Result<(), Fault> {
         .put(directory::SPACE, pairs.clone())
         .await
         .map_err(|error| error.to_string())?;
-    for home in 0..shard.mesh.len() {
+    for home in 0..shard.mesh.cores() {
         let pairs = pairs.clone();
-        on(shard, u16::try_from(home).unwrap_or(0), move |shard| async move {
+        on(shard, home, move |shard| async move {
             shard.directory.borrow_mut().apply(&pairs);
             Ok::<(), Fault>(())
         })

@@ -23,11 +23,6 @@ use std::time::Duration;
 /// Announcements that are taken from the kernel at once.
 const EVENTS_MAX: usize = 256;
 
-/// Times that a core without work looks once more, after it has let other threads run, before it
-/// sleeps. Going to sleep and being woken costs some ten system calls; what a peer sends meanwhile, often
-/// from this very processor, saves them.
-const LOOKS_BEFORE_SLEEP: u32 = 5;
-
 /// The epoll set of a core.
 pub struct Readiness {
     poll: RefCell<(Poll, Events)>,
@@ -55,31 +50,16 @@ impl Readiness {
         Ok(Readiness { poll, sockets: RefCell::default() })
     }
 
-    /// Wakes the sessions whose sockets have become ready, for as long as the core runs. `meanwhile`
-    /// is called at each turn: for what else completes without the executor's knowledge.
-    pub async fn run(&self, meanwhile: impl Fn()) -> io::Result<()> {
+    /// Readable when there is something for [`Readiness::turn`]; for the executor to sleep on.
+    pub fn descriptor(&self) -> io::Result<PollableFd<OwnedFd>> {
         let descriptor = self.poll.borrow().0.as_raw_fd();
         // SAFETY: open as long as `self` is.
-        let descriptor: OwnedFd =
-            unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned()?;
-        let idle = PollableFd::new(descriptor)?;
-        let mut looks = 0;
-        loop {
-            let busy = self.turn()?;
-            meanwhile();
-            looks = if busy { 0 } else { looks + 1 };
-            if looks > LOOKS_BEFORE_SLEEP {
-                idle.readable().await?;
-                looks = 0;
-            } else if looks > 0 {
-                std::thread::yield_now();
-            }
-            futures_lite::future::yield_now().await;
-        }
+        let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned()?;
+        Ok(PollableFd::new(descriptor)?)
     }
 
-    /// Wakes who has become ready; whether anybody has.
-    fn turn(&self) -> io::Result<bool> {
+    /// Wakes the tasks whose sockets have become ready. Whether there were any.
+    pub fn turn(&self) -> io::Result<bool> {
         let (poll, events) = &mut *self.poll.borrow_mut();
         match poll.poll(events, Some(Duration::ZERO)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),

@@ -5,12 +5,11 @@
 
 use crate::config::Config;
 use crate::directory::{Account, Directory};
-use crate::mesh::{Request, ShardHandle};
+use crate::mesh::{Mesh, ShardHandle};
 use crate::metrics::{Metrics, Service, count};
 use crate::passwords::{ScramKeys, StoredPassword};
 use crate::readiness::Readiness;
 use crate::watchdog::Watchdog;
-use futures_lite::future::or;
 use protocols::Tick;
 use rustls::ServerConfig;
 use std::cell::{Cell, RefCell};
@@ -39,8 +38,8 @@ pub struct Shard {
     pub knobs: hwprofiles::Knobs,
     pub store: Store<Disk>,
     pub directory: RefCell<Directory>,
-    /// All cores, this one included, by number.
-    pub mesh: Vec<ShardHandle>,
+    /// The way to all cores, this one included.
+    pub mesh: Rc<Mesh>,
     pub metrics: Metrics,
     pub watchdog: Watchdog,
     pub readiness: Rc<Readiness>,
@@ -93,7 +92,7 @@ impl Shard {
             knobs: parts.knobs,
             store,
             directory: RefCell::default(),
-            mesh: parts.mesh,
+            mesh: Rc::new(Mesh::new(parts.id, parts.mesh)),
             metrics: Metrics::default(),
             watchdog: Watchdog::default(),
             readiness: Rc::new(Readiness::new()?),
@@ -225,19 +224,8 @@ impl Shard {
         self.ended.raised().await;
     }
 
-    /// Answers other cores' requests until this core has stopped. Each request is a task of its own,
-    /// so that one that waits for the disk holds up nobody.
-    pub async fn serve_mesh(self: Rc<Self>, requests: flume::Receiver<Request>) {
-        let next = async || {
-            let stopped = async {
-                self.stopped().await;
-                None
-            };
-            or(stopped, async { requests.recv_async().await.ok() }).await
-        };
-        while let Some(request) = next().await {
-            glommio::spawn_local(request(Rc::clone(&self))).detach();
-        }
+    pub fn has_stopped(&self) -> bool {
+        self.ended.raised.get()
     }
 }
 

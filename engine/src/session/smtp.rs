@@ -153,10 +153,8 @@ impl SmtpSession {
             return Ok(());
         }
         let (account, octets) = (home.account, self.transaction.declared_octets);
-        let asked = self.shard.mesh[usize::from(home.shard)]
-            .ask(move |shard| async move { shard.store.check_quota(account, octets) })
-            .await;
-        match asked {
+        let check = move |shard: Rc<Shard>| async move { shard.store.check_quota(account, octets) };
+        match self.shard.mesh.ask(home.shard, check).await {
             Ok(answer) => answer.map_err(|error| refusal(&error)),
             Err(_) => Err(Refusal::BUSY),
         }

@@ -1,0 +1,184 @@
+//! One core's life: its thread, its executor, its store, and the loop that listens for all of them.
+
+use crate::config::ConfigError;
+use crate::listener::{self, Listeners};
+use crate::mesh::Inbox;
+use crate::shard::{Disk, Parts, Shard};
+use futures_lite::future::{or, yield_now};
+use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use storage::Store;
+use storage::device::uring::Completions;
+
+/// Everything on a core awaits other threads now and then; in a queue without a latency bound such
+/// a wake-up may wait for 100 ms while the core is busy.
+const LATENCY: Duration = Duration::from_millis(1);
+
+/// Times that a core without work looks once more, after it has let other threads run, before it
+/// sleeps. Going to sleep and being woken costs some ten system calls; what a peer sends meanwhile,
+/// often from this very processor, saves them.
+const LOOKS_BEFORE_SLEEP: u32 = 5;
+
+/// Whether a core's store is open.
+pub type Opened = Result<(), ConfigError>;
+
+/// Starts a core; says in `opened` how the opening of its store went.
+pub fn start(
+    parts: Parts,
+    inbox: Inbox,
+    listeners: Listeners,
+    opened: mpsc::Sender<Opened>,
+) -> Result<JoinHandle<()>, ConfigError> {
+    let id = parts.id;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    // More shards than cores (a store that came from a larger host): let the kernel place them.
+    let placement = if parts.mesh.len() <= cores {
+        Placement::Fixed(usize::from(id))
+    } else {
+        Placement::Unbound
+    };
+    let run = move || {
+        let executor = match LocalExecutorBuilder::new(placement).name(&format!("kura-{id}")).make()
+        {
+            Ok(executor) => executor,
+            Err(error) => {
+                let _ = opened.send(Err(ConfigError(format!(
+                    "core {id}: no executor: {error}; raise the locked-memory limit (ulimit -l) to 8192 or more"
+                ))));
+                return;
+            }
+        };
+        executor.run(async move {
+            let queue = glommio::executor().create_task_queue(
+                Shares::default(),
+                Latency::Matters(LATENCY),
+                "mail",
+            );
+            let main = glommio::spawn_local_into(run(parts, inbox, listeners, opened), queue);
+            match main {
+                Ok(task) => task.await,
+                Err(error) => tracing::error!(%error, "core can't start"),
+            }
+        });
+    };
+    std::thread::Builder::new()
+        .name(format!("kura-{id}"))
+        .spawn(run)
+        .map_err(|error| ConfigError(format!("can't start a thread for core {id}: {error}")))
+}
+
+async fn run(parts: Parts, inbox: Inbox, listeners: Listeners, opened: mpsc::Sender<Opened>) {
+    let started = Instant::now();
+    let (store, completions) = match open_store(&parts).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            let _ = opened.send(Err(error));
+            return;
+        }
+    };
+    let committing = glommio::spawn_local({
+        let store = store.clone();
+        async move { store.run().await }
+    });
+    let stats = store.stats();
+    tracing::info!(
+        shard = parts.id,
+        messages = stats.messages,
+        records_replayed = stats.recovery_records,
+        milliseconds = started.elapsed().as_millis(),
+        "store open"
+    );
+    let shard = match Shard::new(parts, store) {
+        Ok(shard) => Rc::new(shard),
+        Err(error) => {
+            let _ = opened.send(Err(ConfigError(format!("can't make an epoll set: {error}"))));
+            return;
+        }
+    };
+    glommio::spawn_local(listen(Rc::clone(&shard), completions, inbox)).detach();
+    let _ = opened.send(Ok(()));
+    drop(opened);
+    shard.begun().await;
+    let watchdog = glommio::spawn_local({
+        let shard = Rc::clone(&shard);
+        async move { shard.watchdog.run().await }
+    });
+    for (service, listener) in listeners {
+        glommio::spawn_local(listener::accept_all(Rc::clone(&shard), service, listener)).detach();
+    }
+    shard.stopped().await;
+    watchdog.cancel().await;
+    committing.await;
+}
+
+/// Hears of sockets, of the disk and of other cores, until the core has stopped.
+async fn listen(shard: Rc<Shard>, completions: Completions, inbox: Inbox) {
+    if let Err(error) = try_listen(&shard, &completions, &inbox).await {
+        tracing::error!(shard = shard.id, %error, "epoll failed: this core hears of no socket any more");
+    }
+}
+
+/// A busy core asks each of them itself, at every turn, which costs one system call; the executor's
+/// reactor, which costs many, is for timers, and for waking a core that sleeps.
+async fn try_listen(
+    shard: &Rc<Shard>,
+    completions: &Completions,
+    inbox: &Inbox,
+) -> std::io::Result<()> {
+    let sleeping = shard.readiness.descriptor()?;
+    let mut looks = 0;
+    while !shard.has_stopped() {
+        let ready = shard.readiness.turn()?;
+        let told = inbox.turn(shard);
+        completions.take();
+        looks = if ready || told { 0 } else { looks + 1 };
+        if looks > LOOKS_BEFORE_SLEEP {
+            let ready = async { sleeping.readable().await };
+            let told = async {
+                inbox.wait(shard).await;
+                Ok(())
+            };
+            let stopped = async {
+                shard.stopped().await;
+                Ok(())
+            };
+            or(ready, or(told, stopped)).await?;
+            looks = 0;
+        } else if looks > 0 {
+            std::thread::yield_now();
+        }
+        yield_now().await;
+    }
+    Ok(())
+}
+
+async fn open_store(parts: &Parts) -> Result<(Store<Disk>, Completions), ConfigError> {
+    let dir = crate::layout::shard_dir(&parts.config.data_dir, parts.id);
+    let fault = |error: &dyn std::fmt::Display| {
+        ConfigError(format!("store of shard {} ({}): {error}", parts.id, dir.display()))
+    };
+    let disk = Disk::open(&dir).await.map_err(|error| fault(&error))?;
+    let completions = disk.completions();
+    let store = Store::open(disk, store_options(&parts.knobs, parts.id)).await;
+    store.map(|store| (store, completions)).map_err(|error| fault(&error))
+}
+
+/// The profile's knobs, in the store's terms. What a profile does not decide stays at its default.
+fn store_options(knobs: &hwprofiles::Knobs, shard: u16) -> storage::Options {
+    let bytes = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    storage::Options {
+        shard,
+        segment_bytes: knobs.segment_bytes.value,
+        spare_segments: bytes(knobs.spare_segments.value),
+        batch_bytes_max: bytes(knobs.batch_bytes_max.value),
+        batch_bytes_eager: bytes(knobs.batch_bytes_eager.value),
+        chains_in_flight: bytes(knobs.chains_in_flight.value),
+        commit_window: Duration::from_micros(knobs.commit_window_us.value),
+        pending_bytes_max: bytes(knobs.pending_bytes_max.value),
+        checkpoint_log_bytes_max: knobs.checkpoint_bytes.value,
+        ..storage::Options::default()
+    }
+}
