@@ -24,6 +24,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
+/// So much is worth a flush of its own: more would take longer to write, and gain nothing.
+const GATHER_BYTES_MAX: usize = 64 * 1024;
+
 type Writing = Pin<Box<dyn Future<Output = (io::Result<()>, Buffer)>>>;
 
 /// A batch in flight.
@@ -60,13 +63,13 @@ pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
     }
 }
 
-/// Lets a batch find company before it starts on an idle log: a flush costs the host far more than a
-/// record does. Only where the last batch had company is there any to expect; a lone writer never
-/// waits.
+/// Lets a small batch find company before it starts on an idle log: a flush costs the host far more
+/// than a small record does. Only where the last batch had company is there any to expect; a lone
+/// writer never waits.
 async fn gather<D: Device>(core: &Rc<Core<D>>) {
     let worth_it = {
         let queue = core.queue.borrow();
-        !queue.is_empty() && queue.waiting_bytes() < core.options.batch_bytes_eager
+        !queue.is_empty() && queue.waiting_bytes() < GATHER_BYTES_MAX
     };
     if worth_it && !core.options.commit_window.is_zero() && core.phase.get() == Phase::Open {
         core.device.sleep(core.options.commit_window).await;
