@@ -57,11 +57,7 @@ impl DataDir {
             };
             ConfigError(format!("can't {what} {}: {error}{mend}", path.display()))
         };
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(|error| fault("make data directory", path, error))?;
+        private_dir(path).map_err(|error| fault("make data directory", path, error))?;
         let lock = take_lock(path).map_err(|error| match error {
             LockError::Io(error) => fault("write to data directory", path, error),
             LockError::Held(by) => ConfigError(format!(
@@ -78,10 +74,16 @@ impl DataDir {
         })?;
         for shard in 0..layout.shards {
             let dir = shard_dir(path, shard);
-            fs::create_dir_all(&dir).map_err(|error| fault("make", &dir, error))?;
+            private_dir(&dir).map_err(|error| fault("make", &dir, error))?;
         }
         Ok(DataDir { shards: layout.shards, secret, _lock: lock })
     }
+}
+
+/// Makes a directory, if it is missing, that nobody else can look into: mail and password hashes will
+/// lie there.
+pub fn private_dir(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 enum LockError {

@@ -6,7 +6,7 @@
 use super::Outcome;
 use crate::certificates;
 use crate::config::{Auth, Config, ConfigError, Limits, Listen, Log, Metrics};
-use crate::layout::write_synced;
+use crate::layout::{private_dir, write_synced};
 use crate::listener;
 use crate::metrics::Service;
 use crate::operations::{self, Request};
@@ -77,7 +77,7 @@ fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
     let fault = |what: &str, error: &dyn std::fmt::Display| {
         ConfigError(format!("can't {what} in {}: {error}; choose another --dir", dir.display()))
     };
-    fs::create_dir_all(dir).map_err(|error| fault("make a directory", &error))?;
+    private_dir(dir).map_err(|error| fault("make a directory", &error))?;
     if !options.json {
         println!("measuring the disk under {} for a moment …", dir.display());
     }

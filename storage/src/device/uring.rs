@@ -172,7 +172,8 @@ fn takes_direct(directory: &Path) -> io::Result<bool> {
 
 fn open_file(path: &Path, direct: bool, create: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    options.read(true).write(true);
+    // Mail is nobody else's business, whoever may look into the directory.
+    options.read(true).write(true).mode(0o600);
     if create {
         options.create(true).truncate(true);
     }
