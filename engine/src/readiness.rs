@@ -34,6 +34,8 @@ pub struct Readiness {
 struct State {
     readable: Cell<bool>,
     writable: Cell<bool>,
+    /// The peer has sent its last, or the connection broke: there is no edge to come.
+    ended: Cell<bool>,
     /// Of the one task that the socket belongs to.
     waker: RefCell<Option<Waker>>,
 }
@@ -68,7 +70,10 @@ impl Readiness {
         let sockets = self.sockets.borrow();
         for event in &*events {
             let Some(state) = sockets.get(event.token().0) else { continue };
-            if event.is_readable() || event.is_read_closed() || event.is_error() {
+            if event.is_read_closed() || event.is_error() {
+                state.ended.set(true);
+            }
+            if event.is_readable() || state.ended.get() {
                 state.readable.set(true);
             }
             if event.is_writable() || event.is_write_closed() || event.is_error() {
@@ -157,14 +162,11 @@ impl Socket {
 impl Read for &Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let outcome = retry(|| (&self.stream).read(buffer));
+        let state = &self.registration.state;
         match &outcome {
-            // A stream that gives less than was asked for is empty (epoll(7)); its end is announced anew.
-            Ok(count) if *count > 0 && *count < buffer.len() => {
-                self.registration.state.readable.set(false)
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.registration.state.readable.set(false);
-            }
+            // A stream that gives less than was asked for is empty (epoll(7)), but for its end.
+            Ok(count) if *count < buffer.len() => state.readable.set(state.ended.get()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => state.readable.set(false),
             _ => {}
         }
         outcome
