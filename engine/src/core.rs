@@ -5,7 +5,7 @@ use crate::listener::{self, Listeners};
 use crate::mesh::Inbox;
 use crate::shard::{Disk, Parts, Shard};
 use futures_lite::future::{or, yield_now};
-use glommio::{Latency, LocalExecutorBuilder, Placement, Shares};
+use glommio::{Latency, LocalExecutorBuilder, Placement, PoolPlacement, Shares};
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -22,6 +22,9 @@ const LATENCY: Duration = Duration::from_millis(1);
 /// often from this very processor, saves them.
 const LOOKS_BEFORE_SLEEP: u32 = 5;
 
+/// For each core; as many password checks run at once.
+const BLOCKING_THREADS: usize = 2;
+
 /// Whether a core's store is open.
 pub type Opened = Result<(), ConfigError>;
 
@@ -33,16 +36,19 @@ pub fn start(
     opened: mpsc::Sender<Opened>,
 ) -> Result<JoinHandle<()>, ConfigError> {
     let id = parts.id;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    // More shards than cores (a store that came from a larger host): let the kernel place them.
-    let placement = if parts.mesh.len() <= cores {
-        Placement::Fixed(usize::from(id))
-    } else {
-        Placement::Unbound
+    // More shards than processors (a store that came from a larger host): let the kernel place them.
+    let processors = processors();
+    let placement = match processors.get(usize::from(id)) {
+        Some(&processor) if parts.mesh.len() <= processors.len() => Placement::Fixed(processor),
+        _ => Placement::Unbound,
     };
     let run = move || {
-        let executor = match LocalExecutorBuilder::new(placement).name(&format!("kura-{id}")).make()
-        {
+        let executor = LocalExecutorBuilder::new(placement)
+            // What blocks (password hashes, creating a segment) must not take turns with the core.
+            .blocking_thread_pool_placement(PoolPlacement::Unbound(BLOCKING_THREADS))
+            .name(&format!("kura-{id}"))
+            .make();
+        let executor = match executor {
             Ok(executor) => executor,
             Err(error) => {
                 let _ = opened.send(Err(ConfigError(format!(
@@ -68,6 +74,21 @@ pub fn start(
         .name(format!("kura-{id}"))
         .spawn(run)
         .map_err(|error| ConfigError(format!("can't start a thread for core {id}: {error}")))
+}
+
+/// The processors that this process may use: a container may not start with 0.
+fn processors() -> Vec<usize> {
+    // SAFETY: all-zero is a valid set, and the kernel writes no more than its size.
+    let set = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) != 0 {
+            return Vec::new();
+        }
+        set
+    };
+    let known = usize::try_from(libc::CPU_SETSIZE).unwrap_or(0);
+    // SAFETY: the number is below CPU_SETSIZE.
+    (0..known).filter(|&processor| unsafe { libc::CPU_ISSET(processor, &set) }).collect()
 }
 
 async fn run(parts: Parts, inbox: Inbox, listeners: Listeners, opened: mpsc::Sender<Opened>) {
@@ -117,7 +138,8 @@ async fn run(parts: Parts, inbox: Inbox, listeners: Listeners, opened: mpsc::Sen
 /// Hears of sockets, of the disk and of other cores, until the core has stopped.
 async fn listen(shard: Rc<Shard>, completions: Completions, inbox: Inbox) {
     if let Err(error) = try_listen(&shard, &completions, &inbox).await {
-        tracing::error!(shard = shard.id, %error, "epoll failed: this core hears of no socket any more");
+        tracing::error!(shard = shard.id, %error, "epoll failed: this core stops");
+        shard.close().await;
     }
 }
 

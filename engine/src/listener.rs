@@ -8,6 +8,7 @@ use crate::metrics::{Service, count};
 use crate::session::start;
 use crate::shard::{Place, Shard};
 use crate::wire::Peer;
+use futures_lite::future::{or, yield_now};
 use glommio::io::PollableFd;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -19,6 +20,8 @@ const BACKLOG: i32 = 1024;
 /// After accept fails for want of descriptors or memory: wait rather than spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// A flood of connections must not keep the core from serving those that it has.
+const ACCEPTED_AT_ONCE: u64 = 32;
 const PORT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// One core's listeners.
@@ -117,9 +120,14 @@ pub async fn accept_all(shard: Rc<Shard>, service: Service, listener: TcpListene
         None
     };
     let accept = async {
-        loop {
+        for taken in 1_u64.. {
             match listener.get_ref().accept() {
-                Ok((socket, address)) => admit(&shard, service, socket, address),
+                Ok((socket, address)) => {
+                    admit(&shard, service, socket, address);
+                    if taken.is_multiple_of(ACCEPTED_AT_ONCE) {
+                        yield_now().await;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if let Err(error) = listener.readable().await {
                         return Some(error);
@@ -132,8 +140,9 @@ pub async fn accept_all(shard: Rc<Shard>, service: Service, listener: TcpListene
                 }
             }
         }
+        None
     };
-    if let Some(error) = futures_lite::future::or(stop, accept).await {
+    if let Some(error) = or(stop, accept).await {
         tracing::error!(service = service.name(), %error, "stopped accepting");
     }
 }

@@ -21,6 +21,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Requests that may wait at one core. Full means at least this many transactions under way there,
@@ -84,6 +85,13 @@ impl ShardHandle {
             let _ = answer.send(work(shard).await);
         })?;
         answered.await.map_err(|_| Unreachable)
+    }
+
+    /// Blocks while the core's queue is full: for a thread that has the time, and must be heard.
+    pub fn await_room(&self) {
+        while self.requests.is_full() && !self.requests.is_disconnected() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Runs `work` on that core; nobody waits for it.

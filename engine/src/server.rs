@@ -66,6 +66,7 @@ impl Server {
             _data: data,
         };
         let (opened, openings) = mpsc::channel();
+        let origin = Instant::now();
         for ((id, inbox), listeners) in (0..).zip(inboxes).zip(listeners) {
             let parts = Parts {
                 id,
@@ -74,6 +75,7 @@ impl Server {
                 mesh: handles.clone(),
                 tls: tls.clone(),
                 secret: server._data.secret,
+                origin,
             };
             server.threads.push(core::start(parts, inbox, listeners, opened.clone())?);
         }
@@ -135,6 +137,7 @@ impl Server {
         W: FnOnce(Rc<Shard>) -> F + Send + 'static,
         F: Future<Output = R> + 'static,
     {
+        self.handles[home].await_room();
         futures_lite::future::block_on(self.handles[home].ask(work))
             .map_err(|error| ConfigError(format!("core {home}: {error}")))
     }
@@ -152,6 +155,7 @@ impl Server {
     /// before the last transaction has ended on every core: mail may be on its way between them.
     pub fn stop(self) {
         for handle in &self.handles {
+            handle.await_room();
             // A core that is gone needs no telling.
             let _ = handle.tell(|shard| async move { shard.watchdog.stop() });
         }
@@ -161,6 +165,7 @@ impl Server {
             let _ = self.ask(home, move |shard| async move { shard.drain(until).await });
         }
         for handle in &self.handles {
+            handle.await_room();
             let _ = handle.tell(|shard| async move { shard.close().await });
         }
         for thread in self.threads {

@@ -28,6 +28,8 @@ pub type Disk = storage::device::Uring;
 /// 19 MiB and tens of milliseconds: beyond this, a login is answered "try again".
 const PASSWORD_CHECKS_MAX: usize = 2;
 const PASSWORD_CHECKS_WAITING_MAX: usize = 256;
+/// Connections from one address that one core takes, whatever the core's share of the limit.
+const ONE_ADDRESS_MIN: usize = 20;
 /// A wrong password is answered this late: fifty guesses take a minute.
 const WRONG_PASSWORD_DELAY: Duration = Duration::from_millis(1000);
 
@@ -64,6 +66,8 @@ pub struct Parts {
     pub mesh: Vec<ShardHandle>,
     pub tls: Option<Arc<ServerConfig>>,
     pub secret: [u8; 32],
+    /// Where all cores' clocks begin: deadlines travel with sessions.
+    pub origin: Instant,
 }
 
 /// A login that succeeded.
@@ -87,14 +91,14 @@ impl Shard {
         Ok(Shard {
             id: parts.id,
             buffers: Buffers::default(),
-            connections: Connections::new(&parts.config, cores),
+            connections: Connections::new(&parts.config, &parts.knobs, cores),
             config: parts.config,
             knobs: parts.knobs,
             store,
             directory: RefCell::default(),
             mesh: Rc::new(Mesh::new(parts.id, parts.mesh)),
             metrics: Metrics::default(),
-            watchdog: Watchdog::default(),
+            watchdog: Watchdog::new(parts.origin),
             readiness: Rc::new(Readiness::new()?),
             tls: RefCell::new(parts.tls),
             password_checks: Rc::new(glommio::sync::Semaphore::new(PASSWORD_CHECKS_MAX as u64)),
@@ -190,7 +194,8 @@ impl Shard {
             Some((address, account)) => {
                 (account.password.scram.clone(), Some(logged_in(address, account)))
             }
-            None => (ScramKeys::nobody(user, &self.secret), None),
+            // The same keys however the name is written, as for a user who exists.
+            None => (ScramKeys::nobody(&user.to_lowercase(), &self.secret), None),
         }
     }
 
@@ -259,7 +264,11 @@ impl Signal {
             if self.raised.get() {
                 return Poll::Ready(());
             }
-            self.waiting.borrow_mut().push(context.waker().clone());
+            let mut waiting = self.waiting.borrow_mut();
+            // Who waits again and again, racing this against something else, is kept once.
+            if !waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+                waiting.push(context.waker().clone());
+            }
             Poll::Pending
         })
         .await;
@@ -299,11 +308,14 @@ pub struct Connections {
 }
 
 impl Connections {
-    fn new(config: &Config, cores: usize) -> Connections {
+    fn new(config: &Config, knobs: &hwprofiles::Knobs, cores: usize) -> Connections {
         let share = |limit: usize| limit.div_ceil(cores.max(1));
+        let memory = usize::try_from(knobs.sessions_max.value).unwrap_or(usize::MAX);
+        let from_one = config.limits.connections_per_address_max;
         Connections {
-            open_max: share(config.limits.connections_max),
-            open_per_address_max: share(config.limits.connections_per_address_max),
+            open_max: share(config.limits.connections_max.min(memory)),
+            // A few from one place may well meet on one core, above all after they have logged in.
+            open_per_address_max: share(from_one).max(ONE_ADDRESS_MIN.min(from_one)),
             open: Cell::new(0),
             by_address: RefCell::default(),
         }

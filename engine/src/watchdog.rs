@@ -75,14 +75,13 @@ pub struct Watchdog {
     watches: RefCell<Vec<Weak<Watch>>>,
 }
 
-impl Default for Watchdog {
-    fn default() -> Self {
-        let clock = Clock { origin: Instant::now(), stopping: Cell::new(false) };
+impl Watchdog {
+    /// Ticks count from `origin`.
+    pub fn new(origin: Instant) -> Watchdog {
+        let clock = Clock { origin, stopping: Cell::new(false) };
         Watchdog { clock: Rc::new(clock), watches: RefCell::default() }
     }
-}
 
-impl Watchdog {
     pub fn now(&self) -> Tick {
         self.clock.now()
     }
