@@ -3,7 +3,9 @@
 //! Unknown keys are errors: a misspelt limit must not be a silently absent one. Every error names
 //! the file and the key, and how to mend it.
 
+use hwprofiles::{Knobs, Profile};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -30,6 +32,9 @@ pub struct Config {
     /// A measured or shipped hardware profile; without it the generic one applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<PathBuf>,
+    /// Overrides what is derived from the profile, knob by knob; `kura profile show` prints them all.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub knobs: BTreeMap<String, u64>,
     #[serde(default)]
     pub listen: Listen,
     #[serde(default)]
@@ -172,6 +177,18 @@ impl Config {
         Ok(config)
     }
 
+    /// The profile's knobs, but for those that the operator has set.
+    pub fn derive_knobs(&self, profile: &Profile) -> Result<Knobs, ConfigError> {
+        let mut knobs = hwprofiles::derive(profile);
+        for (name, &value) in &self.knobs {
+            let place = format!("the config file, knobs.{name}");
+            knobs
+                .set(name, value, &place)
+                .map_err(|error| ConfigError(format!("[knobs]: {error}")))?;
+        }
+        Ok(knobs)
+    }
+
     /// What the types can't say.
     fn check(&self) -> Result<(), String> {
         let named = !self.hostname.is_empty()
@@ -254,6 +271,20 @@ mod tests {
             .unwrap_err()
             .0;
         assert!(error.contains("kura.toml:4:") && error.contains("recipient_max"), "{error}");
+    }
+
+    #[test]
+    fn a_knob_may_be_set_and_a_misspelt_one_is_named() {
+        let with = |knob: &str| {
+            let text = format!("hostname = \"a.test\"\ndata_dir = \"d\"\n[knobs]\n{knob} = 7\n");
+            load(&text).unwrap().derive_knobs(&Profile::generic())
+        };
+        assert_eq!(with("commit_window_us").unwrap().commit_window_us.value, 7);
+        let error = with("commit_window").unwrap_err().0;
+        assert!(
+            error.contains("\"commit_window\"") && error.contains("commit_window_us"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub(super) fn run(command: ProfileCommand) -> Result<Outcome, ConfigError> {
     let ProfileCommand::Show { place, json } = command;
     let config = place.load()?;
     let profile = profile(&config)?;
-    let knobs = hwprofiles::derive(&profile);
+    let knobs = config.derive_knobs(&profile)?;
     if json {
         let value = serde_json::json!({ "profile": profile, "knobs": knobs });
         println!("{value}");
@@ -33,9 +33,9 @@ pub(super) fn run(command: ProfileCommand) -> Result<Outcome, ConfigError> {
     Ok(Outcome::Done)
 }
 
-/// The knobs that the configured profile gives.
+/// The knobs that the configured profile gives, but for those that the operator has set.
 pub(super) fn knobs(config: &Config) -> Result<Knobs, ConfigError> {
-    Ok(hwprofiles::derive(&profile(config)?))
+    config.derive_knobs(&profile(config)?)
 }
 
 fn profile(config: &Config) -> Result<Profile, ConfigError> {

@@ -15,6 +15,7 @@ use crate::server::{Mode, Server};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -97,6 +98,7 @@ fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
         hostname,
         data_dir: PathBuf::from("."),
         profile: Some(PathBuf::from(PROFILE_FILE)),
+        knobs: BTreeMap::new(),
         listen,
         // Loopback only, see `high_ports`.
         auth: Auth { plaintext_allowed: true },
