@@ -17,10 +17,13 @@ use storage::device::uring::Completions;
 /// a wake-up may wait for 100 ms while the core is busy.
 const LATENCY: Duration = Duration::from_millis(1);
 
-/// Times that a core without work looks once more, after it has let other threads run, before it
-/// sleeps. Going to sleep and being woken costs some ten system calls; what a peer sends meanwhile,
-/// often from this very processor, saves them.
-const LOOKS_BEFORE_SLEEP: u32 = 5;
+/// Times that a core without work looks once more before it sleeps: what one task woke may wake
+/// another, and that one has to have had its turn.
+const LOOKS_BEFORE_SLEEP: u32 = 2;
+
+/// How long a core sleeps in epoll alone. Its executor's timers and blocking pool go unheard for
+/// as long; but the executor's own way of sleeping, and being woken, costs ten system calls.
+const NAP: Duration = Duration::from_millis(1);
 
 /// For each core; as many password checks run at once.
 const BLOCKING_THREADS: usize = 2;
@@ -112,13 +115,7 @@ async fn run(parts: Parts, inbox: Inbox, listeners: Listeners, opened: mpsc::Sen
         milliseconds = started.elapsed().as_millis(),
         "store open"
     );
-    let shard = match Shard::new(parts, store) {
-        Ok(shard) => Rc::new(shard),
-        Err(error) => {
-            let _ = opened.send(Err(ConfigError(format!("can't make an epoll set: {error}"))));
-            return;
-        }
-    };
+    let shard = Rc::new(Shard::new(parts, store));
     glommio::spawn_local(listen(Rc::clone(&shard), completions, inbox)).detach();
     let _ = opened.send(Ok(()));
     drop(opened);
@@ -143,34 +140,33 @@ async fn listen(shard: Rc<Shard>, completions: Completions, inbox: Inbox) {
     }
 }
 
-/// A busy core asks each of them itself, at every turn, which costs one system call; the executor's
-/// reactor, which costs many, is for timers, and for waking a core that sleeps.
+/// A busy core asks each of them itself, at every turn, which costs one system call. Without work it
+/// naps in epoll, where sockets, disk and other cores all wake it; only when that was long enough does it
+/// go back to the executor's reactor.
 async fn try_listen(
     shard: &Rc<Shard>,
     completions: &Completions,
     inbox: &Inbox,
 ) -> std::io::Result<()> {
     let sleeping = shard.readiness.descriptor()?;
+    shard.readiness.wake_for(completions)?;
     let mut looks = 0;
     while !shard.has_stopped() {
-        let ready = shard.readiness.turn()?;
-        let told = inbox.turn(shard);
-        completions.take();
-        looks = if ready || told { 0 } else { looks + 1 };
+        // After a turn with nothing in it, sockets are not asked again before the nap does so.
+        let ready = looks == 0 && shard.readiness.turn(Duration::ZERO)?;
+        let found = inbox.turn(shard) | completions.take() | ready;
+        looks = if found { 0 } else { looks + 1 };
         if looks > LOOKS_BEFORE_SLEEP {
-            let ready = async { sleeping.readable().await };
-            let told = async {
-                inbox.wait(shard).await;
-                Ok(())
-            };
-            let stopped = async {
-                shard.stopped().await;
-                Ok(())
-            };
-            or(ready, or(told, stopped)).await?;
             looks = 0;
-        } else if looks > 0 {
-            std::thread::yield_now();
+            if inbox.may_sleep() && !shard.readiness.turn(NAP)? {
+                let ready = async { sleeping.readable().await };
+                let stopped = async {
+                    shard.stopped().await;
+                    Ok(())
+                };
+                or(ready, stopped).await?;
+            }
+            inbox.awake();
         }
         yield_now().await;
     }
@@ -182,9 +178,13 @@ async fn open_store(parts: &Parts) -> Result<(Store<Disk>, Completions), ConfigE
     let fault = |error: &dyn std::fmt::Display| {
         ConfigError(format!("store of shard {} ({}): {error}", parts.id, dir.display()))
     };
-    let disk = Disk::open(&dir).await.map_err(|error| fault(&error))?;
-    let completions = disk.completions();
-    let store = Store::open(disk, store_options(&parts.knobs, parts.id)).await;
+    let (disk, completions) = Disk::open_unreaped(&dir).map_err(|error| fault(&error))?;
+    // The core does not listen yet.
+    let deaf = async {
+        completions.reap().await;
+        std::future::pending().await
+    };
+    let store = or(Store::open(disk, store_options(&parts.knobs, parts.id)), deaf).await;
     store.map(|store| (store, completions)).map_err(|error| fault(&error))
 }
 

@@ -6,20 +6,21 @@
 //! answers in another, which is never longer than what has been asked.
 //!
 //! A core that is awake looks into its queues by itself ([`Inbox::turn`]); only one that sleeps has to
-//! be woken, which costs a system call here and several there.
+//! be woken, by its [`Doorbell`].
 //!
 //! **Never await another thread in a task that is itself awaited** (a `glommio::Task`): in glommio-ng
 //! 0.12 the other thread's last waker and the join handle race to free the task, and one of them uses
 //! it after that. Between cores no waker crosses: the answer is a message, too.
 
+use crate::readiness::Doorbell;
 use crate::shard::Shard;
-use futures_lite::future::or;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -42,6 +43,7 @@ struct Answer {
 pub struct ShardHandle {
     requests: flume::Sender<Request>,
     answers: flume::Sender<Answer>,
+    doorbell: Arc<Doorbell>,
 }
 
 /// What has been sent to a core.
@@ -49,6 +51,7 @@ pub struct ShardHandle {
 pub struct Inbox {
     requests: flume::Receiver<Request>,
     answers: flume::Receiver<Answer>,
+    doorbell: Arc<Doorbell>,
 }
 
 /// The core did not take the request: it is too far behind, or it is stopping.
@@ -62,12 +65,17 @@ impl std::fmt::Debug for ShardHandle {
     }
 }
 
-/// A core's queues and the handle to it.
-pub fn channel() -> (ShardHandle, Inbox) {
+/// A core's queues and the handle to it. `doorbell` wakes that core.
+pub fn channel(doorbell: Doorbell) -> (ShardHandle, Inbox) {
     let (requests, incoming_requests) = flume::bounded(REQUESTS_MAX);
     let (answers, incoming_answers) = flume::unbounded();
-    let inbox = Inbox { requests: incoming_requests, answers: incoming_answers };
-    (ShardHandle { requests, answers }, inbox)
+    let doorbell = Arc::new(doorbell);
+    let inbox = Inbox {
+        requests: incoming_requests,
+        answers: incoming_answers,
+        doorbell: Arc::clone(&doorbell),
+    };
+    (ShardHandle { requests, answers, doorbell }, inbox)
 }
 
 impl ShardHandle {
@@ -101,7 +109,9 @@ impl ShardHandle {
         F: Future<Output = ()> + 'static,
     {
         let request: Request = Box::new(move |shard| Box::pin(work(shard)));
-        self.requests.try_send(request).map_err(|_| Unreachable)
+        self.requests.try_send(request).map_err(|_| Unreachable)?;
+        self.doorbell.ring();
+        Ok(())
     }
 }
 
@@ -160,8 +170,7 @@ impl Mesh {
     {
         let number = self.next.get();
         self.next.set(number + 1);
-        let answers = self.handles[usize::from(self.own)].answers.clone();
-        let reply = Reply { answers, number, value: None };
+        let reply = Reply { to: self.handles[usize::from(self.own)].clone(), number, value: None };
         let sent = self.tell(home, move |shard| async move {
             let mut reply = reply;
             reply.value = Some(Box::new(work(shard).await));
@@ -189,14 +198,15 @@ impl Mesh {
 
 /// Sends its answer when it is dropped, so that a request that never ran is answered, too.
 struct Reply {
-    answers: flume::Sender<Answer>,
+    to: ShardHandle,
     number: u64,
     value: Option<Box<dyn Any + Send>>,
 }
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        let _ = self.answers.send(Answer { number: self.number, value: self.value.take() });
+        let _ = self.to.answers.send(Answer { number: self.number, value: self.value.take() });
+        self.to.doorbell.ring();
     }
 }
 
@@ -241,20 +251,15 @@ impl Inbox {
         found
     }
 
-    /// Waits until something is there, and takes it.
-    pub async fn wait(&self, shard: &Rc<Shard>) {
-        let answer = async {
-            match self.answers.recv_async().await {
-                Ok(answer) => shard.mesh.settle(answer),
-                Err(_) => std::future::pending().await, // all other cores are gone
-            }
-        };
-        let request = async {
-            match self.requests.recv_async().await {
-                Ok(request) => glommio::spawn_local(request(Rc::clone(shard))).detach(),
-                Err(_) => std::future::pending().await,
-            };
-        };
-        or(answer, request).await;
+    /// To be asked before the core sleeps: from now on the doorbell is heard, until [`Inbox::awake`].
+    /// `false`: something has come, there is no time to sleep.
+    pub fn may_sleep(&self) -> bool {
+        self.doorbell.listen();
+        self.answers.is_empty() && self.requests.is_empty()
+    }
+
+    /// The core looks by itself again.
+    pub fn awake(&self) {
+        self.doorbell.ignore();
     }
 }

@@ -1,9 +1,9 @@
-//! Which of a core's sockets are ready: one epoll set, edge-triggered, for all of them.
+//! Which of a core's sockets are ready: one epoll set, edge-triggered, for all of them, for the ring of
+//! its store, and for the doorbell that other cores ring.
 //!
 //! The executor's own way, a poll request in its ring for every wait, takes several entries into the
 //! kernel and a turn of its reactor for each piece that comes in. Here a busy core asks epoll for all
-//! that has become ready, lets those sessions run, and asks again. It goes back to the reactor when
-//! nothing is ready, when another core calls, or when a timer is due.
+//! that has become ready, lets those sessions run, and asks again; see `core.rs` for how it sleeps.
 //!
 //! Edges mean that a socket is announced once, when something comes. So each remembers that it may
 //! have something to read until a read has emptied it.
@@ -17,11 +17,48 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll as Polled, Waker};
 use std::time::Duration;
 
 /// Announcements that are taken from the kernel at once.
 const EVENTS_MAX: usize = 256;
+
+/// What is no socket: it ends a sleep, and whoever hears of it looks for himself.
+const NO_SOCKET: Token = Token(usize::MAX - 1);
+
+/// Wakes a core from another thread, if it sleeps.
+#[derive(Debug)]
+pub struct Doorbell {
+    /// Set before the core looks into its queues for the last time. So whoever puts something into
+    /// one after that look finds it set: the queue's own lock orders the two.
+    listening: AtomicBool,
+    bell: mio::Waker,
+}
+
+impl Doorbell {
+    /// The bell of the core that will use `poll`.
+    pub fn new(poll: &Poll) -> io::Result<Doorbell> {
+        let bell = mio::Waker::new(poll.registry(), NO_SOCKET)?;
+        Ok(Doorbell { listening: AtomicBool::new(false), bell })
+    }
+
+    pub fn ring(&self) {
+        if self.listening.swap(false, Ordering::SeqCst)
+            && let Err(error) = self.bell.wake()
+        {
+            tracing::error!(%error, "can't wake a core");
+        }
+    }
+
+    pub fn listen(&self) {
+        self.listening.store(true, Ordering::SeqCst);
+    }
+
+    pub fn ignore(&self) {
+        self.listening.store(false, Ordering::SeqCst);
+    }
+}
 
 /// The epoll set of a core.
 pub struct Readiness {
@@ -47,9 +84,16 @@ impl std::fmt::Debug for Readiness {
 }
 
 impl Readiness {
-    pub fn new() -> io::Result<Readiness> {
-        let poll = RefCell::new((Poll::new()?, Events::with_capacity(EVENTS_MAX)));
-        Ok(Readiness { poll, sockets: RefCell::default() })
+    pub fn new(poll: Poll) -> Readiness {
+        let poll = RefCell::new((poll, Events::with_capacity(EVENTS_MAX)));
+        Readiness { poll, sockets: RefCell::default() }
+    }
+
+    /// Ends sleep when `descriptor` becomes readable, too.
+    pub fn wake_for(&self, descriptor: &impl AsRawFd) -> io::Result<()> {
+        let descriptor = descriptor.as_raw_fd();
+        let poll = self.poll.borrow();
+        poll.0.registry().register(&mut SourceFd(&descriptor), NO_SOCKET, Interest::READABLE)
     }
 
     /// Readable when there is something for [`Readiness::turn`]; for the executor to sleep on.
@@ -60,10 +104,11 @@ impl Readiness {
         Ok(PollableFd::new(descriptor)?)
     }
 
-    /// Wakes the tasks whose sockets have become ready. Whether there were any.
-    pub fn turn(&self) -> io::Result<bool> {
+    /// Wakes the tasks whose sockets have become ready, waiting for the first for so long, with the
+    /// whole thread. Whether there was anything.
+    pub fn turn(&self, patience: Duration) -> io::Result<bool> {
         let (poll, events) = &mut *self.poll.borrow_mut();
-        match poll.poll(events, Some(Duration::ZERO)) {
+        match poll.poll(events, Some(patience)) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
             done => done?,
         }

@@ -11,6 +11,7 @@ use crate::directory;
 use crate::layout::DataDir;
 use crate::listener;
 use crate::mesh::{self, ShardHandle};
+use crate::readiness::Doorbell;
 use crate::shard::{Parts, Shard};
 use crate::tls;
 use std::rc::Rc;
@@ -57,7 +58,14 @@ impl Server {
         let tls = tls::server_config(&config.data_dir)
             .map_err(|error| ConfigError(format!("certificates: {error}")))?;
         let config = Arc::new(config);
-        let (handles, inboxes): (Vec<_>, Vec<_>) = (0..cores).map(|_| mesh::channel()).unzip();
+        let no_epoll = |error| ConfigError(format!("can't make an epoll set: {error}"));
+        let (mut handles, mut ears) = (Vec::new(), Vec::new());
+        for _ in 0..cores {
+            let poll = mio::Poll::new().map_err(no_epoll)?;
+            let (handle, inbox) = mesh::channel(Doorbell::new(&poll).map_err(no_epoll)?);
+            handles.push(handle);
+            ears.push((poll, inbox));
+        }
         let mut server = Server {
             handles: handles.clone(),
             config: Arc::clone(&config),
@@ -67,7 +75,7 @@ impl Server {
         };
         let (opened, openings) = mpsc::channel();
         let origin = Instant::now();
-        for ((id, inbox), listeners) in (0..).zip(inboxes).zip(listeners) {
+        for ((id, (poll, inbox)), listeners) in (0..).zip(ears).zip(listeners) {
             let parts = Parts {
                 id,
                 config: Arc::clone(&config),
@@ -76,6 +84,7 @@ impl Server {
                 tls: tls.clone(),
                 secret: server._data.secret,
                 origin,
+                poll,
             };
             server.threads.push(core::start(parts, inbox, listeners, opened.clone())?);
         }

@@ -68,6 +68,7 @@ pub struct Parts {
     pub secret: [u8; 32],
     /// Where all cores' clocks begin: deadlines travel with sessions.
     pub origin: Instant,
+    pub poll: mio::Poll,
 }
 
 /// A login that succeeded.
@@ -86,9 +87,9 @@ pub enum LoginError {
 }
 
 impl Shard {
-    pub fn new(parts: Parts, store: Store<Disk>) -> std::io::Result<Shard> {
+    pub fn new(parts: Parts, store: Store<Disk>) -> Shard {
         let cores = parts.mesh.len();
-        Ok(Shard {
+        Shard {
             id: parts.id,
             buffers: Buffers::default(),
             connections: Connections::new(&parts.config, &parts.knobs, cores),
@@ -99,7 +100,7 @@ impl Shard {
             mesh: Rc::new(Mesh::new(parts.id, parts.mesh)),
             metrics: Metrics::default(),
             watchdog: Watchdog::new(parts.origin),
-            readiness: Rc::new(Readiness::new()?),
+            readiness: Rc::new(Readiness::new(parts.poll)),
             tls: RefCell::new(parts.tls),
             password_checks: Rc::new(glommio::sync::Semaphore::new(PASSWORD_CHECKS_MAX as u64)),
             password_checks_waiting: Cell::new(0),
@@ -108,7 +109,7 @@ impl Shard {
             // Far apart from what an earlier run has used: it can't have made an id every microsecond.
             ids: Cell::new(crate::delivery::unix_millis().0 * 1000),
             secret: parts.secret,
-        })
+        }
     }
 
     pub fn now(&self) -> Tick {

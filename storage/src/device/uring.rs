@@ -1,7 +1,7 @@
 //! The real disk: a ring of the shard's own beside the executor's, and `O_DIRECT` files.
 //!
-//! Reads, writes and syncs go through the ring; a small task reaps completions whenever the ring's
-//! descriptor becomes readable. Creating, removing and syncing the directory have no fast
+//! Reads, writes, syncs and short sleeps go through the ring; a small task reaps completions whenever
+//! the ring's descriptor becomes readable, or the caller does. Creating, removing and syncing the directory have no fast
 //! asynchronous form and go to the executor's blocking pool. Where the file system refuses
 //! `O_DIRECT` (tmpfs), files are buffered; [`Uring::direct`] says so.
 //!
@@ -20,7 +20,7 @@ use std::cell::{Cell, RefCell};
 use std::fs::{File, OpenOptions};
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -53,21 +53,21 @@ impl Uring {
     /// Must be called on the executor that will use it.
     #[allow(clippy::unused_async)] // callers should not rely on its being quick
     pub async fn open(directory: &Path) -> io::Result<Uring> {
+        let (device, completions) = Uring::open_unreaped(directory)?;
+        glommio::spawn_local(async move { completions.reap().await }).detach();
+        Ok(device)
+    }
+
+    /// As [`Uring::open`], for a caller that takes the completions itself, whenever their descriptor is
+    /// readable: no operation ends before.
+    pub fn open_unreaped(directory: &Path) -> io::Result<(Uring, Completions)> {
         let directory = directory.to_owned();
         std::fs::create_dir_all(&directory).map_err(|error| at(&directory, &error))?;
         let lock = lock_directory(&directory)?;
         let direct = takes_direct(&directory)?;
         let ring = Rc::new(Ring::new()?);
-        glommio::spawn_local(Ring::reap(PollableFd::new(ring.descriptor()?)?, Rc::clone(&ring)))
-            .detach();
-        let ring = RingOwner(ring);
-        Ok(Uring { ring, directory, direct, _lock: lock })
-    }
-
-    /// For an executor that polls the ring's descriptor only now and then while it is busy.
-    #[must_use]
-    pub fn completions(&self) -> Completions {
-        Completions(Rc::clone(&self.ring))
+        let completions = Completions(Rc::clone(&ring));
+        Ok((Uring { ring: RingOwner(ring), directory, direct, _lock: lock }, completions))
     }
 
     /// Whether files bypass the page cache.
@@ -93,9 +93,25 @@ impl Uring {
 pub struct Completions(Rc<Ring>);
 
 impl Completions {
-    /// Wakes whoever waits for something that is complete by now.
-    pub fn take(&self) {
-        self.0.complete();
+    /// Wakes whoever waits for something that is complete by now. Whether there was anything.
+    pub fn take(&self) -> bool {
+        self.0.complete()
+    }
+
+    /// Takes them until the device is dropped, by way of the executor's reactor.
+    pub async fn reap(&self) {
+        let Ok(poll) = self.0.descriptor().and_then(|ring| Ok(PollableFd::new(ring)?)) else {
+            return;
+        };
+        while !self.0.closing.get() && poll.readable().await.is_ok() {
+            self.take();
+        }
+    }
+}
+
+impl AsRawFd for Completions {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.ring.borrow().as_raw_fd()
     }
 }
 
@@ -319,7 +335,7 @@ impl Device for Uring {
     }
 
     async fn sleep(&self, duration: Duration) {
-        glommio::timer::sleep(duration).await;
+        self.ring.sleep(duration).await;
     }
 
     async fn yield_now(&self) {
@@ -333,11 +349,19 @@ struct Slot {
     buffer: Option<Buffer>,
     /// Keeps the descriptor open until the kernel is done with it.
     _file: Option<Rc<File>>,
+    /// Of a sleep.
+    _time: Option<Box<types::Timespec>>,
     in_flight: bool,
     result: i32,
     waker: Option<Waker>,
     /// The future was dropped: the slot frees itself.
     abandoned: bool,
+}
+
+impl Slot {
+    fn of(file: &Rc<File>, buffer: Option<Buffer>) -> Slot {
+        Slot { buffer, _file: Some(Rc::clone(file)), ..Slot::default() }
+    }
 }
 
 struct Ring {
@@ -393,21 +417,12 @@ impl Ring {
         unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) }.try_clone_to_owned()
     }
 
-    async fn reap(poll: PollableFd<OwnedFd>, ring: Rc<Ring>) {
-        while !ring.closing.get() {
-            if poll.readable().await.is_err() {
-                return;
-            }
-            ring.complete();
-        }
-    }
-
-    /// Takes every completion that is there, and wakes whoever waits for it.
-    fn complete(&self) {
+    /// Takes every completion that is there, and wakes whoever waits for it. Whether there was any.
+    fn complete(&self) -> bool {
         let mut ring = self.ring.borrow_mut();
         let completed = ring.completion();
         if completed.is_empty() {
-            return;
+            return false;
         }
         let mut slots = self.slots.borrow_mut();
         for entry in completed {
@@ -427,6 +442,7 @@ impl Ring {
             }
         }
         self.room.ring();
+        true
     }
 
     fn start(&self, slot: Slot, entry: squeue::Entry, number: usize) -> io::Result<()> {
@@ -463,7 +479,7 @@ impl Ring {
         let entry = opcode::Read::new(types::Fd(file.as_raw_fd()), address, length)
             .offset(offset + from as u64)
             .build();
-        let (outcome, buffer) = self.run(file, Some(buffer), entry).await;
+        let (outcome, buffer) = self.run(Slot::of(file, Some(buffer)), entry).await;
         (outcome, buffer.expect("a read gives its buffer back"))
     }
 
@@ -480,7 +496,7 @@ impl Ring {
             .offset(offset)
             .rw_flags(flags)
             .build();
-        let (outcome, buffer) = self.run(file, Some(buffer), entry).await;
+        let (outcome, buffer) = self.run(Slot::of(file, Some(buffer)), entry).await;
         let outcome = outcome.and_then(|written| {
             if written == length {
                 return Ok(());
@@ -494,21 +510,26 @@ impl Ring {
     async fn sync(self: &Rc<Ring>, file: &Rc<File>) -> io::Result<()> {
         let descriptor = types::Fd(file.as_raw_fd());
         let sync = opcode::Fsync::new(descriptor).flags(types::FsyncFlags::DATASYNC).build();
-        self.run(file, None, sync).await.0.map(|_| ())
+        self.run(Slot::of(file, None), sync).await.0.map(|_| ())
+    }
+
+    async fn sleep(self: &Rc<Ring>, duration: Duration) {
+        let time = Box::new(types::Timespec::from(duration));
+        let entry = opcode::Timeout::new(&raw const *time).build();
+        // It "fails" with ETIME. Should the ring take nothing more, sleeping is not what matters.
+        let _ = self.run(Slot { _time: Some(time), ..Slot::default() }, entry).await;
     }
 
     async fn run(
         self: &Rc<Ring>,
-        file: &Rc<File>,
-        buffer: Option<Buffer>,
+        slot: Slot,
         entry: squeue::Entry,
     ) -> (io::Result<usize>, Option<Buffer>) {
         while self.in_flight.get() >= IN_FLIGHT_MAX {
             self.room.wait().await;
         }
         let number = self.claim();
-        let slot =
-            Slot { buffer, _file: Some(Rc::clone(file)), in_flight: true, ..Slot::default() };
+        let slot = Slot { in_flight: true, ..slot };
         let operation = Operation { ring: Rc::clone(self), number };
         if let Err(error) = self.start(slot, entry, number) {
             // The kernel may hold the entry: the slot stays taken, its buffer with it.
