@@ -19,6 +19,10 @@ const MIB: u64 = 1 << 20;
 
 /// A small flush that takes longer than this waits for a platter, or is as bad as one.
 const SLOW_FLUSH_US: f64 = 2_000.0;
+/// A flush that takes longer than this is worth more than a core of one's own.
+const DEAR_FLUSH_US: f64 = 500.0;
+/// Two writers that flush so many times as often as one, or less, wait for each other.
+const QUEUED_GAIN: f64 = 1.1;
 /// Doubling the writers has to add so much of a lone writer's rate to be worth the latency.
 const OVERLAP_GAIN: f64 = 0.25;
 /// What a durable 4 KiB message costs the server's cores, all told, at 16 sessions: measured on the
@@ -215,14 +219,37 @@ fn flush_text(point: FlushPoint) -> String {
     format!("a flush of {} takes {:.0} µs", size(point.bytes), point.p50_us)
 }
 
+/// Whether two writers flush hardly more often than one. Then several logs only wait for each other's
+/// flushes. Quick flushes are not asked: there the wait is short, and a busy host measures it wrongly.
+fn flushes_queue_up(profile: &Profile) -> bool {
+    let of = |writers| {
+        let point = profile.disk.overlap.iter().find(|point| point.writers == writers);
+        point.map(|point| point.flushes_per_second)
+    };
+    let point = profile.smallest_flush();
+    let dear = point.best_us.unwrap_or(point.p50_us) > DEAR_FLUSH_US;
+    dear && matches!((of(1), of(2)), (Some(one), Some(two)) if two < one * QUEUED_GAIN)
+}
+
 fn shards(profile: &Profile) -> Knob {
     let cores = u64::from(profile.host.cores);
-    // Several logs on one spinning disk are seeks; on flash their flushes overlap in the device.
-    let value = if slow(profile) { 1 } else { cores.min(64) };
-    let figures = format!("{cores} cores, {}", flush_text(profile.smallest_flush()));
+    // Several logs on one spinning disk are seeks; on flash their flushes overlap in the device, or wait
+    // for each other: benches/README.md has what that costs.
+    let one = slow(profile) || flushes_queue_up(profile);
+    let value = if one { 1 } else { cores.min(64) };
+    let rates: Vec<_> = profile
+        .disk
+        .overlap
+        .iter()
+        .filter(|point| point.writers <= 2)
+        .map(|point| format!(", {:.0} flushes/s by {}", point.flushes_per_second, point.writers))
+        .collect();
+    let figures =
+        format!("{cores} cores, {}{}", flush_text(profile.smallest_flush()), rates.concat());
     derived(
         value,
-        "one for each core, at most 64; 1 when even the fastest small flush took over 2 ms",
+        "one for each core, at most 64; 1 when even the fastest small flush took over 2 ms, or over \
+         0.5 ms and two writers flush less than 1.1 times as often as one",
         figures,
     )
 }

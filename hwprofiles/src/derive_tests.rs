@@ -117,6 +117,30 @@ fn the_relations_between_knobs_hold_on_every_host() {
 }
 
 #[test]
+fn there_is_one_log_where_flushes_wait_for_each_other() {
+    // Fastest and typical flush, flushes a second by one and by two; logs on four cores.
+    let cases = [
+        (60.0, 80.0, 12_000.0, 20_000.0, 4),
+        (60.0, 80.0, 12_000.0, 12_000.0, 4),
+        (900.0, 1_600.0, 600.0, 1_100.0, 4),
+        (900.0, 1_600.0, 600.0, 620.0, 1),
+        (400.0, 1_600.0, 600.0, 620.0, 4),
+        (2_100.0, 8_000.0, 120.0, 240.0, 1),
+    ];
+    for (best, p50, one, two, expected) in cases {
+        let mut profile = shipped("generic").unwrap();
+        profile.host.cores = 4;
+        profile.disk.flush[0].best_us = Some(best);
+        profile.disk.flush[0].p50_us = p50;
+        profile.disk.overlap = vec![
+            Overlap { writers: 1, flushes_per_second: one },
+            Overlap { writers: 2, flushes_per_second: two },
+        ];
+        assert_eq!(derive(&profile).shards.value, expected, "{best} {one} {two}");
+    }
+}
+
+#[test]
 fn chains_grow_only_while_the_device_overlaps_them() {
     let cases = [
         (1, vec![], 1),

@@ -56,6 +56,8 @@ pub enum Error {
         "{path}: only {free_bytes} bytes are free, the probe needs {needed_bytes}; free some space"
     )]
     NoSpace { path: PathBuf, free_bytes: u64, needed_bytes: u64 },
+    #[error("{0}: no such directory; make it, or name another one on the disk to measure")]
+    NoDirectory(PathBuf),
     #[error("no shipped profile {0:?}; there are: {1}")]
     NotShipped(String, String),
 }

@@ -63,6 +63,9 @@ pub fn measure_at(
 }
 
 fn disk(directory: &Path, budget: Duration) -> Result<Disk, Error> {
+    if !directory.is_dir() {
+        return Err(Error::NoDirectory(directory.to_owned()));
+    }
     let (_, free_bytes) = space(directory);
     if free_bytes < 4 * FILE_BYTES_MIN {
         let (path, needed_bytes) = (directory.to_owned(), 4 * FILE_BYTES_MIN);

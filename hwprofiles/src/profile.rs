@@ -210,6 +210,18 @@ impl Profile {
             .map_err(|source| failed("cannot put the profile in its place", source))
     }
 
+    /// Takes over what only people know, from an older profile of this host: knobs set by hand, and, if
+    /// the device is the same one, what its data sheet says.
+    pub fn keep_from(&mut self, old: &Profile) {
+        self.knobs.clone_from(&old.knobs);
+        let identity = |p: &Profile| (p.device.model.clone(), p.device.serial.clone());
+        if identity(self) == identity(old) {
+            self.device.endurance_tb = self.device.endurance_tb.or(old.device.endurance_tb);
+            self.device.power_loss_protection =
+                self.device.power_loss_protection.or(old.device.power_loss_protection);
+        }
+    }
+
     /// Latency of the smallest measured flush, in microseconds: what the disk asks for a commit.
     #[must_use]
     pub fn smallest_flush(&self) -> FlushPoint {
@@ -356,6 +368,30 @@ mod tests {
             let problem = Profile::from_toml(&bad.to_toml()).unwrap_err();
             assert!(problem.contains(reason), "{problem}");
         }
+    }
+
+    #[test]
+    fn what_only_people_know_outlives_another_measurement() {
+        let mut old = shipped("virtio-ext4").unwrap();
+        old.knobs.insert("shards".to_owned(), 3);
+        old.device.endurance_tb = Some(600.0);
+        old.device.power_loss_protection = Some(true);
+        let mut new = shipped("virtio-ext4").unwrap();
+        new.keep_from(&old);
+        assert_eq!((&new.knobs, new.device.endurance_tb), (&old.knobs, Some(600.0)));
+        assert_eq!(new.device.power_loss_protection, Some(true));
+        let mut other = shipped("virtio-ext4").unwrap();
+        other.device.serial = "another".to_owned();
+        other.keep_from(&old);
+        assert_eq!((&other.knobs, other.device.endurance_tb), (&old.knobs, None));
+    }
+
+    #[test]
+    fn a_profile_of_the_first_format_still_reads() {
+        let text = include_str!("../profiles/virtio-ext4.toml");
+        assert!(text.contains("format = 1"));
+        let profile = Profile::from_toml(text).unwrap();
+        assert!(profile.curve.is_empty() && profile.cpu.is_none() && profile.knobs.is_empty());
     }
 
     #[test]

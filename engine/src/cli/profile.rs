@@ -20,8 +20,9 @@ pub(super) enum ProfileCommand {
     ///
     /// Example: kura profile probe --dir /var/lib/kura --time 60s --out /etc/kura/profile.toml
     ///
-    /// Run it on a quiet host: it uses disk and cores as fast as they go. Its files are removed. Knobs
-    /// that were set by hand in an older FILE are kept. Exit code 3: flushes or disk are not to be trusted.
+    /// Run it on a quiet host: it uses disk and cores as fast as they go. Its files are removed. What was
+    /// set by hand in an older FILE is kept: `[knobs]`, and the data sheet's `endurance_tb` and
+    /// `power_loss_protection` under `[device]`. Exit code 3: flushes here are not to be trusted.
     Probe(ProbeOptions),
     /// Shows a profile and every knob derived from it, with its origin.
     ///
@@ -111,7 +112,7 @@ pub(super) fn run(command: ProfileCommand) -> Result<Outcome, ConfigError> {
 fn probe(options: &ProbeOptions) -> Result<Outcome, ConfigError> {
     let out = &options.out;
     // Before the measuring: a minute is long to wait for "no such directory".
-    let knobs_set = knobs_set(out)?;
+    let old = replaced(out)?;
     if let Some(parent) = out.parent().filter(|parent| !parent.as_os_str().is_empty())
         && !parent.is_dir()
     {
@@ -125,7 +126,9 @@ fn probe(options: &ProbeOptions) -> Result<Outcome, ConfigError> {
     let probed = hwprofiles::probe(&options.dir, options.time, &mut |step| bar.show(step));
     bar.finish();
     let mut profile = probed.map_err(fault)?;
-    profile.knobs = knobs_set;
+    if let Some(old) = &old {
+        profile.keep_from(old);
+    }
     let knobs = hwprofiles::derive(&profile);
     profile.save(out).map_err(fault)?;
     let picture = out.with_extension("svg");
@@ -148,16 +151,14 @@ fn probe(options: &ProbeOptions) -> Result<Outcome, ConfigError> {
     Ok(if wrong { Outcome::Unwell } else { Outcome::Done })
 }
 
-/// Knobs that the operator set in the file that is about to be replaced. A file that is not a profile
-/// is not replaced.
-fn knobs_set(out: &Path) -> Result<std::collections::BTreeMap<String, u64>, ConfigError> {
+/// The profile that is about to be replaced. A file that is not one is not replaced.
+fn replaced(out: &Path) -> Result<Option<Profile>, ConfigError> {
     if !out.exists() {
-        return Ok(std::collections::BTreeMap::new());
+        return Ok(None);
     }
-    let old = Profile::load(out).map_err(|error| {
+    Profile::load(out).map(Some).map_err(|error| {
         ConfigError(format!("{error}; this file is not overwritten: choose another --out"))
-    })?;
-    Ok(old.knobs)
+    })
 }
 
 fn show(place: &Where, profile: Option<&str>, json: bool) -> Result<Outcome, ConfigError> {

@@ -61,6 +61,9 @@ pub fn probe_at(
     let start = Instant::now();
     let points = points::points(budget);
     let streams_max = points.iter().map(streams).max().unwrap_or(1);
+    if !directory.is_dir() {
+        return Err(Error::NoDirectory(directory.to_owned()));
+    }
     let (_, free_bytes) = space(directory);
     let needed_bytes = 4 * u64::from(streams_max) * 2 * WRITE_BYTES_MAX;
     if free_bytes < needed_bytes {
@@ -362,6 +365,28 @@ mod tests {
         }
         assert!(steps.windows(2).all(|pair| pair[0].done <= pair[1].done));
         assert_eq!(steps.last().unwrap().done, 1.0);
+    }
+
+    #[test]
+    fn every_point_of_a_long_probe_can_be_measured() {
+        let directory = tempfile::tempdir_in(".").unwrap();
+        let place = Place::create(directory.path()).unwrap();
+        let noise = Noise::new(WRITE_BYTES_MAX as usize);
+        let files = Files::create(&place, 16, u64::MAX, Duration::ZERO, &noise).unwrap();
+        let mut found = Found { ring_works: true, ..Found::default() };
+        let all = points::points(Duration::from_secs(60));
+        for point in &all {
+            let moment = Duration::from_millis(2);
+            found.measure(*point, &place, &files, &noise, moment).unwrap();
+        }
+        let identity = detect(&Sources::default(), directory.path());
+        let direct = files.direct;
+        let profile = found.into_profile(identity, "any".to_owned(), "a test", direct);
+        assert_eq!(Profile::from_toml(&profile.to_toml()).unwrap(), profile);
+        let flushes = all.iter().filter(|point| matches!(point, Point::Flushes(_))).count();
+        assert!(profile.curve.len() == flushes || !direct || !profile.gaps.is_empty());
+        drop((files, place));
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[test]
