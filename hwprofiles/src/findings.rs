@@ -235,15 +235,18 @@ fn scheduler(profile: &Profile) -> Option<Finding> {
 
 fn noisy(profile: &Profile) -> Option<Finding> {
     let point = profile.smallest_flush();
-    (point.p99_us > 20.0 * point.p50_us).then(|| {
-        note(
-            &format!(
-                "p99 of a small flush is {:.0} times its p50: somebody else used the disk",
-                point.p99_us / point.p50_us
-            ),
-            "measure again on a quiet host",
-        )
-    })
+    let best = point.best_us.unwrap_or(point.p50_us);
+    let text = |what: &str, factor: f64, of: &str| {
+        format!("{what} of a small flush is {factor:.0} times {of}: somebody else used the disk")
+    };
+    let what = if point.p50_us > 5.0 * best {
+        text("the median", point.p50_us / best, "the fastest")
+    } else if point.p99_us > 20.0 * point.p50_us {
+        text("p99", point.p99_us / point.p50_us, "the median")
+    } else {
+        return None;
+    };
+    Some(note(&what, "measure again on a quiet host"))
 }
 
 fn slower_than_burst(profile: &Profile) -> Option<Finding> {

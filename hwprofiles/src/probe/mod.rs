@@ -130,7 +130,7 @@ impl Found {
                 };
                 let job =
                     Job { load, random: false, bytes, depth: in_flight, file_bytes: files.bytes };
-                let Some(mut outcome) = self.through_ring(files, job, budget) else {
+                let Some(mut outcome) = self.through_ring(files, job, budget)? else {
                     return Ok(());
                 };
                 let flushes_per_second = round(outcome.per_second());
@@ -153,7 +153,7 @@ impl Found {
                     Operation::Mixed => Load::Mixed,
                 };
                 let job = Job { load, random, bytes, depth, file_bytes: files.bytes };
-                let Some(mut outcome) = self.through_ring(files, job, budget) else {
+                let Some(mut outcome) = self.through_ring(files, job, budget)? else {
                     return Ok(());
                 };
                 let rate = outcome.per_second();
@@ -212,22 +212,28 @@ impl Found {
         }
     }
 
-    /// `None`: no io_uring here, which is said once.
-    fn through_ring(&mut self, files: &Files, job: Job, budget: Duration) -> Option<ring::Outcome> {
+    /// `None`: no io_uring here, which is said once. A disk that fails is an error.
+    fn through_ring(
+        &mut self,
+        files: &Files,
+        job: Job,
+        budget: Duration,
+    ) -> io::Result<Option<ring::Outcome>> {
         if !self.ring_works {
-            return None;
+            return Ok(None);
         }
-        let outcome = files.open(0, true, false).and_then(|file| ring::run(&file, job, budget));
-        match outcome {
-            Ok(outcome) => Some(outcome),
-            Err(error) => {
+        let file = files.open(0, true, false)?;
+        match ring::run(&file, job, budget) {
+            Ok(outcome) => Ok(Some(outcome)),
+            Err(error) if refused(&error) => {
                 self.ring_works = false;
                 self.gaps.push(format!(
                     "io_uring does not work here ({error}), and Kura needs it: Linux 5.15 or newer, \
                      sysctl kernel.io_uring_disabled=0, and no seccomp profile that forbids it"
                 ));
-                None
+                Ok(None)
             }
+            Err(error) => Err(error),
         }
     }
 
@@ -258,6 +264,12 @@ impl Found {
             knobs: BTreeMap::new(),
         }
     }
+}
+
+/// Not allowed, not there, or not enough locked memory: the host's doing rather than the disk's.
+fn refused(error: &io::Error) -> bool {
+    unsupported(error)
+        || matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::ENOMEM))
 }
 
 fn unsupported(error: &io::Error) -> bool {
