@@ -1,14 +1,16 @@
 //! From figures to knobs. Pure: the same profile gives the same knobs.
 //!
 //! Each knob carries its formula in words and the figures that went in, so that `kura profile show`
-//! can answer "why this number?". The operator's configuration may set any of them by name; then
-//! the origin says so.
+//! can answer "why this number?". The operator may set any of them by name, in `[knobs]` of the
+//! profile's file; then the origin says so.
 //!
 //! Relations that hold for every valid profile (tested over a grid of made-up hosts):
 //! `batch_bytes_eager <= batch_bytes_max`, `4 * batch_bytes_max <= pending_bytes_max`,
 //! `4 * batch_bytes_max <= segment_bytes`, `sessions_max * session_buffer_bytes <= memory / 2`,
-//! sizes are multiples of the alignment, everything is at least one.
+//! the shares of compaction, scrub and backup leave more than half of the disk to mail, sizes are
+//! multiples of the alignment, everything but `zstd_level` and `commit_window_us` is at least one.
 
+use crate::figures::ChainForm;
 use crate::profile::{FlushPoint, Overlap, Profile};
 use serde::Serialize;
 
@@ -17,8 +19,17 @@ const MIB: u64 = 1 << 20;
 
 /// A small flush that takes longer than this waits for a platter, or is as bad as one.
 const SLOW_FLUSH_US: f64 = 2_000.0;
+/// A flush that takes longer than this is worth more than a core of one's own.
+const DEAR_FLUSH_US: f64 = 500.0;
+/// Two writers that flush so many times as often as one, or less, wait for each other.
+const QUEUED_GAIN: f64 = 1.1;
 /// Doubling the writers has to add so much of a lone writer's rate to be worth the latency.
 const OVERLAP_GAIN: f64 = 0.25;
+/// What a durable 4 KiB message costs the server's cores, all told, at 16 sessions: measured on the
+/// host of `virtio-ext4`, benches/README.md, 2026-11-25.
+pub(crate) const MESSAGE_CPU_US: f64 = 109.0;
+/// The smallest message that rates are stated for, as written: 1.37 bytes for each of 4 KiB.
+const MESSAGE_WRITTEN_BYTES: f64 = 4096.0 * 1.37;
 
 /// One setting of the engine or the store, in the unit that its name ends with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -44,6 +55,9 @@ macro_rules! knobs {
             $($(#[$doc])* pub $name: Knob,)*
         }
 
+        /// In the order of the struct.
+        const NAMES: &[&str] = &[$(stringify!($name)),*];
+
         impl Knobs {
             /// In the order of the struct, by name.
             #[must_use]
@@ -68,6 +82,8 @@ knobs! {
     segment_bytes,
     /// Segments that are kept written ahead for each shard.
     spare_segments,
+    /// A log that grows faster than this, in each shard, gets no zeroes beside it.
+    prewrite_bytes_per_second,
     /// So much leaves at once even while earlier batches are in flight.
     batch_bytes_eager,
     /// No batch is larger.
@@ -84,6 +100,18 @@ knobs! {
     session_buffer_bytes,
     /// Connections at a time, over all protocols and cores.
     sessions_max,
+    /// Messages a second that this host is planned to take; `kura profile plan` measures demand by it.
+    admitted_messages_per_second,
+    /// Of the disk's bandwidth, what compaction may take at most, in percent.
+    compaction_share_percent,
+    /// What compaction writes in a second at most, over all shards.
+    compaction_bytes_per_second,
+    /// The same for the scrubber, in percent.
+    scrub_share_percent,
+    /// The same for a backup, in percent.
+    backup_share_percent,
+    /// At which records are compressed; 0 when compressing would hold the disk up.
+    zstd_level,
 }
 
 /// No knob has this name.
@@ -109,28 +137,62 @@ impl Knobs {
 
     /// The operator's word wins. `place` is shown: a file and a key.
     pub fn set(&mut self, name: &str, value: u64, place: &str) -> Result<(), UnknownKnob> {
-        let known = self.all().iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-        let knob = self.named(name).ok_or(UnknownKnob { name: name.to_owned(), known })?;
+        Self::check_names([name])?;
+        let knob = self.named(name).expect("the name was just checked");
         *knob = Knob { value, origin: Origin::Set { place: place.to_owned() } };
+        Ok(())
+    }
+
+    /// That each of these is the name of a knob.
+    pub(crate) fn check_names(
+        names: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Result<(), UnknownKnob> {
+        for name in names {
+            let name = name.as_ref();
+            if !NAMES.contains(&name) {
+                let (name, known) = (name.to_owned(), NAMES.join(", "));
+                return Err(UnknownKnob { name, known });
+            }
+        }
         Ok(())
     }
 }
 
-/// The knobs that suit `profile`.
+/// The knobs that suit `profile`, and those that its `[knobs]` set.
 #[must_use]
 pub fn derive(profile: &Profile) -> Knobs {
+    let mut knobs = derive_all(profile);
+    for (name, value) in &profile.knobs {
+        // A profile with an unknown name does not load; one made in memory keeps what is derived.
+        let _ = knobs.set(name, *value, "[knobs] of the profile");
+    }
+    knobs
+}
+
+fn derive_all(profile: &Profile) -> Knobs {
     let shards = shards(profile);
+    let compaction_share_percent = compaction_share_percent(profile);
     let batch_bytes_max = batch_bytes_max(profile);
     let segment_bytes = segment_bytes(profile, batch_bytes_max.value, shards.value);
     let session_buffer_bytes = session_buffer_bytes(profile);
     Knobs {
         spare_segments: spare_segments(profile, segment_bytes.value, shards.value),
+        prewrite_bytes_per_second: prewrite_bytes_per_second(profile, shards.value),
         batch_bytes_eager: batch_bytes_eager(profile, batch_bytes_max.value),
         chains_in_flight: chains_in_flight(profile, shards.value),
         commit_window_us: commit_window_us(profile),
         pending_bytes_max: pending_bytes_max(profile, batch_bytes_max.value, shards.value),
         checkpoint_bytes: checkpoint_bytes(profile, segment_bytes.value, shards.value),
         sessions_max: sessions_max(profile, session_buffer_bytes.value),
+        admitted_messages_per_second: admitted_messages_per_second(profile, batch_bytes_max.value),
+        compaction_bytes_per_second: compaction_bytes_per_second(
+            profile,
+            compaction_share_percent.value,
+        ),
+        scrub_share_percent: scrub_share_percent(profile),
+        backup_share_percent: backup_share_percent(profile),
+        zstd_level: zstd_level(profile, shards.value),
+        compaction_share_percent,
         shards,
         segment_bytes,
         batch_bytes_max,
@@ -160,60 +222,114 @@ fn flush_text(point: FlushPoint) -> String {
     format!("a flush of {} takes {:.0} µs", size(point.bytes), point.p50_us)
 }
 
+/// Whether two writers flush hardly more often than one. Then several logs only wait for each other's
+/// flushes. Quick flushes are not asked: there the wait is short, and a busy host measures it wrongly.
+fn flushes_queue_up(profile: &Profile) -> bool {
+    let of = |writers| {
+        let point = profile.disk.overlap.iter().find(|point| point.writers == writers);
+        point.map(|point| point.flushes_per_second)
+    };
+    let point = profile.smallest_flush();
+    let dear = point.best_us.unwrap_or(point.p50_us) > DEAR_FLUSH_US;
+    dear && matches!((of(1), of(2)), (Some(one), Some(two)) if two < one * QUEUED_GAIN)
+}
+
 fn shards(profile: &Profile) -> Knob {
     let cores = u64::from(profile.host.cores);
-    // Several logs on one spinning disk are seeks; on flash their flushes overlap in the device.
-    let value = if slow(profile) { 1 } else { cores.min(64) };
-    let figures = format!("{cores} cores, {}", flush_text(profile.smallest_flush()));
+    // Several logs on one spinning disk are seeks; on flash their flushes overlap in the device, or wait
+    // for each other: benches/README.md has what that costs.
+    let one = slow(profile) || flushes_queue_up(profile);
+    let value = if one { 1 } else { cores.min(64) };
+    let rates: Vec<_> = profile
+        .disk
+        .overlap
+        .iter()
+        .filter(|point| point.writers <= 2)
+        .map(|point| format!(", {:.0} flushes/s by {}", point.flushes_per_second, point.writers))
+        .collect();
+    let figures =
+        format!("{cores} cores, {}{}", flush_text(profile.smallest_flush()), rates.concat());
     derived(
         value,
-        "one for each core, at most 64; 1 when even the fastest small flush took over 2 ms",
+        "one for each core, at most 64; 1 when even the fastest small flush took over 2 ms, or over \
+         0.5 ms and two writers flush less than 1.1 times as often as one",
         figures,
     )
 }
 
-/// The first point of the curve with so large a share of the best throughput on it.
-fn knee(profile: &Profile, share: f64) -> FlushPoint {
+/// No batch is larger, whatever the curve: beyond it, a batch only takes longer.
+const BATCH_BYTES_MOST: u64 = MIB;
+
+/// The size of write at which the curve, up to the largest batch, reaches such a share of its best
+/// throughput; between two points as on a log-log picture, to the nearest power of two.
+fn knee(profile: &Profile, share: f64) -> (u64, String) {
     let curve = &profile.disk.flush;
-    let best = curve.iter().map(|point| point.mb_per_second).fold(0.0, f64::max);
-    let enough = |point: &&FlushPoint| point.mb_per_second >= share * best;
-    curve.iter().find(enough).copied().unwrap_or_else(|| profile.smallest_flush())
+    let fits = |point: &&FlushPoint| point.bytes <= BATCH_BYTES_MOST;
+    let best = curve.iter().filter(fits).map(|point| point.mb_per_second).fold(0.0, f64::max);
+    let enough = |point: &FlushPoint| point.mb_per_second >= share * best;
+    let index = curve.iter().position(enough).unwrap_or(0);
+    let (point, before) = (curve[index], curve[index.saturating_sub(1)]);
+    let rise = (point.mb_per_second / before.mb_per_second).ln();
+    let part = if rise > 0.0 { (share * best / before.mb_per_second).ln() / rise } else { 1.0 };
+    let bytes = before.bytes as f64 * (point.bytes as f64 / before.bytes as f64).powf(part);
+    let exponent = bytes.max(1.0).log2().round() as u32;
+    let figures = format!(
+        "{:.0} MB/s at {}, {:.0} at {}, {best:.0} at best up to {}",
+        before.mb_per_second,
+        size(before.bytes),
+        point.mb_per_second,
+        size(point.bytes),
+        size(BATCH_BYTES_MOST)
+    );
+    (1 << exponent.min(62), figures)
 }
 
 fn batch_bytes_max(profile: &Profile) -> Knob {
-    let point = knee(profile, 0.9);
-    let value = power_of_two_within(point.bytes as f64, 256 * KIB, MIB);
-    let figures = format!("{:.0} MB/s at {}", point.mb_per_second, size(point.bytes));
-    derived(
-        value,
-        "the smallest write with 90 % of the curve's best throughput, 256 KiB to 1 MiB",
-        figures,
-    )
+    let (bytes, figures) = knee(profile, 0.9);
+    let value = bytes.clamp(256 * KIB, BATCH_BYTES_MOST);
+    derived(value, "the write with 90 % of the curve's best throughput, 256 KiB to 1 MiB", figures)
 }
 
 fn batch_bytes_eager(profile: &Profile, batch_bytes_max: u64) -> Knob {
-    let point = knee(profile, 0.5);
-    let value = power_of_two_within(point.bytes as f64, 64 * KIB, batch_bytes_max);
-    let figures = format!("{:.0} MB/s at {}", point.mb_per_second, size(point.bytes));
+    let (bytes, figures) = knee(profile, 0.5);
+    let value = bytes.clamp(64 * KIB, batch_bytes_max);
     derived(
         value,
-        "the smallest write with half of the curve's best throughput, 64 KiB to batch_bytes_max",
+        "the write with half of the curve's best throughput, 64 KiB to batch_bytes_max",
         figures,
     )
 }
 
-fn chains_in_flight(profile: &Profile, shards: u64) -> Knob {
-    let mut points: Vec<_> = profile.disk.overlap.iter().collect();
+/// Rates of small flushes by how many are under way: chains through one ring, as the store writes,
+/// where they were measured; else writers of their own.
+fn overlaps(profile: &Profile) -> Vec<Overlap> {
+    let smallest = profile.smallest_flush().bytes;
+    let as_the_store =
+        |p: &&crate::figures::ChainPoint| p.form == ChainForm::RwfDsync && p.bytes == smallest;
+    let mut points: Vec<_> = profile
+        .chains
+        .iter()
+        .filter(as_the_store)
+        .map(|p| Overlap { writers: p.in_flight, flushes_per_second: p.flushes_per_second })
+        .collect();
+    if points.is_empty() {
+        points.clone_from(&profile.disk.overlap);
+    }
     points.sort_by_key(|point| point.writers);
+    points
+}
+
+fn chains_in_flight(profile: &Profile, shards: u64) -> Knob {
+    let points = overlaps(profile);
     let alone =
         points.first().map_or(f64::INFINITY, |p| p.flushes_per_second / f64::from(p.writers));
-    let pays = |p: &&&Overlap| {
+    let pays = |p: &&Overlap| {
         p.flushes_per_second >= alone * (1.0 + OVERLAP_GAIN * f64::from(p.writers).log2())
     };
     // The shards overlap already; each adds what is missing.
     let writers = points.iter().filter(pays).map(|p| u64::from(p.writers)).max().unwrap_or(1);
     let value = writers.div_ceil(shards).min(4);
-    let text = |p: &&Overlap| format!("{:.0}/s by {}", p.flushes_per_second, p.writers);
+    let text = |p: &Overlap| format!("{:.0}/s by {}", p.flushes_per_second, p.writers);
     let figures = if points.is_empty() {
         "overlap not measured".to_owned()
     } else {
@@ -270,6 +386,14 @@ fn spare_segments(profile: &Profile, segment_bytes: u64, shards: u64) -> Knob {
     derived(value, formula, figures)
 }
 
+fn prewrite_bytes_per_second(profile: &Profile, shards: u64) -> Knob {
+    let bandwidth = profile.disk.write_mb_per_second;
+    let value = bandwidth * 1e6 / 4.0 / shards as f64;
+    let formula =
+        "a quarter of the disk's bandwidth, shared by the shards: zeroes take as much again";
+    derived((value as u64).max(1), formula, format!("{bandwidth:.0} MB/s over {shards} shards"))
+}
+
 fn pending_bytes_max(profile: &Profile, batch_bytes_max: u64, shards: u64) -> Knob {
     let share = profile.disk.write_mb_per_second * 1e6 / shards as f64;
     let memory = (profile.host.memory_bytes / 16 / shards) as f64;
@@ -307,6 +431,80 @@ fn sessions_max(profile: &Profile, session_buffer_bytes: u64) -> Knob {
     let value = (memory / 4 / session_buffer_bytes).clamp(64, 65_536);
     let figures = format!("{} of memory, {} each", size(memory), size(session_buffer_bytes));
     let formula = "so many that their buffers, all full, take a quarter of the memory, 64 to 65536";
+    derived(value, formula, figures)
+}
+
+fn admitted_messages_per_second(profile: &Profile, batch_bytes_max: u64) -> Knob {
+    let curve = &profile.disk.flush;
+    let at_batch = curve.iter().rev().find(|point| point.bytes <= batch_bytes_max);
+    let point = at_batch.copied().unwrap_or_else(|| profile.smallest_flush());
+    let disk = point.mb_per_second * 1e6 / MESSAGE_WRITTEN_BYTES;
+    let cores = f64::from(profile.host.cores) * 1e6 / MESSAGE_CPU_US;
+    let value = (disk.min(cores) / 2.0).max(1.0) as u64;
+    let figures = format!(
+        "the disk {disk:.0}/s at {:.0} MB/s in batches of {}, {} cores {cores:.0}/s",
+        point.mb_per_second,
+        size(point.bytes),
+        profile.host.cores
+    );
+    let formula = "half of what the slower of disk (5.6 kB written a message) and cores (109 µs a \
+                   message) carries, at 4 KiB; the other half keeps the latency of the 250 short";
+    derived(value, formula, figures)
+}
+
+/// What the disk keeps up for long, in millions of bytes a second.
+fn lasting_bandwidth(profile: &Profile) -> f64 {
+    let best = profile.disk.write_mb_per_second;
+    profile.sustained.map_or(best, |sustained| sustained.sustained_mb_per_second.min(best))
+}
+
+fn compaction_share_percent(profile: &Profile) -> Knob {
+    let value = if slow(profile) { 15 } else { 25 };
+    let formula = "25: at 80 % live a byte of mail costs 0.6 more to compact, so a quarter of the \
+                   disk keeps up with 40 % of it; 15 where each move of the head costs a commit";
+    derived(value, formula, flush_text(profile.smallest_flush()))
+}
+
+fn compaction_bytes_per_second(profile: &Profile, share_percent: u64) -> Knob {
+    let bandwidth = lasting_bandwidth(profile);
+    // A disk slower than 1 MB/s still has to get its space back some day.
+    let value = (bandwidth * 1e6 * share_percent as f64 / 100.0).max(256.0 * KIB as f64);
+    let figures = format!("{bandwidth:.0} MB/s for long, {share_percent} %");
+    derived(value as u64, "compaction_share_percent of the lasting bandwidth", figures)
+}
+
+fn scrub_share_percent(profile: &Profile) -> Knob {
+    const MONTH_SECONDS: f64 = 30.0 * 86_400.0;
+    let capacity = profile.file_system.capacity_bytes;
+    let bandwidth = lasting_bandwidth(profile);
+    let needed = capacity as f64 / MONTH_SECONDS / (bandwidth * 1e6) * 100.0;
+    let value = needed.ceil().clamp(1.0, 10.0) as u64;
+    let figures = format!("{} at {bandwidth:.0} MB/s", size(capacity));
+    derived(value, "the whole disk read once in 30 days, 1 to 10", figures)
+}
+
+fn backup_share_percent(profile: &Profile) -> Knob {
+    let value = if slow(profile) { 5 } else { 10 };
+    let formula = "10; 5 where each move of the head costs a commit";
+    derived(value, formula, flush_text(profile.smallest_flush()))
+}
+
+fn zstd_level(profile: &Profile, shards: u64) -> Knob {
+    let Some(cpu) = profile.cpu else {
+        return derived(0, "off: the compressor was not measured", "no figures".to_owned());
+    };
+    let share = lasting_bandwidth(profile) / shards as f64;
+    let value = if cpu.zstd3_mb_per_second >= 2.0 * share {
+        3
+    } else {
+        u64::from(cpu.zstd1_mb_per_second >= 2.0 * share)
+    };
+    let figures = format!(
+        "zstd -1 {:.0} MB/s, -3 {:.0} MB/s by a core, which writes {share:.0} MB/s",
+        cpu.zstd1_mb_per_second, cpu.zstd3_mb_per_second
+    );
+    let formula =
+        "3 or 1 where a core compresses twice what its share of the disk writes, else off";
     derived(value, formula, figures)
 }
 

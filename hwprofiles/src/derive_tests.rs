@@ -1,6 +1,7 @@
 //! Knobs as tables: known hosts, and the relations over a grid of made-up ones.
 
 use super::*;
+use crate::figures::{ChainPoint, Cpu, Sustained};
 use crate::profile::{Overlap, shipped};
 
 fn values(profile: &Profile) -> Vec<(&'static str, u64)> {
@@ -14,6 +15,7 @@ fn a_fast_virtual_disk_with_two_cores() {
         ("shards", 2),
         ("segment_bytes", 64 * MIB),
         ("spare_segments", 4),
+        ("prewrite_bytes_per_second", 504_250_000),
         ("batch_bytes_eager", 256 * KIB),
         ("batch_bytes_max", MIB),
         ("chains_in_flight", 2),
@@ -22,6 +24,12 @@ fn a_fast_virtual_disk_with_two_cores() {
         ("checkpoint_bytes", 256 * MIB),
         ("session_buffer_bytes", 256 * KIB),
         ("sessions_max", 24_105),
+        ("admitted_messages_per_second", 9_174),
+        ("compaction_share_percent", 25),
+        ("compaction_bytes_per_second", 1_008_500_000),
+        ("scrub_share_percent", 1),
+        ("backup_share_percent", 10),
+        ("zstd_level", 0),
     ];
     assert_eq!(values(&profile), expected);
 }
@@ -33,7 +41,8 @@ fn a_platter_has_one_log_and_a_commit_window() {
         ("shards", 1),
         ("segment_bytes", 8 * MIB),
         ("spare_segments", 2),
-        ("batch_bytes_eager", MIB),
+        ("prewrite_bytes_per_second", 23_750_000),
+        ("batch_bytes_eager", 512 * KIB),
         ("batch_bytes_max", MIB),
         ("chains_in_flight", 1),
         ("commit_window_us", 2_075),
@@ -41,6 +50,12 @@ fn a_platter_has_one_log_and_a_commit_window() {
         ("checkpoint_bytes", 32 * MIB),
         ("session_buffer_bytes", 256 * KIB),
         ("sessions_max", 8_192),
+        ("admitted_messages_per_second", 6_103),
+        ("compaction_share_percent", 15),
+        ("compaction_bytes_per_second", 14_250_000),
+        ("scrub_share_percent", 1),
+        ("backup_share_percent", 5),
+        ("zstd_level", 0),
     ];
     assert_eq!(values(&profile), expected);
 }
@@ -93,10 +108,37 @@ fn the_relations_between_knobs_hold_on_every_host() {
         for bytes in [&k.segment_bytes, &k.batch_bytes_max, &k.batch_bytes_eager] {
             assert!(bytes.value.is_multiple_of(alignment), "{shown}");
         }
+        let shares = [&k.compaction_share_percent, &k.scrub_share_percent, &k.backup_share_percent];
+        assert!(shares.iter().map(|knob| knob.value).sum::<u64>() < 50, "{shown}");
         for (name, knob) in k.all() {
-            assert!(knob.value >= 1 || name == "commit_window_us", "{name}: {shown}");
+            let may_be_zero = ["commit_window_us", "zstd_level"].contains(&name);
+            assert!(knob.value >= 1 || may_be_zero, "{name}: {shown}");
             assert!(matches!(knob.origin, Origin::Derived { .. }));
         }
+    }
+}
+
+#[test]
+fn there_is_one_log_where_flushes_wait_for_each_other() {
+    // Fastest and typical flush, flushes a second by one and by two; logs on four cores.
+    let cases = [
+        (60.0, 80.0, 12_000.0, 20_000.0, 4),
+        (60.0, 80.0, 12_000.0, 12_000.0, 4),
+        (900.0, 1_600.0, 600.0, 1_100.0, 4),
+        (900.0, 1_600.0, 600.0, 620.0, 1),
+        (400.0, 1_600.0, 600.0, 620.0, 4),
+        (2_100.0, 8_000.0, 120.0, 240.0, 1),
+    ];
+    for (best, p50, one, two, expected) in cases {
+        let mut profile = shipped("generic").unwrap();
+        profile.host.cores = 4;
+        profile.disk.flush[0].best_us = Some(best);
+        profile.disk.flush[0].p50_us = p50;
+        profile.disk.overlap = vec![
+            Overlap { writers: 1, flushes_per_second: one },
+            Overlap { writers: 2, flushes_per_second: two },
+        ];
+        assert_eq!(derive(&profile).shards.value, expected, "{best} {one} {two}");
     }
 }
 
@@ -122,6 +164,127 @@ fn chains_grow_only_while_the_device_overlaps_them() {
             .collect();
         assert_eq!(derive(&profile).chains_in_flight.value, expected, "{cores}, {points:?}");
     }
+}
+
+#[test]
+fn batches_end_at_the_knee_of_the_curve() {
+    // MB/s at 4 KiB, 64 KiB, 256 KiB, 1 MiB, 4 MiB; eager and largest batch.
+    let cases = [
+        ([50.8, 761.8, 2272.6, 4848.1, 7007.8], 256 * KIB, MIB),
+        ([50.0, 640.0, 2028.0, 4034.0, 4034.0], 256 * KIB, MIB),
+        ([42.0, 560.0, 1450.0, 1500.0, 1500.0], 128 * KIB, 256 * KIB),
+        ([0.5, 7.5, 26.0, 68.5, 110.0], 512 * KIB, MIB),
+        ([100.0, 100.0, 100.0, 100.0, 100.0], 64 * KIB, 256 * KIB),
+        ([100.0, 90.0, 80.0, 70.0, 60.0], 64 * KIB, 256 * KIB),
+    ];
+    for (rates, eager, most) in cases {
+        let mut profile = shipped("generic").unwrap();
+        let sizes = [4 * KIB, 64 * KIB, 256 * KIB, MIB, 4 * MIB];
+        let point = |(bytes, mb_per_second): (u64, f64)| FlushPoint {
+            bytes,
+            best_us: None,
+            p50_us: 100.0,
+            p99_us: 100.0,
+            mb_per_second,
+        };
+        profile.disk.flush = sizes.into_iter().zip(rates).map(point).collect();
+        let knobs = derive(&profile);
+        assert_eq!(
+            (knobs.batch_bytes_eager.value, knobs.batch_bytes_max.value),
+            (eager, most),
+            "{rates:?}"
+        );
+    }
+}
+
+#[test]
+fn chains_through_a_ring_count_more_than_writers() {
+    let mut profile = shipped("generic").unwrap();
+    profile.host.cores = 1;
+    profile.disk.overlap = vec![
+        Overlap { writers: 1, flushes_per_second: 100.0 },
+        Overlap { writers: 4, flushes_per_second: 400.0 },
+    ];
+    assert_eq!(derive(&profile).chains_in_flight.value, 4);
+    let chain = |form, in_flight, bytes, flushes_per_second| ChainPoint {
+        form,
+        in_flight,
+        bytes,
+        p50_us: 1.0,
+        p99_us: 1.0,
+        p999_us: 1.0,
+        flushes_per_second,
+    };
+    profile.chains = vec![
+        chain(ChainForm::RwfDsync, 1, 4096, 100.0),
+        chain(ChainForm::RwfDsync, 2, 4096, 190.0),
+        chain(ChainForm::RwfDsync, 4, 4096, 130.0),
+        chain(ChainForm::LinkedFdatasync, 4, 4096, 400.0),
+        chain(ChainForm::RwfDsync, 4, 65_536, 400.0),
+    ];
+    assert_eq!(derive(&profile).chains_in_flight.value, 2);
+}
+
+#[test]
+fn compression_is_on_only_where_a_core_outruns_its_share_of_the_disk() {
+    // MB/s of the disk, cores, zstd -1, zstd -3; the level.
+    let cases = [
+        (4000.0, 2, 500.0, 300.0, 0),
+        (400.0, 2, 500.0, 300.0, 1),
+        (400.0, 2, 500.0, 400.0, 3),
+        (400.0, 2, 300.0, 200.0, 0),
+        (95.0, 4, 500.0, 250.0, 3),
+    ];
+    for (disk, cores, level1, level3, expected) in cases {
+        let mut profile = shipped("generic").unwrap();
+        profile.host.cores = cores;
+        profile.disk.write_mb_per_second = disk;
+        profile.cpu = Some(cpu(level1, level3));
+        assert_eq!(derive(&profile).zstd_level.value, expected, "{disk} {cores} {level1} {level3}");
+    }
+}
+
+fn cpu(zstd1_mb_per_second: f64, zstd3_mb_per_second: f64) -> Cpu {
+    Cpu {
+        crc32_mb_per_second: 10_000.0,
+        zstd1_mb_per_second,
+        zstd1_ratio: 1.6,
+        zstd3_mb_per_second,
+        zstd3_ratio: 1.7,
+        unzstd_mb_per_second: 1000.0,
+        aes128_gcm_mb_per_second: 4000.0,
+        aes256_gcm_mb_per_second: 3000.0,
+        sha256_mb_per_second: 1500.0,
+        rsa2048_sign_per_second: 1000.0,
+        rsa2048_verify_per_second: 30_000.0,
+        ed25519_verify_per_second: 8_000.0,
+    }
+}
+
+#[test]
+fn maintenance_follows_the_lasting_bandwidth() {
+    let mut profile = shipped("virtio-ext4").unwrap();
+    profile.sustained = Some(Sustained {
+        seconds: 10.0,
+        burst_mb_per_second: 4000.0,
+        sustained_mb_per_second: 400.0,
+    });
+    assert_eq!(derive(&profile).compaction_bytes_per_second.value, 100_000_000);
+    // 10 TB a month take 4 MB/s.
+    profile.file_system.capacity_bytes = 10_000_000_000_000;
+    profile.disk.write_mb_per_second = 100.0;
+    assert_eq!(derive(&profile).scrub_share_percent.value, 4);
+}
+
+#[test]
+fn knobs_in_the_profile_win_and_show() {
+    let mut profile = shipped("generic").unwrap();
+    profile.knobs.insert("zstd_level".to_owned(), 3);
+    let knob = derive(&profile).zstd_level;
+    assert_eq!(knob.value, 3);
+    assert!(matches!(knob.origin, Origin::Set { place } if place.contains("[knobs]")));
+    let again = Profile::from_toml(&profile.to_toml()).unwrap();
+    assert_eq!(derive(&again).zstd_level.value, 3);
 }
 
 #[test]

@@ -63,7 +63,12 @@ fn host(sources: &Sources) -> Host {
         .find_map(|line| line.strip_prefix("MemTotal:"))
         .and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok())
         .map_or(1 << 30, |kibibytes| kibibytes * 1024);
-    Host { cores: u32::try_from(cores).unwrap_or(u32::MAX), memory_bytes }
+    let cpu_model = read(&sources.proc.join("cpuinfo"))
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .map(|rest| rest.trim_start_matches(['\t', ' ', ':']).to_owned())
+        .unwrap_or_default();
+    Host { cores: u32::try_from(cores).unwrap_or(u32::MAX), memory_bytes, cpu_model }
 }
 
 /// The device with these numbers. A partition has its queue at the whole disk.
@@ -86,12 +91,17 @@ fn device(sources: &Sources, major: u32, minor: u32) -> Device {
     Device {
         name,
         model: read(&place.join("device/model")),
+        // NVMe and SCSI have it at the device, virtio at the disk.
+        serial: [read(&place.join("device/serial")), read(&place.join("serial"))].concat(),
+        // In units of 512 bytes, whatever the sectors are.
+        capacity_bytes: read(&place.join("size")).parse().ok().map(|blocks: u64| blocks * 512),
         rotational: flag("rotational"),
         write_cache: queue("write_cache"),
         fua: flag("fua"),
         scheduler: chosen(&queue("scheduler")),
         logical_block_bytes: queue("logical_block_size").parse().unwrap_or(0),
         physical_block_bytes: queue("physical_block_size").parse().unwrap_or(0),
+        ..Device::default()
     }
 }
 
@@ -189,11 +199,14 @@ mod tests {
             ("queue/logical_block_size", "512\n"),
             ("queue/physical_block_size", "4096\n"),
             ("device/model", "ST1000   \n"),
+            ("device/serial", "Z1\n"),
+            ("size", "1953525168\n"),
             ("sda1/partition", "1\n"),
         ] {
             fs::write(disk.join(file), text).unwrap();
         }
         fs::write(proc.join("meminfo"), "MemTotal:       2048 kB\nMemFree: 1 kB\n").unwrap();
+        fs::write(proc.join("cpuinfo"), "processor\t: 0\nmodel name\t: A fast one\n").unwrap();
         symlink(disk.join("sda1"), sys.join("dev/block/8:1")).unwrap();
         (directory, Sources { proc, sys })
     }
@@ -204,12 +217,15 @@ mod tests {
         let expected = Device {
             name: "sda".to_owned(),
             model: "ST1000".to_owned(),
+            serial: "Z1".to_owned(),
+            capacity_bytes: Some(1_000_204_886_016),
             rotational: Some(true),
             write_cache: "write back".to_owned(),
             fua: Some(false),
             scheduler: "mq-deadline".to_owned(),
             logical_block_bytes: 512,
             physical_block_bytes: 4096,
+            ..Device::default()
         };
         assert_eq!(device(&sources, 8, 1), expected);
     }
@@ -219,7 +235,8 @@ mod tests {
         let (_directory, sources) = made_up();
         let unknown = device(&sources, 0, 42);
         assert_eq!((unknown.name.as_str(), unknown.rotational), ("0:42", None));
-        assert_eq!(host(&sources).memory_bytes, 2 << 20);
+        let host = host(&sources);
+        assert_eq!((host.memory_bytes, host.cpu_model.as_str()), (2 << 20, "A fast one"));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! A brief measurement of the disk under a directory, for `quickstart` and `kura profile probe`.
+//! A brief measurement of the disk under a directory, for `quickstart` and `kura profile check`.
+//! `probe` is the long one.
 //!
 //! Writes with O_DIRECT and fdatasync, one after the other, into blocks that were written before, as
 //! the log does it. Where O_DIRECT is refused (tmpfs, some network file systems) the writes go
@@ -8,15 +9,16 @@
 //! few samples at least, and never more than its share. The probe's files are removed whatever happens.
 
 use crate::detect::{Sources, detect, kernel, space};
+use crate::probe::files::{ALIGNMENT, Noise};
 use crate::profile::{Disk, FORMAT, FlushPoint, Overlap, Profile};
 use crate::{Error, date};
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-const ALIGNMENT: usize = 4096;
 const SIZES: [usize; 4] = [4 << 10, 64 << 10, 256 << 10, 1 << 20];
 const WRITERS: [u32; 3] = [1, 2, 4];
 const STEP_BYTES: usize = 1 << 20;
@@ -45,14 +47,25 @@ pub fn measure_at(
         date: date::rfc3339(SystemTime::now()),
         kernel: kernel(sources),
         command: command.to_owned(),
+        gaps: Vec::new(),
+        curve: Vec::new(),
+        chains: Vec::new(),
+        throughput: Vec::new(),
         host,
         device,
         file_system,
         disk: disk(directory, budget)?,
+        sustained: None,
+        metadata: None,
+        cpu: None,
+        knobs: BTreeMap::new(),
     })
 }
 
 fn disk(directory: &Path, budget: Duration) -> Result<Disk, Error> {
+    if !directory.is_dir() {
+        return Err(Error::NoDirectory(directory.to_owned()));
+    }
     let (_, free_bytes) = space(directory);
     if free_bytes < 4 * FILE_BYTES_MIN {
         let (path, needed_bytes) = (directory.to_owned(), 4 * FILE_BYTES_MIN);
@@ -96,7 +109,7 @@ struct Probe {
     file: File,
     direct: bool,
     bytes: u64,
-    buffer: AlignedBuffer,
+    buffer: Noise,
 }
 
 impl Probe {
@@ -112,7 +125,7 @@ impl Probe {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => (open(0)?, false),
             Err(error) => return Err(error),
         };
-        let buffer = AlignedBuffer::filled(STEP_BYTES);
+        let buffer = Noise::new(STEP_BYTES);
         Ok(Probe { path, file, direct, bytes: 0, buffer })
     }
 
@@ -196,32 +209,6 @@ fn point(size: usize, mut times: Vec<f64>) -> FlushPoint {
 /// One decimal is more than a measurement of a second knows; never zero, which no figure may be.
 fn round(figure: f64) -> f64 {
     ((figure * 10.0).round() / 10.0).max(0.1)
-}
-
-/// Memory that starts where direct writes want it to.
-struct AlignedBuffer {
-    memory: Vec<u8>,
-    start: usize,
-}
-
-impl AlignedBuffer {
-    /// Filled with noise: some disks and file systems are suspiciously fast with zeroes.
-    fn filled(bytes: usize) -> AlignedBuffer {
-        let mut memory = vec![0; bytes + ALIGNMENT];
-        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-        for byte in &mut memory {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            *byte = (state >> 32) as u8;
-        }
-        let start = memory.as_ptr().align_offset(ALIGNMENT);
-        AlignedBuffer { memory, start }
-    }
-
-    fn bytes(&self, count: usize) -> &[u8] {
-        &self.memory[self.start..self.start + count]
-    }
 }
 
 #[cfg(test)]

@@ -1,15 +1,24 @@
 //! The profile itself: figures of one host, and its TOML form.
 //!
 //! Invariants of a valid profile, checked when one is read: at least one flush point; points sorted
-//! by size, no size twice; all figures finite and positive. Keys that this version does not know
-//! are refused, so that a misspelt one is not silently ignored.
+//! by size, no size twice; all figures finite and positive; knobs that are set have a known name.
+//! Keys that this version does not know are refused, so that a misspelt one is not silently ignored.
+//!
+//! Formats: 1 had the brief curve only. 2 adds what a full probe measures (`figures.rs`), more of the
+//! device's identity, and `[knobs]`. Whatever a file lacks is absent or empty, so both are read.
 
 use crate::Error;
+use crate::derive::Knobs;
+use crate::figures::{ChainPoint, Cpu, CurvePoint, Metadata, Sustained, Throughput};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The format of the TOML file; grows when a reader of the old one would misread the new one.
-pub(crate) const FORMAT: u32 = 1;
+/// The format of the TOML file that is written; all from 1 on are read.
+pub(crate) const FORMAT: u32 = 2;
+
+/// How the `command` of a profile begins whose figures were not measured.
+pub const NOT_MEASURED: &str = "none";
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,10 +29,28 @@ pub struct Profile {
     pub kernel: String,
     /// What was run to get these figures; or why they are not measured.
     pub command: String,
+    /// What could not be measured here, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub curve: Vec<CurvePoint>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chains: Vec<ChainPoint>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub throughput: Vec<Throughput>,
     pub host: Host,
     pub device: Device,
     pub file_system: FileSystem,
     pub disk: Disk,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sustained: Option<Sustained>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Metadata>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Cpu>,
+    /// Knobs that the operator has set by hand; they win over what is derived.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub knobs: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,15 +58,27 @@ pub struct Profile {
 pub struct Host {
     pub cores: u32,
     pub memory_bytes: u64,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cpu_model: String,
 }
 
 /// What the kernel says of the block device under the data. Empty or `None` where it is silent.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Device {
     pub name: String,
     #[serde(default)]
     pub model: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub serial: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity_bytes: Option<u64>,
+    /// Terabytes (10^12) that may be written in its life (TBW), from the data sheet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endurance_tb: Option<f64>,
+    /// The write cache outlives a power cut; from the data sheet, no kernel tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_loss_protection: Option<bool>,
     /// The kernel's word, which virtual disks often get wrong: the flush curve decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotational: Option<bool>,
@@ -118,9 +157,37 @@ impl Profile {
         Ok(profile)
     }
 
+    /// One line for each point of the long tables, so that a profile can be read and compared.
     #[must_use]
     pub fn to_toml(&self) -> String {
-        toml::to_string_pretty(self).expect("a profile has only what TOML can say")
+        let short = Profile {
+            curve: Vec::new(),
+            chains: Vec::new(),
+            throughput: Vec::new(),
+            ..self.clone()
+        };
+        let text = toml::to_string_pretty(&short).expect("a profile has only what TOML can say");
+        let rows = [
+            rows("curve", &self.curve),
+            rows("chains", &self.chains),
+            rows("throughput", &self.throughput),
+        ]
+        .concat();
+        // Keys of the top level end where the first table starts.
+        let (top, tables) = text.split_once("\n[").expect("a profile has tables");
+        format!("{top}\n{rows}\n[{tables}")
+    }
+
+    /// Whether the figures are of a host, rather than chosen or from data sheets.
+    #[must_use]
+    pub fn measured(&self) -> bool {
+        !self.command.starts_with(NOT_MEASURED)
+    }
+
+    /// A profile file, or the name of a shipped one where there is no such file.
+    pub fn find(file_or_name: &str) -> Result<Profile, Error> {
+        let path = Path::new(file_or_name);
+        if path.exists() { Profile::load(path) } else { shipped(file_or_name) }
     }
 
     pub fn load(path: &Path) -> Result<Profile, Error> {
@@ -143,6 +210,18 @@ impl Profile {
             .map_err(|source| failed("cannot put the profile in its place", source))
     }
 
+    /// Takes over what only people know, from an older profile of this host: knobs set by hand, and, if
+    /// the device is the same one, what its data sheet says.
+    pub fn keep_from(&mut self, old: &Profile) {
+        self.knobs.clone_from(&old.knobs);
+        let identity = |p: &Profile| (p.device.model.clone(), p.device.serial.clone());
+        if identity(self) == identity(old) {
+            self.device.endurance_tb = self.device.endurance_tb.or(old.device.endurance_tb);
+            self.device.power_loss_protection =
+                self.device.power_loss_protection.or(old.device.power_loss_protection);
+        }
+    }
+
     /// Latency of the smallest measured flush, in microseconds: what the disk asks for a commit.
     #[must_use]
     pub fn smallest_flush(&self) -> FlushPoint {
@@ -150,8 +229,8 @@ impl Profile {
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.format != FORMAT {
-            return Err(format!("format is {}, this version reads {FORMAT}", self.format));
+        if !(1..=FORMAT).contains(&self.format) {
+            return Err(format!("format is {}, this version reads 1 to {FORMAT}", self.format));
         }
         let flush = &self.disk.flush;
         if flush.is_empty() {
@@ -164,10 +243,25 @@ impl Profile {
             .iter()
             .flat_map(|p| [p.p50_us, p.p99_us, p.mb_per_second])
             .chain(self.disk.overlap.iter().map(|o| o.flushes_per_second))
-            .chain([self.disk.write_mb_per_second, self.disk.fresh_write_mb_per_second]);
+            .chain([self.disk.write_mb_per_second, self.disk.fresh_write_mb_per_second])
+            .chain(self.device.endurance_tb)
+            .chain(self.curve.iter().flat_map(CurvePoint::figures))
+            .chain(self.chains.iter().flat_map(ChainPoint::figures))
+            .chain(self.throughput.iter().flat_map(Throughput::figures))
+            .chain(self.sustained.iter().flat_map(Sustained::figures))
+            .chain(self.metadata.iter().flat_map(Metadata::figures))
+            .chain(self.cpu.iter().flat_map(Cpu::figures));
         if figures.into_iter().any(|figure| !figure.is_finite() || figure <= 0.0) {
-            return Err("a figure of [disk] is not a positive number".to_owned());
+            return Err("a figure is not a positive number".to_owned());
         }
+        let counts = self.curve.iter().flat_map(|p| [p.bytes, u64::from(p.streams)]);
+        let counts = counts
+            .chain(self.chains.iter().flat_map(|p| [p.bytes, u64::from(p.in_flight)]))
+            .chain(self.throughput.iter().flat_map(|p| [p.bytes, u64::from(p.depth)]));
+        if counts.into_iter().any(|count| count == 0) {
+            return Err("a point has no bytes, or nothing that writes them".to_owned());
+        }
+        Knobs::check_names(self.knobs.keys()).map_err(|unknown| format!("[knobs]: {unknown}"))?;
         if flush.iter().any(|p| p.bytes == 0) || self.disk.overlap.iter().any(|o| o.writers == 0) {
             return Err("a size or a number of writers is zero".to_owned());
         }
@@ -181,16 +275,47 @@ impl Profile {
     }
 }
 
+/// The rows of a table that would be a thousand lines in TOML's long form.
+fn rows<T: Serialize>(name: &str, points: &[T]) -> String {
+    if points.is_empty() {
+        return String::new();
+    }
+    // A point is a flat table: its lines, joined, are an inline one, in the order of the struct.
+    let row = |point: &T| {
+        let lines = toml::to_string(point).expect("a point is a flat table");
+        format!("  {{ {} }},\n", lines.trim_end().replace('\n', ", "))
+    };
+    format!("{name} = [\n{}]\n", points.iter().map(row).collect::<String>())
+}
+
+macro_rules! shipped {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../profiles/", $name, ".toml")))),*]
+    };
+}
+
 /// Profiles that come with Kura, by name.
-const SHIPPED: [(&str, &str); 3] = [
-    ("generic", include_str!("../profiles/generic.toml")),
-    ("rotating", include_str!("../profiles/rotating.toml")),
-    ("virtio-ext4", include_str!("../profiles/virtio-ext4.toml")),
+const SHIPPED: &[(&str, &str)] = shipped![
+    "generic",
+    "nvme-plp",
+    "nvme-consumer",
+    "sata-ssd",
+    "raid-bbu",
+    "rotating",
+    "cloud-block",
+    "small-vm",
+    "virtio-ext4",
 ];
+
+/// Names of the shipped profiles.
+#[must_use]
+pub fn shipped_names() -> Vec<&'static str> {
+    SHIPPED.iter().map(|(name, _)| *name).collect()
+}
 
 /// A shipped profile. `generic` is the one to use where nothing could be measured.
 pub fn shipped(name: &str) -> Result<Profile, Error> {
-    let names = || SHIPPED.map(|(name, _)| name).join(", ");
+    let names = || shipped_names().join(", ");
     let (_, text) = SHIPPED
         .iter()
         .find(|(known, _)| *known == name)
@@ -204,9 +329,13 @@ mod tests {
 
     #[test]
     fn every_shipped_profile_is_valid_and_says_where_it_is_from() {
-        for (name, _) in SHIPPED {
+        for (name, text) in SHIPPED {
             let profile = shipped(name).unwrap();
             assert!(!profile.command.is_empty() && profile.date.starts_with("20"), "{name}");
+            let published = profile.command.contains("published");
+            let said = text.contains("published, not measured here");
+            assert_eq!(published, said, "{name} says which figures are published");
+            assert!(!published || text.contains("http"), "{name} cites where");
         }
         let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/profiles")).unwrap();
         assert_eq!(files.count(), SHIPPED.len(), "a profile that nobody ships");
@@ -222,8 +351,10 @@ mod tests {
     fn a_profile_that_lies_is_refused_with_the_reason() {
         let good = shipped("generic").unwrap();
         type Spoil = fn(&mut Profile);
-        let cases: [(Spoil, &str); 7] = [
-            (|p| p.format = 2, "format"),
+        let cases: [(Spoil, &str); 9] = [
+            (|p| p.format = 3, "format"),
+            (|p| p.device.endurance_tb = Some(-1.0), "positive"),
+            (|p| p.knobs = [("shard".to_owned(), 1)].into(), "no knob"),
             (|p| p.disk.flush.clear(), "no points"),
             (|p| p.disk.flush.reverse(), "sorted"),
             (|p| p.disk.flush[0].p50_us = 0.0, "positive"),
@@ -237,6 +368,30 @@ mod tests {
             let problem = Profile::from_toml(&bad.to_toml()).unwrap_err();
             assert!(problem.contains(reason), "{problem}");
         }
+    }
+
+    #[test]
+    fn what_only_people_know_outlives_another_measurement() {
+        let mut old = shipped("virtio-ext4").unwrap();
+        old.knobs.insert("shards".to_owned(), 3);
+        old.device.endurance_tb = Some(600.0);
+        old.device.power_loss_protection = Some(true);
+        let mut new = shipped("virtio-ext4").unwrap();
+        new.keep_from(&old);
+        assert_eq!((&new.knobs, new.device.endurance_tb), (&old.knobs, Some(600.0)));
+        assert_eq!(new.device.power_loss_protection, Some(true));
+        let mut other = shipped("virtio-ext4").unwrap();
+        other.device.serial = "another".to_owned();
+        other.keep_from(&old);
+        assert_eq!((&other.knobs, other.device.endurance_tb), (&old.knobs, None));
+    }
+
+    #[test]
+    fn a_profile_of_the_first_format_still_reads() {
+        let text = include_str!("../profiles/virtio-ext4.toml");
+        assert!(text.contains("format = 1"));
+        let profile = Profile::from_toml(text).unwrap();
+        assert!(profile.curve.is_empty() && profile.cpu.is_none() && profile.knobs.is_empty());
     }
 
     #[test]

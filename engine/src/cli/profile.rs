@@ -1,36 +1,274 @@
-//! `kura profile`: what the host can do, and which knobs follow from it.
+//! `kura profile`: what the host can do, what follows from it, and whether that still holds.
 
 use super::{Outcome, Where};
 use crate::config::{Config, ConfigError};
-use clap::Subcommand;
-use hwprofiles::{Knobs, Profile};
+use clap::{Args, Subcommand};
+use hwprofiles::{Bar, Check, Demand, Knobs, Profile};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const OUT: &str = "kura-profile.toml";
+/// Long enough to tell another disk from noise, see `hwprofiles::compare`.
+const CHECKED_FOR: Duration = Duration::from_millis(1500);
+const PROBE_SECONDS_MIN: f64 = 1.0;
+const PROBE_SECONDS_MAX: f64 = 86_400.0;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ProfileCommand {
-    /// Shows the profile in use and every knob derived from it, with its origin.
+    /// Measures the disk under a directory, and the host. Writes a profile and a picture of its flush curve.
+    ///
+    /// Example: kura profile probe --dir /var/lib/kura --time 60s --out /etc/kura/profile.toml
+    ///
+    /// Run it on a quiet host: it uses disk and cores as fast as they go. Its files are removed. What was
+    /// set by hand in an older FILE is kept: `[knobs]`, and the data sheet's `endurance_tb` and
+    /// `power_loss_protection` under `[device]`. Exit code 3: flushes here are not to be trusted.
+    Probe(ProbeOptions),
+    /// Shows a profile and every knob derived from it, with its origin.
     ///
     /// Example: kura profile show --dir ./kura-data
+    ///
+    /// Example: kura profile show --profile nvme-plp
     Show {
+        #[command(flatten)]
+        place: Where,
+        /// A profile's file, or the name of a shipped one, instead of the one in use.
+        #[arg(long, value_name = "FILE|NAME")]
+        profile: Option<String>,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compares this host with the profile in use: facts, and a measurement of two seconds. Exit code 3: it
+    /// is another host now.
+    ///
+    /// Example: kura profile check --config /etc/kura/kura.toml
+    Check {
         #[command(flatten)]
         place: Where,
         /// Prints JSON.
         #[arg(long)]
         json: bool,
     },
+    /// Says which hardware so many users need, and where this host falls short. Exit code 3: it does.
+    ///
+    /// Example: kura profile plan --users 5000 --quota 2G --mails-per-day 200000 --profile nvme-plp
+    Plan(PlanOptions),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ProbeOptions {
+    /// A directory on the disk to measure.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+    /// How long, in all: 3s to 600s and more; below 25s some points are left out. On a disk that takes
+    /// milliseconds for a flush, it may take longer.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    time: Duration,
+    /// Where the profile goes; the picture goes beside it, ending in .svg.
+    #[arg(long, value_name = "FILE", default_value = OUT)]
+    out: PathBuf,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PlanOptions {
+    #[command(flatten)]
+    place: Where,
+    /// Accounts.
+    #[arg(long, value_name = "N")]
+    users: u64,
+    /// Quota of each, such as 500M or 2G.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    quota: u64,
+    /// Deliveries a day over all users; a message to three of them is three.
+    #[arg(long, value_name = "M")]
+    mails_per_day: u64,
+    /// Mean size of a message.
+    #[arg(long, value_name = "SIZE", default_value = "75K", value_parser = size)]
+    message_bytes: u64,
+    /// Terabytes that may be written to the disk in its life (TBW in its data sheet).
+    #[arg(long, value_name = "TB", value_parser = positive)]
+    endurance_tb: Option<f64>,
+    /// A profile's file, or the name of a shipped one, instead of the one in use.
+    #[arg(long, value_name = "FILE|NAME")]
+    profile: Option<String>,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(command: ProfileCommand) -> Result<Outcome, ConfigError> {
-    let ProfileCommand::Show { place, json } = command;
-    let config = place.load()?;
-    let profile = profile(&config)?;
-    let knobs = config.derive_knobs(&profile)?;
+    match command {
+        ProfileCommand::Probe(options) => probe(&options),
+        ProfileCommand::Show { place, profile, json } => show(&place, profile.as_deref(), json),
+        ProfileCommand::Check { place, json } => check(&place, json),
+        ProfileCommand::Plan(options) => plan(&options),
+    }
+}
+
+fn probe(options: &ProbeOptions) -> Result<Outcome, ConfigError> {
+    let out = &options.out;
+    // Before the measuring: a minute is long to wait for "no such directory".
+    let old = replaced(out)?;
+    if let Some(parent) = out.parent().filter(|parent| !parent.as_os_str().is_empty())
+        && !parent.is_dir()
+    {
+        return Err(ConfigError(format!(
+            "{}: no such directory; make it, or choose another --out",
+            parent.display()
+        )));
+    }
+    let title = format!("measuring {} for {} s", options.dir.display(), options.time.as_secs_f64());
+    let mut bar = Bar::new(&title);
+    let probed = hwprofiles::probe(&options.dir, options.time, &mut |step| bar.show(step));
+    bar.finish();
+    let mut profile = probed.map_err(fault)?;
+    if let Some(old) = &old {
+        profile.keep_from(old);
+    }
+    let knobs = hwprofiles::derive(&profile);
+    profile.save(out).map_err(fault)?;
+    let picture = out.with_extension("svg");
+    std::fs::write(&picture, hwprofiles::picture(&profile, &knobs)).map_err(|error| {
+        ConfigError(format!("{}: can't write the picture: {error}", picture.display()))
+    })?;
+    if options.json {
+        println!("{}", as_json(&profile, &knobs));
+    } else {
+        print!("{}", hwprofiles::show(&profile, &knobs));
+        println!(
+            "\nwritten: {} and {}; use it with `profile = \"{}\"` in the config file",
+            out.display(),
+            picture.display(),
+            out.display()
+        );
+    }
+    let findings = hwprofiles::findings(&profile);
+    let wrong = findings.iter().any(|finding| finding.severity == hwprofiles::Severity::Wrong);
+    Ok(if wrong { Outcome::Unwell } else { Outcome::Done })
+}
+
+/// The profile that is about to be replaced. A file that is not one is not replaced.
+fn replaced(out: &Path) -> Result<Option<Profile>, ConfigError> {
+    if !out.exists() {
+        return Ok(None);
+    }
+    Profile::load(out).map(Some).map_err(|error| {
+        ConfigError(format!("{error}; this file is not overwritten: choose another --out"))
+    })
+}
+
+fn show(place: &Where, named: Option<&str>, json: bool) -> Result<Outcome, ConfigError> {
+    let profile = chosen(place, named)?;
+    // What another profile would give is asked about the profile alone.
+    let knobs = match named {
+        Some(_) => hwprofiles::derive(&profile),
+        None => place.load()?.derive_knobs(&profile)?,
+    };
     if json {
-        let value = serde_json::json!({ "profile": profile, "knobs": knobs });
-        println!("{value}");
+        println!("{}", as_json(&profile, &knobs));
     } else {
         print!("{}", hwprofiles::show(&profile, &knobs));
     }
     Ok(Outcome::Done)
+}
+
+fn as_json(profile: &Profile, knobs: &Knobs) -> Value {
+    let findings = hwprofiles::findings(profile);
+    json!({ "profile": profile, "knobs": knobs, "findings": findings })
+}
+
+fn check(place: &Where, json: bool) -> Result<Outcome, ConfigError> {
+    let config = place.load()?;
+    let then = profile(&config)?;
+    let now = hwprofiles::measure(&config.data_dir, CHECKED_FOR).map_err(fault)?;
+    let checks = hwprofiles::compare(&then, &now);
+    let unwell = checks.iter().any(Check::unwell);
+    if json {
+        println!("{}", json!({ "checks": checks, "same": !unwell }));
+    } else {
+        checks.iter().for_each(|check| println!("{check}"));
+    }
+    Ok(if unwell { Outcome::Unwell } else { Outcome::Done })
+}
+
+fn plan(options: &PlanOptions) -> Result<Outcome, ConfigError> {
+    let demand = Demand {
+        users: options.users,
+        quota_bytes: options.quota,
+        mails_per_day: options.mails_per_day,
+        message_bytes: options.message_bytes,
+        endurance_tb: options.endurance_tb,
+    };
+    let profile = chosen(&options.place, options.profile.as_deref())?;
+    let plan = hwprofiles::plan(&demand, &profile);
+    if options.json {
+        println!("{}", json!(plan));
+    } else {
+        print!("{plan}");
+    }
+    Ok(if plan.shortfalls.is_empty() { Outcome::Done } else { Outcome::Unwell })
+}
+
+/// The one that was asked for, or the one in use.
+fn chosen(place: &Where, file_or_name: Option<&str>) -> Result<Profile, ConfigError> {
+    match file_or_name {
+        Some(text) => Profile::find(text).map_err(fault),
+        None => {
+            let hint = |error| ConfigError(format!("{error}; or name a profile with --profile"));
+            profile(&place.load().map_err(hint)?)
+        }
+    }
+}
+
+fn fault(error: hwprofiles::Error) -> ConfigError {
+    ConfigError(error.to_string())
+}
+
+/// `90`, `90s`, `2m`, `1h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (digits, unit) = match text.strip_suffix(['s', 'm', 'h']) {
+        Some(digits) => (digits, &text[digits.len()..]),
+        None => (text, "s"),
+    };
+    let scale = match unit {
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => 1.0,
+    };
+    let seconds = digits.parse::<f64>().map_err(|_| "a time is like 60s, 10m or 1h".to_owned())?;
+    let seconds = seconds * scale;
+    if (PROBE_SECONDS_MIN..=PROBE_SECONDS_MAX).contains(&seconds) {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err(format!("a time is from {PROBE_SECONDS_MIN} s to a day"))
+    }
+}
+
+/// Bytes: `75000`, `75K`, `500M`, `2G`, `1T`.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let scale = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "" => Some(0),
+        "K" => Some(10),
+        "M" => Some(20),
+        "G" => Some(30),
+        "T" => Some(40),
+        _ => None,
+    };
+    let bytes =
+        digits.parse::<u64>().ok().zip(scale).and_then(|(n, bits)| n.checked_mul(1 << bits));
+    bytes.ok_or_else(|| "a size is a number, with K, M, G or T behind it".to_owned())
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(figure) if figure.is_finite() && figure > 0.0 => Ok(figure),
+        _ => Err("a number above zero".to_owned()),
+    }
 }
 
 /// The knobs that the configured profile gives, but for those that the operator has set.
@@ -43,5 +281,33 @@ fn profile(config: &Config) -> Result<Profile, ConfigError> {
         Some(file) => Profile::load(file)
             .map_err(|error| ConfigError(format!("profile {}: {error}", file.display()))),
         None => Ok(Profile::generic()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        let cases =
+            [("0", 0), ("75000", 75_000), ("75K", 75 << 10), ("2g", 2 << 30), ("1T", 1 << 40)];
+        for (text, bytes) in cases {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "K", "2GB", "-1", "1.5G", "99999999999T"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_have_units() {
+        let cases = [("3", 3.0), ("3s", 3.0), ("1.5s", 1.5), ("2m", 120.0), ("1h", 3600.0)];
+        for (text, seconds) in cases {
+            assert_eq!(duration(text), Ok(Duration::from_secs_f64(seconds)), "{text}");
+        }
+        for text in ["", "s", "fast", "-3s", "0", "0.1s", "NaN", "inf", "100h", "3d"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
     }
 }
