@@ -195,7 +195,6 @@ fn store_options(knobs: &hwprofiles::Knobs, shard: u16) -> storage::Options {
         shard,
         segment_bytes: knobs.segment_bytes.value,
         spare_segments: bytes(knobs.spare_segments.value),
-        prewrite_bytes_per_second: knobs.prewrite_bytes_per_second.value,
         batch_bytes_max: bytes(knobs.batch_bytes_max.value),
         batch_bytes_eager: bytes(knobs.batch_bytes_eager.value),
         chains_in_flight: bytes(knobs.chains_in_flight.value),

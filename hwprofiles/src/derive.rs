@@ -82,8 +82,6 @@ knobs! {
     segment_bytes,
     /// Segments that are kept written ahead for each shard.
     spare_segments,
-    /// A log that grows faster than this, in each shard, gets no zeroes beside it.
-    prewrite_bytes_per_second,
     /// So much leaves at once even while earlier batches are in flight.
     batch_bytes_eager,
     /// No batch is larger.
@@ -177,7 +175,6 @@ fn derive_all(profile: &Profile) -> Knobs {
     let session_buffer_bytes = session_buffer_bytes(profile);
     Knobs {
         spare_segments: spare_segments(profile, segment_bytes.value, shards.value),
-        prewrite_bytes_per_second: prewrite_bytes_per_second(profile, shards.value),
         batch_bytes_eager: batch_bytes_eager(profile, batch_bytes_max.value),
         chains_in_flight: chains_in_flight(profile, shards.value),
         commit_window_us: commit_window_us(profile),
@@ -384,14 +381,6 @@ fn spare_segments(profile: &Profile, segment_bytes: u64, shards: u64) -> Knob {
     );
     let formula = "what a shard writes in 0.1 s, 2 to 4, in at most 1/16 of the free space";
     derived(value, formula, figures)
-}
-
-fn prewrite_bytes_per_second(profile: &Profile, shards: u64) -> Knob {
-    let bandwidth = profile.disk.write_mb_per_second;
-    let value = bandwidth * 1e6 / 4.0 / shards as f64;
-    let formula =
-        "a quarter of the disk's bandwidth, shared by the shards: zeroes take as much again";
-    derived((value as u64).max(1), formula, format!("{bandwidth:.0} MB/s over {shards} shards"))
 }
 
 fn pending_bytes_max(profile: &Profile, batch_bytes_max: u64, shards: u64) -> Knob {

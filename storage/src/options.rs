@@ -23,8 +23,6 @@ pub struct Options {
     /// How long the first record waits for company before a batch starts on an idle log, when the last
     /// batch had company.
     pub commit_window: Duration,
-    /// A log that grows faster than this has the disk for itself: its spares are not zeroed then.
-    pub prewrite_bytes_per_second: u64,
     /// Bytes and records on their way to the disk; more mail is refused with `Busy`.
     pub pending_bytes_max: usize,
     pub pending_records_max: usize,
@@ -68,7 +66,6 @@ impl Default for Options {
             batch_bytes_eager: 256 << 10,
             chains_in_flight: 2,
             commit_window: Duration::ZERO,
-            prewrite_bytes_per_second: 100 << 20,
             pending_bytes_max: 16 << 20,
             pending_records_max: 16_384,
             checkpoint_log_bytes_min: 64 << 20,
@@ -101,11 +98,6 @@ impl Options {
     pub fn record_bytes_max(&self) -> usize {
         let quarter = usize::try_from(self.segment_bytes / 4).unwrap_or(usize::MAX);
         quarter.min(4 << 20)
-    }
-
-    /// By how much a log may grow within `time` for its spares to be zeroed beside it.
-    pub(crate) fn prewrite_bytes_max(&self, time: Duration) -> u64 {
-        (self.prewrite_bytes_per_second as f64 * time.as_secs_f64()) as u64
     }
 
     /// Bodies above this go into the log as chunks of this.

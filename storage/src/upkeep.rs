@@ -1,8 +1,7 @@
 //! What the store does beside commits: checkpoints, and spare segments for the log to grow into.
 //!
-//! Spares are written with zeroes, at once while the log has little to do, else in small pieces at the
-//! log's own pace. A log that takes the disk for itself grows into segments that are merely allocated,
-//! which is slower by half, but it never waits for zeroes.
+//! Spares are written with zeroes while the log has little to do; a log that is always busy grows into
+//! segments that are merely allocated, which is slower by half, but never waits for zeroes.
 
 use crate::buffer::Buffer;
 use crate::checkpoint::settle::settle;
@@ -18,10 +17,8 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Zeroes written at once into a spare; and while the log is busy, so that a batch never waits behind
-/// more than that.
+/// Zeroes written at once into a spare.
 const ZERO_BYTES: u64 = 1 << 20;
-const ZERO_BYTES_BUSY: u64 = 128 << 10;
 
 /// How long the log is watched to see whether it is busy; and when the disk is full, how long to wait
 /// before asking again.
@@ -34,7 +31,6 @@ const BUSY_BYTES: u64 = 256 << 10;
 /// Runs until the store is closed or halts.
 pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
     let mut seen = 0;
-    let mut zeroes = Buffer::zeroed(ZERO_BYTES as usize);
     while core.phase.get() == Phase::Open {
         if core.log_bytes_since_checkpoint.get() >= core.checkpoint_due_bytes() {
             let outcome = checkpoint(core, false).await;
@@ -49,19 +45,13 @@ pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
             core.upkeep.wait().await;
             continue;
         };
-        let grown = watch(core, &mut seen).await;
-        if core.phase.get() != Phase::Open {
+        let busy = is_busy(core, &mut seen).await;
+        if core.phase.get() != Phase::Open || (busy && !step.is_urgent(core)) {
             continue;
         }
         let outcome = match step {
-            Step::Allocate if grown <= BUSY_BYTES || step.is_urgent(core) => {
-                add_spare(core, false).await
-            }
-            Step::Zero if grown <= BUSY_BYTES => zero_spare(core, &mut zeroes, ZERO_BYTES).await,
-            Step::Zero if grown <= core.options.prewrite_bytes_max(WATCH) => {
-                zero_along(core, &mut zeroes, grown).await
-            }
-            Step::Allocate | Step::Zero => Ok(()),
+            Step::Allocate => add_spare(core, false).await,
+            Step::Zero => zero_spare(core).await,
         };
         if outcome.is_err() {
             core.device.sleep(PAUSE_FULL).await;
@@ -98,48 +88,28 @@ fn next_step<D: Device>(core: &Core<D>) -> Option<Step> {
     unwritten.then_some(Step::Zero)
 }
 
-/// How much the log grows within [`WATCH`]. One at rest is not watched again before each piece.
-async fn watch<D: Device>(core: &Core<D>, seen: &mut u64) -> u64 {
+/// A log at rest is not watched again before each piece.
+async fn is_busy<D: Device>(core: &Core<D>, seen: &mut u64) -> bool {
     let grown = core.landed_bytes.get() - *seen;
     if grown == 0 && core.queue.borrow().pending_records == 0 {
-        return 0;
+        return false;
     }
     let before = core.landed_bytes.get();
     core.device.sleep(WATCH).await;
     *seen = core.landed_bytes.get();
-    *seen - before
-}
-
-/// Zeroes a little more than the log has grown by, so that it never gets to the end of them.
-async fn zero_along<D: Device>(
-    core: &Rc<Core<D>>,
-    zeroes: &mut Buffer,
-    grown: u64,
-) -> io::Result<()> {
-    for _ in 0..(grown + grown / 4).div_ceil(ZERO_BYTES_BUSY) {
-        if core.phase.get() != Phase::Open || !matches!(next_step(core), Some(Step::Zero)) {
-            break;
-        }
-        zero_spare(core, zeroes, ZERO_BYTES_BUSY).await?;
-    }
-    Ok(())
+    *seen - before > BUSY_BYTES
 }
 
 /// Takes a spare off the list, so that the log cannot start to use it under our zeroes, writes a
-/// piece, and puts it back. The one that is farthest, so that soon one is whole.
-async fn zero_spare<D: Device>(
-    core: &Rc<Core<D>>,
-    zeroes: &mut Buffer,
-    bytes_max: u64,
-) -> io::Result<()> {
+/// piece, and puts it back.
+async fn zero_spare<D: Device>(core: &Rc<Core<D>>) -> io::Result<()> {
     let taken = {
         let spares = &mut core.segments.borrow_mut().spares;
-        let unwritten = spares.iter().enumerate().filter(|(_, spare)| !spare.is_prewritten());
-        let farthest = unwritten.max_by_key(|(_, spare)| spare.zeroed_bytes);
-        farthest.map(|(position, _)| position).map(|position| spares.swap_remove(position))
+        let position = spares.iter().position(|spare| !spare.is_prewritten());
+        position.map(|position| spares.swap_remove(position))
     };
     let Some(mut spare) = taken else { return Ok(()) };
-    let outcome = write_zeroes(core, &mut spare, zeroes, bytes_max).await;
+    let outcome = write_zeroes(core, &mut spare).await;
     core.segments.borrow_mut().spares.push(spare);
     outcome
 }
@@ -148,9 +118,8 @@ async fn zero_spare<D: Device>(
 pub(crate) async fn add_spare<D: Device>(core: &Rc<Core<D>>, prewrite: bool) -> io::Result<()> {
     let number = core.segments.borrow_mut().take_number();
     let mut spare = create_spare(&core.device, number, core.options.segment_bytes).await?;
-    let mut zeroes = Buffer::zeroed(if prewrite { ZERO_BYTES as usize } else { 1 });
     while prewrite && !spare.is_prewritten() {
-        write_zeroes(core, &mut spare, &mut zeroes, ZERO_BYTES).await?;
+        write_zeroes(core, &mut spare).await?;
     }
     core.segments.borrow_mut().spares.push(spare);
     core.refresh_free_space();
@@ -158,21 +127,10 @@ pub(crate) async fn add_spare<D: Device>(core: &Rc<Core<D>>, prewrite: bool) -> 
 }
 
 /// One piece; a sync behind the last one, so that the file system has nothing left to do later.
-async fn write_zeroes<D: Device>(
-    core: &Rc<Core<D>>,
-    spare: &mut Spare<D>,
-    zeroes: &mut Buffer,
-    bytes_max: u64,
-) -> io::Result<()> {
-    let bytes = (spare.segment_bytes - spare.zeroed_bytes).min(bytes_max);
-    let mut piece = std::mem::replace(zeroes, Buffer::with_capacity(1));
-    if piece.capacity() < bytes as usize {
-        piece = Buffer::zeroed(bytes as usize); // the last one was lost with a write that failed
-    }
-    piece.set_len(bytes as usize);
-    let (outcome, piece) = core.device.write(&spare.file, spare.zeroed_bytes, piece).await;
-    *zeroes = piece;
-    outcome?;
+async fn write_zeroes<D: Device>(core: &Rc<Core<D>>, spare: &mut Spare<D>) -> io::Result<()> {
+    let bytes = (spare.segment_bytes - spare.zeroed_bytes).min(ZERO_BYTES);
+    let zeroes = Buffer::zeroed(bytes as usize);
+    core.device.write(&spare.file, spare.zeroed_bytes, zeroes).await.0?;
     core.index.borrow_mut().counters.bytes_prewritten += bytes;
     if spare.zeroed_bytes + bytes == spare.segment_bytes {
         core.device.sync(&spare.file).await?;
