@@ -343,9 +343,8 @@ fn commit_window_us(profile: &Profile) -> Knob {
     let (value, formula) = if slow(profile) {
         ((point.p50_us / 4.0).min(5_000.0), "a quarter of a small flush, at most 5 ms")
     } else {
-        // A flush costs the host's cores some 100 µs; waiting for two of the fastest saves one of two.
-        let best = point.best_us.unwrap_or(point.p50_us);
-        ((2.0 * best).clamp(100.0, 400.0), "twice the fastest small flush, 100 to 400 µs")
+        // What comes during a flush is company enough: a window was tried, and cost 7 % of the rate.
+        (0.0, "none, since a small flush is quick")
     };
     derived(value as u64, formula, flush_text(point))
 }

@@ -18,7 +18,7 @@ fn a_fast_virtual_disk_with_two_cores() {
         ("batch_bytes_eager", 256 * KIB),
         ("batch_bytes_max", MIB),
         ("chains_in_flight", 2),
-        ("commit_window_us", 163),
+        ("commit_window_us", 0),
         ("pending_bytes_max", 64 * MIB),
         ("checkpoint_bytes", 256 * MIB),
         ("session_buffer_bytes", 256 * KIB),
@@ -61,7 +61,7 @@ fn a_platter_has_one_log_and_a_commit_window() {
 #[test]
 fn nothing_measured_gives_knobs_that_any_flash_carries() {
     let knobs = derive(&shipped("generic").unwrap());
-    assert_eq!(knobs.commit_window_us.value, 400);
+    assert_eq!(knobs.commit_window_us.value, 0);
     assert_eq!(knobs.chains_in_flight.value, 1);
 }
 
