@@ -171,7 +171,8 @@ impl Config {
         })?;
         // Relative paths are relative to the file, so that the server may start from anywhere.
         let base = path.parent().unwrap_or(Path::new("."));
-        config.data_dir = base.join(&config.data_dir);
+        // By components, so that "." does not show in messages.
+        config.data_dir = base.join(&config.data_dir).components().collect();
         config.profile = config.profile.map(|profile| base.join(profile));
         config.check().map_err(|fault| ConfigError(format!("{}: {fault}", path.display())))?;
         Ok(config)
