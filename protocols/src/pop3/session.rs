@@ -20,11 +20,10 @@ use super::command::{self, Command, Number, Syntax};
 use super::encode::Encoder;
 use super::reply::{Code, Refusal};
 use crate::machine::Ticket;
-use crate::sasl::{Credentials, Exchange, Failure, Mechanism, Progress, ScramKeys};
+pub use crate::sasl::LoginOutcome;
+use crate::sasl::{self, Attempt, Challenge, Credentials, Fault, Mechanism, ScramKeys, Turn};
 use crate::wire::line::{Framed, LineFault, LineReader};
 use crate::{Machine, Outbox, Step, Tick};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,8 +35,6 @@ const LOGIN_STRIKES: u32 = 3;
 const STRANGER_COMMANDS_MAX: u32 = 100;
 /// RFC 2449 section 4 says 255.
 const COMMAND_OCTETS_MAX: usize = 1024;
-/// As in SMTP (RFC 4954 section 4): tickets of some mechanisms are long.
-const AUTH_OCTETS_MAX: usize = 12_288;
 /// RFC 1939 section 3: ten minutes at least. Only a whole command starts them anew.
 const AUTOLOGOUT: Duration = Duration::from_secs(600);
 /// Lines of listings between two chances to send them.
@@ -93,18 +90,11 @@ pub struct Entry {
     pub unique: String,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LoginOutcome {
-    Welcome,
-    Wrong,
-    Busy,
-}
-
 #[derive(Debug)]
 enum Phase {
     Greeting,
     Command,
-    Sasl(Exchange),
+    Sasl(Attempt),
     /// The login is good; the maildrop is to be opened.
     Opening,
     Asked(Question),
@@ -118,7 +108,7 @@ enum Phase {
 #[derive(Debug)]
 enum Question {
     Login,
-    Keys(Exchange),
+    Keys(Attempt),
     Open,
     Message(Encoder),
     Commit,
@@ -233,17 +223,14 @@ impl Pop3 {
         nonce: &str,
         output: &mut Outbox,
     ) {
-        let Phase::Asked(Question::Keys(mut exchange)) =
+        let Phase::Asked(Question::Keys(attempt)) =
             std::mem::replace(&mut self.phase, Phase::Command)
         else {
             return;
         };
-        match exchange.keys(keys, nonce) {
-            Progress::Challenge(challenge) => self.challenge(exchange, &challenge, output),
-            Progress::Password(_)
-            | Progress::Keys { .. }
-            | Progress::Verified { .. }
-            | Progress::Failed(_) => self.fault("Malformed authentication", output),
+        match attempt.keys(keys, nonce) {
+            Ok(challenge) => self.challenge(challenge, output),
+            Err(fault) => self.login_fault(fault, output),
         }
     }
 
@@ -360,27 +347,27 @@ impl Pop3 {
 
     fn line(
         &mut self,
-        exchange: Option<Exchange>,
+        attempt: Option<Attempt>,
         input: &mut &[u8],
         output: &mut Outbox,
     ) -> Option<Step<Event>> {
         let logging_in = matches!(self.state, State::Authorization(_)) && self.passwords_taken();
-        let octets_max = if logging_in { AUTH_OCTETS_MAX } else { COMMAND_OCTETS_MAX };
+        let octets_max = if logging_in { sasl::LINE_OCTETS_MAX } else { COMMAND_OCTETS_MAX };
         let mut lines = std::mem::take(&mut self.lines);
-        let step = match (lines.next(input, octets_max), exchange) {
+        let step = match (lines.next(input, octets_max), attempt) {
             (Framed::Incomplete, None) => Some(Step::NeedInput),
-            (Framed::Incomplete, Some(exchange)) => {
-                self.phase = Phase::Sasl(exchange);
+            (Framed::Incomplete, Some(attempt)) => {
+                self.phase = Phase::Sasl(attempt);
                 Some(Step::NeedInput)
             }
             (Framed::Fault(fault), _) => {
                 self.line_fault(fault, output);
                 None
             }
-            (Framed::Line(line), exchange) => {
+            (Framed::Line(line), attempt) => {
                 self.heard = true;
-                match exchange {
-                    Some(exchange) => self.sasl_response(exchange, line, output),
+                match attempt {
+                    Some(attempt) => self.login_turn(attempt.line(line), output),
                     None => self.command(line, output),
                 }
             }
@@ -505,70 +492,42 @@ impl Pop3 {
             self.fault("Mechanism not known", output);
             return None;
         };
-        let (exchange, challenge) = Exchange::start(mechanism);
-        match initial {
-            // RFC 5034 section 4: `=` stands for an empty initial response.
-            Some(initial) if initial == b"=" => self.respond(exchange, b"", output),
-            Some(initial) => self.sasl_response(exchange, &initial, output),
-            None => {
-                self.challenge(exchange, challenge, output);
-                None
-            }
-        }
+        self.login_turn(Attempt::start(mechanism, initial.as_deref()), output)
     }
 
-    fn sasl_response(
-        &mut self,
-        exchange: Exchange,
-        line: &[u8],
-        output: &mut Outbox,
-    ) -> Option<Step<Event>> {
-        if line == b"*" {
-            self.fault("Login cancelled", output);
-            return None;
-        }
-        match STANDARD.decode(line) {
-            Ok(response) => self.respond(exchange, &response, output),
-            Err(_) => {
-                self.fault("That is not base64", output);
+    fn login_turn(&mut self, turn: Turn, output: &mut Outbox) -> Option<Step<Event>> {
+        match turn {
+            Turn::Challenge(challenge) => {
+                self.challenge(challenge, output);
                 None
             }
-        }
-    }
-
-    fn respond(
-        &mut self,
-        mut exchange: Exchange,
-        response: &[u8],
-        output: &mut Outbox,
-    ) -> Option<Step<Event>> {
-        match exchange.respond(response) {
-            Progress::Challenge(challenge) => {
-                self.challenge(exchange, &challenge, output);
-                None
-            }
-            Progress::Password(credentials) => {
+            Turn::Password(credentials) => {
                 self.ask(Question::Login, Event::Login(credentials, Ticket::issue()))
             }
-            Progress::Keys { user } => {
-                self.ask(Question::Keys(exchange), Event::ScramKeys(user, Ticket::issue()))
+            Turn::Keys(attempt, user) => {
+                self.ask(Question::Keys(attempt), Event::ScramKeys(user, Ticket::issue()))
             }
-            Progress::Verified { user } => {
-                self.ask(Question::Login, Event::Proved(user, Ticket::issue()))
-            }
-            Progress::Failed(Failure::Wrong) => {
-                self.ask(Question::Login, Event::Disproved(Ticket::issue()))
-            }
-            Progress::Failed(Failure::Malformed) => {
-                self.fault("Malformed authentication", output);
+            Turn::Proved(user) => self.ask(Question::Login, Event::Proved(user, Ticket::issue())),
+            Turn::Disproved => self.ask(Question::Login, Event::Disproved(Ticket::issue())),
+            Turn::Fault(fault) => {
+                self.login_fault(fault, output);
                 None
             }
         }
     }
 
-    fn challenge(&mut self, exchange: Exchange, challenge: &[u8], output: &mut Outbox) {
-        let _ = write!(output, "+ {}\r\n", STANDARD.encode(challenge));
-        self.phase = Phase::Sasl(exchange);
+    fn challenge(&mut self, challenge: Challenge, output: &mut Outbox) {
+        let _ = write!(output, "+ {}\r\n", challenge.base64);
+        self.phase = Phase::Sasl(challenge.attempt);
+    }
+
+    fn login_fault(&mut self, fault: Fault, output: &mut Outbox) {
+        let text = match fault {
+            Fault::Cancelled => "Login cancelled",
+            Fault::NotBase64 => "That is not base64",
+            Fault::Malformed => "Malformed authentication",
+        };
+        self.fault(text, output);
     }
 
     // ── transaction ─────────────────────────────────────────────────────────────────────────────
@@ -731,7 +690,7 @@ impl Machine for Pop3 {
                     None
                 }
                 Phase::Command => self.line(None, input, output),
-                Phase::Sasl(exchange) => self.line(Some(exchange), input, output),
+                Phase::Sasl(attempt) => self.line(Some(attempt), input, output),
                 Phase::Opening => self.ask(Question::Open, Event::Open(Ticket::issue())),
                 Phase::Listing { listing, next } => self.list_on(listing, next, output),
                 // The driver owes an answer: nothing goes on before it.

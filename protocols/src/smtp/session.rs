@@ -27,11 +27,10 @@ use super::params::{MailParams, ParamFault, RecipientParams};
 use super::reply::{Enhanced, Refusal, Reply};
 use crate::address::Address;
 use crate::machine::Ticket;
-use crate::sasl::{self, Credentials, Exchange, Mechanism, Progress, ScramKeys};
+pub use crate::sasl::LoginOutcome;
+use crate::sasl::{self, Attempt, Challenge, Credentials, Fault, Mechanism, ScramKeys, Turn};
 use crate::wire::line::{Framed, LineFault, LineReader};
 use crate::{Machine, Outbox, Step, Tick};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -44,8 +43,6 @@ const LOGIN_STRIKES: u32 = 3;
 const IDLE_COMMANDS_MAX: u32 = 200;
 /// RFC 5321 section 4.5.3.1.4 says 512; extensions add to it (RFC 1870, 3461, 6531), clients exceed it.
 const COMMAND_OCTETS_MAX: usize = 2048;
-/// RFC 4954 section 4.
-const AUTH_OCTETS_MAX: usize = 12_288;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
 const DATA_TIMEOUT: Duration = Duration::from_secs(180);
 /// However slowly it drips, a message must be complete by then.
@@ -120,18 +117,11 @@ pub enum Answer<P> {
     Refused(Refusal),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LoginOutcome {
-    Welcome,
-    Wrong,
-    Busy,
-}
-
 #[derive(Debug)]
 enum Phase {
     Greeting,
     Command,
-    Sasl(Exchange),
+    Sasl(Attempt),
     /// A command's question is open; what becomes of the transaction hangs on the answer.
     Asked(Question),
     Data(Scanner),
@@ -151,7 +141,8 @@ enum Phase {
 
 #[derive(Debug)]
 enum Question {
-    Login(Option<Exchange>),
+    Login,
+    Keys(Attempt),
     Mail,
     Recipient,
     Data,
@@ -300,14 +291,14 @@ impl<P> Smtp<P> {
         output: &mut Outbox,
     ) {
         self.clock_due = true;
-        if let Phase::Asked(Question::Login(Some(mut exchange))) =
+        let Phase::Asked(Question::Keys(attempt)) =
             std::mem::replace(&mut self.phase, Phase::Command)
-        {
-            if let Progress::Challenge(challenge) = exchange.keys(keys, nonce) {
-                self.challenge(exchange, &challenge, output);
-            } else {
-                self.say(Reply::new(501, Enhanced(5, 5, 2), "Malformed authentication"), output);
-            }
+        else {
+            return;
+        };
+        match attempt.keys(keys, nonce) {
+            Ok(challenge) => self.challenge(challenge, output),
+            Err(fault) => self.login_fault(fault, output),
         }
     }
 
@@ -361,7 +352,7 @@ impl<P> Smtp<P> {
             }
             (Question::Mail, Err(refusal)) => self.say(refusal.reply().clone(), output),
             // A login has answers of its own.
-            (Question::Login(_), _) => {}
+            (Question::Login | Question::Keys(_), _) => {}
         }
     }
 
@@ -442,8 +433,8 @@ impl<P> Smtp<P> {
 
     fn line<'i>(&mut self, input: &mut &[u8], output: &mut Outbox) -> Option<Step<Event<'i>>> {
         let octets_max = match self.phase {
-            Phase::Sasl(_) => AUTH_OCTETS_MAX,
-            _ => AUTH_OCTETS_MAX.min(COMMAND_OCTETS_MAX.max(self.auth_line_octets())),
+            Phase::Sasl(_) => sasl::LINE_OCTETS_MAX,
+            _ => self.command_octets_max(),
         };
         let mut lines = std::mem::take(&mut self.lines);
         let step = match lines.next(input, octets_max) {
@@ -456,7 +447,7 @@ impl<P> Smtp<P> {
             Framed::Line(line) => {
                 self.clock_due = true;
                 match std::mem::replace(&mut self.phase, Phase::Command) {
-                    Phase::Sasl(exchange) => self.sasl_response(exchange, line, output),
+                    Phase::Sasl(attempt) => self.login_turn(attempt.line(line), output),
                     _ => self.command(line, output),
                 }
             }
@@ -466,8 +457,8 @@ impl<P> Smtp<P> {
     }
 
     /// AUTH may carry a long initial response.
-    fn auth_line_octets(&self) -> usize {
-        if self.auth_offered() { AUTH_OCTETS_MAX } else { COMMAND_OCTETS_MAX }
+    fn command_octets_max(&self) -> usize {
+        if self.auth_offered() { sasl::LINE_OCTETS_MAX } else { COMMAND_OCTETS_MAX }
     }
 
     fn line_fault(&mut self, fault: LineFault, may_be_bdat: bool, output: &mut Outbox) {
@@ -771,71 +762,46 @@ impl<P> Smtp<P> {
         {
             self.out_of_order("No login now", output);
         } else if let Some(mechanism) = Mechanism::named(mechanism) {
-            let (exchange, challenge) = Exchange::start(mechanism);
-            match initial {
-                // RFC 4954 section 4: `=` stands for an empty initial response.
-                Some(initial) if initial == b"=" => return self.respond(exchange, b"", output),
-                Some(initial) => return self.sasl_response(exchange, &initial, output),
-                None => self.challenge(exchange, challenge, output),
-            }
+            return self.login_turn(Attempt::start(mechanism, initial.as_deref()), output);
         } else {
             self.fault(504, Enhanced(5, 5, 4), "Mechanism not known", output);
         }
         None
     }
 
-    fn sasl_response<'i>(
-        &mut self,
-        exchange: Exchange,
-        line: &[u8],
-        output: &mut Outbox,
-    ) -> Option<Step<Event<'i>>> {
-        if line == b"*" {
-            self.fault(501, Enhanced(5, 7, 0), "Login cancelled", output);
-            return None;
-        }
-        match STANDARD.decode(line) {
-            Ok(response) => self.respond(exchange, &response, output),
-            Err(_) => {
-                self.fault(501, Enhanced(5, 5, 2), "That is not base64", output);
+    fn login_turn<'i>(&mut self, turn: Turn, output: &mut Outbox) -> Option<Step<Event<'i>>> {
+        match turn {
+            Turn::Challenge(challenge) => {
+                self.challenge(challenge, output);
+                None
+            }
+            Turn::Password(credentials) => {
+                self.ask(Question::Login, Event::Login(credentials, Ticket::issue()))
+            }
+            Turn::Keys(attempt, user) => {
+                self.ask(Question::Keys(attempt), Event::ScramKeys(user, Ticket::issue()))
+            }
+            Turn::Proved(user) => self.ask(Question::Login, Event::Proved(user, Ticket::issue())),
+            Turn::Disproved => self.ask(Question::Login, Event::Disproved(Ticket::issue())),
+            Turn::Fault(fault) => {
+                self.login_fault(fault, output);
                 None
             }
         }
     }
 
-    fn respond<'i>(
-        &mut self,
-        mut exchange: Exchange,
-        response: &[u8],
-        output: &mut Outbox,
-    ) -> Option<Step<Event<'i>>> {
-        match exchange.respond(response) {
-            Progress::Challenge(challenge) => {
-                self.challenge(exchange, &challenge, output);
-                None
-            }
-            Progress::Password(credentials) => {
-                self.ask(Question::Login(None), Event::Login(credentials, Ticket::issue()))
-            }
-            Progress::Keys { user } => {
-                self.ask(Question::Login(Some(exchange)), Event::ScramKeys(user, Ticket::issue()))
-            }
-            Progress::Verified { user } => {
-                self.ask(Question::Login(None), Event::Proved(user, Ticket::issue()))
-            }
-            Progress::Failed(sasl::Failure::Wrong) => {
-                self.ask(Question::Login(None), Event::Disproved(Ticket::issue()))
-            }
-            Progress::Failed(sasl::Failure::Malformed) => {
-                self.fault(501, Enhanced(5, 5, 2), "Malformed authentication", output);
-                None
-            }
-        }
+    fn challenge(&mut self, challenge: Challenge, output: &mut Outbox) {
+        let _ = write!(output, "334 {}\r\n", challenge.base64);
+        self.phase = Phase::Sasl(challenge.attempt);
     }
 
-    fn challenge(&mut self, exchange: Exchange, challenge: &[u8], output: &mut Outbox) {
-        let _ = write!(output, "334 {}\r\n", STANDARD.encode(challenge));
-        self.phase = Phase::Sasl(exchange);
+    fn login_fault(&mut self, fault: Fault, output: &mut Outbox) {
+        let (enhanced, text) = match fault {
+            Fault::Cancelled => (Enhanced(5, 7, 0), "Login cancelled"),
+            Fault::NotBase64 => (Enhanced(5, 5, 2), "That is not base64"),
+            Fault::Malformed => (Enhanced(5, 5, 2), "Malformed authentication"),
+        };
+        self.fault(501, enhanced, text, output);
     }
 
     // ── message bytes ───────────────────────────────────────────────────────────────────────────
@@ -1024,8 +990,8 @@ impl<P> Machine for Smtp<P> {
                     None
                 }
                 Phase::Command => self.line(input, output),
-                Phase::Sasl(exchange) => {
-                    self.phase = Phase::Sasl(exchange);
+                Phase::Sasl(attempt) => {
+                    self.phase = Phase::Sasl(attempt);
                     self.line(input, output)
                 }
                 Phase::Data(scanner) => self.receive(scanner, input, output),
