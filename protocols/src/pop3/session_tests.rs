@@ -1,6 +1,7 @@
 //! The machine against a small world: one user, a handful of messages.
 
 use super::*;
+use crate::sasl::ScramKeys;
 
 const NOW: Tick = Tick(1000);
 
