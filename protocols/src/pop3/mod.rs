@@ -20,6 +20,7 @@ pub mod reply;
 pub mod session;
 mod transaction;
 
+pub use crate::sasl::LoginOutcome;
 pub use event::{Config, Entry, Event};
 pub use reply::Refusal;
-pub use session::{LoginOutcome, Pop3};
+pub use session::Pop3;

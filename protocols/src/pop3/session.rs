@@ -18,6 +18,7 @@
 
 use super::command::{self, Syntax};
 use super::encode::Encoder;
+use super::event::{Config, Event};
 use super::reply::Refusal;
 use super::transaction::{Listing, Slot};
 use crate::machine::Ticket;
@@ -27,9 +28,6 @@ use crate::{Machine, Outbox, Step, Tick};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
-
-pub use super::event::{Committed, Config, Entry, Event, Keys, Login, Maildrop, Message};
-pub use crate::sasl::LoginOutcome;
 
 /// Faults after which the peer is not worth listening to.
 pub const STRIKES_MAX: u32 = 20;

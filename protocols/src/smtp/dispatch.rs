@@ -7,7 +7,7 @@ use super::params::ParamFault;
 use super::reply::{Enhanced, Reply};
 use super::session::{Phase, STRIKES_MAX, Smtp, TOO_MANY_ERRORS};
 use super::transaction::Transaction;
-use crate::sasl::{self, Mechanism};
+use crate::sasl::{self, Attempt, Mechanism};
 use crate::wire::line::{Framed, LineFault};
 use crate::{Outbox, Step};
 use std::fmt::Write;
@@ -20,26 +20,27 @@ const COMMAND_OCTETS_MAX: usize = 2048;
 impl<P> Smtp<P> {
     pub(super) fn line<'i>(
         &mut self,
+        attempt: Option<Attempt>,
         input: &mut &[u8],
         output: &mut Outbox,
     ) -> Option<Step<Event<'i>>> {
-        let octets_max = match self.phase {
-            Phase::Sasl(_) => sasl::LINE_OCTETS_MAX,
-            _ => self.command_octets_max(),
-        };
         let mut lines = std::mem::take(&mut self.lines);
-        let step = match lines.next(input, octets_max) {
-            Framed::Incomplete => Some(Step::NeedInput),
-            Framed::Fault(fault) => {
+        let step = match (lines.next(input, self.line_octets_max()), attempt) {
+            (Framed::Incomplete, None) => Some(Step::NeedInput),
+            (Framed::Incomplete, Some(attempt)) => {
+                self.phase = Phase::Sasl(attempt);
+                Some(Step::NeedInput)
+            }
+            (Framed::Fault(fault), _) => {
                 self.clock_due = true;
                 self.line_fault(fault, lines.spoiled_line_may_begin_with(b"BDAT"), output);
                 None
             }
-            Framed::Line(line) => {
+            (Framed::Line(line), attempt) => {
                 self.clock_due = true;
-                match std::mem::replace(&mut self.phase, Phase::Command) {
-                    Phase::Sasl(attempt) => self.login_turn(attempt.line(line), output),
-                    _ => self.command(line, output),
+                match attempt {
+                    Some(attempt) => self.login_turn(attempt.line(line), output),
+                    None => self.command(line, output),
                 }
             }
         };
@@ -47,13 +48,12 @@ impl<P> Smtp<P> {
         step
     }
 
-    /// AUTH may carry a long initial response.
-    fn command_octets_max(&self) -> usize {
+    /// AUTH may carry a long initial response, and long lines follow it.
+    fn line_octets_max(&self) -> usize {
         if self.auth_offered() { sasl::LINE_OCTETS_MAX } else { COMMAND_OCTETS_MAX }
     }
 
     fn line_fault(&mut self, fault: LineFault, may_be_bdat: bool, output: &mut Outbox) {
-        self.phase = Phase::Command;
         let text = match fault {
             LineFault::TooLong => "Line too long",
             LineFault::BareCr | LineFault::BareLf => "Lines must end with CRLF",

@@ -32,7 +32,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use super::event::{Answer, Asked, Config, Ended, Event, Keys, Login, Role};
+pub use super::event::{Answer, Config, Event, Role};
 pub use crate::sasl::LoginOutcome;
 
 /// Faults after which the peer is not worth listening to.
@@ -260,11 +260,8 @@ impl<P> Machine for Smtp<P> {
                     let _ = write!(output, "220 {} {kind} Kura\r\n", self.config.hostname);
                     None
                 }
-                Phase::Command => self.line(input, output),
-                Phase::Sasl(attempt) => {
-                    self.phase = Phase::Sasl(attempt);
-                    self.line(input, output)
-                }
+                Phase::Command => self.line(None, input, output),
+                Phase::Sasl(attempt) => self.line(Some(attempt), input, output),
                 Phase::Data(scanner) => self.receive(scanner, input, output),
                 Phase::Chunk { scanner, left, last } => {
                     self.receive_chunk(scanner, left, last, input, output)
