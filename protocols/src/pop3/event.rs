@@ -1,5 +1,7 @@
 //! What the POP3 machine is told once, and what it asks of the engine.
 
+#[cfg(doc)]
+use super::Pop3;
 use crate::machine::Ticket;
 use crate::sasl::Credentials;
 
@@ -15,20 +17,20 @@ pub struct Config {
 /// What the machine asks of the engine. The tickets' types are these questions.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A password to check: [`super::Pop3::answer_login`].
+    /// A password to check: [`Pop3::answer_login`].
     Login(Credentials, Ticket<Login>),
-    /// Keys to look up: [`super::Pop3::answer_keys`].
+    /// Keys to look up: [`Pop3::answer_keys`].
     ScramKeys(String, Ticket<Keys>),
-    /// A proof was right: [`super::Pop3::answer_login`] lets the engine still say no.
+    /// A proof was right: [`Pop3::answer_login`] lets the engine still say no.
     Proved(String, Ticket<Login>),
-    /// A proof was wrong: count it, delay it, then [`super::Pop3::answer_login`].
+    /// A proof was wrong: count it, delay it, then [`Pop3::answer_login`].
     Disproved(Ticket<Login>),
-    /// The maildrop of [`super::Pop3::user`]: [`super::Pop3::answer_open`]. Asked on the core that owns it.
+    /// The maildrop of [`Pop3::user`]: [`Pop3::answer_open`]. Asked on the core that owns it.
     Open(Ticket<Maildrop>),
-    /// [`super::Pop3::begin_message`], [`super::Pop3::write_message`], [`super::Pop3::end_message`]; or, before the first
-    /// octet, [`super::Pop3::answer_failed`]. `index` counts from zero; `lines`: header and so many of the body.
+    /// [`Pop3::begin_message`], [`Pop3::write_message`], [`Pop3::end_message`]; or, before the first
+    /// octet, [`Pop3::answer_failed`]. `index` counts from zero; `lines`: header and so many of the body.
     Retrieve { index: usize, lines: Option<u64>, ticket: Ticket<Message> },
-    /// Remove these (indices from zero, rising), for good: [`super::Pop3::answer_commit`].
+    /// Remove these (indices from zero, rising), for good: [`Pop3::answer_commit`].
     Commit { deleted: Vec<usize>, ticket: Ticket<Committed> },
     /// A long listing is under way: send what is in the outbox, then go on.
     Relieve,

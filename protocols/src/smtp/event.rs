@@ -1,5 +1,7 @@
 //! What the SMTP machine is told once, and what it asks of the engine.
 
+#[cfg(doc)]
+use super::Smtp;
 use super::params::{MailParams, RecipientParams};
 use super::reply::Refusal;
 use crate::address::Address;
@@ -35,22 +37,22 @@ pub struct Config {
 /// What the machine asks of the engine. The tickets' types are these questions.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'i> {
-    /// A password to check: [`super::Smtp::answer_login`].
+    /// A password to check: [`Smtp::answer_login`].
     Login(Credentials, Ticket<Login>),
-    /// Keys to look up: [`super::Smtp::answer_keys`].
+    /// Keys to look up: [`Smtp::answer_keys`].
     ScramKeys(String, Ticket<Keys>),
-    /// A proof was right: [`super::Smtp::answer_login`] lets the engine still say no.
+    /// A proof was right: [`Smtp::answer_login`] lets the engine still say no.
     Proved(String, Ticket<Login>),
-    /// A proof was wrong: count it, delay it, then [`super::Smtp::answer_login`].
+    /// A proof was wrong: count it, delay it, then [`Smtp::answer_login`].
     Disproved(Ticket<Login>),
-    /// A sender, `None` being the null path: [`super::Smtp::answer_command`].
+    /// A sender, `None` being the null path: [`Smtp::answer_command`].
     Mail(Option<Address>, MailParams, Ticket<Asked>),
     Recipient(Address, RecipientParams, Ticket<Asked>),
     /// The message is about to come: take it or refuse it before its first octet.
     Data(Ticket<Asked>),
     /// Octets of the message, as sent, without stuffing.
     Body(&'i [u8]),
-    /// The message is complete: [`super::Smtp::answer_end`].
+    /// The message is complete: [`Smtp::answer_end`].
     End(Ticket<Ended>),
     /// The transaction is over without a message, for whatever reason.
     Reset,
