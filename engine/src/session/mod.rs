@@ -4,6 +4,7 @@
 //! session never touches the socket; it answers events, and writes through [`Wire`].
 
 pub mod imap;
+mod login;
 pub mod pop3;
 pub mod smtp;
 

@@ -4,12 +4,11 @@
 //! (RFC 1939 section 3). A message's unique id is UIDVALIDITY and UID, so it survives restarts and
 //! restores. Deleting happens at QUIT, as one expunge: all of it or none.
 
-use super::smtp::{machine_keys, nonce};
-use super::{Next, Session};
-use crate::metrics::{Service, count};
+use super::{Next, Session, login};
+use crate::metrics::Service;
 use crate::shard::{LoggedIn, LoginError, Place, Shard};
 use crate::wire::{Peer, Transport, Wire};
-use protocols::pop3::session::{Committed, Login, Maildrop, Message};
+use protocols::pop3::event::{Committed, Login, Maildrop, Message};
 use protocols::pop3::{Config, Entry, Event, LoginOutcome, Pop3, Refusal};
 use protocols::{Machine, Outbox, Ticket};
 use std::rc::Rc;
@@ -64,11 +63,23 @@ impl Pop3Session {
         }
     }
 
-    fn welcome(&mut self, login: &LoggedIn, ticket: Ticket<Login>, outbox: &mut Outbox) -> Next {
-        tracing::info!(user = login.address, peer = %self.peer.address, service = self.service.name(), "logged in");
-        self.machine.answer_login(ticket, LoginOutcome::Welcome, &login.address, outbox);
-        self.account = Some(login.account);
-        if login.home == self.shard.id { Next::Continue } else { Next::MoveTo(login.home) }
+    fn answer_login(
+        &mut self,
+        login: Result<LoggedIn, LoginError>,
+        ticket: Ticket<Login>,
+        outbox: &mut Outbox,
+    ) -> Next {
+        match login {
+            Ok(login) => {
+                self.machine.answer_login(ticket, LoginOutcome::Welcome, &login.address, outbox);
+                self.account = Some(login.account);
+                login::welcome(&self.shard, &login, self.peer, self.service)
+            }
+            Err(error) => {
+                self.machine.answer_login(ticket, login::outcome(error), "", outbox);
+                Next::Continue
+            }
+        }
     }
 
     fn open(&mut self, ticket: Ticket<Maildrop>, outbox: &mut Outbox) {
@@ -178,32 +189,21 @@ impl Session for Pop3Session {
     ) -> Next {
         match event {
             Event::Login(credentials, ticket) => {
-                let outcome =
-                    self.shard.verify_password(&credentials.user, &credentials.password).await;
-                let failed = match outcome {
-                    Ok(login) => return self.welcome(&login, ticket, wire.outbox),
-                    Err(LoginError::Wrong) => LoginOutcome::Wrong,
-                    Err(LoginError::Busy) => LoginOutcome::Busy,
-                };
-                self.machine.answer_login(ticket, failed, "", wire.outbox);
+                let (user, password) = (&credentials.user, &credentials.password);
+                let login = self.shard.verify_password(user, password).await;
+                return self.answer_login(login, ticket, wire.outbox);
             }
             Event::ScramKeys(user, ticket) => {
-                let (keys, _) = self.shard.scram_keys(&user);
-                self.machine.answer_keys(ticket, machine_keys(keys), &nonce(), wire.outbox);
+                let (keys, nonce) = login::scram_keys(&self.shard, &user);
+                self.machine.answer_keys(ticket, keys, &nonce, wire.outbox);
             }
-            Event::Proved(user, ticket) => match self.shard.scram_keys(&user) {
-                (_, Some(login)) => {
-                    count(&self.shard.metrics.logins);
-                    return self.welcome(&login, ticket, wire.outbox);
-                }
-                // Removed since the exchange began.
-                (_, None) => {
-                    self.machine.answer_login(ticket, LoginOutcome::Wrong, "", wire.outbox)
-                }
-            },
+            Event::Proved(user, ticket) => {
+                let login = login::proved(&self.shard, &user);
+                return self.answer_login(login, ticket, wire.outbox);
+            }
             Event::Disproved(ticket) => {
-                self.shard.login_failed("").await;
-                self.machine.answer_login(ticket, LoginOutcome::Wrong, "", wire.outbox);
+                let wrong = login::disproved(&self.shard).await;
+                return self.answer_login(Err(wrong), ticket, wire.outbox);
             }
             Event::Open(ticket) => self.open(ticket, wire.outbox),
             Event::Retrieve { index, lines: _, ticket } => {

@@ -4,17 +4,16 @@
 //! room, will the store take a message now; then bytes into an [`Intake`], and at the end one outcome
 //! for each recipient. The `250` is made from those outcomes alone.
 
-use super::{Next, Session};
+use super::{Next, Session, login};
 use crate::delivery::{Intake, Outcome, unix_millis};
 use crate::directory::{Home, Resolution};
 use crate::metrics::{Service, count};
-use crate::passwords;
-use crate::shard::{LoginError, Place, Shard};
+use crate::shard::{Place, Shard};
 use crate::wire::{Peer, Transport, Wire};
 use protocols::Address;
 use protocols::message::received::{Received, received, return_path};
-use protocols::sasl::ScramKeys;
-use protocols::smtp::session::{Asked, Ended, Login, LoginOutcome};
+use protocols::sasl::LoginOutcome;
+use protocols::smtp::event::{Asked, Ended, Login};
 use protocols::smtp::{Answer, Config, Event, MailParams, Refusal, Role, Smtp};
 use protocols::{Machine, Outbox, Ticket};
 use std::rc::Rc;
@@ -94,8 +93,7 @@ impl SmtpSession {
         let outcome =
             match self.shard.verify_password(&credentials.user, &credentials.password).await {
                 Ok(_) => LoginOutcome::Welcome,
-                Err(LoginError::Wrong) => LoginOutcome::Wrong,
-                Err(LoginError::Busy) => LoginOutcome::Busy,
+                Err(error) => login::outcome(error),
             };
         self.machine.answer_login(ticket, outcome, &credentials.user.to_lowercase(), outbox);
     }
@@ -367,8 +365,8 @@ impl Session for SmtpSession {
             Event::Reset => self.forget(),
             Event::Login(credentials, ticket) => self.login(credentials, ticket, wire.outbox).await,
             Event::ScramKeys(user, ticket) => {
-                let (keys, _) = self.shard.scram_keys(&user);
-                self.machine.answer_keys(ticket, machine_keys(keys), &nonce(), wire.outbox);
+                let (keys, nonce) = login::scram_keys(&self.shard, &user);
+                self.machine.answer_keys(ticket, keys, &nonce, wire.outbox);
             }
             Event::Proved(user, ticket) => {
                 count(&self.shard.metrics.logins);
@@ -380,8 +378,8 @@ impl Session for SmtpSession {
                 );
             }
             Event::Disproved(ticket) => {
-                self.shard.login_failed("").await;
-                self.machine.answer_login(ticket, LoginOutcome::Wrong, "", wire.outbox);
+                let outcome = login::outcome(login::disproved(&self.shard).await);
+                self.machine.answer_login(ticket, outcome, "", wire.outbox);
             }
         }
         Next::Continue
@@ -420,19 +418,4 @@ impl SmtpSession {
         }
         self.machine.answer_command(ticket, answer, outbox);
     }
-}
-
-/// The stored form of SCRAM keys, as the machines take them.
-pub(super) fn machine_keys(keys: passwords::ScramKeys) -> ScramKeys {
-    ScramKeys {
-        salt: keys.salt.to_vec(),
-        iterations: keys.iterations,
-        stored_key: keys.stored_key,
-        server_key: keys.server_key,
-    }
-}
-
-/// 128 random bits, printable.
-pub(super) fn nonce() -> String {
-    passwords::random::<16>().iter().map(|byte| format!("{byte:02x}")).collect()
 }

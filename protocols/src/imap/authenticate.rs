@@ -1,21 +1,19 @@
-//! AUTHENTICATE: the exchange of challenges and responses, in base64 lines.
-//! RFC 3501 section 6.2.2, RFC 4959 for the initial response. The mechanisms are [`crate::sasl`]'s.
+//! AUTHENTICATE: when it is legal, and a login's turns in IMAP's words. RFC 3501 section 6.2.2.
+//! The exchange itself is [`crate::sasl`]'s, as in the other protocols.
 
 use super::encode::push;
 use super::event::{Event, Keys};
 use super::lexer::Fault;
 use super::response::{Code, Completion};
 use super::session::{Imap, Pending, PendingKind, Reading};
-use crate::sasl::{Exchange, Failure, Mechanism, Progress, ScramKeys};
+use crate::sasl::{self, Attempt, Challenge, Credentials, Mechanism, ScramKeys, Turn};
 use crate::{Outbox, Step, Ticket};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 
-/// An exchange that waits for the client, or for its keys.
+/// An attempt that waits for the client, or for its keys.
 #[derive(Debug)]
 pub(super) struct Sasl {
     tag: Vec<u8>,
-    exchange: Exchange,
+    attempt: Attempt,
 }
 
 impl Imap {
@@ -40,17 +38,7 @@ impl Imap {
             refusal.write(output.buffer(), &tag);
             return None;
         }
-        let (exchange, challenge) = Exchange::start(mechanism);
-        let sasl = Sasl { tag, exchange };
-        match initial {
-            // An empty initial response is written `=`.
-            Some(b"=") => self.sasl_response(sasl, b"", output),
-            Some(response) => self.sasl_line(sasl, response, output),
-            None => {
-                self.challenge(sasl, challenge, output);
-                None
-            }
-        }
+        self.login_turn(tag, Attempt::start(mechanism, initial), output)
     }
 
     /// Takes a line of the client's.
@@ -60,55 +48,52 @@ impl Imap {
         line: &[u8],
         output: &mut Outbox,
     ) -> Option<Step<Event<'i>>> {
-        if line == b"*" {
-            self.bad(Some(&sasl.tag), Fault("Cancelled"), output);
-            return None;
-        }
-        match STANDARD.decode(line) {
-            Ok(response) => self.sasl_response(sasl, &response, output),
-            Err(_) => {
-                self.bad(Some(&sasl.tag), Fault("That is not base64"), output);
-                None
-            }
-        }
+        self.login_turn(sasl.tag, sasl.attempt.line(line), output)
     }
 
-    fn sasl_response<'i>(
+    fn login_turn<'i>(
         &mut self,
-        mut sasl: Sasl,
-        response: &[u8],
+        tag: Vec<u8>,
+        turn: Turn,
         output: &mut Outbox,
     ) -> Option<Step<Event<'i>>> {
-        let progress = sasl.exchange.respond(response);
         let ticket = Ticket::issue();
-        let (kind, event) = match progress {
-            Progress::Challenge(challenge) => {
-                self.challenge(sasl, &challenge, output);
+        let event = match turn {
+            Turn::Challenge(challenge) => {
+                self.challenge(tag, challenge, output);
                 return None;
             }
-            Progress::Keys { user } => {
-                self.reading = Reading::Sasl(sasl);
+            Turn::Keys(attempt, user) => {
+                self.reading = Reading::Sasl(Sasl { tag, attempt });
                 return Some(Step::Event(Event::ScramKeys { user, ticket: Ticket::issue() }));
             }
-            Progress::Failed(Failure::Malformed) => {
-                self.bad(Some(&sasl.tag), Fault("Malformed response"), output);
+            Turn::Fault(fault) => {
+                self.login_fault(&tag, fault, output);
                 return None;
             }
-            Progress::Password(credentials) => {
-                let (user, password) = (credentials.user, credentials.password);
-                (PendingKind::Login, Event::Login { user, password, ticket })
+            Turn::Password(Credentials { user, password }) => {
+                Event::Login { user, password, ticket }
             }
-            Progress::Verified { user } => (PendingKind::Login, Event::Verified { user, ticket }),
-            Progress::Failed(Failure::Wrong) => (PendingKind::Login, Event::LoginFailed { ticket }),
+            Turn::Proved(user) => Event::Verified { user, ticket },
+            Turn::Disproved => Event::LoginFailed { ticket },
         };
         self.good();
-        self.pending = Some(Pending { tag: sasl.tag, kind });
+        self.pending = Some(Pending { tag, kind: PendingKind::Login });
         Some(Step::Event(event))
     }
 
-    fn challenge(&mut self, sasl: Sasl, challenge: &[u8], output: &mut Outbox) {
-        push(output.buffer(), format_args!("+ {}\r\n", STANDARD.encode(challenge)));
-        self.reading = Reading::Sasl(sasl);
+    fn challenge(&mut self, tag: Vec<u8>, challenge: Challenge, output: &mut Outbox) {
+        push(output.buffer(), format_args!("+ {}\r\n", challenge.base64));
+        self.reading = Reading::Sasl(Sasl { tag, attempt: challenge.attempt });
+    }
+
+    fn login_fault(&mut self, tag: &[u8], fault: sasl::Fault, output: &mut Outbox) {
+        let text = match fault {
+            sasl::Fault::Cancelled => "Cancelled",
+            sasl::Fault::NotBase64 => "That is not base64",
+            sasl::Fault::Malformed => "Malformed response",
+        };
+        self.bad(Some(tag), Fault(text), output);
     }
 
     /// Gives the keys of a user, and a nonce that is fresh and printable.
@@ -120,18 +105,12 @@ impl Imap {
         output: &mut Outbox,
     ) {
         drop(ticket);
-        let Reading::Sasl(mut sasl) = std::mem::replace(&mut self.reading, Reading::Commands)
-        else {
+        let Reading::Sasl(sasl) = std::mem::replace(&mut self.reading, Reading::Commands) else {
             return;
         };
-        match sasl.exchange.keys(keys, nonce) {
-            Progress::Challenge(challenge) => self.challenge(sasl, &challenge, output),
-            Progress::Keys { .. }
-            | Progress::Password(_)
-            | Progress::Verified { .. }
-            | Progress::Failed(_) => {
-                self.bad(Some(&sasl.tag), Fault("Malformed response"), output);
-            }
+        match sasl.attempt.keys(keys, nonce) {
+            Ok(challenge) => self.challenge(sasl.tag, challenge, output),
+            Err(fault) => self.login_fault(&sasl.tag, fault, output),
         }
     }
 }

@@ -3,7 +3,8 @@
 //! | where | what |
 //! |---|---|
 //! | [`session`], `dispatch`, [`event`] | the machine: states, commands, events, replies |
-//! | `authenticate` | the exchange of AUTHENTICATE |
+//! | `authenticate` | AUTHENTICATE |
+//! | `literal`, `append` | literals: taken or refused; the one that is a message |
 //! | [`framing`] | lines and literals into whole commands |
 //! | [`parse`], [`lexer`] | whole commands into [`command::Command`] |
 //! | [`view`] | the selected mailbox as the client knows it |
@@ -11,6 +12,7 @@
 //! | [`response`] | completions and response codes |
 //! | [`encode`], [`mailbox`], [`flags`], [`sequence`] | how values are written and read |
 
+mod append;
 mod authenticate;
 pub mod command;
 mod dispatch;
@@ -21,6 +23,7 @@ pub mod flags;
 pub mod framing;
 pub mod lexer;
 pub mod list;
+mod literal;
 pub mod mailbox;
 pub mod parse;
 pub mod response;

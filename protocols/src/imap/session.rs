@@ -16,12 +16,10 @@
 //! [`Config::bad_commands_max`] in a row.
 
 use super::authenticate::Sasl;
-use super::command::Append;
 use super::encode::push;
-use super::event::{Admission, Completed, Credentials, Event, LoginAnswer, Selection};
+use super::event::{Completed, Credentials, Event, LoginAnswer, Selection};
 use super::framing::{Announced, Frame, Framing};
-use super::lexer::{Fault, Lexer};
-use super::parse::{self, AppendPrefix};
+use super::lexer::Fault;
 use super::response::{Code, Completion};
 use super::view::{News, Selected, View};
 use crate::wire::line::LineFault;
@@ -285,32 +283,6 @@ impl Imap {
         }
     }
 
-    /// Lets the message come, or refuses it with a completion.
-    pub fn answer_append(
-        &mut self,
-        ticket: Ticket<Admission>,
-        answer: Result<(), Completion>,
-        output: &mut Outbox,
-    ) {
-        drop(ticket);
-        let Some(pending) = &self.pending else { return };
-        let PendingKind::Append(announced) = pending.kind else { return };
-        match answer {
-            Ok(()) => {
-                if announced.synchronizing {
-                    output.push(b"+ Ready\r\n");
-                }
-                let left = announced.bytes.unwrap_or(0);
-                self.reading = Reading::Message { left, spoiled: false };
-            }
-            Err(refusal) => {
-                refusal.write(output.buffer(), &pending.tag);
-                self.pending = None;
-                self.refuse_literal(announced, output);
-            }
-        }
-    }
-
     /// Tells what happened in the selected mailbox, as far as the command in progress allows.
     pub fn tell(&mut self, news: &News, output: &mut Outbox) {
         let by_number = |pending: &Pending| pending.kind == PendingKind::ByNumber;
@@ -406,23 +378,6 @@ impl Imap {
         self.bad(None, fault, output);
     }
 
-    /// Nobody wants the literal. One that waits for permission will not come; one that does not wait
-    /// is swallowed with the rest of its command (RFC 7888 section 4).
-    fn refuse_literal(&mut self, announced: Announced, output: &mut Outbox) {
-        self.framing.forget();
-        match announced {
-            Announced { synchronizing: true, .. } => self.reading = Reading::Commands,
-            Announced { bytes: Some(bytes), .. } if bytes <= self.config.swallow_bytes_max => {
-                self.reading = Reading::Refused { left: bytes };
-            }
-            Announced { .. } => {
-                if !matches!(self.state, State::Logout) {
-                    self.bye("The literal is too large", output);
-                }
-            }
-        }
-    }
-
     // ── reading ─────────────────────────────────────────────────────────────────────────────────
 
     fn read_command<'i>(
@@ -442,182 +397,6 @@ impl Imap {
                 self.run(&command, output)
             }
         }
-    }
-
-    /// Decides about a literal before its first octet.
-    fn read_literal<'i>(
-        &mut self,
-        announced: Announced,
-        output: &mut Outbox,
-    ) -> Option<Step<Event<'i>>> {
-        let collected = self.framing.collected();
-        let length = collected.len().saturating_sub(announced.marker_bytes);
-        let mut lexer = Lexer::new(collected.get(..length).unwrap_or_default());
-        let tag = match parse::tag(&mut lexer) {
-            Ok(tag) => tag.to_vec(),
-            Err(fault) => {
-                self.bad(None, fault, output);
-                self.refuse_literal(announced, output);
-                return None;
-            }
-        };
-        match parse::append_prefix(&mut lexer) {
-            Err(fault) => {
-                self.bad(Some(&tag), fault, output);
-                self.refuse_literal(announced, output);
-                None
-            }
-            Ok(Some(AppendPrefix::Message(append))) => {
-                self.begin_append(tag, append, announced, output)
-            }
-            Ok(Some(AppendPrefix::Mailbox) | None) => {
-                self.collect_literal(&tag, announced, output);
-                None
-            }
-        }
-    }
-
-    fn collect_literal(&mut self, tag: &[u8], announced: Announced, output: &mut Outbox) {
-        let room = self.config.command_bytes_max.saturating_sub(self.framing.collected().len());
-        let fits = |bytes: &u32| usize::try_from(*bytes).is_ok_and(|bytes| bytes < room);
-        match announced.bytes.filter(fits) {
-            Some(bytes) => {
-                self.framing.take_literal(bytes);
-                if announced.synchronizing {
-                    output.push(b"+ Ready\r\n");
-                }
-            }
-            None => {
-                self.bad(Some(tag), Fault("The literal is too large"), output);
-                self.refuse_literal(announced, output);
-            }
-        }
-    }
-
-    fn begin_append<'i>(
-        &mut self,
-        tag: Vec<u8>,
-        append: Append,
-        announced: Announced,
-        output: &mut Outbox,
-    ) -> Option<Step<Event<'i>>> {
-        let refusal = match (&self.state, &append.mailbox, announced.bytes) {
-            (State::Greeting | State::NotAuthenticated | State::Logout, ..) => {
-                Err(Completion::Bad("Log in first"))
-            }
-            (_, Err(_), _) => Err(Completion::No(Some(Code::Cannot), "No mailbox has such a name")),
-            (_, _, Some(0)) => Err(Completion::No(Some(Code::Cannot), "The message is empty")),
-            (_, Ok(mailbox), Some(bytes)) if bytes <= self.config.append_bytes_max => {
-                Ok((mailbox.clone(), bytes))
-            }
-            (_, Ok(_), _) => Err(Completion::No(Some(Code::TooBig), "The message is too large")),
-        };
-        match refusal {
-            Ok((mailbox, bytes)) => {
-                self.good();
-                self.framing.forget();
-                self.pending = Some(Pending { tag, kind: PendingKind::Append(announced) });
-                let ticket = Ticket::issue();
-                Some(Step::Event(Event::AppendStart { mailbox, append, bytes, ticket }))
-            }
-            Err(Completion::Bad(text)) => {
-                self.bad(Some(&tag), Fault(text), output);
-                self.refuse_literal(announced, output);
-                None
-            }
-            Err(completion) => {
-                completion.write(output.buffer(), &tag);
-                self.refuse_literal(announced, output);
-                None
-            }
-        }
-    }
-
-    fn read_message<'i>(
-        &mut self,
-        left: u32,
-        spoiled: bool,
-        input: &mut &'i [u8],
-    ) -> Option<Step<Event<'i>>> {
-        if left == 0 {
-            self.reading = Reading::MessageEnd { spoiled };
-            return None;
-        }
-        if input.is_empty() {
-            return Some(Step::NeedInput);
-        }
-        let wanted = usize::try_from(left).unwrap_or(usize::MAX);
-        let (piece, rest) = input.split_at(wanted.min(input.len()));
-        *input = rest;
-        let taken = u32::try_from(piece.len()).unwrap_or(u32::MAX);
-        // RFC 3501 section 9: no literal holds NUL, and no client could be sent it.
-        let spoiled = spoiled || memchr::memchr(0, piece).is_some();
-        self.reading = Reading::Message { left: left.saturating_sub(taken), spoiled };
-        Some(Step::Event(Event::AppendPiece(piece)))
-    }
-
-    fn read_message_end<'i>(
-        &mut self,
-        spoiled: bool,
-        input: &mut &'i [u8],
-        output: &mut Outbox,
-    ) -> Option<Step<Event<'i>>> {
-        let frame = self.framing.next(input, self.config.command_bytes_max);
-        if frame == Frame::Incomplete {
-            return Some(Step::NeedInput);
-        }
-        let collected = self.framing.take();
-        let fault = match frame {
-            Frame::Command if collected.is_empty() && !spoiled => {
-                self.reading = Reading::Commands;
-                return Some(Step::Event(Event::AppendEnd { ticket: Ticket::issue() }));
-            }
-            Frame::Command if collected.is_empty() => Fault("NUL in the message"),
-            Frame::Command | Frame::Fault(_) | Frame::Incomplete => {
-                Fault("Only one message can be appended at a time")
-            }
-            Frame::Literal(announced) => {
-                self.refuse_literal(announced, output);
-                Fault("Only one message can be appended at a time")
-            }
-        };
-        if !matches!(self.reading, Reading::Refused { .. }) {
-            self.reading = Reading::Commands;
-        }
-        let tag = self.pending.take().map(|pending| pending.tag);
-        if !matches!(self.state, State::Logout) {
-            self.bad(tag.as_deref(), fault, output);
-        }
-        Some(Step::Event(Event::AppendAbort))
-    }
-
-    fn read_refused<'i>(&mut self, left: u32, input: &mut &'i [u8]) -> Option<Step<Event<'i>>> {
-        let wanted = usize::try_from(left).unwrap_or(usize::MAX);
-        let (taken, rest) = input.split_at(wanted.min(input.len()));
-        *input = rest;
-        let left = left.saturating_sub(u32::try_from(taken.len()).unwrap_or(u32::MAX));
-        if left > 0 {
-            self.reading = Reading::Refused { left };
-            return Some(Step::NeedInput);
-        }
-        self.reading = Reading::RefusedLine;
-        None
-    }
-
-    fn read_refused_line<'i>(
-        &mut self,
-        input: &mut &'i [u8],
-        output: &mut Outbox,
-    ) -> Option<Step<Event<'i>>> {
-        match self.framing.next(input, self.config.command_bytes_max) {
-            Frame::Incomplete => return Some(Step::NeedInput),
-            Frame::Command | Frame::Fault(_) => {
-                self.framing.forget();
-                self.reading = Reading::Commands;
-            }
-            Frame::Literal(announced) => self.refuse_literal(announced, output),
-        }
-        None
     }
 
     fn read_idle<'i>(

@@ -16,95 +16,32 @@
 //!
 //! Strikes: each faulty command is one, a failed login is three; at [`STRIKES_MAX`] the session ends.
 
-use super::command::{self, Command, Number, Syntax};
+use super::command::{self, Syntax};
 use super::encode::Encoder;
-use super::reply::{Code, Refusal};
+use super::event::{Config, Event};
+use super::reply::Refusal;
+use super::transaction::{Listing, Slot};
 use crate::machine::Ticket;
-use crate::sasl::{Credentials, Exchange, Failure, Mechanism, Progress, ScramKeys};
+use crate::sasl::{self, Attempt, Mechanism};
 use crate::wire::line::{Framed, LineFault, LineReader};
 use crate::{Machine, Outbox, Step, Tick};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Faults after which the peer is not worth listening to.
 pub const STRIKES_MAX: u32 = 20;
-const LOGIN_STRIKES: u32 = 3;
-/// Before a login, good commands included: who has nothing to say but CAPA is not a client.
-const STRANGER_COMMANDS_MAX: u32 = 100;
+pub(super) const LOGIN_STRIKES: u32 = 3;
 /// RFC 2449 section 4 says 255.
 const COMMAND_OCTETS_MAX: usize = 1024;
-/// As in SMTP (RFC 4954 section 4): tickets of some mechanisms are long.
-const AUTH_OCTETS_MAX: usize = 12_288;
 /// RFC 1939 section 3: ten minutes at least. Only a whole command starts them anew.
 const AUTOLOGOUT: Duration = Duration::from_secs(600);
-/// Lines of listings between two chances to send them.
-const LISTED_LINES_MAX: usize = 1000;
-
-#[derive(Debug, Clone)]
-pub struct Config {
-    pub hostname: String,
-    /// STLS can be offered while TLS is not active.
-    pub tls_available: bool,
-    /// Passwords are taken without TLS, too.
-    pub plaintext_auth: bool,
-}
-
-/// What the machine asks of the engine. The tickets' types are these questions.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A password to check: [`Pop3::answer_login`].
-    Login(Credentials, Ticket<Login>),
-    /// Keys to look up: [`Pop3::answer_keys`].
-    ScramKeys(String, Ticket<Keys>),
-    /// A proof was right: [`Pop3::answer_login`] lets the engine still say no.
-    Proved(String, Ticket<Login>),
-    /// A proof was wrong: count it, delay it, then [`Pop3::answer_login`].
-    Disproved(Ticket<Login>),
-    /// The maildrop of [`Pop3::user`]: [`Pop3::answer_open`]. Asked on the core that owns it.
-    Open(Ticket<Maildrop>),
-    /// [`Pop3::begin_message`], [`Pop3::write_message`], [`Pop3::end_message`]; or, before the first
-    /// octet, [`Pop3::answer_failed`]. `index` counts from zero; `lines`: header and so many of the body.
-    Retrieve { index: usize, lines: Option<u64>, ticket: Ticket<Message> },
-    /// Remove these (indices from zero, rising), for good: [`Pop3::answer_commit`].
-    Commit { deleted: Vec<usize>, ticket: Ticket<Committed> },
-    /// A long listing is under way: send what is in the outbox, then go on.
-    Relieve,
-}
 
 #[derive(Debug)]
-pub enum Login {}
-#[derive(Debug)]
-pub enum Keys {}
-#[derive(Debug)]
-pub enum Maildrop {}
-#[derive(Debug)]
-pub enum Message {}
-#[derive(Debug)]
-pub enum Committed {}
-
-/// A message of the maildrop.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    pub octets: u64,
-    /// For UIDL: 1 to 70 printable octets, the same in every session (RFC 1939 section 7).
-    pub unique: String,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LoginOutcome {
-    Welcome,
-    Wrong,
-    Busy,
-}
-
-#[derive(Debug)]
-enum Phase {
+pub(super) enum Phase {
     Greeting,
     Command,
-    Sasl(Exchange),
+    Sasl(Attempt),
     /// The login is good; the maildrop is to be opened.
     Opening,
     Asked(Question),
@@ -116,45 +53,33 @@ enum Phase {
 }
 
 #[derive(Debug)]
-enum Question {
+pub(super) enum Question {
     Login,
-    Keys(Exchange),
+    Keys(Attempt),
     Open,
     Message(Encoder),
     Commit,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Listing {
-    Octets,
-    Unique,
-}
-
 #[derive(Debug)]
-enum State {
+pub(super) enum State {
     /// The name that USER gave.
     Authorization(Option<String>),
     Transaction(Vec<Slot>),
-}
-
-#[derive(Debug)]
-struct Slot {
-    entry: Entry,
-    deleted: bool,
 }
 
 /// One session.
 #[derive(Debug)]
 pub struct Pop3 {
     config: Arc<Config>,
-    phase: Phase,
-    state: State,
+    pub(super) phase: Phase,
+    pub(super) state: State,
     lines: LineReader,
     tls: bool,
-    user: Option<String>,
-    strikes: u32,
-    stranger_commands: u32,
-    listed_lines: usize,
+    pub(super) user: Option<String>,
+    pub(super) strikes: u32,
+    pub(super) stranger_commands: u32,
+    pub(super) listed_lines: usize,
     /// A whole command has come since the deadline was set.
     heard: bool,
     deadline: Option<Tick>,
@@ -198,144 +123,14 @@ impl Pop3 {
         self.lines.retained_bytes().saturating_add(listed)
     }
 
-    // ── answers ─────────────────────────────────────────────────────────────────────────────────
-
-    /// A welcome is not written yet: [`Event::Open`] comes first.
-    pub fn answer_login(
-        &mut self,
-        _: Ticket<Login>,
-        outcome: LoginOutcome,
-        user: &str,
-        output: &mut Outbox,
-    ) {
-        self.phase = Phase::Command;
-        match outcome {
-            LoginOutcome::Welcome => {
-                self.user = Some(user.to_owned());
-                self.phase = Phase::Opening;
-            }
-            LoginOutcome::Wrong => {
-                self.strike(LOGIN_STRIKES);
-                self.say(&Refusal::coded(Code::Auth, "Wrong user name or password"), output);
-            }
-            LoginOutcome::Busy => {
-                let text = "Too many logins at once, try again";
-                self.say(&Refusal::coded(Code::SysTemp, text), output);
-            }
-        }
-    }
-
-    /// `nonce` is fresh, random and printable; keys of users who don't exist are made up.
-    pub fn answer_keys(
-        &mut self,
-        _: Ticket<Keys>,
-        keys: ScramKeys,
-        nonce: &str,
-        output: &mut Outbox,
-    ) {
-        let Phase::Asked(Question::Keys(mut exchange)) =
-            std::mem::replace(&mut self.phase, Phase::Command)
-        else {
-            return;
-        };
-        match exchange.keys(keys, nonce) {
-            Progress::Challenge(challenge) => self.challenge(exchange, &challenge, output),
-            Progress::Password(_)
-            | Progress::Keys { .. }
-            | Progress::Verified { .. }
-            | Progress::Failed(_) => self.fault("Malformed authentication", output),
-        }
-    }
-
-    /// The maildrop, oldest first; a refusal ends the session.
-    pub fn answer_open(
-        &mut self,
-        _: Ticket<Maildrop>,
-        answer: Result<Vec<Entry>, Refusal>,
-        output: &mut Outbox,
-    ) {
-        match answer {
-            Ok(entries) => {
-                let slots: Vec<Slot> =
-                    entries.into_iter().map(|entry| Slot { entry, deleted: false }).collect();
-                let _ = write!(output, "+OK {} messages\r\n", slots.len());
-                self.state = State::Transaction(slots);
-                self.phase = Phase::Command;
-            }
-            Err(refusal) => {
-                refusal.write(output);
-                self.phase = Phase::Closing;
-            }
-        }
-    }
-
-    /// The message is there; its octets follow.
-    pub fn begin_message(&mut self, octets: u64, output: &mut Outbox) {
-        match &self.phase {
-            Phase::Asked(Question::Message(encoder)) if encoder.is_top() => {
-                output.push(b"+OK The top of it\r\n");
-            }
-            Phase::Asked(_)
-            | Phase::Greeting
-            | Phase::Command
-            | Phase::Sasl(_)
-            | Phase::Opening
-            | Phase::Listing { .. }
-            | Phase::Closing => {
-                let _ = write!(output, "+OK {octets} octets\r\n");
-            }
-        }
-    }
-
-    /// The next octets of the message. False once no more are wanted (TOP).
-    pub fn write_message(&mut self, piece: &[u8], output: &mut Outbox) -> bool {
-        let Phase::Asked(Question::Message(encoder)) = &mut self.phase else { return false };
-        encoder.write(piece, output.buffer());
-        encoder.wants_more()
-    }
-
-    pub fn end_message(&mut self, _: Ticket<Message>, output: &mut Outbox) {
-        if let Phase::Asked(Question::Message(encoder)) =
-            std::mem::replace(&mut self.phase, Phase::Command)
-        {
-            encoder.finish(output.buffer());
-        }
-    }
-
-    /// In the place of [`Pop3::begin_message`].
-    pub fn answer_failed(&mut self, _: Ticket<Message>, refusal: &Refusal, output: &mut Outbox) {
-        self.phase = Phase::Command;
-        refusal.write(output);
-    }
-
-    /// The rest of the message can't be had: the session ends, so that nobody takes what was sent for
-    /// a whole message.
-    pub fn abandon_message(&mut self, _: Ticket<Message>) {
-        self.phase = Phase::Closing;
-    }
-
-    /// Ends the session; a refusal says that not all could be removed.
-    pub fn answer_commit(
-        &mut self,
-        _: Ticket<Committed>,
-        answer: Result<(), Refusal>,
-        output: &mut Outbox,
-    ) {
-        match answer {
-            Ok(()) => output.push(b"+OK Goodbye\r\n"),
-            Err(refusal) => refusal.write(output),
-        }
-        self.phase = Phase::Closing;
-    }
-
     // ── inside ──────────────────────────────────────────────────────────────────────────────────
 
-    fn strike(&mut self, strikes: u32) {
+    pub(super) fn strike(&mut self, strikes: u32) {
         self.strikes = self.strikes.saturating_add(strikes);
     }
 
     /// Writes a refusal; in its place the farewell, once there have been too many faults.
-    fn say(&mut self, refusal: &Refusal, output: &mut Outbox) {
+    pub(super) fn say(&mut self, refusal: &Refusal, output: &mut Outbox) {
         if self.strikes >= STRIKES_MAX {
             Refusal::plain("Too many errors, goodbye").write(output);
             self.phase = Phase::Closing;
@@ -344,43 +139,43 @@ impl Pop3 {
         }
     }
 
-    fn fault(&mut self, text: &'static str, output: &mut Outbox) {
+    pub(super) fn fault(&mut self, text: &'static str, output: &mut Outbox) {
         self.strike(1);
         self.say(&Refusal::plain(text), output);
     }
 
-    fn ask(&mut self, question: Question, event: Event) -> Option<Step<Event>> {
+    pub(super) fn ask(&mut self, question: Question, event: Event) -> Option<Step<Event>> {
         self.phase = Phase::Asked(question);
         Some(Step::Event(event))
     }
 
-    fn passwords_taken(&self) -> bool {
+    pub(super) fn passwords_taken(&self) -> bool {
         self.tls || self.config.plaintext_auth
     }
 
     fn line(
         &mut self,
-        exchange: Option<Exchange>,
+        attempt: Option<Attempt>,
         input: &mut &[u8],
         output: &mut Outbox,
     ) -> Option<Step<Event>> {
         let logging_in = matches!(self.state, State::Authorization(_)) && self.passwords_taken();
-        let octets_max = if logging_in { AUTH_OCTETS_MAX } else { COMMAND_OCTETS_MAX };
+        let octets_max = if logging_in { sasl::LINE_OCTETS_MAX } else { COMMAND_OCTETS_MAX };
         let mut lines = std::mem::take(&mut self.lines);
-        let step = match (lines.next(input, octets_max), exchange) {
+        let step = match (lines.next(input, octets_max), attempt) {
             (Framed::Incomplete, None) => Some(Step::NeedInput),
-            (Framed::Incomplete, Some(exchange)) => {
-                self.phase = Phase::Sasl(exchange);
+            (Framed::Incomplete, Some(attempt)) => {
+                self.phase = Phase::Sasl(attempt);
                 Some(Step::NeedInput)
             }
             (Framed::Fault(fault), _) => {
                 self.line_fault(fault, output);
                 None
             }
-            (Framed::Line(line), exchange) => {
+            (Framed::Line(line), attempt) => {
                 self.heard = true;
-                match exchange {
-                    Some(exchange) => self.sasl_response(exchange, line, output),
+                match attempt {
+                    Some(attempt) => self.login_turn(attempt.line(line), output),
                     None => self.command(line, output),
                 }
             }
@@ -417,7 +212,7 @@ impl Pop3 {
         }
     }
 
-    fn capabilities(&self, output: &mut Outbox) {
+    pub(super) fn capabilities(&self, output: &mut Outbox) {
         output.push(b"+OK Capabilities\r\nTOP\r\nUIDL\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\nEXPIRE NEVER\r\n");
         if self.passwords_taken() {
             let names: Vec<&str> = Mechanism::ALL.iter().map(|one| one.name()).collect();
@@ -429,289 +224,8 @@ impl Pop3 {
         output.push(b"IMPLEMENTATION Kura\r\n.\r\n");
     }
 
-    fn tls_offered(&self) -> bool {
+    pub(super) fn tls_offered(&self) -> bool {
         self.config.tls_available && !self.tls && matches!(self.state, State::Authorization(_))
-    }
-
-    // ── authorization ───────────────────────────────────────────────────────────────────────────
-
-    fn authorization(&mut self, command: Command, output: &mut Outbox) -> Option<Step<Event>> {
-        self.stranger_commands = self.stranger_commands.saturating_add(1);
-        if self.stranger_commands > STRANGER_COMMANDS_MAX {
-            self.strikes = STRIKES_MAX;
-            self.fault("Log in first", output);
-            return None;
-        }
-        match command {
-            Command::Capa => self.capabilities(output),
-            Command::User(_) | Command::Pass(_) | Command::Auth { .. }
-                if !self.passwords_taken() =>
-            {
-                self.fault("Start TLS first", output);
-            }
-            // Whether there is such a user is not told (section 7).
-            Command::User(name) => {
-                self.state = State::Authorization(Some(name));
-                output.push(b"+OK Now the password\r\n");
-            }
-            Command::Pass(password) => return self.pass(password, output),
-            Command::Auth { mechanism, initial } => return self.auth(&mechanism, initial, output),
-            Command::Stls if self.tls_offered() => {
-                output.push(b"+OK Begin TLS\r\n");
-                return Some(Step::StartTls);
-            }
-            Command::Stls => self.fault("TLS is not available", output),
-            Command::Quit => {
-                output.push(b"+OK Goodbye\r\n");
-                self.phase = Phase::Closing;
-            }
-            Command::Stat
-            | Command::List(_)
-            | Command::Uidl(_)
-            | Command::Retr(_)
-            | Command::Top(..)
-            | Command::Dele(_)
-            | Command::Noop
-            | Command::Rset => self.fault("Log in first", output),
-        }
-        None
-    }
-
-    fn pass(&mut self, password: Vec<u8>, output: &mut Outbox) -> Option<Step<Event>> {
-        match std::mem::replace(&mut self.state, State::Authorization(None)) {
-            State::Authorization(Some(user)) => {
-                let credentials = Credentials { user, password };
-                self.ask(Question::Login, Event::Login(credentials, Ticket::issue()))
-            }
-            State::Authorization(None) => {
-                self.fault("Say USER first", output);
-                None
-            }
-            transaction @ State::Transaction(_) => {
-                self.state = transaction;
-                self.fault("Already logged in", output);
-                None
-            }
-        }
-    }
-
-    fn auth(
-        &mut self,
-        mechanism: &[u8],
-        initial: Option<Vec<u8>>,
-        output: &mut Outbox,
-    ) -> Option<Step<Event>> {
-        let Some(mechanism) = Mechanism::named(mechanism) else {
-            self.fault("Mechanism not known", output);
-            return None;
-        };
-        let (exchange, challenge) = Exchange::start(mechanism);
-        match initial {
-            // RFC 5034 section 4: `=` stands for an empty initial response.
-            Some(initial) if initial == b"=" => self.respond(exchange, b"", output),
-            Some(initial) => self.sasl_response(exchange, &initial, output),
-            None => {
-                self.challenge(exchange, challenge, output);
-                None
-            }
-        }
-    }
-
-    fn sasl_response(
-        &mut self,
-        exchange: Exchange,
-        line: &[u8],
-        output: &mut Outbox,
-    ) -> Option<Step<Event>> {
-        if line == b"*" {
-            self.fault("Login cancelled", output);
-            return None;
-        }
-        match STANDARD.decode(line) {
-            Ok(response) => self.respond(exchange, &response, output),
-            Err(_) => {
-                self.fault("That is not base64", output);
-                None
-            }
-        }
-    }
-
-    fn respond(
-        &mut self,
-        mut exchange: Exchange,
-        response: &[u8],
-        output: &mut Outbox,
-    ) -> Option<Step<Event>> {
-        match exchange.respond(response) {
-            Progress::Challenge(challenge) => {
-                self.challenge(exchange, &challenge, output);
-                None
-            }
-            Progress::Password(credentials) => {
-                self.ask(Question::Login, Event::Login(credentials, Ticket::issue()))
-            }
-            Progress::Keys { user } => {
-                self.ask(Question::Keys(exchange), Event::ScramKeys(user, Ticket::issue()))
-            }
-            Progress::Verified { user } => {
-                self.ask(Question::Login, Event::Proved(user, Ticket::issue()))
-            }
-            Progress::Failed(Failure::Wrong) => {
-                self.ask(Question::Login, Event::Disproved(Ticket::issue()))
-            }
-            Progress::Failed(Failure::Malformed) => {
-                self.fault("Malformed authentication", output);
-                None
-            }
-        }
-    }
-
-    fn challenge(&mut self, exchange: Exchange, challenge: &[u8], output: &mut Outbox) {
-        let _ = write!(output, "+ {}\r\n", STANDARD.encode(challenge));
-        self.phase = Phase::Sasl(exchange);
-    }
-
-    // ── transaction ─────────────────────────────────────────────────────────────────────────────
-
-    fn transaction(&mut self, command: Command, output: &mut Outbox) -> Option<Step<Event>> {
-        match command {
-            Command::Capa => self.capabilities(output),
-            Command::Stat => {
-                let octets =
-                    self.left().fold(0, |sum, (_, entry)| entry.octets.saturating_add(sum));
-                let _ = write!(output, "+OK {} {octets}\r\n", self.left().count());
-            }
-            Command::List(number) => self.list(Listing::Octets, number, output),
-            Command::Uidl(number) => self.list(Listing::Unique, number, output),
-            Command::Retr(number) => return self.retrieve(number, None, output),
-            Command::Top(number, lines) => return self.retrieve(number, Some(lines), output),
-            Command::Dele(number) => match self.slot(number) {
-                Some(slot) => {
-                    slot.deleted = true;
-                    let _ = write!(output, "+OK Message {number} deleted\r\n");
-                }
-                None => self.no_such_message(output),
-            },
-            Command::Noop => output.push(b"+OK\r\n"),
-            Command::Rset => {
-                if let State::Transaction(slots) = &mut self.state {
-                    slots.iter_mut().for_each(|slot| slot.deleted = false);
-                    let _ = write!(output, "+OK {} messages\r\n", slots.len());
-                }
-            }
-            Command::Quit => {
-                let deleted = self.deleted();
-                let event = Event::Commit { deleted, ticket: Ticket::issue() };
-                return self.ask(Question::Commit, event);
-            }
-            Command::User(_) | Command::Pass(_) | Command::Auth { .. } | Command::Stls => {
-                self.fault("Already logged in", output);
-            }
-        }
-        None
-    }
-
-    fn slots(&self) -> &[Slot] {
-        match &self.state {
-            State::Transaction(slots) => slots,
-            State::Authorization(_) => &[],
-        }
-    }
-
-    /// What is not marked as deleted, by index.
-    fn left(&self) -> impl Iterator<Item = (usize, &Entry)> {
-        let left = self.slots().iter().enumerate().filter(|(_, slot)| !slot.deleted);
-        left.map(|(index, slot)| (index, &slot.entry))
-    }
-
-    fn deleted(&self) -> Vec<usize> {
-        let marked = self.slots().iter().enumerate().filter(|(_, slot)| slot.deleted);
-        marked.map(|(index, _)| index).collect()
-    }
-
-    /// The message with this number, unless it is marked as deleted.
-    fn slot(&mut self, number: Number) -> Option<&mut Slot> {
-        match &mut self.state {
-            State::Transaction(slots) => {
-                slots.get_mut(number.checked_sub(1)?).filter(|slot| !slot.deleted)
-            }
-            State::Authorization(_) => None,
-        }
-    }
-
-    fn no_such_message(&mut self, output: &mut Outbox) {
-        self.fault("No such message", output);
-    }
-
-    fn list(&mut self, listing: Listing, number: Option<Number>, output: &mut Outbox) {
-        match number {
-            None => {
-                let _ = write!(output, "+OK {} messages\r\n", self.left().count());
-                self.phase = Phase::Listing { listing, next: 0 };
-            }
-            Some(number) => match self.slot(number) {
-                Some(slot) => {
-                    output.push(b"+OK ");
-                    listing.write(number, &slot.entry, output);
-                }
-                None => self.no_such_message(output),
-            },
-        }
-    }
-
-    /// The lines of a listing from index `next` on, as far as they may go out in one piece.
-    fn list_on(
-        &mut self,
-        listing: Listing,
-        next: usize,
-        output: &mut Outbox,
-    ) -> Option<Step<Event>> {
-        let room = LISTED_LINES_MAX.saturating_sub(self.listed_lines);
-        let mut lines = 0_usize;
-        let mut rest = self.slots().iter().enumerate().skip(next);
-        for (index, slot) in rest.by_ref().take(room) {
-            lines = lines.saturating_add(1);
-            if !slot.deleted {
-                listing.write(index.saturating_add(1), &slot.entry, output);
-            }
-        }
-        let complete = rest.next().is_none();
-        self.listed_lines = self.listed_lines.saturating_add(lines);
-        if complete {
-            output.push(b".\r\n");
-            self.phase = Phase::Command;
-        } else {
-            self.phase = Phase::Listing { listing, next: next.saturating_add(lines) };
-        }
-        if self.listed_lines < LISTED_LINES_MAX {
-            return None;
-        }
-        self.listed_lines = 0;
-        Some(Step::Event(Event::Relieve))
-    }
-
-    fn retrieve(
-        &mut self,
-        number: Number,
-        lines: Option<u64>,
-        output: &mut Outbox,
-    ) -> Option<Step<Event>> {
-        let index = number.checked_sub(1).filter(|_| self.slot(number).is_some());
-        let Some(index) = index else {
-            self.no_such_message(output);
-            return None;
-        };
-        let event = Event::Retrieve { index, lines, ticket: Ticket::issue() };
-        self.ask(Question::Message(Encoder::new(lines)), event)
-    }
-}
-
-impl Listing {
-    fn write(self, number: Number, entry: &Entry, output: &mut Outbox) {
-        let _ = match self {
-            Listing::Octets => write!(output, "{number} {}\r\n", entry.octets),
-            Listing::Unique => write!(output, "{number} {}\r\n", entry.unique),
-        };
     }
 }
 
@@ -731,7 +245,7 @@ impl Machine for Pop3 {
                     None
                 }
                 Phase::Command => self.line(None, input, output),
-                Phase::Sasl(exchange) => self.line(Some(exchange), input, output),
+                Phase::Sasl(attempt) => self.line(Some(attempt), input, output),
                 Phase::Opening => self.ask(Question::Open, Event::Open(Ticket::issue())),
                 Phase::Listing { listing, next } => self.list_on(listing, next, output),
                 // The driver owes an answer: nothing goes on before it.

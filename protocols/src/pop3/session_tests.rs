@@ -1,6 +1,8 @@
 //! The machine against a small world: one user, a handful of messages.
 
 use super::*;
+use crate::pop3::Entry;
+use crate::sasl::{LoginOutcome, ScramKeys};
 
 const NOW: Tick = Tick(1000);
 

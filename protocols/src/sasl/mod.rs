@@ -1,5 +1,5 @@
 //! SASL, server side, for every protocol: RFC 4422's exchange of challenges and responses, without
-//! its transport. The protocols do the base64 and the continuation lines.
+//! its transport. An [`Attempt`] adds the base64 lines that all protocols carry it in.
 //!
 //! | state | response | becomes |
 //! |---|---|---|
@@ -10,14 +10,19 @@
 //! | SCRAM, keys given | client-final | verified, one empty response outstanding; or failed |
 //! | SCRAM, verified | empty | done |
 
+pub mod attempt;
 pub mod scram;
 
+pub use attempt::{Attempt, Challenge, Fault, Turn};
 pub use scram::ScramKeys;
 
 use scram::Scram;
 
-/// Longest decoded response; RFC 4954 section 4 gives lines of 12,288 octets.
+/// RFC 4954 section 4: the longest line of an exchange, in base64. Tickets of some mechanisms are long.
+pub const LINE_OCTETS_MAX: usize = 12_288;
+/// Longest decoded response: what a line of that length holds.
 pub const RESPONSE_BYTES_MAX: usize = 9216;
+const _: () = assert!(RESPONSE_BYTES_MAX / 3 * 4 == LINE_OCTETS_MAX);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mechanism {
@@ -79,6 +84,14 @@ pub enum Failure {
     Malformed,
     /// Of the right form, but the proof is wrong, or acting for another was asked.
     Wrong,
+}
+
+/// What the engine says to a password, or to a proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginOutcome {
+    Welcome,
+    Wrong,
+    Busy,
 }
 
 /// One run of one mechanism.

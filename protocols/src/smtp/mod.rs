@@ -2,7 +2,12 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`session`] | the machine: states, legal commands, replies |
+//! | [`session`] | the machine: states, time, strikes |
+//! | [`event`] | its configuration, what it asks, what it is answered |
+//! | `dispatch` | from a line to what is done about it; hellos, STARTTLS, idling |
+//! | `login` | AUTH |
+//! | `transaction` | MAIL, RCPT, DATA, BDAT and their answers |
+//! | `receive` | a message's octets, and the answer to their end |
 //! | `command`, [`params`] | from a line to a command |
 //! | `data` | message bytes, dots, chunks, line ends |
 //! | [`reply`] | codes and texts |
@@ -11,13 +16,19 @@
 
 mod command;
 mod data;
+mod dispatch;
+pub mod event;
+mod login;
 pub mod params;
+mod receive;
 pub mod reply;
 pub mod session;
 #[cfg(test)]
 mod session_tests;
+mod transaction;
 
 pub use data::TEXT_LINE_OCTETS_MAX;
+pub use event::{Answer, Config, Event, Role};
 pub use params::{MailParams, Notify, RecipientParams, Ret};
 pub use reply::{Enhanced, Refusal, Reply};
-pub use session::{Answer, Config, Event, Role, Smtp};
+pub use session::Smtp;

@@ -18,9 +18,8 @@ mod search;
 
 pub use account::ImapAccount;
 
-use super::smtp::{machine_keys, nonce};
-use super::{Next, Session};
-use crate::metrics::{Service, count};
+use super::{Next, Session, login};
+use crate::metrics::Service;
 use crate::shard::{Disk, LoggedIn, LoginError, Place, Shard};
 use crate::wire::{Peer, Transport, Wire};
 use protocols::imap::{Config, Credentials, Event, Imap, LoginAnswer};
@@ -77,36 +76,23 @@ impl ImapSession {
         }
     }
 
-    async fn login(
+    fn answer_login(
         &mut self,
-        user: &str,
-        password: &[u8],
+        login: Result<LoggedIn, LoginError>,
         ticket: Ticket<Credentials>,
         wire: &mut Wire<'_>,
     ) -> Next {
-        match self.shard.verify_password(user, password).await {
-            Ok(login) => self.welcome(&login, ticket, wire),
-            Err(LoginError::Wrong) => {
-                self.machine.answer_login(ticket, LoginAnswer::Refused, wire.outbox);
-                Next::Continue
+        let failed = match login {
+            Ok(login) => {
+                self.machine.answer_login(ticket, LoginAnswer::Accepted, wire.outbox);
+                self.account = Some(ImapAccount::new(self.shard.store.clone(), login.account));
+                return login::welcome(&self.shard, &login, self.peer, self.service);
             }
-            Err(LoginError::Busy) => {
-                self.machine.answer_login(ticket, LoginAnswer::Unavailable, wire.outbox);
-                Next::Continue
-            }
-        }
-    }
-
-    fn welcome(
-        &mut self,
-        login: &LoggedIn,
-        ticket: Ticket<Credentials>,
-        wire: &mut Wire<'_>,
-    ) -> Next {
-        tracing::info!(user = login.address, peer = %self.peer.address, service = self.service.name(), "logged in");
-        self.machine.answer_login(ticket, LoginAnswer::Accepted, wire.outbox);
-        self.account = Some(ImapAccount::new(self.shard.store.clone(), login.account));
-        if login.home == self.shard.id { Next::Continue } else { Next::MoveTo(login.home) }
+            Err(LoginError::Wrong) => LoginAnswer::Refused,
+            Err(LoginError::Busy) => LoginAnswer::Unavailable,
+        };
+        self.machine.answer_login(ticket, failed, wire.outbox);
+        Next::Continue
     }
 }
 
@@ -125,28 +111,21 @@ impl Session for ImapSession {
     ) -> Next {
         match event {
             Event::Login { user, password, ticket } => {
-                self.login(&user, &password, ticket, wire).await
+                let login = self.shard.verify_password(&user, &password).await;
+                self.answer_login(login, ticket, wire)
             }
             Event::ScramKeys { user, ticket } => {
-                let (keys, _) = self.shard.scram_keys(&user);
-                self.machine.answer_keys(ticket, machine_keys(keys), &nonce(), wire.outbox);
+                let (keys, nonce) = login::scram_keys(&self.shard, &user);
+                self.machine.answer_keys(ticket, keys, &nonce, wire.outbox);
                 Next::Continue
             }
-            Event::Verified { user, ticket } => match self.shard.scram_keys(&user) {
-                (_, Some(login)) => {
-                    count(&self.shard.metrics.logins);
-                    self.welcome(&login, ticket, wire)
-                }
-                // Removed since the exchange began.
-                (_, None) => {
-                    self.machine.answer_login(ticket, LoginAnswer::Refused, wire.outbox);
-                    Next::Continue
-                }
-            },
+            Event::Verified { user, ticket } => {
+                let login = login::proved(&self.shard, &user);
+                self.answer_login(login, ticket, wire)
+            }
             Event::LoginFailed { ticket } => {
-                self.shard.login_failed("").await;
-                self.machine.answer_login(ticket, LoginAnswer::Refused, wire.outbox);
-                Next::Continue
+                let wrong = login::disproved(&self.shard).await;
+                self.answer_login(Err(wrong), ticket, wire)
             }
             other => match &mut self.account {
                 Some(account) => account.answer(&mut self.machine, other, wire).await,
