@@ -37,6 +37,14 @@ class Failed(Exception):
     """The server did not start or stop as it should; the text holds what it said."""
 
 
+class Unexpected(Failed):
+    """Another reply than the one asked for, which it carries."""
+
+    def __init__(self, what, reply):
+        super().__init__(f"{what}, got {reply!r}")
+        self.reply = reply
+
+
 class Kura:
     """One data directory, and the server on it while it runs."""
 
@@ -256,15 +264,15 @@ class Wire:
     def expect(self, code):
         reply = self.reply()
         if not reply.startswith(code):
-            raise Failed(f"expected {code}, got {reply!r}")
+            raise Unexpected(f"expected {code}", reply)
         return reply
 
     def ask(self, command, code):
         self.send(command.encode() + b"\r\n")
         try:
             return self.expect(code)
-        except Failed as failed:
-            raise Failed(f"{command[:100]}: {failed}") from None
+        except Unexpected as unexpected:
+            raise Unexpected(f"{command[:100]}: expected {code}", unexpected.reply) from None
 
     def start_tls(self):
         self.socket = careless_tls().wrap_socket(self.socket)
