@@ -185,7 +185,7 @@ impl Snapshot {
 
     fn store_text(&self, text: &mut String, head: &mut impl FnMut(&mut String, &str, &str, &str)) {
         type Column = (&'static str, &'static str, &'static str, fn(&storage::store::Stats) -> u64);
-        let columns: [Column; 8] = [
+        let columns: [Column; 14] = [
             ("kura_store_messages", "gauge", "Messages in mailboxes", |s| s.messages),
             ("kura_store_bytes_received_total", "counter", "Bytes of bodies delivered", |s| {
                 s.bytes_received
@@ -196,8 +196,24 @@ impl Snapshot {
             ("kura_store_bytes_prewritten_total", "counter", "Zeroes written ahead", |s| {
                 s.bytes_prewritten
             }),
+            ("kura_store_bytes_moved_total", "counter", "Bytes copied by compaction", |s| {
+                s.bytes_moved
+            }),
+            ("kura_store_bytes_based_total", "counter", "Bytes of checkpoints in the log", |s| {
+                s.bytes_based
+            }),
             ("kura_store_flushes_total", "counter", "Device flushes", |s| s.flushes),
             ("kura_store_segments", "gauge", "Segments of the log", |s| s.segments),
+            ("kura_store_segments_freed_total", "counter", "Segments given back", |s| {
+                s.segments_freed
+            }),
+            ("kura_store_segments_spoiled", "gauge", "Segments with damage in what is live", |s| {
+                s.segments_spoiled
+            }),
+            ("kura_store_log_bytes", "gauge", "Bytes of the log", |s| s.log_bytes),
+            ("kura_store_log_live_bytes", "gauge", "Of these, still referred to", |s| {
+                s.log_live_bytes
+            }),
             ("kura_store_live_bytes", "gauge", "Bytes that mailboxes refer to", |s| s.live_bytes),
             ("kura_store_halted", "gauge", "1 once a write or sync has failed", |s| {
                 u64::from(s.halted)

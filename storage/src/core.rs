@@ -11,11 +11,14 @@ use crate::log::recovery::RecoveryReport;
 use crate::log::segments::Segments;
 use crate::options::Options;
 use crate::quota::Reservations;
+use crate::space::Emptied;
 use crate::superblock::Superblock;
 use crate::types::{Lsn, UnixMillis};
+use crate::uses::{Use, Uses};
 use crate::wait::{Bell, Broadcast, Receipt};
 use crate::watch::Watchers;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::io;
 
 /// While the disk is full, how often to ask whether it still is.
@@ -51,6 +54,19 @@ pub(crate) struct Core<D: Device> {
     pub(crate) landed_bytes: Cell<u64>,
     pub(crate) checkpoint_bytes: Cell<u64>,
     pub(crate) superblock: RefCell<Superblock>,
+    /// Where the log goes on after the checkpoints that the two superblocks name, newest first.
+    pub(crate) named: Cell<[Position; 2]>,
+    /// Segments that were seen to be empty.
+    pub(crate) emptied: RefCell<BTreeMap<SegmentId, Emptied>>,
+    /// Segments that compaction leaves alone until the store is opened anew, and why.
+    pub(crate) spoiled: RefCell<BTreeMap<SegmentId, String>>,
+    /// Mail was refused for want of space, and nothing has changed since.
+    pub(crate) is_full: Cell<bool>,
+    /// No space comes back without a newer checkpoint.
+    pub(crate) wants_checkpoint: Cell<bool>,
+    /// When one was last asked for: again only once the log has gone on, since the disk may be full.
+    pub(crate) asked_at: Cell<Lsn>,
+    pub(crate) segments_freed: Cell<u64>,
     /// What new files may take, as the file system said last.
     pub(crate) free_bytes: Cell<u64>,
     pub(crate) free_bytes_asked: Cell<UnixMillis>,
@@ -59,11 +75,16 @@ pub(crate) struct Core<D: Device> {
     pub(crate) locks: Locks,
     pub(crate) reservations: Reservations,
     pub(crate) watchers: Watchers,
+    pub(crate) uses: Uses,
 
     /// There is something to write.
     pub(crate) work: Bell,
     /// There is something to maintain.
     pub(crate) upkeep: Bell,
+    /// There may be spares to prepare.
+    pub(crate) spares: Bell,
+    /// There may be something to compact.
+    pub(crate) compaction: Bell,
     /// A batch has landed or failed, or the phase has changed.
     pub(crate) landed: Broadcast,
 }
@@ -82,6 +103,7 @@ impl<D: Device> Core<D> {
         self.check_open()?;
         self.check_queue(bytes, 1)?;
         if self.has_space(bytes) {
+            self.is_full.set(false);
             return Ok(());
         }
         let since = self.device.now().0.saturating_sub(self.free_bytes_asked.get().0);
@@ -91,6 +113,7 @@ impl<D: Device> Core<D> {
                 return Ok(());
             }
         }
+        self.cry_for_space();
         Err(Error::Full(self.device.place()))
     }
 
@@ -104,16 +127,68 @@ impl<D: Device> Core<D> {
 
     /// Whether the log can grow by what is queued and `bytes`, leaving the reserve alone.
     fn has_space(&self, bytes: usize) -> bool {
-        let segments = self.segments.borrow();
-        let kept_back = self.options.reserve_segments;
-        let missing = kept_back.saturating_sub(segments.spares.len()) as u64;
-        let growable = self.free_bytes.get() / self.options.segment_bytes;
-        let room = segments.active_room()
-            + segments.spare_bytes(kept_back)
-            + growable.saturating_sub(missing).saturating_mul(self.options.segment_bytes);
         let wanted = self.queue.borrow().pending_bytes + bytes;
         // Padding, and what is lost at a segment's end.
-        room as usize >= wanted.saturating_mul(2).saturating_add(self.options.batch_bytes_max)
+        let wanted = wanted.saturating_mul(2).saturating_add(self.options.batch_bytes_max);
+        self.room() >= self.kept_from_mail().saturating_add(wanted as u64)
+    }
+
+    /// Room to expunge in, and for a base.
+    fn reserve_bytes(&self) -> u64 {
+        let segments = self.options.reserve_segments as u64 * self.options.segment_bytes;
+        segments + 4 * self.checkpoint_bytes.get()
+    }
+
+    /// What mail leaves alone: the reserve, and a segment to move the rest of others to.
+    fn kept_from_mail(&self) -> u64 {
+        self.reserve_bytes() + self.options.segment_bytes
+    }
+
+    /// What gives no space back leaves half of the reserve alone, or nothing could be moved any more.
+    fn check_reserve(&self, record: &Record) -> Result<(), Error> {
+        let gives_back = matches!(
+            record,
+            Record::Expunged { .. } | Record::MailboxDeleted { .. } | Record::AccountRemoved { .. }
+        );
+        if gives_back || self.room() >= self.reserve_bytes() / 2 {
+            return Ok(());
+        }
+        self.refresh_free_space();
+        if self.room() >= self.reserve_bytes() / 2 {
+            return Ok(());
+        }
+        self.cry_for_space();
+        Err(Error::Full(self.device.place()))
+    }
+
+    /// Somebody has to make room: what was expunged, or lies between what is live.
+    fn cry_for_space(&self) {
+        if !self.is_full.replace(true) {
+            self.upkeep.ring();
+        }
+    }
+
+    /// Whether mail was refused, and would be again.
+    pub(crate) fn is_short(&self) -> bool {
+        if self.is_full.get() && self.has_space(self.options.batch_bytes_max) {
+            self.is_full.set(false);
+        }
+        self.is_full.get()
+    }
+
+    /// What the log may still take of the file system: not the room for the next checkpoints, without
+    /// which no space would ever come back.
+    pub(crate) fn growable_bytes(&self) -> u64 {
+        self.free_bytes.get().saturating_sub(3 * self.checkpoint_bytes.get())
+    }
+
+    /// All that the log can grow by, the reserve included.
+    pub(crate) fn room(&self) -> u64 {
+        let segments = self.segments.borrow();
+        let growable = self.growable_bytes() / self.options.segment_bytes;
+        segments.active_room()
+            + segments.spare_bytes()
+            + growable.saturating_mul(self.options.segment_bytes)
     }
 
     pub(crate) fn refresh_free_space(&self) {
@@ -127,6 +202,7 @@ impl<D: Device> Core<D> {
         let parts = Parts::of(&record);
         self.check_open()?;
         self.check_queue(parts.record_bytes(), 2)?;
+        self.check_reserve(&record)?;
         self.enqueue_parts(record, &parts, hold)
     }
 
@@ -150,12 +226,25 @@ impl<D: Device> Core<D> {
         Ok(receipt)
     }
 
+    /// As [`Core::enqueue_parts`], for what the store writes by itself: it stops when the store closes.
+    pub(crate) fn enqueue_upkeep(
+        &self,
+        record: Record,
+        parts: &Parts<'_>,
+        hold: Hold,
+    ) -> Result<Receipt, Error> {
+        self.check_open()?;
+        self.enqueue_parts(record, parts, hold)
+    }
+
     pub(crate) fn halt(&self, error: &io::Error) {
         if self.phase.replace(Phase::Halted) != Phase::Halted {
             *self.halted_by.borrow_mut() = Some(error.to_string());
         }
         self.work.ring();
         self.upkeep.ring();
+        self.compaction.ring();
+        self.spares.ring();
         self.landed.ring();
     }
 
@@ -165,7 +254,7 @@ impl<D: Device> Core<D> {
         self.landed_bytes.set(self.landed_bytes.get() + padded_bytes);
         let grown = self.log_bytes_since_checkpoint.get() + padded_bytes;
         self.log_bytes_since_checkpoint.set(grown);
-        if grown >= self.checkpoint_due_bytes() {
+        if grown >= self.checkpoint_due_bytes() || self.is_full.get() {
             self.upkeep.ring();
         }
     }
@@ -174,6 +263,17 @@ impl<D: Device> Core<D> {
         let options = &self.options;
         let by_size = self.checkpoint_bytes.get().saturating_mul(options.checkpoint_log_ratio);
         by_size.max(options.checkpoint_log_bytes_min).min(options.checkpoint_log_bytes_max)
+    }
+
+    /// For whoever reads what the index says now.
+    pub(crate) fn reading(&self) -> Use {
+        self.uses.begin(SegmentId(0))
+    }
+
+    /// For whoever writes what nothing refers to yet.
+    pub(crate) fn writing(&self) -> Use {
+        let active = self.segments.borrow().active.as_ref().map(|active| active.id);
+        self.uses.begin(active.unwrap_or_default())
     }
 
     /// An open handle of a segment's file.

@@ -5,8 +5,10 @@
 //! [`Durable`]. After a crash, `open` finds the newest checkpoint and folds the rest of the log in
 //! again. FORMAT.md says what the bytes mean; [`device`] says what the disk promises.
 
+mod base;
 pub mod buffer;
 mod checkpoint;
+mod compaction;
 mod core;
 pub mod device;
 pub mod durable;
@@ -18,10 +20,13 @@ pub mod log;
 mod open;
 pub mod options;
 mod quota;
+mod space;
+mod spares;
 pub mod store;
 mod superblock;
 pub mod types;
 mod upkeep;
+mod uses;
 mod wait;
 mod watch;
 

@@ -4,7 +4,9 @@
 //! Every step leaves the disk in a state from which opening again arrives at the same store. New
 //! batches are written only after the superblock says that a new run has begun. FORMAT.md, "Opening".
 
-use crate::checkpoint::{Position, file_lsn, file_name, load};
+use crate::base;
+use crate::checkpoint::load::{self, Loaded};
+use crate::checkpoint::{Position, file_lsn, file_name};
 use crate::core::{Core, Phase};
 use crate::device::{Device, is_full};
 use crate::error::Error;
@@ -14,7 +16,7 @@ use crate::log::commit;
 use crate::log::queue::{Hold, Queue};
 use crate::log::recovery::RecoveryReport;
 use crate::log::scan::{FoundSegment, LogEnd, Scan, Start};
-use crate::log::segments::{self, Active, SegmentFile, Segments, Spare};
+use crate::log::segments::{self, Active, Identity, SegmentFile, Segments, Spare};
 use crate::options::{Options, Sabotage};
 use crate::superblock::{self, Superblock};
 use crate::types::{Lsn, Uid};
@@ -30,8 +32,11 @@ struct Found<D: Device> {
     /// LSNs of the checkpoint files, newest first.
     checkpoints: Vec<Lsn>,
     segments: BTreeMap<SegmentId, FoundSegment<D>>,
+    /// Cold segments: they are not replayed.
+    cold: BTreeMap<SegmentId, FoundSegment<D>>,
     spares: Vec<Spare<D>>,
     next_number: u32,
+    damage: Vec<String>,
 }
 
 fn device_error(error: io::Error) -> Error {
@@ -43,10 +48,11 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
     let started = Instant::now();
     let mut found = find(&device, &options).await?;
     check_shard(&device, &options, &found)?;
-    let mut report = RecoveryReport::default();
+    let damage = std::mem::take(&mut found.damage);
+    let mut report = RecoveryReport { damage, ..RecoveryReport::default() };
     let mut index = Index::default();
     let start = load_checkpoint(&device, &options, &found, &mut index, &mut report).await?;
-    let checkpoint = index.applied;
+    let checkpoint = start.checkpoint;
     let forget_from = forgotten(&device, &options, &found, &index, start.scan).await?;
     let mut scan =
         Scan::new(&device, options.shard, &found.segments, &mut index, &mut report, start.scan);
@@ -67,7 +73,8 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
     };
     make_sure(&device, &found, start.scan.position.segment).await?;
     superblock::write(&device, &superblock).await.map_err(device_error)?;
-    let segments = take_over(&device, &mut found, &end).await?;
+    let mut segments = take_over(&device, &mut found, &end).await?;
+    take_over_cold(&mut segments, &mut found, index.cold_next);
     report.micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     let core = Core {
         queue: RefCell::new(Queue::new(&options)),
@@ -83,14 +90,25 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
         landed_bytes: Cell::default(),
         checkpoint_bytes: Cell::new(start.checkpoint_bytes),
         superblock: RefCell::new(superblock),
+        // The copy that was not written now names this checkpoint, or an older base's.
+        named: Cell::new([start.scan.position; 2]),
+        emptied: RefCell::default(),
+        spoiled: RefCell::default(),
+        is_full: Cell::default(),
+        wants_checkpoint: Cell::default(),
+        asked_at: Cell::default(),
+        segments_freed: Cell::default(),
         free_bytes: Cell::default(),
         free_bytes_asked: Cell::default(),
         recovery: report,
         locks: Default::default(),
         reservations: Default::default(),
         watchers: Default::default(),
+        uses: Default::default(),
         work: Default::default(),
         upkeep: Default::default(),
+        spares: Default::default(),
+        compaction: Default::default(),
         landed: Default::default(),
         device,
         options,
@@ -109,8 +127,10 @@ async fn find<D: Device>(device: &D, options: &Options) -> Result<Found<D>, Erro
         superblocks: superblock::read(device).await.map_err(device_error)?,
         checkpoints: Vec::new(),
         segments: BTreeMap::new(),
+        cold: BTreeMap::new(),
         spares: Vec::new(),
         next_number: 1,
+        damage: Vec::new(),
     };
     for listed in device.list().await.map_err(device_error)? {
         if let Some(lsn) = file_lsn(&listed.name) {
@@ -119,11 +139,21 @@ async fn find<D: Device>(device: &D, options: &Options) -> Result<Found<D>, Erro
         let Some(number) = segments::file_number(&listed.name) else { continue };
         found.next_number = found.next_number.max(number + 1);
         let file = device.open(&listed.name).await.map_err(device_error)?;
-        let header = segments::read_header(device, &file).await.map_err(device_error)?;
-        match header {
-            Some(header) if header.shard == options.shard || found.superblocks.is_empty() => {
-                found.segments.insert(header.segment, FoundSegment { number, file, header });
+        let identity = segments::identify(device, &file, listed.bytes).await;
+        let identity = identity.map_err(device_error)?;
+        if matches!(identity, Identity::Damaged(_) | Identity::Unknown) {
+            found.damage.push(format!("the header of {} in {}", listed.name, device.place()));
+        }
+        match identity {
+            Identity::Segment(header) | Identity::Damaged(header)
+                if header.shard == options.shard || found.superblocks.is_empty() =>
+            {
+                let is_cold = header.segment.is_cold();
+                let segments = if is_cold { &mut found.cold } else { &mut found.segments };
+                segments.insert(header.segment, FoundSegment { number, file, header });
             }
+            // Whatever it was, mail may be in it.
+            Identity::Unknown if listed.bytes >= options.segment_bytes => {}
             // Cut short by a crash while it was allocated: made anew.
             _ if listed.bytes < options.segment_bytes => {
                 device.remove(&listed.name).await.map_err(device_error)?;
@@ -157,10 +187,13 @@ fn check_shard<D: Device>(device: &D, options: &Options, found: &Found<D>) -> Re
 
 struct StartPoint {
     scan: Start,
+    /// Of the file; zero: there is none that can be used.
+    checkpoint: Lsn,
     checkpoint_bytes: u64,
 }
 
-/// The newest checkpoint that a superblock names and that verifies; without one, the log's start.
+/// The newest checkpoint that a superblock names and that verifies; without one, the newest base in
+/// the log; without that, the log's start.
 async fn load_checkpoint<D: Device>(
     device: &D,
     options: &Options,
@@ -184,17 +217,21 @@ async fn load_checkpoint<D: Device>(
         };
         match load::load(options.shard, &mapping) {
             Ok(loaded) => {
-                *index = loaded.index;
+                let checkpoint = loaded.index.applied;
+                let mut start = begin_with(loaded, index, witness);
                 // Its own bytes and flush were not known when its counters were written.
-                index.counters.bytes_written += loaded.bytes;
+                index.counters.bytes_written += start.checkpoint_bytes;
                 index.counters.flushes += 1;
-                let due = Lsn(index.applied.0 + 1);
-                let witness = witness.max(index.applied);
-                let (position, run) = (loaded.position, loaded.run);
-                let scan = Start { position, due, run, witness };
-                return Ok(StartPoint { scan, checkpoint_bytes: loaded.bytes });
+                start.checkpoint = checkpoint;
+                return Ok(start);
             }
             Err(malformed) => report.setbacks.push(format!("checkpoint {name} {malformed}")),
+        }
+    }
+    if may_be_based(found) {
+        let based = base::find(device, options.shard, &found.segments).await;
+        if let Some(loaded) = based.map_err(device_error)? {
+            return Ok(begin_with(loaded, index, witness));
         }
     }
     let first = found.segments.iter().next();
@@ -211,7 +248,24 @@ async fn load_checkpoint<D: Device>(
     let segment = first.map_or(SegmentId(1), |(id, _)| *id);
     let position = Position { segment, offset: SEGMENT_HEADER_BYTES as u64 };
     let scan = Start { position, due: Lsn(1), run: 0, witness };
-    Ok(StartPoint { scan, checkpoint_bytes: 0 })
+    Ok(StartPoint { scan, checkpoint: Lsn(0), checkpoint_bytes: 0 })
+}
+
+/// A store that has never had a checkpoint has no base either, and all of its log.
+fn may_be_based<D: Device>(found: &Found<D>) -> bool {
+    let had_checkpoint = found.superblocks.iter().any(|one| one.checkpoint != Lsn(0));
+    let ids = || found.segments.keys().map(|id| id.0);
+    let is_whole = ids().zip(ids().skip(1)).all(|(one, next)| next == one + 1);
+    let first = found.segments.values().next().map(|segment| segment.header.first_lsn);
+    had_checkpoint || found.superblocks.is_empty() || !is_whole || first != Some(Lsn(1))
+}
+
+fn begin_with(loaded: Loaded, index: &mut Index, witness: Lsn) -> StartPoint {
+    *index = loaded.index;
+    let due = Lsn(index.applied.0 + 1);
+    let (position, run) = (loaded.position, loaded.run);
+    let scan = Start { position, due, run, witness: witness.max(index.applied) };
+    StartPoint { scan, checkpoint: Lsn(0), checkpoint_bytes: loaded.bytes }
 }
 
 /// For the crash simulator: where to let go of the last batch.
@@ -276,7 +330,8 @@ async fn take_over<D: Device>(
             continue;
         }
         let kept = (id == end.position.segment).then(|| file.clone());
-        segments.files.insert(id, SegmentFile { number, first_lsn: header.first_lsn, file: kept });
+        let (first_lsn, segment_bytes) = (header.first_lsn, header.segment_bytes);
+        segments.files.insert(id, SegmentFile { number, first_lsn, segment_bytes, file: kept });
         if id == end.position.segment {
             let end_offset =
                 if end.needs_new_segment { header.segment_bytes } else { end.position.offset };
@@ -292,12 +347,24 @@ async fn take_over<D: Device>(
     Ok(segments)
 }
 
+/// Where each of them ends is not known; so nothing more is written to them, and what nothing refers to
+/// in them goes with the next compaction.
+fn take_over_cold<D: Device>(segments: &mut Segments<D>, found: &mut Found<D>, next: SegmentId) {
+    let last = found.cold.keys().next_back().map_or(SegmentId(0), |last| SegmentId(last.0 + 1));
+    segments.cold_next = SegmentId::FIRST_COLD.max(next).max(last);
+    for (id, segment) in std::mem::take(&mut found.cold) {
+        let FoundSegment { number, header, .. } = segment;
+        let (first_lsn, segment_bytes) = (header.first_lsn, header.segment_bytes);
+        segments.files.insert(id, SegmentFile { number, first_lsn, segment_bytes, file: None });
+    }
+}
+
 /// A new store starts on a pre-written segment; the reserve is allocated before mail can take it.
 async fn first_segment<D: Device>(core: &Rc<Core<D>>) -> Result<(), Error> {
     let is_new = core.segments.borrow().files.is_empty();
     let wanted = core.options.reserve_segments + usize::from(is_new);
     while core.segments.borrow().spares.len() < wanted {
-        match crate::upkeep::add_spare(core, is_new).await {
+        match crate::spares::add_spare(core, is_new).await {
             Ok(()) => {}
             Err(error) if is_full(&error) && !is_new => break,
             Err(error) => return Err(device_error(error)),

@@ -12,6 +12,8 @@ pub struct Options {
     /// Segments prepared ahead: allocated and written with zeroes, so that commits change no file
     /// metadata.
     pub spare_segments: usize,
+    /// Beyond this (and beyond `spare_segments`), freed segments go back to the file system.
+    pub spare_segments_max: usize,
     /// Of those, kept back from new mail, so that deleting works on a full disk.
     pub reserve_segments: usize,
     /// A batch is closed when it has reached this.
@@ -33,6 +35,10 @@ pub struct Options {
     pub checkpoint_log_ratio: u64,
     /// … but never by more than this, so that the next opening stays short.
     pub checkpoint_log_bytes_max: u64,
+    /// How much of the log may be garbage before compaction begins, in percent.
+    pub garbage_percent_max: u8,
+    /// What compaction may copy in a second; `None`: as much as commits leave.
+    pub compaction_bytes_per_second: Option<u64>,
     /// For the crash simulator alone: breaks a promise, so that a test can show that it would notice.
     pub sabotage: Option<Sabotage>,
 }
@@ -53,6 +59,12 @@ pub enum Sabotage {
     /// A checkpoint is named without being synced. The one bug of these that the store survives: it
     /// falls back to the checkpoint before, or to the log.
     NameCheckpointEarly,
+    /// A segment is freed when its records are on their way elsewhere, before they are durable.
+    FreeEarly,
+    /// Compaction moves one row of a message and forgets the others, and what they keep alive.
+    ForgetCopies,
+    /// A segment is freed that the log cannot be replayed without.
+    FreeUnreplayed,
 }
 
 impl Default for Options {
@@ -61,6 +73,7 @@ impl Default for Options {
             shard: 0,
             segment_bytes: 64 << 20,
             spare_segments: 4,
+            spare_segments_max: 16,
             reserve_segments: 1,
             batch_bytes_max: 1 << 20,
             batch_bytes_eager: 256 << 10,
@@ -71,6 +84,8 @@ impl Default for Options {
             checkpoint_log_bytes_min: 64 << 20,
             checkpoint_log_ratio: 20,
             checkpoint_log_bytes_max: 512 << 20,
+            garbage_percent_max: 20,
+            compaction_bytes_per_second: None,
             sabotage: None,
         }
     }
@@ -128,6 +143,14 @@ impl Options {
         }
         if self.reserve_segments > self.spare_segments {
             return refuse("reserve_segments must be at most spare_segments");
+        }
+        if self.garbage_percent_max == 0 || self.garbage_percent_max > 45 {
+            return refuse("garbage_percent_max must be from 1 to 45");
+        }
+        if self.compaction_bytes_per_second == Some(0) {
+            return refuse(
+                "compaction_bytes_per_second must be above zero; leave it out for no bound",
+            );
         }
         Ok(())
     }

@@ -48,7 +48,13 @@ impl Watchers {
             Record::Delivered(delivered) => {
                 delivered.placements.iter().for_each(|placement| self.wake(placement.account));
             }
-            Record::Chunk | Record::Put { .. } | Record::Lost { .. } => {}
+            // A move changes nothing that a session shows.
+            Record::Chunk
+            | Record::Put { .. }
+            | Record::Lost { .. }
+            | Record::Moved(_)
+            | Record::Piece
+            | Record::Based(_) => {}
         }
     }
 

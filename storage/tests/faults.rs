@@ -218,6 +218,8 @@ fn a_read_error_is_told_and_passes() {
     let sim = filled(1, true);
     let disk = sim.clone();
     on_sim(&sim, Options::for_tests(), move |store| async move {
+        // Compaction reads too, at first.
+        disk.sleep(std::time::Duration::from_secs(1)).await;
         disk.fail_next(Fault::Read);
         let failed = store.read(ALICE, INBOX, Uid(1), 0..9).await;
         assert!(matches!(failed, Err(Error::Device(_))), "{failed:?}");
@@ -229,7 +231,7 @@ fn a_read_error_is_told_and_passes() {
 #[test]
 fn a_full_disk_refuses_mail_still_deletes_and_recovers() {
     let sim = Sim::new(8);
-    sim.set_capacity(Some(900 << 10));
+    sim.set_capacity(Some(1100 << 10));
     let disk = sim.clone();
     on_sim(&sim, Options::for_tests(), move |store| async move {
         with_accounts(&store).await;

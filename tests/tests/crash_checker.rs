@@ -62,6 +62,19 @@ fn the_workloads_do_everything_and_every_end_occurs() {
 }
 
 #[test]
+fn where_mail_churns_segments_are_emptied_and_freed_all_the_time() {
+    let (mut moved, mut freed, mut idle) = (0, 0, 0);
+    for seed in (3..=120).step_by(3) {
+        let (journal, _) = after_a_workload(seed).expect("a sound store");
+        moved += journal.tally.bytes_moved;
+        freed += journal.tally.segments_freed;
+        idle += u64::from(journal.tally.bytes_moved == 0 || journal.tally.segments_freed == 0);
+    }
+    println!("40 workloads moved {moved} bytes and freed {freed} segments; {idle} were idle");
+    assert!(moved > 40 * 50_000 && freed > 40 * 4 && idle <= 4);
+}
+
+#[test]
 fn an_honest_account_passes() {
     assert_eq!(verdict(|_| {}), Ok(()));
 }

@@ -6,9 +6,11 @@
 use super::{FRAME_HEADER_BYTES, FrameKind, Header, Position, read_frame};
 use crate::buffer::ALIGNMENT;
 use crate::device::Mapping;
-use crate::format::kinds::{read_keywords, read_quota, read_special_use};
-use crate::format::{Malformed, Reader, SegmentId, UidRange};
-use crate::index::{Account, Block, BlockData, Counters, Index, Mailbox, ROW_BYTES, Rows};
+use crate::format::fields::{read_chunks, read_keywords, read_quota, read_special_use};
+use crate::format::{Base, Malformed, Reader, SegmentId, UidRange};
+use crate::index::{
+    Account, Block, BlockData, Counters, Index, Mailbox, ROW_BYTES, Rows, SegmentUse,
+};
 use crate::types::{AccountId, Lsn, MailboxId, Modseq, Uid};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -51,6 +53,8 @@ pub(crate) fn load(shard: u16, checkpoint: &Mapping) -> Result<Loaded, Malformed
                 rows.sizes.clear();
                 loaded.index.accounts.insert(account.id, Rc::new(account));
             }
+            FrameKind::Live => read_live(&mut reader, &mut loaded.index)?,
+            FrameKind::Log => read_log(&mut reader, &mut loaded.index)?,
             FrameKind::Page => read_page(&mut reader, &mut loaded.index)?,
             FrameKind::Segments => loaded.segments = read_segments(&mut reader)?,
             FrameKind::Counters => loaded.index.counters = read_counters(&mut reader)?,
@@ -76,11 +80,12 @@ impl RowFrames<'_> {
         let count = reader.u32()?;
         let (first, last) = (Uid(reader.u32()?), Uid(reader.u32()?));
         let modseq_max = Modseq(reader.u64()?);
+        let segments = (SegmentId(reader.u32()?), SegmentId(reader.u32()?));
         if self.sizes.get(&offset) != Some(&(count as usize * ROW_BYTES)) || count == 0 {
             return Err(Malformed("refers to rows that are not there"));
         }
         let data = BlockData::Mapped { checkpoint: Rc::clone(self.checkpoint), offset };
-        Ok(Block { first, last, modseq_max, count, data: Rc::new(data) })
+        Ok(Block { first, last, modseq_max, count, segments, data: Rc::new(data) })
     }
 }
 
@@ -140,7 +145,7 @@ fn read_mailbox(reader: &mut Reader<'_>, rows: &RowFrames<'_>) -> Result<Mailbox
     }
     mailbox.vanished = vanished;
     let mut blocks = Vec::new();
-    for _ in 0..reader.count(28)? {
+    for _ in 0..reader.count(36)? {
         blocks.push(rows.block(reader)?);
     }
     mailbox.rows = Rows::from_blocks(blocks);
@@ -152,6 +157,27 @@ fn read_page(reader: &mut Reader<'_>, index: &mut Index) -> Result<(), Malformed
     for _ in 0..reader.count(8)? {
         let (key, value) = (reader.bytes()?, reader.bytes()?);
         index.spaces.insert(space, Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+    }
+    Ok(())
+}
+
+fn read_live(reader: &mut Reader<'_>, index: &mut Index) -> Result<(), Malformed> {
+    let segment = SegmentId(reader.u32()?);
+    let mut used = SegmentUse { bytes: reader.u64()?, ..SegmentUse::default() };
+    for _ in 0..reader.count(8)? {
+        used.shared.insert(reader.u32()?, reader.u32()?);
+    }
+    for _ in 0..reader.count(8)? {
+        used.chunked.insert(reader.u32()?, read_chunks(reader)?);
+    }
+    index.live.insert(segment, used);
+    Ok(())
+}
+
+fn read_log(reader: &mut Reader<'_>, index: &mut Index) -> Result<(), Malformed> {
+    index.cold_next = SegmentId(reader.u32()?);
+    if reader.u8()? != 0 {
+        index.base = Some(Rc::new(Base::decode(reader)?));
     }
     Ok(())
 }
@@ -173,5 +199,7 @@ fn read_counters(reader: &mut Reader<'_>) -> Result<Counters, Malformed> {
         bytes_prewritten: reader.u64()?,
         flushes: reader.u64()?,
         orphans: reader.u64()?,
+        bytes_moved: reader.u64()?,
+        bytes_based: reader.u64()?,
     })
 }

@@ -13,7 +13,7 @@ use crate::format::{FORMAT_VERSION, Malformed, Reader, SegmentId, Writer};
 use crate::types::Lsn;
 
 /// Where the log goes on after what the checkpoint holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Position {
     pub(crate) segment: SegmentId,
     pub(crate) offset: u64,
@@ -30,6 +30,9 @@ pub(crate) fn file_lsn(name: &str) -> Option<Lsn> {
 const HEADER_MAGIC: &[u8; 8] = b"KURACKP\0";
 const HEADER_USED_BYTES: usize = 44;
 
+/// Version 1 did not say what is live. A store that has one still has its whole log, which does.
+const VERSION: u8 = 2;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Header {
     shard: u16,
@@ -43,7 +46,7 @@ impl Header {
     fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::with_capacity(HEADER_USED_BYTES);
         writer.raw(HEADER_MAGIC);
-        writer.u8(FORMAT_VERSION);
+        writer.u8(VERSION);
         writer.u8(0);
         writer.u16(self.shard);
         writer.u32(self.position.segment.0);
@@ -60,11 +63,16 @@ impl Header {
         let used = bytes.get(..HEADER_USED_BYTES).ok_or(Malformed("is too short"))?;
         let (covered, checksum) = used.split_at(HEADER_USED_BYTES - 4);
         let mut reader = Reader::new(covered);
-        if reader.raw(8)? != HEADER_MAGIC || crc32fast::hash(covered).to_le_bytes() != checksum {
-            return Err(Malformed("has a header that does not verify"));
+        if reader.raw(8)? != HEADER_MAGIC {
+            return Err(Malformed("is not a checkpoint"));
         }
-        if reader.u8()? > FORMAT_VERSION {
-            return Err(Malformed("was written by a newer version"));
+        match reader.u8()? {
+            VERSION => {}
+            1 => return Err(Malformed("is of version 1; the log is read from its start, once")),
+            _ => return Err(Malformed("was written by a newer version")),
+        }
+        if crc32fast::hash(covered).to_le_bytes() != checksum {
+            return Err(Malformed("has a header that does not verify"));
         }
         reader.u8()?;
         let shard = reader.u16()?;
@@ -75,6 +83,20 @@ impl Header {
         Ok(Header { shard, lsn, position: Position { segment, offset }, run })
     }
 }
+
+/// What a checkpoint says of itself: its LSN, and where the log goes on.
+pub(crate) fn describe(bytes: &[u8]) -> Result<(Lsn, Position), Malformed> {
+    Header::decode(bytes).map(|header| (header.lsn, header.position))
+}
+
+/// Where the frame behind the one at `offset` starts, if that one verifies; `None` behind the last.
+/// The first frame is at [`FRAMES_START`].
+pub(crate) fn next_frame(bytes: &[u8], offset: usize) -> Result<Option<usize>, Malformed> {
+    let (kind, _, next) = read_frame(bytes, offset)?;
+    Ok((kind != FrameKind::End).then_some(next))
+}
+
+pub(crate) const FRAMES_START: usize = crate::buffer::ALIGNMENT;
 
 const FRAME_HEADER_BYTES: usize = 16;
 const FRAME_MAGIC: u16 = u16::from_le_bytes(*b"KF");
@@ -87,6 +109,8 @@ enum FrameKind {
     Segments = 4,
     Counters = 5,
     End = 6,
+    Live = 7,
+    Log = 8,
 }
 
 fn frame_header(kind: FrameKind, payload: &[u8]) -> [u8; FRAME_HEADER_BYTES] {
@@ -126,6 +150,8 @@ fn read_frame(bytes: &[u8], offset: usize) -> Result<(FrameKind, &[u8], usize), 
         4 => FrameKind::Segments,
         5 => FrameKind::Counters,
         6 => FrameKind::End,
+        7 => FrameKind::Live,
+        8 => FrameKind::Log,
         _ => return Err(Malformed("has a frame that only a newer Kura reads")),
     };
     if reader.u8()? > FORMAT_VERSION {

@@ -3,11 +3,10 @@
 use super::{FRAME_HEADER_BYTES, FrameKind, Header, Position, file_name, frame_header};
 use crate::buffer::{ALIGNMENT, Buffer};
 use crate::device::Device;
-use crate::format::kinds::{write_keywords, write_quota, write_special_use};
+use crate::format::fields::{write_chunks, write_keywords, write_quota, write_special_use};
 use crate::format::{SegmentId, Writer};
-use crate::index::{Account, BlockData, Counters, Index, Mailbox, ROW_BYTES};
-use crate::types::Lsn;
-use crate::types::{AccountId, MailboxId, Uid};
+use crate::index::{Account, BlockData, Counters, Index, Mailbox, ROW_BYTES, SegmentUse};
+use crate::types::{AccountId, Lsn, MailboxId, Uid};
 use std::io;
 use std::rc::Rc;
 
@@ -77,6 +76,10 @@ pub(crate) async fn write<D: Device>(
         }
         output.frame(FrameKind::Page, &writer.bytes).await?;
     }
+    for (segment, used) in snapshot.index.live.segments() {
+        output.frame(FrameKind::Live, &encode_live(segment, used)).await?;
+    }
+    output.frame(FrameKind::Log, &encode_log(&snapshot.index)).await?;
     output.frame(FrameKind::Segments, &encode_segments(&snapshot.segments)).await?;
     output.frame(FrameKind::Counters, &encode_counters(&snapshot.index.counters)).await?;
     output.frame(FrameKind::End, &[]).await?;
@@ -94,6 +97,33 @@ fn encode_segments(segments: &[(SegmentId, u32, Lsn)]) -> Vec<u8> {
     writer.bytes
 }
 
+fn encode_live(segment: SegmentId, used: &SegmentUse) -> Vec<u8> {
+    let mut writer = Writer::default();
+    writer.u32(segment.0);
+    writer.u64(used.bytes);
+    writer.count(used.shared.len());
+    for (eighths, references) in &used.shared {
+        writer.u32(*eighths);
+        writer.u32(*references);
+    }
+    writer.count(used.chunked.len());
+    for (eighths, chunks) in &used.chunked {
+        writer.u32(*eighths);
+        write_chunks(&mut writer, chunks);
+    }
+    writer.bytes
+}
+
+fn encode_log(index: &Index) -> Vec<u8> {
+    let mut writer = Writer::default();
+    writer.u32(index.cold_next.0);
+    writer.u8(u8::from(index.base.is_some()));
+    if let Some(base) = &index.base {
+        base.encode(&mut writer);
+    }
+    writer.bytes
+}
+
 fn encode_counters(counters: &Counters) -> Vec<u8> {
     let mut writer = Writer::default();
     writer.u64(counters.messages);
@@ -103,6 +133,8 @@ fn encode_counters(counters: &Counters) -> Vec<u8> {
     writer.u64(counters.bytes_prewritten);
     writer.u64(counters.flushes);
     writer.u64(counters.orphans);
+    writer.u64(counters.bytes_moved);
+    writer.u64(counters.bytes_based);
     writer.bytes
 }
 
@@ -178,6 +210,8 @@ impl<D: Device> Output<'_, D> {
             writer.u32(block.first.0);
             writer.u32(block.last.0);
             writer.u64(block.modseq_max.0);
+            writer.u32(block.segments.0.0);
+            writer.u32(block.segments.1.0);
             self.frame(FrameKind::Rows, &rows).await?;
         }
         Ok(())

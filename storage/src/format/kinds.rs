@@ -4,7 +4,13 @@
 //! so that folding it needs no clock and no luck. New versions of a kind add a decoder; old ones
 //! stay for ever. Golden bytes of each are in `golden/`.
 
-use super::{Location, Malformed, Reader, SegmentId, Writer};
+use super::fields::{
+    read_account, read_chunks, read_created, read_keywords, read_mode, read_pairs, read_quota,
+    read_ranges, read_renamed, write_chunks, write_created, write_keywords, write_pairs,
+    write_quota, write_ranges,
+};
+use super::moves::{Base, Moved};
+use super::{Location, Malformed, Reader, Writer};
 use crate::types::{
     AccountId, FlagMode, Flags, Lsn, MailboxId, Quota, SpecialUse, Uid, UnixMillis,
 };
@@ -151,6 +157,12 @@ pub enum Record {
         first: Lsn,
         count: u64,
     },
+    /// Messages that compaction has copied, so that their old segments can be freed.
+    Moved(Moved),
+    /// A piece of a checkpoint in the log; garbage until a base names it.
+    Piece,
+    /// A checkpoint that lies in the log, whole: replay can begin with it.
+    Based(Base),
 }
 
 mod kind {
@@ -169,6 +181,9 @@ mod kind {
     pub(super) const CHUNK: u8 = 13;
     pub(super) const PUT: u8 = 14;
     pub(super) const LOST: u8 = 15;
+    pub(super) const MOVED: u8 = 16;
+    pub(super) const PIECE: u8 = 17;
+    pub(super) const BASED: u8 = 18;
 }
 
 impl Record {
@@ -190,6 +205,9 @@ impl Record {
             Record::Chunk => kind::CHUNK,
             Record::Put { .. } => kind::PUT,
             Record::Lost { .. } => kind::LOST,
+            Record::Moved(_) => kind::MOVED,
+            Record::Piece => kind::PIECE,
+            Record::Based(_) => kind::BASED,
         }
     }
 
@@ -259,12 +277,14 @@ impl Record {
                 writer.u32(mailbox.0);
                 write_ranges(&mut writer, uids);
             }
-            Record::Chunk => {}
+            Record::Chunk | Record::Piece => {}
             Record::Put { space, pairs } => write_pairs(&mut writer, *space, pairs),
             Record::Lost { first, count } => {
                 writer.u64(first.0);
                 writer.u64(*count);
             }
+            Record::Moved(moved) => moved.encode(&mut writer),
+            Record::Based(base) => base.encode(&mut writer),
         }
         writer.bytes
     }
@@ -338,6 +358,9 @@ fn read_record(kind: u8, reader: &mut Reader<'_>) -> Result<Record, Malformed> {
         kind::CHUNK => Record::Chunk,
         kind::PUT => Record::Put { space: reader.u8()?, pairs: read_pairs(reader)? },
         kind::LOST => Record::Lost { first: Lsn(reader.u64()?), count: reader.u64()? },
+        kind::MOVED => Record::Moved(Moved::decode(reader)?),
+        kind::PIECE => Record::Piece,
+        kind::BASED => Record::Based(Base::decode(reader)?),
         _ => return Err(Malformed("has a kind that only a newer Kura reads")),
     })
 }
@@ -356,12 +379,7 @@ impl Delivered {
             write_keywords(writer, &placement.keywords);
             writer.bytes(&placement.prefix);
         }
-        writer.count(self.chunks.len());
-        for chunk in &self.chunks {
-            writer.u32(chunk.location.segment.0);
-            writer.u32(chunk.location.eighths);
-            writer.u32(chunk.body_bytes);
-        }
+        write_chunks(writer, &self.chunks);
     }
 
     fn decode(reader: &mut Reader<'_>) -> Result<Delivered, Malformed> {
@@ -379,141 +397,8 @@ impl Delivered {
                 prefix: reader.bytes()?.to_vec(),
             });
         }
-        let mut chunks = Vec::new();
-        for _ in 0..reader.count(12)? {
-            let location = Location { segment: SegmentId(reader.u32()?), eighths: reader.u32()? };
-            chunks.push(ChunkRef { location, body_bytes: reader.u32()? });
-        }
+        let chunks = read_chunks(reader)?;
         reader.raw(summary_bytes as usize)?;
         Ok(Delivered { internal_date, body_bytes, summary_bytes, placements, chunks })
     }
-}
-
-fn read_account(reader: &mut Reader<'_>) -> Result<AccountId, Malformed> {
-    reader.u32().map(AccountId)
-}
-
-pub(crate) fn write_quota(writer: &mut Writer, quota: Quota) {
-    writer.optional_u64(quota.bytes_max);
-    writer.optional_u64(quota.messages_max);
-}
-
-pub(crate) fn read_quota(reader: &mut Reader<'_>) -> Result<Quota, Malformed> {
-    Ok(Quota { bytes_max: reader.optional_u64()?, messages_max: reader.optional_u64()? })
-}
-
-pub(crate) fn write_special_use(writer: &mut Writer, special_use: Option<SpecialUse>) {
-    writer.u8(special_use.map_or(0, |special_use| special_use as u8));
-}
-
-pub(crate) fn read_special_use(reader: &mut Reader<'_>) -> Result<Option<SpecialUse>, Malformed> {
-    Ok(match reader.u8()? {
-        0 => None,
-        1 => Some(SpecialUse::Archive),
-        2 => Some(SpecialUse::Drafts),
-        3 => Some(SpecialUse::Flagged),
-        4 => Some(SpecialUse::Junk),
-        5 => Some(SpecialUse::Sent),
-        6 => Some(SpecialUse::Trash),
-        _ => return Err(Malformed("has a special use that only a newer Kura knows")),
-    })
-}
-
-fn read_mode(reader: &mut Reader<'_>) -> Result<FlagMode, Malformed> {
-    Ok(match reader.u8()? {
-        0 => FlagMode::Add,
-        1 => FlagMode::Remove,
-        2 => FlagMode::Replace,
-        _ => return Err(Malformed("has an unknown way to change flags")),
-    })
-}
-
-fn write_created(writer: &mut Writer, created: &[NewMailbox]) {
-    writer.count(created.len());
-    for mailbox in created {
-        writer.u32(mailbox.id.0);
-        writer.u32(mailbox.uid_validity);
-        write_special_use(writer, mailbox.special_use);
-        writer.text(&mailbox.name);
-    }
-}
-
-fn read_created(reader: &mut Reader<'_>) -> Result<Vec<NewMailbox>, Malformed> {
-    let mut created = Vec::new();
-    for _ in 0..reader.count(13)? {
-        created.push(NewMailbox {
-            id: MailboxId(reader.u32()?),
-            uid_validity: reader.u32()?,
-            special_use: read_special_use(reader)?,
-            name: reader.text()?,
-        });
-    }
-    Ok(created)
-}
-
-fn read_renamed(reader: &mut Reader<'_>) -> Result<Vec<(MailboxId, String)>, Malformed> {
-    let mut renamed = Vec::new();
-    for _ in 0..reader.count(8)? {
-        renamed.push((MailboxId(reader.u32()?), reader.text()?));
-    }
-    Ok(renamed)
-}
-
-pub(crate) fn write_keywords(writer: &mut Writer, keywords: &[String]) {
-    writer.count(keywords.len());
-    for keyword in keywords {
-        writer.text(keyword);
-    }
-}
-
-pub(crate) fn read_keywords(reader: &mut Reader<'_>) -> Result<Vec<String>, Malformed> {
-    let mut keywords = Vec::new();
-    for _ in 0..reader.count(4)? {
-        keywords.push(reader.text()?);
-    }
-    Ok(keywords)
-}
-
-pub(crate) fn write_ranges(writer: &mut Writer, ranges: &[UidRange]) {
-    writer.count(ranges.len());
-    for range in ranges {
-        writer.u32(range.first.0);
-        writer.u32(range.last.0);
-    }
-}
-
-pub(crate) fn read_ranges(reader: &mut Reader<'_>) -> Result<Vec<UidRange>, Malformed> {
-    let mut ranges = Vec::new();
-    for _ in 0..reader.count(8)? {
-        let range = UidRange { first: Uid(reader.u32()?), last: Uid(reader.u32()?) };
-        if range.first > range.last {
-            return Err(Malformed("has a run of UIDs that ends before it starts"));
-        }
-        ranges.push(range);
-    }
-    Ok(ranges)
-}
-
-fn write_pairs(writer: &mut Writer, space: u8, pairs: &[(Vec<u8>, Option<Vec<u8>>)]) {
-    writer.u8(space);
-    writer.count(pairs.len());
-    for (key, value) in pairs {
-        writer.bytes(key);
-        writer.u8(u8::from(value.is_some()));
-        if let Some(value) = value {
-            writer.bytes(value);
-        }
-    }
-}
-
-type Pairs = Vec<(Vec<u8>, Option<Vec<u8>>)>;
-
-fn read_pairs(reader: &mut Reader<'_>) -> Result<Pairs, Malformed> {
-    let mut pairs = Vec::new();
-    for _ in 0..reader.count(5)? {
-        let key = reader.bytes()?.to_vec();
-        let value = if reader.u8()? == 0 { None } else { Some(reader.bytes()?.to_vec()) };
-        pairs.push((key, value));
-    }
-    Ok(pairs)
 }

@@ -5,19 +5,33 @@
 
 pub mod batch;
 pub mod cursor;
+pub(crate) mod fields;
 pub mod kinds;
+pub mod moves;
 pub mod record;
 pub mod segment;
 
 pub use batch::{BATCH_HEADER_BYTES, BatchHeader};
 pub use cursor::{Malformed, Reader, Writer};
 pub use kinds::{ChunkRef, Delivered, NewMailbox, PlacedRecord, Record, UidRange};
+pub use moves::{Base, Move, Moved, Reference};
 pub use record::{RECORD_HEADER_BYTES, RecordHeader};
 pub use segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 
 /// One incarnation of a segment: a number never used again. Also the epoch in every frame's checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct SegmentId(pub u32);
+
+impl SegmentId {
+    /// Numbers from here on are cold segments: they hold what compaction has copied. They are no part of
+    /// the sequence that is replayed.
+    pub const FIRST_COLD: SegmentId = SegmentId(1 << 31);
+
+    #[must_use]
+    pub fn is_cold(self) -> bool {
+        self >= SegmentId::FIRST_COLD
+    }
+}
 
 /// Where a record's header starts. Records are aligned to eight bytes, so 32 bits reach 32 GiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

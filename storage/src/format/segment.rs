@@ -18,7 +18,7 @@ pub struct SegmentHeader {
     pub segment: SegmentId,
     /// The opening of the store that took the segment into use.
     pub run: u32,
-    /// The LSN of the first record.
+    /// The LSN of the first record; of a cold segment, the LSN that was next when it was begun.
     pub first_lsn: Lsn,
     pub segment_bytes: u64,
     pub opened: UnixMillis,
@@ -32,7 +32,7 @@ impl SegmentHeader {
         let mut writer = Writer::with_capacity(SEGMENT_HEADER_BYTES);
         writer.raw(MAGIC);
         writer.u8(FORMAT_VERSION);
-        writer.u8(0);
+        writer.u8(u8::from(self.segment.is_cold()));
         writer.u16(self.shard);
         writer.u32(self.segment.0);
         writer.u32(self.run);

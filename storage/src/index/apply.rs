@@ -5,10 +5,13 @@
 //! rot a record may refer to what is no longer known; that part is counted as orphaned and skipped.
 
 use super::account::Account;
-use super::mailbox::Mailbox;
+use super::live::chunk_bytes;
+use super::mailbox::{Mailbox, bytes_of};
 use super::rows::Row;
-use super::{Counters, Index};
-use crate::format::{Delivered, Location, NewMailbox, PlacedRecord, Record, UidRange};
+use super::{Counters, Index, Live};
+use crate::format::{
+    Delivered, Location, Move, NewMailbox, PlacedRecord, Record, SegmentId, UidRange,
+};
 use crate::types::{AccountId, FlagMode, Flags, Lsn, MailboxId, Modseq, Uid};
 use std::rc::Rc;
 
@@ -23,6 +26,12 @@ pub struct Logged<'r> {
     pub location: Location,
     pub record_bytes: u32,
     pub record: &'r Record,
+}
+
+/// What is counted over all accounts.
+struct Ledger<'i> {
+    counters: &'i mut Counters,
+    live: &'i mut Live,
 }
 
 impl Index {
@@ -62,8 +71,8 @@ impl Index {
                 })
             }
             Record::MailboxDeleted { account, mailbox } => {
-                self.on_account(*account, modseq, |account, counters| {
-                    delete_mailbox(account, counters, *mailbox)
+                self.on_account(*account, modseq, |account, ledger| {
+                    delete_mailbox(account, ledger, *mailbox)
                 })
             }
             Record::Subscribed { account, subscribed, name } => {
@@ -78,9 +87,9 @@ impl Index {
             }
             Record::Delivered(delivered) => self.deliver(logged, delivered),
             Record::Copied { account, from, to, moved, first_uid, uids } => {
-                self.on_account(*account, modseq, |account, counters| {
+                self.on_account(*account, modseq, |account, ledger| {
                     let copies = Copies { from: *from, to: *to, first_uid: *first_uid, uids };
-                    copies.apply(account, counters, *moved, modseq)
+                    copies.apply(account, ledger, *moved, modseq)
                 })
             }
             Record::FlagsChanged { account, mailbox, mode, flags, keywords, uids } => self
@@ -90,11 +99,11 @@ impl Index {
                     true
                 }),
             Record::Expunged { account, mailbox, uids } => {
-                self.on_account(*account, modseq, |account, counters| {
-                    expunge(account, counters, *mailbox, uids, modseq)
+                self.on_account(*account, modseq, |account, ledger| {
+                    expunge(account, ledger, *mailbox, uids, modseq)
                 })
             }
-            Record::Chunk => true,
+            Record::Chunk | Record::Piece => true,
             Record::Put { space, pairs } => {
                 for (key, value) in pairs {
                     self.spaces.put(*space, key, value.as_deref());
@@ -103,6 +112,17 @@ impl Index {
             }
             Record::Lost { count, .. } => {
                 self.skip_identifiers(*count);
+                true
+            }
+            Record::Moved(moved) => {
+                self.counters.bytes_moved += u64::from(moved.copied_bytes);
+                self.counters.bytes_written += u64::from(moved.copied_bytes);
+                self.counters.flushes += 1;
+                moved.moves.iter().fold(true, |known, one| self.repoint(one) & known)
+            }
+            Record::Based(base) => {
+                self.counters.bytes_based += base.pieces.iter().map(chunk_bytes).sum::<u64>();
+                self.base = Some(Rc::new(base.clone()));
                 true
             }
         };
@@ -116,31 +136,59 @@ impl Index {
         &mut self,
         account: AccountId,
         modseq: Modseq,
-        change: impl FnOnce(&mut Account, &mut Counters) -> bool,
+        change: impl FnOnce(&mut Account, &mut Ledger<'_>) -> bool,
     ) -> bool {
         let Some(account) = self.accounts.get_mut(&account) else { return false };
         let account = Rc::make_mut(account);
         account.highest_modseq = account.highest_modseq.max(modseq);
-        change(account, &mut self.counters)
+        change(account, &mut Ledger { counters: &mut self.counters, live: &mut self.live })
     }
 
     fn remove_account(&mut self, account: AccountId) -> bool {
         let Some(removed) = self.accounts.remove(&account) else { return false };
         self.counters.messages = self.counters.messages.saturating_sub(removed.messages);
         self.counters.live_bytes = self.counters.live_bytes.saturating_sub(removed.bytes);
+        removed.mailboxes.values().for_each(|mailbox| self.live.release_all(mailbox));
         true
+    }
+
+    /// Compaction has copied a message: whatever referred to the old place refers to the new one.
+    fn repoint(&mut self, one: &Move) -> bool {
+        self.cold_next = self.cold_next.max(SegmentId(one.to.segment.0.saturating_add(1)));
+        let (mut repointed, mut old_bytes) = (0, 0);
+        for reference in &one.references {
+            let account = self.accounts.get_mut(&reference.account).map(Rc::make_mut);
+            let mailbox = account.and_then(|account| account.mailbox_mut(reference.mailbox));
+            let found = mailbox.is_some_and(|mailbox| {
+                mailbox.repoint(reference.uid, |row| {
+                    if row.location != one.from {
+                        return false;
+                    }
+                    old_bytes = row.record_bytes;
+                    (row.location, row.record_bytes) = (one.to, one.record_bytes);
+                    true
+                })
+            });
+            repointed += u32::from(found);
+        }
+        if repointed > 0 {
+            self.live.add(one.to, one.record_bytes, repointed, &one.chunks);
+            self.live.release(one.from, old_bytes, repointed);
+        }
+        repointed as usize == one.references.len()
     }
 
     fn deliver(&mut self, logged: Logged<'_>, delivered: &Delivered) -> bool {
         self.counters.bytes_received += u64::from(delivered.body_bytes);
-        let mut known = true;
+        let mut placed = 0;
         for (number, placement) in delivered.placements.iter().enumerate() {
             let modseq = Modseq(logged.lsn.0);
-            known &= self.on_account(placement.account, modseq, |account, counters| {
-                place(account, counters, logged, delivered, number, placement)
-            });
+            placed += u32::from(self.on_account(placement.account, modseq, |account, ledger| {
+                place(account, ledger, logged, delivered, number, placement)
+            }));
         }
-        known
+        self.live.add(logged.location, logged.record_bytes, placed, &delivered.chunks);
+        placed as usize == delivered.placements.len()
     }
 
     /// What unreadable records may have given out must not be given out again.
@@ -170,7 +218,7 @@ fn create(account: &mut Account, created: &[NewMailbox], modseq: Modseq) -> bool
 
 fn place(
     account: &mut Account,
-    counters: &mut Counters,
+    ledger: &mut Ledger<'_>,
     logged: Logged<'_>,
     delivered: &Delivered,
     number: usize,
@@ -193,7 +241,7 @@ fn place(
     if !mailbox.add(row) {
         return false;
     }
-    count(account, counters, 1, u64::from(bytes));
+    count(account, ledger.counters, 1, u64::from(bytes));
     true
 }
 
@@ -226,23 +274,27 @@ fn empty_inbox_into(account: &mut Account, target: MailboxId, modseq: Modseq) ->
     true
 }
 
-fn delete_mailbox(account: &mut Account, counters: &mut Counters, mailbox: MailboxId) -> bool {
+fn delete_mailbox(account: &mut Account, ledger: &mut Ledger<'_>, mailbox: MailboxId) -> bool {
     let Some(deleted) = account.mailboxes.remove(&mailbox) else { return false };
     account.names.remove(&deleted.name);
-    discount(account, counters, u64::from(deleted.messages), deleted.bytes);
+    discount(account, ledger.counters, u64::from(deleted.messages), deleted.bytes);
+    ledger.live.release_all(&deleted);
     true
 }
 
 fn expunge(
     account: &mut Account,
-    counters: &mut Counters,
+    ledger: &mut Ledger<'_>,
     mailbox: MailboxId,
     uids: &[UidRange],
     modseq: Modseq,
 ) -> bool {
     let Some(mailbox) = account.mailbox_mut(mailbox) else { return false };
-    let (messages, bytes) = mailbox.remove(uids, modseq);
-    discount(account, counters, messages, bytes);
+    let rows = mailbox.remove(uids, modseq);
+    for row in &rows {
+        ledger.live.release(row.location, row.record_bytes, 1);
+    }
+    discount(account, ledger.counters, rows.len() as u64, bytes_of(&rows));
     true
 }
 
@@ -283,7 +335,7 @@ impl Copies<'_> {
     fn apply(
         &self,
         account: &mut Account,
-        counters: &mut Counters,
+        ledger: &mut Ledger<'_>,
         moved: bool,
         modseq: Modseq,
     ) -> bool {
@@ -294,12 +346,13 @@ impl Copies<'_> {
             row.modseq = modseq;
             row.flags = Flags(row.flags.0 & 0xFF).union(target.intern(&keywords));
             if target.add(row) {
+                ledger.live.share(row.location);
                 messages += 1;
                 bytes += u64::from(row.bytes);
             }
         }
-        count(account, counters, messages, bytes);
-        !moved || expunge(account, counters, self.from, self.uids, modseq)
+        count(account, ledger.counters, messages, bytes);
+        !moved || expunge(account, ledger, self.from, self.uids, modseq)
     }
 
     /// The rows as they are in the source, already with their new UIDs. A UID that is gone keeps its

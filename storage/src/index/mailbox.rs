@@ -177,23 +177,31 @@ impl Mailbox {
         }
     }
 
-    /// Takes messages out and remembers that they vanished. Returns how many, and their bytes.
-    pub fn remove(&mut self, runs: &[UidRange], modseq: Modseq) -> (u64, u64) {
+    /// Takes messages out and remembers that they vanished. Returns their rows.
+    pub fn remove(&mut self, runs: &[UidRange], modseq: Modseq) -> Vec<Row> {
         let mut gone = Vec::new();
-        self.rows.remove(runs, |row| gone.push((row.uid, row.bytes, row.flags)));
-        let mut bytes = 0;
-        for (_, size, flags) in &gone {
-            bytes += u64::from(*size);
-            self.count_flags(*flags, -1);
+        self.rows.remove(runs, |row| gone.push(*row));
+        for row in &gone {
+            self.count_flags(row.flags, -1);
         }
         if gone.is_empty() {
-            return (0, 0);
+            return gone;
         }
         self.messages = self.messages.saturating_sub(u32::try_from(gone.len()).unwrap_or(u32::MAX));
-        self.bytes = self.bytes.saturating_sub(bytes);
+        self.bytes = self.bytes.saturating_sub(bytes_of(&gone));
         self.highest_modseq = self.highest_modseq.max(modseq);
-        self.remember(UidRange::runs(gone.iter().map(|(uid, _, _)| *uid)), modseq);
-        (gone.len() as u64, bytes)
+        self.remember(UidRange::runs(gone.iter().map(|row| row.uid)), modseq);
+        gone
+    }
+
+    /// Lets a row point elsewhere. False: there is no such row, or it does not point to `from`.
+    pub fn repoint(&mut self, uid: Uid, mut change: impl FnMut(&mut Row) -> bool) -> bool {
+        let mut changed = false;
+        self.rows.change(&[UidRange { first: uid, last: uid }], |row| {
+            changed = change(row);
+            changed
+        });
+        changed
     }
 
     fn remember(&mut self, runs: Vec<UidRange>, modseq: Modseq) {
@@ -213,6 +221,12 @@ impl Mailbox {
             }
         }
     }
+}
+
+/// RFC822.SIZE of all together.
+#[must_use]
+pub fn bytes_of(rows: &[Row]) -> u64 {
+    rows.iter().map(|row| u64::from(row.bytes)).sum()
 }
 
 #[must_use]

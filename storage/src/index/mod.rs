@@ -7,16 +7,19 @@
 
 pub mod account;
 pub mod apply;
+pub mod live;
 pub mod mailbox;
 pub mod names;
 pub mod rows;
 pub mod spaces;
 
 pub use account::Account;
+pub use live::{Live, SegmentUse};
 pub use mailbox::Mailbox;
 pub use rows::{Block, BlockData, ROW_BYTES, Row, Rows};
 pub use spaces::Spaces;
 
+use crate::format::{Base, SegmentId};
 use crate::types::{AccountId, Lsn};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -29,6 +32,12 @@ pub struct Index {
     pub accounts: HashMap<AccountId, Rc<Account>>,
     pub spaces: Spaces,
     pub counters: Counters,
+    /// What of each segment is in use.
+    pub live: Live,
+    /// The newest checkpoint in the log. The log is whole from its position on.
+    pub base: Option<Rc<Base>>,
+    /// Above all cold segments that anything was ever moved to.
+    pub cold_next: SegmentId,
 }
 
 /// Sums over the whole life of the shard, exact because they are folded like the rest.
@@ -45,6 +54,10 @@ pub struct Counters {
     pub flushes: u64,
     /// Records that referred to something that rot had taken away.
     pub orphans: u64,
+    /// Bytes of messages and chunks that compaction has copied.
+    pub bytes_moved: u64,
+    /// Bytes of checkpoints copied into the log.
+    pub bytes_based: u64,
 }
 
 impl Counters {

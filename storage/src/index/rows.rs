@@ -7,6 +7,7 @@
 use crate::device::Mapping;
 use crate::format::{Location, Malformed, Reader, SegmentId, UidRange};
 use crate::types::{Flags, Modseq, Uid, UnixMillis};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// On the disk and, give or take nothing, in memory.
@@ -89,6 +90,8 @@ pub struct Block {
     pub last: Uid,
     pub modseq_max: Modseq,
     pub count: u32,
+    /// No row refers to a segment outside of these; the range may be wider after removal.
+    pub segments: (SegmentId, SegmentId),
     pub data: Rc<BlockData>,
 }
 
@@ -130,6 +133,10 @@ impl Block {
             BlockData::Owned(rows) => rows,
             BlockData::Mapped { .. } => unreachable!("just made owned"),
         }
+    }
+
+    fn widen(&mut self, segment: SegmentId) {
+        self.segments = (self.segments.0.min(segment), self.segments.1.max(segment));
     }
 
     /// Sets what is known of the block after its rows changed. False: it is empty now.
@@ -180,12 +187,14 @@ impl Rows {
                 block.last = row.uid;
                 block.count += 1;
                 block.modseq_max = block.modseq_max.max(row.modseq);
+                block.widen(row.location.segment);
             }
             _ => self.blocks.push(Block {
                 first: row.uid,
                 last: row.uid,
                 modseq_max: row.modseq,
                 count: 1,
+                segments: (row.location.segment, row.location.segment),
                 data: Rc::new(BlockData::Owned(vec![row])),
             }),
         }
@@ -227,6 +236,18 @@ impl Rows {
             .filter(move |block| block.modseq_max > since)
             .flat_map(|block| (0..block.len()).map(|index| block.row(index)))
             .filter(move |row| row.modseq > since)
+    }
+
+    /// Rows whose record is in one of `segments`; blocks without any are not looked into.
+    pub fn in_segments<'s>(
+        &'s self,
+        segments: &'s BTreeSet<SegmentId>,
+    ) -> impl Iterator<Item = Row> + 's {
+        self.blocks
+            .iter()
+            .filter(|block| segments.range(block.segments.0..=block.segments.1).next().is_some())
+            .flat_map(|block| (0..block.len()).map(|index| block.row(index)))
+            .filter(|row| segments.contains(&row.location.segment))
     }
 
     /// Lets `change` alter each row of the runs; it says whether it did.
@@ -284,6 +305,8 @@ impl Rows {
         let rows: Vec<Row> = (0..next.len()).map(|index| next.row(index)).collect();
         block.rows_mut().extend(rows);
         block.modseq_max = block.modseq_max.max(next.modseq_max);
+        block.widen(next.segments.0);
+        block.widen(next.segments.1);
         block.refresh();
     }
 }
@@ -297,6 +320,7 @@ fn change_block(block: &mut Block, run: UidRange, change: &mut impl FnMut(&mut R
         }
         if change(&mut row) {
             block.modseq_max = block.modseq_max.max(row.modseq);
+            block.widen(row.location.segment);
             block.rows_mut()[index] = row;
         }
     }

@@ -10,10 +10,10 @@
 use crate::buffer::Buffer;
 use crate::core::{Core, Phase};
 use crate::device::{Device, is_full};
-use crate::format::{Location, SegmentHeader};
+use crate::format::Location;
 use crate::index::apply::Logged;
 use crate::log::queue::{Draft, Entry, Place};
-use crate::log::segments::create_spare;
+use crate::log::segments::begin_segment;
 use crate::options::Sabotage;
 use crate::types::Lsn;
 use crate::wait::{Failure, Landed, Outcome};
@@ -128,31 +128,8 @@ async fn make_room<D: Device>(core: &Rc<Core<D>>, bytes: u64) -> io::Result<()> 
     if bytes <= core.segments.borrow().active_room() {
         return Ok(());
     }
-    let spare = core.segments.borrow_mut().take_spare();
-    let spare = match spare {
-        Some(spare) => spare,
-        None => {
-            let number = core.segments.borrow_mut().take_number();
-            create_spare(&core.device, number, core.options.segment_bytes).await?
-        }
-    };
-    let header = SegmentHeader {
-        shard: core.options.shard,
-        segment: core.segments.borrow().next_id(),
-        run: core.run.get(),
-        first_lsn: core.next_lsn.get(),
-        segment_bytes: spare.segment_bytes,
-        opened: core.device.now(),
-        salt: core.superblock.borrow().salt,
-    };
-    let mut block = Buffer::with_capacity(crate::format::SEGMENT_HEADER_BYTES);
-    block.extend(&header.encode());
-    // By itself, because a batch's durable write covers the batch alone.
-    core.device.write_durably(&spare.file, 0, block).await.0?;
-    core.segments.borrow_mut().activate(&header, spare);
-    core.refresh_free_space();
-    core.upkeep.ring();
-    Ok(())
+    let id = core.segments.borrow().next_id();
+    begin_segment(core, id).await
 }
 
 fn launch<D: Device>(core: &Rc<Core<D>>, mut draft: Draft) -> Flight {

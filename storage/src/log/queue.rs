@@ -16,6 +16,7 @@ use crate::locks::Guard;
 use crate::options::Options;
 use crate::quota::Reservation;
 use crate::types::{Lsn, UnixMillis};
+use crate::uses::Use;
 use crate::wait::{Outcome, Receipt};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -25,6 +26,10 @@ use std::rc::Rc;
 pub(crate) struct Hold {
     pub(crate) guards: Vec<Guard>,
     pub(crate) reservations: Vec<Reservation>,
+    /// What it holds together with others.
+    pub(crate) _shared: Option<Rc<Hold>>,
+    /// Of a body's chunks, until the index knows them.
+    pub(crate) writing: Option<Use>,
 }
 
 /// A record in a draft.

@@ -28,8 +28,13 @@ impl<D: Device> Core<D> {
         record_bytes: u64,
     ) -> Result<Fetched, Error> {
         let bytes = self.read_bytes(location, record_bytes).await?;
-        let header = self.check_header(location, &bytes)?;
-        let (meta, body) = self.ranges(location, &header, &bytes)?;
+        self.take_apart(location, &bytes)
+    }
+
+    /// A record's verified parts, of the bytes that start with it.
+    pub(crate) fn take_apart(&self, location: Location, bytes: &Bytes) -> Result<Fetched, Error> {
+        let header = self.check_header(location, bytes)?;
+        let (meta, body) = self.ranges(location, &header, bytes)?;
         self.check(
             location,
             &header,
@@ -66,7 +71,7 @@ impl<D: Device> Core<D> {
         Ok(Fetched { header, meta, body: Bytes::new() })
     }
 
-    async fn read_bytes(&self, location: Location, length: u64) -> Result<Bytes, Error> {
+    pub(crate) async fn read_bytes(&self, location: Location, length: u64) -> Result<Bytes, Error> {
         let file = self.segment_file(location.segment).await?;
         let start = location.offset() / ALIGNMENT as u64 * ALIGNMENT as u64;
         let head = usize::try_from(location.offset() - start).expect("less than a block");

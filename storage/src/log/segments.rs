@@ -1,15 +1,16 @@
 //! The segments of a log: which file holds which, which is written, which are spare.
 //!
-//! Files are called `log-NUMBER`; the header inside says which segment a file is. A file whose header
-//! does not verify is a spare. FORMAT.md, "Segments".
+//! Files are called `log-NUMBER`; the header inside says which segment a file is. A file whose first
+//! block is all zeroes is a spare. FORMAT.md, "Segments".
 //!
-//! Invariants: exactly one segment is active, the one with the highest number; offsets below `end` in
-//! it are taken and never written again.
+//! Invariants: exactly one segment of the log is active, the one with the highest number, and at most one
+//! cold one; offsets below `end` in them are taken and never written again.
 
 use crate::buffer::{ALIGNMENT, Buffer};
+use crate::core::Core;
 use crate::device::Device;
-use crate::format::{SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId};
-use crate::types::Lsn;
+use crate::format::{BatchHeader, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId};
+use crate::types::{Lsn, UnixMillis};
 use std::collections::BTreeMap;
 use std::io;
 
@@ -20,6 +21,7 @@ const OPEN_FILES_MAX: usize = 256;
 pub(crate) struct SegmentFile<D: Device> {
     pub(crate) number: u32,
     pub(crate) first_lsn: Lsn,
+    pub(crate) segment_bytes: u64,
     pub(crate) file: Option<D::File>,
 }
 
@@ -52,14 +54,25 @@ impl<D: Device> Spare<D> {
 #[derive(Debug)]
 pub(crate) struct Segments<D: Device> {
     pub(crate) active: Option<Active<D>>,
+    /// Of the log, and behind them the cold ones.
     pub(crate) files: BTreeMap<SegmentId, SegmentFile<D>>,
+    /// Where compaction writes.
+    pub(crate) cold: Option<Active<D>>,
+    pub(crate) cold_next: SegmentId,
     pub(crate) spares: Vec<Spare<D>>,
     pub(crate) next_number: u32,
 }
 
 impl<D: Device> Default for Segments<D> {
     fn default() -> Self {
-        Segments { active: None, files: BTreeMap::new(), spares: Vec::new(), next_number: 1 }
+        Segments {
+            active: None,
+            files: BTreeMap::new(),
+            cold: None,
+            cold_next: SegmentId::FIRST_COLD,
+            spares: Vec::new(),
+            next_number: 1,
+        }
     }
 }
 
@@ -69,13 +82,22 @@ impl<D: Device> Segments<D> {
         self.active.as_ref().map_or(0, |active| active.segment_bytes.saturating_sub(active.end))
     }
 
-    pub(crate) fn spare_bytes(&self, kept_back: usize) -> u64 {
-        let usable = self.spares.len().saturating_sub(kept_back);
-        self.spares.iter().take(usable).map(|spare| spare.segment_bytes).sum()
+    pub(crate) fn spare_bytes(&self) -> u64 {
+        self.spares.iter().map(|spare| spare.segment_bytes).sum()
     }
 
     pub(crate) fn next_id(&self) -> SegmentId {
-        SegmentId(self.files.keys().next_back().map_or(1, |last| last.0 + 1))
+        SegmentId(self.of_log().next_back().map_or(1, |(last, _)| last.0 + 1))
+    }
+
+    pub(crate) fn of_log(&self) -> impl DoubleEndedIterator<Item = (&SegmentId, &SegmentFile<D>)> {
+        self.files.range(..SegmentId::FIRST_COLD)
+    }
+
+    /// Cold segments that nothing is written to any more.
+    pub(crate) fn sealed_cold(&self) -> impl Iterator<Item = (&SegmentId, &SegmentFile<D>)> {
+        let cold = self.cold.as_ref().map(|cold| cold.id);
+        self.files.range(SegmentId::FIRST_COLD..).filter(move |(id, _)| Some(**id) != cold)
     }
 
     pub(crate) fn take_number(&mut self) -> u32 {
@@ -94,27 +116,34 @@ impl<D: Device> Segments<D> {
         let file = SegmentFile {
             number: spare.number,
             first_lsn: header.first_lsn,
+            segment_bytes: spare.segment_bytes,
             file: Some(spare.file.clone()),
         };
         self.files.insert(header.segment, file);
-        self.active = Some(Active {
+        let active = Active {
             id: header.segment,
             file: spare.file,
             end: SEGMENT_HEADER_BYTES as u64,
             segment_bytes: spare.segment_bytes,
             salt: header.salt,
-        });
+        };
+        if header.segment.is_cold() {
+            self.cold = Some(active);
+        } else {
+            self.active = Some(active);
+        }
     }
 
     /// Remembers an open handle, and closes others when there are too many.
     pub(crate) fn keep_open(&mut self, id: SegmentId, file: &D::File) {
-        let active = self.active.as_ref().map(|active| active.id);
+        let in_use = [&self.active, &self.cold];
+        let in_use = in_use.map(|active| active.as_ref().map(|active| active.id));
         let open = self.files.values().filter(|file| file.file.is_some()).count();
         if open >= OPEN_FILES_MAX {
             let victim = self
                 .files
                 .iter_mut()
-                .find(|(other, file)| file.file.is_some() && Some(**other) != active);
+                .find(|(other, file)| file.file.is_some() && !in_use.contains(&Some(**other)));
             if let Some((_, file)) = victim {
                 file.file = None;
             }
@@ -133,6 +162,39 @@ pub(crate) fn file_number(name: &str) -> Option<u32> {
     name.strip_prefix("log-")?.parse().ok()
 }
 
+/// Takes the best spare, or makes one, and writes a segment's header into it. By itself, because a
+/// batch's durable write covers the batch alone.
+pub(crate) async fn begin_segment<D: Device>(core: &Core<D>, id: SegmentId) -> io::Result<()> {
+    if id.is_cold() {
+        // Should the header's write fail, it may be on the disk all the same, and the store goes on.
+        core.segments.borrow_mut().cold_next = SegmentId(id.0 + 1);
+    }
+    let spare = core.segments.borrow_mut().take_spare();
+    let spare = match spare {
+        Some(spare) => spare,
+        None => {
+            let number = core.segments.borrow_mut().take_number();
+            create_spare(&core.device, number, core.options.segment_bytes).await?
+        }
+    };
+    let header = SegmentHeader {
+        shard: core.options.shard,
+        segment: id,
+        run: core.run.get(),
+        first_lsn: core.next_lsn.get(),
+        segment_bytes: spare.segment_bytes,
+        opened: core.device.now(),
+        salt: core.superblock.borrow().salt,
+    };
+    let mut block = Buffer::with_capacity(SEGMENT_HEADER_BYTES);
+    block.extend(&header.encode());
+    core.device.write_durably(&spare.file, 0, block).await.0?;
+    core.segments.borrow_mut().activate(&header, spare);
+    core.refresh_free_space();
+    core.upkeep.ring();
+    Ok(())
+}
+
 /// Creates an allocated, durable file for a segment.
 pub(crate) async fn create_spare<D: Device>(
     device: &D,
@@ -149,10 +211,58 @@ pub(crate) async fn erase_header<D: Device>(device: &D, file: &D::File) -> io::R
     device.write_durably(file, 0, Buffer::zeroed(SEGMENT_HEADER_BYTES)).await.0
 }
 
-pub(crate) async fn read_header<D: Device>(
+/// What a file's first block says it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Identity {
+    Segment(SegmentHeader),
+    /// Erased, or never written.
+    Spare,
+    /// A segment of which the header has rotted, as what stands in it says.
+    Damaged(SegmentHeader),
+    /// Nothing in it says what it is: it is left alone.
+    Unknown,
+}
+
+pub(crate) async fn identify<D: Device>(
     device: &D,
     file: &D::File,
-) -> io::Result<Option<SegmentHeader>> {
-    let block = device.read(file, 0, Buffer::with_capacity(ALIGNMENT)).await?;
-    Ok(SegmentHeader::decode(block.as_slice()).ok())
+    segment_bytes: u64,
+) -> io::Result<Identity> {
+    let blocks = device.read(file, 0, Buffer::with_capacity(2 * ALIGNMENT)).await?;
+    let (header, first) = blocks.as_slice().split_at(ALIGNMENT.min(blocks.len()));
+    if let Ok(header) = SegmentHeader::decode(header) {
+        return Ok(Identity::Segment(header));
+    }
+    if header.iter().all(|byte| *byte == 0) {
+        return Ok(Identity::Spare);
+    }
+    let by_content = by_batch(first, segment_bytes).or_else(|| by_copy(first, segment_bytes));
+    Ok(by_content.map_or(Identity::Unknown, Identity::Damaged))
+}
+
+fn by_batch(first: &[u8], segment_bytes: u64) -> Option<SegmentHeader> {
+    let batch = BatchHeader::decode(first).ok()?;
+    Some(SegmentHeader {
+        shard: batch.shard,
+        segment: batch.segment,
+        run: batch.run,
+        first_lsn: batch.first_lsn,
+        segment_bytes,
+        opened: batch.sealed,
+        salt: batch.salt,
+    })
+}
+
+/// A cold segment has no batches.
+fn by_copy(first: &[u8], segment_bytes: u64) -> Option<SegmentHeader> {
+    let record = RecordHeader::decode(first).ok().filter(|record| record.segment.is_cold())?;
+    Some(SegmentHeader {
+        shard: record.shard,
+        segment: record.segment,
+        run: u32::from(record.run_low),
+        first_lsn: record.lsn,
+        segment_bytes,
+        opened: UnixMillis::default(),
+        salt: record.salt,
+    })
 }

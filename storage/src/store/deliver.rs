@@ -9,6 +9,7 @@ use crate::index::Index;
 use crate::locks::Access;
 use crate::log::queue::{Hold, Parts};
 use crate::types::{AccountId, Body, Delivery, Flags, Placed, Placement};
+use crate::uses::Use;
 use crate::wait::Receipt;
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -37,17 +38,21 @@ impl<D: Device> Store<D> {
             }
             body => body,
         };
-        let (body, chunks, body_bytes) = match body {
+        let (body, chunks, body_bytes, writing) = match body {
             Body::Whole(bytes) => {
                 let length = bytes.len() as u64;
-                (bytes, Vec::new(), length)
+                (bytes, Vec::new(), length, None)
             }
-            Body::Streamed(streamed) => (Bytes::new(), streamed.chunks, streamed.bytes),
+            Body::Streamed(streamed) => {
+                let StreamedBody { chunks, bytes, writing } = streamed;
+                (Bytes::new(), chunks, bytes, Some(writing))
+            }
         };
         let body_bytes = u32::try_from(body_bytes)
             .map_err(|_| Error::Limit("a message is smaller than 4 GiB"))?;
         self.core.admit_mail(body.len())?;
         let mut hold = self.share(&placements).await;
+        hold.writing = writing;
         let placed = self.place(&placements, body_bytes, &mut hold)?;
         let placements = placements.into_iter().zip(&placed).map(to_record).collect();
         let summary_bytes = u32::try_from(summary.len())
@@ -113,6 +118,7 @@ impl<D: Device> Store<D> {
             pending: VecDeque::new(),
             chunks: Vec::new(),
             bytes: 0,
+            writing: self.core.writing(),
         })
     }
 
@@ -177,6 +183,7 @@ pub struct BodyWriter<D: Device> {
     pending: VecDeque<(Receipt, u32)>,
     chunks: Vec<ChunkRef>,
     bytes: u64,
+    writing: Use,
 }
 
 impl<D: Device> BodyWriter<D> {
@@ -209,7 +216,7 @@ impl<D: Device> BodyWriter<D> {
         while !self.pending.is_empty() {
             self.land_oldest().await?;
         }
-        Ok(StreamedBody { chunks: self.chunks, bytes: self.bytes })
+        Ok(StreamedBody { chunks: self.chunks, bytes: self.bytes, writing: self.writing })
     }
 
     async fn write_chunk(&mut self, body: &[u8]) -> Result<(), Error> {
@@ -247,6 +254,8 @@ impl<D: Device> BodyWriter<D> {
 pub struct StreamedBody {
     chunks: Vec<ChunkRef>,
     bytes: u64,
+    /// Its chunks' segments stay as long as this.
+    writing: Use,
 }
 
 impl StreamedBody {

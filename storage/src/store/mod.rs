@@ -30,7 +30,7 @@ use crate::log::recovery::RecoveryReport;
 use crate::options::Options;
 use crate::types::{AccountId, MailboxId};
 use crate::wait::both;
-use crate::{open, upkeep};
+use crate::{compaction, open, spares, upkeep};
 use std::rc::Rc;
 
 /// A cheap handle; all clones are one store. Lives on one core.
@@ -54,7 +54,10 @@ impl<D: Device> Store<D> {
     /// The commit loop: the caller spawns it beside its sessions. Returns after [`Store::close`], or
     /// when the store has halted.
     pub async fn run(&self) {
-        both(commit::run(&self.core), upkeep::run(&self.core)).await;
+        let log = both(commit::run(&self.core), spares::run(&self.core));
+        // On the heap, since callers hold this future in theirs.
+        let upkeep = Box::pin(upkeep::run(&self.core));
+        both(log, both(upkeep, Box::pin(compaction::run(&self.core)))).await;
         if self.core.phase.get() == Phase::Closing {
             let phase = match Box::pin(upkeep::checkpoint(&self.core, true)).await {
                 Ok(()) => Phase::Closed,
@@ -82,6 +85,8 @@ impl<D: Device> Store<D> {
             }
             self.core.work.ring();
             self.core.upkeep.ring();
+            self.core.compaction.ring();
+            self.core.spares.ring();
             self.core.landed.wait().await;
         }
     }
@@ -116,6 +121,12 @@ impl<D: Device> Store<D> {
             recovery_records: self.core.recovery.records,
             recovery_micros: self.core.recovery.micros,
             orphans: counters.orphans,
+            bytes_moved: counters.bytes_moved,
+            bytes_based: counters.bytes_based,
+            segments_freed: self.core.segments_freed.get(),
+            segments_spoiled: self.core.spoiled.borrow().len() as u64,
+            log_bytes: segments.files.values().map(|segment| segment.segment_bytes).sum(),
+            log_live_bytes: index.live.segments().map(|(_, used)| used.bytes).sum(),
         }
     }
 
@@ -199,4 +210,15 @@ pub struct Stats {
     pub recovery_micros: u64,
     /// Records that referred to something that rot had taken away.
     pub orphans: u64,
+    /// Messages and chunks copied by compaction, and checkpoints copied into the log, since the store
+    /// was made.
+    pub bytes_moved: u64,
+    pub bytes_based: u64,
+    /// Segments that gave their space back since the store was opened.
+    pub segments_freed: u64,
+    /// Segments that compaction leaves alone, because something live in them does not verify.
+    pub segments_spoiled: u64,
+    /// All segments of the log, and what in them something refers to.
+    pub log_bytes: u64,
+    pub log_live_bytes: u64,
 }

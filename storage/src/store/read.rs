@@ -55,6 +55,7 @@ impl<D: Device> Store<D> {
         uid: Uid,
     ) -> Result<Bytes, Error> {
         let row = self.row(account, mailbox, uid)?;
+        let _reading = self.core.reading();
         let fetched = self.core.fetch_meta(row.location, u64::from(row.record_bytes)).await?;
         let delivered = self.delivered(&row, &fetched)?;
         let start = fetched.meta.len() - delivered.summary_bytes as usize;
@@ -70,6 +71,7 @@ impl<D: Device> Store<D> {
         range: Range<u64>,
     ) -> Result<Bytes, Error> {
         let row = self.row(account, mailbox, uid)?;
+        let _reading = self.core.reading();
         self.read_row(&row, range).await
     }
 
@@ -125,15 +127,13 @@ impl<D: Device> Store<D> {
     pub(super) fn delivered(&self, row: &Row, fetched: &Fetched) -> Result<Delivered, Error> {
         let corrupt = || self.core.corrupt("a reference", row.location, Some(&fetched.header));
         let header = &fetched.header;
-        match Record::decode(header.kind, header.version, &fetched.meta) {
-            Ok(Record::Delivered(delivered))
-                if u64::from(delivered.body_bytes) + u64::from(row.prefix_bytes)
-                    == u64::from(row.bytes) =>
-            {
-                Ok(delivered)
-            }
-            Ok(_) | Err(_) => Err(corrupt()),
-        }
+        let record = Record::decode(header.kind, header.version, &fetched.meta);
+        let delivered = match record.map_err(|_| corrupt())? {
+            Record::Delivered(delivered) => delivered,
+            _ => return Err(corrupt()),
+        };
+        let bytes = u64::from(delivered.body_bytes) + u64::from(row.prefix_bytes);
+        if bytes == u64::from(row.bytes) { Ok(delivered) } else { Err(corrupt()) }
     }
 
     fn prefix<'d>(

@@ -3,8 +3,10 @@
 use super::Store;
 use crate::device::Device;
 use crate::error::Error;
-use crate::index::{Account, Mailbox, Row};
-use crate::types::{AccountId, Flags, Uid};
+use crate::format::{Location, SegmentId};
+use crate::index::{Account, Index, Live, Mailbox, Row, SegmentUse};
+use crate::types::{AccountId, Flags, MailboxId, Uid};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,6 +33,7 @@ impl<D: Device> Store<D> {
             messages += account.messages;
             bytes += account.bytes;
         }
+        self.verify_live(&snapshot, &mut report).await;
         if (messages, bytes) != (snapshot.counters.messages, snapshot.counters.live_bytes) {
             report.bad.push(format!(
                 "the store counts {} messages of {} bytes, its accounts {messages} of {bytes}",
@@ -54,9 +57,7 @@ impl<D: Device> Store<D> {
                 report.bad.push(format!("account {}: name {name:?} is lost", account.id.0));
             }
             check_counts(account.id, mailbox, report);
-            for row in mailbox.rows.iter() {
-                self.verify_row(account.id, mailbox, &row, report).await?;
-            }
+            self.verify_rows(account.id, mailbox, report).await?;
         }
         if (messages, bytes) != (account.messages, account.bytes) {
             report.bad.push(format!(
@@ -67,35 +68,90 @@ impl<D: Device> Store<D> {
         Ok(())
     }
 
+    async fn verify_rows(
+        &self,
+        account: AccountId,
+        mailbox: &Mailbox,
+        report: &mut VerifyReport,
+    ) -> Result<(), Error> {
+        for row in mailbox.rows.iter() {
+            report.messages += u64::from(self.verify_row(account, mailbox, row, report).await?);
+        }
+        Ok(())
+    }
+
+    /// Whether the message is whole.
     async fn verify_row(
         &self,
         account: AccountId,
         mailbox: &Mailbox,
-        row: &Row,
+        mut row: Row,
         report: &mut VerifyReport,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         report.records += 1;
-        match self.read_row(row, 0..u64::from(row.bytes)).await {
-            Ok(bytes) => {
-                report.messages += 1;
-                report.bytes += bytes.len() as u64;
-                Ok(())
+        loop {
+            let what = match self.read_row(&row, 0..u64::from(row.bytes)).await {
+                Ok(bytes) => {
+                    report.bytes += bytes.len() as u64;
+                    return Ok(true);
+                }
+                Err(Error::Corrupt { what, place }) => format!("{what} in {place}"),
+                Err(Error::Device(what)) => what,
+                Err(other) => return Err(other),
+            };
+            // Behind the snapshot's back compaction may have moved it, and its segment may be gone.
+            let now = self.row_now(account, mailbox.id, row.uid);
+            match now {
+                Some(now) if now.location != row.location => row = now,
+                None => return Ok(false),
+                Some(_) => {
+                    report.bad.push(format!(
+                        "{what}: account {}, mailbox {:?}, UID {}",
+                        account.0, mailbox.name, row.uid.0
+                    ));
+                    return Ok(false);
+                }
             }
-            Err(Error::Corrupt { what, place }) => {
+        }
+    }
+
+    fn row_now(&self, account: AccountId, mailbox: MailboxId, uid: Uid) -> Option<Row> {
+        self.core.index.borrow().account(account)?.mailbox(mailbox)?.rows.get(uid)
+    }
+
+    /// What is live in each segment, counted again. Only records with several references are remembered.
+    async fn verify_live(&self, snapshot: &Index, report: &mut VerifyReport) {
+        let mut recount = Live::default();
+        let mut shared: BTreeMap<Location, (u32, u32)> = BTreeMap::new();
+        for account in snapshot.accounts.values() {
+            for mailbox in account.mailboxes.values() {
+                for row in mailbox.rows.iter() {
+                    if snapshot.live.references(row.location) == 1 {
+                        let chunks = snapshot.live.chunks(row.location);
+                        recount.add(row.location, row.record_bytes, 1, chunks);
+                    } else {
+                        shared.entry(row.location).or_insert((row.record_bytes, 0)).1 += 1;
+                    }
+                }
+            }
+            self.core.device.yield_now().await;
+        }
+        for (location, (record_bytes, references)) in shared {
+            recount.add(location, record_bytes, references, snapshot.live.chunks(location));
+        }
+        let segments = recount.segments().chain(snapshot.live.segments());
+        let segments: BTreeSet<SegmentId> = segments.map(|(segment, _)| segment).collect();
+        for segment in segments {
+            let (kept, counted) = (snapshot.live.used(segment), recount.used(segment));
+            if kept != counted {
+                let bytes = |used: Option<&SegmentUse>| used.map_or(0, |used| used.bytes);
                 report.bad.push(format!(
-                    "{what} in {place}: account {}, mailbox {:?}, UID {}",
-                    account.0, mailbox.name, row.uid.0
+                    "segment {} counts {} live bytes, its rows {}",
+                    segment.0,
+                    bytes(kept),
+                    bytes(counted)
                 ));
-                Ok(())
             }
-            Err(Error::Device(what)) => {
-                report.bad.push(format!(
-                    "{what}: account {}, mailbox {:?}, UID {}",
-                    account.0, mailbox.name, row.uid.0
-                ));
-                Ok(())
-            }
-            Err(other) => Err(other),
         }
     }
 }

@@ -13,13 +13,16 @@ const FAILURES_EVERY: usize = 9;
 const SPOILED_BYTES: u32 = 8;
 
 /// Every bug that can be planted, by the name that `--planted` takes.
-pub const PLANTED: [Sabotage; 6] = [
+pub const PLANTED: [Sabotage; 9] = [
     Sabotage::SkipSync,
     Sabotage::AcknowledgeEarly,
     Sabotage::ReuseUid,
     Sabotage::ForgetTail,
     Sabotage::TrustTornTail,
     Sabotage::NameCheckpointEarly,
+    Sabotage::FreeEarly,
+    Sabotage::ForgetCopies,
+    Sabotage::FreeUnreplayed,
 ];
 
 /// A crash at every operation of the seed's workload. Returns how many crashes were survived, those

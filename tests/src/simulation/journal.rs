@@ -44,6 +44,9 @@ pub struct Tally {
     /// Maybes of which it came out that they had landed, or had not.
     pub maybes_landed: u64,
     pub maybes_lost: u64,
+    /// By compaction.
+    pub bytes_moved: u64,
+    pub segments_freed: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -17,6 +17,7 @@ use std::rc::Rc;
 use std::str::FromStr;
 use std::task::Poll;
 use std::time::Duration;
+use storage::device::Device;
 use storage::device::sim::{Executor, Random, Sim, TaskId};
 use storage::{Options, Sabotage, Store};
 
@@ -124,10 +125,23 @@ struct Plan {
     rounds: u32,
     operations: u32,
     capacity: Option<u64>,
+    /// Mail comes and goes so fast that compaction runs all the time.
+    churns: bool,
 }
+
+/// Every so many seeds have a workload that churns.
+const CHURNS_EVERY: u64 = 3;
 
 impl Plan {
     fn of(seed: u64, sabotage: Option<Sabotage>) -> Plan {
+        if seed.is_multiple_of(CHURNS_EVERY) {
+            Plan::churning(seed, sabotage)
+        } else {
+            Plan::calm(seed, sabotage)
+        }
+    }
+
+    fn calm(seed: u64, sabotage: Option<Sabotage>) -> Plan {
         let mut random = Random::new(seed ^ 0x504C_414E);
         let segment_bytes = (64 << 10) * (1 + random.below(2));
         let small = random.chance(1, 2);
@@ -148,6 +162,35 @@ impl Plan {
             rounds: 2 + random.below(2) as u32,
             operations: 6 + random.below(6) as u32,
             capacity: random.chance(1, 5).then(|| segment_bytes * (4 + random.below(4)) + 50_000),
+            churns: false,
+        }
+    }
+
+    /// Small segments, many of them, and hardly any garbage allowed.
+    fn churning(seed: u64, sabotage: Option<Sabotage>) -> Plan {
+        let mut random = Random::new(seed ^ 0x4348_5552);
+        let segment_bytes = 64 << 10;
+        let options = Options {
+            segment_bytes,
+            spare_segments: 1 + random.index(2),
+            spare_segments_max: 2,
+            batch_bytes_max: if random.chance(1, 2) { 8 << 10 } else { 16 << 10 },
+            batch_bytes_eager: [1, 4 << 10][random.index(2)],
+            chains_in_flight: 1 + random.index(3),
+            checkpoint_log_bytes_min: [24 << 10, 48 << 10][random.index(2)],
+            checkpoint_log_bytes_max: 64 << 10,
+            garbage_percent_max: 1 + random.below(10) as u8,
+            compaction_bytes_per_second: [None, None, Some(20 << 20)][random.index(3)],
+            sabotage,
+            ..Options::for_tests()
+        };
+        Plan {
+            options,
+            clients: 2 + random.index(3),
+            rounds: 3,
+            operations: 24 + random.below(16) as u32,
+            capacity: random.chance(1, 4).then(|| segment_bytes * (9 + random.below(5)) + 50_000),
+            churns: true,
         }
     }
 
@@ -251,7 +294,8 @@ fn fail(case: &Case, operation: u64) -> Result<(), Violation> {
         return Err(what);
     }
     let mut random = Random::new(case.seed ^ operation);
-    let remains = if random.chance(1, 2) { sim.after_crash() } else { sim };
+    // What the process had under way when it ended is not done later.
+    let remains = if random.chance(1, 2) { sim.after_crash() } else { sim.after_kill() };
     aftermath(case, remains, &journal, Rot::None, &mut random).map(|_| ())
 }
 
@@ -324,6 +368,9 @@ fn aftermath(
     }
     sim.set_capacity(None);
     for rounds in [1, 0] {
+        if rounds == 0 && rot == Rot::None && random.chance(1, 3) {
+            forget_all_but_the_log(&sim);
+        }
         let plan = Plan::of(case.seed, case.sabotage).short();
         match drive(&sim, journal, Life::after(plan, rounds, rot, random))? {
             End::Closed => {}
@@ -333,6 +380,16 @@ fn aftermath(
         }
     }
     Ok(crashes)
+}
+
+/// Checkpoints and superblocks are disposable; here they are disposed of.
+fn forget_all_but_the_log(sim: &Sim) {
+    let disk = sim.clone();
+    Executor::new(sim).block_on(async move {
+        for file in disk.files().into_iter().filter(|file| !file.name.starts_with("log-")) {
+            disk.remove(&file.name).await.expect("a healthy disk");
+        }
+    });
 }
 
 /// A life that a crash or a kill cuts short, in recovery or soon after; what remains, and whether it
@@ -386,7 +443,12 @@ impl Life {
             }
             self.inspect(&stage, &store, false).await?;
         }
-        match store.close().await {
+        let closed = store.close().await;
+        let stats = store.stats();
+        let tally = &mut stage.journal.borrow_mut().tally;
+        tally.segments_freed += stats.segments_freed;
+        tally.bytes_moved = tally.bytes_moved.max(stats.bytes_moved);
+        match closed {
             Ok(()) => Ok(End::Closed),
             Err(_) if self.disk == Disk::Faulty || self.plan.capacity.is_some() => Ok(End::Halted),
             Err(error) => Err(format!("cannot close: {error}")),
@@ -428,6 +490,7 @@ impl Life {
             journal: Rc::clone(&stage.journal),
             random: Random::new(self.random.any()),
             disk: self.disk,
+            churns: self.plan.churns,
         }
     }
 }

@@ -51,6 +51,8 @@ pub struct Client {
     pub journal: Rc<RefCell<Journal>>,
     pub random: Random,
     pub disk: Disk,
+    /// Larger letters, and more of them expunged.
+    pub churns: bool,
 }
 
 /// A mailbox that clients know of.
@@ -234,7 +236,11 @@ impl Client {
         if self.known_accounts().is_empty() {
             return self.new_account();
         }
-        match self.random.below(100) {
+        let chance = self.random.below(100);
+        if self.churns && (68..90).contains(&chance) {
+            return self.some_expunge();
+        }
+        match chance {
             0..44 => self.some_delivery(),
             44..50 => self.some_copy(false),
             50..56 => self.some_copy(true),
@@ -297,6 +303,7 @@ impl Client {
         }
         let body_bytes = match self.random.below(20) {
             0 => 0,
+            1..16 if self.churns => 1_000 + self.random.below(9_000),
             1..11 => self.random.below(300),
             11..18 => self.random.below(6_000),
             _ => self.random.below(40_000),

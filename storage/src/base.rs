@@ -1,0 +1,189 @@
+//! Bases: checkpoints that are copied into the log, so that the log alone still rebuilds everything
+//! after compaction has freed segments. FORMAT.md, "Bases".
+//!
+//! A base counts once its last record is durable. Recovery looks for one only where no checkpoint file
+//! can be used.
+
+use crate::buffer::Buffer;
+use crate::checkpoint::load::{self, Loaded};
+use crate::checkpoint::{self, FRAMES_START, file_name};
+use crate::compaction::{copy_bytes, pace};
+use crate::core::Core;
+use crate::device::{Device, Mapping};
+use crate::error::Error;
+use crate::format::{
+    BATCH_HEADER_BYTES, Base, ChunkRef, Location, RECORD_HEADER_BYTES, Record, RecordHeader,
+    SEGMENT_HEADER_BYTES, SegmentId,
+};
+use crate::log::queue::{Hold, Parts, run_low};
+use crate::log::scan::{Expected, FoundSegment, find_records};
+use crate::types::Lsn;
+use crate::wait::Receipt;
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+
+/// Frames verified between two yields.
+const FRAMES_AT_ONCE: usize = 64;
+
+/// Copies the newest checkpoint into the log, a piece at a time.
+pub(crate) async fn write<D: Device>(core: &Rc<Core<D>>) -> Result<(), Error> {
+    // Its pieces are needed by nothing until the last record lands.
+    let _writing = core.writing();
+    let name = file_name(core.superblock.borrow().checkpoint);
+    let mapping = core.device.map(&name).await.map_err(|e| Error::Device(e.to_string()))?;
+    let corrupt = |malformed: crate::format::Malformed| Error::Corrupt {
+        what: "a checkpoint",
+        place: format!("{}/{name}: it {malformed}", core.device.place()),
+    };
+    verify(core, &mapping).await.map_err(corrupt)?;
+    let bytes: &[u8] = (*mapping).as_ref();
+    let (lsn, position) = checkpoint::describe(bytes).map_err(corrupt)?;
+    let (mut pending, mut pieces) = (Vec::new(), Vec::new());
+    // With their headers they fill whole blocks.
+    let piece_bytes = core.options.chunk_bytes() - BATCH_HEADER_BYTES - RECORD_HEADER_BYTES;
+    for body in bytes.chunks(piece_bytes) {
+        let parts = Parts { fields: Vec::new(), summary: &[], body };
+        // No more at once than a commit may have to wait for.
+        if pending.len() * piece_bytes >= copy_bytes(&core.options) {
+            land(&mut pending, &mut pieces).await?;
+        }
+        pending.push((core.enqueue_upkeep(Record::Piece, &parts, Hold::default())?, body.len()));
+        pace(core, body.len()).await;
+    }
+    land(&mut pending, &mut pieces).await?;
+    let (segment, offset) = (position.segment, position.offset);
+    let record = Record::Based(Base { lsn, segment, offset, pieces });
+    let parts = Parts::of(&record);
+    core.enqueue_upkeep(record, &parts, Hold::default())?.landed().await?;
+    Ok(())
+}
+
+async fn land(
+    pending: &mut Vec<(Receipt, usize)>,
+    pieces: &mut Vec<ChunkRef>,
+) -> Result<(), Error> {
+    for (receipt, bytes) in pending.drain(..) {
+        let (_, location) = receipt.landed().await?;
+        let body_bytes = u32::try_from(bytes).expect("a piece is small");
+        pieces.push(ChunkRef { location, body_bytes });
+    }
+    Ok(())
+}
+
+async fn verify<D: Device>(
+    core: &Core<D>,
+    mapping: &Mapping,
+) -> Result<(), crate::format::Malformed> {
+    let bytes: &[u8] = (**mapping).as_ref();
+    let (mut offset, mut frames) = (Some(FRAMES_START), 0);
+    while let Some(at) = offset {
+        offset = checkpoint::next_frame(bytes, at)?;
+        frames += 1;
+        if frames % FRAMES_AT_ONCE == 0 {
+            core.device.yield_now().await;
+        }
+    }
+    Ok(())
+}
+
+/// The newest base that is whole. Reads the whole log if it must: it is asked for only after a disaster.
+pub(crate) async fn find<D: Device>(
+    device: &D,
+    shard: u16,
+    segments: &BTreeMap<SegmentId, FoundSegment<D>>,
+) -> io::Result<Option<Loaded>> {
+    for id in segments.keys().rev() {
+        let mut bases = bases_in(device, shard, segments, *id).await?;
+        bases.sort_by_key(|base| base.lsn);
+        while let Some(base) = bases.pop() {
+            // A log with gaps would end at the first one: then an older base is none.
+            if log_is_whole(segments, base.segment)
+                && let Some(loaded) = load(device, shard, segments, &base).await?
+            {
+                return Ok(Some(loaded));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn log_is_whole<D: Device>(
+    segments: &BTreeMap<SegmentId, FoundSegment<D>>,
+    from: SegmentId,
+) -> bool {
+    segments.contains_key(&from)
+        && (from.0..).zip(segments.range(from..)).all(|(due, (id, _))| due == id.0)
+}
+
+async fn bases_in<D: Device>(
+    device: &D,
+    shard: u16,
+    segments: &BTreeMap<SegmentId, FoundSegment<D>>,
+    id: SegmentId,
+) -> io::Result<Vec<Base>> {
+    let Some(segment) = segments.get(&id) else { return Ok(Vec::new()) };
+    let header = &segment.header;
+    let room = header.segment_bytes.saturating_sub(SEGMENT_HEADER_BYTES as u64);
+    let buffer = Buffer::with_capacity(usize::try_from(room).map_err(io::Error::other)?);
+    let bytes = device.read(&segment.file, SEGMENT_HEADER_BYTES as u64, buffer).await?;
+    let expected = Expected {
+        shard,
+        segment: id,
+        run_low: run_low(header.run),
+        salt: header.salt,
+        from: header.first_lsn,
+        below: Lsn(u64::MAX),
+    };
+    let found = find_records(bytes.as_slice(), 0, expected);
+    let base = |found: &crate::log::FoundRecord| {
+        let record = bytes.as_slice().get(found.offset..)?;
+        let (meta, _) = found.header.parts(record).filter(|_| found.meta_verifies)?;
+        match Record::decode(found.header.kind, found.header.version, meta) {
+            Ok(Record::Based(base)) => Some(base),
+            Ok(_) | Err(_) => None,
+        }
+    };
+    Ok(found.iter().filter_map(base).collect())
+}
+
+/// `None`: some of it is not there any more.
+pub(crate) async fn load<D: Device>(
+    device: &D,
+    shard: u16,
+    segments: &BTreeMap<SegmentId, FoundSegment<D>>,
+    base: &Base,
+) -> io::Result<Option<Loaded>> {
+    let mut bytes = Vec::new();
+    for piece in &base.pieces {
+        let Some(segment) = segments.get(&piece.location.segment) else { return Ok(None) };
+        let Some(body) = read_piece(device, &segment.file, piece).await? else { return Ok(None) };
+        bytes.extend_from_slice(&body);
+    }
+    let mapping: Mapping = Rc::new(bytes);
+    Ok(load::load(shard, &mapping).ok())
+}
+
+/// The piece's bytes, if they verify.
+pub(crate) async fn read_piece<D: Device>(
+    device: &D,
+    file: &D::File,
+    piece: &ChunkRef,
+) -> io::Result<Option<Vec<u8>>> {
+    const BLOCK: u64 = crate::buffer::ALIGNMENT as u64;
+    let Location { segment, .. } = piece.location;
+    let start = piece.location.offset() / BLOCK * BLOCK;
+    let head = (piece.location.offset() - start) as usize;
+    let length = RECORD_HEADER_BYTES + piece.body_bytes as usize;
+    let buffer = device.read(file, start, Buffer::with_capacity(head + length)).await?;
+    let Some(record) = buffer.as_slice().get(head..head + length) else { return Ok(None) };
+    let verifies = |header: &RecordHeader| {
+        header.segment == segment
+            && header.body_bytes == piece.body_bytes
+            && header
+                .parts(record)
+                .is_some_and(|(_, body)| crc32fast::hash(body) == header.body_checksum)
+    };
+    let header = RecordHeader::decode(record).ok().filter(verifies);
+    Ok(header.and_then(|header| header.parts(record)).map(|(_, body)| body.to_vec()))
+}

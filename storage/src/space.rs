@@ -1,0 +1,147 @@
+//! Freeing segments: when nothing needs one any more, its header is erased, and it is a spare.
+//!
+//! A segment is freed when all of this holds (FORMAT.md, "Compaction"):
+//! - nothing in the index refers to it, nor in the newest checkpoint: so no record that says where
+//!   something has gone is the only one that knows;
+//! - both checkpoints that the superblocks name, and the newest base, begin behind it: no replay reads it
+//!   (a cold segment is never replayed);
+//! - nobody who began before it was empty is still looking.
+//!
+//! Failure: a segment that cannot be erased is left alone until the store is opened anew.
+
+use crate::checkpoint::Position;
+use crate::core::Core;
+use crate::device::Device;
+use crate::format::SegmentId;
+use crate::log::segments::{self, Spare};
+use crate::options::Sabotage;
+use crate::upkeep::write_superblock;
+use std::io;
+
+/// When a segment was seen to be empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Emptied {
+    /// Who began before may still look into it.
+    mark: u64,
+    /// A checkpoint that begins here or later has nothing in it.
+    position: Position,
+}
+
+/// Segments below this are needed neither to open the store nor to rebuild it.
+pub(crate) fn floor<D: Device>(core: &Core<D>) -> SegmentId {
+    let index = core.index.borrow();
+    let [newest, previous] = core.named.get();
+    let base = index.base.as_ref().map_or(SegmentId(0), |base| base.segment);
+    if core.options.sabotage == Some(Sabotage::FreeUnreplayed) {
+        return core.position.get().segment;
+    }
+    base.min(newest.segment).min(previous.segment)
+}
+
+/// Frees what can be freed; how many segments that were.
+pub(crate) async fn free<D: Device>(core: &Core<D>) -> io::Result<usize> {
+    let superblock = *core.superblock.borrow();
+    let [newest, previous] = core.named.get();
+    if core.is_short() && previous.segment < newest.segment {
+        // Then the checkpoint before the newest one is given up for the room behind it. Should the
+        // newest not verify one day, there is the base.
+        write_superblock(core, superblock, newest).await?;
+    }
+    note_emptied(core);
+    let segments = freeable(core);
+    if segments.is_empty() {
+        return Ok(0);
+    }
+    for segment in &segments {
+        erase(core, *segment).await?;
+    }
+    give_back_surplus(core).await?;
+    Ok(segments.len())
+}
+
+/// Whether space is short and a checkpoint would give some back.
+pub(crate) fn waits_for_checkpoint<D: Device>(core: &Core<D>) -> bool {
+    let [newest, _] = core.named.get();
+    core.is_short() && core.emptied.borrow().values().any(|emptied| emptied.position > newest)
+}
+
+/// Cold segments are not replayed, so no floor protects them.
+fn note_emptied<D: Device>(core: &Core<D>) {
+    let floor = floor(core);
+    let now = Emptied { mark: core.uses.mark(), position: core.position.get() };
+    let index = core.index.borrow();
+    let segments = core.segments.borrow();
+    let spoiled = core.spoiled.borrow();
+    let mut emptied = core.emptied.borrow_mut();
+    let candidates = segments.files.range(..floor).chain(segments.sealed_cold()).map(|(id, _)| *id);
+    let empty = candidates
+        .filter(|id| index.live.bytes(*id) == 0 && !spoiled.contains_key(id))
+        .map(|id| (id, emptied.get(&id).copied().unwrap_or(now)))
+        .collect();
+    *emptied = empty;
+}
+
+fn freeable<D: Device>(core: &Core<D>) -> Vec<SegmentId> {
+    let [newest, _] = core.named.get();
+    let is_free = |(id, emptied): &(&SegmentId, &Emptied)| {
+        let is_forgotten =
+            emptied.position <= newest || core.options.sabotage == Some(Sabotage::FreeUnreplayed);
+        is_forgotten && !core.uses.reach(**id, emptied.mark)
+    };
+    core.emptied.borrow().iter().filter(is_free).map(|(id, _)| *id).collect()
+}
+
+/// From here on the segment is gone, and its file a spare that was written before.
+pub(crate) async fn erase<D: Device>(core: &Core<D>, id: SegmentId) -> io::Result<()> {
+    let opened = core.segment_file(id).await.map_err(io::Error::other)?;
+    if let Err(error) = segments::erase_header(&core.device, &opened).await {
+        core.spoiled.borrow_mut().insert(id, format!("it could not be erased: {error}"));
+        return Err(error);
+    }
+    let mut segments = core.segments.borrow_mut();
+    let Some(segment) = segments.files.remove(&id) else { return Ok(()) };
+    segments.spares.push(Spare {
+        number: segment.number,
+        file: opened,
+        segment_bytes: segment.segment_bytes,
+        zeroed_bytes: segment.segment_bytes,
+    });
+    core.emptied.borrow_mut().remove(&id);
+    core.segments_freed.set(core.segments_freed.get() + 1);
+    Ok(())
+}
+
+/// Spares beyond the bound go back to the file system.
+async fn give_back_surplus<D: Device>(core: &Core<D>) -> io::Result<()> {
+    let mut removed = false;
+    loop {
+        let surplus = {
+            let mut segments = core.segments.borrow_mut();
+            let kept = core.options.spare_segments_max.max(core.options.spare_segments);
+            let is_surplus = segments.spares.len() > kept;
+            if is_surplus { segments.spares.pop() } else { None }
+        };
+        let Some(spare) = surplus else { break };
+        core.device.remove(&segments::file_name(spare.number)).await?;
+        removed = true;
+    }
+    if removed {
+        core.device.sync_directory().await?;
+    }
+    core.refresh_free_space();
+    Ok(())
+}
+
+/// Trades a spare for room in the file system, unless it is the last that the log can go on in.
+pub(crate) async fn give_back_spare<D: Device>(core: &Core<D>) -> io::Result<bool> {
+    let spare = {
+        let mut segments = core.segments.borrow_mut();
+        let has_room = segments.active_room() >= core.options.segment_bytes / 2;
+        if segments.spares.len() > usize::from(!has_room) { segments.spares.pop() } else { None }
+    };
+    let Some(spare) = spare else { return Ok(false) };
+    core.device.remove(&segments::file_name(spare.number)).await?;
+    core.device.sync_directory().await?;
+    core.refresh_free_space();
+    Ok(true)
+}

@@ -1,0 +1,460 @@
+//! Space comes back while the store runs, and nothing that is kept is harmed by it.
+
+#![allow(unused_must_use)] // receipts are for replies; these tests look at the store itself
+
+mod common;
+use common::*;
+use std::collections::BTreeMap;
+use std::task::Poll;
+use std::time::Duration;
+use storage::device::Device;
+use storage::device::sim::{Executor, Random, Sim};
+use storage::{Error, FlagChange, FlagMode, Flags, MailboxId, Options, Quota, Space, Store, Uid};
+
+fn options() -> Options {
+    Options {
+        segment_bytes: 64 << 10,
+        spare_segments: 1,
+        spare_segments_max: 3,
+        checkpoint_log_bytes_min: 128 << 10,
+        checkpoint_log_bytes_max: 128 << 10,
+        ..Options::for_tests()
+    }
+}
+
+/// Lets upkeep and compaction come to rest.
+async fn rest(store: &Store<Sim>) {
+    for _ in 0..400 {
+        store.device().sleep(Duration::from_millis(2)).await;
+    }
+}
+
+async fn verified(store: &Store<Sim>) {
+    assert_eq!(store.verify().await.expect("verifies").bad, Vec::<String>::new());
+}
+
+async fn deliver(store: &Store<Sim>, number: u32, length: usize) -> Uid {
+    let one = delivery(vec![placement(ALICE, INBOX)], number, length);
+    store.deliver(one).await.expect("delivers").0[0].uid
+}
+
+/// What is kept by a churn: UID, number and length.
+type Kept = BTreeMap<Uid, (u32, usize)>;
+
+/// Delivers, and expunges at random so that about `live` bytes stay.
+async fn churn(store: &Store<Sim>, random: &mut Random, kept: &mut Kept, from: u32, count: u32) {
+    for number in from..from + count {
+        let length = 200 + random.index(3_000);
+        let length = if number % 40 == 0 { 30_000 } else { length };
+        kept.insert(deliver(store, number, length).await, (number, length));
+        if kept.len() > 60 {
+            let victim = *kept.keys().nth(random.index(kept.len())).expect("one of them");
+            store.expunge(ALICE, INBOX, &[victim]).await.expect("expunges");
+            kept.remove(&victim);
+        }
+    }
+}
+
+async fn holds(store: &Store<Sim>, kept: &Kept) {
+    let uids: Vec<Uid> = kept.keys().copied().collect();
+    assert_eq!(store.uids(ALICE, INBOX).expect("uids"), uids);
+    for (uid, (number, length)) in kept {
+        let read = store.read(ALICE, INBOX, *uid, 0..u64::MAX).await.expect("reads");
+        assert!(read == message(ALICE, *number, *length), "message {number}");
+        let summary = store.summary(ALICE, INBOX, *uid).await.expect("a summary");
+        assert_eq!(summary, format!("summary of {number}"));
+    }
+    verified(store).await;
+}
+
+#[test]
+fn segments_come_back_and_what_is_kept_stays_exact() {
+    let sim = Sim::new(1);
+    let kept = on_sim(&sim, options(), |store| async move {
+        with_accounts(&store).await;
+        let (mut random, mut kept) = (Random::new(1), Kept::new());
+        churn(&store, &mut random, &mut kept, 0, 900).await;
+        rest(&store).await;
+        let stats = store.stats();
+        assert!(stats.segments_freed > 10 && stats.bytes_moved > 0, "{stats:?}");
+        assert!(stats.segments < 16, "{stats:?}");
+        assert!(stats.spare_segments <= 3, "{stats:?}");
+        assert_eq!((stats.orphans, stats.segments_spoiled), (0, 0));
+        holds(&store, &kept).await;
+        kept
+    });
+    on_sim(&sim.after_crash(), options(), |store| async move { holds(&store, &kept).await });
+}
+
+#[test]
+fn moving_changes_no_uid_modseq_flag_or_quota() {
+    let sim = Sim::new(2);
+    on_sim(&sim, options(), |store| async move {
+        with_accounts(&store).await;
+        let (other, _) = store.create_mailbox(ALICE, "other", None).await.expect("made");
+        let both = vec![placement(ALICE, INBOX), placement(BOB, INBOX)];
+        store.deliver(delivery(both, 1, 900)).await.expect("delivers");
+        store.deliver(delivery(vec![placement(ALICE, INBOX)], 2, 50_000)).await.expect("chunks");
+        store.copy(ALICE, INBOX, &[Uid(1), Uid(2)], other).await.expect("copies");
+        let change = FlagChange {
+            mode: FlagMode::Add,
+            flags: Flags::FLAGGED,
+            keywords: vec!["blue".to_owned()],
+        };
+        store.change_flags(ALICE, INBOX, &[Uid(1)], &change, None).await.expect("flags");
+        let look = |store: &Store<Sim>| {
+            let of = |account, mailbox: MailboxId| {
+                let entries = store.entries(account, mailbox, 0..=2).expect("entries");
+                (entries, store.mailbox(account, mailbox).expect("info"))
+            };
+            (of(ALICE, INBOX), of(ALICE, other), of(BOB, INBOX))
+        };
+        let before = look(&store);
+        let usage = store.usage(BOB).expect("usage");
+        let moved = store.stats().bytes_moved;
+        for number in 10..400 {
+            let uid = deliver(&store, number, 2_000).await;
+            store.expunge(ALICE, INBOX, &[uid]).await.expect("expunges");
+        }
+        rest(&store).await;
+        assert!(store.stats().bytes_moved > moved + 20_000, "{:?}", store.stats());
+        assert_eq!(look(&store), before);
+        assert_eq!(store.usage(BOB).expect("usage"), usage);
+        let expected = [(ALICE, INBOX, 1, 900), (ALICE, other, 1, 900), (BOB, INBOX, 1, 900)];
+        for (account, mailbox, number, length) in expected {
+            let read = store.read(account, mailbox, Uid(1), 0..u64::MAX).await.expect("reads");
+            assert!(read == message(account.max(account), number, length));
+        }
+        for mailbox in [INBOX, other] {
+            let read = store.read(ALICE, mailbox, Uid(2), 0..u64::MAX).await.expect("reads");
+            assert!(read == message(ALICE, 2, 50_000));
+        }
+        verified(&store).await;
+    });
+}
+
+#[test]
+fn the_log_alone_rebuilds_everything_after_segments_were_freed() {
+    let sim = Sim::new(3);
+    let kept = on_sim(&sim, options(), |store| async move {
+        with_accounts(&store).await;
+        let (mut random, mut kept) = (Random::new(3), Kept::new());
+        store.create_mailbox(ALICE, "made/early", None).await.expect("made");
+        store.subscribe(ALICE, "made/early", true).await.expect("subscribes");
+        store.set_quota(BOB, Quota { bytes_max: Some(77), messages_max: None }).await.expect("set");
+        store.put(Space(4), vec![("k".into(), Some("v".into()))]).await.expect("puts");
+        churn(&store, &mut random, &mut kept, 0, 600).await;
+        rest(&store).await;
+        let seen = FlagChange { mode: FlagMode::Add, flags: Flags::SEEN, keywords: vec![] };
+        let some: Vec<Uid> = kept.keys().copied().step_by(3).collect();
+        store.change_flags(ALICE, INBOX, &some, &seen, None).await.expect("flags");
+        churn(&store, &mut random, &mut kept, 600, 100).await;
+        assert!(store.stats().segments_freed > 5, "{:?}", store.stats());
+        kept
+    });
+    let whole = sim.after_crash();
+    let expected = on_sim(&whole, options(), |store| async move {
+        rest(&store).await;
+        everything(&store)
+    });
+    let bare = whole.after_kill();
+    let disk = bare.clone();
+    Executor::new(&bare).block_on(async move {
+        for file in disk.files() {
+            if !file.name.starts_with("log-") {
+                disk.remove(&file.name).await.expect("removes");
+            }
+        }
+    });
+    on_sim(&bare, options(), |store| async move {
+        assert_eq!(store.recovery().lost_records, 0);
+        assert_eq!(everything(&store), expected);
+        holds(&store, &kept).await;
+    });
+}
+
+/// All that the index says, as text.
+fn everything(store: &Store<Sim>) -> Vec<String> {
+    let mut all = Vec::new();
+    for account in store.accounts() {
+        all.push(format!("{account:?} {:?}", store.usage(account)));
+        all.push(format!("{:?} {:?}", store.highest_modseq(account), store.subscriptions(account)));
+        for info in store.mailboxes(account).expect("mailboxes") {
+            all.push(format!("{info:?} {:?}", store.status(account, info.id)));
+            all.push(format!("{:?}", store.entries(account, info.id, 0..=u32::MAX)));
+            all.push(format!("{:?}", store.changes_since(account, info.id, Default::default())));
+        }
+    }
+    all.push(format!("{:?}", store.scan(Space(4))));
+    let stats = store.stats();
+    all.push(format!("{:?}", (stats.messages, stats.live_bytes, stats.bytes_received)));
+    all.push(format!("{:?}", (stats.bytes_moved, stats.log_live_bytes)));
+    all
+}
+
+#[test]
+fn a_full_disk_gives_room_again_after_an_expunge() {
+    for seed in 0..20 {
+        let sim = Sim::new(seed);
+        sim.set_capacity(Some(64 * 1024 * 12 + 60_000));
+        let disk = sim.clone();
+        on_sim(&sim, options(), move |store| async move {
+            with_accounts(&store).await;
+            let mut uids = Vec::new();
+            let full = loop {
+                let one = delivery(vec![placement(ALICE, INBOX)], uids.len() as u32, 3_000);
+                match store.deliver(one).await {
+                    Ok((placed, _)) => uids.push(placed[0].uid),
+                    Err(error) => break error,
+                }
+            };
+            assert!(matches!(full, Error::Full(_)), "{full:?}");
+            // Every other one, so that nothing is free before something is moved.
+            for round in 0..4 {
+                let gone: Vec<Uid> = uids.iter().copied().step_by(2).collect();
+                uids.retain(|uid| !gone.contains(uid));
+                store.expunge(ALICE, INBOX, &gone).await.expect("expunge works on a full disk");
+                rest(&store).await;
+                let wanted = gone.len() / 2;
+                let mut delivered = 0;
+                // Refused mail comes again; what refuses it makes room meanwhile.
+                for _ in 0..10 {
+                    let one = |number| delivery(vec![placement(ALICE, INBOX)], number, 3_000);
+                    while let Ok((placed, _)) = store.deliver(one(delivered)).await {
+                        uids.push(placed[0].uid);
+                        delivered += 1;
+                    }
+                    rest(&store).await;
+                }
+                let stats = store.stats();
+                assert!(delivered as usize >= wanted, "{seed}.{round}: {delivered} {stats:?}");
+            }
+            verified(&store).await;
+            disk.set_capacity(None);
+        });
+    }
+}
+
+#[test]
+fn a_reader_keeps_what_it_reads_and_a_body_that_streams_in_keeps_its_chunks() {
+    let sim = Sim::new(5);
+    on_sim(&sim, options(), |store| async move {
+        with_accounts(&store).await;
+        let mut writer = store.body_writer().expect("admitted");
+        writer.push(body(7, 60_000)).await.expect("takes it");
+        for number in 10..400 {
+            let uid = deliver(&store, number, 2_000).await;
+            store.expunge(ALICE, INBOX, &[uid]).await.expect("expunges");
+        }
+        rest(&store).await;
+        let blocked = store.stats().segments_freed;
+        writer.push(body(8, 60_000)).await.expect("takes it");
+        let mut one = delivery(vec![placement(ALICE, INBOX)], 7, 0);
+        one.body = storage::Body::Streamed(writer.finish().await.expect("finished"));
+        let (placed, _) = store.deliver(one).await.expect("delivers");
+        for number in 400..500 {
+            let uid = deliver(&store, number, 2_000).await;
+            store.expunge(ALICE, INBOX, &[uid]).await.expect("expunges");
+        }
+        rest(&store).await;
+        assert!(store.stats().segments_freed > blocked, "{:?}", store.stats());
+        let read = store.read(ALICE, INBOX, placed[0].uid, 0..u64::MAX).await.expect("reads");
+        assert!(read[read.len() - 120_000..] == [body(7, 60_000), body(8, 60_000)].concat());
+        verified(&store).await;
+    });
+}
+
+#[test]
+fn rot_in_a_live_record_keeps_its_segment_and_costs_nobody_else() {
+    let sim = Sim::new(6);
+    let disk = sim.clone();
+    on_sim(&sim, options(), |store| async move {
+        with_accounts(&store).await;
+        deliver(&store, 1, 1_000).await;
+        deliver(&store, 2, 1_000).await;
+        let needle = body(1, 1_000);
+        for file in disk.files().into_iter().filter(|file| file.name.starts_with("log-")) {
+            let bytes = disk.contents(&file.name).expect("there");
+            if let Some(at) = bytes.windows(1_000).position(|window| *window == needle[..]) {
+                assert!(disk.flip(&file.name, at as u64 + 500, 1));
+            }
+        }
+        for number in 10..500 {
+            let uid = deliver(&store, number, 2_000).await;
+            store.expunge(ALICE, INBOX, &[uid]).await.expect("expunges");
+        }
+        rest(&store).await;
+        let stats = store.stats();
+        assert_eq!(stats.segments_spoiled, 1);
+        assert!(stats.segments_freed > 3, "{stats:?}");
+        let rotten = store.read(ALICE, INBOX, Uid(1), 0..u64::MAX).await;
+        assert!(matches!(rotten, Err(Error::Corrupt { .. })), "{rotten:?}");
+        let read = store.read(ALICE, INBOX, Uid(2), 0..u64::MAX).await.expect("reads");
+        assert!(read == message(ALICE, 2, 1_000));
+        assert_eq!(store.verify().await.expect("verifies").bad.len(), 1);
+    });
+}
+
+#[test]
+fn a_segment_whose_header_rots_is_still_there_and_no_spare() {
+    let sim = Sim::new(8);
+    let kept = on_sim(&sim, options(), |store| async move {
+        with_accounts(&store).await;
+        let (mut random, mut kept) = (Random::new(8), Kept::new());
+        churn(&store, &mut random, &mut kept, 0, 500).await;
+        rest(&store).await;
+        kept
+    });
+    let mut damaged = 0;
+    for file in sim.files().into_iter().filter(|file| file.name.starts_with("log-")) {
+        if sim.contents(&file.name).expect("there")[0] == 0 {
+            continue; // a spare
+        }
+        let hurt = Sim::new(8);
+        for other in sim.files() {
+            hurt.put_file(&other.name, sim.contents(&other.name).expect("there"));
+        }
+        assert!(hurt.flip(&file.name, 33, 4));
+        let kept = kept.clone();
+        on_sim(&hurt, options(), |store| async move {
+            assert_eq!(store.recovery().damage.len(), 1, "{:?}", store.recovery());
+            rest(&store).await;
+            for (uid, (number, length)) in &kept {
+                let read = store.read(ALICE, INBOX, *uid, 0..u64::MAX).await.expect("reads");
+                assert!(read == message(ALICE, *number, *length), "message {number}");
+            }
+        });
+        damaged += 1;
+    }
+    assert!(damaged > 5, "{damaged}");
+}
+
+/// Waits for all.
+async fn all<T>(mut futures: Vec<std::pin::Pin<Box<impl Future<Output = T>>>>) -> Vec<T> {
+    let mut results = Vec::new();
+    std::future::poll_fn(|context| {
+        futures.retain_mut(|future| match future.as_mut().poll(context) {
+            Poll::Ready(result) => {
+                results.push(result);
+                false
+            }
+            Poll::Pending => true,
+        });
+        if futures.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    results
+}
+
+/// What a steady state looks like.
+#[derive(Debug)]
+struct Steady {
+    /// Bytes written for each byte of mail: with padding, copies, checkpoints and bases.
+    amplification: f64,
+    /// Mean share of the log that is live.
+    live: f64,
+    /// The largest size of the log, as a multiple of the mean.
+    spread: f64,
+}
+
+/// Messages that stay, until they go at random.
+const OLD: usize = 8_000;
+
+/// A store of two hundred megabytes that lives on at half of what the disk can do: so much of the mail
+/// goes soon after it has come, the rest at any time.
+fn steady_state(seed: u64, short_lived_percent: u64, rounds: u32) -> Steady {
+    let sim = Sim::new(seed);
+    let options = Options {
+        segment_bytes: 1 << 20,
+        spare_segments: 2,
+        spare_segments_max: 4,
+        batch_bytes_max: 256 << 10,
+        batch_bytes_eager: 256 << 10,
+        // Sixteen messages, and what upkeep has on its way beside them.
+        pending_bytes_max: 2 << 20,
+        checkpoint_log_bytes_min: 1 << 20,
+        checkpoint_log_bytes_max: 9 << 20,
+        garbage_percent_max: 19,
+        checkpoint_log_ratio: 20,
+        ..Options::default()
+    };
+    on_sim(&sim, options, move |store| async move {
+        with_accounts(&store).await;
+        let mut random = Random::new(seed);
+        let (mut old, mut young) = (Vec::new(), std::collections::VecDeque::new());
+        let (mut sizes, mut shares) = (Vec::new(), Vec::new());
+        let (mut appended, mut written) = (0_u64, 0_u64);
+        for round in 0..rounds {
+            // Sixteen sessions at once, as on a server that is worth compacting.
+            let lengths: Vec<usize> = (0..16).map(|_| 2_000 + random.index(58_000)).collect();
+            let deliveries = lengths.iter().zip(round * 16..).map(|(length, number)| {
+                let one = delivery(vec![placement(ALICE, INBOX)], number, *length);
+                Box::pin(store.deliver(one))
+            });
+            let is_full = old.len() >= OLD;
+            for (placed, _) in all(deliveries.collect()).await.into_iter().map(|d| d.expect("in")) {
+                let is_young = is_full && random.below(100) < short_lived_percent;
+                if is_young { young.push_back(placed[0].uid) } else { old.push(placed[0].uid) }
+            }
+            appended += lengths.iter().map(|length| *length as u64 + 160).sum::<u64>();
+            let mut gone = Vec::new();
+            while young.len() > 100 {
+                gone.push(young.remove(random.index(50)).expect("a young one"));
+            }
+            while old.len() > OLD {
+                gone.push(old.swap_remove(random.index(old.len())));
+            }
+            store.expunge(ALICE, INBOX, &gone).await.expect("expunges");
+            // A simulated sleep is as long as a few operations.
+            for _ in 0..6 {
+                store.device().sleep(Duration::from_millis(1)).await;
+            }
+            let stats = store.stats();
+            if round == rounds / 2 {
+                (appended, written) = (0, stats.bytes_written);
+            }
+            if round > rounds / 2 {
+                sizes.push(stats.log_bytes as f64);
+                shares.push(stats.log_live_bytes as f64 / stats.log_bytes as f64);
+            }
+        }
+        let stats = store.stats();
+        let mean = |all: &[f64]| all.iter().sum::<f64>() / all.len() as f64;
+        let steady = Steady {
+            amplification: (stats.bytes_written - written) as f64 / appended as f64,
+            live: mean(&shares),
+            spread: sizes.iter().copied().fold(0.0, f64::max) / mean(&sizes),
+        };
+        println!("{short_lived_percent} % short-lived: {steady:.2?}; {stats:?}");
+        steady
+    })
+}
+
+#[test]
+fn a_store_under_constant_delivery_and_expunge_stays_at_its_size() {
+    let steady = steady_state(11, 90, 4_800);
+    assert!(steady.spread < 1.1 && steady.live >= 0.79, "{steady:?}");
+    assert!(steady.amplification <= 1.6, "{steady:?}");
+}
+
+#[test]
+#[ignore = "a report: cargo test -p kura-storage --test compaction -- --ignored --nocapture"]
+fn what_other_kinds_of_mail_cost() {
+    for short_lived_percent in [0, 50, 80, 95] {
+        steady_state(12, short_lived_percent, 4_800);
+    }
+}
+
+#[test]
+fn a_commit_waits_for_one_copy_batch_at_the_most() {
+    let sim = Sim::new(7);
+    let options = Options { compaction_bytes_per_second: Some(200_000), ..options() };
+    on_sim(&sim, options, |store| async move {
+        with_accounts(&store).await;
+        let (mut random, mut kept) = (Random::new(7), Kept::new());
+        churn(&store, &mut random, &mut kept, 0, 700).await;
+        rest(&store).await;
+        assert!(store.stats().bytes_moved > 0, "the budget slows it down, no more");
+        holds(&store, &kept).await;
+    });
+}
