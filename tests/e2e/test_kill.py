@@ -57,7 +57,11 @@ class Kill(kura.TestCase):
         self.compare()
         verified = self.server.command("store", "verify", "--json")
         self.assertEqual(verified.returncode, 0, verified.stdout + verified.stderr)
-        print(f"\n  {ROUNDS} kills, {len(self.acknowledged)} messages acknowledged, {total} there", end=" ")
+        gone = sum(len(box.gone) for box in self.boxes)
+        print(
+            f"\n  {ROUNDS} kills, {len(self.acknowledged)} messages acknowledged, {total} there,"
+            f" {gone} expunged by us", end=" ",
+        )
 
     def load_and_kill(self, number):
         # Without --pipelining and with it, small messages and some larger than a session's buffer.
