@@ -6,7 +6,7 @@ children already reaped, so that short-lived processes count.
 Bytes and flushes come from the block device under the data (field 7 and field 16 of
 /sys/block/*/stat), because what a file system adds (journal, metadata) is written by the kernel and
 belongs to no process. Whoever else writes to the device at the same time is counted too: the
-background is measured before each run and stated.
+background is measured before each run, once the device is quiet, and stated.
 """
 
 import os
@@ -14,6 +14,7 @@ import time
 
 TICKS = os.sysconf("SC_CLK_TCK")
 SECTOR = 512
+QUIET_BYTES_PER_SECOND = 2_000_000
 
 
 def _stat(pid):
@@ -80,3 +81,12 @@ class Disk:
         time.sleep(seconds)
         after = self.counters()
         return (after[0] - before[0]) / seconds, (after[1] - before[1]) / seconds
+
+    def settled(self, seconds, most=20):
+        """The background, once what a server does after a load (space written ahead, checkpoints) is
+        done; or what it still is after `most` looks."""
+        for _ in range(most):
+            background = self.background(seconds)
+            if background[0] < QUIET_BYTES_PER_SECOND:
+                break
+        return background
