@@ -105,7 +105,18 @@ async fn run(parts: Parts, inbox: Inbox, listeners: Listeners, opened: mpsc::Sen
     };
     let committing = glommio::spawn_local({
         let store = store.clone();
-        async move { store.run().await }
+        let shard = parts.id;
+        async move {
+            store.run().await;
+            if let Some(reason) = store.halted_by() {
+                tracing::error!(
+                    shard,
+                    reason,
+                    "the store has halted: a write failed, and this shard takes nothing more; \
+                     what was acknowledged is on the disk. Mend the disk, then restart"
+                );
+            }
+        }
     });
     let stats = store.stats();
     tracing::info!(

@@ -2,38 +2,11 @@
 
 import glob
 import os
-import subprocess
-import tempfile
 import unittest
 
 import kura
 import messages
-
-MIB = 1 << 20
-
-
-def small_disk(case, megabytes, kind="ext4"):
-    """A loop mount of its own; skips where that is not permitted."""
-    base = tempfile.mkdtemp(prefix="kura-disk-")
-    image, place = os.path.join(base, "image"), os.path.join(base, "mount")
-    os.mkdir(place)
-    with open(image, "wb") as file:
-        file.truncate(megabytes * MIB)
-    try:
-        subprocess.run([f"mkfs.{kind}", "-q", image], check=True, capture_output=True)
-        subprocess.run(["mount", "-o", "loop", image, place], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        detail = getattr(error, "stderr", b"") or b""
-        case.skipTest(f"no loop mount here: {error} {detail.decode(errors='replace').strip()}")
-
-    def unmount():
-        subprocess.run(["umount", "-l", place], check=False)
-        os.unlink(image)
-        os.rmdir(place)
-        os.rmdir(base)
-
-    case.addCleanup(unmount)
-    return place
+from disks import MIB, LoopDisk
 
 
 class FullDisk(kura.TestCase):
@@ -42,12 +15,12 @@ class FullDisk(kura.TestCase):
         pass  # each test has a server on a disk of its own
 
     def serve_on(self, megabytes, ballast_megabytes):
-        place = small_disk(self, megabytes)
-        self.ballast = os.path.join(place, "ballast")
-        server = kura.Kura(os.path.join(place, "kura"))
+        disk = LoopDisk(self, megabytes)
+        self.ballast = os.path.join(disk.place, "ballast")
+        server = kura.Kura(os.path.join(disk.place, "kura"))
         self.server = server
         # The log stays outside, so that a full disk does not silence the server.
-        server.log_path = os.path.join(os.path.dirname(place), "log")
+        server.log_path = os.path.join(disk.base, "log")
         self.addCleanup(server.remove)
         server.start()
         with open(self.ballast, "wb") as file:

@@ -102,6 +102,14 @@ impl<D: Device> Store<D> {
         &self.core.device
     }
 
+    /// What the disk said when a write or sync failed; `None` while all is well. A store that has halted
+    /// takes nothing more until it is opened anew: what of the failed write is on the disk, nobody knows.
+    #[must_use]
+    pub fn halted_by(&self) -> Option<String> {
+        let has_halted = self.core.phase.get() == Phase::Halted;
+        has_halted.then(|| self.core.halted_by.borrow().clone().unwrap_or_default())
+    }
+
     #[must_use]
     pub fn stats(&self) -> Stats {
         let index = self.core.index.borrow();
