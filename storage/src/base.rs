@@ -15,6 +15,7 @@ use crate::format::{
     BATCH_HEADER_BYTES, Base, ChunkRef, Location, RECORD_HEADER_BYTES, Record, RecordHeader,
     SEGMENT_HEADER_BYTES, SegmentId,
 };
+use crate::index::RowFile;
 use crate::log::queue::{Hold, Parts, run_low};
 use crate::log::scan::{Expected, FoundSegment, find_records};
 use crate::types::Lsn;
@@ -26,7 +27,7 @@ use std::rc::Rc;
 /// Frames verified between two yields.
 const FRAMES_AT_ONCE: usize = 64;
 
-/// Copies the newest checkpoint into the log, a piece at a time.
+/// Copies the newest checkpoint, which has to be whole, into the log, a piece at a time.
 pub(crate) async fn write<D: Device>(core: &Rc<Core<D>>) -> Result<(), Error> {
     // Its pieces are needed by nothing until the last record lands.
     let _writing = core.writing();
@@ -160,8 +161,8 @@ pub(crate) async fn load<D: Device>(
         let Some(body) = read_piece(device, &segment.file, piece).await? else { return Ok(None) };
         bytes.extend_from_slice(&body);
     }
-    let mapping: Mapping = Rc::new(bytes);
-    Ok(load::load(shard, &mapping).ok())
+    let file = RowFile { mapping: Rc::new(bytes), checkpoint: None };
+    Ok(load::load(shard, &Rc::new(file), &[]).ok())
 }
 
 /// The piece's bytes, if they verify.

@@ -1,6 +1,7 @@
 //! What all handles of a store share: the index, the queue, the segments, and admission.
 
 use crate::checkpoint::Position;
+use crate::checkpoint::files::RowFiles;
 use crate::device::Device;
 use crate::error::Error;
 use crate::format::{Location, Record, SegmentId};
@@ -52,10 +53,15 @@ pub(crate) struct Core<D: Device> {
     pub(crate) log_bytes_since_checkpoint: Cell<u64>,
     /// Since the store was opened.
     pub(crate) landed_bytes: Cell<u64>,
+    /// What the newest checkpoint holds, in all its files: what a whole one would take.
     pub(crate) checkpoint_bytes: Cell<u64>,
+    /// Of these, what was in the file that was written last.
+    pub(crate) increment_bytes: Cell<u64>,
     pub(crate) superblock: RefCell<Superblock>,
     /// Where the log goes on after the checkpoints that the two superblocks name, newest first.
     pub(crate) named: Cell<[Position; 2]>,
+    /// And the files that these consist of.
+    pub(crate) row_files: RefCell<[RowFiles; 2]>,
     /// Segments that were seen to be empty.
     pub(crate) emptied: RefCell<BTreeMap<SegmentId, Emptied>>,
     /// Segments that compaction leaves alone until the store is opened anew, and why.
@@ -261,7 +267,7 @@ impl<D: Device> Core<D> {
 
     pub(crate) fn checkpoint_due_bytes(&self) -> u64 {
         let options = &self.options;
-        let by_size = self.checkpoint_bytes.get().saturating_mul(options.checkpoint_log_ratio);
+        let by_size = self.increment_bytes.get().saturating_mul(options.checkpoint_log_ratio);
         by_size.max(options.checkpoint_log_bytes_min).min(options.checkpoint_log_bytes_max)
     }
 

@@ -5,13 +5,14 @@
 //! batches are written only after the superblock says that a new run has begun. FORMAT.md, "Opening".
 
 use crate::base;
+use crate::checkpoint::files::{self, RowFiles};
 use crate::checkpoint::load::{self, Loaded};
 use crate::checkpoint::{Position, file_lsn, file_name};
 use crate::core::{Core, Phase};
 use crate::device::{Device, is_full};
 use crate::error::Error;
 use crate::format::{Record, SEGMENT_HEADER_BYTES, SegmentId};
-use crate::index::Index;
+use crate::index::{Index, RowFile};
 use crate::log::commit;
 use crate::log::queue::{Hold, Queue};
 use crate::log::recovery::RecoveryReport;
@@ -88,10 +89,12 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
         position: Cell::new(end.position),
         log_bytes_since_checkpoint: Cell::new(end.log_bytes),
         landed_bytes: Cell::default(),
-        checkpoint_bytes: Cell::new(start.checkpoint_bytes),
+        checkpoint_bytes: Cell::new(start.increment_bytes + start.rows_bytes),
+        increment_bytes: Cell::new(start.increment_bytes),
         superblock: RefCell::new(superblock),
         // The copy that was not written now names this checkpoint, or an older base's.
         named: Cell::new([start.scan.position; 2]),
+        row_files: RefCell::new([start.row_files.clone(), start.row_files]),
         emptied: RefCell::default(),
         spoiled: RefCell::default(),
         is_full: Cell::default(),
@@ -189,7 +192,10 @@ struct StartPoint {
     scan: Start,
     /// Of the file; zero: there is none that can be used.
     checkpoint: Lsn,
-    checkpoint_bytes: u64,
+    /// It and those that it refers to.
+    row_files: RowFiles,
+    increment_bytes: u64,
+    rows_bytes: u64,
 }
 
 /// The newest checkpoint that a superblock names and that verifies; without one, the newest base in
@@ -208,24 +214,17 @@ async fn load_checkpoint<D: Device>(
             continue;
         }
         let name = file_name(superblock.checkpoint);
-        let mapping = match device.map(&name).await {
-            Ok(mapping) => mapping,
-            Err(error) => {
-                report.setbacks.push(format!("checkpoint {name}: {error}"));
-                continue;
-            }
-        };
-        match load::load(options.shard, &mapping) {
-            Ok(loaded) => {
+        match load_files(device, options.shard, superblock.checkpoint).await {
+            Ok((loaded, mut row_files)) => {
                 let checkpoint = loaded.index.applied;
-                let mut start = begin_with(loaded, index, witness);
+                let start = begin_with(loaded, index, witness);
                 // Its own bytes and flush were not known when its counters were written.
-                index.counters.bytes_written += start.checkpoint_bytes;
+                index.counters.bytes_written += start.increment_bytes;
                 index.counters.flushes += 1;
-                start.checkpoint = checkpoint;
-                return Ok(start);
+                row_files.insert(checkpoint, start.increment_bytes);
+                return Ok(StartPoint { checkpoint, row_files, ..start });
             }
-            Err(malformed) => report.setbacks.push(format!("checkpoint {name} {malformed}")),
+            Err(setback) => report.setbacks.push(format!("checkpoint {name}{setback}")),
         }
     }
     if may_be_based(found) {
@@ -248,7 +247,30 @@ async fn load_checkpoint<D: Device>(
     let segment = first.map_or(SegmentId(1), |(id, _)| *id);
     let position = Position { segment, offset: SEGMENT_HEADER_BYTES as u64 };
     let scan = Start { position, due: Lsn(1), run: 0, witness };
-    Ok(StartPoint { scan, checkpoint: Lsn(0), checkpoint_bytes: 0 })
+    let row_files = RowFiles::new();
+    Ok(StartPoint { scan, checkpoint: Lsn(0), row_files, increment_bytes: 0, rows_bytes: 0 })
+}
+
+/// A checkpoint with the other files that it refers to; why not, to be put behind its name.
+async fn load_files<D: Device>(
+    device: &D,
+    shard: u16,
+    checkpoint: Lsn,
+) -> Result<(Loaded, RowFiles), String> {
+    let file = map_rows(device, checkpoint).await.map_err(|error| format!(": {error}"))?;
+    let referred = files::referred(file.bytes()).map_err(|malformed| format!(" {malformed}"))?;
+    let mut others = Vec::new();
+    for lsn in referred.keys() {
+        let other = map_rows(device, *lsn).await;
+        others.push(other.map_err(|error| format!(" needs {}: {error}", file_name(*lsn)))?);
+    }
+    let loaded = load::load(shard, &file, &others).map_err(|malformed| format!(" {malformed}"))?;
+    Ok((loaded, referred))
+}
+
+async fn map_rows<D: Device>(device: &D, checkpoint: Lsn) -> io::Result<Rc<RowFile>> {
+    let mapping = device.map(&file_name(checkpoint)).await?;
+    Ok(Rc::new(RowFile { mapping, checkpoint: Some(checkpoint) }))
 }
 
 /// A store that has never had a checkpoint has no base either, and all of its log.
@@ -265,7 +287,13 @@ fn begin_with(loaded: Loaded, index: &mut Index, witness: Lsn) -> StartPoint {
     let due = Lsn(index.applied.0 + 1);
     let (position, run) = (loaded.position, loaded.run);
     let scan = Start { position, due, run, witness: witness.max(index.applied) };
-    StartPoint { scan, checkpoint: Lsn(0), checkpoint_bytes: loaded.bytes }
+    StartPoint {
+        scan,
+        checkpoint: Lsn(0),
+        row_files: RowFiles::new(),
+        increment_bytes: loaded.bytes,
+        rows_bytes: loaded.rows_bytes,
+    }
 }
 
 /// For the crash simulator: where to let go of the last batch.

@@ -30,7 +30,7 @@ pub struct Options {
     pub pending_records_max: usize,
     /// A checkpoint is due when the log has grown by at least this since the last one …
     pub checkpoint_log_bytes_min: u64,
-    /// … and by this many times the size of the last one, so that checkpoints stay a small part of
+    /// … and by this many times what the last one wrote, so that checkpoints stay a small part of
     /// what is written …
     pub checkpoint_log_ratio: u64,
     /// … but never by more than this, so that the next opening stays short.

@@ -45,7 +45,8 @@ pub(crate) async fn free<D: Device>(core: &Core<D>) -> io::Result<usize> {
     if core.is_short() && previous.segment < newest.segment {
         // Then the checkpoint before the newest one is given up for the room behind it. Should the
         // newest not verify one day, there is the base.
-        write_superblock(core, superblock, newest).await?;
+        let row_files = core.row_files.borrow()[0].clone();
+        write_superblock(core, superblock, newest, row_files).await?;
     }
     note_emptied(core);
     let segments = freeable(core);

@@ -1,14 +1,15 @@
 //! What the store does beside commits: checkpoints, and freeing segments that compaction has emptied.
 
+use crate::checkpoint::files::{self, Kept, RowFiles};
 use crate::checkpoint::settle::settle;
 use crate::checkpoint::write::{self, Snapshot, WrittenBlock};
 use crate::checkpoint::{Position, file_lsn, file_name};
 use crate::core::{Core, Phase};
 use crate::device::{Device, is_full};
 use crate::options::Sabotage;
-use crate::space;
 use crate::superblock::{self, Superblock};
 use crate::types::Lsn;
+use crate::{compaction, space};
 use std::io;
 use std::rc::Rc;
 
@@ -44,35 +45,46 @@ pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
 
 /// Writes the index as it is now, names it in the superblock, and removes the one before last.
 pub(crate) async fn checkpoint<D: Device>(core: &Rc<Core<D>>, clean: bool) -> io::Result<()> {
+    let index = core.index.borrow().clone();
+    let position = core.position.get();
+    // A base is a copy of a checkpoint, which has to be whole for that.
+    let is_whole = compaction::wants_base(core, position.segment);
+    let kept =
+        if is_whole { Kept::default() } else { files::kept(&index, &core.row_files.borrow()[0]) };
     let snapshot = Snapshot {
         shard: core.options.shard,
         run: core.run.get(),
-        index: core.index.borrow().clone(),
-        position: core.position.get(),
+        index,
+        kept,
+        position,
         segments: segment_table(core),
     };
     let lsn = snapshot.index.applied;
     let before = *core.superblock.borrow();
     let logged_before = core.log_bytes_since_checkpoint.get();
-    let position = snapshot.position;
     let is_new = lsn != before.checkpoint && lsn != Lsn(0);
-    let blocks = if is_new { write_file(core, snapshot).await? } else { Vec::new() };
+    let (blocks, row_files) = if is_new {
+        write_file(core, snapshot).await?
+    } else {
+        (Vec::new(), core.row_files.borrow()[0].clone())
+    };
     let wanted = Superblock { checkpoint: lsn, clean, ..before };
-    write_superblock(core, wanted, position).await?;
+    write_superblock(core, wanted, position, row_files).await?;
     let since = core.log_bytes_since_checkpoint.get();
     core.log_bytes_since_checkpoint.set(since.saturating_sub(logged_before));
     if !clean {
         settle(core, lsn, blocks).await?;
     }
-    remove_old(core, lsn, before.checkpoint).await
+    remove_old(core).await
 }
 
 /// Writes the next copy, with what is durable now. `position`: where the log goes on after the
-/// checkpoint that it names.
+/// checkpoint that it names; `row_files`: what that consists of.
 pub(crate) async fn write_superblock<D: Device>(
     core: &Core<D>,
     wanted: Superblock,
     position: Position,
+    row_files: RowFiles,
 ) -> io::Result<()> {
     let superblock =
         Superblock { sequence: wanted.sequence + 1, durable: core.durable.get(), ..wanted };
@@ -80,6 +92,8 @@ pub(crate) async fn write_superblock<D: Device>(
     *core.superblock.borrow_mut() = superblock;
     let [newest, _] = core.named.get();
     core.named.set([position, newest]);
+    core.row_files.borrow_mut().swap(0, 1);
+    core.row_files.borrow_mut()[0] = row_files;
     Ok(())
 }
 
@@ -87,7 +101,7 @@ pub(crate) async fn write_superblock<D: Device>(
 async fn write_file<D: Device>(
     core: &Core<D>,
     snapshot: Snapshot,
-) -> io::Result<Vec<WrittenBlock>> {
+) -> io::Result<(Vec<WrittenBlock>, RowFiles)> {
     let sync = core.options.sabotage != Some(Sabotage::NameCheckpointEarly);
     let mut outcome = write::write(&core.device, &snapshot, sync).await;
     if outcome.as_ref().is_err_and(is_full) && space::give_back_spare(core).await? {
@@ -96,11 +110,14 @@ async fn write_file<D: Device>(
     }
     match outcome {
         Ok(written) => {
-            core.checkpoint_bytes.set(written.bytes);
+            core.checkpoint_bytes.set(written.bytes + snapshot.kept.rows_bytes);
+            core.increment_bytes.set(written.bytes);
             let mut index = core.index.borrow_mut();
             index.counters.bytes_written += written.bytes;
             index.counters.flushes += 1;
-            Ok(written.blocks)
+            let mut row_files = snapshot.kept.files;
+            row_files.insert(snapshot.index.applied, written.bytes);
+            Ok((written.blocks, row_files))
         }
         Err(error) => {
             // Whether this works or not, the first error is the one to tell.
@@ -115,12 +132,13 @@ fn segment_table<D: Device>(core: &Core<D>) -> Vec<(crate::format::SegmentId, u3
     segments.files.iter().map(|(id, file)| (*id, file.number, file.first_lsn)).collect()
 }
 
-/// Keeps the newest and the one before it, which the other copy of the superblock names. A mapped
-/// file that is removed stays readable until it is unmapped.
-async fn remove_old<D: Device>(core: &Core<D>, newest: Lsn, previous: Lsn) -> io::Result<()> {
+/// Keeps what the newest and the one before it consist of, which the other copy of the superblock names.
+/// A mapped file that is removed stays readable until it is unmapped.
+async fn remove_old<D: Device>(core: &Core<D>) -> io::Result<()> {
     for listed in core.device.list().await? {
+        let is_needed = |lsn| core.row_files.borrow().iter().any(|files| files.contains_key(lsn));
         match file_lsn(&listed.name) {
-            Some(lsn) if lsn != newest && lsn != previous => {
+            Some(lsn) if !is_needed(&lsn) => {
                 core.device.remove(&file_name(lsn)).await?;
             }
             _ => {}

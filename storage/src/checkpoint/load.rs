@@ -3,16 +3,18 @@
 //! A checkpoint of which one byte is wrong is not used at all: the index is then rebuilt from an
 //! older one, or from the log alone.
 
-use super::{FRAME_HEADER_BYTES, FrameKind, Header, Position, read_frame};
+use super::{
+    FRAME_HEADER_BYTES, FrameKind, Header, Position, VERSION_WHOLE, read_frame, verified_rows,
+};
 use crate::buffer::ALIGNMENT;
-use crate::device::Mapping;
 use crate::format::fields::{read_chunks, read_keywords, read_quota, read_special_use};
 use crate::format::{Base, Malformed, Reader, SegmentId, UidRange};
 use crate::index::{
-    Account, Block, BlockData, Counters, Index, Mailbox, ROW_BYTES, Rows, SegmentUse,
+    Account, Block, BlockData, Counters, Index, Mailbox, ROW_BYTES, RowFile, Rows, SegmentUse,
 };
 use crate::types::{AccountId, Lsn, MailboxId, Modseq, Uid};
 use bytes::Bytes;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
@@ -22,11 +24,18 @@ pub(crate) struct Loaded {
     pub(crate) position: Position,
     pub(crate) run: u32,
     pub(crate) segments: Vec<(SegmentId, u32, Lsn)>,
+    /// Of the file itself, and of the rows in others.
     pub(crate) bytes: u64,
+    pub(crate) rows_bytes: u64,
 }
 
-pub(crate) fn load(shard: u16, checkpoint: &Mapping) -> Result<Loaded, Malformed> {
-    let bytes: &[u8] = (**checkpoint).as_ref();
+/// `others`: the files that it refers to ([`super::files::referred`]).
+pub(crate) fn load(
+    shard: u16,
+    checkpoint: &Rc<RowFile>,
+    others: &[Rc<RowFile>],
+) -> Result<Loaded, Malformed> {
+    let bytes = checkpoint.bytes();
     let header = Header::decode(bytes)?;
     if header.shard != shard {
         return Err(Malformed("belongs to another shard"));
@@ -38,8 +47,16 @@ pub(crate) fn load(shard: u16, checkpoint: &Mapping) -> Result<Loaded, Malformed
         run: header.run,
         segments: Vec::new(),
         bytes: bytes.len() as u64,
+        rows_bytes: 0,
     };
-    let mut rows = RowFrames { checkpoint, sizes: BTreeMap::new() };
+    let is_whole = header.version == VERSION_WHOLE;
+    let mut rows = RowFrames {
+        checkpoint,
+        others,
+        is_whole,
+        sizes: BTreeMap::new(),
+        elsewhere_bytes: Cell::default(),
+    };
     let mut offset = ALIGNMENT;
     loop {
         let (kind, payload, next) = read_frame(bytes, offset)?;
@@ -50,6 +67,7 @@ pub(crate) fn load(shard: u16, checkpoint: &Mapping) -> Result<Loaded, Malformed
             }
             FrameKind::Account => {
                 let account = read_account(&mut reader, &rows)?;
+                loaded.rows_bytes += rows.elsewhere_bytes.take();
                 rows.sizes.clear();
                 loaded.index.accounts.insert(account.id, Rc::new(account));
             }
@@ -59,32 +77,45 @@ pub(crate) fn load(shard: u16, checkpoint: &Mapping) -> Result<Loaded, Malformed
             FrameKind::Segments => loaded.segments = read_segments(&mut reader)?,
             FrameKind::Counters => loaded.index.counters = read_counters(&mut reader)?,
             FrameKind::End => return Ok(loaded),
+            FrameKind::Files => {}
         }
-        if kind != FrameKind::Rows {
+        if !matches!(kind, FrameKind::Rows | FrameKind::Files) {
             reader.finish()?;
         }
         offset = next;
     }
 }
 
-/// The verified rows that the next account may refer to.
+/// The rows that the next account may refer to.
 struct RowFrames<'c> {
-    checkpoint: &'c Mapping,
+    checkpoint: &'c Rc<RowFile>,
+    others: &'c [Rc<RowFile>],
+    is_whole: bool,
+    /// Of those in the checkpoint's own file, which have been verified.
     sizes: BTreeMap<usize, usize>,
+    /// Of the rows in other files.
+    elsewhere_bytes: Cell<u64>,
 }
 
 impl RowFrames<'_> {
     fn block(&self, reader: &mut Reader<'_>) -> Result<Block, Malformed> {
+        let elsewhere = if self.is_whole { Lsn(0) } else { Lsn(reader.u64()?) };
         let offset =
             usize::try_from(reader.u64()?).map_err(|_| Malformed("refers beyond its end"))?;
         let count = reader.u32()?;
         let (first, last) = (Uid(reader.u32()?), Uid(reader.u32()?));
         let modseq_max = Modseq(reader.u64()?);
         let segments = (SegmentId(reader.u32()?), SegmentId(reader.u32()?));
-        if self.sizes.get(&offset) != Some(&(count as usize * ROW_BYTES)) || count == 0 {
-            return Err(Malformed("refers to rows that are not there"));
-        }
-        let data = BlockData::Mapped { checkpoint: Rc::clone(self.checkpoint), offset };
+        let (file, bytes) = if elsewhere == Lsn(0) {
+            (Some(self.checkpoint), self.sizes.get(&offset).copied())
+        } else {
+            let file = self.others.iter().find(|file| file.checkpoint == Some(elsewhere));
+            self.elsewhere_bytes.update(|bytes| bytes + u64::from(count) * ROW_BYTES as u64);
+            (file, file.and_then(|file| verified_rows(file.bytes(), offset)))
+        };
+        let file = file.filter(|_| bytes == Some(count as usize * ROW_BYTES) && count != 0);
+        let file = file.ok_or(Malformed("refers to rows that are not there"))?;
+        let data = BlockData::Mapped { file: Rc::clone(file), offset };
         Ok(Block { first, last, modseq_max, count, segments, data: Rc::new(data) })
     }
 }
@@ -145,7 +176,7 @@ fn read_mailbox(reader: &mut Reader<'_>, rows: &RowFrames<'_>) -> Result<Mailbox
     }
     mailbox.vanished = vanished;
     let mut blocks = Vec::new();
-    for _ in 0..reader.count(36)? {
+    for _ in 0..reader.count(if rows.is_whole { 36 } else { 44 })? {
         blocks.push(rows.block(reader)?);
     }
     mailbox.rows = Rows::from_blocks(blocks);

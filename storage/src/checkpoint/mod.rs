@@ -1,10 +1,11 @@
-//! Checkpoints: the index as of one LSN, in a write-once file that is mapped when opened.
-//! FORMAT.md, "Checkpoints".
+//! Checkpoints: the index as of one LSN, in a write-once file that is mapped when opened, and in what
+//! earlier ones have that has not changed since. FORMAT.md, "Checkpoints".
 //!
 //! A file is a header block and a sequence of frames. The rows of a mailbox come before the account
 //! that refers to them, so neither writing nor reading needs more memory than one account. A
 //! checkpoint counts only once the superblock names it, which happens after it was synced.
 
+pub(crate) mod files;
 pub(crate) mod load;
 pub(crate) mod settle;
 pub(crate) mod write;
@@ -31,10 +32,14 @@ const HEADER_MAGIC: &[u8; 8] = b"KURACKP\0";
 const HEADER_USED_BYTES: usize = 44;
 
 /// Version 1 did not say what is live. A store that has one still has its whole log, which does.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+
+/// In version 2 all rows were in the checkpoint's own file.
+const VERSION_WHOLE: u8 = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Header {
+    version: u8,
     shard: u16,
     lsn: Lsn,
     position: Position,
@@ -46,7 +51,7 @@ impl Header {
     fn encode(&self) -> Vec<u8> {
         let mut writer = Writer::with_capacity(HEADER_USED_BYTES);
         writer.raw(HEADER_MAGIC);
-        writer.u8(VERSION);
+        writer.u8(self.version);
         writer.u8(0);
         writer.u16(self.shard);
         writer.u32(self.position.segment.0);
@@ -66,8 +71,9 @@ impl Header {
         if reader.raw(8)? != HEADER_MAGIC {
             return Err(Malformed("is not a checkpoint"));
         }
-        match reader.u8()? {
-            VERSION => {}
+        let version = reader.u8()?;
+        match version {
+            VERSION | VERSION_WHOLE => {}
             1 => return Err(Malformed("is of version 1; the log is read from its start, once")),
             _ => return Err(Malformed("was written by a newer version")),
         }
@@ -80,7 +86,7 @@ impl Header {
         let offset = reader.u64()?;
         let lsn = Lsn(reader.u64()?);
         let run = reader.u32()?;
-        Ok(Header { shard, lsn, position: Position { segment, offset }, run })
+        Ok(Header { version, shard, lsn, position: Position { segment, offset }, run })
     }
 }
 
@@ -111,6 +117,7 @@ enum FrameKind {
     End = 6,
     Live = 7,
     Log = 8,
+    Files = 9,
 }
 
 fn frame_header(kind: FrameKind, payload: &[u8]) -> [u8; FRAME_HEADER_BYTES] {
@@ -126,10 +133,13 @@ fn frame_header(kind: FrameKind, payload: &[u8]) -> [u8; FRAME_HEADER_BYTES] {
     header
 }
 
-/// Whether the rows whose payload starts at `offset` verify.
-fn rows_verify(bytes: &[u8], offset: usize) -> bool {
+/// How many bytes of rows start at `offset`, if they verify.
+fn verified_rows(bytes: &[u8], offset: usize) -> Option<usize> {
     let frame = offset.checked_sub(FRAME_HEADER_BYTES).map(|start| read_frame(bytes, start));
-    matches!(frame, Some(Ok((FrameKind::Rows, _, _))))
+    match frame {
+        Some(Ok((FrameKind::Rows, rows, _))) => Some(rows.len()),
+        Some(Ok(_) | Err(_)) | None => None,
+    }
 }
 
 /// Kind and verified payload of the frame at `offset`, and where the next one starts.
@@ -152,6 +162,7 @@ fn read_frame(bytes: &[u8], offset: usize) -> Result<(FrameKind, &[u8], usize), 
         6 => FrameKind::End,
         7 => FrameKind::Live,
         8 => FrameKind::Log,
+        9 => FrameKind::Files,
         _ => return Err(Malformed("has a frame that only a newer Kura reads")),
     };
     if reader.u8()? > FORMAT_VERSION {

@@ -4,10 +4,10 @@
 //! that nobody has changed since are swapped, and only after what is in the file has been verified.
 
 use super::write::WrittenBlock;
-use super::{file_name, rows_verify};
+use super::{file_name, verified_rows};
 use crate::core::Core;
-use crate::device::{Device, Mapping};
-use crate::index::{BlockData, Index};
+use crate::device::Device;
+use crate::index::{BlockData, Index, RowFile};
 use crate::types::Lsn;
 use std::io;
 use std::rc::Rc;
@@ -24,17 +24,18 @@ pub(crate) async fn settle<D: Device>(
     if blocks.is_empty() {
         return Ok(());
     }
-    let checkpoint = core.device.map(&file_name(lsn)).await?;
+    let mapping = core.device.map(&file_name(lsn)).await?;
+    let file = Rc::new(RowFile { mapping, checkpoint: Some(lsn) });
     for some in blocks.chunks(BLOCKS_AT_ONCE) {
         for block in some {
-            swap(&mut core.index.borrow_mut(), &checkpoint, block);
+            swap(&mut core.index.borrow_mut(), &file, block);
         }
         core.device.yield_now().await;
     }
     Ok(())
 }
 
-fn swap(index: &mut Index, checkpoint: &Mapping, written: &WrittenBlock) {
+fn swap(index: &mut Index, file: &Rc<RowFile>, written: &WrittenBlock) {
     let Ok(offset) = usize::try_from(written.offset) else { return };
     let Some(account) = index.accounts.get_mut(&written.account) else { return };
     let Some(mailbox) = account.mailbox(written.mailbox) else { return };
@@ -43,10 +44,10 @@ fn swap(index: &mut Index, checkpoint: &Mapping, written: &WrittenBlock) {
     let is_the_same = |position: usize| {
         blocks.get(position).is_some_and(|block| Rc::ptr_eq(&block.data, &written.data))
     };
-    if !is_the_same(position) || !rows_verify((**checkpoint).as_ref(), offset) {
+    if !is_the_same(position) || verified_rows(file.bytes(), offset).is_none() {
         return;
     }
     let Some(mailbox) = Rc::make_mut(account).mailbox_mut(written.mailbox) else { return };
-    let data = BlockData::Mapped { checkpoint: Rc::clone(checkpoint), offset };
+    let data = BlockData::Mapped { file: Rc::clone(file), offset };
     mailbox.rows.blocks_mut()[position].data = Rc::new(data);
 }

@@ -1,11 +1,12 @@
 //! Writing a checkpoint from a snapshot of the index, piece by piece, while commits go on.
 
-use super::{FRAME_HEADER_BYTES, FrameKind, Header, Position, file_name, frame_header};
+use super::files::{self, Kept, RowFiles};
+use super::{FRAME_HEADER_BYTES, FrameKind, Header, Position, VERSION, file_name, frame_header};
 use crate::buffer::{ALIGNMENT, Buffer};
 use crate::device::Device;
 use crate::format::fields::{write_chunks, write_keywords, write_quota, write_special_use};
 use crate::format::{SegmentId, Writer};
-use crate::index::{Account, BlockData, Counters, Index, Mailbox, ROW_BYTES, SegmentUse};
+use crate::index::{Account, Block, BlockData, Counters, Index, Mailbox, ROW_BYTES, SegmentUse};
 use crate::types::{AccountId, Lsn, MailboxId, Uid};
 use std::io;
 use std::rc::Rc;
@@ -23,6 +24,8 @@ pub(crate) struct Snapshot {
     pub(crate) run: u32,
     pub(crate) index: Index,
     pub(crate) position: Position,
+    /// What stays in the files of earlier checkpoints.
+    pub(crate) kept: Kept,
     /// Which file holds which segment, and its first LSN.
     pub(crate) segments: Vec<(SegmentId, u32, Lsn)>,
 }
@@ -41,6 +44,7 @@ pub(crate) struct WrittenBlock {
 
 #[derive(Debug)]
 pub(crate) struct Written {
+    /// Of the file.
     pub(crate) bytes: u64,
     pub(crate) blocks: Vec<WrittenBlock>,
 }
@@ -54,8 +58,10 @@ pub(crate) async fn write<D: Device>(
     let name = file_name(snapshot.index.applied);
     let file = device.create(&name, 0).await?;
     let buffer = Buffer::with_capacity(PIECE_BYTES);
-    let mut output = Output { device, file, buffer, offset: 0, blocks: Vec::new() };
+    let kept = &snapshot.kept.files;
+    let mut output = Output { device, file, buffer, offset: 0, kept, blocks: Vec::new() };
     let header = Header {
+        version: VERSION,
         shard: snapshot.shard,
         lsn: snapshot.index.applied,
         position: snapshot.position,
@@ -63,6 +69,7 @@ pub(crate) async fn write<D: Device>(
     };
     output.buffer.extend(&header.encode());
     output.buffer.pad(ALIGNMENT - output.buffer.len());
+    output.frame(FrameKind::Files, &files::encode(kept)).await?;
     for account in snapshot.index.accounts.values() {
         output.account(account).await?;
     }
@@ -144,6 +151,7 @@ struct Output<'d, D: Device> {
     buffer: Buffer,
     /// Where `buffer` goes.
     offset: u64,
+    kept: &'d RowFiles,
     blocks: Vec<WrittenBlock>,
 }
 
@@ -168,7 +176,7 @@ impl<D: Device> Output<'_, D> {
         self.frame(FrameKind::Account, &writer.bytes).await
     }
 
-    /// Writes the rows at once, the rest into the account's frame.
+    /// Writes rows that are in no other file at once, the rest into the account's frame.
     async fn mailbox(
         &mut self,
         account: AccountId,
@@ -197,14 +205,9 @@ impl<D: Device> Output<'_, D> {
         writer.count(mailbox.rows.blocks().len());
         let mut rows = Vec::new();
         for block in mailbox.rows.blocks() {
-            rows.clear();
-            rows.reserve(block.count as usize * ROW_BYTES);
-            (0..block.count as usize).for_each(|index| block.row(index).encode_into(&mut rows));
-            let offset = self.next_payload_offset();
-            if block.count >= MAPPED_ROWS_MIN {
-                let (mailbox, first, data) = (mailbox.id, block.first, Rc::clone(&block.data));
-                self.blocks.push(WrittenBlock { account, mailbox, first, data, offset });
-            }
+            let place = self.place_elsewhere(block);
+            let (file, offset) = place.unwrap_or((Lsn(0), self.next_payload_offset()));
+            writer.u64(file.0);
             writer.u64(offset);
             writer.u32(block.count);
             writer.u32(block.first.0);
@@ -212,9 +215,31 @@ impl<D: Device> Output<'_, D> {
             writer.u64(block.modseq_max.0);
             writer.u32(block.segments.0.0);
             writer.u32(block.segments.1.0);
+            if place.is_some() {
+                continue;
+            }
+            // What is mapped has to let go of the file that it is in.
+            if block.count >= MAPPED_ROWS_MIN || matches!(*block.data, BlockData::Mapped { .. }) {
+                let (mailbox, first, data) = (mailbox.id, block.first, Rc::clone(&block.data));
+                self.blocks.push(WrittenBlock { account, mailbox, first, data, offset });
+            }
+            rows.clear();
+            rows.reserve(block.count as usize * ROW_BYTES);
+            (0..block.count as usize).for_each(|index| block.row(index).encode_into(&mut rows));
             self.frame(FrameKind::Rows, &rows).await?;
         }
         Ok(())
+    }
+
+    /// Where the rows are, if in a file that is kept.
+    fn place_elsewhere(&self, block: &Block) -> Option<(Lsn, u64)> {
+        match &*block.data {
+            BlockData::Mapped { file, offset } => {
+                let lsn = file.checkpoint.filter(|lsn| self.kept.contains_key(lsn))?;
+                Some((lsn, *offset as u64))
+            }
+            BlockData::Owned(_) => None,
+        }
     }
 
     fn next_payload_offset(&self) -> u64 {

@@ -91,21 +91,21 @@ fn next_task<D: Device>(core: &Core<D>) -> Option<Task> {
 /// A newer base lets the segments before it go. It costs as much as a checkpoint does, so it comes as
 /// rarely, and only where it sets enough free; unless space is short.
 fn base_is_due<D: Device>(core: &Core<D>) -> bool {
-    let is_short = core.is_short();
     let [newest, _] = core.named.get();
     let size = core.checkpoint_bytes.get();
     let active = core.position.get().segment;
-    if !is_wanted(core, active, is_short) {
+    if !wants_base(core, active) {
         return false;
     }
+    let is_whole = core.row_files.borrow()[0].len() <= 1;
     let last = core.index.borrow().base.as_ref().map_or(Lsn(0), |base| base.lsn);
-    if core.superblock.borrow().checkpoint > last && is_wanted(core, newest.segment, is_short) {
+    if core.superblock.borrow().checkpoint > last && is_whole && wants_base(core, newest.segment) {
         // With enough left to empty a segment that it sets free.
         return core.room() >= size * 2 + core.options.segment_bytes;
     }
     // The checkpoint that there is would not help; a new one does, if the log has gone on since.
     let applied = core.index.borrow().applied;
-    if newest.segment < active && core.asked_at.replace(applied) != applied {
+    if (newest.segment < active || !is_whole) && core.asked_at.replace(applied) != applied {
         core.wants_checkpoint.set(true);
         core.upkeep.ring();
     }
@@ -113,7 +113,8 @@ fn base_is_due<D: Device>(core: &Core<D>) -> bool {
 }
 
 /// Whether a base is worth it with which the log goes on in segment `to`.
-fn is_wanted<D: Device>(core: &Core<D>, to: SegmentId, is_short: bool) -> bool {
+pub(crate) fn wants_base<D: Device>(core: &Core<D>, to: SegmentId) -> bool {
+    let is_short = core.is_short();
     let index = core.index.borrow();
     let from = index.base.as_ref().map_or(SegmentId(1), |base| base.segment);
     if from >= to {

@@ -16,7 +16,7 @@ pub mod spaces;
 pub use account::Account;
 pub use live::{Live, SegmentUse};
 pub use mailbox::Mailbox;
-pub use rows::{Block, BlockData, ROW_BYTES, Row, Rows};
+pub use rows::{Block, BlockData, ROW_BYTES, Row, RowFile, Rows};
 pub use spaces::Spaces;
 
 use crate::format::{Base, SegmentId};

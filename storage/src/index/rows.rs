@@ -6,7 +6,7 @@
 
 use crate::device::Mapping;
 use crate::format::{Location, Malformed, Reader, SegmentId, UidRange};
-use crate::types::{Flags, Modseq, Uid, UnixMillis};
+use crate::types::{Flags, Lsn, Modseq, Uid, UnixMillis};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -65,12 +65,26 @@ impl Row {
     }
 }
 
+/// A checkpoint that rows are read from. They were verified when it was opened.
+pub struct RowFile {
+    pub mapping: Mapping,
+    /// Whose file it is, so that the next checkpoint may refer to it; `None`: it came out of the log.
+    pub checkpoint: Option<Lsn>,
+}
+
+impl RowFile {
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        (*self.mapping).as_ref()
+    }
+}
+
 #[derive(Clone)]
 pub enum BlockData {
     Owned(Vec<Row>),
-    /// Rows as bytes at `offset` of a checkpoint that was verified when it was opened.
+    /// Rows as bytes at `offset`.
     Mapped {
-        checkpoint: Mapping,
+        file: Rc<RowFile>,
         offset: usize,
     },
 }
@@ -105,9 +119,9 @@ impl Block {
     pub fn row(&self, index: usize) -> Row {
         match &*self.data {
             BlockData::Owned(rows) => rows[index],
-            BlockData::Mapped { checkpoint, offset } => {
+            BlockData::Mapped { file, offset } => {
                 let start = offset + index * ROW_BYTES;
-                let bytes = &(**checkpoint).as_ref()[start..start + ROW_BYTES];
+                let bytes = &file.bytes()[start..start + ROW_BYTES];
                 Row::decode(bytes).expect("a row's worth of bytes")
             }
         }
