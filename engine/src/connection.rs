@@ -109,7 +109,7 @@ async fn run<S: Session>(
     }
 }
 
-/// Reads until the socket is empty, driving the machine with each piece.
+/// Reads once, as much as the buffer takes, and drives the machine with it.
 async fn read_and_drive<S: Session>(
     shard: &Rc<Shard>,
     connection: &mut Connection<S>,

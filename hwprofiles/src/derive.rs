@@ -26,7 +26,7 @@ const QUEUED_GAIN: f64 = 1.1;
 /// Doubling the writers has to add so much of a lone writer's rate to be worth the latency.
 const OVERLAP_GAIN: f64 = 0.25;
 /// What a durable 4 KiB message costs the server's cores, all told, at 16 sessions: measured on the
-/// host of `virtio-ext4`, benches/README.md, 2026-11-25.
+/// host of `virtio-ext4` by benches/peers/run. Newer runs find less (benches/README.md): on the safe side.
 pub(crate) const MESSAGE_CPU_US: f64 = 109.0;
 /// The smallest message that rates are stated for, as written: 1.37 bytes for each of 4 KiB.
 const MESSAGE_WRITTEN_BYTES: f64 = 4096.0 * 1.37;

@@ -9,8 +9,8 @@ use serde::Serialize;
 use std::fmt;
 
 /// Written to the log for each message beyond its bytes: headers, summary, padding of the batch, and its
-/// share of checkpoints. With [`WRITTEN_PER_BYTE`] fitted to benches/README.md, 2026-11-25: 1.37 bytes
-/// written for each byte received at 4 KiB, 1.05 at 100 KiB.
+/// share of checkpoints. With [`WRITTEN_PER_BYTE`] fitted to an earlier run of benches/peers/run: 1.37 bytes
+/// written for each byte received at 4 KiB, 1.05 at 100 KiB; benches/README.md has the newest.
 const WRITTEN_PER_MESSAGE: f64 = 1_200.0;
 const WRITTEN_PER_BYTE: f64 = 1.04;
 /// Writes of compaction on top, at a store that is 80 % live: issue 3's bound, until it is measured.
@@ -21,7 +21,7 @@ const LIVE_SHARE: f64 = 0.8;
 const RETENTION_DAYS: f64 = 7.0;
 /// Of the file system: left free, since allocators and flash slow down when they run out of it.
 const FREE_SHARE: f64 = 0.1;
-/// Resident index: the store's bound for each message (engine/ARCHITECTURE.md).
+/// Resident index: the goal for each message; a row takes 48 (storage/src/index/rows.rs).
 const INDEX_BYTES_PER_MESSAGE: f64 = 64.0;
 /// What an idle IMAP session costs, kernel buffers included: tests/e2e/test_operator.py holds a
 /// thousand of them under 32 MiB.
@@ -30,7 +30,7 @@ const SESSION_BYTES: f64 = 32.0 * 1024.0;
 const SESSIONS_PER_USER: f64 = 1.0;
 /// The process itself, and what the kernel and other programs should keep.
 const BASE_MEMORY_BYTES: f64 = 512.0 * 1024.0 * 1024.0;
-/// CPU for each KiB beyond the first four: 189 µs at 100 KiB against 109 µs at 4 KiB.
+/// CPU for each KiB beyond the first four: 189 µs at 100 KiB against 109 µs at 4 KiB, in that earlier run.
 const CPU_US_PER_KIB: f64 = 0.83;
 /// Cores are planned to be so busy at the peak.
 const CORES_BUSY: f64 = 0.6;

@@ -10,7 +10,8 @@
 //! | [`wire`] | what all line protocols share: framing of lines, the outbox |
 //! | [`message`] | mail text: envelope, body structure, dates, trace headers |
 //! | [`sasl`] | PLAIN, LOGIN, SCRAM-SHA-256 for all protocols |
-//! | [`smtp`], [`lmtp`], [`pop3`], [`imap`] | the protocols; they do not import each other |
+//! | [`address`] | what stands between the brackets of MAIL and RCPT |
+//! | [`smtp`], [`pop3`], [`imap`] | the protocols; they do not import each other. LMTP is a role of SMTP |
 #![cfg_attr(
     not(test),
     deny(

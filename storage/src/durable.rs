@@ -11,8 +11,7 @@ pub struct Durable {
 }
 
 impl Durable {
-    /// Only the commit path of this crate can vouch for a record.
-    #[allow(dead_code)]
+    /// For what has landed: only this crate can vouch for a record.
     pub(crate) fn new(lsn: Lsn) -> Durable {
         Durable { lsn }
     }

@@ -4,6 +4,18 @@
 //! batch, `log::commit` writes and syncs it and folds it into the [`index`], then hands out
 //! [`Durable`]. After a crash, `open` finds the newest checkpoint and folds the rest of the log in
 //! again. FORMAT.md says what the bytes mean; [`device`] says what the disk promises.
+//!
+//! Four tasks, all within [`Store::run`]:
+//!
+//! | task | what |
+//! |---|---|
+//! | `log::commit` | batches, in order |
+//! | `spares` | segments ahead of their use |
+//! | `upkeep` | `checkpoint`s, the `superblock`; frees segments that nothing needs (`space`, `uses`) |
+//! | `compaction` | moves what is live out of segments; copies checkpoints into the log (`base`) |
+//!
+//! Around them: `core` is what they share, `locks` and `quota` decide who may change an account,
+//! `wait` and `watch` wake who waits.
 
 mod base;
 pub mod buffer;

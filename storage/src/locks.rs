@@ -1,4 +1,5 @@
-//! Who may change an account when: deliveries together, everything that must look first alone.
+//! Who may change an account when: deliveries and compaction together, everything that must look first
+//! alone.
 //!
 //! A fair reader-writer lock for each account, there only while someone holds or wants it. A guard
 //! travels with the record into the commit loop and is dropped when the record has been applied, so
@@ -15,7 +16,7 @@ use std::task::{Context, Poll, Waker};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// A delivery.
+    /// A delivery, or a move of messages by compaction: neither is decided by what the other changes.
     Shared,
     /// Anything that is checked against the index before it is logged.
     Alone,

@@ -5,8 +5,8 @@
 //! virtual time (`timed.rs`), under the real store. Each session delivers a message of 4 KiB, waits until it
 //! is durable, and delivers the next. On the diagonal a disk has its own knobs.
 //!
-//! Sessions cost the simulated cores what benches/README.md measured: 109 µs at 0.35 flushes a message and
-//! 68 µs at 0.14 make 41 µs a message and 195 µs a flush. On the real disk there are no sockets or protocols,
+//! Sessions cost the simulated cores what an earlier run of benches/peers/run measured: 109 µs at 0.35 flushes
+//! a message and 68 µs at 0.14 make 41 µs a message and 195 µs a flush. On the real disk there are no sockets or protocols,
 //! so rates there are those of the store alone; benches/knobs.py has the whole server.
 
 mod load;

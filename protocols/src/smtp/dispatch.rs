@@ -108,7 +108,7 @@ impl<P> Smtp<P> {
             Command::Mail { from, params } => return self.mail(from, params, output),
             Command::Rcpt { to, params } => return self.recipient(to, params, output),
             Command::Data => return self.data(output),
-            Command::Bdat { octets, last } => return self.bdat(octets, last, output),
+            Command::Bdat { octets, last } => return self.bdat(octets, last),
             Command::StartTls => return self.start_tls(output),
             Command::Auth { mechanism, initial } => return self.auth(&mechanism, initial, output),
             Command::Rset => {

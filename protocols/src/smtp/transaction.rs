@@ -113,12 +113,7 @@ impl<P> Smtp<P> {
     }
 
     /// RFC 3030 section 2: whatever the answer, the announced octets are not commands.
-    pub(super) fn bdat<'i>(
-        &mut self,
-        octets: u64,
-        last: bool,
-        output: &mut Outbox,
-    ) -> Option<Step<Event<'i>>> {
+    pub(super) fn bdat<'i>(&mut self, octets: u64, last: bool) -> Option<Step<Event<'i>>> {
         match std::mem::replace(&mut self.transaction, Transaction::Ready) {
             Transaction::Recipients(count) => {
                 self.transaction = Transaction::Recipients(count);
@@ -141,7 +136,6 @@ impl<P> Smtp<P> {
                         Reply::new(503, Enhanced(5, 5, 1), "Say MAIL first")
                     }
                 };
-                let _ = output;
                 self.phase = Phase::Swallow { left: octets, reply };
                 None
             }

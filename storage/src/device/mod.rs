@@ -5,12 +5,13 @@
 //! 1. A crash may lose, keep or tear (by 512-byte sector) any write that is not covered by a
 //!    completed sync. A sync covers the writes to its file that had completed before it began; a
 //!    durable write covers itself alone.
-//! 2. A write or sync that failed is final: afterwards nothing unsynced of that file is known. The
-//!    store halts; it never repeats a sync.
+//! 2. A write or sync that failed is final: afterwards nothing unsynced of that file is known. When it
+//!    was of the log, the store halts; it never repeats a sync.
 //! 3. A created or removed name survives a crash only after [`Device::sync_directory`]; before that
 //!    it may be there or not.
-//! 4. Reads may lie: only checksums are believed.
-//! 5. A future that is dropped does not stop its operation; the buffer lives until it is over.
+//! 4. Blocks that are not being written are not damaged by a crash.
+//! 5. Reads may lie: only checksums are believed.
+//! 6. A future that is dropped does not stop its operation; the buffer lives until it is over.
 //!
 //! [`uring::Uring`] is the real disk, [`sim::Sim`] one that crashes, tears and lies from a seed. The
 //! same store code runs on both.

@@ -18,7 +18,8 @@ pub use moves::{Base, Move, Moved, Reference};
 pub use record::{RECORD_HEADER_BYTES, RecordHeader};
 pub use segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 
-/// One incarnation of a segment: a number never used again. Also the epoch in every frame's checksum.
+/// One incarnation of a segment, and the epoch in every frame's checksum. Comes again only when the segment
+/// was given up behind the log's end; then the run tells the two apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct SegmentId(pub u32);
 

@@ -48,7 +48,7 @@ pub struct Counters {
     pub live_bytes: u64,
     /// Bytes of bodies delivered.
     pub bytes_received: u64,
-    /// Batches with padding; checkpoints and superblocks as far as they are known.
+    /// Batches with padding, and what compaction copied; checkpoints as far as they are known.
     pub bytes_written: u64,
     pub bytes_prewritten: u64,
     pub flushes: u64,

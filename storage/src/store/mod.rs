@@ -202,11 +202,13 @@ pub struct Stats {
     pub messages: u64,
     /// Bytes of bodies delivered since the store was made.
     pub bytes_received: u64,
-    /// Bytes written to the device since then: batches with padding, checkpoints, superblocks.
+    /// Bytes written to the device since then: batches with padding, what compaction copied, checkpoints,
+    /// superblocks.
     pub bytes_written: u64,
     /// Zeroes written ahead into spare segments (once per segment's life; recycling needs none).
     pub bytes_prewritten: u64,
-    /// Of batches, checkpoints and superblocks; those of zeroes written ahead are not counted.
+    /// Of batches, compaction's copies, checkpoints and superblocks; those of zeroes written ahead and of
+    /// segment headers are not counted.
     pub flushes: u64,
     pub segments: u64,
     pub spare_segments: u64,
