@@ -126,6 +126,7 @@ async fn run(parts: Parts, inbox: Inbox, listeners: Listeners, opened: mpsc::Sen
         milliseconds = started.elapsed().as_millis(),
         "store open"
     );
+    report_recovery(parts.id, store.recovery());
     let shard = Rc::new(Shard::new(parts, store));
     glommio::spawn_local(listen(Rc::clone(&shard), completions, inbox)).detach();
     let _ = opened.send(Ok(()));
@@ -141,6 +142,23 @@ async fn run(parts: Parts, inbox: Inbox, listeners: Listeners, opened: mpsc::Sen
     shard.stopped().await;
     watchdog.cancel().await;
     committing.await;
+}
+
+/// What the store found wrong when it was opened; what it could do without is a warning.
+fn report_recovery(shard: u16, recovery: &storage::RecoveryReport) {
+    for setback in &recovery.setbacks {
+        tracing::warn!(shard, setback, "not used when opening the store; the log has it all");
+    }
+    for place in &recovery.damage {
+        tracing::error!(shard, place, "damage found when opening the store");
+    }
+    if recovery.lost_records > 0 {
+        tracing::error!(
+            shard,
+            records = recovery.lost_records,
+            "records of the log could not be read: changes or messages are lost; restore them from a backup"
+        );
+    }
 }
 
 /// Hears of sockets, of the disk and of other cores, until the core has stopped.

@@ -185,7 +185,7 @@ impl Snapshot {
 
     fn store_text(&self, text: &mut String, head: &mut impl FnMut(&mut String, &str, &str, &str)) {
         type Column = (&'static str, &'static str, &'static str, fn(&storage::store::Stats) -> u64);
-        let columns: [Column; 14] = [
+        let columns: [Column; 15] = [
             ("kura_store_messages", "gauge", "Messages in mailboxes", |s| s.messages),
             ("kura_store_bytes_received_total", "counter", "Bytes of bodies delivered", |s| {
                 s.bytes_received
@@ -215,6 +215,12 @@ impl Snapshot {
                 s.log_live_bytes
             }),
             ("kura_store_live_bytes", "gauge", "Bytes that mailboxes refer to", |s| s.live_bytes),
+            (
+                "kura_store_recovery_damage",
+                "gauge",
+                "Places that did not verify at the start",
+                |s| s.recovery_damage,
+            ),
             ("kura_store_halted", "gauge", "1 once a write or sync has failed", |s| {
                 u64::from(s.halted)
             }),

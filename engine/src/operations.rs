@@ -432,6 +432,7 @@ async fn store_stats(shard: &Rc<Shard>) -> Result<Value, Fault> {
             "halted": stats.halted,
             "recovery_records": stats.recovery_records,
             "recovery_micros": stats.recovery_micros,
+            "recovery_damage": stats.recovery_damage,
         })
     };
     Ok(json!({
@@ -449,6 +450,7 @@ async fn store_stats(shard: &Rc<Shard>) -> Result<Value, Fault> {
         "log_bytes": sum(|s| s.log_bytes),
         "log_live_bytes": sum(|s| s.log_live_bytes),
         "live_bytes": sum(|s| s.live_bytes),
+        "recovery_damage": sum(|s| s.recovery_damage),
         "halted": shards.iter().any(|s| s.halted),
         "shards": shards.iter().map(row).collect::<Vec<_>>(),
     }))

@@ -76,6 +76,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
     superblock::write(&device, &superblock).await.map_err(device_error)?;
     let mut segments = take_over(&device, &mut found, &end).await?;
     take_over_cold(&mut segments, &mut found, index.cold_next);
+    report_missing(&device, &segments, &index, &mut report);
     report.micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     let core = Core {
         queue: RefCell::new(Queue::new(&options)),
@@ -155,18 +156,22 @@ async fn find<D: Device>(device: &D, options: &Options) -> Result<Found<D>, Erro
                 let segments = if is_cold { &mut found.cold } else { &mut found.segments };
                 segments.insert(header.segment, FoundSegment { number, file, header });
             }
-            // Whatever it was, mail may be in it.
-            Identity::Unknown if listed.bytes >= options.segment_bytes => {}
-            // Cut short by a crash while it was allocated: made anew.
-            _ if listed.bytes < options.segment_bytes => {
+            // Whatever it was, mail may be in it: it is left alone.
+            Identity::Segment(header) | Identity::Damaged(header) => found.damage.push(format!(
+                "{} in {}: it belongs to shard {}",
+                listed.name,
+                device.place(),
+                header.shard
+            )),
+            Identity::Unknown => {}
+            // Cut short by a crash while it was allocated, or of another size today: made anew.
+            Identity::Spare if listed.bytes < options.segment_bytes => {
                 device.remove(&listed.name).await.map_err(device_error)?;
             }
-            _ => found.spares.push(Spare {
-                number,
-                file,
-                segment_bytes: listed.bytes,
-                zeroed_bytes: 0,
-            }),
+            Identity::Spare => {
+                let segment_bytes = listed.bytes;
+                found.spares.push(Spare { number, file, segment_bytes, zeroed_bytes: 0 });
+            }
         }
     }
     found.checkpoints.sort_by_key(|lsn| std::cmp::Reverse(*lsn));
@@ -216,6 +221,18 @@ async fn load_checkpoint<D: Device>(
         let name = file_name(superblock.checkpoint);
         match load_files(device, options.shard, superblock.checkpoint).await {
             Ok((loaded, mut row_files)) => {
+                let went_on_in = loaded.position.segment;
+                let was_there = loaded.segments.iter().any(|(id, _, _)| *id == went_on_in);
+                if was_there && !found.segments.contains_key(&went_on_in) {
+                    return Err(Error::Open {
+                        place: device.place(),
+                        what: format!(
+                            "segment {} of the log is missing or unreadable, in which the log goes on after \
+                             {name}; put its file back, from a backup for instance. Nothing was changed",
+                            went_on_in.0
+                        ),
+                    });
+                }
                 let checkpoint = loaded.index.applied;
                 let start = begin_with(loaded, index, witness);
                 // Its own bytes and flush were not known when its counters were written.
@@ -348,7 +365,8 @@ async fn take_over<D: Device>(
 ) -> Result<Segments<D>, Error> {
     let mut segments = Segments { next_number: found.next_number, ..Segments::default() };
     segments.spares = std::mem::take(&mut found.spares);
-    for (id, segment) in std::mem::take(&mut found.segments) {
+    // From the top, so that a crash in between leaves no gap, which would look like a missing file.
+    for (id, segment) in std::mem::take(&mut found.segments).into_iter().rev() {
         let FoundSegment { number, file, header } = segment;
         if id > end.position.segment {
             segments::erase_header(device, &file).await.map_err(device_error)?;
@@ -373,6 +391,25 @@ async fn take_over<D: Device>(
         }
     }
     Ok(segments)
+}
+
+/// Older segments are not replayed, but what lies in them is needed all the same.
+fn report_missing<D: Device>(
+    device: &D,
+    segments: &Segments<D>,
+    index: &Index,
+    report: &mut RecoveryReport,
+) {
+    for (id, used) in index.live.segments().filter(|(_, used)| used.bytes > 0) {
+        if !segments.files.contains_key(&id) {
+            report.damage.push(format!(
+                "segment {} in {} is missing: {} bytes of messages that are in mailboxes",
+                id.0,
+                device.place(),
+                used.bytes
+            ));
+        }
+    }
 }
 
 /// Where each of them ends is not known; so nothing more is written to them, and what nothing refers to

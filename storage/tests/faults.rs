@@ -43,7 +43,7 @@ fn count_good(sim: &Sim) -> (u32, u32, Vec<String>, u32) {
                     good += 1;
                 }
                 Err(Error::Corrupt { place, .. }) => {
-                    assert!(place.contains("log-"), "{place}");
+                    assert!(place.contains("log-") || place.starts_with("segment "), "{place}");
                     bad += 1;
                 }
                 Err(Error::NoSuchMessage(_) | Error::NoSuchAccount(_)) => bad += 1,
@@ -119,6 +119,84 @@ fn without_superblock_and_checkpoints_the_log_alone_gives_everything_back() {
         }
     });
     assert_eq!(count_good(&sim), (MESSAGES, 0, vec![], MESSAGES + 1));
+}
+
+fn remove(sim: &Sim, name: &str) {
+    let (disk, name) = (sim.clone(), name.to_owned());
+    Executor::new(sim).block_on(async move { disk.remove(&name).await.expect("removes") });
+}
+
+/// Why the store does not open.
+fn refusal(sim: &Sim) -> Option<String> {
+    let disk = sim.clone();
+    let opened = Executor::new(sim)
+        .block_on(async move { Store::open(disk, Options::for_tests()).await })
+        .expect("comes to its end");
+    opened.err().map(|error| error.to_string())
+}
+
+fn logs(sim: &Sim) -> Vec<(String, Vec<u8>)> {
+    let files = sim.files().into_iter().filter(|file| file.name.starts_with("log-"));
+    files.map(|file| (file.name.clone(), sim.contents(&file.name).expect("there"))).collect()
+}
+
+#[test]
+fn a_lost_segment_file_is_noticed_nothing_is_changed_and_it_can_be_put_back() {
+    let (mut refused, mut reported) = (0, 0);
+    // With and without a checkpoint that lets the log be read from a later place on.
+    for close in [true, false] {
+        let pristine = filled(3, close);
+        let whole = logs(&pristine);
+        for (name, bytes) in whole.iter().filter(|(_, bytes)| bytes.starts_with(b"KURASEG\0")) {
+            let sim = pristine.after_crash();
+            remove(&sim, name);
+            if let Some(reason) = refusal(&sim) {
+                assert!(reason.contains("missing"), "{reason}");
+                let left: Vec<_> =
+                    whole.iter().filter(|(other, _)| other != name).cloned().collect();
+                assert!(logs(&sim) == left, "without {name} something was changed");
+                refused += 1;
+            } else if count_good(&sim.after_crash()).0 < MESSAGES {
+                // Not replayed, but messages lie in it.
+                let told = on_sim_unclosed(
+                    &sim.after_crash(),
+                    Options::for_tests(),
+                    |store, _| async move { store.stats().recovery_damage },
+                );
+                assert_ne!(told, Some(0), "nobody was told that {name} is gone");
+                reported += 1;
+            }
+            let mended = sim.after_crash();
+            mended.put_file(name, bytes.clone());
+            assert_eq!(count_good(&mended).0, MESSAGES, "with {name} put back");
+        }
+    }
+    assert!(refused > 1 && reported > 1, "{refused} refused, {reported} reported");
+}
+
+#[test]
+fn a_segment_of_another_shard_is_left_alone() {
+    let (sim, other) = (filled(4, true), Sim::new(5));
+    on_sim(&other, Options { shard: 1, ..Options::for_tests() }, |store| async move {
+        with_accounts(&store).await;
+    });
+    let (_, stranger) = logs(&other).into_iter().find(|(_, log)| log[0] != 0).expect("a segment");
+    sim.put_file("log-00000099", stranger.clone());
+    assert_eq!(count_good(&sim).0, MESSAGES);
+    assert!(sim.contents("log-00000099").as_ref() == Some(&stranger), "it was changed");
+}
+
+#[test]
+fn a_segment_whose_first_blocks_rot_costs_only_what_was_in_them() {
+    let pristine = filled(6, false);
+    for (name, bytes) in logs(&pristine).into_iter().filter(|(_, log)| log[0] != 0) {
+        let sim = pristine.after_crash();
+        let mut rotten = bytes.clone();
+        rotten[..8192].fill(0x55);
+        sim.put_file(&name, rotten);
+        let (good, _, report, _) = count_good(&sim);
+        assert!(good + 12 >= MESSAGES && !report.is_empty(), "{good} good with {name}: {report:?}");
+    }
 }
 
 #[test]

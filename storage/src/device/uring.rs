@@ -35,6 +35,9 @@ const RING_ENTRIES: u32 = 256;
 const COMPLETION_ENTRIES: u32 = 1024;
 const IN_FLIGHT_MAX: usize = 1000;
 
+/// How often the kernel may ask to be asked again.
+const SUBMIT_ATTEMPTS: u32 = 1000;
+
 /// The completion that only wakes the reaper, so that it sees that the device is gone.
 const WAKE_REAPER: u64 = u64::MAX;
 
@@ -451,11 +454,10 @@ impl Ring {
         let entry = entry.user_data(number as u64);
         // SAFETY: the slot owns buffer and file until the completion is in.
         while unsafe { ring.submission().push(&entry) }.is_err() {
-            ring.submit()?;
+            submit(&ring)?;
         }
         self.in_flight.set(self.in_flight.get() + 1);
-        ring.submit()?;
-        Ok(())
+        submit(&ring)
     }
 
     fn claim(&self) -> usize {
@@ -558,6 +560,25 @@ impl Ring {
 
 fn ring_length(bytes: usize) -> u32 {
     u32::try_from(bytes).expect("a buffer below 4 GiB")
+}
+
+/// Hands the kernel what is queued. A signal, or a moment's lack of memory, is no failure of the disk.
+fn submit(ring: &IoUring) -> io::Result<()> {
+    let mut patience = SUBMIT_ATTEMPTS;
+    loop {
+        match ring.submit() {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error)
+                if patience > 0
+                    && matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY)) =>
+            {
+                patience -= 1;
+                std::thread::yield_now();
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Waits for one slot. Dropped early, it leaves the slot to the reaper.

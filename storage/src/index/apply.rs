@@ -15,8 +15,8 @@ use crate::format::{
 use crate::types::{AccountId, FlagMode, Flags, Lsn, MailboxId, Modseq, Uid};
 use std::rc::Rc;
 
-/// How far identifiers jump for each record that was lost: more than one record can give out.
-const LOST_RECORD_UIDS: u32 = 4096;
+/// How far identifiers jump for each record that was lost: as much as one record can give out.
+pub(crate) const RECORD_UIDS_MAX: u32 = 1 << 20;
 const LOST_RECORD_MAILBOXES: u32 = 64;
 
 /// A record and where it stands.
@@ -194,7 +194,7 @@ impl Index {
     /// What unreadable records may have given out must not be given out again.
     fn skip_identifiers(&mut self, lost: u64) {
         let lost = u32::try_from(lost).unwrap_or(u32::MAX);
-        let uids = lost.saturating_mul(LOST_RECORD_UIDS).min(1 << 24);
+        let uids = lost.saturating_mul(RECORD_UIDS_MAX).min(1 << 26);
         for account in self.accounts.values_mut() {
             let account = Rc::make_mut(account);
             let mailboxes = lost.saturating_mul(LOST_RECORD_MAILBOXES).min(1 << 16);

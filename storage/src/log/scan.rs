@@ -183,6 +183,9 @@ impl<'s, D: Device> Scan<'s, D> {
             }
             let (seen, batch) = self.look().await?;
             let case = decide(&seen);
+            if matches!(case.decision, Decision::End | Decision::SalvageToEnd) {
+                self.refuse_gap()?;
+            }
             let decision = match case.decision {
                 Decision::End if self.trust_torn_tail && seen.header == Header::Due => {
                     Decision::ApplyWhatVerifies
@@ -234,6 +237,27 @@ impl<'s, D: Device> Scan<'s, D> {
             run: self.run,
             log_bytes: self.log_bytes,
             last_batch: self.last_batch,
+        })
+    }
+
+    /// Segments are begun one after the other, each with a durable header, and given up from the last one
+    /// on: where one is not there but a later one is, its file has been lost. To go on without it would
+    /// be to take all that is behind it for leftovers.
+    fn refuse_gap(&self) -> Result<(), Error> {
+        let missing = SegmentId(self.position.segment.0 + 1);
+        if self.segments.contains_key(&missing) {
+            return Ok(());
+        }
+        let counts = |next: &&SegmentHeader| next.run >= self.run && next.first_lsn >= self.due;
+        let later = self.segments.range(missing..).map(|(_, segment)| &segment.header).find(counts);
+        let Some(later) = later else { return Ok(()) };
+        Err(Error::Open {
+            place: self.device.place(),
+            what: format!(
+                "segment {} of the log is missing or unreadable: it held LSNs from about {} on, and segment \
+                 {} goes on with LSN {}; put its file back, from a backup for instance. Nothing was changed",
+                missing.0, self.due.0, later.segment.0, later.first_lsn.0
+            ),
         })
     }
 

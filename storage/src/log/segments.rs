@@ -154,6 +154,9 @@ impl<D: Device> Segments<D> {
     }
 }
 
+/// Read at once where a segment has to be searched.
+const SEARCH_BYTES: usize = 1 << 20;
+
 pub(crate) fn file_name(number: u32) -> String {
     format!("log-{number:08}")
 }
@@ -236,8 +239,26 @@ pub(crate) async fn identify<D: Device>(
     if header.iter().all(|byte| *byte == 0) {
         return Ok(Identity::Spare);
     }
-    let by_content = by_batch(first, segment_bytes).or_else(|| by_copy(first, segment_bytes));
-    Ok(by_content.map_or(Identity::Unknown, Identity::Damaged))
+    if let Some(by_content) =
+        by_batch(first, segment_bytes).or_else(|| by_copy(first, segment_bytes))
+    {
+        return Ok(Identity::Damaged(by_content));
+    }
+    // Its first batch has rotted too. Another one will do, if it is not of an earlier life of the file.
+    let mut best: Option<SegmentHeader> = None;
+    let mut offset = 2 * ALIGNMENT as u64;
+    while offset < segment_bytes {
+        let blocks = device.read(file, offset, Buffer::with_capacity(SEARCH_BYTES)).await?;
+        for block in blocks.as_slice().chunks(ALIGNMENT) {
+            let found = by_batch(block, segment_bytes);
+            best = match (best, found) {
+                (Some(best), Some(found)) if found.segment <= best.segment => Some(best),
+                (best, found) => found.or(best),
+            };
+        }
+        offset += SEARCH_BYTES as u64;
+    }
+    Ok(best.map_or(Identity::Unknown, Identity::Damaged))
 }
 
 fn by_batch(first: &[u8], segment_bytes: u64) -> Option<SegmentHeader> {

@@ -6,7 +6,7 @@ use crate::device::Device;
 use crate::durable::Durable;
 use crate::error::Error;
 use crate::format::{Record, UidRange};
-use crate::index::apply::changed_flags;
+use crate::index::apply::{RECORD_UIDS_MAX, changed_flags};
 use crate::index::mailbox::entry;
 use crate::index::{Account, Index, Mailbox};
 use crate::types::{AccountId, FlagChange, FlagMode, Flags, MailboxId, MessageEntry, Modseq, Uid};
@@ -62,6 +62,11 @@ impl<D: Device> Store<D> {
             let present = present(source, uids);
             if present.is_empty() {
                 return Ok((None, Vec::new()));
+            }
+            if present.len() > RECORD_UIDS_MAX as usize {
+                return Err(Error::Limit(
+                    "copying a million messages at once; use several commands",
+                ));
             }
             if !moved {
                 let bytes = bytes_of(source, &present);

@@ -128,6 +128,7 @@ impl<D: Device> Store<D> {
             halted: self.core.phase.get() == Phase::Halted,
             recovery_records: self.core.recovery.records,
             recovery_micros: self.core.recovery.micros,
+            recovery_damage: self.core.recovery.damage.len() as u64,
             orphans: counters.orphans,
             bytes_moved: counters.bytes_moved,
             bytes_based: counters.bytes_based,
@@ -218,6 +219,8 @@ pub struct Stats {
     /// How the last open went.
     pub recovery_records: u64,
     pub recovery_micros: u64,
+    /// Places that did not verify then.
+    pub recovery_damage: u64,
     /// Records that referred to something that rot had taken away.
     pub orphans: u64,
     /// Messages and chunks copied by compaction, and checkpoints copied into the log, since the store
