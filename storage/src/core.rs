@@ -57,6 +57,8 @@ pub(crate) struct Core<D: Device> {
     pub(crate) checkpoint_bytes: Cell<u64>,
     /// Of these, what was in the file that was written last.
     pub(crate) increment_bytes: Cell<u64>,
+    /// Bytes of messages that have gone since upkeep was last told.
+    pub(crate) given_back: Cell<u64>,
     pub(crate) superblock: RefCell<Superblock>,
     /// Where the log goes on after the checkpoints that the two superblocks name, newest first.
     pub(crate) named: Cell<[Position; 2]>,
@@ -261,6 +263,16 @@ impl<D: Device> Core<D> {
         let grown = self.log_bytes_since_checkpoint.get() + padded_bytes;
         self.log_bytes_since_checkpoint.set(grown);
         if grown >= self.checkpoint_due_bytes() || self.is_full.get() {
+            self.upkeep.ring();
+        }
+    }
+
+    /// So many bytes of messages have gone: much of it, and there may be something to free, be the log ever
+    /// so quiet otherwise.
+    pub(crate) fn note_given_back(&self, bytes: u64) {
+        self.given_back.set(self.given_back.get() + bytes);
+        if self.given_back.get() >= self.options.segment_bytes / 2 {
+            self.given_back.set(0);
             self.upkeep.ring();
         }
     }

@@ -92,6 +92,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
         landed_bytes: Cell::default(),
         checkpoint_bytes: Cell::new(start.increment_bytes + start.rows_bytes),
         increment_bytes: Cell::new(start.increment_bytes),
+        given_back: Cell::default(),
         superblock: RefCell::new(superblock),
         // The copy that was not written now names this checkpoint, or an older base's.
         named: Cell::new([start.scan.position; 2]),

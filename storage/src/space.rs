@@ -60,10 +60,16 @@ pub(crate) async fn free<D: Device>(core: &Core<D>) -> io::Result<usize> {
     Ok(segments.len())
 }
 
-/// Whether space is short and a checkpoint would give some back.
+/// A checkpoint is written ahead of its time when it gives back so many times its size.
+const CHECKPOINT_GAIN_RATIO: u64 = 40;
+
+/// Whether a checkpoint would give space back: enough to be worth it, or any while space is short.
 pub(crate) fn waits_for_checkpoint<D: Device>(core: &Core<D>) -> bool {
     let [newest, _] = core.named.get();
-    core.is_short() && core.emptied.borrow().values().any(|emptied| emptied.position > newest)
+    let emptied = core.emptied.borrow();
+    let waiting = emptied.values().filter(|emptied| emptied.position > newest).count() as u64;
+    let bytes = waiting * core.options.segment_bytes;
+    waiting > 0 && (core.is_short() || bytes >= CHECKPOINT_GAIN_RATIO * core.checkpoint_bytes.get())
 }
 
 /// Cold segments are not replayed, so no floor protects them.

@@ -226,6 +226,7 @@ fn land_all<D: Device>(core: &Core<D>, flights: &mut VecDeque<Flight>) {
 
 fn land<D: Device>(core: &Core<D>, flight: Flight, buffer: Buffer) {
     let mut index = core.index.borrow_mut();
+    let live_before = index.counters.live_bytes;
     for (number, entry) in flight.entries.iter().enumerate() {
         let offset = flight.location.offset() + u64::from(entry.offset);
         index.apply(Logged {
@@ -236,7 +237,9 @@ fn land<D: Device>(core: &Core<D>, flight: Flight, buffer: Buffer) {
         });
     }
     index.counters.count_batch(flight.location.offset(), flight.padded_bytes);
+    let given_back = live_before.saturating_sub(index.counters.live_bytes);
     drop(index);
+    core.note_given_back(given_back);
     core.durable.set(Lsn(flight.first_lsn.0 + flight.entries.len() as u64 - 1));
     core.note_landed(flight.location, flight.padded_bytes);
     core.queue.borrow_mut().finished(&flight.entries, buffer);
