@@ -4,16 +4,34 @@ import imaplib
 import re
 
 
-def count(port, accounts, run_ids):
-    """Distinct Message-IDs of the given runs in all INBOXes, and how many messages carry them."""
+def _open(port, account):
+    imap = imaplib.IMAP4("127.0.0.1", port)
+    imap.login(*account)
+    return imap
+
+
+def next_uids(port, accounts):
+    """The UIDNEXT of each INBOX: what comes later has no lower UID, so it need not be looked through."""
+    found = []
+    for account in accounts:
+        imap = _open(port, account)
+        _, (answer,) = imap.status("INBOX", "(UIDNEXT)")
+        found.append(int(re.search(rb"UIDNEXT (\d+)", answer).group(1)))
+        imap.logout()
+    return found
+
+
+def count(port, accounts, run_ids, first=None):
+    """Distinct Message-IDs of the given runs in all INBOXes, and how many messages carry them; from
+    the UIDs in `first` on, one for each account."""
     wanted = re.compile(rb"<((?:" + "|".join(run_ids).encode() + rb")\.[0-9]+)@")
     seen, messages = set(), 0
-    for address, password in accounts:
-        imap = imaplib.IMAP4("127.0.0.1", port)
-        imap.login(address, password)
+    for number, account in enumerate(accounts):
+        imap = _open(port, account)
         _, (total,) = imap.select("INBOX", readonly=True)
         if int(total) > 0:
-            _, data = imap.fetch("1:*", "(BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])")
+            uids = f"{first[number] if first else 1}:*"
+            _, data = imap.uid("FETCH", uids, "(BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])")
             for part in data:
                 found = wanted.search(part[1]) if isinstance(part, tuple) else None
                 if found:
