@@ -36,8 +36,8 @@ class Bench:
     # No load sends more than so many bytes, whatever its rate.
     bytes_max: int = 1 << 62
 
-    def run(self, server, **what):
-        """One run of the load program; its report."""
+    def command(self, server, **what):
+        """The load program at this server; `what` are its further options."""
         command = [*self.program, "--json", "--target", f"127.0.0.1:{server.smtp_port}"]
         command += ["--to", ",".join(address for address, _ in server.accounts)]
         command += ["--seed", str(self.seed)]
@@ -45,6 +45,11 @@ class Bench:
         command += ["--pipelining"] if self.pipelining else []
         for name, value in what.items():
             command += [f"--{name.replace('_', '-')}", str(value)]
+        return command
+
+    def run(self, server, **what):
+        """One run of the load program; its report."""
+        command = self.command(server, **what)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if not done.stdout:
             raise NotThere(f"the load program failed: {done.stderr.strip()}")
@@ -79,9 +84,9 @@ class Bench:
         drain = max(0.0, time.monotonic() - start - result["seconds"] - 0.1)
         cpu = meters.cpu_seconds(server.roots()) - cpu
         # What it left to do afterwards is part of its cost.
-        device.settled(min(1.0, self.quiet_seconds))
+        after = device.settled(min(1.0, self.quiet_seconds))
         elapsed = time.monotonic() - start
-        written = [after - before for before, after in zip(written, device.counters())]
+        written = [now - before for before, now in zip(written, device.counters())]
         own_after = server.stats()
 
         distinct, copies = shown.count(
@@ -114,11 +119,14 @@ class Bench:
             "flushes_per_message": per(max(0.0, written[1] - background[1] * elapsed)),
             "background_bytes_per_second": background[0],
             "background_flushes_per_second": background[1],
+            "background_after_bytes_per_second": after[0],
         }
         if own and own_after:
             own_bytes = own_after["bytes_written"] - own["bytes_written"]
             own_flushes = own_after["flushes"] - own["flushes"]
+            own_moved = own_after.get("bytes_moved", 0) - own.get("bytes_moved", 0)
             row["own_written_per_byte"] = own_bytes / max(1, received)
+            row["own_moved_per_byte"] = own_moved / max(1, received)
             row["own_flushes_per_message"] = per(own_flushes)
             row["own_bytes_per_flush"] = own_bytes / max(1, own_flushes)
         half = row["messages_per_second"] / 2

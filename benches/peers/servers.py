@@ -303,6 +303,13 @@ class Kura(Server):
         return subprocess.check_output([self.binary, "--version"], text=True).strip()
 
     def start(self):
+        ready = self.serve()
+        self.accounts = [(each["address"], each["password"]) for each in ready["accounts"]]
+        for number in range(self.users - len(self.accounts)):
+            self.accounts.append(self.add_account(f"bench{number}@example.test", "benchmark"))
+
+    def serve(self):
+        """Until it is ready; what it says then."""
         command = [self.binary, "quickstart", "--json", "--free-ports", "--dir", self.data]
         log = open(self.path("kura.log"), "ab")
         child = subprocess.Popen(
@@ -319,9 +326,7 @@ class Kura(Server):
         ready = json.loads(line)
         self.smtp_port = ready["ports"]["smtp"]
         self.imap_port = ready["ports"]["imap"]
-        self.accounts = [(each["address"], each["password"]) for each in ready["accounts"]]
-        for number in range(self.users - len(self.accounts)):
-            self.accounts.append(self.add_account(f"bench{number}@example.test", "benchmark"))
+        return ready
 
     def add_account(self, address, password):
         subprocess.run(
