@@ -1,6 +1,7 @@
 """Which loads each part asks for, how long a run of each scale takes, and running them."""
 
 import dataclasses
+import imaplib
 import itertools
 import os
 import shutil
@@ -10,8 +11,9 @@ from servers import NotThere
 
 PARTS = ["flush", "throughput", "latency", "sizes", "recovery", "compaction"]
 SMALL = 4096
+# What may go wrong with one server without ending the run.
+PROBLEMS = (NotThere, OSError, ValueError, subprocess.SubprocessError, imaplib.IMAP4.error)
 LATENCY_SESSIONS = SIZES_SESSIONS = 16
-USERS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Scale:
     # A file that the bare disk writes to.
     disk_file: int
     free_bytes: int
+    accounts: int = 16
 
 
 SIZES = (1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20)
@@ -57,11 +60,13 @@ QUICK = Scale(
 )
 # Shows that everything works, and nothing else.
 TINY = Scale(
-    seconds=0.1, quiet=0.05, probe=3, disk=0.02,
+    seconds=0.1, quiet=0.02, probe=3, disk=0.02,
     sessions=(1, 16), peer_sessions=(16,), sizes=(4 << 10, 64 << 10), peer_sizes=(),
     bytes_max=8 << 20, recovery=(200, 400), kills=1, fill=2 << 20, churn=0.5,
-    churn_sizes=(4 << 10,), segment=4 << 20, disk_file=4 << 20, free_bytes=1 << 30,
+    churn_sizes=(4 << 10,), segment=4 << 20, disk_file=4 << 20, free_bytes=1 << 30, accounts=4,
 )
+
+SCALES = {"full": FULL, "quick": QUICK, "tiny": TINY}
 
 
 def wanted(scale, parts, is_kura):
@@ -102,7 +107,7 @@ def run(makers, scale, parts, bench, base, say, keep):
                     say(f"  {row['messages_per_second']:.0f} messages/s, "
                         f"{row['megabytes_per_second']:.1f} MB/s, p99 {row['p99_us'] / 1000:.2f} ms")
                     keep.row(row)
-            except (NotThere, OSError, subprocess.SubprocessError) as problem:
+            except PROBLEMS as problem:
                 keep.failed(f"{name}, {group[0][0]} bytes", problem)
             finally:
                 server.stop()

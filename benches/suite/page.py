@@ -1,10 +1,16 @@
 """suite.json as one HTML page: no scripts, nothing from elsewhere, readable in light and in dark."""
 
 import goals
-import sections
+import show_flush
+import show_loads
+import show_store
 from data import Data, Malformed, losses
 from plot import escape, micros, number, size
 
+SECTIONS = [
+    show_flush.flush, show_loads.throughput, show_loads.latency, show_loads.sizes,
+    show_store.recovery, show_store.compaction,
+]
 __all__ = ["Malformed", "draw", "losses"]
 
 STYLE = """
@@ -166,7 +172,7 @@ def draw(found):
     try:
         data = Data(found)
         body = facts(data) + warnings(data, found) + verdicts(data)
-        body += "".join(section(data) for section in sections.ALL)
+        body += "".join(section(data) for section in SECTIONS)
     except KeyError as problem:
         raise Malformed(f"it lacks {problem}") from problem
     except (TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError) as problem:
