@@ -41,8 +41,8 @@ def _intake(data, times, rival, name):
         for sessions in (16, 64):
             ours, theirs = data.row("kura", 4096, sessions, pipelining), rival(sessions, pipelining)
             if ours and theirs:
-                found[sessions, pipelining] = (
-                    ours["messages_per_second"] / max(1e-9, theirs["messages_per_second"])
+                found[sessions, pipelining] = ours["messages_per_second"] / max(
+                    1e-9, theirs["messages_per_second"]
                 )
     plain = {key: value for key, value in found.items() if not key[1]}
     if not plain:
@@ -124,18 +124,34 @@ def all_of(data):
     return [
         _intake(data, INTAKE_POSTFIX, data.best_postfix, "Postfix + Dovecot"),
         _intake(
-            data, INTAKE_LMTP,
+            data,
+            INTAKE_LMTP,
             lambda sessions, pipelining: data.row("dovecot-lmtp-mdbox", 4096, sessions, pipelining),
             "Dovecot LMTP into mdbox",
         ),
-        _missing("durable intake, 4 KiB, against a bare skeleton", "three quarters of it",
-                 "the skeleton is not kept; no run has it beside Kura"),
-        _at_16(data, "server CPU per 4 KiB message, 16 sessions", f"at most {CPU_US} µs",
-               "server_cpu_us_per_message", CPU_US, lambda value: f"{number(value)} µs"),
+        _missing(
+            "durable intake, 4 KiB, against a bare skeleton",
+            "three quarters of it",
+            "the skeleton is not kept; no run has it beside Kura",
+        ),
+        _at_16(
+            data,
+            "server CPU per 4 KiB message, 16 sessions",
+            f"at most {CPU_US} µs",
+            "server_cpu_us_per_message",
+            CPU_US,
+            lambda value: f"{number(value)} µs",
+        ),
         _bandwidth(data),
         _written(data),
-        _at_16(data, "flushes per message, 16 sessions, own count", f"at most {FLUSHES}",
-               "own_flushes_per_message", FLUSHES, number),
+        _at_16(
+            data,
+            "flushes per message, 16 sessions, own count",
+            f"at most {FLUSHES}",
+            "own_flushes_per_message",
+            FLUSHES,
+            number,
+        ),
         _half_load(data),
         _open(data),
         _missing("FETCH ENVELOPE of 10 k messages, cold", "3x Dovecot with warm caches", elsewhere),

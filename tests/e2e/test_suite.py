@@ -1,4 +1,4 @@
-"""The benchmark suite runs, and its page holds every plot. What it measures in seconds means nothing."""
+"""The benchmark suite runs, and its page holds every plot. Its numbers mean nothing in so short a run."""
 
 import json
 import os
@@ -18,7 +18,8 @@ PLOTS = [
     "p99 of the 250, 4 KiB",
     "16 sessions, each as fast as it is answered", "At half of the rate just found, open loop",
     "MB/s, 16 sessions", "Bytes written per byte received, 16 sessions",
-    "Server CPU per message, 16 sessions", "p99 of the 250 by size, 16 sessions", "From exec to the SMTP greeting",
+    "Server CPU per message, 16 sessions", "p99 of the 250 by size, 16 sessions",
+    "From exec to the SMTP greeting",
     "What the store takes", "Bytes written per byte received", "Latency of the 250 at",
     "The log while expunging", "Server CPU per message",
 ]
@@ -26,7 +27,8 @@ PLOTS = [
 
 def suite(*arguments):
     return subprocess.run(
-        [sys.executable, "-B", SUITE, *arguments], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-B", SUITE, *arguments],
+        capture_output=True, text=True, timeout=120, check=False,
     )
 
 
