@@ -1,7 +1,7 @@
 """Delivery while as much is expunged over IMAP as comes in: what compaction costs.
 
-A store is filled, and mail comes in at a steady rate without any expunging. A fifth of the store,
-chosen at random, is expunged; then mail comes in for as long again at the same rate, while as many
+A store is filled, and mail comes in at a steady rate without any expunging. Messages chosen at random
+are expunged until four fifths of the log are live; then mail comes in for as long again at the same rate, while as many
 messages, chosen at random, are expunged. Random is the hard case: mail that dies young leaves whole
 segments to free.
 """
@@ -17,7 +17,7 @@ import time
 import meters
 
 SESSIONS = 16
-# Share of the store that lives on.
+# Share of the log that is live when the expunging begins.
 LIVE = 0.8
 AT_ONCE = 200
 # Messages a second: what a client in Python can expunge beside a load.
@@ -101,8 +101,9 @@ def measure(server, bench, size, fill_bytes, seconds, say):
         churn.look()
         without = phase(server, bench, size, None, rate, seconds)
         say("  " + line("without expunging", without))
-        total = churn.look()
-        churn.take(round(total * (1 - LIVE)))
+        stats = server.stats()
+        share = stats["log_live_bytes"] / max(1, stats["log_bytes"])
+        churn.take(round(churn.look() * max(0, 1 - LIVE / share)))
         bench.device.settled(min(1.0, bench.quiet_seconds))
         with_it = phase(server, bench, size, churn, rate, seconds)
         say("  " + line("with expunging", with_it))

@@ -82,7 +82,7 @@ def _written(data):
         (row, WRITTEN_LARGE if row["bytes"] >= WRITTEN_LARGE_FROM else WRITTEN_SMALL)
         for row in rows
     ]
-    words = ", ".join(f"{row['own_written_per_byte']:.2f} at {size(row['bytes'])}" for row in rows)
+    words = ", ".join(f"{row['own_written_per_byte']:.3f} at {size(row['bytes'])}" for row in rows)
     return _verdict(what, goal, words, all(r["own_written_per_byte"] <= b for r, b in bounds))
 
 

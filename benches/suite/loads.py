@@ -25,10 +25,7 @@ class Scale:
     disk: float
     sessions: tuple
     peer_sessions: tuple
-    peer_sessions_pipelined: tuple
     sizes: tuple
-    # Whether Kura gets the sizes pipelined, too.
-    sizes_pipelined: bool
     peer_sizes: tuple
     # Nothing sends more than so many bytes in one load.
     bytes_max: int
@@ -49,16 +46,14 @@ class Scale:
 SIZES = (1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20)
 FULL = Scale(
     seconds=8, quiet=2.0, probe=60, disk=2.0,
-    sessions=(1, 4, 16, 64, 256), peer_sessions=(1, 16, 64),
-    peer_sessions_pipelined=(1, 16, 64), sizes=SIZES, sizes_pipelined=True,
+    sessions=(1, 4, 16, 64, 256), peer_sessions=(1, 16, 64), sizes=SIZES,
     peer_sizes=(16 << 10, 64 << 10, 256 << 10, 1 << 20), bytes_max=4 << 30,
     recovery=(100_000, 300_000, 1_000_000), kills=5, fill=1 << 30, churn=60,
     churn_sizes=(4 << 10, 16 << 10), segment=16 << 20, disk_file=1 << 30, free_bytes=30 << 30,
 )
 QUICK = Scale(
     seconds=1.5, quiet=0.35, probe=25, disk=0.5,
-    sessions=(1, 4, 16, 64, 256), peer_sessions=(16, 64),
-    peer_sessions_pipelined=(16,), sizes=SIZES, sizes_pipelined=False,
+    sessions=(1, 4, 16, 64, 256), peer_sessions=(16, 64), sizes=SIZES,
     peer_sizes=(1 << 20,), bytes_max=1 << 30,
     recovery=(10_000, 50_000), kills=3, fill=384 << 20, churn=8,
     churn_sizes=(16 << 10,), segment=4 << 20, disk_file=512 << 20, free_bytes=10 << 30, accounts=8,
@@ -66,8 +61,7 @@ QUICK = Scale(
 # Shows that everything works, and nothing else.
 TINY = Scale(
     seconds=0.1, quiet=0.02, probe=3, disk=0.02,
-    sessions=(1, 16), peer_sessions=(16,), peer_sessions_pipelined=(16,),
-    sizes=(4 << 10, 64 << 10), sizes_pipelined=True, peer_sizes=(),
+    sessions=(1, 16), peer_sessions=(16,), sizes=(4 << 10, 64 << 10), peer_sizes=(),
     bytes_max=8 << 20, recovery=(200, 400), kills=1, fill=2 << 20, churn=0.5,
     churn_sizes=(4 << 10,), segment=4 << 20, disk_file=4 << 20, free_bytes=1 << 30, accounts=4,
 )
@@ -82,16 +76,14 @@ def wanted(scale, parts, is_kura):
     would work on the leavings of the last. A peer, which does nothing in the background, starts once
     a size."""
     found = {}
-    plain = scale.sessions if is_kura else scale.peer_sessions
-    piped = scale.sessions if is_kura else scale.peer_sessions_pipelined
+    sessions = scale.sessions if is_kura else scale.peer_sessions
     sizes = scale.sizes if is_kura else (SMALL, *scale.peer_sizes)
     if "throughput" in parts:
-        found.update({(SMALL, each, False): False for each in plain})
-        found.update({(SMALL, each, True): False for each in piped})
+        for pipelining in (False, True):
+            found.update({(SMALL, each, pipelining): False for each in sessions})
     if "sizes" in parts:
-        found.update({(size, SIZES_SESSIONS, False): False for size in sizes})
-        if is_kura and scale.sizes_pipelined:
-            found.update({(size, SIZES_SESSIONS, True): False for size in sizes})
+        for pipelining in (False, True) if is_kura else (False,):
+            found.update({(size, SIZES_SESSIONS, pipelining): False for size in sizes})
     if "latency" in parts:
         found[SMALL, LATENCY_SESSIONS, False] = True
     loads = sorted((*load, half_load) for load, half_load in found.items())

@@ -11,7 +11,7 @@ import itertools
 import math
 
 WIDTH, HEIGHT = 560, 340
-LEFT, RIGHT, TOP, BOTTOM = 64, 20, 14, 46
+LEFT, RIGHT, TOP, BOTTOM = 76, 22, 14, 46
 TEXT = 6.3  # mean width of a character at 11 px
 _ids = itertools.count(1)
 
@@ -322,7 +322,7 @@ def bars(title, words, y_axis, groups, goals=()):
     canvas.y_axis(y_axis)
     canvas.line(canvas.left, canvas.bottom, canvas.right, canvas.bottom, "axis")
     room = (canvas.right - canvas.left) / max(1, len(groups))
-    entries = []
+    entries, texts = [], []
     for number_, (name, each) in enumerate(groups):
         wide = min(56, (room - 24) / max(1, len(each)))
         start = canvas.left + room * (number_ + 0.5) - wide * len(each) / 2
@@ -333,19 +333,21 @@ def bars(title, words, y_axis, groups, goals=()):
                 f'height="{max(0, canvas.bottom - y):.1f}" rx="2">'
                 f"<title>{escape(f'{label}, {name}: {number(value)}')}</title></rect>"
             )
-            canvas.text(start + wide / 2, y - 5, number(value), "note")
+            texts.append((start + wide / 2, y - 5, number(value), "note"))
             start += wide
             entries.append((label, style, "box"))
         canvas.text(canvas.left + room * (number_ + 0.5), canvas.bottom + 17, name)
     entries += _goals(canvas, None, y_axis, goals)
+    for text in texts:
+        canvas.text(*text)
     return figure(title, canvas.svg(), entries)
 
 
-def ranges(title, words, x_axis, rows, goals=()):
+def ranges(title, words, x_axis, rows, goals=(), height=None):
     """A row for each thing, with a few values along one axis: (name, style, [(label, value)]).
 
     Lengths mean nothing on a logarithmic axis, positions do: hence dots, not bars."""
-    height = 52 * len(rows) + TOP + BOTTOM + 14
+    height = height or 52 * len(rows) + TOP + BOTTOM + 14
     left = 20 + max([len(name) for name, _, _ in rows] or [0]) * TEXT * 1.05
     x_axis.fit([value for _, _, each in rows for _, value in each] + [goal.y for goal in goals])
     canvas = _Canvas(title, words, height, left, TOP + 8)
@@ -360,7 +362,7 @@ def ranges(title, words, x_axis, rows, goals=()):
         entries.append((goal.label, goal.style, "goal"))
     step = (canvas.bottom - canvas.top) / max(1, len(rows))
     for row, (name, style, each) in enumerate(rows):
-        y = canvas.top + step * (row + 0.5) + 5
+        y = canvas.top + step * (row + 0.5) - 3
         places = [canvas.x(x_axis, value) for _, value in each]
         canvas.text(left - 10, y + 4, name, "name", "end")
         canvas.line(min(places), y, max(places), y, f"line {style}")

@@ -44,7 +44,7 @@ def pictures(data, found):
         f"Latency of the 250 at {number(found['rate'])} messages/s of {size(found['message_bytes'])}",
         "p50, p99 and p99.9, in ms.", Axis(**MILLISECONDS),
         [(name, style, dots(half)) for name, half, style in halves(found)],
-        [Goal("a flush of the bare disk, p50", data.flush_us(), style="disk")],
+        [Goal("a flush of the bare disk, p50", data.flush_us(), style="disk")], plot.HEIGHT,
     )
     samples = found["with"]["samples"]
 
