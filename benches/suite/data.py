@@ -66,7 +66,7 @@ class Data:
 
     def curve(self, prewritten, streams=1):
         """The profile's flush curve, by size."""
-        points = [p for p in self.profile["profile"]["curve"] if p["direct"]
+        points = [p for p in self.profile["profile"].get("curve", []) if p["direct"]
                   and p["path"] == "write_fdatasync" and p["prewritten"] == prewritten
                   and p["streams"] == streams]
         return sorted(points, key=lambda point: point["bytes"])

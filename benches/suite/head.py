@@ -39,21 +39,17 @@ def of_the_run(run):
 
 
 def of_the_host(data):
-    run, said = data.run, data.profile
-    found = [("kernel", run["kernel"]), ("memory", size(run["memory_bytes"]))]
-    if not said:
-        return [*found, ("profile", "none"), ("cores", run["cores"]), ("device", run["device"])]
-    profile = said["profile"]
-    device, files = profile["device"], profile["file_system"]
-    fua = "FUA" if device["fua"] else "no FUA"
-    about = [run["device"], device["model"], device["write_cache"], fua, device["scheduler"]]
-    name = "" if said["name"] == "measured" else f"{said['name']}, "
+    run, profile = data.run, data.profile
+    found = "none"
+    if profile:
+        found = ("" if profile["name"] == "measured" else f"{profile['name']}, ") + profile["from"]
     return [
-        *found,
-        ("profile", name + said["from"]),
-        ("cores", f"{run['cores']} × {profile['host']['cpu_model']}, the load's too"),
-        ("device", ", ".join(each for each in about if each)),
-        ("file system", f"{files['kind']} ({files['options'].replace(',', ', ')})"),
+        ("kernel", run["kernel"]),
+        ("memory", size(run["memory_bytes"])),
+        ("profile", found),
+        ("cores", f"{run['cores']} × {run['cpu_model']}, the load's too"),
+        ("device", run["device"]),
+        ("file system", run["file_system"].replace(",", ", ")),
     ]
 
 

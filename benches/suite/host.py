@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -21,7 +22,43 @@ def _output(*command, cwd=None):
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def facts(root, kura, was_given, device, options):
+def _line(path):
+    """The first line of a file of the kernel's; empty where there is none."""
+    try:
+        with open(path) as file:
+            return file.readline().strip()
+    except OSError:
+        return ""
+
+
+def cpu_model():
+    with open("/proc/cpuinfo") as lines:
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def device(disk):
+    """Name, model, write cache, FUA, scheduler of a `meters.Disk`, as far as the kernel tells."""
+    queue = f"/sys/block/{disk.name}/queue"
+    fua = {"0": "no FUA", "1": "FUA"}.get(_line(f"{queue}/fua"), "")
+    chosen = re.search(r"\[(.+)\]", _line(f"{queue}/scheduler"))
+    about = [disk.name, _line(f"/sys/block/{disk.name}/device/model"), _line(f"{queue}/write_cache"),
+             fua, chosen.group(1) if chosen else ""]
+    return ", ".join(each for each in about if each)
+
+
+def file_system(directory):
+    """Type and options of the mount that a directory is on."""
+    major_minor = "{}:{}".format(*(f(os.stat(directory).st_dev) for f in (os.major, os.minor)))
+    with open("/proc/self/mountinfo") as lines:
+        for fields in map(str.split, lines):
+            if fields[2] == major_minor:
+                rest = fields[fields.index("-") + 1:]
+                return f"{rest[0]} ({fields[5]}; {rest[2]})"
+    return ""
+
+
+def facts(root, kura, was_given, disk, directory, options):
     status = _output("git", "status", "--porcelain", cwd=root)
     with open(kura, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -39,8 +76,10 @@ def facts(root, kura, was_given, device, options):
         "seed": options.seed,
         "kernel": platform.release(),
         "cores": os.cpu_count(),
+        "cpu_model": cpu_model(),
         "memory_bytes": memory,
-        "device": device.name,
+        "device": device(disk),
+        "file_system": file_system(directory),
         "load_average_before": os.getloadavg()[0],
     }
 
