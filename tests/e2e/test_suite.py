@@ -135,6 +135,19 @@ class Suite(unittest.TestCase):
         self.assertIn("Not measured in this run.", page)
         self.assertNotIn("From exec to the SMTP greeting", page)
 
+    def test_a_profile_without_a_curve_is_enough(self):
+        found = self.found()
+        del found["profile"]["profile"]["curve"]
+        self.assertIn("The profile has no such curve", self.redraw(json.dumps(found), 0))
+
+    def test_a_lost_message_stands_at_the_top_and_fails_the_suite(self):
+        found = self.found()
+        found["rows"][0]["lost"] = 3
+        problem = self.redraw(json.dumps(found), 1)
+        self.assertIn("3 lost", problem)
+        with open(os.path.join(self.place, "changed", "suite.html")) as file:
+            self.assertIn("<li>Wrong: kura", file.read())
+
     def test_a_malformed_json_is_one_line(self):
         good = self.found()
         for change, words in [
