@@ -11,12 +11,14 @@ off), Dovecot has its default `mail_fsync = optimized`.
 import json
 import os
 import pwd
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import time
 
+START_SECONDS = 60
 MAIL_UID = 5000  # need not exist; Dovecot refuses system users
 
 
@@ -30,7 +32,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def wait_for_port(port, child, log, seconds=60):
+def wait_for_port(port, child, log, seconds=START_SECONDS):
     """Until something listens. Gives up when the child has gone, and quotes its log."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -318,11 +320,14 @@ class Kura(Server):
         )
         log.close()
         self.children.append(child)
-        line = child.stdout.readline()
+        answers, _, _ = select.select([child.stdout], [], [], START_SECONDS)
+        line = child.stdout.readline() if answers else ""
         if not line:
+            how = f"did not get ready in {START_SECONDS} s" if not answers else "ended"
+            child.kill()
             child.wait()
             with open(self.path("kura.log"), errors="replace") as lines:
-                raise NotThere("kura quickstart ended:\n" + "".join(lines.readlines()[-10:]))
+                raise NotThere(f"kura quickstart {how}:\n" + "".join(lines.readlines()[-10:]))
         ready = json.loads(line)
         self.smtp_port = ready["ports"]["smtp"]
         self.imap_port = ready["ports"]["imap"]
