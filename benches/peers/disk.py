@@ -50,11 +50,16 @@ def synced_writes(path, size, file_bytes, seconds, prewritten):
     }
 
 
-def measure(directory, seconds):
-    """Flush latency at 4 KiB, bandwidth at 256 KiB and 1 MiB, pre-written and fresh."""
+# (bytes of a write, bytes of the file)
+WRITES = [(4096, 64 << 20), (256 << 10, 512 << 20), (1 << 20, 1 << 30)]
+
+
+def measure(directory, seconds, writes=WRITES):
+    """Flush latency at 4 KiB, bandwidth at 256 KiB and 1 MiB, pre-written and fresh. Other `writes`
+    begin with 4 KiB, too."""
     path = os.path.join(directory, "bare-disk")
     points = []
-    for size, file_bytes in [(4096, 64 << 20), (256 << 10, 512 << 20), (1 << 20, 1 << 30)]:
+    for size, file_bytes in writes:
         for prewritten in (True, False):
             points.append(synced_writes(path, size, file_bytes, seconds, prewritten))
     best = max(p["megabytes_per_second"] for p in points if p["prewritten"])

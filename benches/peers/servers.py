@@ -11,12 +11,14 @@ off), Dovecot has its default `mail_fsync = optimized`.
 import json
 import os
 import pwd
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import time
 
+START_SECONDS = 60
 MAIL_UID = 5000  # need not exist; Dovecot refuses system users
 
 
@@ -30,7 +32,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def wait_for_port(port, child, log, seconds=60):
+def wait_for_port(port, child, log, seconds=START_SECONDS):
     """Until something listens. Gives up when the child has gone, and quotes its log."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -303,6 +305,13 @@ class Kura(Server):
         return subprocess.check_output([self.binary, "--version"], text=True).strip()
 
     def start(self):
+        ready = self.serve()
+        self.accounts = [(each["address"], each["password"]) for each in ready["accounts"]]
+        for number in range(self.users - len(self.accounts)):
+            self.accounts.append(self.add_account(f"bench{number}@example.test", "benchmark"))
+
+    def serve(self):
+        """Until it is ready; what it says then."""
         command = [self.binary, "quickstart", "--json", "--free-ports", "--dir", self.data]
         log = open(self.path("kura.log"), "ab")
         child = subprocess.Popen(
@@ -311,17 +320,18 @@ class Kura(Server):
         )
         log.close()
         self.children.append(child)
-        line = child.stdout.readline()
+        answers, _, _ = select.select([child.stdout], [], [], START_SECONDS)
+        line = child.stdout.readline() if answers else ""
         if not line:
+            how = f"did not get ready in {START_SECONDS} s" if not answers else "ended"
+            child.kill()
             child.wait()
             with open(self.path("kura.log"), errors="replace") as lines:
-                raise NotThere("kura quickstart ended:\n" + "".join(lines.readlines()[-10:]))
+                raise NotThere(f"kura quickstart {how}:\n" + "".join(lines.readlines()[-10:]))
         ready = json.loads(line)
         self.smtp_port = ready["ports"]["smtp"]
         self.imap_port = ready["ports"]["imap"]
-        self.accounts = [(each["address"], each["password"]) for each in ready["accounts"]]
-        for number in range(self.users - len(self.accounts)):
-            self.accounts.append(self.add_account(f"bench{number}@example.test", "benchmark"))
+        return ready
 
     def add_account(self, address, password):
         subprocess.run(
