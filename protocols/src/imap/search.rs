@@ -23,6 +23,8 @@ pub const DEPTH_MAX: usize = 50;
 pub const KEYS_MAX: usize = 256;
 /// Octets of text looked through before a decision pauses; a text is looked through to its end.
 const OCTETS_BETWEEN_PAUSES: usize = 512 * 1024;
+/// What a header field counts for beside its own octets.
+const FIELD_OCTETS: usize = 64;
 /// What an address counts for: it is decoded each time.
 const ADDRESS_OCTETS: usize = 256;
 
@@ -195,7 +197,9 @@ impl HeaderText {
     }
 
     fn octets(&self) -> usize {
-        let octets = |(name, value): &(String, String)| name.len().saturating_add(value.len());
+        let octets = |(name, value): &(String, String)| {
+            FIELD_OCTETS.saturating_add(name.len()).saturating_add(value.len())
+        };
         self.fields.iter().map(octets).fold(0, usize::saturating_add)
     }
 }

@@ -33,6 +33,8 @@ const AHEAD_BYTES_MAX: u64 = 1024 * 1024;
 const HEADER_BYTES_MAX: u64 = 256 * 1024;
 /// Messages without any that take as long as a section or an envelope.
 pub(super) const LONG_ITEM: u32 = 8;
+/// Octets that a section may be picked from while one message would be worked off elsewhere.
+const OCTETS_A_MESSAGE: u32 = 2048;
 
 /// What all messages of one FETCH share.
 struct Asked<'a> {
@@ -231,7 +233,8 @@ impl<D: Device> ImapAccount<D> {
             if item.needs_summary() || matches!(item, FetchItem::Section(_)) {
                 // Each of these may be long, and there may be many.
                 wire.relieve().await?;
-                breathe_after(breath, LONG_ITEM).await;
+                let octets = u32::try_from(source.window.len()).unwrap_or(u32::MAX);
+                breathe_after(breath, LONG_ITEM + octets / OCTETS_A_MESSAGE).await;
             }
             response = Response::resume(wire.outbox.buffer());
         }

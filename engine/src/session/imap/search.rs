@@ -153,6 +153,8 @@ impl<D: Device> ImapAccount<D> {
                 let end = prefix + u64::from(summary.header_bytes());
                 let header = read(0..end.min(HEADER_BYTES_MAX)).await?;
                 loaded.header = Some(HeaderText::of(&header));
+                // Decoding takes its time, and so do the messages beside this one.
+                yield_now().await;
             }
             Level::Text => {
                 let mut texts = Vec::new();
@@ -164,7 +166,6 @@ impl<D: Device> ImapAccount<D> {
                     if bytes > 0 {
                         let text = read(start..start + bytes).await?;
                         texts.extend(source_texts(summary, source, &text));
-                        // Decoding takes its time, and so do the messages beside this one.
                         yield_now().await;
                     }
                 }
