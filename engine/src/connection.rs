@@ -8,10 +8,15 @@ use crate::session::{Next, Session};
 use crate::shard::Shard;
 use crate::watchdog::{Watch, Woken};
 use crate::wire::{PackedTransport, Transport, Wire};
-use futures_lite::future::or;
+use futures_lite::future::{or, yield_now};
 use protocols::{Machine, Outbox, Step};
 use std::io;
 use std::rc::Rc;
+
+/// A peer may always have more to read, so that its session never has to wait: after so many octets,
+/// and so many events within one buffer, the core's other tasks have their turn.
+const UNBROKEN_OCTETS_MAX: usize = 64 * 1024;
+const UNBROKEN_EVENTS_MAX: u32 = 16;
 
 /// A session with its transport, on its way through life.
 #[derive(Debug)]
@@ -63,6 +68,7 @@ async fn run<S: Session>(
     let mut input: &[u8] = &first;
     let mut driven = Box::pin(drive(shard, connection, &mut input, &mut outbox)).await?;
     let mut rest = input.to_vec();
+    let mut unbroken = 0;
     loop {
         connection.transport.send(&mut outbox).await?;
         match driven {
@@ -84,7 +90,13 @@ async fn run<S: Session>(
                 let result =
                     read_and_drive(shard, connection, &mut buffer, &mut outbox, &mut rest).await;
                 shard.buffers.give(buffer);
-                result?
+                let (octets, driven) = result?;
+                unbroken += octets;
+                if unbroken >= UNBROKEN_OCTETS_MAX {
+                    unbroken = 0;
+                    yield_now().await;
+                }
+                driven
             }
             Waited::News => {
                 let mut wire = Wire::new(&mut outbox, &mut connection.transport);
@@ -109,21 +121,23 @@ async fn run<S: Session>(
     }
 }
 
-/// Reads once, as much as the buffer takes, and drives the machine with it.
+/// Reads once, as much as the buffer takes, and drives the machine with it. Tells how many octets.
 async fn read_and_drive<S: Session>(
     shard: &Rc<Shard>,
     connection: &mut Connection<S>,
     buffer: &mut [u8],
     outbox: &mut Outbox,
     rest: &mut Vec<u8>,
-) -> io::Result<Driven> {
+) -> io::Result<(usize, Driven)> {
     let count = match connection.transport.try_read(buffer) {
         Ok(0) => {
             connection.session.input_ended();
-            return Ok(Driven::Close);
+            return Ok((0, Driven::Close));
         }
         Ok(count) => count,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Driven::NeedInput),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            return Ok((0, Driven::NeedInput));
+        }
         Err(error) => return Err(error),
     };
     let mut input = &buffer[..count];
@@ -133,9 +147,9 @@ async fn read_and_drive<S: Session>(
     let leaving = shard.watchdog.stopping() && !connection.session.in_transaction();
     if leaving && matches!(driven, Driven::NeedInput) {
         outbox.push(connection.session.goodbye());
-        return Ok(Driven::Close);
+        return Ok((count, Driven::Close));
     }
-    Ok(driven)
+    Ok((count, driven))
 }
 
 /// Steps the machine through `input`, answering its events.
@@ -145,6 +159,7 @@ async fn drive<S: Session>(
     input: &mut &[u8],
     outbox: &mut Outbox,
 ) -> io::Result<Driven> {
+    let mut events = 0;
     loop {
         match connection.session.machine().step(shard.now(), input, outbox) {
             Step::NeedInput => return Ok(Driven::NeedInput),
@@ -156,6 +171,10 @@ async fn drive<S: Session>(
                     Next::Continue => wire.relieve().await?,
                     Next::MoveTo(home) => return Ok(Driven::MoveTo(home)),
                     Next::Close => return Ok(Driven::Close),
+                }
+                events += 1;
+                if events % UNBROKEN_EVENTS_MAX == 0 {
+                    yield_now().await;
                 }
             }
         }

@@ -20,7 +20,9 @@ use protocols::message::summary::Summary;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
-use storage::{Body, Delivery, Durable, Error, Flags, MailboxId, Placement, UnixMillis};
+use storage::{
+    Body, Delivery, Durable, Error, Flags, MailboxId, PLACEMENTS_MAX, Placement, UnixMillis,
+};
 use tokio::sync::oneshot;
 
 /// Pieces of a large body that may be under way to one shard.
@@ -35,8 +37,8 @@ pub type Outcome = Result<Durable, Error>;
 #[derive(Debug)]
 pub struct Intake {
     shard: Rc<Shard>,
-    /// Home shards concerned, known before the first byte.
-    homes: Vec<u16>,
+    /// Home shards concerned, known before the first byte, and the records that each may need.
+    homes: BTreeMap<u16, usize>,
     whole: Vec<u8>,
     large: Option<Large>,
     bytes: u64,
@@ -46,7 +48,8 @@ pub struct Intake {
 #[derive(Debug)]
 struct Large {
     scanner: Scanner,
-    streams: BTreeMap<u16, Stream>,
+    /// One for each record.
+    streams: BTreeMap<u16, Vec<Stream>>,
     head: Vec<u8>,
 }
 
@@ -63,7 +66,8 @@ struct Stream {
 }
 
 impl Intake {
-    /// `head` is what we write on top of the message: its trace fields. The peer's word for the size is
+    /// `homes` are the shards of the recipients, one for each. `head` is what we write on top of the
+    /// message: its trace fields. The peer's word for the size is
     /// taken for how much room to make at first, up to the session's buffer.
     pub fn new(
         shard: &Rc<Shard>,
@@ -71,9 +75,10 @@ impl Intake {
         head: &str,
         declared_octets: u64,
     ) -> Intake {
-        let mut homes: Vec<u16> = homes.collect();
-        homes.sort_unstable();
-        homes.dedup();
+        let mut counts: BTreeMap<u16, usize> = BTreeMap::new();
+        homes.for_each(|home| *counts.entry(home).or_default() += 1);
+        let records = |(home, count): (u16, usize)| (home, count.div_ceil(PLACEMENTS_MAX));
+        let homes = counts.into_iter().map(records).collect();
         let expected =
             usize::try_from(declared_octets).unwrap_or(usize::MAX).saturating_add(head.len());
         let mut whole =
@@ -101,15 +106,16 @@ impl Intake {
         let piece = Bytes::from(std::mem::take(&mut self.whole));
         if self.large.is_none() {
             let mut streams = BTreeMap::new();
-            for &home in &self.homes {
-                streams.insert(home, open_stream(&self.shard, home)?);
+            for (&home, &records) in &self.homes {
+                let opened = (0..records).map(|_| open_stream(&self.shard, home));
+                streams.insert(home, opened.collect::<Result<Vec<_>, _>>()?);
             }
             let head = piece[..piece.len().min(HEADER_BYTES_SEARCHED)].to_vec();
             self.large = Some(Large { scanner: Scanner::new(), streams, head });
         }
         let Some(large) = &mut self.large else { return Ok(()) };
         large.scanner.push(&piece);
-        for stream in large.streams.values() {
+        for stream in large.streams.values().flatten() {
             // A stream that has ended early tells why when it is asked for its outcomes.
             let _ = stream.pieces.send_async(Piece::Bytes(piece.clone())).await;
         }
@@ -132,7 +138,7 @@ impl Intake {
         if self.large.is_some() {
             // The rest, so that all of it is in the logs.
             if let Err(error) = self.spill().await {
-                return recipients.iter().map(|_| Err(again(&error))).collect();
+                return vec![Err(error); recipients.len()];
             }
         }
         let started: Vec<(Vec<usize>, Outcomes)> = match self.large.take() {
@@ -164,8 +170,8 @@ impl Intake {
                 summary: summary.clone(),
                 body: Body::Whole(body.clone()),
             };
-            let count = indices.len();
             let shard = Rc::clone(&self.shard);
+            let count = indices.len();
             // Its own core needs no queue.
             let outcomes: Outcomes = if home == shard.id {
                 Box::pin(async move { deliver(&shard, delivery).await })
@@ -193,17 +199,20 @@ impl Intake {
         let summary = large.scanner.finish().encode();
         let mut started = Vec::new();
         for (home, indices) in by_home {
-            let Some(stream) = large.streams.remove(&home) else { continue };
-            let end = Piece::End {
-                placements: placements(recipients, &indices),
-                internal_date,
-                summary: summary.clone(),
-            };
-            let _ = stream.pieces.send_async(end).await;
-            let count = indices.len();
-            let outcomes: Outcomes =
-                Box::pin(async move { stream.outcomes.await.unwrap_or_else(|_| busy(count)) });
-            started.push((indices, outcomes));
+            // A stream that no recipient needs after all is abandoned.
+            let streams = large.streams.remove(&home).unwrap_or_default();
+            for (indices, stream) in indices.chunks(PLACEMENTS_MAX).zip(streams) {
+                let end = Piece::End {
+                    placements: placements(recipients, indices),
+                    internal_date,
+                    summary: summary.clone(),
+                };
+                let _ = stream.pieces.send_async(end).await;
+                let count = indices.len();
+                let outcomes: Outcomes =
+                    Box::pin(async move { stream.outcomes.await.unwrap_or_else(|_| busy(count)) });
+                started.push((indices.to_vec(), outcomes));
+            }
         }
         started
     }
@@ -229,29 +238,28 @@ fn placements(recipients: &[Home], indices: &[usize]) -> Vec<Placement> {
     indices.iter().map(place).collect()
 }
 
-/// Delivers on this shard; when somebody's quota stands against it, each recipient on their own.
+/// Delivers a whole body on this shard, with as few records as hold all placements.
 async fn deliver(shard: &Shard, delivery: Delivery) -> Vec<Outcome> {
     let Delivery { placements, internal_date, summary, body } = delivery;
     let count = placements.len();
     let Body::Whole(body) = body else { return busy(count) };
-    let one = |placements: Vec<Placement>| Delivery {
-        placements,
-        internal_date,
-        summary: summary.clone(),
-        body: Body::Whole(body.clone()),
-    };
-    match shard.store.deliver(one(placements.clone())).await {
-        Ok((_, durable)) => vec![Ok(durable); count],
-        // One record is all or nothing, so a recipient that can't take it must be left out.
-        Err(Error::OverQuota | Error::NoSuchAccount(_)) if count > 1 => {
-            let mut outcomes = Vec::with_capacity(count);
-            for placement in placements {
-                let outcome = shard.store.deliver(one(vec![placement])).await;
-                outcomes.push(outcome.map(|(_, durable)| durable));
-            }
-            outcomes
+    let mut outcomes = Vec::with_capacity(count);
+    for placements in placements.chunks(PLACEMENTS_MAX) {
+        let body = Body::Whole(body.clone());
+        let (placements, summary) = (placements.to_vec(), summary.clone());
+        outcomes.extend(record(shard, Delivery { placements, internal_date, summary, body }).await);
+    }
+    outcomes
+}
+
+/// One record, for those who have room for it.
+async fn record(shard: &Shard, delivery: Delivery) -> Vec<Outcome> {
+    let count = delivery.placements.len();
+    match shard.store.deliver_where_possible(delivery).await {
+        Ok(outcomes) => {
+            outcomes.into_iter().map(|outcome| outcome.map(|(_, durable)| durable)).collect()
         }
-        Err(error) => (0..count).map(|_| Err(again(&error))).collect(),
+        Err(error) => vec![Err(error); count],
     }
 }
 
@@ -285,23 +293,16 @@ async fn stream_in(shard: &Shard, arriving: &flume::Receiver<Piece>) -> Option<V
             }
             Piece::End { placements, internal_date, summary } => {
                 let count = placements.len();
-                let delivered = async {
-                    let body = Body::Streamed(writer?.finish().await?);
-                    let delivery = Delivery { placements, internal_date, summary, body };
-                    shard.store.deliver(delivery).await
-                };
-                return Some(match delivered.await {
-                    Ok((_, durable)) => vec![Ok(durable); count],
-                    Err(error) => (0..count).map(|_| Err(again(&error))).collect(),
+                let body = async { Ok(Body::Streamed(writer?.finish().await?)) };
+                return Some(match body.await {
+                    Ok(body) => {
+                        record(shard, Delivery { placements, internal_date, summary, body }).await
+                    }
+                    Err(error) => vec![Err(error); count],
                 });
             }
         }
     }
-}
-
-/// The same error for another recipient: errors of the store are facts, not resources.
-fn again(error: &Error) -> Error {
-    error.clone()
 }
 
 /// What a message's trace fields tell.

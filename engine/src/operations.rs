@@ -2,7 +2,8 @@
 //!
 //! The commands send a [`Request`] through the control socket of a running server, or open the store
 //! of a stopped one and carry it out in their own process: either way it is this code, on shard 0,
-//! which alone writes the directory. A change is durable before any core sees it.
+//! which alone writes the directory, one change after the other. A change is durable before any core
+//! sees it.
 
 use crate::directory::{self, Account, Alias, Domain, Pair};
 use crate::passwords::{self, StoredPassword};
@@ -64,11 +65,37 @@ pub enum Request {
     StoreVerify,
 }
 
+impl Request {
+    fn changes_directory(&self) -> bool {
+        match self {
+            Request::DomainAdd { .. }
+            | Request::DomainRemove { .. }
+            | Request::AccountAdd { .. }
+            | Request::AccountPasswd { .. }
+            | Request::AccountQuota { .. }
+            | Request::AccountRemove { .. }
+            | Request::AliasAdd { .. }
+            | Request::AliasRemove { .. } => true,
+            Request::DomainList
+            | Request::DomainShow { .. }
+            | Request::AccountList { .. }
+            | Request::AliasList
+            | Request::Reload
+            | Request::StoreStats
+            | Request::StoreVerify => false,
+        }
+    }
+}
+
 /// One line for the operator: what is wrong, and how to mend it.
 pub type Fault = String;
 
 /// Carries out `request`. Runs on shard 0.
 pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault> {
+    let _turn = match request.changes_directory() {
+        true => Some(shard.directory_turn.lock().await),
+        false => None,
+    };
     match request {
         Request::DomainAdd { domain } => domain_add(&shard, &domain).await,
         Request::DomainList => Ok(domain_list(&shard)),

@@ -40,6 +40,9 @@ pub struct Shard {
     pub knobs: hwprofiles::Knobs,
     pub store: Store<Disk>,
     pub directory: RefCell<Directory>,
+    /// Held over each change of the directory, from its first look to its last write: changes look
+    /// before they write, and wait in between. Of use on shard 0, which alone makes them.
+    pub directory_turn: tokio::sync::Mutex<()>,
     /// The way to all cores, this one included.
     pub mesh: Rc<Mesh>,
     pub metrics: Metrics,
@@ -97,6 +100,7 @@ impl Shard {
             knobs: parts.knobs,
             store,
             directory: RefCell::default(),
+            directory_turn: tokio::sync::Mutex::default(),
             mesh: Rc::new(Mesh::new(parts.id, parts.mesh)),
             metrics: Metrics::default(),
             watchdog: Watchdog::new(parts.origin),

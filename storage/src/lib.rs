@@ -46,5 +46,7 @@ pub use durable::Durable;
 pub use error::Error;
 pub use log::recovery::RecoveryReport;
 pub use options::{Options, Sabotage};
-pub use store::{BodyWriter, FlagsChanged, Space, Stats, Store, StreamedBody, VerifyReport};
+pub use store::{
+    BodyWriter, FlagsChanged, PLACEMENTS_MAX, Space, Stats, Store, StreamedBody, VerifyReport,
+};
 pub use types::*;

@@ -47,6 +47,32 @@ fn a_message_comes_back_as_it_was_also_after_opening_anew() {
 }
 
 #[test]
+fn who_is_over_quota_is_left_out_of_a_record_and_the_rest_get_theirs() {
+    let sim = Sim::new(1);
+    on_sim(&sim, Options::for_tests(), |store| async move {
+        with_accounts(&store).await;
+        let quota = Quota { bytes_max: Some(1000), ..Quota::default() };
+        let _ = store.set_quota(BOB, quota).await.expect("sets");
+        for length in [3000, 200_000] {
+            let both = || vec![placement(BOB, INBOX), placement(ALICE, INBOX)];
+            let refused = store.deliver(delivery(both(), 7, length)).await;
+            assert_eq!(refused.expect_err("all or nothing"), Error::OverQuota);
+            let outcomes =
+                store.deliver_where_possible(delivery(both(), 7, length)).await.expect("delivers");
+            assert_eq!(outcomes[0].as_ref().err(), Some(&Error::OverQuota));
+            let uid = outcomes[1].as_ref().expect("placed").0.uid;
+            let read = store.read(ALICE, INBOX, uid, 0..u64::MAX).await.expect("reads");
+            assert_eq!(read, message(ALICE, 7, length));
+        }
+        let nobody = delivery(vec![placement(BOB, INBOX)], 7, 3000);
+        let outcomes = store.deliver_where_possible(nobody).await.expect("nothing to write");
+        assert_eq!(outcomes[0].as_ref().err(), Some(&Error::OverQuota));
+        let usage = |account| store.usage(account).expect("usage").messages;
+        assert_eq!((usage(ALICE), usage(BOB)), (2, 0));
+    });
+}
+
+#[test]
 fn a_large_body_streams_in_pieces_and_comes_back_in_any_part() {
     let sim = Sim::new(2);
     on_sim(&sim, Options::for_tests(), |store| async move {

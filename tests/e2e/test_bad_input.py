@@ -3,6 +3,7 @@
 import contextlib
 import re
 import socket
+import threading
 import time
 import unittest
 
@@ -220,6 +221,100 @@ class BadInput(kura.TestCase):
                 reply = wire.tagged("b")
                 self.assertRegex(reply.rpartition("\n")[0].rpartition("\n")[2] or reply, r"^(b (OK|NO|BAD)|\* BYE)")
                 self.assertLess(time.monotonic() - start, 10)
+
+    # ── much in one command ─────────────────────────────────────────────────────────────────────
+
+    def filled(self, messages_count, octets):
+        """A session with a mailbox of its own selected, which holds messages of one text line, repeated."""
+        line = b"lorem ipsum dolor sit amet consectetur\r\n"
+        message = b"Subject: much\r\n\r\n" + line * (octets // len(line))
+        wire = self.imap()
+        name = f"much{octets}".encode()
+        wire.send(b"c CREATE %s\r\n" % name)
+        wire.tagged("c")
+        for _ in range(messages_count):
+            wire.send(b"d APPEND %s {%d+}\r\n%s\r\n" % (name, len(message), message))
+            self.assertIn("d OK", wire.tagged("d"))
+        wire.send(b"e SELECT %s\r\n" % name)
+        self.assertIn("e OK", wire.tagged("e"))
+        self.addCleanup(wire.send, b"f CLOSE\r\ng DELETE %s\r\n" % name)
+        return wire
+
+    def longest_wait_beside(self, wire, tag):
+        """Of a NOOP in another session, until `wire` has its answer; which is returned too."""
+        answers = []
+        thread = threading.Thread(target=lambda: answers.append(wire.tagged(tag)))
+        thread.start()
+        other = self.imap()
+        waits = []
+        while thread.is_alive():
+            start = time.monotonic()
+            other.send(b"n NOOP\r\n")
+            other.tagged("n")
+            waits.append(time.monotonic() - start)
+        return max(waits), answers[0]
+
+    def test_sections_without_end_cost_no_memory(self):
+        wire = self.filled(16, 190_000)
+        for section in [b"BODY.PEEK[1]<0.1>", b"BODY.PEEK[TEXT]<0.1>"]:
+            wire.send(b"h FETCH 1:* (" + b" ".join([section] * 2000) + b")\r\n")
+            self.assertIn("h BAD too many FETCH items", wire.tagged("h"))
+            wire.send(b"h FETCH 1:* (" + b" ".join([section] * 256) + b")\r\n")
+            reply = wire.tagged("h")
+            self.assertIn("h OK", reply)
+            self.assertEqual(reply.count("<0> {1}"), 16 * 256)
+            self.assertLess(self.server.resident_bytes() - self.before, MEMORY_BYTES_MAX)
+
+    def test_sections_of_a_large_message_come_in_any_order(self):
+        wire = self.filled(1, 1_000_000)
+        wire.send(b"h FETCH 1 (BODY.PEEK[TEXT]<900000.6> BODY.PEEK[TEXT]<3.8> BODY.PEEK[TEXT]<40.5> BODY.PEEK[7])\r\n")
+        text = b"lorem ipsum dolor sit amet consectetur\r\n" * 25_000
+        reply = wire.tagged("h").encode()
+        for start, count in [(900_000, 6), (3, 8), (40, 5)]:
+            self.assertIn(b"BODY[TEXT]<%d> {%d}\r\n%s" % (start, count, text[start:start + count]), reply)
+        self.assertIn(b"BODY[7] NIL)", reply)
+
+    def test_a_search_for_much_leaves_others_their_turn(self):
+        wire = self.filled(16, 1_000_000)
+        key = b'NOT BODY "lorem ipsum dolor sit amet consectetuq"'
+        wire.send(b"h SEARCH " + b" ".join([key] * 300) + b"\r\n")
+        self.assertIn("h BAD too many search keys", wire.tagged("h"))
+        wire.send(b"h SEARCH " + b" ".join([key] * 100) + b"\r\n")
+        longest, reply = self.longest_wait_beside(wire, "h")
+        self.assertIn("* SEARCH 1 2 3", reply)
+        print(f"\n  NOOP beside a SEARCH: at most {1000 * longest:.0f} ms", end=" ")
+        self.assertLess(longest, 0.5)
+
+    def test_a_sender_without_end_leaves_others_their_turn(self):
+        # Lines of a message that is over the limit: they take the server longer than they take us.
+        wire = self.transaction()
+        lines = b"a\r\n" * (1 << 20)
+        over, ended = threading.Event(), threading.Event()
+
+        def send():
+            with contextlib.suppress(OSError):
+                for count in range(1000):
+                    wire.send(lines)
+                    if count * len(lines) > 100 << 20:
+                        over.set()
+                    if ended.is_set():
+                        break
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        self.assertTrue(over.wait(60))
+        waits = []
+        for _ in range(50):
+            start = time.monotonic()
+            with Wire(self.server.ports["imap"]) as other:
+                other.line()
+            waits.append(time.monotonic() - start)
+        self.assertTrue(thread.is_alive())
+        ended.set()
+        wire.socket.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        print(f"\n  a greeting beside a flood: at most {1000 * max(waits):.0f} ms", end=" ")
+        self.assertLess(max(waits), 0.5)
 
     # ── order ───────────────────────────────────────────────────────────────────────────────────
 

@@ -207,6 +207,23 @@ class Smtplib(kura.TestCase):
             session.ehlo()
             self.assertEqual(session.mail(self.server.accounts[1][0])[0] // 100, 5)
 
+    def test_who_is_over_quota_spoils_no_mail_of_others(self):
+        tiny, _ = self.server.add_account("tiny@example.test")
+        self.assertEqual(self.server.command("account", "quota", tiny, "--quota", "100K").returncode, 0)
+        # Accounts go where the fewest are: some share a shard with the full one, whatever their number.
+        others = [self.server.add_account(f"roomy{number}@example.test")[0] for number in range(4)]
+        for octets in [150_000, 600_000]:
+            with kura.Wire(self.server.ports["lmtp"]) as wire:
+                wire.expect("220")
+                wire.ask("LHLO client.example.net", "250")
+                wire.ask("MAIL FROM:<sender@example.net>", "250")
+                for address in [tiny, *others]:
+                    wire.ask(f"RCPT TO:<{address}>", "250")
+                wire.ask("DATA", "354")
+                wire.send(b"Subject: much\r\n\r\n" + b"0123456789\r\n" * (octets // 12) + b".\r\n")
+                replies = [wire.reply()[:3] for _ in range(5)]
+            self.assertEqual(replies, ["452", "250", "250", "250", "250"], octets)
+
     def test_lmtp_answers_for_each_recipient(self):
         message = messages.header(self.id()) + b"text\r\n"
         with smtplib.LMTP("127.0.0.1", self.server.ports["lmtp"], timeout=60) as session:

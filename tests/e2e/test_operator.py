@@ -176,6 +176,39 @@ class Commands(kura.TestCase):
         self.assertEqual(len(self.server.bodies()), count)
 
 
+class Together(kura.TestCase):
+    """Commands that run at the same time."""
+
+    def add(self, addresses):
+        command = [kura.BINARY, "account", "add", "--json", "--dir", self.server.directory]
+        running = [
+            subprocess.Popen(
+                [*command, address], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                text=True,
+            )
+            for address in addresses
+        ]
+        said = [process.communicate(timeout=60) for process in running]
+        return [(process.returncode, *each) for process, each in zip(running, said)]
+
+    def test_one_address_added_by_many_is_there_once(self):
+        for number in range(3):
+            address = f"same{number}@example.test"
+            done = self.add([address] * 4)
+            added = [json.loads(out) for code, out, _ in done if code == 0]
+            self.assertEqual(len(added), 1, done)
+            for code, _, err in done:
+                self.assertTrue(code == 0 or "exists already" in err, err)
+            self.server.accounts.append((address, added[0]["password"]))
+            self.server.imap(len(self.server.accounts) - 1).logout()
+
+    def test_different_addresses_added_at_once_are_all_there(self):
+        addresses = [f"one-of-many{number}@example.test" for number in range(8)]
+        self.assertEqual([code for code, _, _ in self.add(addresses)], [0] * 8)
+        known = {row["address"] for row in json.loads(self.server.command("account", "list", "--json").stdout)}
+        self.assertLessEqual(set(addresses), known)
+
+
 class Idle(kura.TestCase):
     SESSIONS = 1000
 

@@ -13,6 +13,8 @@ use std::ops::Range;
 
 /// Levels of a part number that are taken.
 const PATH_LEVELS_MAX: usize = 64;
+/// Items of one FETCH, and header fields that one item names: each is worked off for each message.
+pub const ITEMS_MAX: usize = 256;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FetchItem {
@@ -193,7 +195,11 @@ impl FetchSection {
 /// Reads the items of a FETCH, macros included.
 pub fn read_items(lexer: &mut Lexer<'_>) -> Parsed<Vec<FetchItem>> {
     if lexer.peek() == Some(b'(') {
-        let items = lexer.list(read_item)?;
+        let mut count = 0_usize;
+        let items = lexer.list(|lexer| {
+            count = count.saturating_add(1);
+            if count > ITEMS_MAX { Err(Fault("too many FETCH items")) } else { read_item(lexer) }
+        })?;
         return if items.is_empty() { Err(Fault("nothing to fetch")) } else { Ok(items) };
     }
     let basic = [FetchItem::Flags, FetchItem::InternalDate, FetchItem::Size];
@@ -265,6 +271,9 @@ fn read_section(lexer: &mut Lexer<'_>) -> Parsed<Section> {
             let names = lexer.list(|lexer| lexer.astring().map(std::borrow::Cow::into_owned))?;
             if names.is_empty() {
                 return Err(Fault("no header fields named"));
+            }
+            if names.len() > ITEMS_MAX {
+                return Err(Fault("too many header fields named"));
             }
             SectionText::Fields { names, not: name.ends_with(b"NOT") }
         }

@@ -8,6 +8,10 @@ use super::encode;
 use super::mailbox::{SEPARATOR, canonical};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Patterns of one LIST, and their length together: every name is held against each.
+const PATTERNS_MAX: usize = 32;
+const PATTERN_OCTETS_MAX: usize = 2000;
+
 /// RFC 6154 section 2, in the spelling of the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SpecialUse {
@@ -76,13 +80,13 @@ impl ListCommand {
         self.patterns.len() == 1 && self.patterns.iter().all(String::is_empty)
     }
 
-    /// The lines to write. `existing` and `subscribed` in any order.
-    #[must_use]
-    pub fn select(
-        &self,
-        existing: &[(String, Option<SpecialUse>)],
-        subscribed: &[String],
-    ) -> Vec<ListEntry> {
+    /// The lines to write. `existing` and `subscribed` in any order. There is an item for each step of
+    /// the work, with a line or without, so that the caller may pause between them.
+    pub fn select<'n>(
+        &'n self,
+        existing: &'n [(String, Option<SpecialUse>)],
+        subscribed: &'n [String],
+    ) -> impl Iterator<Item = Option<ListEntry>> + 'n {
         let tree = Tree::new(existing, subscribed);
         let patterns: Vec<String> = self.patterns.iter().map(|p| self.full_pattern(p)).collect();
         let mut names: BTreeSet<&str> = tree.existing.keys().copied().collect();
@@ -93,20 +97,42 @@ impl ListCommand {
             let parents: Vec<&str> = names.iter().flat_map(|name| parents(name)).collect();
             names.extend(parents);
         }
-        let shown = names.into_iter().filter(|name| patterns.iter().any(|p| matches(p, name)));
-        shown.filter_map(|name| self.entry(&tree, name, &patterns)).collect()
+        let mut names = names.into_iter();
+        let mut shown: BTreeSet<&str> = BTreeSet::new();
+        std::iter::from_fn(move || {
+            if let Some(name) = names.next() {
+                if patterns.iter().any(|pattern| matches(pattern, name)) {
+                    shown.insert(name);
+                }
+                return Some(None);
+            }
+            // A mailbox comes before its children: they are in the set still.
+            let name = shown.pop_first()?;
+            Some(self.entry(&tree, name, &shown))
+        })
+    }
+
+    /// Octets that each name is held against.
+    #[must_use]
+    pub fn pattern_octets(&self) -> usize {
+        let octets = |pattern: &String| self.reference.len().saturating_add(pattern.len());
+        self.patterns.iter().map(octets).fold(0, usize::saturating_add)
+    }
+
+    pub(super) fn within_limits(&self) -> bool {
+        self.patterns.len() <= PATTERNS_MAX && self.pattern_octets() <= PATTERN_OCTETS_MAX
     }
 
     fn full_pattern(&self, pattern: &str) -> String {
         canonical(&format!("{}{pattern}", self.reference))
     }
 
-    fn entry(&self, tree: &Tree<'_>, name: &str, patterns: &[String]) -> Option<ListEntry> {
+    fn entry(&self, tree: &Tree<'_>, name: &str, shown: &BTreeSet<&str>) -> Option<ListEntry> {
         let exists = tree.existing.contains_key(name);
         let subscribed = tree.subscribed.contains(name);
         let special = tree.existing.get(name).copied().flatten();
         let child_subscribed = tree.has_subscribed_child(name);
-        let below_shown = || self.matched_by_child(tree, name, patterns);
+        let below_shown = || tree.has_subscribed_child_in(shown, name);
         let mut attributes = Vec::new();
         if self.lsub {
             // RFC 3501 section 6.3.9: a parent shows for its subscribed child when the pattern
@@ -143,15 +169,6 @@ impl ListCommand {
         }
         attributes.extend(special.map(SpecialUse::name));
         Some(ListEntry { name: name.into(), exists, attributes, child_subscribed: by_child })
-    }
-
-    /// Whether a subscribed child of `name` is shown by itself.
-    fn matched_by_child(&self, tree: &Tree<'_>, name: &str, patterns: &[String]) -> bool {
-        let below = format!("{name}{SEPARATOR}");
-        tree.subscribed
-            .range(below.as_str()..)
-            .take_while(|child| child.starts_with(&below))
-            .any(|child| patterns.iter().any(|pattern| matches(pattern, child)))
     }
 }
 
@@ -192,6 +209,14 @@ impl<'n> Tree<'n> {
         let below = format!("{name}{SEPARATOR}");
         let mut after = self.subscribed.range(below.as_str()..);
         after.next().is_some_and(|next| next.starts_with(&below))
+    }
+
+    /// Whether a subscribed child of `name` is among those shown by themselves.
+    fn has_subscribed_child_in(&self, shown: &BTreeSet<&str>, name: &str) -> bool {
+        let below = format!("{name}{SEPARATOR}");
+        let mut children =
+            shown.range(below.as_str()..).take_while(|child| child.starts_with(&below));
+        children.any(|child| self.subscribed.contains(child))
     }
 }
 
@@ -241,7 +266,7 @@ mod tests {
                 .to_vec();
         let subscribed = ["INBOX".to_owned(), "a/b/c".to_owned(), "gone/x".to_owned()];
         let mut out = Vec::new();
-        for entry in list.select(&existing, &subscribed) {
+        for entry in list.select(&existing, &subscribed).flatten() {
             entry.write(&mut out, list.lsub);
         }
         String::from_utf8(out).unwrap().lines().map(str::to_owned).collect()

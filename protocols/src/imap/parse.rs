@@ -200,7 +200,7 @@ fn lsub(lexer: &mut Lexer<'_>) -> Parsed<ListCommand> {
     let reference = pattern(lexer)?;
     lexer.space()?;
     let patterns = vec![pattern(lexer)?];
-    Ok(ListCommand { lsub: true, reference, patterns, ..ListCommand::default() })
+    within_limits(ListCommand { lsub: true, reference, patterns, ..ListCommand::default() })
 }
 
 /// `"LIST" [SP "(" options ")"] SP reference SP (pattern / "(" patterns ")") [SP "RETURN" SP "(" … ")"]`,
@@ -235,7 +235,14 @@ fn list(lexer: &mut Lexer<'_>) -> Parsed<ListCommand> {
         lexer.space()?;
         lexer.list(|lexer| return_option(lexer, &mut list))?;
     }
-    Ok(list)
+    within_limits(list)
+}
+
+fn within_limits(list: ListCommand) -> Parsed<ListCommand> {
+    match list.within_limits() {
+        true => Ok(list),
+        false => Err(Fault("too many patterns, or too long ones")),
+    }
 }
 
 fn return_option(lexer: &mut Lexer<'_>, list: &mut ListCommand) -> Parsed<()> {

@@ -3,7 +3,8 @@
 //!
 //! A message is decided in steps: first by what the index knows, then with the summary, the header,
 //! the text. [`Key::decide`] answers yes, no, or what must be loaded next, so that a search reads
-//! from disk only the messages that cheaper keys could not decide. Text compares without case, in
+//! from disk only the messages that cheaper keys could not decide. Much text to look through is looked
+//! through in steps, with pauses that the caller may give to others. Text compares without case, in
 //! Unicode, with encoded words, transfer encodings and charsets decoded.
 
 use super::flags::{FlagBits, keyword_bit};
@@ -13,9 +14,19 @@ use crate::message::date::{Day, read_imap_day};
 use crate::message::field::Fields;
 use crate::message::text::{decode_field, decode_part, fold};
 use crate::message::{Address, Envelope, Kind, Span, Summary};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 
 /// Parentheses, NOT and OR inside one another.
 pub const DEPTH_MAX: usize = 50;
+/// Keys of one search, at whatever depth.
+pub const KEYS_MAX: usize = 256;
+/// Octets of text looked through before a decision pauses; a text is looked through to its end.
+const OCTETS_BETWEEN_PAUSES: usize = 512 * 1024;
+/// What a header field counts for beside its own octets.
+const FIELD_OCTETS: usize = 64;
+/// What an address counts for: it is decoded each time.
+const ADDRESS_OCTETS: usize = 256;
 
 /// What must be loaded of a message, cheapest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +34,8 @@ pub enum Level {
     Summary,
     Header,
     Text,
+    /// Nothing but a pause: see [`Looked`].
+    Pause,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,13 +71,65 @@ pub enum Key {
     /// Lower-case name, folded text.
     Header {
         name: String,
-        text: String,
+        text: Needle,
     },
-    Body(String),
-    Text(String),
+    Body(Needle),
+    Text(Needle),
     Not(Box<Key>),
     Or(Box<(Key, Key)>),
     And(Vec<Key>),
+}
+
+/// Folded text that a key looks for, with a number of its own in its search.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Needle {
+    text: String,
+    number: usize,
+}
+
+/// Where a needle is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Header,
+    Body,
+}
+
+/// What has been looked for in a message. Nothing is looked for twice, so that a decision may pause, or
+/// wait until more is loaded, and begin anew.
+#[derive(Debug, Default)]
+pub struct Looked {
+    answers: RefCell<BTreeMap<(usize, Place), bool>>,
+    octets: Cell<usize>,
+}
+
+impl Looked {
+    /// There was a pause.
+    pub fn rested(&self) {
+        self.octets.set(0);
+    }
+
+    fn look(
+        &self,
+        needle: &Needle,
+        place: Place,
+        octets: usize,
+        found: impl FnOnce(&str) -> bool,
+    ) -> Verdict {
+        let mut answers = self.answers.borrow_mut();
+        let answer = match answers.get(&(needle.number, place)) {
+            Some(answer) => *answer,
+            None if self.octets.get() >= OCTETS_BETWEEN_PAUSES => {
+                return Verdict::Needs(Level::Pause);
+            }
+            None => {
+                self.octets.set(self.octets.get().saturating_add(octets));
+                let answer = found(&needle.text);
+                answers.insert((needle.number, place), answer);
+                answer
+            }
+        };
+        if answer { Verdict::Yes } else { Verdict::No }
+    }
 }
 
 /// A set as the client wrote it, and what it means in the mailbox as it is.
@@ -112,6 +177,7 @@ pub struct Candidate<'m> {
     pub header: Option<&'m HeaderText>,
     /// Folded text of the parts; see [`body_texts`].
     pub text: Option<&'m [String]>,
+    pub looked: &'m Looked,
 }
 
 /// Fields of a header, decoded and folded: lower-case name, value.
@@ -128,6 +194,13 @@ impl HeaderText {
             (name, fold(&decode_field(field.value)))
         });
         HeaderText { fields: fields.collect() }
+    }
+
+    fn octets(&self) -> usize {
+        let octets = |(name, value): &(String, String)| {
+            FIELD_OCTETS.saturating_add(name.len()).saturating_add(value.len())
+        };
+        self.fields.iter().map(octets).fold(0, usize::saturating_add)
     }
 }
 
@@ -237,8 +310,18 @@ impl Key {
                 Verdict::No => Verdict::Yes,
                 needs @ Verdict::Needs(_) => needs,
             },
-            Key::Or(keys) => either(keys.0.decide(message), keys.1.decide(message)),
-            Key::And(keys) => keys.iter().map(|key| key.decide(message)).fold(Verdict::Yes, both),
+            Key::Or(keys) => match keys.0.decide(message) {
+                Verdict::Yes => Verdict::Yes,
+                first @ (Verdict::No | Verdict::Needs(_)) => either(first, keys.1.decide(message)),
+            },
+            // What is cheap decides first: the rest needs what is not loaded yet.
+            Key::And(keys) => {
+                let decide = |verdict, key: &Key| match both(verdict, key.decide(message)) {
+                    Verdict::No => Err(Verdict::No),
+                    verdict @ (Verdict::Yes | Verdict::Needs(_)) => Ok(verdict),
+                };
+                keys.iter().try_fold(Verdict::Yes, decide).unwrap_or_else(|no| no)
+            }
         }
     }
 }
@@ -273,34 +356,51 @@ impl Candidate<'_> {
         if matches(day) { Verdict::Yes } else { Verdict::No }
     }
 
-    fn header_holds(&self, name: &str, text: &str) -> Verdict {
-        let known = |matched: bool| if matched { Verdict::Yes } else { Verdict::No };
+    fn header_holds(&self, name: &str, needle: &Needle) -> Verdict {
         if in_envelope(name) {
             let Some(summary) = self.summary else { return Verdict::Needs(Level::Summary) };
-            return known(summary.envelope().is_some_and(|e| envelope_holds(e, name, text)));
+            let Some(envelope) = summary.envelope() else { return Verdict::No };
+            let octets = envelope_octets(envelope, name);
+            let found = |text: &str| envelope_holds(envelope, name, text);
+            return self.looked.look(needle, Place::Header, octets, found);
         }
         let Some(header) = self.header else { return Verdict::Needs(Level::Header) };
-        known(header.fields.iter().any(|(n, value)| n == name && value.contains(text)))
+        let found =
+            |text: &str| header.fields.iter().any(|(n, value)| n == name && value.contains(text));
+        self.looked.look(needle, Place::Header, header.octets(), found)
     }
 
-    fn any_header_holds(&self, text: &str) -> Verdict {
+    fn any_header_holds(&self, needle: &Needle) -> Verdict {
         let Some(header) = self.header else { return Verdict::Needs(Level::Header) };
-        let holds = |(name, value): &(String, String)| value.contains(text) || name.contains(text);
-        if header.fields.iter().any(holds) { Verdict::Yes } else { Verdict::No }
+        let found = |text: &str| {
+            header.fields.iter().any(|(name, value)| value.contains(text) || name.contains(text))
+        };
+        self.looked.look(needle, Place::Header, header.octets(), found)
     }
 
-    fn body_holds(&self, text: &str) -> Verdict {
-        match self.text {
-            None => Verdict::Needs(Level::Text),
-            Some(texts) if texts.iter().any(|part| part.contains(text)) => Verdict::Yes,
-            Some(_) => Verdict::No,
-        }
+    fn body_holds(&self, needle: &Needle) -> Verdict {
+        let Some(texts) = self.text else { return Verdict::Needs(Level::Text) };
+        let octets = texts.iter().map(String::len).fold(0, usize::saturating_add);
+        let found = |text: &str| texts.iter().any(|part| part.contains(text));
+        self.looked.look(needle, Place::Body, octets, found)
     }
 }
 
 /// Fields that the summary's envelope can decide.
 fn in_envelope(name: &str) -> bool {
     matches!(name, "from" | "to" | "cc" | "bcc" | "subject" | "message-id")
+}
+
+fn envelope_octets(envelope: &Envelope, name: &str) -> usize {
+    let list = match name {
+        "from" => &envelope.from,
+        "to" => &envelope.to,
+        "cc" => &envelope.cc,
+        "bcc" => &envelope.bcc,
+        "subject" => return envelope.subject.as_ref().map_or(0, Vec::len),
+        _ => return envelope.message_id.as_ref().map_or(0, Vec::len),
+    };
+    list.len().saturating_mul(ADDRESS_OCTETS)
 }
 
 fn envelope_holds(envelope: &Envelope, name: &str, text: &str) -> bool {
@@ -341,8 +441,9 @@ pub fn read_search(lexer: &mut Lexer<'_>) -> Parsed<SearchCommand> {
         lexer.space()?;
     }
     let mut keys = Vec::new();
+    let mut count = 0;
     loop {
-        keys.push(read_key(lexer, 0)?);
+        keys.push(read_key(lexer, 0, &mut count)?);
         if lexer.rest().is_empty() {
             break;
         }
@@ -371,13 +472,19 @@ fn read_return(lexer: &mut Lexer<'_>) -> Parsed<ReturnOptions> {
     Ok(options)
 }
 
-fn read_key(lexer: &mut Lexer<'_>, depth: usize) -> Parsed<Key> {
+/// `count`: keys read before this one.
+fn read_key(lexer: &mut Lexer<'_>, depth: usize, count: &mut usize) -> Parsed<Key> {
     if depth > DEPTH_MAX {
         return Err(Fault("search keys nest too deep"));
     }
+    *count = count.saturating_add(1);
+    if *count > KEYS_MAX {
+        return Err(Fault("too many search keys"));
+    }
+    let number = *count;
     let deeper = depth.saturating_add(1);
     if lexer.peek() == Some(b'(') {
-        let keys = lexer.list(|lexer| read_key(lexer, deeper))?;
+        let keys = lexer.list(|lexer| read_key(lexer, deeper, count))?;
         return if keys.is_empty() { Err(Fault("empty search key")) } else { Ok(Key::And(keys)) };
     }
     if lexer.peek().is_some_and(|byte| byte.is_ascii_digit() || byte == b'*') {
@@ -389,12 +496,13 @@ fn read_key(lexer: &mut Lexer<'_>, depth: usize) -> Parsed<Key> {
     }
     lexer.space().map_err(|_| Fault("unknown search key, or one without its argument"))?;
     let header = |name: &str, text| Key::Header { name: name.into(), text };
+    let needle = |text| Needle { text, number };
     Ok(match name.as_slice() {
-        b"NOT" => Key::Not(Box::new(read_key(lexer, deeper)?)),
+        b"NOT" => Key::Not(Box::new(read_key(lexer, deeper, count)?)),
         b"OR" => {
-            let first = read_key(lexer, deeper)?;
+            let first = read_key(lexer, deeper, count)?;
             lexer.space()?;
-            Key::Or(Box::new((first, read_key(lexer, deeper)?)))
+            Key::Or(Box::new((first, read_key(lexer, deeper, count)?)))
         }
         b"UID" => Key::Uid(Numbers { set: lexer.sequence_set()?, ranges: Vec::new() }),
         b"KEYWORD" => Key::Keyword { name: read_keyword(lexer)?, set: true },
@@ -407,17 +515,17 @@ fn read_key(lexer: &mut Lexer<'_>, depth: usize) -> Parsed<Key> {
         b"SENTBEFORE" => Key::SentBefore(read_day(lexer)?),
         b"SENTON" => Key::SentOn(read_day(lexer)?),
         b"SENTSINCE" => Key::SentSince(read_day(lexer)?),
-        b"FROM" => header("from", read_text(lexer)?),
-        b"TO" => header("to", read_text(lexer)?),
-        b"CC" => header("cc", read_text(lexer)?),
-        b"BCC" => header("bcc", read_text(lexer)?),
-        b"SUBJECT" => header("subject", read_text(lexer)?),
-        b"BODY" => Key::Body(read_text(lexer)?),
-        b"TEXT" => Key::Text(read_text(lexer)?),
+        b"FROM" => header("from", needle(read_text(lexer)?)),
+        b"TO" => header("to", needle(read_text(lexer)?)),
+        b"CC" => header("cc", needle(read_text(lexer)?)),
+        b"BCC" => header("bcc", needle(read_text(lexer)?)),
+        b"SUBJECT" => header("subject", needle(read_text(lexer)?)),
+        b"BODY" => Key::Body(needle(read_text(lexer)?)),
+        b"TEXT" => Key::Text(needle(read_text(lexer)?)),
         b"HEADER" => {
             let name = read_text(lexer)?.to_ascii_lowercase();
             lexer.space()?;
-            Key::Header { name, text: read_text(lexer)? }
+            Key::Header { name, text: needle(read_text(lexer)?) }
         }
         _ => return Err(Fault("unknown search key")),
     })

@@ -18,6 +18,7 @@ fn decide(text: &str) -> (bool, Vec<Level>) {
     let header = HeaderText::of(RAW);
     let texts = body_texts(&summary, RAW);
     let keywords = ["$Junk".to_owned()];
+    let looked = Looked::default();
     let mut message = Candidate {
         sequence: 3,
         uid: 30,
@@ -29,6 +30,7 @@ fn decide(text: &str) -> (bool, Vec<Level>) {
         summary: None,
         header: None,
         text: None,
+        looked: &looked,
     };
     let mut levels = Vec::new();
     loop {
@@ -42,6 +44,7 @@ fn decide(text: &str) -> (bool, Vec<Level>) {
                     Level::Summary => message.summary = Some(&summary),
                     Level::Header => message.header = Some(&header),
                     Level::Text => message.text = Some(&texts),
+                    Level::Pause => panic!("so little text needs no pause"),
                 }
             }
         }
@@ -119,4 +122,57 @@ fn results_are_written_old_and_extended() {
         "* ESEARCH (TAG \"a1\") UID MIN 2 MAX 9 COUNT 3 ALL 2:3,9\r\n"
     );
     assert_eq!(result(options, &[]), "* ESEARCH (TAG \"a1\") UID COUNT 0\r\n");
+}
+
+#[test]
+fn much_text_is_looked_through_in_steps_and_only_once() {
+    let mut command = read(&["NOT BODY zq"; 100].join(" ")).unwrap();
+    command.key.resolve(10, 100);
+    let texts = ["x".repeat(300 * 1024)];
+    let looked = Looked::default();
+    let summary = Summary::compute(RAW);
+    let message = Candidate {
+        sequence: 3,
+        uid: 30,
+        flags: FlagBits(0),
+        keywords: &[],
+        recent: false,
+        internal_day: Day::from_civil(2026, 1, 2).unwrap(),
+        bytes: 500,
+        summary: Some(&summary),
+        header: None,
+        text: Some(&texts),
+        looked: &looked,
+    };
+    let mut pauses = 0;
+    while command.key.decide(&message) == Verdict::Needs(Level::Pause) {
+        pauses += 1;
+        // Two texts of 300 KiB are more than is looked through at once.
+        assert_eq!(looked.answers.borrow().len(), 2 * pauses);
+        looked.rested();
+    }
+    assert_eq!(pauses, 49);
+    assert_eq!(command.key.decide(&message), Verdict::Yes);
+}
+
+#[test]
+fn nothing_is_looked_for_behind_a_no() {
+    let mut command = read("BODY zq BODY x NOT (BODY y BODY z) OR BODY x BODY y").unwrap();
+    command.key.resolve(10, 100);
+    let looked = Looked::default();
+    let message = Candidate {
+        sequence: 3,
+        uid: 30,
+        flags: FlagBits(0),
+        keywords: &[],
+        recent: false,
+        internal_day: Day::from_civil(2026, 1, 2).unwrap(),
+        bytes: 500,
+        summary: None,
+        header: None,
+        text: Some(&["x".to_owned()]),
+        looked: &looked,
+    };
+    assert_eq!(command.key.decide(&message), Verdict::No);
+    assert_eq!(looked.answers.borrow().len(), 1);
 }

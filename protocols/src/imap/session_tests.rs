@@ -272,6 +272,30 @@ fn lines_without_end_and_deep_nesting_are_bounded() {
 }
 
 #[test]
+fn what_one_command_asks_is_bounded() {
+    let mut world = World::logged_in();
+    world.feed(b"a SELECT INBOX\r\n");
+    let many = |text: &str, count: usize| vec![text; count].join(" ");
+    for (asked, answer) in [
+        (format!("FETCH 1 ({})", many("UID", 257)), "BAD too many FETCH items"),
+        (
+            format!("FETCH 1 (BODY.PEEK[HEADER.FIELDS ({})])", many("To", 257)),
+            "BAD too many header fields named",
+        ),
+        (format!("SEARCH {}", many("NOT BODY zq", 129)), "BAD too many search keys"),
+        (format!("SEARCH ({})", many("SEEN", 256)), "BAD too many search keys"),
+        (format!("LIST \"\" ({})", many("*", 33)), "BAD too many patterns, or too long ones"),
+        (
+            format!("LIST \"\" ({})", many(&"x".repeat(700), 3)),
+            "BAD too many patterns, or too long ones",
+        ),
+    ] {
+        let reply = world.reply(format!("a {asked}\r\n").as_bytes());
+        assert!(reply.contains(&format!("a {answer}")), "{reply}");
+    }
+}
+
+#[test]
 fn time_runs_out() {
     let mut world = World::open();
     world.feed(b"");

@@ -80,8 +80,12 @@ pub fn unfold(value: &[u8]) -> Vec<u8> {
 /// Appends to `output` the fields of `header` whose names are in `names` (or, with `not`, are not),
 /// then the blank line. For BODY[HEADER.FIELDS …], RFC 3501 section 6.4.5.
 pub fn pick(header: &[u8], names: &[Vec<u8>], not: bool, output: &mut Vec<u8>) {
+    // Both may be many, and both come from peers.
+    let mut names: Vec<Vec<u8>> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
+    names.sort_unstable();
     for field in Fields::new(header) {
-        let listed = names.iter().any(|name| name.eq_ignore_ascii_case(field.name));
+        let lower = || field.name.iter().map(u8::to_ascii_lowercase);
+        let listed = names.binary_search_by(|name| name.iter().copied().cmp(lower())).is_ok();
         if !field.name.is_empty() && listed != not {
             output.extend_from_slice(field.whole);
             if !field.whole.ends_with(b"\n") {

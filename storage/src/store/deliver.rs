@@ -17,7 +17,10 @@ use std::rc::Rc;
 
 const PREFIX_BYTES_MAX: usize = 1024;
 const KEYWORD_BYTES_MAX: usize = 255;
-const PLACEMENTS_MAX: usize = 1000;
+/// Placements of one delivery, which is one record.
+pub const PLACEMENTS_MAX: usize = 1000;
+/// What became of one placement.
+type Outcome = Result<(Placed, Durable), Error>;
 /// Chunks of one body on their way at once: that much memory, and not more, waits for the disk.
 const CHUNKS_PENDING_MAX: usize = 2;
 
@@ -30,6 +33,20 @@ impl<D: Device> Store<D> {
     /// Appends the message; returns once it is on stable media. Quotas are exact: what is on its way
     /// counts. `Busy` or `Full` come before anything stalls.
     pub async fn deliver(&self, delivery: Delivery) -> Result<(Vec<Placed>, Durable), Error> {
+        let delivered = self.deliver_each(delivery, true).await?;
+        let delivered: Vec<(Placed, Durable)> = delivered.into_iter().collect::<Result<_, _>>()?;
+        let (_, durable) = *delivered.last().expect("a delivery has a placement");
+        Ok((delivered.into_iter().map(|(placed, _)| placed).collect(), durable))
+    }
+
+    /// The same, but a placement for which there is no account, mailbox or quota is left out, instead
+    /// of all. One outcome for each, in their order.
+    pub async fn deliver_where_possible(&self, delivery: Delivery) -> Result<Vec<Outcome>, Error> {
+        self.deliver_each(delivery, false).await
+    }
+
+    /// One record for those that can be placed; without any, there is none.
+    async fn deliver_each(&self, delivery: Delivery, all: bool) -> Result<Vec<Outcome>, Error> {
         let Delivery { placements, internal_date, summary, body } = delivery;
         check_placements(&placements)?;
         let body = match body {
@@ -53,8 +70,13 @@ impl<D: Device> Store<D> {
         self.core.admit_mail(body.len())?;
         let mut hold = self.share(&placements).await;
         hold.writing = writing;
-        let placed = self.place(&placements, body_bytes, &mut hold)?;
-        let placements = placements.into_iter().zip(&placed).map(to_record).collect();
+        let outcomes = self.place(&placements, body_bytes, &mut hold, all)?;
+        let placements: Vec<_> =
+            placements.into_iter().zip(&outcomes).filter_map(to_record).collect();
+        if placements.is_empty() {
+            let refused = outcomes.into_iter().filter_map(Result::err);
+            return Ok(refused.map(Err).collect());
+        }
         let summary_bytes = u32::try_from(summary.len())
             .map_err(|_| Error::Limit("a summary is smaller than 4 GiB"))?;
         let delivered = Delivered { internal_date, body_bytes, summary_bytes, placements, chunks };
@@ -63,7 +85,8 @@ impl<D: Device> Store<D> {
         let receipt = self.core.enqueue_parts(record, &parts, hold)?;
         drop((summary, body));
         let (lsn, _) = receipt.landed().await?;
-        Ok((placed, Durable::new(lsn)))
+        let durable = Durable::new(lsn);
+        Ok(outcomes.into_iter().map(|placed| placed.map(|placed| (placed, durable))).collect())
     }
 
     /// Takes each account's lock once, in the order of their numbers, so that no two deliveries wait
@@ -83,30 +106,52 @@ impl<D: Device> Store<D> {
         hold
     }
 
-    /// Reserves quota and a UID for each placement, or fails for all.
+    /// Reserves quota and a UID for each placement, or (`all`) fails for all.
     fn place(
         &self,
         placements: &[Placement],
         body_bytes: u32,
         hold: &mut Hold,
-    ) -> Result<Vec<Placed>, Error> {
+        all: bool,
+    ) -> Result<Vec<Result<Placed, Error>>, Error> {
         self.core.check_open()?;
         let mut index = self.core.index.borrow_mut();
+        let mut outcomes = Vec::with_capacity(placements.len());
+        // No UID is taken before it is known that all can be placed.
         for placement in placements {
-            let account =
-                index.account(placement.account).ok_or(Error::NoSuchAccount(placement.account))?;
-            if account.mailbox(placement.mailbox).is_none() {
-                return Err(Error::NoSuchMailbox(placement.mailbox));
+            let reserved = self.reserve_quota(&index, placement, body_bytes, hold);
+            if let (Err(error), true) = (&reserved, all) {
+                return Err(error.clone());
             }
-            let bytes = u64::from(body_bytes) + placement.prefix.len() as u64;
-            if bytes > u64::from(u32::MAX) {
-                return Err(Error::Limit("a message is smaller than 4 GiB"));
-            }
-            let reservations = &self.core.reservations;
-            let usage = account.usage();
-            hold.reservations.push(reservations.reserve(placement.account, &usage, 1, bytes)?);
+            outcomes.push(reserved);
         }
-        placements.iter().map(|placement| reserve_uid(&mut index, placement)).collect()
+        let uid = |(reserved, placement): (Result<(), Error>, &Placement)| match reserved {
+            Ok(()) => reserve_uid(&mut index, placement).map(Ok),
+            Err(error) => Ok(Err(error)),
+        };
+        outcomes.into_iter().zip(placements).map(uid).collect()
+    }
+
+    fn reserve_quota(
+        &self,
+        index: &Index,
+        placement: &Placement,
+        body_bytes: u32,
+        hold: &mut Hold,
+    ) -> Result<(), Error> {
+        let account =
+            index.account(placement.account).ok_or(Error::NoSuchAccount(placement.account))?;
+        if account.mailbox(placement.mailbox).is_none() {
+            return Err(Error::NoSuchMailbox(placement.mailbox));
+        }
+        let bytes = u64::from(body_bytes) + placement.prefix.len() as u64;
+        if bytes > u64::from(u32::MAX) {
+            return Err(Error::Limit("a message is smaller than 4 GiB"));
+        }
+        let reservations = &self.core.reservations;
+        let usage = account.usage();
+        hold.reservations.push(reservations.reserve(placement.account, &usage, 1, bytes)?);
+        Ok(())
     }
 
     /// For bodies over the session's buffer: streams into the log as chunk records.
@@ -149,15 +194,16 @@ pub(super) fn check_keywords(keywords: &[String]) -> Result<(), Error> {
     Ok(())
 }
 
-fn to_record((placement, placed): (Placement, &Placed)) -> PlacedRecord {
-    PlacedRecord {
+fn to_record((placement, placed): (Placement, &Result<Placed, Error>)) -> Option<PlacedRecord> {
+    let placed = placed.as_ref().ok()?;
+    Some(PlacedRecord {
         account: placement.account,
         mailbox: placement.mailbox,
         uid: placed.uid,
         flags: Flags(placement.flags.0 & 0xFF),
         keywords: placement.keywords,
         prefix: placement.prefix,
-    }
+    })
 }
 
 fn reserve_uid(index: &mut Index, placement: &Placement) -> Result<Placed, Error> {

@@ -13,7 +13,7 @@ mod read;
 mod verify;
 
 pub use change::FlagsChanged;
-pub use deliver::{BodyWriter, StreamedBody};
+pub use deliver::{BodyWriter, PLACEMENTS_MAX, StreamedBody};
 pub use keys::Space;
 pub use verify::VerifyReport;
 

@@ -283,8 +283,14 @@ impl<D: Device> ImapAccount<D> {
 
 /// Lets the other tasks of the core run now and then; `count` is kept by the caller.
 pub(super) async fn breathe(count: &mut u32) {
-    *count += 1;
-    if count.is_multiple_of(MESSAGES_BETWEEN_BREATHS) {
+    breathe_after(count, 1).await;
+}
+
+/// The same after what took as long as `messages`.
+pub(super) async fn breathe_after(count: &mut u32, messages: u32) {
+    *count = count.saturating_add(messages);
+    if *count >= MESSAGES_BETWEEN_BREATHS {
+        *count = 0;
         futures_lite::future::yield_now().await;
     }
 }

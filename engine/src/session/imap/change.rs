@@ -50,7 +50,7 @@ impl<D: Device> ImapAccount<D> {
             flags: Flags(store.flags.system.0),
             keywords: store.flags.keywords.clone(),
         };
-        let uids = self.pick(machine, targets, mailbox, |_| true);
+        let uids = self.pick(machine, targets, mailbox, |_| true).await;
         let changed = self.store.change_flags(self.account, mailbox, &uids, &change, None).await;
         changed.map(|changed| (mailbox, changed)).map_err(|error| refusal(&error))
     }
@@ -94,7 +94,7 @@ impl<D: Device> ImapAccount<D> {
     pub(super) async fn copy(&mut self, machine: &Imap, targets: &Targets, to: &str) -> Completion {
         let copied = async {
             let (from, to) = (self.here()?, self.destination(to)?);
-            let uids = self.pick(machine, targets, from, |_| true);
+            let uids = self.pick(machine, targets, from, |_| true).await;
             if uids.is_empty() {
                 return Ok(None);
             }
@@ -118,7 +118,7 @@ impl<D: Device> ImapAccount<D> {
     ) -> Completion {
         let moved = async {
             let (from, to) = (self.here()?, self.destination(to)?);
-            let uids = self.pick(machine, targets, from, |_| true);
+            let uids = self.pick(machine, targets, from, |_| true).await;
             if uids.is_empty() {
                 return Ok(None);
             }
@@ -157,7 +157,7 @@ impl<D: Device> ImapAccount<D> {
             return Ok(());
         }
         let deleted = |entry: &storage::MessageEntry| entry.flags.contains(Flags::DELETED);
-        let uids = self.pick(machine, targets, mailbox, deleted);
+        let uids = self.pick(machine, targets, mailbox, deleted).await;
         if !uids.is_empty() {
             let expunged = self.store.expunge(self.account, mailbox, &uids).await;
             let (_gone, _durable) = expunged.map_err(|error| refusal(&error))?;

@@ -1,9 +1,11 @@
 //! FETCH: from the index, the summary and byte ranges to response lines.
 //!
-//! Large sections stream in pieces; a response is begun only when its first piece has been read, so
-//! that a message that can't be read costs a NO and not the connection.
+//! Messages are read ahead, of each no more than one window of bytes, and of all of them no more than a
+//! budget. Its sections are cut from that window, or read one by one while the response is written. A
+//! response is begun only when the window has been read, so that a message that can't be read costs a
+//! NO and not the connection.
 
-use super::account::{Broken, ImapAccount, breathe, refusal};
+use super::account::{Broken, ImapAccount, breathe, breathe_after, refusal};
 use crate::wire::Wire;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
@@ -16,19 +18,30 @@ use std::ops::Range;
 use std::pin::pin;
 use storage::device::Device;
 use storage::{Error, FlagChange, FlagMode, Flags, MailboxId, MessageEntry, Uid};
+use tokio::sync::Semaphore;
 
-/// A message up to this is read in one go.
+/// A section up to this is read in one go, a longer one in such pieces.
 const PIECE_BYTES: u64 = 64 * 1024;
-/// Messages that are read ahead, each at most a piece for each section: one read at a time would
-/// leave the disk idle between them.
+/// Several sections of a message up to this are cut from one read of it. It is one record then, of
+/// which the store reads all or nothing.
+const WINDOW_BYTES_MAX: u64 = 256 * 1024;
+/// Messages that are read ahead: one read at a time would leave the disk idle between them.
 pub(super) const LOADING_MAX: usize = 16;
-/// Bytes of a header that fields are picked from.
-const HEADER_BYTES_MAX: u64 = 1024 * 1024;
+/// What a session holds of messages that were read ahead.
+const AHEAD_BYTES_MAX: u64 = 1024 * 1024;
+/// Bytes of a header that fields are picked from: as many as the summary knows.
+const HEADER_BYTES_MAX: u64 = 256 * 1024;
+/// Messages without any that take as long as a section or an envelope.
+pub(super) const LONG_ITEM: u32 = 8;
+/// Octets that a section may be picked from while one message would be worked off elsewhere.
+const OCTETS_A_MESSAGE: u32 = 2048;
 
 /// What all messages of one FETCH share.
 struct Asked<'a> {
     mailbox: MailboxId,
     items: &'a [FetchItem],
+    /// More than one section is asked for.
+    several: bool,
     by_uid: bool,
     keywords: &'a [String],
     /// Messages that this FETCH has marked as seen.
@@ -50,7 +63,8 @@ impl<D: Device> ImapAccount<D> {
             Ok(prepared) => prepared,
             Err(completion) => return Ok(completion),
         };
-        let asked = Asked { mailbox, items, by_uid, keywords: &keywords, newly_seen };
+        let several = sections(items).nth(1).is_some();
+        let asked = Asked { mailbox, items, several, by_uid, keywords: &keywords, newly_seen };
         let (told, worst) = self.send(machine, targets, &asked, wire).await?;
         told.into_iter().for_each(|(uid, modseq)| machine.note_told(uid, modseq));
         Ok(match worst {
@@ -70,24 +84,37 @@ impl<D: Device> ImapAccount<D> {
     ) -> Result<(Vec<(u32, u64)>, Option<Error>), Broken> {
         let Some(view) = machine.view() else { return Ok((Vec::new(), None)) };
         let named = targets.positions().filter_map(|at| view.message(at));
+        // Asked in the order of the messages, and given back when one has been written: the first
+        // has always got its share.
+        let budget = &Semaphore::new(to_usize(AHEAD_BYTES_MAX));
         let mut loading = pin!(
             stream::iter(named)
-                .map(|(sequence, uid)| async move { (sequence, uid, self.load(asked, uid).await) })
+                .then(|(sequence, uid)| {
+                    let share = self.share(asked, uid);
+                    async move { (sequence, uid, budget.acquire_many(share).await) }
+                })
+                .map(|(sequence, uid, share)| async move {
+                    (sequence, uid, share, self.load(asked, uid).await)
+                })
                 .buffered(LOADING_MAX)
         );
         let mut told = Vec::new();
         let mut worst = None;
         let mut breath = 0;
-        while let Some((sequence, uid, loaded)) = loading.next().await {
+        while let Some((sequence, uid, share, loaded)) = loading.next().await {
             match loaded {
                 Ok(loaded) => {
                     let message = Named { sequence, uid, recent: view.is_recent(uid) };
-                    told.extend(self.write_one(asked, &message, loaded, wire).await?);
+                    let written =
+                        self.write_one(asked, &message, loaded, &mut breath, wire).await?;
+                    told.extend(written.told);
+                    worst = written.worst.or(worst);
                 }
                 // One that another session removed; by UID it is as if it had never been.
                 Err(Error::NoSuchMessage(_)) if asked.by_uid => {}
                 Err(error) => worst = Some(error),
             }
+            drop(share);
             wire.relieve().await?;
             breathe(&mut breath).await;
         }
@@ -105,8 +132,8 @@ impl<D: Device> ImapAccount<D> {
         let mailbox = self.here()?;
         let mut newly_seen = HashMap::new();
         if sets_seen {
-            let uids =
-                self.pick(machine, targets, mailbox, |entry| !entry.flags.contains(Flags::SEEN));
+            let unseen = |entry: &MessageEntry| !entry.flags.contains(Flags::SEEN);
+            let uids = self.pick(machine, targets, mailbox, unseen).await;
             if !uids.is_empty() {
                 let (mode, flags, keywords) = (FlagMode::Add, Flags::SEEN, Vec::new());
                 let change = FlagChange { mode, flags, keywords };
@@ -126,7 +153,7 @@ impl<D: Device> ImapAccount<D> {
     }
 
     /// UIDs of the targets whose entry `wanted` likes.
-    pub(super) fn pick(
+    pub(super) async fn pick(
         &self,
         machine: &Imap,
         targets: &Targets,
@@ -134,25 +161,31 @@ impl<D: Device> ImapAccount<D> {
         wanted: impl Fn(&MessageEntry) -> bool,
     ) -> Vec<Uid> {
         let Some(view) = machine.view() else { return Vec::new() };
-        let uids = targets.positions().filter_map(|at| view.message(at)).map(|(_, uid)| Uid(uid));
-        let entry = |uid: &Uid| self.store.entry(self.account, mailbox, *uid);
-        uids.filter(|uid| entry(uid).is_ok_and(|entry| wanted(&entry))).collect()
+        let mut picked = Vec::new();
+        let mut breath = 0;
+        for (_, uid) in targets.positions().filter_map(|at| view.message(at)) {
+            let entry = self.store.entry(self.account, mailbox, Uid(uid));
+            picked.extend(entry.ok().filter(&wanted).map(|entry| entry.uid));
+            breathe(&mut breath).await;
+        }
+        picked
     }
 
-    /// Writes one response; tells as of which MODSEQ the client now knows the flags, if it does.
+    /// Writes one response. A section that can't be read is NIL.
     async fn write_one(
         &self,
         asked: &Asked<'_>,
         message: &Named,
         loaded: Loaded,
+        breath: &mut u32,
         wire: &mut Wire<'_>,
-    ) -> Result<Option<(u32, u64)>, Broken> {
+    ) -> Result<Written, Broken> {
         let Named { sequence, uid, recent } = *message;
-        let Loaded { entry, summary, sections } = loaded;
-        let mut sections = sections.into_iter();
+        let Loaded { entry, summary, mut source } = loaded;
         let mut response = Response::begin(wire.outbox.buffer(), sequence);
         let mut told_uid = false;
         let mut told_flags = false;
+        let mut worst = None;
         for item in asked.items {
             match item {
                 FetchItem::Flags => {
@@ -177,7 +210,11 @@ impl<D: Device> ImapAccount<D> {
                     }
                 }
                 FetchItem::Section(section) => {
-                    match sections.next().unwrap_or(SectionBytes::Nowhere) {
+                    let bytes = self.section(&mut source, section, summary.as_ref()).await;
+                    match bytes.unwrap_or_else(|error| {
+                        worst = Some(error);
+                        SectionBytes::Nowhere
+                    }) {
                         SectionBytes::Nowhere => response.section_nil(section),
                         SectionBytes::Here(bytes) => {
                             response.section_literal(section, bytes.len() as u64);
@@ -191,9 +228,15 @@ impl<D: Device> ImapAccount<D> {
                             self.stream(asked.mailbox, Uid(uid), rest, wire).await?;
                         }
                     }
-                    response = Response::resume(wire.outbox.buffer());
                 }
             }
+            if item.needs_summary() || matches!(item, FetchItem::Section(_)) {
+                // Each of these may be long, and there may be many.
+                wire.relieve().await?;
+                let octets = u32::try_from(source.window.len()).unwrap_or(u32::MAX);
+                breathe_after(breath, LONG_ITEM + octets / OCTETS_A_MESSAGE).await;
+            }
+            response = Response::resume(wire.outbox.buffer());
         }
         if asked.by_uid && !told_uid {
             response.uid(uid);
@@ -203,10 +246,19 @@ impl<D: Device> ImapAccount<D> {
             told_flags = true;
         }
         response.end();
-        Ok(told_flags.then_some((uid, entry.modseq.0)))
+        Ok(Written { told: told_flags.then_some((uid, entry.modseq.0)), worst })
     }
 
-    /// Everything of a message that can fail, before the first byte of its response.
+    /// Bytes that [`Self::load`] will hold of a message.
+    fn share(&self, asked: &Asked<'_>, uid: u32) -> u32 {
+        if sections(asked.items).next().is_none() {
+            return 0;
+        }
+        let entry = self.store.entry(self.account, asked.mailbox, Uid(uid));
+        entry.map_or(0, |entry| entry.bytes.min(WINDOW_BYTES_MAX as u32))
+    }
+
+    /// Before the first byte of a message's response, everything of it that is likely to fail.
     async fn load(&self, asked: &Asked<'_>, uid: u32) -> Result<Loaded, Error> {
         let (store, account, mailbox) = (&self.store, self.account, asked.mailbox);
         let entry = store.entry(account, mailbox, Uid(uid))?;
@@ -214,26 +266,32 @@ impl<D: Device> ImapAccount<D> {
         if asked.items.iter().any(FetchItem::needs_summary) {
             summary = Some(self.summary(mailbox, Uid(uid)).await?);
         }
-        let mut sections = Vec::new();
-        let mut whole = None;
-        let wanted = asked.items.iter().filter_map(|item| match item {
-            FetchItem::Section(section) => Some(section),
-            _ => None,
+        let total = u64::from(entry.bytes);
+        let several = asked.several;
+        let mut source = Source { mailbox, entry, several, start: 0, window: Bytes::new() };
+        let first = sections(asked.items).next().map(|section| {
+            let prefix = u64::from(entry.prefix_bytes);
+            (section, section.section.locate(summary.as_ref(), prefix, total))
         });
-        let several = wanted.clone().nth(1).is_some();
-        if several && u64::from(entry.bytes) <= PIECE_BYTES {
-            whole = Some(store.read(account, mailbox, Uid(uid), 0..PIECE_BYTES).await?);
-        }
-        for section in wanted {
-            let source = Source { mailbox, entry: &entry, whole: whole.as_ref() };
-            sections.push(self.section(&source, section, summary.as_ref()).await?);
-        }
-        Ok(Loaded { entry, summary, sections })
+        let range = match first {
+            Some(_) if asked.several && total <= WINDOW_BYTES_MAX => 0..total,
+            Some((section, Located::Bytes(range))) => {
+                let window = section.window(range.end - range.start);
+                let start = range.start + window.start;
+                start..(range.start + window.end).min(start + PIECE_BYTES)
+            }
+            Some((_, Located::Fields(range))) => {
+                range.start..range.end.min(range.start + WINDOW_BYTES_MAX)
+            }
+            Some((_, Located::Nowhere)) | None => 0..0,
+        };
+        self.bytes(&mut source, range).await?;
+        Ok(Loaded { entry, summary, source })
     }
 
     async fn section(
         &self,
-        source: &Source<'_>,
+        source: &mut Source,
         section: &FetchSection,
         summary: Option<&Summary>,
     ) -> Result<SectionBytes, Error> {
@@ -263,26 +321,27 @@ impl<D: Device> ImapAccount<D> {
         }
     }
 
-    /// Exactly these bytes of the message.
-    async fn bytes(&self, source: &Source<'_>, range: Range<u64>) -> Result<Bytes, Error> {
+    /// Exactly these bytes of the message. What had to be read takes the window's place: the next
+    /// section may be of the same bytes.
+    async fn bytes(&self, source: &mut Source, range: Range<u64>) -> Result<Bytes, Error> {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        let wanted = range.end - range.start;
-        let bytes = match source.whole {
-            Some(whole) => {
-                let end = (range.end as usize).min(whole.len());
-                whole.slice((range.start as usize).min(end)..end)
-            }
-            None => {
-                let uid = source.entry.uid;
-                self.store.read(self.account, source.mailbox, uid, range).await?
-            }
-        };
-        if bytes.len() as u64 == wanted {
-            return Ok(bytes);
+        let at = range.start.checked_sub(source.start).map(to_usize);
+        let held = at.map(|at| at..at + to_usize(range.end - range.start));
+        if let Some(held) = held.filter(|held| held.end <= source.window.len()) {
+            return Ok(source.window.slice(held));
         }
-        let place = format!("UID {} of mailbox {}", source.entry.uid.0, source.mailbox.0);
+        let uid = source.entry.uid;
+        let until = range.end.max(range.start + PIECE_BYTES).min(u64::from(source.entry.bytes));
+        let wanted = if source.several { range.start..until } else { range.clone() };
+        source.window = Bytes::new();
+        let bytes = self.store.read(self.account, source.mailbox, uid, wanted.clone()).await?;
+        if bytes.len() as u64 == wanted.end - wanted.start {
+            (source.start, source.window) = (range.start, bytes.clone());
+            return Ok(bytes.slice(..to_usize(range.end - range.start)));
+        }
+        let place = format!("UID {} of mailbox {}", uid.0, source.mailbox.0);
         Err(Error::Corrupt { what: "message shorter than its index entry", place })
     }
 
@@ -330,8 +389,14 @@ struct Named {
 struct Loaded {
     entry: MessageEntry,
     summary: Option<Summary>,
-    /// In the order of the items that ask for one.
-    sections: Vec<SectionBytes>,
+    source: Source,
+}
+
+/// What became of a response.
+struct Written {
+    /// The client now knows the flags of this UID as of this MODSEQ.
+    told: Option<(u32, u64)>,
+    worst: Option<Error>,
 }
 
 enum SectionBytes {
@@ -344,11 +409,24 @@ enum SectionBytes {
     },
 }
 
-struct Source<'a> {
+/// A message, and what is held of it: bytes from `start` on.
+struct Source {
     mailbox: MailboxId,
-    entry: &'a MessageEntry,
-    /// The whole message, when it was read already.
-    whole: Option<&'a Bytes>,
+    entry: MessageEntry,
+    several: bool,
+    start: u64,
+    window: Bytes,
+}
+
+fn sections(items: &[FetchItem]) -> impl Iterator<Item = &FetchSection> {
+    items.iter().filter_map(|item| match item {
+        FetchItem::Section(section) => Some(section),
+        _ => None,
+    })
+}
+
+fn to_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("part of a message in memory")
 }
 
 /// Messages that were named by number and are gone.

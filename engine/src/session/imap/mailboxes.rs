@@ -1,6 +1,6 @@
 //! Commands on mailboxes: SELECT, CREATE, DELETE, RENAME, SUBSCRIBE, LIST, STATUS, GETQUOTA.
 
-use super::account::{Broken, ImapAccount, refusal};
+use super::account::{Broken, ImapAccount, breathe_after, refusal};
 use crate::wire::Wire;
 use protocols::imap::command::StatusItem;
 use protocols::imap::list::{self, ListCommand};
@@ -12,6 +12,8 @@ use storage::{Error, Flags, MailboxId, SpecialUse, Uid};
 
 /// UIDs looked at in one go when searching the first unseen message.
 const UNSEEN_WINDOW: usize = 1024;
+/// Octets of patterns that a name is held against while one message would be worked off elsewhere.
+const PATTERN_OCTETS_A_MESSAGE: u32 = 16;
 
 impl<D: Device> ImapAccount<D> {
     pub(super) async fn select(
@@ -134,7 +136,12 @@ impl<D: Device> ImapAccount<D> {
         };
         let names = mailboxes.into_iter().map(|info| (info.name, info.special_use.map(to_wire)));
         let existing: Vec<_> = names.collect();
-        for entry in list.select(&existing, &subscribed) {
+        let octets = u32::try_from(list.pattern_octets()).unwrap_or(u32::MAX);
+        let weight = 1 + octets / PATTERN_OCTETS_A_MESSAGE;
+        let mut breath = 0;
+        for step in list.select(&existing, &subscribed) {
+            breathe_after(&mut breath, weight).await;
+            let Some(entry) = step else { continue };
             entry.write(wire.outbox.buffer(), list.lsub);
             if let Some(items) = list.return_status.as_ref().filter(|_| entry.exists) {
                 // One that can't be read is left out, as RFC 5819 section 2 has it.

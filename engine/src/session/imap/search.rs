@@ -1,12 +1,14 @@
 //! SEARCH: each message is loaded no further than its keys need.
 
-use super::account::{ImapAccount, breathe, refusal};
-use super::fetch::LOADING_MAX;
+use super::account::{ImapAccount, breathe_after, refusal};
+use super::fetch::{LOADING_MAX, LONG_ITEM};
 use crate::wire::Wire;
+use futures_lite::future::yield_now;
 use futures_util::stream::{self, StreamExt};
 use protocols::imap::flags::FlagBits;
 use protocols::imap::search::{
-    Candidate, HeaderText, Level, SearchCommand, Verdict, source_texts, text_sources, write_result,
+    Candidate, HeaderText, Level, Looked, SearchCommand, Verdict, source_texts, text_sources,
+    write_result,
 };
 use protocols::imap::{Completion, Imap};
 use protocols::message::Summary;
@@ -25,6 +27,7 @@ struct Loaded {
     summary: Option<Summary>,
     header: Option<HeaderText>,
     text: Option<Vec<String>>,
+    looked: Looked,
 }
 
 impl<D: Device> ImapAccount<D> {
@@ -66,25 +69,27 @@ impl<D: Device> ImapAccount<D> {
                 .map(|(sequence, uid)| async move {
                     let entry = match self.store.entry(self.account, mailbox, Uid(uid)) {
                         Ok(entry) => entry,
-                        Err(Error::NoSuchMessage(_)) => return Ok(None),
+                        Err(Error::NoSuchMessage(_)) => return Ok((None, 1)),
                         Err(error) => return Err(error),
                     };
                     let recent = view.is_recent(uid);
-                    let matched =
+                    let (matched, weight) =
                         self.matches(mailbox, search, &entry, sequence, recent, keywords).await?;
-                    Ok(matched.then_some(if by_uid { uid } else { sequence }))
+                    Ok((matched.then_some(if by_uid { uid } else { sequence }), weight))
                 })
                 .buffered(LOADING_MAX)
         );
         let mut found = Vec::new();
         let mut breath = 0;
         while let Some(decided) = deciding.next().await {
-            found.extend(decided?);
-            breathe(&mut breath).await;
+            let (matched, weight) = decided?;
+            found.extend(matched);
+            breathe_after(&mut breath, weight).await;
         }
         Ok(found)
     }
 
+    /// Whether the message is found, and as how many messages its decision counts for a breath.
     async fn matches(
         &self,
         mailbox: MailboxId,
@@ -93,8 +98,9 @@ impl<D: Device> ImapAccount<D> {
         sequence: u32,
         recent: bool,
         keywords: &[String],
-    ) -> Result<bool, Error> {
+    ) -> Result<(bool, u32), Error> {
         let mut loaded = Loaded::default();
+        let mut weight = 1;
         loop {
             let candidate = Candidate {
                 sequence,
@@ -107,16 +113,18 @@ impl<D: Device> ImapAccount<D> {
                 summary: loaded.summary.as_ref(),
                 header: loaded.header.as_ref(),
                 text: loaded.text.as_deref(),
+                looked: &loaded.looked,
             };
             let level = match search.key.decide(&candidate) {
-                Verdict::Yes => return Ok(true),
-                Verdict::No => return Ok(false),
+                Verdict::Yes => return Ok((true, weight)),
+                Verdict::No => return Ok((false, weight)),
                 Verdict::Needs(level) => level,
             };
+            weight = LONG_ITEM;
             match self.load_level(mailbox, entry, level, &mut loaded).await {
                 Ok(()) => {}
                 // One bad message spoils itself alone: it is not found.
-                Err(Error::NoSuchMessage(_) | Error::Corrupt { .. }) => return Ok(false),
+                Err(Error::NoSuchMessage(_) | Error::Corrupt { .. }) => return Ok((false, weight)),
                 Err(error) => return Err(error),
             }
         }
@@ -137,10 +145,16 @@ impl<D: Device> ImapAccount<D> {
         let read = |range| self.store.read(self.account, mailbox, entry.uid, range);
         match level {
             Level::Summary => {}
+            Level::Pause => {
+                yield_now().await;
+                loaded.looked.rested();
+            }
             Level::Header => {
                 let end = prefix + u64::from(summary.header_bytes());
                 let header = read(0..end.min(HEADER_BYTES_MAX)).await?;
                 loaded.header = Some(HeaderText::of(&header));
+                // Decoding takes its time, and so do the messages beside this one.
+                yield_now().await;
             }
             Level::Text => {
                 let mut texts = Vec::new();
@@ -152,6 +166,7 @@ impl<D: Device> ImapAccount<D> {
                     if bytes > 0 {
                         let text = read(start..start + bytes).await?;
                         texts.extend(source_texts(summary, source, &text));
+                        yield_now().await;
                     }
                 }
                 loaded.text = Some(texts);
