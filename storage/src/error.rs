@@ -17,6 +17,8 @@ pub enum Error {
     MailboxExists(String),
     #[error("mailbox name {0:?} is not allowed: {1}")]
     MailboxName(String, &'static str),
+    #[error("mailbox {0:?} shows the past; it is read-only")]
+    ReadOnly(String),
     #[error("no message with UID {0:?}")]
     NoSuchMessage(Uid),
     #[error("the account's quota is used up")]

@@ -3,7 +3,7 @@
 //! A checkpoint of which one byte is wrong is not used at all: the index is then rebuilt from an
 //! older one, or from the log alone.
 
-use super::{FRAME_HEADER_BYTES, FrameKind, Header, Position, read_frame};
+use super::{FRAME_HEADER_BYTES, FrameKind, Header, Position, past, read_frame};
 use crate::buffer::ALIGNMENT;
 use crate::device::Mapping;
 use crate::format::fields::{read_chunks, read_keywords, read_quota, read_special_use};
@@ -53,6 +53,11 @@ pub(crate) fn load(shard: u16, checkpoint: &Mapping) -> Result<Loaded, Malformed
                 rows.sizes.clear();
                 loaded.index.accounts.insert(account.id, Rc::new(account));
             }
+            FrameKind::Graves => {
+                past::read_graves(&mut reader, &rows, &mut loaded.index)?;
+                rows.sizes.clear();
+            }
+            FrameKind::Past => past::read_past(&mut reader, &mut loaded.index)?,
             FrameKind::Live => read_live(&mut reader, &mut loaded.index)?,
             FrameKind::Log => read_log(&mut reader, &mut loaded.index)?,
             FrameKind::Page => read_page(&mut reader, &mut loaded.index)?,
@@ -68,12 +73,20 @@ pub(crate) fn load(shard: u16, checkpoint: &Mapping) -> Result<Loaded, Malformed
 }
 
 /// The verified rows that the next account may refer to.
-struct RowFrames<'c> {
+pub(super) struct RowFrames<'c> {
     checkpoint: &'c Mapping,
     sizes: BTreeMap<usize, usize>,
 }
 
 impl RowFrames<'_> {
+    pub(super) fn read(&self, reader: &mut Reader<'_>) -> Result<Rows, Malformed> {
+        let mut blocks = Vec::new();
+        for _ in 0..reader.count(36)? {
+            blocks.push(self.block(reader)?);
+        }
+        Ok(Rows::from_blocks(blocks))
+    }
+
     fn block(&self, reader: &mut Reader<'_>) -> Result<Block, Malformed> {
         let offset =
             usize::try_from(reader.u64()?).map_err(|_| Malformed("refers beyond its end"))?;
@@ -144,11 +157,7 @@ fn read_mailbox(reader: &mut Reader<'_>, rows: &RowFrames<'_>) -> Result<Mailbox
         vanished.push_back((run, Modseq(reader.u64()?)));
     }
     mailbox.vanished = vanished;
-    let mut blocks = Vec::new();
-    for _ in 0..reader.count(36)? {
-        blocks.push(rows.block(reader)?);
-    }
-    mailbox.rows = Rows::from_blocks(blocks);
+    mailbox.rows = rows.read(reader)?;
     Ok(mailbox)
 }
 

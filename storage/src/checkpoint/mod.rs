@@ -6,6 +6,7 @@
 //! checkpoint counts only once the superblock names it, which happens after it was synced.
 
 pub(crate) mod load;
+mod past;
 pub(crate) mod settle;
 pub(crate) mod write;
 
@@ -111,6 +112,8 @@ enum FrameKind {
     End = 6,
     Live = 7,
     Log = 8,
+    Graves = 9,
+    Past = 10,
 }
 
 fn frame_header(kind: FrameKind, payload: &[u8]) -> [u8; FRAME_HEADER_BYTES] {
@@ -152,6 +155,8 @@ fn read_frame(bytes: &[u8], offset: usize) -> Result<(FrameKind, &[u8], usize), 
         6 => FrameKind::End,
         7 => FrameKind::Live,
         8 => FrameKind::Log,
+        9 => FrameKind::Graves,
+        10 => FrameKind::Past,
         _ => return Err(Malformed("has a frame that only a newer Kura reads")),
     };
     if reader.u8()? > FORMAT_VERSION {

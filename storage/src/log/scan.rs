@@ -16,7 +16,7 @@ use crate::index::Index;
 use crate::index::apply::Logged;
 use crate::log::queue::run_low;
 use crate::log::recovery::{Content, Decision, Header, NextSegment, RecoveryReport, Seen, decide};
-use crate::types::Lsn;
+use crate::types::{Lsn, UnixMillis};
 use std::collections::BTreeMap;
 
 /// Read at once.
@@ -134,6 +134,8 @@ pub(crate) struct Scan<'s, D: Device> {
     lost: Vec<(Lsn, u64)>,
     log_bytes: u64,
     last_batch: Option<Lsn>,
+    /// Of the batch; of the one before, where a batch's header has rotted.
+    time: UnixMillis,
 }
 
 /// Where a scan starts.
@@ -171,6 +173,7 @@ impl<'s, D: Device> Scan<'s, D> {
             lost: Vec::new(),
             log_bytes: 0,
             last_batch: None,
+            time: UnixMillis::default(),
         }
     }
 
@@ -371,6 +374,7 @@ impl<'s, D: Device> Scan<'s, D> {
         let window = self.window.take().expect("the batch was just read");
         let from = usize::try_from(offset - window.start).expect("inside the window");
         let bytes = &window.buffer.as_slice()[from..from + batch.bytes as usize];
+        self.time = batch.sealed;
         self.fold(bytes, offset, &found.records)?;
         self.window = Some(window);
         self.lose_up_to(batch.next_lsn(), "records of a batch");
@@ -410,6 +414,7 @@ impl<'s, D: Device> Scan<'s, D> {
             }
             self.index.apply(Logged {
                 lsn: record.header.lsn,
+                time: self.time,
                 location: Location::new(self.position.segment, place),
                 record_bytes: u32::try_from(record.header.record_bytes()).unwrap_or(u32::MAX),
                 record: &decoded,
