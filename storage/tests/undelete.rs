@@ -212,7 +212,7 @@ fn what_is_remembered_moves_with_compaction_and_the_log_alone_gives_it_back() {
         verified(&store).await;
     });
     let whole = sim.after_crash();
-    let bare = whole.after_kill();
+    let bare = sim.after_crash();
     let disk = bare.clone();
     Executor::new(&bare).block_on(async move {
         for file in disk.files() {
