@@ -46,11 +46,13 @@ fn encode_past(index: &Index) -> Option<Vec<u8>> {
     };
     let read_only: Vec<_> =
         index.accounts.values().flat_map(|account| read_only(account)).collect();
-    if past.retention_millis == 0 && past.held.is_empty() && read_only.is_empty() {
+    let is_known = past.since > UnixMillis(0);
+    if !is_known && past.retention_millis == 0 && past.held.is_empty() && read_only.is_empty() {
         return None;
     }
     let mut writer = Writer::default();
     writer.u64(past.retention_millis);
+    writer.u64(past.since.0);
     writer.count(past.held.len());
     past.held.iter().for_each(|account| writer.u32(account.0));
     writer.count(read_only.len());
@@ -95,6 +97,7 @@ pub(super) fn read_graves(
 /// Behind the accounts, which it refers to.
 pub(super) fn read_past(reader: &mut Reader<'_>, index: &mut Index) -> Result<(), Malformed> {
     index.past.retention_millis = reader.u64()?;
+    index.past.since = UnixMillis(reader.u64()?);
     for _ in 0..reader.count(4)? {
         index.past.held.insert(read_account(reader)?);
     }

@@ -234,6 +234,38 @@ impl Record {
         }
     }
 
+    /// Whether it changes what there is in the account. A message that compaction has moved stays the same.
+    #[must_use]
+    pub fn concerns(&self, wanted: AccountId) -> bool {
+        match self {
+            Record::AccountCreated { account, .. }
+            | Record::AccountRemoved { account }
+            | Record::QuotaSet { account, .. }
+            | Record::MailboxesCreated { account, .. }
+            | Record::MailboxesRenamed { account, .. }
+            | Record::InboxRenamed { account, .. }
+            | Record::MailboxDeleted { account, .. }
+            | Record::Subscribed { account, .. }
+            | Record::Copied { account, .. }
+            | Record::FlagsChanged { account, .. }
+            | Record::Expunged { account, .. }
+            | Record::Forgot(Forgot { account, .. })
+            | Record::Undeleted(Undeleted { account, .. })
+            | Record::Shown(Shown { account, .. }) => *account == wanted,
+            Record::Delivered(delivered) => {
+                delivered.placements.iter().any(|placement| placement.account == wanted)
+            }
+            Record::Lost { .. } => true,
+            Record::Chunk
+            | Record::Put { .. }
+            | Record::Moved(_)
+            | Record::Piece
+            | Record::Based(_)
+            | Record::RetentionSet { .. }
+            | Record::HoldSet { .. } => false,
+        }
+    }
+
     /// The version of the kind's meta that [`Record::encode`] writes.
     #[must_use]
     pub fn version(&self) -> u8 {

@@ -18,6 +18,8 @@ use std::rc::Rc;
 pub struct Past {
     /// Zero: what goes is gone at once.
     pub retention_millis: u64,
+    /// What went before this may have been forgotten, whatever the retention.
+    pub since: UnixMillis,
     /// Accounts of which nothing is forgotten.
     pub held: BTreeSet<AccountId>,
     pub graves: BTreeMap<AccountId, Rc<Graves>>,
@@ -175,6 +177,9 @@ impl Past {
         graveyard.messages -= messages;
         graveyard.bytes -= bytes;
         let is_empty = graveyard.rows.is_empty();
+        // On a full disk they go before their time.
+        let youngest = gone.iter().map(|grave| grave.gone.0 + 1).max().unwrap_or_default();
+        self.since = self.since.max(UnixMillis(youngest));
         self.messages -= messages;
         self.bytes -= bytes;
         if is_empty && let Some(graves) = self.graves.get_mut(&account).map(Rc::make_mut) {
@@ -224,16 +229,28 @@ impl Past {
         changed
     }
 
+    /// For an index that looks back at one account: its graves are all kept, since messages may have come
+    /// back out of them on the way.
+    pub(crate) fn keep_only(&mut self, account: AccountId) {
+        let graves = self.graves.remove(&account);
+        *self = Past { held: BTreeSet::from([account]), ..Past::default() };
+        for graveyard in graves.iter().flat_map(|graves| graves.values()) {
+            self.messages += graveyard.messages;
+            self.bytes += graveyard.bytes;
+        }
+        self.graves.extend(graves.map(|graves| (account, graves)));
+    }
+
     pub(super) fn set_retention(&mut self, millis: u64, now: UnixMillis, base: Option<&Rc<Base>>) {
+        let since = UnixMillis(now.0.saturating_sub(self.retention_millis));
+        self.since = self.since.max(since);
         self.retention_millis = millis;
         if millis == 0 {
             self.bases.clear();
         } else if self.bases.is_empty() {
             // Without a base, the log is whole from its start.
-            self.bases.push(base.map_or_else(
-                || (UnixMillis(0), Rc::new(Base::beginning())),
-                |base| (now, Rc::clone(base)),
-            ));
+            let base = base.map_or_else(|| Rc::new(Base::beginning()), Rc::clone);
+            self.bases.push((now, base));
         }
     }
 

@@ -16,7 +16,7 @@ use crate::index::Index;
 use crate::index::apply::Logged;
 use crate::log::queue::run_low;
 use crate::log::recovery::{Content, Decision, Header, NextSegment, RecoveryReport, Seen, decide};
-use crate::types::{Lsn, UnixMillis};
+use crate::types::{AccountId, Lsn, UnixMillis};
 use std::collections::BTreeMap;
 
 /// Read at once.
@@ -122,8 +122,12 @@ pub(crate) struct Scan<'s, D: Device> {
     pub(crate) index: &'s mut Index,
     pub(crate) report: &'s mut RecoveryReport,
     pub(crate) trust_torn_tail: bool,
-    /// For the crash simulator: the log is taken to end before this.
+    /// The log is taken to end before this.
     pub(crate) forget_from: Option<Lsn>,
+    /// … and before the first batch that is younger.
+    pub(crate) until: Option<UnixMillis>,
+    /// Only what concerns this account is folded in.
+    pub(crate) only: Option<AccountId>,
     window: Option<Window>,
     position: Position,
     due: Lsn,
@@ -164,6 +168,8 @@ impl<'s, D: Device> Scan<'s, D> {
             report,
             trust_torn_tail: false,
             forget_from: None,
+            until: None,
+            only: None,
             window: None,
             position: start.position,
             due: start.due,
@@ -185,6 +191,10 @@ impl<'s, D: Device> Scan<'s, D> {
                 break;
             }
             let (seen, batch) = self.look().await?;
+            let is_younger = |batch: &FoundBatch| Some(batch.header.sealed) > self.until;
+            if self.until.is_some() && batch.as_ref().is_some_and(is_younger) {
+                break;
+            }
             let case = decide(&seen);
             let decision = match case.decision {
                 Decision::End if self.trust_torn_tail && seen.header == Header::Due => {
@@ -412,6 +422,11 @@ impl<'s, D: Device> Scan<'s, D> {
                 // An earlier opening has found this too, and its record has just been met.
                 self.lost.retain(|(lost, _)| lost != first);
             }
+            self.report.records += 1;
+            self.due = Lsn(record.header.lsn.0 + 1);
+            if self.only.is_some_and(|account| !decoded.concerns(account)) {
+                continue;
+            }
             self.index.apply(Logged {
                 lsn: record.header.lsn,
                 time: self.time,
@@ -419,8 +434,6 @@ impl<'s, D: Device> Scan<'s, D> {
                 record_bytes: u32::try_from(record.header.record_bytes()).unwrap_or(u32::MAX),
                 record: &decoded,
             });
-            self.report.records += 1;
-            self.due = Lsn(record.header.lsn.0 + 1);
         }
         Ok(())
     }

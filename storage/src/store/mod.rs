@@ -7,6 +7,7 @@
 mod accounts;
 mod change;
 mod deliver;
+mod history;
 mod keys;
 mod mailboxes;
 mod read;
@@ -15,6 +16,7 @@ mod verify;
 
 pub use change::FlagsChanged;
 pub use deliver::{BodyWriter, StreamedBody};
+pub use history::{PastAccount, PastMailbox, PastMessage};
 pub use keys::Space;
 pub use undelete::{Buried, Undelete};
 pub use verify::VerifyReport;
@@ -134,6 +136,7 @@ impl<D: Device> Store<D> {
             buried_messages: index.past.messages,
             buried_bytes: index.past.bytes,
             accounts_held: index.past.held.len() as u64,
+            remembered_since: self.remembered_since().map_or(0, |time| time.0),
         }
     }
 
@@ -233,4 +236,6 @@ pub struct Stats {
     pub buried_bytes: u64,
     /// Accounts of which nothing is forgotten.
     pub accounts_held: u64,
+    /// The oldest time that one can go back to, in Unix milliseconds. Zero: there is no retention.
+    pub remembered_since: u64,
 }
