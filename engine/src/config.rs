@@ -3,12 +3,14 @@
 //! Unknown keys are errors: a misspelt limit must not be a silently absent one. Every error names
 //! the file and the key, and how to mend it.
 
+use crate::when::Span;
 use hwprofiles::{Knobs, Profile};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// One line for the operator: what, where, how to mend.
 #[derive(Debug)]
@@ -41,6 +43,8 @@ pub struct Config {
     pub auth: Auth,
     #[serde(default)]
     pub limits: Limits,
+    #[serde(default)]
+    pub store: StoreConfig,
     #[serde(default)]
     pub metrics: Metrics,
     #[serde(default)]
@@ -116,6 +120,23 @@ impl Default for Limits {
         }
     }
 }
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreConfig {
+    /// For so long expunged mail can be brought back and accounts be seen as they were, such as `7d`; `0`
+    /// for not at all. It takes the space of what was delivered in that time.
+    pub retention: Span,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        StoreConfig { retention: Span(Duration::from_secs(7 * 86_400)) }
+    }
+}
+
+/// What is longer was meant to be a hold.
+const RETENTION_MAX: Duration = Duration::from_secs(3650 * 86_400);
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -208,6 +229,13 @@ impl Config {
                 "metrics.listen {address} is not a loopback address; use 127.0.0.1 and let a proxy publish it"
             ));
         }
+        if self.store.retention.0 > RETENTION_MAX {
+            return Err(format!(
+                "store.retention = {:?} is out of range; use 0 to 3650d, or put accounts on hold \
+                 (`kura account hold add`)",
+                self.store.retention.text()
+            ));
+        }
         let limits = &self.limits;
         for (key, value, least, most) in [
             ("message_bytes_max", limits.message_bytes_max, 65_536, 1 << 31),
@@ -286,6 +314,19 @@ mod tests {
             error.contains("\"commit_window\"") && error.contains("commit_window_us"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_retention_is_a_span_of_time() {
+        let with = |store: &str| {
+            load(&format!("hostname = \"a.test\"\ndata_dir = \"d\"\n[store]\n{store}\n"))
+        };
+        assert_eq!(with("").unwrap().store.retention.text(), "7d");
+        assert_eq!(with("retention = \"0\"").unwrap().store.retention.0, Duration::ZERO);
+        let error = with("retention = \"7 days\"").unwrap_err().0;
+        assert!(error.contains("kura.toml:4:") && error.contains("7d"), "{error}");
+        let error = with("retention = \"4000d\"").unwrap_err().0;
+        assert!(error.contains("store.retention") && error.contains("hold"), "{error}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One core's life: its thread, its executor, its store, and the loop that listens for all of them.
 
-use crate::config::ConfigError;
+use crate::config::{Config, ConfigError};
 use crate::listener::{self, Listeners};
 use crate::mesh::Inbox;
 use crate::shard::{Disk, Parts, Shard};
@@ -223,16 +223,17 @@ async fn open_store(parts: &Parts) -> Result<(Store<Disk>, Completions), ConfigE
             glommio::timer::sleep(OPENING_TICK).await;
         }
     };
-    let store = Store::open(disk, store_options(&parts.knobs, parts.id));
+    let store = Store::open(disk, store_options(&parts.config, &parts.knobs, parts.id));
     let store = or(or(store, deaf), ticking).await;
     store.map(|store| (store, completions)).map_err(|error| fault(&error))
 }
 
 /// The profile's knobs, in the store's terms. What a profile does not decide stays at its default.
-fn store_options(knobs: &hwprofiles::Knobs, shard: u16) -> storage::Options {
+fn store_options(config: &Config, knobs: &hwprofiles::Knobs, shard: u16) -> storage::Options {
     let bytes = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
     storage::Options {
         shard,
+        retention: config.store.retention.0,
         segment_bytes: knobs.segment_bytes.value,
         spare_segments: bytes(knobs.spare_segments.value),
         batch_bytes_max: bytes(knobs.batch_bytes_max.value),

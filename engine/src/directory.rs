@@ -9,6 +9,7 @@
 //! | `d:DOMAIN` | [`Domain`] |
 //! | `a:USER@DOMAIN` | [`Account`] |
 //! | `l:USER@DOMAIN`, `l:@DOMAIN` (catch-all) | [`Alias`] |
+//! | `h:USER@DOMAIN` | [`Held`], also after the account was removed |
 //! | `n:account` | the next account's number |
 
 use crate::passwords::StoredPassword;
@@ -58,6 +59,14 @@ pub struct Alias {
     pub targets: Vec<String>,
 }
 
+/// An account of which nothing is forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    pub id: u32,
+    pub shard: u16,
+    pub since_unix: u64,
+}
+
 /// A key and its value, or `None` where the key was deleted.
 pub type Pair = (Bytes, Option<Bytes>);
 
@@ -86,6 +95,7 @@ pub struct Directory {
     domains: BTreeMap<String, Domain>,
     accounts: BTreeMap<String, Account>,
     aliases: BTreeMap<String, Alias>,
+    holds: BTreeMap<String, Held>,
 }
 
 impl Directory {
@@ -103,6 +113,7 @@ impl Directory {
                 Some(("d:", name)) => set(&mut self.domains, name, value),
                 Some(("a:", name)) => set(&mut self.accounts, name, value),
                 Some(("l:", name)) => set(&mut self.aliases, name, value),
+                Some(("h:", name)) => set(&mut self.holds, name, value),
                 Some(("n:", _)) => true,
                 _ => false,
             };
@@ -183,6 +194,14 @@ impl Directory {
 
     pub fn alias(&self, address: &str) -> Option<&Alias> {
         self.aliases.get(address)
+    }
+
+    pub fn held(&self, address: &str) -> Option<&Held> {
+        self.holds.get(address)
+    }
+
+    pub fn holds(&self) -> impl Iterator<Item = (&String, &Held)> {
+        self.holds.iter()
     }
 
     pub fn domains(&self) -> impl Iterator<Item = (&String, &Domain)> {

@@ -13,6 +13,7 @@
 //! | [`delivery`] | from a transaction's bytes to durable mailboxes |
 //! | [`directory`], [`passwords`] | who gets the mail for an address, and who may read it |
 //! | [`operations`], [`control_plane`] | what an operator can ask of a running or stopped server |
+//! | `remembering`, `export` | of these, what is about the past: expunged mail, an account as it was, holds |
 //! | [`certificates`], [`tls`], [`metrics`] | the rest of running a server |
 //! | [`bench`] | load programs |
 
@@ -25,6 +26,7 @@ pub mod control_plane;
 pub mod core;
 pub mod delivery;
 pub mod directory;
+mod export;
 pub mod layout;
 pub mod listener;
 pub mod mesh;
@@ -32,9 +34,11 @@ pub mod metrics;
 pub mod operations;
 pub mod passwords;
 pub mod readiness;
+mod remembering;
 pub mod server;
 pub mod session;
 pub mod shard;
 pub mod tls;
 pub mod watchdog;
+pub mod when;
 pub mod wire;

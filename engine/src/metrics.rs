@@ -185,7 +185,7 @@ impl Snapshot {
 
     fn store_text(&self, text: &mut String, head: &mut impl FnMut(&mut String, &str, &str, &str)) {
         type Column = (&'static str, &'static str, &'static str, fn(&storage::store::Stats) -> u64);
-        let columns: [Column; 15] = [
+        let columns: [Column; 19] = [
             ("kura_store_messages", "gauge", "Messages in mailboxes", |s| s.messages),
             ("kura_store_bytes_received_total", "counter", "Bytes of bodies delivered", |s| {
                 s.bytes_received
@@ -220,6 +220,25 @@ impl Snapshot {
                 "gauge",
                 "Places that did not verify at the start",
                 |s| s.recovery_damage,
+            ),
+            (
+                "kura_store_buried_messages",
+                "gauge",
+                "Expunged messages that can be brought back",
+                |s| s.buried_messages,
+            ),
+            (
+                "kura_store_buried_bytes",
+                "gauge",
+                "Bytes of expunged messages that can be brought back",
+                |s| s.buried_bytes,
+            ),
+            ("kura_store_accounts_held", "gauge", "Accounts on hold", |s| s.accounts_held),
+            (
+                "kura_store_remembered_since_seconds",
+                "gauge",
+                "The oldest time to go back to, Unix time; 0: nothing is remembered",
+                |s| s.remembered_since.div_ceil(1000),
             ),
             ("kura_store_halted", "gauge", "1 once a write or sync has failed", |s| {
                 u64::from(s.halted)

@@ -7,11 +7,13 @@
 
 use crate::directory::{self, Account, Alias, Domain, Pair};
 use crate::passwords::{self, StoredPassword};
+use crate::remembering::{self, Which};
 use crate::shard::Shard;
 use crate::{certificates, tls};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use storage::{AccountId, SpecialUse};
@@ -63,6 +65,29 @@ pub enum Request {
     Reload,
     StoreStats,
     StoreVerify,
+    /// Lists what has gone since then, in Unix milliseconds; or brings it back.
+    StoreUndelete {
+        account: String,
+        since: u64,
+        mailbox: Option<String>,
+        uids: Option<Vec<(u32, u32)>>,
+        apply: bool,
+        over_quota: bool,
+    },
+    /// Shows the account as it was, or writes it to a directory, an absolute path.
+    StoreRestoreAt {
+        account: String,
+        at: u64,
+        export: Option<PathBuf>,
+        over_quota: bool,
+    },
+    HoldAdd {
+        address: String,
+    },
+    HoldRemove {
+        address: String,
+    },
+    HoldList,
 }
 
 impl Request {
@@ -75,14 +100,19 @@ impl Request {
             | Request::AccountQuota { .. }
             | Request::AccountRemove { .. }
             | Request::AliasAdd { .. }
-            | Request::AliasRemove { .. } => true,
+            | Request::AliasRemove { .. }
+            | Request::HoldAdd { .. }
+            | Request::HoldRemove { .. } => true,
             Request::DomainList
             | Request::DomainShow { .. }
             | Request::AccountList { .. }
             | Request::AliasList
             | Request::Reload
             | Request::StoreStats
-            | Request::StoreVerify => false,
+            | Request::StoreVerify
+            | Request::StoreUndelete { .. }
+            | Request::StoreRestoreAt { .. }
+            | Request::HoldList => false,
         }
     }
 }
@@ -118,6 +148,20 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
         Request::Reload => reload(&shard).await,
         Request::StoreStats => store_stats(&shard).await,
         Request::StoreVerify => store_verify(&shard).await,
+        Request::StoreUndelete { account, since, mailbox, uids, apply, over_quota } => {
+            let which = Which { address: account, since, mailbox, uids };
+            if apply {
+                remembering::undelete(&shard, which, over_quota).await
+            } else {
+                remembering::undelete_list(&shard, which).await
+            }
+        }
+        Request::StoreRestoreAt { account, at, export, over_quota } => {
+            remembering::restore_at(&shard, &account, at, export, over_quota).await
+        }
+        Request::HoldAdd { address } => remembering::hold_add(&shard, &address).await,
+        Request::HoldRemove { address } => remembering::hold_remove(&shard, &address).await,
+        Request::HoldList => Ok(remembering::hold_list(&shard)),
     }
 }
 
@@ -354,7 +398,7 @@ async fn account_remove(shard: &Rc<Shard>, address: &str) -> Result<Value, Fault
     Ok(json!({ "address": address }))
 }
 
-fn existing_account(shard: &Shard, address: &str) -> Result<(String, Account), Fault> {
+pub(crate) fn existing_account(shard: &Shard, address: &str) -> Result<(String, Account), Fault> {
     let address = address.to_lowercase();
     let directory = shard.directory.borrow();
     match directory.account(&address) {
@@ -456,6 +500,10 @@ async fn store_stats(shard: &Rc<Shard>) -> Result<Value, Fault> {
             "log_bytes": stats.log_bytes,
             "log_live_bytes": stats.log_live_bytes,
             "live_bytes": stats.live_bytes,
+            "buried_messages": stats.buried_messages,
+            "buried_bytes": stats.buried_bytes,
+            "accounts_held": stats.accounts_held,
+            "remembered_since": remembered_since(stats.remembered_since),
             "halted": stats.halted,
             "recovery_records": stats.recovery_records,
             "recovery_micros": stats.recovery_micros,
@@ -478,9 +526,18 @@ async fn store_stats(shard: &Rc<Shard>) -> Result<Value, Fault> {
         "log_live_bytes": sum(|s| s.log_live_bytes),
         "live_bytes": sum(|s| s.live_bytes),
         "recovery_damage": sum(|s| s.recovery_damage),
+        "buried_messages": sum(|s| s.buried_messages),
+        "buried_bytes": sum(|s| s.buried_bytes),
+        "accounts_held": sum(|s| s.accounts_held),
+        // To this time every shard can go back.
+        "remembered_since": remembered_since(shards.iter().map(|s| s.remembered_since).max().unwrap_or(0)),
         "halted": shards.iter().any(|s| s.halted),
         "shards": shards.iter().map(row).collect::<Vec<_>>(),
     }))
+}
+
+fn remembered_since(unix_millis: u64) -> Value {
+    if unix_millis == 0 { Value::Null } else { json!(crate::when::time_text(unix_millis + 999)) }
 }
 
 async fn store_verify(shard: &Rc<Shard>) -> Result<Value, Fault> {
@@ -498,7 +555,7 @@ async fn store_verify(shard: &Rc<Shard>) -> Result<Value, Fault> {
 // ── shared ──────────────────────────────────────────────────────────────────────────────────────────
 
 /// Runs `work` on core `home` and turns its error into a line for the operator.
-async fn on<R, E, W, F>(shard: &Rc<Shard>, home: u16, work: W) -> Result<R, Fault>
+pub(crate) async fn on<R, E, W, F>(shard: &Rc<Shard>, home: u16, work: W) -> Result<R, Fault>
 where
     R: Send + 'static,
     E: ToString,
@@ -516,7 +573,7 @@ where
 }
 
 /// Writes pairs to the log, then tells every core.
-async fn change(shard: &Rc<Shard>, pairs: Vec<Pair>) -> Result<(), Fault> {
+pub(crate) async fn change(shard: &Rc<Shard>, pairs: Vec<Pair>) -> Result<(), Fault> {
     let _ = shard
         .store
         .put(directory::SPACE, pairs.clone())
@@ -533,7 +590,7 @@ async fn change(shard: &Rc<Shard>, pairs: Vec<Pair>) -> Result<(), Fault> {
     Ok(())
 }
 
-fn pair<T: Serialize>(kind: &str, name: &str, value: Option<&T>) -> Pair {
+pub(crate) fn pair<T: Serialize>(kind: &str, name: &str, value: Option<&T>) -> Pair {
     let value = value.map(|value| {
         Bytes::from(serde_json::to_vec(value).expect("directory values have string keys only"))
     });
@@ -552,6 +609,6 @@ async fn hash(password: &str) -> StoredPassword {
     glommio::executor().spawn_blocking(move || StoredPassword::new(&password)).await
 }
 
-fn unix_now() -> u64 {
+pub(crate) fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

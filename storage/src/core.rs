@@ -93,6 +93,8 @@ pub(crate) struct Core<D: Device> {
     pub(crate) spares: Bell,
     /// There may be something to compact.
     pub(crate) compaction: Bell,
+    /// There may be something to forget.
+    pub(crate) expiry: Bell,
     /// A batch has landed or failed, or the phase has changed.
     pub(crate) landed: Broadcast,
 }
@@ -173,6 +175,7 @@ impl<D: Device> Core<D> {
     fn cry_for_space(&self) {
         if !self.is_full.replace(true) {
             self.upkeep.ring();
+            self.expiry.ring();
         }
     }
 
@@ -252,6 +255,7 @@ impl<D: Device> Core<D> {
         self.work.ring();
         self.upkeep.ring();
         self.compaction.ring();
+        self.expiry.ring();
         self.spares.ring();
         self.landed.ring();
     }

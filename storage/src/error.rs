@@ -1,6 +1,6 @@
 //! What can go wrong, sorted by whose fault it is.
 
-use crate::types::{AccountId, MailboxId, Uid};
+use crate::types::{AccountId, MailboxId, Uid, UnixMillis};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
@@ -17,6 +17,11 @@ pub enum Error {
     MailboxExists(String),
     #[error("mailbox name {0:?} is not allowed: {1}")]
     MailboxName(String, &'static str),
+    #[error("mailbox {0:?} shows the past; it is read-only")]
+    ReadOnly(String),
+    /// The oldest time that is remembered, if there is a retention.
+    #[error("that time is not remembered")]
+    NotRemembered(Option<UnixMillis>),
     #[error("no message with UID {0:?}")]
     NoSuchMessage(Uid),
     #[error("the account's quota is used up")]

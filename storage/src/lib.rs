@@ -25,6 +25,7 @@ mod core;
 pub mod device;
 pub mod durable;
 pub mod error;
+mod expiry;
 pub mod format;
 pub mod index;
 mod locks;

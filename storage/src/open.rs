@@ -114,6 +114,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
         upkeep: Default::default(),
         spares: Default::default(),
         compaction: Default::default(),
+        expiry: Default::default(),
         landed: Default::default(),
         device,
         options,
@@ -121,7 +122,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
     let core = Rc::new(core);
     core.refresh_free_space();
     first_segment(&core).await?;
-    log_losses(&core, &end).await?;
+    log_first(&core, &end).await?;
     core.phase.set(Phase::Open);
     core.upkeep.ring();
     Ok(core)
@@ -439,12 +440,20 @@ async fn first_segment<D: Device>(core: &Rc<Core<D>>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Records that were lost may have given out identifiers: a record says which to skip, and is
-/// durable before anything new is.
-async fn log_losses<D: Device>(core: &Rc<Core<D>>, end: &LogEnd) -> Result<(), Error> {
+/// What has to be durable before anything new is. Records that were lost may have given out identifiers: a
+/// record says which to skip. Another says for how long what goes from now on is remembered.
+async fn log_first<D: Device>(core: &Rc<Core<D>>, end: &LogEnd) -> Result<(), Error> {
+    let mut records: Vec<Record> = end
+        .lost
+        .iter()
+        .map(|(first, count)| Record::Lost { first: *first, count: *count })
+        .collect();
+    let millis = u64::try_from(core.options.retention.as_millis()).unwrap_or(u64::MAX);
+    if core.index.borrow().past.retention_millis != millis {
+        records.push(Record::RetentionSet { millis });
+    }
     let mut receipts = Vec::new();
-    for (first, count) in &end.lost {
-        let record = Record::Lost { first: *first, count: *count };
+    for record in records {
         let parts = crate::log::queue::Parts::of(&record);
         receipts.push(core.enqueue_parts(record, &parts, Hold::default())?);
     }

@@ -3,6 +3,9 @@
 use crate::error::Error;
 use std::time::Duration;
 
+/// What is longer than any law asks for was meant to be a hold.
+const RETENTION_MAX: Duration = Duration::from_secs(3660 * 86_400);
+
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Which shard of the host this is; part of every frame's checksum.
@@ -39,6 +42,9 @@ pub struct Options {
     pub garbage_percent_max: u8,
     /// What compaction may copy in a second; `None`: as much as commits leave.
     pub compaction_bytes_per_second: Option<u64>,
+    /// For so long what was expunged can be brought back, and accounts be seen as they were. Zero: not at
+    /// all.
+    pub retention: Duration,
     /// For the crash simulator alone: breaks a promise, so that a test can show that it would notice.
     pub sabotage: Option<Sabotage>,
 }
@@ -86,6 +92,7 @@ impl Default for Options {
             checkpoint_log_bytes_max: 512 << 20,
             garbage_percent_max: 20,
             compaction_bytes_per_second: None,
+            retention: Duration::ZERO,
             sabotage: None,
         }
     }
@@ -146,6 +153,9 @@ impl Options {
         }
         if self.garbage_percent_max == 0 || self.garbage_percent_max > 45 {
             return refuse("garbage_percent_max must be from 1 to 45");
+        }
+        if self.retention > RETENTION_MAX {
+            return refuse("retention must be at most ten years");
         }
         if self.compaction_bytes_per_second == Some(0) {
             return refuse(

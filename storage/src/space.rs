@@ -5,18 +5,22 @@
 //!   something has gone is the only one that knows;
 //! - both checkpoints that the superblocks name, and the newest base, begin behind it: no replay reads it
 //!   (a cold segment is never replayed);
-//! - nobody who began before it was empty is still looking.
+//! - nobody who began before it was empty is still looking;
+//! - it is no part of the log that the retention needs, unless space is short.
 //!
 //! Failure: a segment that cannot be erased is left alone until the store is opened anew.
 
 use crate::checkpoint::Position;
 use crate::core::Core;
 use crate::device::Device;
-use crate::format::SegmentId;
+use crate::format::{Base, SegmentId};
+use crate::index::Index;
 use crate::log::segments::{self, Spare};
 use crate::options::Sabotage;
+use crate::types::UnixMillis;
 use crate::upkeep::write_superblock;
 use std::io;
+use std::rc::Rc;
 
 /// When a segment was seen to be empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,8 +31,19 @@ pub(crate) struct Emptied {
     position: Position,
 }
 
-/// Segments below this are needed neither to open the store nor to rebuild it.
+/// Segments below this are needed neither to open the store, nor to rebuild it, nor to look back.
 pub(crate) fn floor<D: Device>(core: &Core<D>) -> SegmentId {
+    let floor = replay_floor(core);
+    if core.is_short() {
+        // New mail comes before the history of the old.
+        return floor;
+    }
+    let index = core.index.borrow();
+    history(core, &index).next().map_or(floor, |(_, base)| base.segment.min(floor))
+}
+
+/// Segments below this are needed neither to open the store nor to rebuild it.
+pub(crate) fn replay_floor<D: Device>(core: &Core<D>) -> SegmentId {
     let index = core.index.borrow();
     let [newest, previous] = core.named.get();
     let base = index.base.as_ref().map_or(SegmentId(0), |base| base.segment);
@@ -36,6 +51,22 @@ pub(crate) fn floor<D: Device>(core: &Core<D>) -> SegmentId {
         return core.position.get().segment;
     }
     base.min(newest.segment).min(previous.segment)
+}
+
+/// The bases from which the log can be replayed, oldest first: it is whole from there on.
+pub(crate) fn history<'i, D: Device>(
+    core: &Core<D>,
+    index: &'i Index,
+) -> impl Iterator<Item = &'i (UnixMillis, Rc<Base>)> {
+    let segments = core.segments.borrow();
+    let mut due = segments.next_id().0;
+    for (id, _) in segments.of_log().rev() {
+        if id.0 + 1 != due {
+            break;
+        }
+        due = id.0;
+    }
+    index.past.bases.iter().skip_while(move |(_, base)| base.segment.0 < due)
 }
 
 /// Frees what can be freed; how many segments that were.

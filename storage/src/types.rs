@@ -81,6 +81,8 @@ pub struct MailboxInfo {
     pub uid_validity: u32,
     pub special_use: Option<SpecialUse>,
     pub keywords: Vec<String>,
+    /// It shows the past (`Store::show`): nothing can be put into it, changed or taken out.
+    pub read_only: bool,
 }
 
 /// Counts of one mailbox, kept, never computed by a scan.

@@ -83,6 +83,17 @@ pub(crate) async fn both(first: impl Future<Output = ()>, second: impl Future<Ou
     .await;
 }
 
+/// Until one of the two is done; the other is dropped.
+pub(crate) async fn either(first: impl Future<Output = ()>, second: impl Future<Output = ()>) {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    poll_fn(|context| {
+        let is_done =
+            first.as_mut().poll(context).is_ready() || second.as_mut().poll(context).is_ready();
+        if is_done { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
 /// Where a batch ended up.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Landed {

@@ -48,13 +48,18 @@ impl Watchers {
             Record::Delivered(delivered) => {
                 delivered.placements.iter().for_each(|placement| self.wake(placement.account));
             }
-            // A move changes nothing that a session shows.
+            Record::Undeleted(undeleted) => self.wake(undeleted.account),
+            Record::Shown(shown) => self.wake(shown.account),
+            // These change nothing that a session shows.
             Record::Chunk
             | Record::Put { .. }
             | Record::Lost { .. }
             | Record::Moved(_)
             | Record::Piece
-            | Record::Based(_) => {}
+            | Record::Based(_)
+            | Record::RetentionSet { .. }
+            | Record::HoldSet { .. }
+            | Record::Forgot(_) => {}
         }
     }
 

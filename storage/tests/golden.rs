@@ -7,11 +7,13 @@
 mod common;
 use common::*;
 use std::path::PathBuf;
+use std::time::Duration;
 use storage::device::sim::Sim;
 use storage::format::{
-    Base, ChunkRef, Delivered, Location, Move, Moved, NewMailbox, PlacedRecord, Record, Reference,
-    SegmentId, UidRange,
+    Base, ChunkRef, Delivered, Forgot, Location, Move, Moved, NewMailbox, PlacedRecord, Record,
+    Reference, SegmentId, Shown, UidRange, Undeleted,
 };
+use storage::store::Undelete;
 use storage::{
     AccountId, FlagMode, Flags, Lsn, MailboxId, Options, Quota, Space, SpecialUse, Store, Uid,
     UnixMillis,
@@ -122,7 +124,39 @@ fn records() -> Vec<(&'static str, Record)> {
                 pieces: vec![ChunkRef { location, body_bytes: 4096 }],
             }),
         ),
+        ("retention-set", Record::RetentionSet { millis: 7 * 86_400_000 }),
+        ("hold-set", Record::HoldSet { account, held: true }),
+        ("forgot", forgot(account, mailbox)),
+        ("undeleted", undeleted(account, mailbox)),
+        ("shown", shown(account, mailbox)),
     ]
+}
+
+fn forgot(account: AccountId, mailbox: MailboxId) -> Record {
+    let graves = vec![(mailbox, vec![run(1, 3), run(9, 9)]), (MailboxId(1), vec![run(5, 5)])];
+    Record::Forgot(Forgot { account, graves })
+}
+
+fn undeleted(account: AccountId, mailbox: MailboxId) -> Record {
+    Record::Undeleted(Undeleted {
+        account,
+        created: vec![new(8, "again", Some(SpecialUse::Sent))],
+        from: mailbox,
+        to: MailboxId(8),
+        first_uid: Uid(1),
+        uids: vec![run(1, 3), run(7, 7)],
+    })
+}
+
+fn shown(account: AccountId, mailbox: MailboxId) -> Record {
+    Record::Shown(Shown {
+        account,
+        created: vec![new(9, "Restored", None), new(10, "Restored/INBOX", None)],
+        from: mailbox,
+        to: MailboxId(10),
+        keywords: vec!["blue".into()],
+        messages: vec![(Uid(3), Flags(1 << 8)), (Uid(7), Flags::SEEN)],
+    })
 }
 
 fn moved(account: AccountId, mailbox: MailboxId) -> Record {
@@ -208,6 +242,40 @@ fn a_closed_store_of_version_two_opens_for_ever() {
     assert_eq!(holds_what_it_held(&stored("store-v2")), Vec::<String>::new());
 }
 
+/// The same store with a retention of ten years, closed by the version that came to remember: what was
+/// moved and expunged lies in graves of its checkpoint.
+#[test]
+fn a_closed_store_that_remembers_opens_for_ever() {
+    let ten_years = Duration::from_secs(3652 * 86_400);
+    let options = Options { retention: ten_years, ..small_segments() };
+    let folder = golden_folder("store-v2-past");
+    if std::env::var("GOLDEN").is_ok_and(|wish| wish == "write") && !folder.exists() {
+        std::fs::create_dir(&folder).expect("a folder");
+        let sim = Sim::new(1);
+        on_sim(&sim, options.clone(), |store| async move {
+            fill(store.clone()).await;
+            store.set_hold(ALICE, true).await.expect("held");
+        });
+        for file in sim.files() {
+            let bytes = sim.contents(&file.name).expect("there");
+            let name = format!("{}.{}.hex", file.name, file.bytes);
+            std::fs::write(folder.join(name), to_sparse_hex(&bytes)).expect("writes");
+        }
+    }
+    let sim = stored("store-v2-past");
+    on_sim(&sim, options.clone(), |store| async move {
+        assert_eq!(store.recovery().setbacks, Vec::<String>::new());
+        let all = Undelete { since: UnixMillis(0), mailbox: None, uids: None };
+        let (buried, _) = store.buried(ALICE, &all, 9).expect("a list");
+        assert_eq!(buried.iter().map(|one| one.uid.0).collect::<Vec<_>>(), [3]);
+        assert!(store.is_held(ALICE) && !store.is_held(BOB));
+        let read = store.read_buried(ALICE, INBOX, Uid(3), 0..u64::MAX).await.expect("reads");
+        assert!(read == message(ALICE, 3, 200));
+    });
+    let opened = stored("store-v2-past");
+    assert_eq!(looked_at(&opened, options), Vec::<String>::new());
+}
+
 fn golden_folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)
 }
@@ -226,7 +294,11 @@ fn stored(name: &str) -> Sim {
 
 /// Looks at everything; which checkpoints could not be used.
 fn holds_what_it_held(sim: &Sim) -> Vec<String> {
-    on_sim(sim, small_segments(), |store| async move {
+    looked_at(sim, small_segments())
+}
+
+fn looked_at(sim: &Sim, options: Options) -> Vec<String> {
+    on_sim(sim, options, |store| async move {
         let recovery = store.recovery();
         assert_eq!((recovery.lost_records, &recovery.damage), (0, &vec![]));
         let setbacks = recovery.setbacks.clone();

@@ -39,10 +39,10 @@ pub(super) enum DomainCommand {
 #[derive(Debug, Args)]
 pub(super) struct Common {
     #[command(flatten)]
-    place: Where,
+    pub(super) place: Where,
     /// Prints JSON.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -130,6 +130,9 @@ pub(super) enum AccountCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// Accounts of which nothing is forgotten, whatever is expunged, and be they removed.
+    #[command(subcommand)]
+    Hold(super::remembering::HoldCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -191,6 +194,7 @@ pub(super) fn domain(command: DomainCommand) -> Result<Outcome, ConfigError> {
 
 pub(super) fn account(command: AccountCommand) -> Result<Outcome, ConfigError> {
     match command {
+        AccountCommand::Hold(command) => super::remembering::hold(command),
         AccountCommand::Add { address, password, quotas, common } => {
             let request = Request::AccountAdd {
                 address,
@@ -252,11 +256,11 @@ fn new_password(value: &Value) -> String {
         .unwrap_or_default()
 }
 
-fn text<'v>(value: &'v Value, key: &str) -> &'v str {
+pub(super) fn text<'v>(value: &'v Value, key: &str) -> &'v str {
     value[key].as_str().unwrap_or_default()
 }
 
-fn said(
+pub(super) fn said(
     common: &Common,
     request: Request,
     line: impl Fn(&Value) -> String,
@@ -271,7 +275,11 @@ fn said(
 }
 
 /// Prints rows in columns as wide as their widest value.
-fn table(common: &Common, request: Request, columns: &[&str]) -> Result<Outcome, ConfigError> {
+pub(super) fn table(
+    common: &Common,
+    request: Request,
+    columns: &[&str],
+) -> Result<Outcome, ConfigError> {
     let value = ask(&common.place, request)?;
     if common.json {
         println!("{value}");

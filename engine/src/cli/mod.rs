@@ -8,6 +8,7 @@ mod certificate;
 mod directory;
 mod profile;
 mod quickstart;
+mod remembering;
 mod serve;
 mod store;
 

@@ -5,7 +5,7 @@
 
 use super::Outcome;
 use crate::certificates;
-use crate::config::{Auth, Config, ConfigError, Limits, Listen, Log, Metrics};
+use crate::config::{Auth, Config, ConfigError, Limits, Listen, Log, Metrics, StoreConfig};
 use crate::layout::{private_dir, write_synced};
 use crate::listener;
 use crate::metrics::Service;
@@ -103,6 +103,7 @@ fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
         // Loopback only, see `high_ports`.
         auth: Auth { plaintext_allowed: true },
         limits: Limits::default(),
+        store: StoreConfig::default(),
         metrics,
         log: Log { level: "warn".to_owned(), ..Log::default() },
     };

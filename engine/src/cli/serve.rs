@@ -26,6 +26,13 @@ pub(super) fn check(options: &Options) -> Result<Outcome, ConfigError> {
     let config = Config::load(&options.config)?;
     super::profile::knobs(&config)?;
     println!("{} is fine", options.config.display());
+    match config.store.retention {
+        none if none.0.is_zero() => println!("store.retention 0: expunged mail is gone at once"),
+        retention => println!(
+            "store.retention {}: so long expunged mail can be brought back",
+            retention.text()
+        ),
+    }
     Ok(Outcome::Done)
 }
 

@@ -1,7 +1,7 @@
 //! `kura store`: counters and checks of a running or stopped store.
 
 use super::ask::ask;
-use super::{Outcome, Where};
+use super::{Outcome, Where, remembering};
 use crate::config::ConfigError;
 use crate::operations::Request;
 use clap::Subcommand;
@@ -28,10 +28,25 @@ pub(super) enum StoreCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Lists what was expunged from an account, and brings it back with --apply.
+    ///
+    /// Without --apply nothing is changed. Messages come back to the mailboxes that they were in, with new
+    /// UIDs. How long expunged mail is kept is `retention` in the config file's [store].
+    ///
+    /// Example: kura store undelete --account ann@example.org --since 2h
+    Undelete(remembering::UndeleteOptions),
+    /// Shows an account as it was, in read-only mailboxes of its own, or writes it to a directory.
+    ///
+    /// Delete the tree over IMAP when it is no longer wanted.
+    ///
+    /// Example: kura store restore --account ann@example.org --at 2026-11-25T16:00:00Z
+    Restore(remembering::RestoreOptions),
 }
 
 pub(super) fn run(command: StoreCommand) -> Result<Outcome, ConfigError> {
     match command {
+        StoreCommand::Undelete(options) => remembering::undelete(options),
+        StoreCommand::Restore(options) => remembering::restore(options),
         StoreCommand::Stats { place, json } => {
             let stats = ask(&place, Request::StoreStats)?;
             if json {

@@ -331,6 +331,8 @@ fn refusal(error: &Error) -> Refusal {
         | Error::MailboxExists(_)
         | Error::MailboxName(..)
         | Error::NoSuchMessage(_)
+        | Error::ReadOnly(_)
+        | Error::NotRemembered(_)
         | Error::Options(_)
         | Error::Open { .. } => Refusal::NO_STORE,
     }

@@ -274,6 +274,7 @@ impl Imap {
         let out = output.buffer();
         match answer {
             Ok(selected) => {
+                let read_only = read_only || selected.read_only;
                 let view = View::select(selected, read_only, out);
                 self.state = State::Selected(Box::new(view));
                 let code = if read_only { Code::ReadOnly } else { Code::ReadWrite };

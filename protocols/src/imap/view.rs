@@ -42,6 +42,8 @@ pub struct Selected {
     pub uid_validity: u32,
     pub uid_next: u32,
     pub modseq: u64,
+    /// The mailbox can't be changed, however it is selected.
+    pub read_only: bool,
 }
 
 /// What has happened in the mailbox since the view's MODSEQ.

@@ -55,7 +55,9 @@ pub(crate) fn kept(index: &Index, files: &RowFiles) -> Kept {
 fn rows_in(index: &Index, files: &RowFiles) -> (RowFiles, u64) {
     let (mut used, mut fresh) = (RowFiles::new(), 0);
     let mailboxes = index.accounts.values().flat_map(|account| account.mailboxes.values());
-    for block in mailboxes.flat_map(|mailbox| mailbox.rows.blocks()) {
+    let graveyards = index.past.graves.values().flat_map(|graves| graves.values());
+    let rows = mailboxes.map(|mailbox| &mailbox.rows).chain(graveyards.map(|yard| &yard.rows));
+    for block in rows.flat_map(|rows| rows.blocks()) {
         let bytes = u64::from(block.count) * ROW_BYTES as u64;
         match &*block.data {
             BlockData::Mapped { file, .. } => match file.checkpoint {

@@ -4,7 +4,7 @@
 //! older one, or from the log alone.
 
 use super::{
-    FRAME_HEADER_BYTES, FrameKind, Header, Position, VERSION_WHOLE, read_frame, verified_rows,
+    FRAME_HEADER_BYTES, FrameKind, Header, Position, VERSION_WHOLE, past, read_frame, verified_rows,
 };
 use crate::buffer::ALIGNMENT;
 use crate::format::fields::{read_chunks, read_keywords, read_quota, read_special_use};
@@ -67,16 +67,23 @@ pub(crate) fn load(
             }
             FrameKind::Account => {
                 let account = read_account(&mut reader, &rows)?;
-                loaded.rows_bytes += rows.elsewhere_bytes.take();
                 rows.sizes.clear();
                 loaded.index.accounts.insert(account.id, Rc::new(account));
             }
+            FrameKind::Graves => {
+                past::read_graves(&mut reader, &rows, &mut loaded.index)?;
+                rows.sizes.clear();
+            }
+            FrameKind::Past => past::read_past(&mut reader, &mut loaded.index)?,
             FrameKind::Live => read_live(&mut reader, &mut loaded.index)?,
             FrameKind::Log => read_log(&mut reader, &mut loaded.index)?,
             FrameKind::Page => read_page(&mut reader, &mut loaded.index)?,
             FrameKind::Segments => loaded.segments = read_segments(&mut reader)?,
             FrameKind::Counters => loaded.index.counters = read_counters(&mut reader)?,
-            FrameKind::End => return Ok(loaded),
+            FrameKind::End => {
+                loaded.rows_bytes = rows.elsewhere_bytes.get();
+                return Ok(loaded);
+            }
             FrameKind::Files => {}
         }
         if !matches!(kind, FrameKind::Rows | FrameKind::Files) {
@@ -86,8 +93,8 @@ pub(crate) fn load(
     }
 }
 
-/// The rows that the next account may refer to.
-struct RowFrames<'c> {
+/// The rows that the next account, or its graves, may refer to.
+pub(super) struct RowFrames<'c> {
     checkpoint: &'c Rc<RowFile>,
     others: &'c [Rc<RowFile>],
     is_whole: bool,
@@ -98,6 +105,14 @@ struct RowFrames<'c> {
 }
 
 impl RowFrames<'_> {
+    pub(super) fn read(&self, reader: &mut Reader<'_>) -> Result<Rows, Malformed> {
+        let mut blocks = Vec::new();
+        for _ in 0..reader.count(if self.is_whole { 36 } else { 44 })? {
+            blocks.push(self.block(reader)?);
+        }
+        Ok(Rows::from_blocks(blocks))
+    }
+
     fn block(&self, reader: &mut Reader<'_>) -> Result<Block, Malformed> {
         let elsewhere = if self.is_whole { Lsn(0) } else { Lsn(reader.u64()?) };
         let offset =
@@ -175,11 +190,7 @@ fn read_mailbox(reader: &mut Reader<'_>, rows: &RowFrames<'_>) -> Result<Mailbox
         vanished.push_back((run, Modseq(reader.u64()?)));
     }
     mailbox.vanished = vanished;
-    let mut blocks = Vec::new();
-    for _ in 0..reader.count(if rows.is_whole { 36 } else { 44 })? {
-        blocks.push(rows.block(reader)?);
-    }
-    mailbox.rows = Rows::from_blocks(blocks);
+    mailbox.rows = rows.read(reader)?;
     Ok(mailbox)
 }
 

@@ -7,6 +7,7 @@
 
 pub(crate) mod files;
 pub(crate) mod load;
+mod past;
 pub(crate) mod settle;
 pub(crate) mod write;
 
@@ -117,7 +118,9 @@ enum FrameKind {
     End = 6,
     Live = 7,
     Log = 8,
-    Files = 9,
+    Graves = 9,
+    Past = 10,
+    Files = 11,
 }
 
 fn frame_header(kind: FrameKind, payload: &[u8]) -> [u8; FRAME_HEADER_BYTES] {
@@ -162,7 +165,9 @@ fn read_frame(bytes: &[u8], offset: usize) -> Result<(FrameKind, &[u8], usize), 
         6 => FrameKind::End,
         7 => FrameKind::Live,
         8 => FrameKind::Log,
-        9 => FrameKind::Files,
+        9 => FrameKind::Graves,
+        10 => FrameKind::Past,
+        11 => FrameKind::Files,
         _ => return Err(Malformed("has a frame that only a newer Kura reads")),
     };
     if reader.u8()? > FORMAT_VERSION {

@@ -7,7 +7,7 @@ use super::write::WrittenBlock;
 use super::{file_name, verified_rows};
 use crate::core::Core;
 use crate::device::Device;
-use crate::index::{BlockData, Index, RowFile};
+use crate::index::{BlockData, Index, RowFile, Rows};
 use crate::types::Lsn;
 use std::io;
 use std::rc::Rc;
@@ -37,9 +37,8 @@ pub(crate) async fn settle<D: Device>(
 
 fn swap(index: &mut Index, file: &Rc<RowFile>, written: &WrittenBlock) {
     let Ok(offset) = usize::try_from(written.offset) else { return };
-    let Some(account) = index.accounts.get_mut(&written.account) else { return };
-    let Some(mailbox) = account.mailbox(written.mailbox) else { return };
-    let blocks = mailbox.rows.blocks();
+    let Some(rows) = rows_of(index, written) else { return };
+    let blocks = rows.blocks();
     let position = blocks.partition_point(|block| block.first < written.first);
     let is_the_same = |position: usize| {
         blocks.get(position).is_some_and(|block| Rc::ptr_eq(&block.data, &written.data))
@@ -47,7 +46,22 @@ fn swap(index: &mut Index, file: &Rc<RowFile>, written: &WrittenBlock) {
     if !is_the_same(position) || verified_rows(file.bytes(), offset).is_none() {
         return;
     }
-    let Some(mailbox) = Rc::make_mut(account).mailbox_mut(written.mailbox) else { return };
+    let Some(rows) = rows_of_mut(index, written) else { return };
     let data = BlockData::Mapped { file: Rc::clone(file), offset };
-    mailbox.rows.blocks_mut()[position].data = Rc::new(data);
+    rows.blocks_mut()[position].data = Rc::new(data);
+}
+
+fn rows_of<'i>(index: &'i Index, written: &WrittenBlock) -> Option<&'i Rows> {
+    if written.is_buried {
+        return Some(&index.past.graveyard(written.account, written.mailbox)?.rows);
+    }
+    Some(&index.account(written.account)?.mailbox(written.mailbox)?.rows)
+}
+
+fn rows_of_mut<'i>(index: &'i mut Index, written: &WrittenBlock) -> Option<&'i mut Rows> {
+    if written.is_buried {
+        return Some(&mut index.past.graveyard_mut(written.account, written.mailbox)?.rows);
+    }
+    let account = index.accounts.get_mut(&written.account).map(Rc::make_mut)?;
+    Some(&mut account.mailbox_mut(written.mailbox)?.rows)
 }

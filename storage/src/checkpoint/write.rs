@@ -6,7 +6,9 @@ use crate::buffer::{ALIGNMENT, Buffer};
 use crate::device::Device;
 use crate::format::fields::{write_chunks, write_keywords, write_quota, write_special_use};
 use crate::format::{SegmentId, Writer};
-use crate::index::{Account, Block, BlockData, Counters, Index, Mailbox, ROW_BYTES, SegmentUse};
+use crate::index::{
+    Account, Block, BlockData, Counters, Index, Mailbox, ROW_BYTES, Rows, SegmentUse,
+};
 use crate::types::{AccountId, Lsn, MailboxId, Uid};
 use std::io;
 use std::rc::Rc;
@@ -35,6 +37,8 @@ pub(crate) struct Snapshot {
 pub(crate) struct WrittenBlock {
     pub(crate) account: AccountId,
     pub(crate) mailbox: MailboxId,
+    /// Of graves.
+    pub(crate) is_buried: bool,
     pub(crate) first: Uid,
     /// What was written; the live block is the same as long as it shares this.
     pub(crate) data: Rc<BlockData>,
@@ -87,6 +91,7 @@ pub(crate) async fn write<D: Device>(
         output.frame(FrameKind::Live, &encode_live(segment, used)).await?;
     }
     output.frame(FrameKind::Log, &encode_log(&snapshot.index)).await?;
+    output.past(&snapshot.index).await?;
     output.frame(FrameKind::Segments, &encode_segments(&snapshot.segments)).await?;
     output.frame(FrameKind::Counters, &encode_counters(&snapshot.index.counters)).await?;
     output.frame(FrameKind::End, &[]).await?;
@@ -145,7 +150,7 @@ fn encode_counters(counters: &Counters) -> Vec<u8> {
     writer.bytes
 }
 
-struct Output<'d, D: Device> {
+pub(super) struct Output<'d, D: Device> {
     device: &'d D,
     file: D::File,
     buffer: Buffer,
@@ -202,9 +207,21 @@ impl<D: Device> Output<'_, D> {
             writer.u32(run.last.0);
             writer.u64(modseq.0);
         }
-        writer.count(mailbox.rows.blocks().len());
-        let mut rows = Vec::new();
-        for block in mailbox.rows.blocks() {
+        self.rows((account, mailbox.id), false, &mailbox.rows, writer).await
+    }
+
+    /// Writes rows that are in no other file at once, and where they are into the frame that refers to
+    /// them.
+    pub(super) async fn rows(
+        &mut self,
+        (account, mailbox): (AccountId, MailboxId),
+        is_buried: bool,
+        rows: &Rows,
+        writer: &mut Writer,
+    ) -> io::Result<()> {
+        writer.count(rows.blocks().len());
+        let mut bytes = Vec::new();
+        for block in rows.blocks() {
             let place = self.place_elsewhere(block);
             let (file, offset) = place.unwrap_or((Lsn(0), self.next_payload_offset()));
             writer.u64(file.0);
@@ -220,13 +237,14 @@ impl<D: Device> Output<'_, D> {
             }
             // What is mapped has to let go of the file that it is in.
             if block.count >= MAPPED_ROWS_MIN || matches!(*block.data, BlockData::Mapped { .. }) {
-                let (mailbox, first, data) = (mailbox.id, block.first, Rc::clone(&block.data));
-                self.blocks.push(WrittenBlock { account, mailbox, first, data, offset });
+                let (first, data) = (block.first, Rc::clone(&block.data));
+                let written = WrittenBlock { account, mailbox, is_buried, first, data, offset };
+                self.blocks.push(written);
             }
-            rows.clear();
-            rows.reserve(block.count as usize * ROW_BYTES);
-            (0..block.count as usize).for_each(|index| block.row(index).encode_into(&mut rows));
-            self.frame(FrameKind::Rows, &rows).await?;
+            bytes.clear();
+            bytes.reserve(block.count as usize * ROW_BYTES);
+            (0..block.count as usize).for_each(|index| block.row(index).encode_into(&mut bytes));
+            self.frame(FrameKind::Rows, &bytes).await?;
         }
         Ok(())
     }
@@ -246,7 +264,7 @@ impl<D: Device> Output<'_, D> {
         self.offset + (self.buffer.len() + FRAME_HEADER_BYTES) as u64
     }
 
-    async fn frame(&mut self, kind: FrameKind, payload: &[u8]) -> io::Result<()> {
+    pub(super) async fn frame(&mut self, kind: FrameKind, payload: &[u8]) -> io::Result<()> {
         self.buffer.extend(&frame_header(kind, payload));
         self.buffer.extend(payload);
         let end = self.buffer.len();

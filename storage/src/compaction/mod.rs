@@ -160,7 +160,7 @@ fn gain<D: Device>(core: &Core<D>, index: &Index, id: SegmentId, segment: &Segme
 /// The segments that give the most for their copying. Several at once, about a segment's worth, share
 /// one walk over the index.
 fn victims<D: Device>(core: &Core<D>) -> BTreeSet<SegmentId> {
-    let floor = space::floor(core);
+    let (floor, replay_floor) = (space::floor(core), space::replay_floor(core));
     let is_short = core.is_short();
     let room = core.room().saturating_sub(core.options.batch_bytes_max as u64);
     let index = core.index.borrow();
@@ -168,7 +168,11 @@ fn victims<D: Device>(core: &Core<D>) -> BTreeSet<SegmentId> {
     let Some(active) = segments.active.as_ref().map(|active| active.id) else {
         return BTreeSet::new();
     };
-    let sealed = || segments.files.range(..active).chain(segments.sealed_cold());
+    // What is kept for the sake of history is no garbage yet, and no help.
+    let sealed = || {
+        let sealed = segments.files.range(..active).chain(segments.sealed_cold());
+        sealed.filter(|(id, _)| !(floor..replay_floor).contains(*id))
+    };
     let total: u64 = sealed().map(|(_, segment)| segment.segment_bytes).sum();
     let live: u64 = sealed().map(|(id, _)| index.live.bytes(*id)).sum();
     let garbage_max = total * u64::from(core.options.garbage_percent_max) / 100;

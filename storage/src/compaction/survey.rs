@@ -6,8 +6,8 @@
 use crate::core::Core;
 use crate::device::Device;
 use crate::format::{Location, Move, Reference, SegmentId};
-use crate::index::{Account, Mailbox};
-use crate::types::AccountId;
+use crate::index::Rows;
+use crate::types::{AccountId, MailboxId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Accounts looked at between two yields.
@@ -27,13 +27,25 @@ pub(super) async fn survey<D: Device>(
     segments: &BTreeSet<SegmentId>,
 ) -> BTreeMap<Location, Found> {
     let wanted = Wanted::of(core, segments);
-    let mut accounts: Vec<AccountId> = core.index.borrow().accounts.keys().copied().collect();
+    // Graves outlive their account.
+    let mut accounts: Vec<AccountId> = {
+        let index = core.index.borrow();
+        index.accounts.keys().chain(index.past.graves.keys()).copied().collect()
+    };
     accounts.sort_unstable();
+    accounts.dedup();
     let mut found = BTreeMap::new();
     for some in accounts.chunks(ACCOUNTS_AT_ONCE) {
         for id in some {
-            if let Some(account) = core.index.borrow().account(*id) {
-                wanted.in_account(account, &mut found);
+            let index = core.index.borrow();
+            if let Some(account) = index.account(*id) {
+                for mailbox in account.mailboxes.values() {
+                    wanted.in_rows(*id, mailbox.id, &mailbox.rows, &mut found);
+                }
+            }
+            for (mailbox, graveyard) in index.past.graves.get(id).into_iter().flat_map(|g| g.iter())
+            {
+                wanted.in_rows(*id, *mailbox, &graveyard.rows, &mut found);
             }
         }
         core.device.yield_now().await;
@@ -67,24 +79,19 @@ impl<'s> Wanted<'s> {
         self.emptied.contains(&location.segment) || self.owners.contains(&location)
     }
 
-    fn in_account(&self, account: &Account, found: &mut BTreeMap<Location, Found>) {
-        for mailbox in account.mailboxes.values() {
-            self.in_mailbox(account.id, mailbox, found);
-        }
-    }
-
-    fn in_mailbox(
+    fn in_rows(
         &self,
         account: AccountId,
-        mailbox: &Mailbox,
+        mailbox: MailboxId,
+        rows: &Rows,
         found: &mut BTreeMap<Location, Found>,
     ) {
-        let rows = mailbox.rows.in_segments(&self.segments);
+        let rows = rows.in_segments(&self.segments);
         for row in rows.filter(|row| self.has(row.location)) {
             let found = found
                 .entry(row.location)
                 .or_insert(Found { record_bytes: row.record_bytes, references: Vec::new() });
-            let reference = Reference { account, mailbox: mailbox.id, uid: row.uid };
+            let reference = Reference { account, mailbox, uid: row.uid };
             found.references.push(reference);
         }
     }
@@ -95,9 +102,7 @@ impl<'s> Wanted<'s> {
 pub(super) fn confirm<D: Device>(core: &Core<D>, one: &mut Move) -> bool {
     let index = core.index.borrow();
     one.references.retain(|reference| {
-        let account = index.account(reference.account);
-        let mailbox = account.and_then(|account| account.mailbox(reference.mailbox));
-        let row = mailbox.and_then(|mailbox| mailbox.rows.get(reference.uid));
+        let row = index.row_or_grave(reference.account, reference.mailbox, reference.uid);
         row.is_some_and(|row| row.location == one.from)
     });
     let all = index.live.references(one.from) as usize;

@@ -219,6 +219,10 @@ fn create_file(path: &Path, direct: bool, bytes: u64) -> io::Result<File> {
     Err(error)
 }
 
+/// A sleep in the ring is exact, and cannot be dropped before its time: closing waits for it. A long one
+/// is the executor's.
+const EXECUTOR_SLEEP_MIN: Duration = Duration::from_millis(100);
+
 impl Device for Uring {
     type File = Rc<File>;
 
@@ -338,7 +342,11 @@ impl Device for Uring {
     }
 
     async fn sleep(&self, duration: Duration) {
-        self.ring.sleep(duration).await;
+        if duration < EXECUTOR_SLEEP_MIN {
+            self.ring.sleep(duration).await;
+        } else {
+            glommio::timer::sleep(duration).await;
+        }
     }
 
     async fn yield_now(&self) {

@@ -10,6 +10,7 @@ use super::fields::{
     write_quota, write_ranges,
 };
 use super::moves::{Base, Moved};
+use super::past::{Forgot, Shown, Undeleted};
 use super::{Location, Malformed, Reader, Writer};
 use crate::types::{
     AccountId, FlagMode, Flags, Lsn, MailboxId, Quota, SpecialUse, Uid, UnixMillis,
@@ -163,6 +164,18 @@ pub enum Record {
     Piece,
     /// A checkpoint that lies in the log, whole: replay can begin with it.
     Based(Base),
+    /// From here on what goes is remembered for so long. In the log, so that replay digs the same graves.
+    RetentionSet {
+        millis: u64,
+    },
+    /// From here on nothing of the account is forgotten, or it is as with everybody else again.
+    HoldSet {
+        account: AccountId,
+        held: bool,
+    },
+    Forgot(Forgot),
+    Undeleted(Undeleted),
+    Shown(Shown),
 }
 
 mod kind {
@@ -184,6 +197,11 @@ mod kind {
     pub(super) const MOVED: u8 = 16;
     pub(super) const PIECE: u8 = 17;
     pub(super) const BASED: u8 = 18;
+    pub(super) const RETENTION_SET: u8 = 19;
+    pub(super) const HOLD_SET: u8 = 20;
+    pub(super) const FORGOT: u8 = 21;
+    pub(super) const UNDELETED: u8 = 22;
+    pub(super) const SHOWN: u8 = 23;
 }
 
 impl Record {
@@ -208,6 +226,43 @@ impl Record {
             Record::Moved(_) => kind::MOVED,
             Record::Piece => kind::PIECE,
             Record::Based(_) => kind::BASED,
+            Record::RetentionSet { .. } => kind::RETENTION_SET,
+            Record::HoldSet { .. } => kind::HOLD_SET,
+            Record::Forgot(_) => kind::FORGOT,
+            Record::Undeleted(_) => kind::UNDELETED,
+            Record::Shown(_) => kind::SHOWN,
+        }
+    }
+
+    /// Whether it changes what there is in the account. A message that compaction has moved stays the same.
+    #[must_use]
+    pub fn concerns(&self, wanted: AccountId) -> bool {
+        match self {
+            Record::AccountCreated { account, .. }
+            | Record::AccountRemoved { account }
+            | Record::QuotaSet { account, .. }
+            | Record::MailboxesCreated { account, .. }
+            | Record::MailboxesRenamed { account, .. }
+            | Record::InboxRenamed { account, .. }
+            | Record::MailboxDeleted { account, .. }
+            | Record::Subscribed { account, .. }
+            | Record::Copied { account, .. }
+            | Record::FlagsChanged { account, .. }
+            | Record::Expunged { account, .. }
+            | Record::Forgot(Forgot { account, .. })
+            | Record::Undeleted(Undeleted { account, .. })
+            | Record::Shown(Shown { account, .. }) => *account == wanted,
+            Record::Delivered(delivered) => {
+                delivered.placements.iter().any(|placement| placement.account == wanted)
+            }
+            Record::Lost { .. } => true,
+            Record::Chunk
+            | Record::Put { .. }
+            | Record::Moved(_)
+            | Record::Piece
+            | Record::Based(_)
+            | Record::RetentionSet { .. }
+            | Record::HoldSet { .. } => false,
         }
     }
 
@@ -285,6 +340,14 @@ impl Record {
             }
             Record::Moved(moved) => moved.encode(&mut writer),
             Record::Based(base) => base.encode(&mut writer),
+            Record::RetentionSet { millis } => writer.u64(*millis),
+            Record::HoldSet { account, held } => {
+                writer.u32(account.0);
+                writer.u8(u8::from(*held));
+            }
+            Record::Forgot(forgot) => forgot.encode(&mut writer),
+            Record::Undeleted(undeleted) => undeleted.encode(&mut writer),
+            Record::Shown(shown) => shown.encode(&mut writer),
         }
         writer.bytes
     }
@@ -361,6 +424,13 @@ fn read_record(kind: u8, reader: &mut Reader<'_>) -> Result<Record, Malformed> {
         kind::MOVED => Record::Moved(Moved::decode(reader)?),
         kind::PIECE => Record::Piece,
         kind::BASED => Record::Based(Base::decode(reader)?),
+        kind::RETENTION_SET => Record::RetentionSet { millis: reader.u64()? },
+        kind::HOLD_SET => {
+            Record::HoldSet { account: read_account(reader)?, held: reader.u8()? != 0 }
+        }
+        kind::FORGOT => Record::Forgot(Forgot::decode(reader)?),
+        kind::UNDELETED => Record::Undeleted(Undeleted::decode(reader)?),
+        kind::SHOWN => Record::Shown(Shown::decode(reader)?),
         _ => return Err(Malformed("has a kind that only a newer Kura reads")),
     })
 }

@@ -2,7 +2,7 @@
 //! "Compaction" and "Bases".
 
 use super::fields::{read_account, read_chunks, read_location, write_chunks, write_location};
-use super::{ChunkRef, Location, Malformed, Reader, SegmentId, Writer};
+use super::{ChunkRef, Location, Malformed, Reader, SEGMENT_HEADER_BYTES, SegmentId, Writer};
 use crate::types::{AccountId, Lsn, MailboxId, Uid};
 
 /// Messages that compaction has copied into a cold segment, durably, before this record was made.
@@ -95,6 +95,17 @@ impl Move {
 }
 
 impl Base {
+    /// Stands for the log's start, where there is nothing yet.
+    #[must_use]
+    pub fn beginning() -> Base {
+        Base {
+            lsn: Lsn(0),
+            segment: SegmentId(1),
+            offset: SEGMENT_HEADER_BYTES as u64,
+            pieces: Vec::new(),
+        }
+    }
+
     pub(crate) fn encode(&self, writer: &mut Writer) {
         writer.u64(self.lsn.0);
         writer.u32(self.segment.0);

@@ -7,12 +7,14 @@
 use super::account::Account;
 use super::live::chunk_bytes;
 use super::mailbox::{Mailbox, bytes_of};
-use super::rows::Row;
-use super::{Counters, Index, Live};
+use super::past::Grave;
+use super::rows::{Row, Rows};
+use super::{Counters, Index, Live, Past};
 use crate::format::{
-    Delivered, Location, Move, NewMailbox, PlacedRecord, Record, SegmentId, UidRange,
+    Delivered, Location, Move, NewMailbox, PlacedRecord, Record, Reference, SegmentId, Shown,
+    UidRange, Undeleted,
 };
-use crate::types::{AccountId, FlagMode, Flags, Lsn, MailboxId, Modseq, Uid};
+use crate::types::{AccountId, FlagMode, Flags, Lsn, MailboxId, Modseq, Uid, UnixMillis};
 use std::rc::Rc;
 
 /// How far identifiers jump for each record that was lost: as much as one record can give out.
@@ -23,6 +25,8 @@ const LOST_RECORD_MAILBOXES: u32 = 64;
 #[derive(Debug, Clone, Copy)]
 pub struct Logged<'r> {
     pub lsn: Lsn,
+    /// When its batch was sealed: a batch is the unit of time.
+    pub time: UnixMillis,
     pub location: Location,
     pub record_bytes: u32,
     pub record: &'r Record,
@@ -32,6 +36,27 @@ pub struct Logged<'r> {
 struct Ledger<'i> {
     counters: &'i mut Counters,
     live: &'i mut Live,
+    past: &'i mut Past,
+    now: UnixMillis,
+}
+
+impl Ledger<'_> {
+    /// Rows of a mailbox have gone: their references become graves, or end.
+    fn bury(
+        &mut self,
+        account: AccountId,
+        mailbox: &Mailbox,
+        rows: impl IntoIterator<Item = Row>,
+        is_elsewhere: bool,
+    ) {
+        // What shows the past is no past of its own.
+        if self.past.remembers(account) && !mailbox.read_only {
+            self.past.bury(account, mailbox, rows, self.now, is_elsewhere);
+        } else {
+            let release = |row: Row| self.live.release(row.location, row.record_bytes, 1);
+            rows.into_iter().for_each(release);
+        }
+    }
 }
 
 impl Index {
@@ -41,6 +66,7 @@ impl Index {
         }
         self.applied = logged.lsn;
         let modseq = Modseq(logged.lsn.0);
+        let now = logged.time;
         let known = match logged.record {
             Record::AccountCreated { account, quota, uid_validity } => {
                 let mut created = Account::new(*account, *quota, *uid_validity);
@@ -48,35 +74,36 @@ impl Index {
                 self.accounts.insert(*account, Rc::new(created));
                 true
             }
-            Record::AccountRemoved { account } => self.remove_account(*account),
+            Record::AccountRemoved { account } => self.remove_account(*account, now),
             Record::QuotaSet { account, quota } => {
-                self.on_account(*account, modseq, |account, _| {
+                self.on_account(*account, logged, |account, _| {
                     account.quota = *quota;
                     true
                 })
             }
             Record::MailboxesCreated { account, created } => {
-                self.on_account(*account, modseq, |account, _| create(account, created, modseq))
+                self.on_account(*account, logged, |account, _| create(account, created, modseq))
             }
             Record::MailboxesRenamed { account, created, renamed } => {
-                self.on_account(*account, modseq, |account, _| {
+                self.on_account(*account, logged, |account, _| {
                     create(account, created, modseq);
                     renamed.iter().fold(true, |known, (id, name)| account.rename(*id, name) & known)
                 })
             }
             Record::InboxRenamed { account, created } => {
-                self.on_account(*account, modseq, |account, _| {
+                self.on_account(*account, logged, |account, ledger| {
                     create(account, created, modseq);
-                    created.last().is_some_and(|new| empty_inbox_into(account, new.id, modseq))
+                    let target = created.last().map(|new| new.id);
+                    target.is_some_and(|new| empty_inbox_into(account, ledger, new, modseq))
                 })
             }
             Record::MailboxDeleted { account, mailbox } => {
-                self.on_account(*account, modseq, |account, ledger| {
+                self.on_account(*account, logged, |account, ledger| {
                     delete_mailbox(account, ledger, *mailbox)
                 })
             }
             Record::Subscribed { account, subscribed, name } => {
-                self.on_account(*account, modseq, |account, _| {
+                self.on_account(*account, logged, |account, _| {
                     if *subscribed {
                         account.subscriptions.insert(name.clone());
                     } else {
@@ -87,20 +114,20 @@ impl Index {
             }
             Record::Delivered(delivered) => self.deliver(logged, delivered),
             Record::Copied { account, from, to, moved, first_uid, uids } => {
-                self.on_account(*account, modseq, |account, ledger| {
+                self.on_account(*account, logged, |account, ledger| {
                     let copies = Copies { from: *from, to: *to, first_uid: *first_uid, uids };
                     copies.apply(account, ledger, *moved, modseq)
                 })
             }
             Record::FlagsChanged { account, mailbox, mode, flags, keywords, uids } => self
-                .on_account(*account, modseq, |account, _| {
+                .on_account(*account, logged, |account, _| {
                     let Some(mailbox) = account.mailbox_mut(*mailbox) else { return false };
                     change_flags(mailbox, *mode, *flags, keywords, uids, modseq);
                     true
                 }),
             Record::Expunged { account, mailbox, uids } => {
-                self.on_account(*account, modseq, |account, ledger| {
-                    expunge(account, ledger, *mailbox, uids, modseq)
+                self.on_account(*account, logged, |account, ledger| {
+                    expunge(account, ledger, *mailbox, uids, modseq, false)
                 })
             }
             Record::Chunk | Record::Piece => true,
@@ -122,9 +149,34 @@ impl Index {
             }
             Record::Based(base) => {
                 self.counters.bytes_based += base.pieces.iter().map(chunk_bytes).sum::<u64>();
-                self.base = Some(Rc::new(base.clone()));
+                let base = Rc::new(base.clone());
+                self.past.add_base(Rc::clone(&base), now);
+                self.base = Some(base);
                 true
             }
+            Record::RetentionSet { millis } => {
+                self.past.set_retention(*millis, now, self.base.as_ref());
+                true
+            }
+            Record::HoldSet { account, held: true } => {
+                self.past.held.insert(*account);
+                true
+            }
+            Record::HoldSet { account, held: false } => self.past.held.remove(account),
+            Record::Forgot(forgot) => {
+                for (mailbox, uids) in &forgot.graves {
+                    for grave in self.past.forget(forgot.account, *mailbox, uids) {
+                        self.live.release(grave.row.location, grave.row.record_bytes, 1);
+                    }
+                }
+                true
+            }
+            Record::Undeleted(undeleted) => {
+                self.on_account(undeleted.account, logged, |account, ledger| {
+                    undelete(account, ledger, undeleted, modseq)
+                })
+            }
+            Record::Shown(shown) => self.show(logged, shown),
         };
         if !known {
             self.counters.orphans += 1;
@@ -135,20 +187,25 @@ impl Index {
     fn on_account(
         &mut self,
         account: AccountId,
-        modseq: Modseq,
+        logged: Logged<'_>,
         change: impl FnOnce(&mut Account, &mut Ledger<'_>) -> bool,
     ) -> bool {
         let Some(account) = self.accounts.get_mut(&account) else { return false };
         let account = Rc::make_mut(account);
-        account.highest_modseq = account.highest_modseq.max(modseq);
-        change(account, &mut Ledger { counters: &mut self.counters, live: &mut self.live })
+        account.highest_modseq = account.highest_modseq.max(Modseq(logged.lsn.0));
+        let (counters, live, past) = (&mut self.counters, &mut self.live, &mut self.past);
+        change(account, &mut Ledger { counters, live, past, now: logged.time })
     }
 
-    fn remove_account(&mut self, account: AccountId) -> bool {
+    fn remove_account(&mut self, account: AccountId, now: UnixMillis) -> bool {
         let Some(removed) = self.accounts.remove(&account) else { return false };
         self.counters.messages = self.counters.messages.saturating_sub(removed.messages);
         self.counters.live_bytes = self.counters.live_bytes.saturating_sub(removed.bytes);
-        removed.mailboxes.values().for_each(|mailbox| self.live.release_all(mailbox));
+        let (counters, live, past) = (&mut self.counters, &mut self.live, &mut self.past);
+        let mut ledger = Ledger { counters, live, past, now };
+        for mailbox in removed.mailboxes.values() {
+            ledger.bury(account, mailbox, mailbox.rows.iter(), false);
+        }
         true
     }
 
@@ -157,18 +214,19 @@ impl Index {
         self.cold_next = self.cold_next.max(SegmentId(one.to.segment.0.saturating_add(1)));
         let (mut repointed, mut old_bytes) = (0, 0);
         for reference in &one.references {
-            let account = self.accounts.get_mut(&reference.account).map(Rc::make_mut);
-            let mailbox = account.and_then(|account| account.mailbox_mut(reference.mailbox));
-            let found = mailbox.is_some_and(|mailbox| {
-                mailbox.repoint(reference.uid, |row| {
-                    if row.location != one.from {
-                        return false;
-                    }
-                    old_bytes = row.record_bytes;
-                    (row.location, row.record_bytes) = (one.to, one.record_bytes);
-                    true
-                })
-            });
+            let Reference { account, mailbox, uid } = *reference;
+            let mut change = |row: &mut Row| {
+                if row.location != one.from {
+                    return false;
+                }
+                old_bytes = row.record_bytes;
+                (row.location, row.record_bytes) = (one.to, one.record_bytes);
+                true
+            };
+            let found = self.accounts.get_mut(&account).map(Rc::make_mut);
+            let row = found.and_then(|account| account.mailbox_mut(mailbox));
+            let found = row.is_some_and(|mailbox| mailbox.repoint(uid, &mut change))
+                || self.past.repoint(account, mailbox, uid, &mut change);
             repointed += u32::from(found);
         }
         if repointed > 0 {
@@ -182,13 +240,47 @@ impl Index {
         self.counters.bytes_received += u64::from(delivered.body_bytes);
         let mut placed = 0;
         for (number, placement) in delivered.placements.iter().enumerate() {
-            let modseq = Modseq(logged.lsn.0);
-            placed += u32::from(self.on_account(placement.account, modseq, |account, ledger| {
+            placed += u32::from(self.on_account(placement.account, logged, |account, ledger| {
                 place(account, ledger, logged, delivered, number, placement)
             }));
         }
         self.live.add(logged.location, logged.record_bytes, placed, &delivered.chunks);
         placed as usize == delivered.placements.len()
+    }
+
+    /// Fills a mailbox with what was in another one, wherever that is now.
+    fn show(&mut self, logged: Logged<'_>, shown: &Shown) -> bool {
+        let modseq = Modseq(logged.lsn.0);
+        let found = |(uid, flags): &(Uid, Flags)| {
+            let row = self.row_or_grave(shown.account, shown.from, *uid)?;
+            Some(Row { flags: *flags, modseq, ..row })
+        };
+        let rows: Vec<Row> = shown.messages.iter().filter_map(found).collect();
+        let known = rows.len() == shown.messages.len();
+        let done = self.on_account(shown.account, logged, |account, ledger| {
+            create(account, &shown.created, modseq);
+            for new in &shown.created {
+                account.mailbox_mut(new.id).expect("just made").read_only = true;
+            }
+            let Some(target) = account.mailbox_mut(shown.to) else { return false };
+            let keywords = |flags: Flags| {
+                let is_set = |number: &usize| flags.0 >> (8 + number) & 1 == 1;
+                let set = (0..shown.keywords.len()).filter(is_set);
+                set.map(|number| shown.keywords[number].clone()).collect::<Vec<_>>()
+            };
+            let (mut messages, mut bytes) = (0, 0);
+            for row in rows {
+                let flags = Flags(row.flags.0 & 0xFF).union(target.intern(&keywords(row.flags)));
+                if target.add(Row { flags, ..row }) {
+                    ledger.live.share(row.location);
+                    messages += 1;
+                    bytes += u64::from(row.bytes);
+                }
+            }
+            count(account, ledger.counters, messages, bytes);
+            true
+        });
+        known && done
     }
 
     /// What unreadable records may have given out must not be given out again.
@@ -260,7 +352,12 @@ fn discount(account: &mut Account, counters: &mut Counters, messages: u64, bytes
 }
 
 /// RFC 9051 section 6.3.6: renaming INBOX moves its messages, and INBOX stays.
-fn empty_inbox_into(account: &mut Account, target: MailboxId, modseq: Modseq) -> bool {
+fn empty_inbox_into(
+    account: &mut Account,
+    ledger: &mut Ledger<'_>,
+    target: MailboxId,
+    modseq: Modseq,
+) -> bool {
     let Some(inbox) = account.mailbox(MailboxId::INBOX).cloned() else { return false };
     let Some(new) = account.mailbox_mut(target) else { return false };
     let fresh = new.clone();
@@ -268,9 +365,12 @@ fn empty_inbox_into(account: &mut Account, target: MailboxId, modseq: Modseq) ->
     (new.id, new.name, new.uid_validity) = (fresh.id, fresh.name, fresh.uid_validity);
     new.special_use = fresh.special_use;
     new.vanished.clear();
+    let id = account.id;
     let Some(inbox) = account.mailbox_mut(MailboxId::INBOX) else { return false };
-    inbox.remove(&[UidRange { first: Uid(1), last: Uid(u32::MAX) }], modseq);
+    let rows = inbox.remove(&[UidRange { first: Uid(1), last: Uid(u32::MAX) }], modseq);
     inbox.highest_modseq = modseq;
+    rows.iter().for_each(|row| ledger.live.share(row.location));
+    ledger.bury(id, inbox, rows, true);
     true
 }
 
@@ -278,7 +378,7 @@ fn delete_mailbox(account: &mut Account, ledger: &mut Ledger<'_>, mailbox: Mailb
     let Some(deleted) = account.mailboxes.remove(&mailbox) else { return false };
     account.names.remove(&deleted.name);
     discount(account, ledger.counters, u64::from(deleted.messages), deleted.bytes);
-    ledger.live.release_all(&deleted);
+    ledger.bury(account.id, &deleted, deleted.rows.iter(), false);
     true
 }
 
@@ -288,14 +388,62 @@ fn expunge(
     mailbox: MailboxId,
     uids: &[UidRange],
     modseq: Modseq,
+    is_elsewhere: bool,
 ) -> bool {
+    let id = account.id;
     let Some(mailbox) = account.mailbox_mut(mailbox) else { return false };
     let rows = mailbox.remove(uids, modseq);
-    for row in &rows {
-        ledger.live.release(row.location, row.record_bytes, 1);
-    }
-    discount(account, ledger.counters, rows.len() as u64, bytes_of(&rows));
+    let (messages, bytes) = (rows.len() as u64, bytes_of(&rows));
+    ledger.bury(id, mailbox, rows, is_elsewhere);
+    discount(account, ledger.counters, messages, bytes);
     true
+}
+
+/// Messages come out of their graves, without the mark that they are to be expunged.
+fn undelete(
+    account: &mut Account,
+    ledger: &mut Ledger<'_>,
+    undeleted: &Undeleted,
+    modseq: Modseq,
+) -> bool {
+    create(account, &undeleted.created, modseq);
+    let Some(graveyard) = ledger.past.graveyard(account.id, undeleted.from) else { return false };
+    let sources = sources(&graveyard.rows, undeleted.first_uid, &undeleted.uids);
+    let sources: Vec<_> = sources
+        .filter(|(_, row)| !Grave::of(*row).is_elsewhere)
+        .map(|(uid, row)| (uid, row, graveyard.keyword_names(&row)))
+        .collect();
+    let id = account.id;
+    let Some(target) = account.mailbox_mut(undeleted.to) else { return false };
+    let (mut messages, mut bytes) = (0, 0);
+    for (uid, row, keywords) in sources {
+        let flags = Flags(row.flags.0 & 0xFF).union(target.intern(&keywords));
+        let flags = flags.without(Flags::DELETED);
+        if target.add(Row { uid, flags, modseq, ..row }) {
+            ledger.live.share(row.location);
+            ledger.past.leave(id, undeleted.from, row.uid);
+            messages += 1;
+            bytes += u64::from(row.bytes);
+        }
+    }
+    count(account, ledger.counters, messages, bytes);
+    true
+}
+
+/// Rows of the runs, each with the UID that it gets elsewhere. One that is gone keeps its number, so that
+/// the others get those that the client was told.
+fn sources(rows: &Rows, first_uid: Uid, runs: &[UidRange]) -> impl Iterator<Item = (Uid, Row)> {
+    let before = runs.iter().scan(0_u32, |before, run| {
+        let runs_before = *before;
+        *before = before.saturating_add(run.last.0 - run.first.0).saturating_add(1);
+        Some((runs_before, run))
+    });
+    before.flat_map(move |(before, run)| {
+        rows.range(run.first, run.last).map(move |row| {
+            let number = before.saturating_add(row.uid.0 - run.first.0);
+            (Uid(first_uid.0.saturating_add(number)), row)
+        })
+    })
 }
 
 /// What a message's flags become. Also asked before the record is made, to see what will change.
@@ -352,23 +500,14 @@ impl Copies<'_> {
             }
         }
         count(account, ledger.counters, messages, bytes);
-        !moved || expunge(account, ledger, self.from, self.uids, modseq)
+        !moved || expunge(account, ledger, self.from, self.uids, modseq, true)
     }
 
-    /// The rows as they are in the source, already with their new UIDs. A UID that is gone keeps its
-    /// number, so that the others get those that the client was told.
+    /// The rows as they are in the source, already with their new UIDs.
     fn sources(&self, account: &Account) -> Option<Vec<(Row, Vec<String>)>> {
         let from = account.mailbox(self.from)?;
-        let mut before = 0_u32;
-        let mut sources = Vec::new();
-        for run in self.uids {
-            for row in from.rows.range(run.first, run.last) {
-                let number = before.saturating_add(row.uid.0 - run.first.0);
-                let uid = Uid(self.first_uid.0.saturating_add(number));
-                sources.push((Row { uid, ..row }, from.keyword_names(row.flags)));
-            }
-            before = before.saturating_add(run.last.0 - run.first.0).saturating_add(1);
-        }
-        Some(sources)
+        let sources = sources(&from.rows, self.first_uid, self.uids);
+        let source = |(uid, row): (Uid, Row)| (Row { uid, ..row }, from.keyword_names(row.flags));
+        Some(sources.map(source).collect())
     }
 }

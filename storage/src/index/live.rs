@@ -1,11 +1,10 @@
 //! How many bytes of each segment something still refers to: what a segment is worth to compaction,
 //! and the proof that nothing is left in one that it frees.
 //!
-//! A record is live while a row refers to it; chunks are live with the message that lists them. Nearly
+//! A record is live while a row or a grave refers to it; chunks are live with the message that lists them. Nearly
 //! all messages have one reference, so only more than one are counted. Invariant: the sums are those of a
 //! recount over all rows; `verify` and the tests recount.
 
-use super::mailbox::Mailbox;
 use crate::format::{ChunkRef, Location, RECORD_ALIGNMENT, RECORD_HEADER_BYTES, SegmentId};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -131,11 +130,6 @@ impl Live {
             used.bytes = used.bytes.saturating_sub(chunk_bytes(&chunk));
             self.drop_if_empty(segment);
         }
-    }
-
-    /// All that a mailbox refers to.
-    pub fn release_all(&mut self, mailbox: &Mailbox) {
-        mailbox.rows.iter().for_each(|row| self.release(row.location, row.record_bytes, 1));
     }
 
     fn segment_mut(&mut self, segment: SegmentId) -> &mut SegmentUse {

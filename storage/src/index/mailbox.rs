@@ -19,6 +19,7 @@ pub struct Mailbox {
     pub name: String,
     pub uid_validity: u32,
     pub special_use: Option<SpecialUse>,
+    pub read_only: bool,
     pub keywords: Vec<String>,
     pub uid_next: Uid,
     /// Above `uid_next` while deliveries are on their way; starts over after a crash, since nobody
@@ -46,6 +47,7 @@ impl Mailbox {
             name,
             uid_validity,
             special_use: None,
+            read_only: false,
             keywords: Vec::new(),
             uid_next: Uid(1),
             uid_reserved: Uid(1),
@@ -69,6 +71,7 @@ impl Mailbox {
             uid_validity: self.uid_validity,
             special_use: self.special_use,
             keywords: self.keywords.clone(),
+            read_only: self.read_only,
         }
     }
 

@@ -10,17 +10,19 @@ pub mod apply;
 pub mod live;
 pub mod mailbox;
 pub mod names;
+pub mod past;
 pub mod rows;
 pub mod spaces;
 
 pub use account::Account;
 pub use live::{Live, SegmentUse};
 pub use mailbox::Mailbox;
+pub use past::{Grave, Graves, Graveyard, Past};
 pub use rows::{Block, BlockData, ROW_BYTES, Row, RowFile, Rows};
 pub use spaces::Spaces;
 
 use crate::format::{Base, SegmentId};
-use crate::types::{AccountId, Lsn};
+use crate::types::{AccountId, Lsn, MailboxId, Uid};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -38,6 +40,8 @@ pub struct Index {
     pub base: Option<Rc<Base>>,
     /// Above all cold segments that anything was ever moved to.
     pub cold_next: SegmentId,
+    /// What has gone and is remembered.
+    pub past: Past,
 }
 
 /// Sums over the whole life of the shard, exact because they are folded like the rest.
@@ -74,5 +78,13 @@ impl Index {
     #[must_use]
     pub fn account(&self, account: AccountId) -> Option<&Account> {
         self.accounts.get(&account).map(Rc::as_ref)
+    }
+
+    /// The row that is or was there.
+    #[must_use]
+    pub fn row_or_grave(&self, account: AccountId, mailbox: MailboxId, uid: Uid) -> Option<Row> {
+        let found = self.account(account).and_then(|account| account.mailbox(mailbox));
+        let row = found.and_then(|mailbox| mailbox.rows.get(uid));
+        row.or_else(|| self.past.grave(account, mailbox, uid).map(|grave| grave.row))
     }
 }

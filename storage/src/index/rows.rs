@@ -215,6 +215,43 @@ impl Rows {
         true
     }
 
+    /// Adds a row wherever its UID belongs. False, and nothing changed: there is one of that UID.
+    #[must_use]
+    pub fn insert(&mut self, row: Row) -> bool {
+        if self.last_uid().is_none_or(|last| last < row.uid) {
+            return self.push(row);
+        }
+        let position = self.block_position(row.uid);
+        let block = &mut self.blocks[position];
+        let index = block.position(row.uid);
+        if block.row(index).uid == row.uid {
+            return false;
+        }
+        block.rows_mut().insert(index, row);
+        block.modseq_max = block.modseq_max.max(row.modseq);
+        block.widen(row.location.segment);
+        if block.rows_mut().len() > BLOCK_ROWS_MAX {
+            let upper = block.rows_mut().split_off(BLOCK_ROWS_MAX / 2);
+            let mut next = Block { data: Rc::new(BlockData::Owned(upper)), ..block.clone() };
+            next.refresh();
+            block.refresh();
+            self.blocks.insert(position + 1, next);
+        } else {
+            block.refresh();
+        }
+        true
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.blocks.iter().map(Block::len).sum()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
     #[must_use]
     pub fn get(&self, uid: Uid) -> Option<Row> {
         let block = self.blocks.get(self.block_position(uid))?;
@@ -395,6 +432,23 @@ mod tests {
         assert_eq!(rows.blocks().len(), 1, "what is left shares a block");
         rows.remove(&[run(1, u32::MAX)], |_| {});
         assert_eq!(rows.last_uid(), None);
+    }
+
+    #[test]
+    fn rows_are_inserted_in_any_order() {
+        let mut rows = Rows::default();
+        let mut random = crate::device::sim::Random::new(1);
+        let mut uids: Vec<u32> = (1..=4000).collect();
+        while !uids.is_empty() {
+            let uid = uids.swap_remove(random.index(uids.len()));
+            assert!(rows.insert(row(uid, u64::from(uid))));
+        }
+        assert!(!rows.insert(row(77, 1)), "there already");
+        assert!(rows.iter().map(|row| row.uid.0).eq(1..=4000));
+        assert_eq!((rows.len(), rows.get(Uid(1234)).map(|row| row.bytes)), (4000, Some(12_340)));
+        assert!(rows.blocks().iter().all(|block| block.len() <= BLOCK_ROWS_MAX));
+        let edges = rows.blocks().iter().map(|b| (b.first, b.last, b.row(0).uid, b.count));
+        assert!(edges.clone().all(|(first, _, row, _)| first == row));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::index::apply::Logged;
 use crate::log::queue::{Draft, Entry, Place};
 use crate::log::segments::begin_segment;
 use crate::options::Sabotage;
-use crate::types::Lsn;
+use crate::types::{Lsn, UnixMillis};
 use crate::wait::{Failure, Landed, Outcome};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -37,6 +37,7 @@ struct Flight {
     outcome: Rc<Outcome>,
     location: Location,
     first_lsn: Lsn,
+    sealed: UnixMillis,
     padded_bytes: u64,
 }
 
@@ -176,6 +177,7 @@ fn launch<D: Device>(core: &Rc<Core<D>>, mut draft: Draft) -> Flight {
         outcome: draft.outcome,
         location,
         first_lsn,
+        sealed: header.sealed,
         padded_bytes,
     }
 }
@@ -231,6 +233,7 @@ fn land<D: Device>(core: &Core<D>, flight: Flight, buffer: Buffer) {
         let offset = flight.location.offset() + u64::from(entry.offset);
         index.apply(Logged {
             lsn: Lsn(flight.first_lsn.0 + number as u64),
+            time: flight.sealed,
             location: Location::new(flight.location.segment, offset),
             record_bytes: u32::try_from(entry.header.record_bytes()).unwrap_or(u32::MAX),
             record: &entry.record,

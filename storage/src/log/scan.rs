@@ -16,7 +16,7 @@ use crate::index::Index;
 use crate::index::apply::Logged;
 use crate::log::queue::run_low;
 use crate::log::recovery::{Content, Decision, Header, NextSegment, RecoveryReport, Seen, decide};
-use crate::types::Lsn;
+use crate::types::{AccountId, Lsn, UnixMillis};
 use std::collections::BTreeMap;
 
 /// Read at once.
@@ -122,8 +122,12 @@ pub(crate) struct Scan<'s, D: Device> {
     pub(crate) index: &'s mut Index,
     pub(crate) report: &'s mut RecoveryReport,
     pub(crate) trust_torn_tail: bool,
-    /// For the crash simulator: the log is taken to end before this.
+    /// The log is taken to end before this.
     pub(crate) forget_from: Option<Lsn>,
+    /// … and before the first batch that is younger.
+    pub(crate) until: Option<UnixMillis>,
+    /// Only what concerns this account is folded in.
+    pub(crate) only: Option<AccountId>,
     window: Option<Window>,
     position: Position,
     due: Lsn,
@@ -134,6 +138,8 @@ pub(crate) struct Scan<'s, D: Device> {
     lost: Vec<(Lsn, u64)>,
     log_bytes: u64,
     last_batch: Option<Lsn>,
+    /// Of the batch; of the one before, where a batch's header has rotted.
+    time: UnixMillis,
 }
 
 /// Where a scan starts.
@@ -162,6 +168,8 @@ impl<'s, D: Device> Scan<'s, D> {
             report,
             trust_torn_tail: false,
             forget_from: None,
+            until: None,
+            only: None,
             window: None,
             position: start.position,
             due: start.due,
@@ -171,6 +179,7 @@ impl<'s, D: Device> Scan<'s, D> {
             lost: Vec::new(),
             log_bytes: 0,
             last_batch: None,
+            time: UnixMillis::default(),
         }
     }
 
@@ -182,6 +191,10 @@ impl<'s, D: Device> Scan<'s, D> {
                 break;
             }
             let (seen, batch) = self.look().await?;
+            let is_younger = |batch: &FoundBatch| Some(batch.header.sealed) > self.until;
+            if self.until.is_some() && batch.as_ref().is_some_and(is_younger) {
+                break;
+            }
             let case = decide(&seen);
             if matches!(case.decision, Decision::End | Decision::SalvageToEnd) {
                 self.refuse_gap()?;
@@ -395,6 +408,7 @@ impl<'s, D: Device> Scan<'s, D> {
         let window = self.window.take().expect("the batch was just read");
         let from = usize::try_from(offset - window.start).expect("inside the window");
         let bytes = &window.buffer.as_slice()[from..from + batch.bytes as usize];
+        self.time = batch.sealed;
         self.fold(bytes, offset, &found.records)?;
         self.window = Some(window);
         self.lose_up_to(batch.next_lsn(), "records of a batch");
@@ -432,14 +446,18 @@ impl<'s, D: Device> Scan<'s, D> {
                 // An earlier opening has found this too, and its record has just been met.
                 self.lost.retain(|(lost, _)| lost != first);
             }
+            self.report.records += 1;
+            self.due = Lsn(record.header.lsn.0 + 1);
+            if self.only.is_some_and(|account| !decoded.concerns(account)) {
+                continue;
+            }
             self.index.apply(Logged {
                 lsn: record.header.lsn,
+                time: self.time,
                 location: Location::new(self.position.segment, place),
                 record_bytes: u32::try_from(record.header.record_bytes()).unwrap_or(u32::MAX),
                 record: &decoded,
             });
-            self.report.records += 1;
-            self.due = Lsn(record.header.lsn.0 + 1);
         }
         Ok(())
     }

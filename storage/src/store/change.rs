@@ -58,7 +58,8 @@ impl<D: Device> Store<D> {
         let plan = |index: &mut Index| {
             let found = account_in(index, account)?;
             let source = mailbox_in(found, from)?;
-            mailbox_in(found, to)?;
+            writable(found, to)?;
+            let source = if moved { writable(found, from)? } else { source };
             let present = present(source, uids);
             if present.is_empty() {
                 return Ok((None, Vec::new()));
@@ -96,7 +97,7 @@ impl<D: Device> Store<D> {
         let mut total = FlagsChanged { changed: Vec::new(), refused: Vec::new(), durable: None };
         for part in uids.chunks(self.uids_per_record()) {
             let plan = |index: &mut Index| {
-                let found = mailbox_in(account_in(index, account)?, mailbox)?;
+                let found = writable(account_in(index, account)?, mailbox)?;
                 check_table(found, change)?;
                 let (affected, refused) = affected(found, part, change, unchanged_since);
                 let record = (!affected.is_empty()).then(|| Record::FlagsChanged {
@@ -135,7 +136,7 @@ impl<D: Device> Store<D> {
         let (mut expunged, mut last) = (Vec::new(), None);
         for part in uids.chunks(self.uids_per_record()) {
             let plan = |index: &mut Index| {
-                let found = mailbox_in(account_in(index, account)?, mailbox)?;
+                let found = writable(account_in(index, account)?, mailbox)?;
                 let gone = present(found, part);
                 let uids = UidRange::runs(gone.iter().copied());
                 let record = Record::Expunged { account, mailbox, uids };
@@ -149,7 +150,7 @@ impl<D: Device> Store<D> {
     }
 
     /// For a change that had nothing to do: it is as durable as all before it.
-    fn durable_so_far(&self) -> Durable {
+    pub(super) fn durable_so_far(&self) -> Durable {
         Durable::new(self.core.durable.get())
     }
 
@@ -161,6 +162,12 @@ impl<D: Device> Store<D> {
 
 fn mailbox_in(account: &Account, mailbox: MailboxId) -> Result<&Mailbox, Error> {
     account.mailbox(mailbox).ok_or(Error::NoSuchMailbox(mailbox))
+}
+
+/// What shows the past is not changed.
+fn writable(account: &Account, mailbox: MailboxId) -> Result<&Mailbox, Error> {
+    let mailbox = mailbox_in(account, mailbox)?;
+    if mailbox.read_only { Err(Error::ReadOnly(mailbox.name.clone())) } else { Ok(mailbox) }
 }
 
 /// Those that are there, ascending, each once.
@@ -176,7 +183,7 @@ fn bytes_of(mailbox: &Mailbox, uids: &[Uid]) -> u64 {
     uids.iter().filter_map(|uid| mailbox.rows.get(*uid)).map(|row| u64::from(row.bytes)).sum()
 }
 
-fn reserve(
+pub(super) fn reserve(
     index: &mut Index,
     account: AccountId,
     to: MailboxId,

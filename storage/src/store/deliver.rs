@@ -141,8 +141,10 @@ impl<D: Device> Store<D> {
     ) -> Result<(), Error> {
         let account =
             index.account(placement.account).ok_or(Error::NoSuchAccount(placement.account))?;
-        if account.mailbox(placement.mailbox).is_none() {
-            return Err(Error::NoSuchMailbox(placement.mailbox));
+        let mailbox = account.mailbox(placement.mailbox);
+        let mailbox = mailbox.ok_or(Error::NoSuchMailbox(placement.mailbox))?;
+        if mailbox.read_only {
+            return Err(Error::ReadOnly(mailbox.name.clone()));
         }
         let bytes = u64::from(body_bytes) + placement.prefix.len() as u64;
         if bytes > u64::from(u32::MAX) {

@@ -148,7 +148,7 @@ impl<D: Device> Store<D> {
     }
 }
 
-fn check_count(account: &Account, more: usize) -> Result<(), Error> {
+pub(super) fn check_count(account: &Account, more: usize) -> Result<(), Error> {
     if account.mailboxes.len() + more > MAILBOXES_MAX {
         return Err(Error::Limit("10,000 mailboxes in an account"));
     }

@@ -7,14 +7,18 @@
 mod accounts;
 mod change;
 mod deliver;
+mod history;
 mod keys;
 mod mailboxes;
 mod read;
+mod undelete;
 mod verify;
 
 pub use change::FlagsChanged;
 pub use deliver::{BodyWriter, PLACEMENTS_MAX, StreamedBody};
+pub use history::{PastAccount, PastMailbox, PastMessage};
 pub use keys::Space;
+pub use undelete::{Buried, Undelete};
 pub use verify::VerifyReport;
 
 use crate::core::{Core, Phase};
@@ -30,7 +34,7 @@ use crate::log::recovery::RecoveryReport;
 use crate::options::Options;
 use crate::types::{AccountId, MailboxId};
 use crate::wait::both;
-use crate::{compaction, open, spares, upkeep};
+use crate::{compaction, expiry, open, spares, upkeep};
 use std::rc::Rc;
 
 /// A cheap handle; all clones are one store. Lives on one core.
@@ -57,7 +61,8 @@ impl<D: Device> Store<D> {
         let log = both(commit::run(&self.core), spares::run(&self.core));
         // On the heap, since callers hold this future in theirs.
         let upkeep = Box::pin(upkeep::run(&self.core));
-        both(log, both(upkeep, Box::pin(compaction::run(&self.core)))).await;
+        let compaction = Box::pin(compaction::run(&self.core));
+        both(log, both(upkeep, both(compaction, Box::pin(expiry::run(&self.core))))).await;
         if self.core.phase.get() == Phase::Closing {
             let phase = match Box::pin(upkeep::checkpoint(&self.core, true)).await {
                 Ok(()) => Phase::Closed,
@@ -86,6 +91,7 @@ impl<D: Device> Store<D> {
             self.core.work.ring();
             self.core.upkeep.ring();
             self.core.compaction.ring();
+            self.core.expiry.ring();
             self.core.spares.ring();
             self.core.landed.wait().await;
         }
@@ -136,6 +142,10 @@ impl<D: Device> Store<D> {
             segments_spoiled: self.core.spoiled.borrow().len() as u64,
             log_bytes: segments.files.values().map(|segment| segment.segment_bytes).sum(),
             log_live_bytes: index.live.segments().map(|(_, used)| used.bytes).sum(),
+            buried_messages: index.past.messages,
+            buried_bytes: index.past.bytes,
+            accounts_held: index.past.held.len() as u64,
+            remembered_since: self.remembered_since().map_or(0, |time| time.0),
         }
     }
 
@@ -234,4 +244,11 @@ pub struct Stats {
     /// All segments of the log, and what in them something refers to.
     pub log_bytes: u64,
     pub log_live_bytes: u64,
+    /// Messages that have gone and can be brought back, and their RFC822.SIZE.
+    pub buried_messages: u64,
+    pub buried_bytes: u64,
+    /// Accounts of which nothing is forgotten.
+    pub accounts_held: u64,
+    /// The oldest time that one can go back to, in Unix milliseconds. Zero: there is no retention.
+    pub remembered_since: u64,
 }

@@ -56,8 +56,12 @@ impl<D: Device> Store<D> {
     ) -> Result<Bytes, Error> {
         let row = self.row(account, mailbox, uid)?;
         let _reading = self.core.reading();
+        self.summary_of(&row).await
+    }
+
+    pub(super) async fn summary_of(&self, row: &Row) -> Result<Bytes, Error> {
         let fetched = self.core.fetch_meta(row.location, u64::from(row.record_bytes)).await?;
-        let delivered = self.delivered(&row, &fetched)?;
+        let delivered = self.delivered(row, &fetched)?;
         let start = fetched.meta.len() - delivered.summary_bytes as usize;
         Ok(fetched.meta.slice(start..))
     }

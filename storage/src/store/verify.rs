@@ -4,10 +4,13 @@ use super::Store;
 use crate::device::Device;
 use crate::error::Error;
 use crate::format::{Location, SegmentId};
-use crate::index::{Account, Index, Live, Mailbox, Row, SegmentUse};
+use crate::index::{Account, Index, Live, Mailbox, Row, Rows, SegmentUse};
 use crate::types::{AccountId, Flags, MailboxId, Uid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+
+/// Counted again between two yields.
+const MAILBOXES_AT_ONCE: usize = 64;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VerifyReport {
@@ -33,6 +36,7 @@ impl<D: Device> Store<D> {
             messages += account.messages;
             bytes += account.bytes;
         }
+        self.verify_graves(&snapshot, &mut report).await?;
         self.verify_live(&snapshot, &mut report).await;
         if (messages, bytes) != (snapshot.counters.messages, snapshot.counters.live_bytes) {
             report.bad.push(format!(
@@ -75,7 +79,8 @@ impl<D: Device> Store<D> {
         report: &mut VerifyReport,
     ) -> Result<(), Error> {
         for row in mailbox.rows.iter() {
-            report.messages += u64::from(self.verify_row(account, mailbox, row, report).await?);
+            let place = (account, mailbox.id, mailbox.name.as_str());
+            report.messages += u64::from(self.verify_row(place, row, report).await?);
         }
         Ok(())
     }
@@ -83,8 +88,7 @@ impl<D: Device> Store<D> {
     /// Whether the message is whole.
     async fn verify_row(
         &self,
-        account: AccountId,
-        mailbox: &Mailbox,
+        (account, mailbox, name): (AccountId, MailboxId, &str),
         mut row: Row,
         report: &mut VerifyReport,
     ) -> Result<bool, Error> {
@@ -100,14 +104,14 @@ impl<D: Device> Store<D> {
                 Err(other) => return Err(other),
             };
             // Behind the snapshot's back compaction may have moved it, and its segment may be gone.
-            let now = self.row_now(account, mailbox.id, row.uid);
+            let now = self.core.index.borrow().row_or_grave(account, mailbox, row.uid);
             match now {
                 Some(now) if now.location != row.location => row = now,
                 None => return Ok(false),
                 Some(_) => {
                     report.bad.push(format!(
-                        "{what}: account {}, mailbox {:?}, UID {}",
-                        account.0, mailbox.name, row.uid.0
+                        "{what}: account {}, mailbox {name:?}, UID {}",
+                        account.0, row.uid.0
                     ));
                     return Ok(false);
                 }
@@ -115,26 +119,56 @@ impl<D: Device> Store<D> {
         }
     }
 
-    fn row_now(&self, account: AccountId, mailbox: MailboxId, uid: Uid) -> Option<Row> {
-        self.core.index.borrow().account(account)?.mailbox(mailbox)?.rows.get(uid)
+    /// What has gone and is remembered must be whole, too.
+    async fn verify_graves(
+        &self,
+        snapshot: &Index,
+        report: &mut VerifyReport,
+    ) -> Result<(), Error> {
+        let (mut messages, mut bytes) = (0, 0);
+        for (account, graves) in &snapshot.past.graves {
+            for (mailbox, graveyard) in &**graves {
+                for grave in graveyard.graves().filter(|grave| !grave.is_elsewhere) {
+                    messages += 1;
+                    bytes += u64::from(grave.row.bytes);
+                    self.verify_row((*account, *mailbox, &graveyard.name), grave.row, report)
+                        .await?;
+                }
+            }
+        }
+        if (messages, bytes) != (snapshot.past.messages, snapshot.past.bytes) {
+            report.bad.push(format!(
+                "the store counts {} messages of {} bytes that have gone, its graves {messages} of {bytes}",
+                snapshot.past.messages, snapshot.past.bytes
+            ));
+        }
+        Ok(())
     }
 
     /// What is live in each segment, counted again. Only records with several references are remembered.
     async fn verify_live(&self, snapshot: &Index, report: &mut VerifyReport) {
         let mut recount = Live::default();
         let mut shared: BTreeMap<Location, (u32, u32)> = BTreeMap::new();
+        let mut all: Vec<&Rows> = Vec::new();
         for account in snapshot.accounts.values() {
-            for mailbox in account.mailboxes.values() {
-                for row in mailbox.rows.iter() {
-                    if snapshot.live.references(row.location) == 1 {
-                        let chunks = snapshot.live.chunks(row.location);
-                        recount.add(row.location, row.record_bytes, 1, chunks);
-                    } else {
-                        shared.entry(row.location).or_insert((row.record_bytes, 0)).1 += 1;
-                    }
+            let mailboxes = account.mailboxes.values().map(|mailbox| &mailbox.rows);
+            all.extend(mailboxes);
+        }
+        for graves in snapshot.past.graves.values() {
+            all.extend(graves.values().map(|graveyard| &graveyard.rows));
+        }
+        for (number, rows) in all.into_iter().enumerate() {
+            for row in rows.iter() {
+                if snapshot.live.references(row.location) == 1 {
+                    let chunks = snapshot.live.chunks(row.location);
+                    recount.add(row.location, row.record_bytes, 1, chunks);
+                } else {
+                    shared.entry(row.location).or_insert((row.record_bytes, 0)).1 += 1;
                 }
             }
-            self.core.device.yield_now().await;
+            if number % MAILBOXES_AT_ONCE == 0 {
+                self.core.device.yield_now().await;
+            }
         }
         for (location, (record_bytes, references)) in shared {
             recount.add(location, record_bytes, references, snapshot.live.chunks(location));

@@ -272,6 +272,7 @@ impl<D: Device> ImapAccount<D> {
     /// The mailbox that messages are to go to.
     pub(super) fn destination(&self, name: &str) -> Result<MailboxId, Completion> {
         match self.store.mailbox_named(self.account, name) {
+            Ok(info) if info.read_only => Err(refusal(&Error::ReadOnly(info.name))),
             Ok(info) => Ok(info.id),
             Err(Error::NoSuchMailboxName(_) | Error::NoSuchMailbox(_)) => {
                 Err(Completion::No(Some(Code::TryCreate), "There is no such mailbox; create it"))
@@ -304,6 +305,7 @@ pub(super) fn refusal(error: &Error) -> Completion {
             no(Code::NonExistent, "There is no such mailbox")
         }
         Error::MailboxExists(_) => no(Code::AlreadyExists, "There is such a mailbox already"),
+        Error::ReadOnly(_) => no(Code::NoPermission, "The mailbox shows the past; it is read-only"),
         Error::MailboxName(..) => no(Code::Cannot, "No mailbox can have that name"),
         Error::NoSuchMessage(_) => no(Code::ExpungeIssued, "Some messages are gone"),
         Error::OverQuota => no(Code::OverQuota, "The quota is used up"),

@@ -38,7 +38,8 @@ impl<D: Device> ImapAccount<D> {
             _ => self.first_unseen(info.id, &uids)?.map(|uid| uid.0),
         };
         let selected = Selected {
-            recent_from: store.recent_from(account, info.id, !read_only)?.0,
+            recent_from: store.recent_from(account, info.id, !read_only && !info.read_only)?.0,
+            read_only: info.read_only,
             unseen_first,
             keywords_open: info.keywords.len() < Flags::KEYWORDS_MAX,
             keywords: info.keywords,

@@ -1,0 +1,202 @@
+//! `kura store undelete`, `kura store restore`, `kura account hold`.
+
+use super::Outcome;
+use super::ask::ask;
+use super::directory::{Common, said, table, text};
+use crate::config::ConfigError;
+use crate::operations::Request;
+use crate::when::parse_time;
+use clap::{Args, Subcommand};
+use serde_json::Value;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(super) struct UndeleteOptions {
+    /// Whose mail.
+    #[arg(long, value_name = "ADDRESS")]
+    account: String,
+    /// Expunged at this time or later: 2h, 3d, or like 2026-11-25T16:22:03Z.
+    #[arg(long, value_name = "TIME")]
+    since: String,
+    /// Only from this mailbox.
+    #[arg(long, value_name = "NAME")]
+    mailbox: Option<String>,
+    /// Only these UIDs of the mailbox, such as 7 or 3,5:9.
+    #[arg(long, value_name = "UIDS", requires = "mailbox", value_parser = parse_uids)]
+    uid: Option<Uids>,
+    /// Brings it back; otherwise it is listed.
+    #[arg(long)]
+    apply: bool,
+    /// Brings it back even where the account's quota has no room.
+    #[arg(long, requires = "apply")]
+    over_quota: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RestoreOptions {
+    /// Whose mail.
+    #[arg(long, value_name = "ADDRESS")]
+    account: String,
+    /// As it was then: 2h ago, 3d, or like 2026-11-25T16:22:03Z.
+    #[arg(long, value_name = "TIME")]
+    at: String,
+    /// Writes it to this directory, which is made, as one Maildir for each mailbox; nothing in the account
+    /// is changed.
+    #[arg(long, value_name = "DIR")]
+    export: Option<PathBuf>,
+    /// Shows it even where the account's quota has no room.
+    #[arg(long, conflicts_with = "export")]
+    over_quota: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum HoldCommand {
+    /// From now on nothing of the account is forgotten.
+    ///
+    /// Example: kura account hold add ann@example.org
+    Add {
+        address: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// What is older than the retention goes.
+    ///
+    /// Example: kura account hold remove ann@example.org
+    Remove {
+        address: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Example: kura account hold list
+    List {
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+/// First and last of each run.
+#[derive(Debug, Clone)]
+struct Uids(Vec<(u32, u32)>);
+
+fn parse_uids(text: &str) -> Result<Uids, String> {
+    let run = |part: &str| {
+        let (first, last) = part.split_once(':').unwrap_or((part, part));
+        let run = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
+        (run.0 > 0 && run.0 <= run.1).then_some(run)
+    };
+    let runs: Option<Vec<(u32, u32)>> = text.split(',').map(run).collect();
+    runs.map(Uids).ok_or_else(|| "write UIDs like 7 or 3,5:9".to_owned())
+}
+
+fn time(option: &str, text: &str) -> Result<u64, ConfigError> {
+    parse_time(text, crate::delivery::unix_millis().0)
+        .map_err(|fault| ConfigError(format!("{option}: {fault}")))
+}
+
+pub(super) fn undelete(options: UndeleteOptions) -> Result<Outcome, ConfigError> {
+    let UndeleteOptions { account, since, mailbox, uid, apply, over_quota, common } = options;
+    let since = time("--since", &since)?;
+    let uids = uid.map(|uids| uids.0);
+    let request = Request::StoreUndelete { account, since, mailbox, uids, apply, over_quota };
+    if apply {
+        return said(&common, request, |value| {
+            let lists = value["mailboxes"].as_array().into_iter().flatten();
+            let lines: String =
+                lines(lists, |one| format!("\n  {} to {}", one["messages"], text(one, "mailbox")));
+            format!("{} messages are back{lines}", value["messages"])
+        });
+    }
+    said(&common, request, |value| {
+        let messages = value["messages"].as_array().map_or(&[][..], Vec::as_slice);
+        let all = value["all"].as_u64().unwrap_or(0);
+        if all == 0 {
+            return "nothing was expunged since then that could be brought back".to_owned();
+        }
+        let more = all.saturating_sub(messages.len() as u64);
+        let before = if more > 0 {
+            format!("({more} earlier ones are not listed)\n")
+        } else {
+            String::new()
+        };
+        let rows = lines(messages.iter(), |one| {
+            format!(
+                "{}  {}  UID {}  {} bytes  {}  {}\n",
+                text(one, "expunged"),
+                text(one, "mailbox"),
+                one["uid"],
+                one["bytes"],
+                text(one, "from"),
+                text(one, "subject")
+            )
+        });
+        format!("{before}{rows}{all} can be brought back; add --apply to do it")
+    })
+}
+
+fn lines<'v>(rows: impl Iterator<Item = &'v Value>, line: impl Fn(&Value) -> String) -> String {
+    rows.map(line).collect()
+}
+
+pub(super) fn restore(options: RestoreOptions) -> Result<Outcome, ConfigError> {
+    let RestoreOptions { account, at, export, over_quota, common } = options;
+    let at = time("--at", &at)?;
+    let absolute = |dir: PathBuf| {
+        std::path::absolute(&dir)
+            .map_err(|error| ConfigError(format!("--export {}: {error}", dir.display())))
+    };
+    let export = export.map(absolute).transpose()?;
+    let value = ask(&common.place, Request::StoreRestoreAt { account, at, export, over_quota })?;
+    let damaged = value["damaged"].as_u64().unwrap_or(0);
+    if common.json {
+        println!("{value}");
+    } else {
+        let (messages, mailboxes) = (&value["messages"], &value["mailboxes"]);
+        let place = match value["directory"].as_str() {
+            Some(directory) => format!("written to {directory}"),
+            None => format!("shown below the mailbox {:?}, read-only", text(&value, "tree")),
+        };
+        println!(
+            "{messages} messages in {mailboxes} mailboxes as of {}, {place}",
+            text(&value, "at")
+        );
+        if damaged > 0 {
+            println!("{damaged} messages could not be read; `kura store verify` names the places");
+        }
+    }
+    Ok(if damaged == 0 { Outcome::Done } else { Outcome::Unwell })
+}
+
+pub(super) fn hold(command: HoldCommand) -> Result<Outcome, ConfigError> {
+    match command {
+        HoldCommand::Add { address, common } => {
+            said(&common, Request::HoldAdd { address }, |value| {
+                format!("{} is on hold: nothing of it is forgotten", text(value, "address"))
+            })
+        }
+        HoldCommand::Remove { address, common } => {
+            said(&common, Request::HoldRemove { address }, |value| {
+                format!("{} is no longer on hold", text(value, "address"))
+            })
+        }
+        HoldCommand::List { common } => {
+            table(&common, Request::HoldList, &["address", "since", "account"])
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_uids;
+
+    #[test]
+    fn uids_are_runs() {
+        assert_eq!(parse_uids("3,5:9").unwrap().0, [(3, 3), (5, 9)]);
+        for text in ["", "0", "9:5", "a", "1,,2", "1:*"] {
+            assert!(parse_uids(text).is_err(), "{text}");
+        }
+    }
+}

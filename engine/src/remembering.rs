@@ -1,0 +1,241 @@
+//! What an operator can ask about the past: bringing expunged mail back, an account as it was, and holds.
+//!
+//! Runs on shard 0, which knows the addresses; the work is done on the account's home shard. A hold is kept
+//! in the directory too, so that the mail of an account that was removed is still found by its address.
+
+use crate::directory::Held;
+use crate::export;
+use crate::operations::{Fault, change, existing_account, on, pair, unix_now};
+use crate::shard::Shard;
+use crate::when::time_text;
+use protocols::message::Summary;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::rc::Rc;
+use storage::format::UidRange;
+use storage::store::{Buried, Undelete};
+use storage::{AccountId, Error, Uid, UnixMillis};
+
+/// Listed at the most; the command says how many more there are.
+const LISTED_MAX: usize = 1000;
+/// Of a subject or an address, in a list.
+const TEXT_CHARS_MAX: usize = 60;
+
+/// The account's number and home, be it removed, if it is on hold.
+fn anyone(shard: &Shard, address: &str) -> Result<(AccountId, u16), Fault> {
+    match existing_account(shard, address) {
+        Ok((_, account)) => Ok((account.id(), account.shard)),
+        Err(fault) => {
+            let address = address.to_lowercase();
+            let directory = shard.directory.borrow();
+            let held = directory.held(&address);
+            held.map(|held| (AccountId(held.id), held.shard)).ok_or(fault)
+        }
+    }
+}
+
+pub(crate) struct Which {
+    pub(crate) address: String,
+    pub(crate) since: u64,
+    pub(crate) mailbox: Option<String>,
+    pub(crate) uids: Option<Vec<(u32, u32)>>,
+}
+
+impl Which {
+    fn wanted(&self) -> Undelete {
+        let range = |(first, last): &(u32, u32)| UidRange { first: Uid(*first), last: Uid(*last) };
+        Undelete {
+            since: UnixMillis(self.since),
+            mailbox: self.mailbox.clone(),
+            uids: self.uids.as_ref().map(|uids| uids.iter().map(range).collect()),
+        }
+    }
+}
+
+pub(crate) async fn undelete_list(shard: &Rc<Shard>, which: Which) -> Result<Value, Fault> {
+    let (id, home) = anyone(shard, &which.address)?;
+    let wanted = which.wanted();
+    let (rows, all) = on(shard, home, move |shard| async move {
+        let (buried, all) = shard.store.buried(id, &wanted, LISTED_MAX)?;
+        let mut rows = Vec::with_capacity(buried.len());
+        for one in buried {
+            let summary = shard.store.buried_summary(id, one.mailbox, one.uid).await;
+            let (from, subject) = summary.map(|bytes| headline(&bytes)).unwrap_or_default();
+            rows.push(row(&one, &from, &subject));
+        }
+        Ok::<_, Error>((rows, all))
+    })
+    .await?;
+    Ok(json!({ "account": which.address.to_lowercase(), "messages": rows, "all": all }))
+}
+
+fn row(one: &Buried, from: &str, subject: &str) -> Value {
+    json!({
+        "mailbox": one.mailbox_name,
+        "uid": one.uid.0,
+        "expunged": time_text(one.gone.0),
+        "bytes": one.bytes,
+        "from": from,
+        "subject": subject,
+    })
+}
+
+/// From and subject as they stand in the header, as far as they are text.
+fn headline(summary: &[u8]) -> (String, String) {
+    let Ok(summary) = Summary::decode(summary) else { return Default::default() };
+    let Some(envelope) = summary.envelope() else { return Default::default() };
+    let text = |bytes: &[u8]| -> String {
+        let text = String::from_utf8_lossy(bytes);
+        text.chars().filter(|c| !c.is_control()).take(TEXT_CHARS_MAX).collect()
+    };
+    let from = envelope.from.first().map(|address| {
+        let part = |part: &Option<Vec<u8>>| part.as_deref().map(text).unwrap_or_default();
+        format!("{}@{}", part(&address.mailbox), part(&address.host))
+    });
+    (from.unwrap_or_default(), envelope.subject.as_deref().map(text).unwrap_or_default())
+}
+
+pub(crate) async fn undelete(
+    shard: &Rc<Shard>,
+    which: Which,
+    over_quota: bool,
+) -> Result<Value, Fault> {
+    let (_, account) = existing_account(shard, &which.address)?;
+    let (id, wanted) = (account.id(), which.wanted());
+    let (back, _durable) = on(shard, account.shard, move |shard| async move {
+        let back = shard.store.undelete(id, &wanted, over_quota).await;
+        back.map_err(|error| match error {
+            Error::OverQuota => {
+                "the account's quota has no room for all of them; choose fewer with \
+                 --mailbox or --uid, or give --over-quota"
+                    .to_owned()
+            }
+            other => other.to_string(),
+        })
+    })
+    .await?;
+    let messages: u64 = back.iter().map(|(_, messages)| messages).sum();
+    let mailboxes: Vec<Value> = back
+        .into_iter()
+        .map(|(mailbox, messages)| json!({ "mailbox": mailbox, "messages": messages }))
+        .collect();
+    Ok(
+        json!({ "account": which.address.to_lowercase(), "messages": messages, "mailboxes": mailboxes }),
+    )
+}
+
+/// Shows the account as it was in a tree of its own, or writes it to `to`.
+pub(crate) async fn restore_at(
+    shard: &Rc<Shard>,
+    address: &str,
+    at: u64,
+    to: Option<PathBuf>,
+    over_quota: bool,
+) -> Result<Value, Fault> {
+    let (id, home) = match to {
+        Some(_) => anyone(shard, address)?,
+        None => existing_account(shard, address).map(|(_, one)| (one.id(), one.shard))?,
+    };
+    let root = format!("Restored {}", time_text(at).replace(':', "."));
+    let address = address.to_lowercase();
+    let name = address.clone();
+    on(shard, home, move |shard| async move {
+        let past = shard.store.as_of(id, UnixMillis(at)).await;
+        let past = past.map_err(|error| explain(&error, &name, at))?;
+        if let Some(to) = to {
+            let (messages, damaged) = export::maildir(&shard, &past, &to).await?;
+            return Ok(json!({
+                "account": name, "at": time_text(at), "directory": to.display().to_string(),
+                "mailboxes": past.mailboxes.len(), "messages": messages, "damaged": damaged,
+            }));
+        }
+        let shown = shard.store.show(&past, &root, over_quota).await;
+        let (messages, missing, _durable) = shown.map_err(|error| match error {
+            Error::OverQuota => {
+                "the account's quota has no room for a second look at its mail; give \
+                 --over-quota, or --export it to a directory"
+                    .to_owned()
+            }
+            Error::MailboxExists(name) => {
+                format!("there is a mailbox {name:?} already; delete it first")
+            }
+            other => other.to_string(),
+        })?;
+        Ok::<_, Fault>(json!({
+            "account": name, "at": time_text(at), "tree": root,
+            "mailboxes": past.mailboxes.len(), "messages": messages, "damaged": missing,
+        }))
+    })
+    .await
+}
+
+fn explain(error: &Error, address: &str, at: u64) -> Fault {
+    match error {
+        Error::NotRemembered(Some(oldest)) => format!(
+            "{} is before what is remembered; the oldest time to go back to is {}",
+            time_text(at),
+            time_text(oldest.0 + 999)
+        ),
+        Error::NotRemembered(None) => {
+            "nothing is remembered; set `retention` in the config file's [store]".to_owned()
+        }
+        Error::NoSuchAccount(_) => format!("{address} was not there at {}", time_text(at)),
+        other => other.to_string(),
+    }
+}
+
+pub(crate) async fn hold_add(shard: &Rc<Shard>, address: &str) -> Result<Value, Fault> {
+    let (address, account) = existing_account(shard, address)?;
+    let before = shard.directory.borrow().held(&address).cloned();
+    if let Some(before) = before.filter(|before| before.id != account.id) {
+        return Err(format!(
+            "an account that had the address {address} before was put on hold at {}; lift that first \
+             (`kura account hold remove {address}`)",
+            time_text(before.since_unix * 1000)
+        ));
+    }
+    let id = account.id();
+    on(
+        shard,
+        account.shard,
+        move |shard| async move { shard.store.set_hold(id, true).await.map(drop) },
+    )
+    .await?;
+    let held = Held { id: account.id, shard: account.shard, since_unix: unix_now() };
+    if shard.directory.borrow().held(&address).is_none() {
+        change(shard, vec![pair("h:", &address, Some(&held))]).await?;
+    }
+    Ok(json!({ "address": address, "held": true }))
+}
+
+pub(crate) async fn hold_remove(shard: &Rc<Shard>, address: &str) -> Result<Value, Fault> {
+    let address = address.to_lowercase();
+    let held = shard.directory.borrow().held(&address).cloned();
+    let Some(held) = held else {
+        return Err(format!("{address} is not on hold; `kura account hold list` shows who is"));
+    };
+    let id = AccountId(held.id);
+    on(shard, held.shard, move |shard| async move {
+        match shard.store.set_hold(id, false).await {
+            // Removed, and nothing of it was left.
+            Ok(_) | Err(Error::NoSuchAccount(_)) => Ok(()),
+            Err(other) => Err(other),
+        }
+    })
+    .await?;
+    change(shard, vec![pair::<Held>("h:", &address, None)]).await?;
+    Ok(json!({ "address": address, "held": false }))
+}
+
+pub(crate) fn hold_list(shard: &Shard) -> Value {
+    let directory = shard.directory.borrow();
+    let rows = directory.holds().map(|(address, held)| {
+        let is_there = directory.account(address).is_some_and(|account| account.id == held.id);
+        json!({
+            "address": address,
+            "since": time_text(held.since_unix * 1000),
+            "account": if is_there { "there" } else { "removed" },
+        })
+    });
+    Value::Array(rows.collect())
+}

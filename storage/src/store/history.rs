@@ -1,0 +1,241 @@
+//! An account as it was: the log says what was where, rows and graves say where that is now.
+//! FORMAT.md, "Looking back".
+//!
+//! The newest base that is old enough is loaded into an index of its own, and the log is folded in from
+//! there up to the last batch that is not younger than the time asked for. Only the account's own records
+//! are. The store goes on meanwhile; the segments that are read stay as long.
+
+use super::{Store, account_in};
+use crate::base;
+use crate::checkpoint::Position;
+use crate::core::Core;
+use crate::device::Device;
+use crate::durable::Durable;
+use crate::error::Error;
+use crate::format::{Base, NewMailbox, Record, SegmentId, Shown};
+use crate::index::{Index, Live, Mailbox, Spaces};
+use crate::log::recovery::RecoveryReport;
+use crate::log::scan::{FoundSegment, Scan, Start};
+use crate::log::segments::{Identity, identify};
+use crate::space;
+use crate::types::{AccountId, Flags, Lsn, MailboxId, SpecialUse, Uid, UnixMillis};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// Put into a mailbox by one record.
+const MESSAGES_AT_ONCE: usize = 4096;
+const BYTES_PER_MESSAGE: usize = 12;
+
+/// An account as of some time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PastAccount {
+    pub account: AccountId,
+    pub mailboxes: Vec<PastMailbox>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PastMailbox {
+    pub id: MailboxId,
+    pub name: String,
+    pub uid_validity: u32,
+    pub special_use: Option<SpecialUse>,
+    /// Bit 8 + i of flags is keyword i.
+    pub keywords: Vec<String>,
+    /// By UID ascending.
+    pub messages: Vec<PastMessage>,
+}
+
+/// To be read by [`Store::read_buried`] under its mailbox and UID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PastMessage {
+    pub uid: Uid,
+    pub flags: Flags,
+    pub internal_date: UnixMillis,
+    pub bytes: u32,
+}
+
+impl<D: Device> Store<D> {
+    /// The oldest time that one can go back to. `None`: there is no retention.
+    #[must_use]
+    pub fn remembered_since(&self) -> Option<UnixMillis> {
+        let index = self.core.index.borrow();
+        let (based, _) = space::history(&self.core, &index).next()?;
+        let from = self.core.device.now().0.saturating_sub(index.past.retention_millis);
+        Some(UnixMillis(from.max(index.past.since.0).max(based.0)))
+    }
+
+    /// The account as it was after the last batch that is not younger than `at`.
+    pub async fn as_of(&self, account: AccountId, at: UnixMillis) -> Result<PastAccount, Error> {
+        let oldest = self.remembered_since().ok_or(Error::NotRemembered(None))?;
+        if at < oldest {
+            return Err(Error::NotRemembered(Some(oldest)));
+        }
+        let _reading = self.core.reading();
+        let end = Lsn(self.core.durable.get().0 + 1);
+        let base = {
+            let index = self.core.index.borrow();
+            let usable = space::history(&self.core, &index).filter(|(time, _)| *time <= at);
+            usable.last().map(|(_, base)| Rc::clone(base))
+        };
+        let base = base.ok_or(Error::NotRemembered(Some(oldest)))?;
+        let segments = found_segments(&self.core, base.segment).await?;
+        let (mut index, mut start) = self.begin(account, &base, &segments).await?;
+        start.witness = Lsn(end.0 - 1);
+        let mut report = RecoveryReport::default();
+        let device = &self.core.device;
+        let shard = self.core.options.shard;
+        let mut scan = Scan::new(device, shard, &segments, &mut index, &mut report, start);
+        scan.forget_from = Some(end);
+        scan.until = Some(at);
+        scan.only = Some(account);
+        scan.run_to_the_end().await?;
+        let found = index.account(account).ok_or(Error::NoSuchAccount(account))?;
+        let mailboxes = found.mailboxes.values().filter(|mailbox| !mailbox.read_only);
+        Ok(PastAccount { account, mailboxes: mailboxes.map(|mailbox| of_then(mailbox)).collect() })
+    }
+
+    /// An index that holds the account as of the base, and where the log goes on.
+    async fn begin(
+        &self,
+        account: AccountId,
+        base: &Base,
+        segments: &BTreeMap<SegmentId, FoundSegment<D>>,
+    ) -> Result<(Index, Start), Error> {
+        let position = Position { segment: base.segment, offset: base.offset };
+        if base.lsn == Lsn(0) {
+            let start = Start { position, due: Lsn(1), run: 0, witness: Lsn(0) };
+            let mut index = Index::default();
+            index.past.keep_only(account);
+            return Ok((index, start));
+        }
+        let loaded = base::load(&self.core.device, self.core.options.shard, segments, base).await;
+        let loaded = loaded.map_err(|error| Error::Device(error.to_string()))?;
+        let Some(loaded) = loaded else {
+            let place = format!("the log of {}", self.core.device.place());
+            return Err(Error::Corrupt { what: "a base", place });
+        };
+        let mut index = loaded.index;
+        index.accounts.retain(|id, _| *id == account);
+        (index.spaces, index.live) = (Spaces::default(), Live::default());
+        index.past.keep_only(account);
+        let due = Lsn(index.applied.0 + 1);
+        Ok((index, Start { position: loaded.position, due, run: loaded.run, witness: Lsn(0) }))
+    }
+
+    /// Shows an account as it was, in read-only mailboxes below `root`, with the UIDs and flags of then.
+    /// How many messages there are, and how many were not found (rot has taken them). Until it is whole it
+    /// is called "`root` (unfinished)". It counts against the quota.
+    pub async fn show(
+        &self,
+        past: &PastAccount,
+        root: &str,
+        over_quota: bool,
+    ) -> Result<(u64, u64, Durable), Error> {
+        let account = past.account;
+        let unfinished = format!("{root} (unfinished)");
+        for name in [root, &unfinished] {
+            if self.mailbox_named(account, name).is_ok() {
+                return Err(Error::MailboxExists(name.to_owned()));
+            }
+        }
+        if !over_quota {
+            let messages = past.mailboxes.iter().flat_map(|mailbox| &mailbox.messages);
+            let bytes = messages.clone().map(|message| u64::from(message.bytes)).sum();
+            let usage = self.usage(account)?;
+            self.core.reservations.check(account, &usage, messages.count() as u64, bytes)?;
+        }
+        let (mut shown, mut missing) = (0, 0);
+        let most = self.core.options.record_bytes_max() / 2 / BYTES_PER_MESSAGE;
+        for mailbox in &past.mailboxes {
+            let name = crate::index::names::check(&format!("{unfinished}/{}", mailbox.name))?;
+            let mut parts = mailbox.messages.chunks(most.min(MESSAGES_AT_ONCE));
+            let first = parts.next().unwrap_or(&[]);
+            for part in std::iter::once(first).chain(parts) {
+                let there = self.show_part(account, mailbox, &name, part).await?;
+                shown += there;
+                missing += part.len() as u64 - there;
+            }
+        }
+        let durable = self.rename_mailbox(account, &unfinished, root).await?;
+        Ok((shown, missing, durable))
+    }
+
+    async fn show_part(
+        &self,
+        account: AccountId,
+        mailbox: &PastMailbox,
+        name: &str,
+        part: &[PastMessage],
+    ) -> Result<u64, Error> {
+        let seconds = self.now_seconds();
+        let plan = |index: &mut Index| {
+            let found = account_in(index, account)?;
+            let created: Vec<NewMailbox> = found.missing_levels(name, seconds);
+            super::mailboxes::check_count(found, created.len())?;
+            let to = found.names.get(name).copied().or_else(|| created.last().map(|new| new.id));
+            let is_there = |message: &&PastMessage| {
+                index.row_or_grave(account, mailbox.id, message.uid).is_some()
+            };
+            let there = part.iter().filter(is_there).map(|message| (message.uid, message.flags));
+            let messages: Vec<(Uid, Flags)> = there.collect();
+            let count = messages.len() as u64;
+            let shown = Shown {
+                account,
+                created,
+                from: mailbox.id,
+                to: to.expect("there or about to be made"),
+                keywords: mailbox.keywords.clone(),
+                messages,
+            };
+            Ok((Record::Shown(shown), count))
+        };
+        self.log(account, plan).await.map(|(count, _)| count)
+    }
+}
+
+fn of_then(mailbox: &Mailbox) -> PastMailbox {
+    let messages = mailbox.rows.iter().map(|row| PastMessage {
+        uid: row.uid,
+        flags: row.flags,
+        internal_date: row.internal_date,
+        bytes: row.bytes,
+    });
+    PastMailbox {
+        id: mailbox.id,
+        name: mailbox.name.clone(),
+        uid_validity: mailbox.uid_validity,
+        special_use: mailbox.special_use,
+        keywords: mailbox.keywords.clone(),
+        messages: messages.collect(),
+    }
+}
+
+/// The log's segments from this one on, with their headers.
+async fn found_segments<D: Device>(
+    core: &Core<D>,
+    from: SegmentId,
+) -> Result<BTreeMap<SegmentId, FoundSegment<D>>, Error> {
+    let of_log: Vec<(SegmentId, u32, u64)> = {
+        let segments = core.segments.borrow();
+        let later = segments.of_log().filter(|(id, _)| **id >= from);
+        later.map(|(id, file)| (*id, file.number, file.segment_bytes)).collect()
+    };
+    let mut found = BTreeMap::new();
+    for (id, number, bytes) in of_log {
+        let file = core.segment_file(id).await?;
+        let identity = identify(&core.device, &file, bytes).await;
+        match identity.map_err(|error| Error::Device(error.to_string()))? {
+            Identity::Segment(header) | Identity::Damaged(header) if header.segment == id => {
+                found.insert(id, FoundSegment { number, file, header });
+            }
+            _ => {
+                return Err(core.corrupt(
+                    "a segment's header",
+                    crate::format::Location::new(id, 0),
+                    None,
+                ));
+            }
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,253 @@
+//! An account as it was at any time within the retention, beside a model that noted it then.
+
+#![allow(unused_must_use)] // receipts are for replies; these tests look at the store itself
+
+mod common;
+use common::*;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use storage::device::Device;
+use storage::device::sim::{Random, Sim};
+use storage::store::Undelete;
+use storage::{Error, FlagChange, FlagMode, Flags, MailboxId, Options, Store, Uid, UnixMillis};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn options() -> Options {
+    Options {
+        segment_bytes: 64 << 10,
+        spare_segments: 1,
+        spare_segments_max: 3,
+        checkpoint_log_bytes_min: 128 << 10,
+        checkpoint_log_bytes_max: 128 << 10,
+        retention: 24 * 400 * HOUR,
+        ..Options::for_tests()
+    }
+}
+
+/// Mailboxes by name: flags by UID with names of keywords, and the message's bytes.
+type State = BTreeMap<String, BTreeMap<Uid, (u64, Vec<String>, Vec<u8>)>>;
+
+fn keywords(flags: Flags, names: &[String]) -> Vec<String> {
+    let set = (0..names.len()).filter(|number| flags.0 >> (8 + number) & 1 == 1);
+    set.map(|number| names[number].clone()).collect()
+}
+
+async fn state_now(store: &Store<Sim>, below: &str) -> State {
+    let mut state = State::new();
+    for info in store.mailboxes(ALICE).expect("mailboxes") {
+        let name =
+            if below.is_empty() { Some(&info.name[..]) } else { info.name.strip_prefix(below) };
+        let Some(name) = name.filter(|_| below.is_empty() != info.read_only) else { continue };
+        let mailbox = state.entry(name.to_owned()).or_default();
+        for entry in store.entries(ALICE, info.id, 1..=u32::MAX).expect("entries") {
+            let bytes = store.read(ALICE, info.id, entry.uid, 0..u64::MAX).await.expect("reads");
+            let keywords = keywords(entry.flags, &info.keywords);
+            mailbox.insert(entry.uid, (entry.flags.0 & 0xFF, keywords, bytes.to_vec()));
+        }
+    }
+    state
+}
+
+async fn state_then(store: &Store<Sim>, at: UnixMillis) -> State {
+    let past = store.as_of(ALICE, at).await.expect("remembered");
+    let mut state = State::new();
+    for mailbox in past.mailboxes {
+        let found = state.entry(mailbox.name).or_default();
+        for one in mailbox.messages {
+            let bytes =
+                store.read_buried(ALICE, mailbox.id, one.uid, 0..u64::MAX).await.expect("reads");
+            assert_eq!(bytes.len(), one.bytes as usize);
+            let keywords = keywords(one.flags, &mailbox.keywords);
+            found.insert(one.uid, (one.flags.0 & 0xFF, keywords, bytes.to_vec()));
+        }
+    }
+    state
+}
+
+/// One change at random.
+async fn step(store: &Store<Sim>, random: &mut Random, number: u32) {
+    let mailboxes = store.mailboxes(ALICE).expect("mailboxes");
+    let mailboxes: Vec<MailboxId> = mailboxes.iter().map(|info| info.id).collect();
+    let one = mailboxes[random.index(mailboxes.len())];
+    let other = mailboxes[random.index(mailboxes.len())];
+    let uids = store.uids(ALICE, one).expect("uids");
+    let some: Vec<Uid> = uids.iter().copied().filter(|_| random.chance(1, 4)).collect();
+    match random.index(12) {
+        0..5 => {
+            let length = if random.chance(1, 10) { 20_000 } else { 300 + random.index(2000) };
+            store.deliver(delivery(vec![placement(ALICE, one)], number, length)).await.map(drop)
+        }
+        5 => store.expunge(ALICE, one, &some).await.map(drop),
+        6 => store.copy(ALICE, one, &some, other).await.map(drop),
+        7 if one != other => store.move_messages(ALICE, one, &some, other).await.map(drop),
+        8 | 7 => {
+            let change = FlagChange {
+                mode: if random.chance(1, 2) { FlagMode::Add } else { FlagMode::Replace },
+                flags: [Flags::SEEN, Flags::FLAGGED][random.index(2)],
+                keywords: vec![["red", "blue"][random.index(2)].to_owned()],
+            };
+            store.change_flags(ALICE, one, &some, &change, None).await.map(drop)
+        }
+        9 => store.create_mailbox(ALICE, &format!("box{number}"), None).await.map(drop),
+        10 if random.chance(1, 2) => {
+            let from = store.mailbox(ALICE, one).expect("there").name;
+            store.rename_mailbox(ALICE, &from, &format!("new{number}")).await.map(drop)
+        }
+        10 => {
+            let name = store.mailbox(ALICE, one).expect("there").name;
+            if name == "INBOX" {
+                Ok(())
+            } else {
+                store.delete_mailbox(ALICE, &name).await.map(drop)
+            }
+        }
+        _ => {
+            let all = Undelete { since: UnixMillis(0), mailbox: None, uids: None };
+            store.undelete(ALICE, &all, false).await.map(drop)
+        }
+    }
+    .expect("is done");
+}
+
+/// BOB's mail keeps compaction and bases coming.
+async fn traffic(store: &Store<Sim>, number: u32) {
+    for number in number * 8..number * 8 + 8 {
+        let one = delivery(vec![placement(BOB, INBOX)], number, 2_000);
+        let (placed, _) = store.deliver(one).await.expect("delivers");
+        store.expunge(BOB, INBOX, &[placed[0].uid]).await.expect("expunges");
+    }
+}
+
+async fn verified(store: &Store<Sim>) {
+    assert_eq!(store.verify().await.expect("verifies").bad, Vec::<String>::new());
+}
+
+#[test]
+fn every_moment_of_the_window_comes_back_as_it_was() {
+    for seed in 0..6 {
+        let sim = Sim::new(seed);
+        let noted = on_sim(&sim, options(), move |store| async move {
+            with_accounts(&store).await;
+            let mut random = Random::new(seed);
+            let mut noted = Vec::new();
+            for number in 0..60 {
+                step(&store, &mut random, number).await;
+                traffic(&store, number).await;
+                // A moment of its own for each state.
+                store.device().sleep(HOUR).await;
+                noted.push((store.device().now(), state_now(&store, "").await));
+                store.device().sleep(HOUR).await;
+            }
+            for (at, state) in &noted {
+                assert!(state_then(&store, *at).await == *state, "{seed}: at {at:?}");
+            }
+            assert!(store.stats().bytes_based > 0, "{:?}", store.stats());
+            verified(&store).await;
+            noted
+        });
+        on_sim(&sim.after_crash(), options(), move |store| async move {
+            for (at, state) in noted.iter().step_by(7) {
+                assert!(state_then(&store, *at).await == *state, "{seed}: at {at:?}, opened anew");
+                let past = store.as_of(ALICE, *at).await.expect("remembered");
+                let (messages, missing, _) = store.show(&past, "Then", true).await.expect("shown");
+                let all: usize = state.values().map(BTreeMap::len).sum();
+                assert_eq!((messages, missing), (all as u64, 0));
+                assert!(state_now(&store, "Then/").await == *state, "{seed}: shown as of {at:?}");
+                verified(&store).await;
+                for info in store.mailboxes(ALICE).expect("mailboxes") {
+                    if info.read_only {
+                        store.delete_mailbox(ALICE, &info.name).await.expect("may go");
+                    }
+                }
+                verified(&store).await;
+            }
+        });
+    }
+}
+
+#[test]
+fn bases_and_moves_within_the_window_change_nothing_and_the_log_before_it_is_freed() {
+    let sim = Sim::new(50);
+    let options = Options { retention: 24 * 30 * HOUR, ..options() };
+    on_sim(&sim, options, |store| async move {
+        with_accounts(&store).await;
+        let mut random = Random::new(50);
+        let mut noted = Vec::new();
+        for number in 0..240 {
+            step(&store, &mut random, number).await;
+            traffic(&store, number).await;
+            for _ in 0..6 {
+                store.device().sleep(2 * HOUR).await;
+            }
+            noted.push((store.device().now(), state_now(&store, "").await));
+        }
+        let stats = store.stats();
+        assert!(stats.segments_freed > 10, "{stats:?}");
+        let since = store.remembered_since().expect("a window");
+        let (within, before): (Vec<_>, Vec<_>) = noted.into_iter().partition(|one| one.0 >= since);
+        assert!(within.len() > 20 && before.len() > 20, "{} {}", within.len(), before.len());
+        for (at, state) in &within {
+            assert!(state_then(&store, *at).await == *state, "at {at:?}");
+        }
+        let refused = store.as_of(ALICE, before[0].0).await;
+        assert!(matches!(refused, Err(Error::NotRemembered(Some(_)))), "{refused:?}");
+        verified(&store).await;
+    });
+}
+
+#[test]
+fn what_shows_the_past_cannot_be_changed_and_can_be_copied_from_and_deleted() {
+    let sim = Sim::new(60);
+    let check = |store: Store<Sim>| async move {
+        let info = store.mailbox_named(ALICE, "Then/INBOX").expect("shown");
+        assert!(info.read_only);
+        let there = info.id;
+        let read_only = |result: Result<(), Error>| matches!(result, Err(Error::ReadOnly(_)));
+        let one = delivery(vec![placement(ALICE, there)], 9, 100);
+        assert!(read_only(store.deliver(one).await.map(drop)));
+        assert!(read_only(store.copy(ALICE, INBOX, &[Uid(2)], there).await.map(drop)));
+        assert!(read_only(store.move_messages(ALICE, there, &[Uid(1)], INBOX).await.map(drop)));
+        assert!(read_only(store.expunge(ALICE, there, &[Uid(1)]).await.map(drop)));
+        let change = FlagChange { mode: FlagMode::Add, flags: Flags::SEEN, keywords: vec![] };
+        let changed = store.change_flags(ALICE, there, &[Uid(1)], &change, None).await;
+        assert!(read_only(changed.map(drop)));
+    };
+    on_sim(&sim, options(), move |store| async move {
+        with_accounts(&store).await;
+        for number in 1..=2 {
+            let one = delivery(vec![placement(ALICE, INBOX)], number, 500);
+            store.deliver(one).await.expect("delivers");
+        }
+        let at = store.device().now();
+        store.device().sleep(HOUR).await;
+        store.expunge(ALICE, INBOX, &[Uid(1)]).await.expect("expunges");
+        let past = store.as_of(ALICE, at).await.expect("remembered");
+        store.show(&past, "Then", false).await.expect("shown");
+        let again = store.show(&past, "Then", false).await;
+        assert!(matches!(again, Err(Error::MailboxExists(_))), "{again:?}");
+        check(store.clone()).await;
+        let there = store.mailbox_named(ALICE, "Then/INBOX").expect("shown").id;
+        store.copy(ALICE, there, &[Uid(1)], INBOX).await.expect("copies out of it");
+        let read = store.read(ALICE, INBOX, Uid(3), 0..u64::MAX).await.expect("reads");
+        assert!(read == message(ALICE, 1, 500));
+    });
+    on_sim(&sim.after_crash(), options(), move |store| async move {
+        check(store.clone()).await;
+        store.delete_mailbox(ALICE, "Then/INBOX").await.expect("may go");
+        assert_eq!(store.stats().buried_messages, 1, "what showed the past leaves no graves");
+        verified(&store).await;
+    });
+}
+
+#[test]
+fn without_a_retention_no_time_is_remembered() {
+    let sim = Sim::new(61);
+    let options = Options { retention: Duration::ZERO, ..options() };
+    on_sim(&sim, options, |store| async move {
+        with_accounts(&store).await;
+        assert_eq!(store.remembered_since(), None);
+        let now = store.device().now();
+        assert_eq!(store.as_of(ALICE, now).await, Err(Error::NotRemembered(None)));
+    });
+}
