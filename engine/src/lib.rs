@@ -16,6 +16,7 @@
 //! | [`certificates`], [`tls`], [`metrics`] | the rest of running a server |
 //! | [`bench`] | load programs |
 
+pub mod backup;
 pub mod bench;
 pub mod certificates;
 pub mod cli;

@@ -20,6 +20,8 @@ pub mod log;
 mod open;
 pub mod options;
 mod quota;
+pub mod restore;
+pub mod salvage;
 mod space;
 mod spares;
 pub mod store;

@@ -4,6 +4,7 @@
 //! 2 wrong usage (clap's), 3 done but something is wrong (`store verify` found damage).
 
 mod ask;
+mod backup;
 mod certificate;
 mod directory;
 mod profile;

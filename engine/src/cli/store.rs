@@ -1,13 +1,22 @@
 //! `kura store`: counters and checks of a running or stopped store.
 
 use super::ask::ask;
-use super::{Outcome, Where};
+use super::{Outcome, Where, backup};
 use crate::config::ConfigError;
 use crate::operations::Request;
 use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StoreCommand {
+    /// Copies the store, the configuration and the certificates to a directory or an S3 bucket, while the
+    /// server runs or not; sends only what is not there yet.
+    ///
+    /// Example: kura store backup --to /mnt/backup --keep 14
+    Backup(backup::BackupOptions),
+    /// Rebuilds a data directory from a backup, verified piece by piece.
+    ///
+    /// Example: kura store restore --from /mnt/backup --dir ./restored
+    Restore(backup::RestoreOptions),
     /// Counters since the store was made.
     ///
     /// Example: kura store stats --dir ./kura-data --json
@@ -32,6 +41,8 @@ pub(super) enum StoreCommand {
 
 pub(super) fn run(command: StoreCommand) -> Result<Outcome, ConfigError> {
     match command {
+        StoreCommand::Backup(options) => backup::backup(&options),
+        StoreCommand::Restore(options) => backup::restore(&options),
         StoreCommand::Stats { place, json } => {
             let stats = ask(&place, Request::StoreStats)?;
             if json {

@@ -5,16 +5,20 @@
 //! broken: its record may still land. Futures of changes resolve only while [`Store::run`] is polled.
 
 mod accounts;
+mod backup;
 mod change;
 mod deliver;
 mod keys;
 mod mailboxes;
 mod read;
+mod scrub;
 mod verify;
 
+pub use backup::{BackupPlan, PlannedSegment};
 pub use change::FlagsChanged;
 pub use deliver::{BodyWriter, StreamedBody};
 pub use keys::Space;
+pub use scrub::{Finding, Hurt, ScrubProgress};
 pub use verify::VerifyReport;
 
 use crate::core::{Core, Phase};

@@ -19,7 +19,8 @@ pub struct VerifyReport {
 }
 
 impl<D: Device> Store<D> {
-    /// Reads every live record and compares it with the index; bad places are listed, not fatal.
+    /// Reads every live record and compares it with the index, then the rest of the log, the newest
+    /// checkpoint and the base; bad places are listed, not fatal.
     /// Works on a snapshot, so mail may come and go meanwhile.
     pub async fn verify(&self) -> Result<VerifyReport, Error> {
         let snapshot = self.core.index.borrow().clone();
@@ -34,6 +35,7 @@ impl<D: Device> Store<D> {
             bytes += account.bytes;
         }
         self.verify_live(&snapshot, &mut report).await;
+        report.bad.extend(self.verify_log().await?);
         if (messages, bytes) != (snapshot.counters.messages, snapshot.counters.live_bytes) {
             report.bad.push(format!(
                 "the store counts {} messages of {} bytes, its accounts {messages} of {bytes}",

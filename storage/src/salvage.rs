@@ -1,0 +1,1 @@
+//! Takes what verifies out of a damaged store.
