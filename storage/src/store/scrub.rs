@@ -133,8 +133,7 @@ impl<D: Device> Store<D> {
         rate: Option<u64>,
     ) -> Result<Vec<Finding>, Error> {
         let _reading = self.core.reading();
-        if !self.core.segments.borrow().files.contains_key(&segment) {
-            // Freed since the round began.
+        if self.is_going(segment) {
             return Ok(Vec::new());
         }
         let mut findings = Vec::new();
@@ -147,8 +146,17 @@ impl<D: Device> Store<D> {
             }
             Err(error) => return Err(error),
         };
+        if self.is_going(segment) {
+            return Ok(Vec::new());
+        }
         self.check_messages(segment, &whole, rate, &mut findings).await?;
         Ok(findings)
+    }
+
+    /// Whether the segment is freed, or about to be: it was seen to be empty, so nobody needs it.
+    fn is_going(&self, segment: SegmentId) -> bool {
+        self.core.emptied.borrow().contains_key(&segment)
+            || !self.core.segments.borrow().files.contains_key(&segment)
     }
 
     /// The records of a segment of the log that are whole, by their places, ascending.
@@ -362,8 +370,12 @@ impl<D: Device> Store<D> {
         let mut findings = self.damaged_checkpoints().await?;
         for (segment, end) in self.segments_to_scrub() {
             let _reading = self.core.reading();
-            if self.core.segments.borrow().files.contains_key(&segment) {
+            let before = findings.len();
+            if !self.is_going(segment) {
                 self.walk_log(segment, end, None, &mut findings).await?;
+            }
+            if self.is_going(segment) {
+                findings.truncate(before);
             }
         }
         let by_place: BTreeMap<String, ()> =

@@ -35,7 +35,13 @@ impl<D: Device> Store<D> {
             bytes += account.bytes;
         }
         self.verify_live(&snapshot, &mut report).await;
-        report.bad.extend(self.verify_log().await?);
+        for place in self.verify_log().await? {
+            // What a message has told of already is not told again.
+            let at = place.split_once(" in ").map_or(&*place, |(_, at)| at);
+            if !report.bad.iter().any(|bad| bad.contains(&format!("{at},"))) {
+                report.bad.push(place);
+            }
+        }
         if (messages, bytes) != (snapshot.counters.messages, snapshot.counters.live_bytes) {
             report.bad.push(format!(
                 "the store counts {} messages of {} bytes, its accounts {messages} of {bytes}",
