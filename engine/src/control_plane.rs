@@ -201,8 +201,11 @@ async fn carry_out(shard: &ShardHandle, request: Request) -> Answer {
 async fn scrape(handles: Vec<ShardHandle>) -> impl IntoResponse {
     let mut sum: Option<Snapshot> = None;
     for handle in &handles {
-        let snapshot =
-            handle.ask(|shard| async move { shard.metrics.snapshot(shard.store.stats()) }).await;
+        let snapshot = handle
+            .ask(|shard| async move {
+                shard.metrics.snapshot(shard.store.stats(), shard.scrub.counts())
+            })
+            .await;
         match (snapshot, &mut sum) {
             (Ok(snapshot), Some(sum)) => sum.merge(snapshot),
             (Ok(snapshot), None) => sum = Some(snapshot),

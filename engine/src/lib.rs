@@ -33,6 +33,7 @@ pub mod metrics;
 pub mod operations;
 pub mod passwords;
 pub mod readiness;
+pub mod scrub;
 pub mod server;
 pub mod session;
 pub mod shard;

@@ -45,6 +45,7 @@ pub struct Shard {
     /// The way to all cores, this one included.
     pub mesh: Rc<Mesh>,
     pub metrics: Metrics,
+    pub scrub: crate::scrub::Scrub,
     pub watchdog: Watchdog,
     pub readiness: Rc<Readiness>,
     pub buffers: Buffers,
@@ -101,6 +102,7 @@ impl Shard {
             directory: RefCell::default(),
             mesh: Rc::new(Mesh::new(parts.id, parts.mesh)),
             metrics: Metrics::default(),
+            scrub: crate::scrub::Scrub::default(),
             watchdog: Watchdog::new(parts.origin),
             readiness: Rc::new(Readiness::new(parts.poll)),
             tls: RefCell::new(parts.tls),

@@ -21,7 +21,6 @@ mod open;
 pub mod options;
 mod quota;
 pub mod restore;
-pub mod salvage;
 mod space;
 mod spares;
 pub mod store;

@@ -191,12 +191,13 @@ fn a_scrub_of_a_sound_store_finds_nothing() {
             }
             assert_eq!(findings(&store).await, Vec::new(), "seed {seed}");
             let mut last = 0;
-            store.scrub(Some(1 << 20), |progress, _| {
-                assert!(progress.bytes >= last && progress.bytes <= progress.bytes_total);
-                last = progress.bytes;
-            })
-            .await
-            .expect("scrubs");
+            store
+                .scrub(Some(1 << 20), |progress, _| {
+                    assert!(progress.bytes >= last && progress.bytes <= progress.bytes_total);
+                    last = progress.bytes;
+                })
+                .await
+                .expect("scrubs");
             assert!(last > 0);
         };
         on_sim(&sim, options(), check);
@@ -221,7 +222,9 @@ fn rot(sim: &Sim, body: &[u8]) -> usize {
 #[test]
 fn a_scrub_names_the_message_that_rot_hurts_and_goes_on() {
     // In the log and in a cold segment, in one record and in chunks.
-    for (churned, number, length) in [(0, 1, 2_000), (0, 2, 30_000), (900, 1, 2_000), (900, 2, 30_000)] {
+    for (churned, number, length) in
+        [(0, 1, 2_000), (0, 2, 30_000), (900, 1, 2_000), (900, 2, 30_000)]
+    {
         let sim = Sim::new(7);
         let disk = sim.clone();
         on_sim(&sim, options(), move |store| async move {

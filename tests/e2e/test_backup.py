@@ -123,7 +123,7 @@ class Backup(kura.TestCase):
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
         self.addCleanup(load.wait)
-        self.assertTrue(kura.eventually(lambda: os.path.exists(log) and os.path.getsize(log) > 200_000, 30))
+        self.assertTrue(kura.eventually(lambda: os.path.exists(log) and os.path.getsize(log) > 60_000, 30))
         command = [
             kura.BINARY, "store", "backup", "--to", self.place, "--json", "--dir", self.server.directory,
         ]

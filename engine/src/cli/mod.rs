@@ -9,6 +9,7 @@ mod certificate;
 mod directory;
 mod profile;
 mod quickstart;
+mod scrub;
 mod serve;
 mod store;
 

@@ -1,7 +1,7 @@
 //! `kura store`: counters and checks of a running or stopped store.
 
 use super::ask::ask;
-use super::{Outcome, Where, backup};
+use super::{Outcome, Where, backup, scrub};
 use crate::config::ConfigError;
 use crate::operations::Request;
 use clap::Subcommand;
@@ -17,6 +17,11 @@ pub(super) enum StoreCommand {
     ///
     /// Example: kura store restore --from /mnt/backup --dir ./restored
     Restore(backup::RestoreOptions),
+    /// Reads everything once, now, within the scrub's share of the disk, and says what has rotted and whose
+    /// messages that hurts. The server does so by itself, too. Exit code 3: something has.
+    ///
+    /// Example: kura store scrub --json
+    Scrub(scrub::ScrubOptions),
     /// Counters since the store was made.
     ///
     /// Example: kura store stats --dir ./kura-data --json
@@ -43,6 +48,7 @@ pub(super) fn run(command: StoreCommand) -> Result<Outcome, ConfigError> {
     match command {
         StoreCommand::Backup(options) => backup::backup(&options),
         StoreCommand::Restore(options) => backup::restore(&options),
+        StoreCommand::Scrub(options) => scrub::run(&options),
         StoreCommand::Stats { place, json } => {
             let stats = ask(&place, Request::StoreStats)?;
             if json {

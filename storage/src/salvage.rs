@@ -1,1 +1,0 @@
-//! Takes what verifies out of a damaged store.
