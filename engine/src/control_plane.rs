@@ -83,7 +83,7 @@ impl ControlPlane {
     pub fn run(self) {
         let ControlPlane { runtime, handles, control, metrics, signals, socket } = self;
         runtime.block_on(async {
-            tokio::spawn(serve_control(control, handles[0].clone()));
+            tokio::spawn(serve_control(control, handles.clone()));
             if let Some(listener) = metrics {
                 tokio::spawn(serve_metrics(listener, handles.clone()));
             }
@@ -147,13 +147,13 @@ impl ShortPath {
     }
 }
 
-async fn serve_control(listener: UnixListener, shard: ShardHandle) {
+async fn serve_control(listener: UnixListener, handles: Vec<ShardHandle>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let shard = shard.clone();
+                let handles = handles.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = answer_control(stream, &shard).await {
+                    if let Err(error) = answer_control(stream, &handles).await {
                         tracing::debug!(%error, "control connection lost");
                     }
                 });
@@ -166,7 +166,7 @@ async fn serve_control(listener: UnixListener, shard: ShardHandle) {
     }
 }
 
-async fn answer_control(stream: UnixStream, shard: &ShardHandle) -> io::Result<()> {
+async fn answer_control(stream: UnixStream, handles: &[ShardHandle]) -> io::Result<()> {
     // The socket's mode keeps strangers out; this also holds where modes of sockets are ignored.
     // SAFETY: geteuid has no preconditions.
     let ours = unsafe { libc::geteuid() };
@@ -178,8 +178,11 @@ async fn answer_control(stream: UnixStream, shard: &ShardHandle) -> io::Result<(
     let mut lines = BufReader::new(reader.take(REQUEST_BYTES_MAX));
     let mut line = String::new();
     lines.read_line(&mut line).await?;
+    if line.trim_end() == crate::backup::source::HELLO {
+        return crate::backup::serve::serve(handles, lines, writer).await;
+    }
     let answer = match serde_json::from_str(&line) {
-        Ok(request) => carry_out(shard, request).await,
+        Ok(request) => carry_out(&handles[0], request).await,
         Err(error) => Answer::Failed(format!("the server does not know this request: {error}")),
     };
     let mut text = serde_json::to_vec(&answer).map_err(io::Error::other)?;
@@ -198,8 +201,11 @@ async fn carry_out(shard: &ShardHandle, request: Request) -> Answer {
 async fn scrape(handles: Vec<ShardHandle>) -> impl IntoResponse {
     let mut sum: Option<Snapshot> = None;
     for handle in &handles {
-        let snapshot =
-            handle.ask(|shard| async move { shard.metrics.snapshot(shard.store.stats()) }).await;
+        let snapshot = handle
+            .ask(|shard| async move {
+                shard.metrics.snapshot(shard.store.stats(), shard.scrub.counts())
+            })
+            .await;
         match (snapshot, &mut sum) {
             (Ok(snapshot), Some(sum)) => sum.merge(snapshot),
             (Ok(snapshot), None) => sum = Some(snapshot),

@@ -4,6 +4,7 @@
 //! DATA/kura.lock          held by the process that uses the directory; names its process id
 //! DATA/layout.toml        number of shards and the host's secret, written once
 //! DATA/store/shard-N/     segments, checkpoints and superblock of shard N (storage/FORMAT.md)
+//! DATA/backup.lock         held by the command that backs the directory up
 //! DATA/certificates/      one folder for each certificate (certificates.rs)
 //! DATA/control.sock       commands to the running server, owner only
 //! ```
@@ -36,6 +37,9 @@ struct Layout {
 }
 
 const VERSION: u32 = 1;
+
+/// Held by a command while it backs the store up.
+pub const BACKUP_LOCK: &str = "backup.lock";
 
 pub fn shard_dir(data_dir: &Path, shard: u16) -> PathBuf {
     data_dir.join("store").join(format!("shard-{shard}"))
@@ -155,12 +159,52 @@ fn read_or_make(path: &Path, shards: u16) -> Result<Layout, ConfigError> {
     }
 }
 
+/// The secret of a directory that exists.
+pub fn secret(path: &Path) -> Result<[u8; 32], ConfigError> {
+    let file = path.join("layout.toml");
+    let fault = |error: &dyn std::fmt::Display| ConfigError(format!("{}: {error}", file.display()));
+    let text = fs::read_to_string(&file).map_err(|error| fault(&error))?;
+    let layout: Layout = toml::from_str(&text).map_err(|error| fault(&error.message()))?;
+    unhex(&layout.secret).ok_or_else(|| fault(&"secret is not 64 hexadecimal digits"))
+}
+
+/// The layout of a store that was put there whole.
+pub fn make_restored(path: &Path, shards: u16) -> Result<(), ConfigError> {
+    let file = path.join("layout.toml");
+    let fault = |error: &dyn std::fmt::Display| ConfigError(format!("{}: {error}", file.display()));
+    let layout = Layout { version: VERSION, shards, secret: hex(&passwords::random()) };
+    let text = toml::to_string(&layout).map_err(|error| fault(&error))?;
+    write_synced(&file, &text).map_err(|error| fault(&error))
+}
+
+/// Goes with the process, or with what is returned.
+pub fn lock_backups(path: &Path) -> Result<File, ConfigError> {
+    let file = path.join(BACKUP_LOCK);
+    let fault = |error: io::Error| ConfigError(format!("can't lock {}: {error}", file.display()));
+    let lock = File::options().write(true).create(true).truncate(false).mode(0o600).open(&file);
+    let lock = lock.map_err(fault)?;
+    // SAFETY: flock on a descriptor that we own; no memory is involved.
+    if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+        return Ok(lock);
+    }
+    let error = io::Error::last_os_error();
+    Err(if error.kind() == io::ErrorKind::WouldBlock {
+        ConfigError("another backup of this store is under way; wait for it to end".to_owned())
+    } else {
+        fault(error)
+    })
+}
+
 /// Writes a small private file so that a crash leaves the old one or the new one.
 pub fn write_synced(path: &Path, text: &str) -> io::Result<()> {
+    write_synced_bytes(path, text.as_bytes())
+}
+
+pub fn write_synced_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let fresh = path.with_extension("new");
     let mut file =
         File::options().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&fresh, path)?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());

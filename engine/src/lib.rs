@@ -17,6 +17,7 @@
 //! | [`certificates`], [`tls`], [`metrics`] | the rest of running a server |
 //! | [`bench`] | load programs |
 
+pub mod backup;
 pub mod bench;
 pub mod certificates;
 pub mod cli;
@@ -35,6 +36,7 @@ pub mod operations;
 pub mod passwords;
 pub mod readiness;
 mod remembering;
+pub mod scrub;
 pub mod server;
 pub mod session;
 pub mod shard;

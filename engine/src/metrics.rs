@@ -3,6 +3,7 @@
 //! Plain cells, since only their own core writes them; the control plane asks each core for a
 //! [`Snapshot`] and adds them up when somebody scrapes.
 
+use crate::scrub::ScrubCounts;
 use hdrhistogram::Histogram;
 use std::cell::{Cell, RefCell};
 use std::fmt::Write;
@@ -103,7 +104,7 @@ impl Metrics {
         self.accept_latency.borrow_mut().saturating_record(micros.max(1));
     }
 
-    pub fn snapshot(&self, store: storage::store::Stats) -> Snapshot {
+    pub fn snapshot(&self, store: storage::store::Stats, scrub: ScrubCounts) -> Snapshot {
         Snapshot {
             connections: std::array::from_fn(|i| self.connections[i].get()),
             connections_open: std::array::from_fn(|i| self.connections_open[i].get()),
@@ -117,6 +118,7 @@ impl Metrics {
             ],
             accept_latency: self.accept_latency.borrow().clone(),
             store: vec![store],
+            scrub: vec![scrub],
         }
     }
 }
@@ -139,6 +141,7 @@ pub struct Snapshot {
     accept_latency: Histogram<u64>,
     /// One for each shard, in their order.
     store: Vec<storage::store::Stats>,
+    scrub: Vec<ScrubCounts>,
 }
 
 impl Snapshot {
@@ -150,6 +153,7 @@ impl Snapshot {
         add(&mut self.counters, &other.counters);
         let _ = self.accept_latency.add(&other.accept_latency);
         self.store.extend(other.store);
+        self.scrub.extend(other.scrub);
     }
 
     /// Prometheus text format 0.0.4.
@@ -180,7 +184,25 @@ impl Snapshot {
         }
         let _ = writeln!(text, "{name}_count {}", self.accept_latency.len());
         self.store_text(&mut text, &mut head);
+        self.scrub_text(&mut text, &mut head);
         text
+    }
+
+    fn scrub_text(&self, text: &mut String, head: &mut impl FnMut(&mut String, &str, &str, &str)) {
+        type Column = (&'static str, &'static str, &'static str, fn(&ScrubCounts) -> u64);
+        let columns: [Column; 3] = [
+            ("kura_scrub_rounds_total", "counter", "Rounds over the whole store", |s| s.rounds),
+            ("kura_scrub_bad", "gauge", "Places that do not verify, in the last round", |s| s.bad),
+            ("kura_scrub_messages_hurt", "gauge", "Messages that can't be read whole", |s| {
+                s.messages_hurt
+            }),
+        ];
+        for (name, kind, help, value) in columns {
+            head(text, name, kind, help);
+            for (shard, counts) in self.scrub.iter().enumerate() {
+                let _ = writeln!(text, "{name}{{shard=\"{shard}\"}} {}", value(counts));
+            }
+        }
     }
 
     fn store_text(&self, text: &mut String, head: &mut impl FnMut(&mut String, &str, &str, &str)) {

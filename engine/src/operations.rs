@@ -88,6 +88,11 @@ pub enum Request {
         address: String,
     },
     HoldList,
+    /// A round in the background.
+    StoreScrubBegin,
+    StoreScrubStatus,
+    /// A round on the store of a stopped server: as fast as its disk goes.
+    StoreScrub,
 }
 
 impl Request {
@@ -112,7 +117,10 @@ impl Request {
             | Request::StoreVerify
             | Request::StoreUndelete { .. }
             | Request::StoreRestoreAt { .. }
-            | Request::HoldList => false,
+            | Request::HoldList
+            | Request::StoreScrubBegin
+            | Request::StoreScrubStatus
+            | Request::StoreScrub => false,
         }
     }
 }
@@ -162,6 +170,27 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
         Request::HoldAdd { address } => remembering::hold_add(&shard, &address).await,
         Request::HoldRemove { address } => remembering::hold_remove(&shard, &address).await,
         Request::HoldList => Ok(remembering::hold_list(&shard)),
+        Request::StoreScrubBegin => {
+            for home in 0..shard.mesh.cores() {
+                let begin = |shard: Rc<Shard>| async move {
+                    shard.scrub.begin();
+                    Ok::<(), Fault>(())
+                };
+                on(&shard, home, begin).await?;
+            }
+            Ok(json!({}))
+        }
+        Request::StoreScrubStatus => scrub_status(&shard).await,
+        Request::StoreScrub => {
+            for home in 0..shard.mesh.cores() {
+                let round = |shard: Rc<Shard>| async move {
+                    crate::scrub::round(&shard, None).await;
+                    Ok::<(), Fault>(())
+                };
+                on(&shard, home, round).await?;
+            }
+            scrub_status(&shard).await
+        }
     }
 }
 
@@ -483,6 +512,7 @@ async fn store_stats(shard: &Rc<Shard>) -> Result<Value, Fault> {
             on(shard, home, |shard| async move { Ok::<_, Fault>(shard.store.stats()) }).await?,
         );
     }
+    let scrub = scrub_status(shard).await?;
     let sum = |value: fn(&storage::store::Stats) -> u64| shards.iter().map(value).sum::<u64>();
     let row = |stats: &storage::store::Stats| {
         json!({
@@ -532,6 +562,9 @@ async fn store_stats(shard: &Rc<Shard>) -> Result<Value, Fault> {
         // To this time every shard can go back.
         "remembered_since": remembered_since(shards.iter().map(|s| s.remembered_since).max().unwrap_or(0)),
         "halted": shards.iter().any(|s| s.halted),
+        "scrub_rounds": scrub["rounds"],
+        "scrub_bad": scrub["bad"],
+        "scrub_messages_hurt": scrub["messages_hurt"],
         "shards": shards.iter().map(row).collect::<Vec<_>>(),
     }))
 }
@@ -550,6 +583,44 @@ async fn store_verify(shard: &Rc<Shard>) -> Result<Value, Fault> {
         bad.extend(report.bad.into_iter().map(|place| format!("shard {home}: {place}")));
     }
     Ok(json!({ "records": records, "messages": messages, "bytes": bytes, "bad": bad }))
+}
+
+/// Summed over the shards; accounts get their addresses.
+async fn scrub_status(shard: &Rc<Shard>) -> Result<Value, Fault> {
+    let mut statuses = Vec::new();
+    for home in 0..shard.mesh.cores() {
+        let status = |shard: Rc<Shard>| async move { Ok::<_, Fault>(shard.scrub.status()) };
+        statuses.push(on(shard, home, status).await?);
+    }
+    let addresses: std::collections::BTreeMap<u64, String> = {
+        let directory = shard.directory.borrow();
+        let accounts = directory.accounts();
+        accounts.map(|(address, account)| (u64::from(account.id), address.clone())).collect()
+    };
+    let mut findings = Vec::new();
+    for (home, status) in statuses.iter_mut().enumerate() {
+        let found = status["findings"].as_array_mut().map(std::mem::take).unwrap_or_default();
+        for mut finding in found {
+            finding["shard"] = json!(home);
+            for message in finding["messages"].as_array_mut().into_iter().flatten() {
+                let account = message["account"].as_u64().unwrap_or_default();
+                message["address"] = json!(addresses.get(&account));
+            }
+            findings.push(finding);
+        }
+    }
+    let sum = |name: &str| statuses.iter().filter_map(|one| one[name].as_u64()).sum::<u64>();
+    let failed = statuses.iter().find_map(|one| one["failed"].as_str());
+    Ok(json!({
+        "running": statuses.iter().any(|one| one["running"] == Value::Bool(true)),
+        "rounds": statuses.iter().filter_map(|one| one["rounds"].as_u64()).min(),
+        "bytes": sum("bytes"),
+        "bytes_total": sum("bytes_total"),
+        "bad": sum("bad"),
+        "messages_hurt": sum("messages_hurt"),
+        "findings": findings,
+        "failed": failed,
+    }))
 }
 
 // ── shared ──────────────────────────────────────────────────────────────────────────────────────────

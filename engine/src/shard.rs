@@ -30,6 +30,8 @@ const PASSWORD_CHECKS_MAX: usize = 2;
 const PASSWORD_CHECKS_WAITING_MAX: usize = 256;
 /// Connections from one address that one core takes, whatever the core's share of the limit.
 const ONE_ADDRESS_MIN: usize = 20;
+/// Work in the background reads at least so much in a second: less would never come to an end.
+const SHARE_BYTES_MIN: u64 = 256 << 10;
 /// A wrong password is answered this late: fifty guesses take a minute.
 const WRONG_PASSWORD_DELAY: Duration = Duration::from_millis(1000);
 
@@ -46,6 +48,7 @@ pub struct Shard {
     /// The way to all cores, this one included.
     pub mesh: Rc<Mesh>,
     pub metrics: Metrics,
+    pub scrub: crate::scrub::Scrub,
     pub watchdog: Watchdog,
     pub readiness: Rc<Readiness>,
     pub buffers: Buffers,
@@ -103,6 +106,7 @@ impl Shard {
             directory_turn: tokio::sync::Mutex::default(),
             mesh: Rc::new(Mesh::new(parts.id, parts.mesh)),
             metrics: Metrics::default(),
+            scrub: crate::scrub::Scrub::default(),
             watchdog: Watchdog::new(parts.origin),
             readiness: Rc::new(Readiness::new(parts.poll)),
             tls: RefCell::new(parts.tls),
@@ -118,6 +122,25 @@ impl Shard {
 
     pub fn now(&self) -> Tick {
         self.watchdog.now()
+    }
+
+    /// What a backup may read here: its share of what the disk keeps up for long, of which compaction's
+    /// budget is the other known share.
+    pub fn backup_bytes_per_second(&self) -> u64 {
+        self.share_of_disk(self.knobs.backup_share_percent.value)
+    }
+
+    /// The same for the scrub.
+    pub fn scrub_bytes_per_second(&self) -> u64 {
+        self.share_of_disk(self.knobs.scrub_share_percent.value)
+    }
+
+    fn share_of_disk(&self, percent: u64) -> u64 {
+        let knobs = &self.knobs;
+        let lasting = knobs.compaction_bytes_per_second.value.saturating_mul(100)
+            / knobs.compaction_share_percent.value.max(1);
+        let share = lasting.saturating_mul(percent) / 100 / u64::from(self.mesh.cores()).max(1);
+        share.max(SHARE_BYTES_MIN)
     }
 
     pub fn tls(&self) -> Option<Arc<ServerConfig>> {

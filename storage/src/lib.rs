@@ -33,6 +33,7 @@ pub mod log;
 mod open;
 pub mod options;
 mod quota;
+pub mod restore;
 mod space;
 mod spares;
 pub mod store;

@@ -18,6 +18,20 @@ pub(super) fn ask(place: &Where, request: Request) -> Result<Value, ConfigError>
     }
 }
 
+/// The running server, or the store opened in this process.
+pub(super) enum Link {
+    Server(UnixStream),
+    Store(Box<Server>),
+}
+
+pub(super) fn link(config: &Config) -> Result<Link, ConfigError> {
+    if let Some(stream) = connect(config) {
+        return Ok(Link::Server(stream));
+    }
+    let knobs = super::profile::knobs(config)?;
+    Ok(Link::Store(Box::new(Server::start(config.clone(), knobs, Mode::CommandOnly)?)))
+}
+
 /// The control socket of a server that is running.
 fn connect(config: &Config) -> Option<UnixStream> {
     UnixStream::connect(ShortPath::open(&config.data_dir).ok()?.socket()).ok()

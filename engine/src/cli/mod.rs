@@ -4,11 +4,14 @@
 //! 2 wrong usage (clap's), 3 done but something is wrong (`store verify` found damage).
 
 mod ask;
+mod backup;
 mod certificate;
 mod directory;
 mod profile;
 mod quickstart;
 mod remembering;
+mod restore;
+mod scrub;
 mod serve;
 mod store;
 

@@ -34,23 +34,13 @@ pub(super) struct UndeleteOptions {
     common: Common,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct RestoreOptions {
-    /// Whose mail.
-    #[arg(long, value_name = "ADDRESS")]
-    account: String,
-    /// As it was then: 2h ago, 3d, or like 2026-11-25T16:22:03Z.
-    #[arg(long, value_name = "TIME")]
-    at: String,
-    /// Writes it to this directory, which is made, as one Maildir for each mailbox; nothing in the account
-    /// is changed.
-    #[arg(long, value_name = "DIR")]
-    export: Option<PathBuf>,
-    /// Shows it even where the account's quota has no room.
-    #[arg(long, conflicts_with = "export")]
-    over_quota: bool,
-    #[command(flatten)]
-    common: Common,
+/// An account as it was.
+pub(super) struct RestoreAt {
+    pub(super) account: String,
+    pub(super) at: String,
+    pub(super) export: Option<PathBuf>,
+    pub(super) over_quota: bool,
+    pub(super) common: Common,
 }
 
 #[derive(Debug, Subcommand)]
@@ -141,8 +131,8 @@ fn lines<'v>(rows: impl Iterator<Item = &'v Value>, line: impl Fn(&Value) -> Str
     rows.map(line).collect()
 }
 
-pub(super) fn restore(options: RestoreOptions) -> Result<Outcome, ConfigError> {
-    let RestoreOptions { account, at, export, over_quota, common } = options;
+pub(super) fn restore(options: RestoreAt) -> Result<Outcome, ConfigError> {
+    let RestoreAt { account, at, export, over_quota, common } = options;
     let at = time("--at", &at)?;
     let absolute = |dir: PathBuf| {
         std::path::absolute(&dir)

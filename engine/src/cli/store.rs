@@ -1,13 +1,23 @@
 //! `kura store`: counters and checks of a running or stopped store.
 
 use super::ask::ask;
-use super::{Outcome, Where, remembering};
+use super::{Outcome, Where, backup, remembering, restore, scrub};
 use crate::config::ConfigError;
 use crate::operations::Request;
 use clap::Subcommand;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StoreCommand {
+    /// Copies the store, the configuration and the certificates to a directory or an S3 bucket, while the
+    /// server runs or not; sends only what is not there yet.
+    ///
+    /// Example: kura store backup --to /mnt/backup --keep 14
+    Backup(backup::BackupOptions),
+    /// Reads everything once, now, within the scrub's share of the disk, and says what has rotted and whose
+    /// messages that hurts. The server does so by itself, too. Exit code 3: something has.
+    ///
+    /// Example: kura store scrub --json
+    Scrub(scrub::ScrubOptions),
     /// Counters since the store was made.
     ///
     /// Example: kura store stats --dir ./kura-data --json
@@ -35,18 +45,22 @@ pub(super) enum StoreCommand {
     ///
     /// Example: kura store undelete --account ann@example.org --since 2h
     Undelete(remembering::UndeleteOptions),
-    /// Shows an account as it was, in read-only mailboxes of its own, or writes it to a directory.
+    /// Rebuilds a data directory from a backup, verified piece by piece; or shows an account as it was, in
+    /// read-only mailboxes of its own, or writes it to a directory.
     ///
-    /// Delete the tree over IMAP when it is no longer wanted.
+    /// Delete the tree that is shown over IMAP when it is no longer wanted.
     ///
-    /// Example: kura store restore --account ann@example.org --at 2026-11-25T16:00:00Z
-    Restore(remembering::RestoreOptions),
+    /// Examples: kura store restore --from /mnt/backup --dir ./restored
+    ///           kura store restore --account ann@example.org --at 2026-11-25T16:00:00Z
+    Restore(Box<restore::RestoreOptions>),
 }
 
 pub(super) fn run(command: StoreCommand) -> Result<Outcome, ConfigError> {
     match command {
         StoreCommand::Undelete(options) => remembering::undelete(options),
-        StoreCommand::Restore(options) => remembering::restore(options),
+        StoreCommand::Restore(options) => restore::run(*options),
+        StoreCommand::Backup(options) => backup::backup(&options),
+        StoreCommand::Scrub(options) => scrub::run(&options),
         StoreCommand::Stats { place, json } => {
             let stats = ask(&place, Request::StoreStats)?;
             if json {

@@ -8,7 +8,7 @@
 //! reported (`Stats::segments_spoiled`).
 
 mod mover;
-mod survey;
+pub(crate) mod survey;
 
 use crate::base;
 use crate::buffer::ALIGNMENT;

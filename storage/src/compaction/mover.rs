@@ -229,6 +229,8 @@ impl<'c, D: Device> Mover<'c, D> {
         if outcome.is_err() {
             // Nothing refers to what was to be there, so the store goes on, and never writes there again.
             self.core.segments.borrow_mut().cold = None;
+        } else {
+            self.core.segments.borrow_mut().cold_durable = target.1 + bytes as u64;
         }
         outcome
     }

@@ -15,14 +15,14 @@ const ACCOUNTS_AT_ONCE: usize = 256;
 
 /// What lies where, and what refers to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) record_bytes: u32,
-    pub(super) references: Vec<Reference>,
+pub(crate) struct Found {
+    pub(crate) record_bytes: u32,
+    pub(crate) references: Vec<Reference>,
 }
 
 /// Everything that keeps the segments from being empty: messages in them, and messages elsewhere with
 /// chunks in them.
-pub(super) async fn survey<D: Device>(
+pub(crate) async fn survey<D: Device>(
     core: &Core<D>,
     segments: &BTreeSet<SegmentId>,
 ) -> BTreeMap<Location, Found> {

@@ -58,6 +58,8 @@ pub(crate) struct Segments<D: Device> {
     pub(crate) files: BTreeMap<SegmentId, SegmentFile<D>>,
     /// Where compaction writes.
     pub(crate) cold: Option<Active<D>>,
+    /// Everything in the cold segment below this is durable.
+    pub(crate) cold_durable: u64,
     pub(crate) cold_next: SegmentId,
     pub(crate) spares: Vec<Spare<D>>,
     pub(crate) next_number: u32,
@@ -69,6 +71,7 @@ impl<D: Device> Default for Segments<D> {
             active: None,
             files: BTreeMap::new(),
             cold: None,
+            cold_durable: 0,
             cold_next: SegmentId::FIRST_COLD,
             spares: Vec::new(),
             next_number: 1,
@@ -128,6 +131,7 @@ impl<D: Device> Segments<D> {
             salt: header.salt,
         };
         if header.segment.is_cold() {
+            self.cold_durable = active.end;
             self.cold = Some(active);
         } else {
             self.active = Some(active);

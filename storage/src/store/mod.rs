@@ -5,19 +5,23 @@
 //! broken: its record may still land. Futures of changes resolve only while [`Store::run`] is polled.
 
 mod accounts;
+mod backup;
 mod change;
 mod deliver;
 mod history;
 mod keys;
 mod mailboxes;
 mod read;
+mod scrub;
 mod undelete;
 mod verify;
 
+pub use backup::{BackupPlan, PlannedSegment};
 pub use change::FlagsChanged;
 pub use deliver::{BodyWriter, PLACEMENTS_MAX, StreamedBody};
 pub use history::{PastAccount, PastMailbox, PastMessage};
 pub use keys::Space;
+pub use scrub::{Finding, Hurt, ScrubProgress};
 pub use undelete::{Buried, Undelete};
 pub use verify::VerifyReport;
 

@@ -22,7 +22,8 @@ pub struct VerifyReport {
 }
 
 impl<D: Device> Store<D> {
-    /// Reads every live record and compares it with the index; bad places are listed, not fatal.
+    /// Reads every live record and compares it with the index, then the rest of the log, the newest
+    /// checkpoint and the base; bad places are listed, not fatal.
     /// Works on a snapshot, so mail may come and go meanwhile.
     pub async fn verify(&self) -> Result<VerifyReport, Error> {
         let snapshot = self.core.index.borrow().clone();
@@ -38,6 +39,13 @@ impl<D: Device> Store<D> {
         }
         self.verify_graves(&snapshot, &mut report).await?;
         self.verify_live(&snapshot, &mut report).await;
+        for place in self.verify_log().await? {
+            // What a message has told of already is not told again.
+            let at = place.split_once(" in ").map_or(&*place, |(_, at)| at);
+            if !report.bad.iter().any(|bad| bad.contains(&format!("{at},"))) {
+                report.bad.push(place);
+            }
+        }
         if (messages, bytes) != (snapshot.counters.messages, snapshot.counters.live_bytes) {
             report.bad.push(format!(
                 "the store counts {} messages of {} bytes, its accounts {messages} of {bytes}",

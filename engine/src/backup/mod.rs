@@ -1,0 +1,95 @@
+//! Backups: what is in one, and what it is called.
+//!
+//! ```text
+//! TARGET/kura-backup.json              whose backups these are; written first
+//! TARGET/objects/G/shard-N/PIECE       a piece of a segment, without its trailing zeroes; never changes
+//! TARGET/files/SHA-256                 a small file: layout, configuration, certificates and their keys
+//! TARGET/manifests/TIME.json           one backup: all of its pieces and files; written last
+//! ```
+//!
+//! A piece is `SEGMENT-FROM-TO-BYTES-SHA256`. What has landed in a segment never changes, so a name with
+//! the same segment, from and to is the same piece, and a backup reads and sends only pieces that are not
+//! there: that makes it incremental, and lets one that broke off go on. `G`, the *generation*, is the
+//! line of one data directory: a restored one begins a new line, since the old one may have gone on
+//! elsewhere under the same numbers.
+//!
+//! A backup counts once its manifest is there; its last line is the checksum of all before it.
+
+pub mod manifest;
+pub mod progress;
+pub mod prune;
+pub mod restore;
+pub mod serve;
+pub mod source;
+pub mod take;
+pub mod target;
+
+pub use manifest::Manifest;
+
+use sha2::{Digest, Sha256};
+
+/// One line for the operator.
+pub type Fault = String;
+
+/// Pieces are read, sent and verified whole, a few at once.
+pub const PIECE_BYTES: u64 = 8 << 20;
+
+pub fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whose backups these are: the same after a restore, another for each store, and no help to those who
+/// would like to know the salt.
+pub fn store_id(salt: u64) -> String {
+    let mut id = sha256(&[&b"kura store "[..], &salt.to_le_bytes()].concat());
+    id.truncate(16);
+    id
+}
+
+/// The line of a data directory with this secret.
+pub fn generation(secret: &[u8; 32]) -> String {
+    let mut id = sha256(&[&b"kura generation "[..], secret].concat());
+    id.truncate(16);
+    id
+}
+
+/// `20261125T170532123Z`: as text, times sort.
+pub fn time_name(unix_millis: u64) -> String {
+    let (days, rest) = (unix_millis / 86_400_000, unix_millis % 86_400_000);
+    // From days to a date, by eras of 400 years that begin in March.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute) = (rest / 3_600_000, rest / 60_000 % 60);
+    let (second, millis) = (rest / 1000 % 60, rest % 1000);
+    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}{millis:03}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_dates() {
+        assert_eq!(time_name(0), "19700101T000000000Z");
+        assert_eq!(time_name(951_782_400_123), "20000229T000000123Z");
+        assert_eq!(time_name(1_764_090_332_001), "20251125T170532001Z");
+    }
+
+    #[test]
+    fn what_a_store_is_called_says_nothing_about_its_salt() {
+        assert_ne!(store_id(1), store_id(2));
+        assert_eq!(store_id(7).len(), 16);
+        assert_ne!(generation(&[1; 32]), generation(&[2; 32]));
+    }
+}

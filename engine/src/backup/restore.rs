@@ -1,0 +1,271 @@
+//! Brings a backup back into an empty data directory, or checks one without writing anything.
+//!
+//! Every byte is verified before it counts. The store is written under another name and takes its own
+//! only when all of it is there and durable; the layout comes last: without it nothing starts. So a
+//! restore that was broken off leaves a directory into which it can be started again.
+
+use super::manifest::{FilePart, Manifest};
+use super::progress::Progress;
+use super::target::Target;
+use super::{Fault, sha256};
+use crate::layout::{self, private_dir};
+use crate::shard::Disk;
+use glommio::LocalExecutorBuilder;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use storage::Lsn;
+use storage::restore::{Restore, RestoredShard};
+
+/// Until all of the store is there.
+const STAGING: &str = "store.restoring";
+
+/// Pieces fetched ahead.
+const AHEAD_MAX: usize = 2;
+
+/// The backup of this name, or the newest.
+pub fn load(target: &Target, wanted: Option<&str>) -> Result<(String, Manifest), Fault> {
+    if target.marker()?.is_none() {
+        return Err(target.not_a_backup());
+    }
+    let manifests = target.manifests()?;
+    let name_of = |object: &str| {
+        let name = object.rsplit('/').next().unwrap_or(object);
+        name.trim_end_matches(".json").to_owned()
+    };
+    let object = match wanted {
+        Some(wanted) => manifests.iter().find(|object| name_of(object) == wanted),
+        None => manifests.last(),
+    };
+    let Some(object) = object else {
+        let names: Vec<String> = manifests.iter().map(|object| name_of(object)).collect();
+        return Err(match (wanted, names.is_empty()) {
+            (Some(wanted), false) => {
+                format!(
+                    "backup {}: there is no {wanted}; there are {}",
+                    target.name,
+                    names.join(", ")
+                )
+            }
+            _ => format!("backup {}: no backup in it was ever finished", target.name),
+        });
+    };
+    let text = target.find(object)?.unwrap_or_default();
+    let manifest = Manifest::decode(&text)
+        .map_err(|what| format!("backup {}: {object}: {what}", target.name))?;
+    Ok((name_of(object), manifest))
+}
+
+/// What the pieces of a manifest are, and for whom.
+#[derive(Debug, Clone)]
+struct Fetch {
+    object: String,
+    bytes: u64,
+    sha256: String,
+    place: String,
+}
+
+fn fetches(manifest: &Manifest) -> Vec<Fetch> {
+    let pieces = manifest.pieces().map(|(shard, segment, piece)| Fetch {
+        object: piece.object(&manifest.generation, shard.shard, segment.segment),
+        bytes: piece.bytes,
+        sha256: piece.sha256.clone(),
+        place: format!(
+            "shard {}, segment {}, bytes {} to {}",
+            shard.shard, segment.segment, piece.from, piece.to
+        ),
+    });
+    let files = manifest.files.iter().map(|file| Fetch {
+        object: file.object(),
+        bytes: file.bytes,
+        sha256: file.sha256.clone(),
+        place: file.path.clone(),
+    });
+    pieces.chain(files).collect()
+}
+
+fn damaged(target: &Target, fetch: &Fetch, what: &str) -> Fault {
+    format!("backup {} is damaged: {} ({}): {what}", target.name, fetch.object, fetch.place)
+}
+
+/// Whether everything is there, by name and size: before anything is written.
+fn check_presence(target: &Target, manifest: &Manifest) -> Result<(), Fault> {
+    let mut there = target.list(&format!("objects/{}", manifest.generation))?;
+    there.extend(target.list("files")?);
+    for fetch in fetches(manifest) {
+        match there.get(&fetch.object) {
+            None => return Err(damaged(target, &fetch, "it is missing")),
+            Some(size) if *size != fetch.bytes => {
+                let what = format!("it has {size} bytes, not {}", fetch.bytes);
+                return Err(damaged(target, &fetch, &what));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn fetch(target: &Target, fetch: &Fetch) -> Result<Vec<u8>, Fault> {
+    let bytes = target.find(&fetch.object)?;
+    let bytes = bytes.ok_or_else(|| damaged(target, fetch, "it is missing"))?;
+    if sha256(&bytes) != fetch.sha256 {
+        return Err(damaged(target, fetch, "its checksum does not match"));
+    }
+    Ok(bytes)
+}
+
+/// Reads and verifies all of a backup.
+pub fn check(target: &Target, manifest: &Manifest, progress: &mut Progress) -> Result<(), Fault> {
+    check_presence(target, manifest)?;
+    let mut done = 0;
+    let total = manifest.stored_bytes();
+    for one in fetches(manifest) {
+        fetch(target, &one)?;
+        done += one.bytes;
+        progress.show(done.min(total), total);
+    }
+    Ok(())
+}
+
+/// Rebuilds `data_dir`.
+pub fn restore(
+    target: &Arc<Target>,
+    manifest: &Manifest,
+    data_dir: &Path,
+    mut progress: Progress,
+) -> Result<(), Fault> {
+    let fault =
+        |path: &Path, error: std::io::Error| format!("can't write {}: {error}", path.display());
+    check_free(data_dir)?;
+    check_presence(target, manifest)?;
+    private_dir(data_dir).map_err(|error| fault(data_dir, error))?;
+    let staging = data_dir.join(STAGING);
+    if staging.exists() {
+        fs::remove_dir_all(&staging).map_err(|error| fault(&staging, error))?;
+    }
+    let (parts, order) = (manifest.shards.clone(), fetches(manifest));
+    let (pieces, arriving) = flume::bounded(AHEAD_MAX);
+    let (source, count) = (Arc::clone(target), manifest.pieces().count());
+    let fetching = std::thread::Builder::new()
+        .name("kura-restore".to_owned())
+        .spawn(move || {
+            for one in &order[..count] {
+                if pieces.send(fetch(&source, one)).is_err() {
+                    return;
+                }
+            }
+        })
+        .map_err(|error| format!("can't start a thread: {error}"))?;
+    let total = manifest.stored_bytes();
+    let shards_dir = staging.clone();
+    let outcome = LocalExecutorBuilder::default()
+        .make()
+        .map_err(|error| {
+            format!("no executor: {error}; raise the locked-memory limit (ulimit -l)")
+        })?
+        .run(async move {
+            let mut done = 0;
+            for part in &parts {
+                let dir = shards_dir.join(format!("shard-{}", part.shard));
+                let fault = |error: &dyn std::fmt::Display| format!("{}: {error}", dir.display());
+                private_dir(&dir).map_err(|error| fault(&error))?;
+                let disk = Disk::open(&dir).await.map_err(|error| fault(&error))?;
+                let mut restore = Restore::begin(disk).await.map_err(|error| fault(&error))?;
+                for segment in &part.segments {
+                    let begun = restore.segment(segment.segment_bytes).await;
+                    begun.map_err(|error| fault(&error))?;
+                    for piece in &segment.pieces {
+                        // Nothing else runs on this executor.
+                        let bytes = arriving.recv().map_err(|_| "the download ended early")??;
+                        let written = restore.write(piece.from, &bytes).await;
+                        written.map_err(|error| fault(&error))?;
+                        done += piece.bytes;
+                        progress.show(done, total);
+                    }
+                }
+                let salt = u64::from_str_radix(&part.salt, 16).map_err(|error| fault(&error))?;
+                let (shard, lsn, run) = (part.shard, Lsn(part.lsn), part.run);
+                let finished = restore.finish(&RestoredShard { shard, lsn, run, salt }).await;
+                finished.map_err(|error| fault(&error))?;
+            }
+            progress.end();
+            Ok::<(), Fault>(())
+        });
+    let _ = fetching.join();
+    if let Err(what) = outcome.and_then(|()| finish(target, manifest, data_dir, &staging)) {
+        // What is half there is of no use to anyone.
+        let _ = fs::remove_dir_all(&staging);
+        return Err(format!("{what}; nothing was restored"));
+    }
+    Ok(())
+}
+
+/// A directory in which nothing is, or nothing but a config file.
+fn check_free(data_dir: &Path) -> Result<(), Fault> {
+    for name in ["store", "layout.toml"] {
+        if data_dir.join(name).exists() {
+            return Err(format!(
+                "{} holds a store already; restore into an empty directory, or move it away first",
+                data_dir.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Files first, then the store's name, then the layout.
+fn finish(
+    target: &Target,
+    manifest: &Manifest,
+    data_dir: &Path,
+    staging: &Path,
+) -> Result<(), Fault> {
+    let mut all = fetches(manifest).split_off(manifest.pieces().count());
+    for (part, one) in manifest.files.iter().zip(all.drain(..)) {
+        let bytes = fetch(target, &one)?;
+        if part.path != "layout.toml" {
+            put_file(data_dir, part, bytes)?;
+        }
+    }
+    let store = data_dir.join("store");
+    fs::rename(staging, &store).map_err(|error| format!("{}: {error}", store.display()))?;
+    // Under a new secret: whatever the old directory still does is another line of backups.
+    let shards = u16::try_from(manifest.shards.len()).map_err(|error| error.to_string())?;
+    layout::make_restored(data_dir, shards).map_err(|error| error.0)
+}
+
+/// The names come from outside: they must stay below the directory. A config file that is there is the
+/// operator's, and stays.
+fn put_file(data_dir: &Path, part: &FilePart, bytes: Vec<u8>) -> Result<(), Fault> {
+    let path = PathBuf::from(&part.path);
+    let is_below = path.components().all(|one| matches!(one, std::path::Component::Normal(_)));
+    let file = data_dir.join(&path);
+    let fault = |error: &dyn std::fmt::Display| format!("can't write {}: {error}", file.display());
+    if !is_below {
+        return Err(format!("the backup names a file outside of the directory: {}", part.path));
+    }
+    let text = if part.path == "kura.toml" { for_here(&bytes)? } else { bytes };
+    if part.path == "kura.toml" && file.exists() {
+        return Ok(());
+    }
+    if let Some(folder) = file.parent() {
+        private_dir(folder).map_err(|error| fault(&error))?;
+    }
+    layout::write_synced_bytes(&file, &text).map_err(|error| fault(&error))
+}
+
+/// The config file lies in the data directory now, and the profile beside it.
+fn for_here(text: &[u8]) -> Result<Vec<u8>, Fault> {
+    let text = String::from_utf8_lossy(text);
+    let mut table: toml::Table =
+        toml::from_str(&text).map_err(|error| format!("kura.toml of the backup: {error}"))?;
+    table.insert("data_dir".to_owned(), ".".into());
+    let names_file = table
+        .get("profile")
+        .and_then(toml::Value::as_str)
+        .is_some_and(|name| Path::new(name).components().count() > 0 && name.ends_with(".toml"));
+    if names_file {
+        table.insert("profile".to_owned(), "profile.toml".into());
+    }
+    toml::to_string(&table).map(String::into_bytes).map_err(|error| error.to_string())
+}

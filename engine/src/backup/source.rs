@@ -1,0 +1,161 @@
+//! Where a backup's bytes come from: a running server, through its control socket, or a stopped store
+//! that this process opens. Either way the shard's own device reads them, and the plans are held until
+//! the source is dropped.
+//!
+//! The conversation on the control socket: the client sends [`HELLO`], the server answers with the
+//! plans; then for each [`Wanted`] line a line with the number of bytes, and the bytes. It ends when
+//! the client hangs up.
+
+use super::{Fault, store_id};
+use crate::mesh::ShardHandle;
+use crate::server::Server;
+use serde::{Deserialize, Serialize};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use storage::format::SegmentId;
+use storage::store::BackupPlan;
+
+/// Begins the conversation.
+pub const HELLO: &str = "{\"operation\":\"backup\"}";
+
+/// What a plan says, without what holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub shard: u16,
+    pub lsn: u64,
+    pub run: u32,
+    pub salt: u64,
+    pub messages: u64,
+    pub live_bytes: u64,
+    /// Segment, bytes of the file, and where what counts of it ends.
+    pub segments: Vec<(u32, u64, u64)>,
+}
+
+/// Bytes of a planned segment, whole blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    pub shard: u16,
+    pub segment: u32,
+    pub from: u64,
+    pub bytes: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply<T> {
+    Done(T),
+    Failed(Fault),
+}
+
+impl Plan {
+    pub fn of(plan: &BackupPlan) -> Plan {
+        let segments = plan.segments.iter();
+        Plan {
+            shard: plan.shard,
+            lsn: plan.lsn.0,
+            run: plan.run,
+            salt: plan.salt,
+            messages: plan.messages,
+            live_bytes: plan.live_bytes,
+            segments: segments.map(|one| (one.segment.0, one.segment_bytes, one.end)).collect(),
+        }
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.segments.iter().map(|(.., end)| end).sum()
+    }
+}
+
+pub enum Source {
+    Server(BufReader<UnixStream>),
+    Store(Box<Server>, Vec<BackupPlan>),
+}
+
+impl Source {
+    pub fn store(server: Server) -> Source {
+        Source::Store(Box::new(server), Vec::new())
+    }
+
+    /// The plans of all shards, and whose they are.
+    pub fn plans(&mut self) -> Result<(Vec<Plan>, String), Fault> {
+        let plans = match self {
+            Source::Server(stream) => {
+                writeln!(stream.get_mut(), "{HELLO}").map_err(lost)?;
+                reply(stream)?
+            }
+            Source::Store(server, held) => {
+                *held = futures_lite::future::block_on(plan_all(&server.handles))?;
+                held.iter().map(Plan::of).collect()
+            }
+        };
+        let plans: Vec<Plan> = plans;
+        let salt = plans.first().map(|plan| plan.salt).ok_or("the store has no shards")?;
+        Ok((plans, store_id(salt)))
+    }
+
+    pub fn read(&mut self, wanted: Wanted) -> Result<Vec<u8>, Fault> {
+        match self {
+            Source::Server(stream) => {
+                let line = serde_json::to_string(&wanted).map_err(|error| error.to_string())?;
+                writeln!(stream.get_mut(), "{line}").map_err(lost)?;
+                let length: u64 = reply(stream)?;
+                let mut bytes = vec![0; usize::try_from(length).map_err(|e| e.to_string())?];
+                stream.read_exact(&mut bytes).map_err(lost)?;
+                Ok(bytes)
+            }
+            Source::Store(server, _) => {
+                let handle =
+                    server.handles.get(usize::from(wanted.shard)).ok_or("no such shard")?;
+                futures_lite::future::block_on(read(handle, wanted, false))
+            }
+        }
+    }
+
+    /// Ends it in order.
+    pub fn end(self) {
+        if let Source::Store(server, plans) = self {
+            drop(plans);
+            server.stop();
+        }
+    }
+}
+
+fn lost(error: std::io::Error) -> Fault {
+    format!("the server broke off: {error}; start the backup again: it goes on where it was")
+}
+
+fn reply<T: for<'a> Deserialize<'a>>(stream: &mut BufReader<UnixStream>) -> Result<T, Fault> {
+    let mut line = String::new();
+    stream.read_line(&mut line).map_err(lost)?;
+    if line.is_empty() {
+        return Err(lost(std::io::ErrorKind::UnexpectedEof.into()));
+    }
+    match serde_json::from_str(&line).map_err(|error| format!("the server's answer: {error}"))? {
+        Reply::Done(value) => Ok(value),
+        Reply::Failed(fault) => Err(fault),
+    }
+}
+
+/// Asks every core for its plan.
+pub async fn plan_all(handles: &[ShardHandle]) -> Result<Vec<BackupPlan>, Fault> {
+    let mut plans = Vec::new();
+    for (shard, handle) in handles.iter().enumerate() {
+        let plan = handle.ask(|shard| async move { shard.store.backup_plan() }).await;
+        plans.push(plan.map_err(|error| format!("shard {shard}: {error}"))?);
+    }
+    Ok(plans)
+}
+
+/// Reads on the core; `paced`: within the share of the disk that backups have.
+pub async fn read(handle: &ShardHandle, wanted: Wanted, paced: bool) -> Result<Vec<u8>, Fault> {
+    if wanted.bytes > super::PIECE_BYTES {
+        return Err("more than a piece at once".to_owned());
+    }
+    let bytes = usize::try_from(wanted.bytes).map_err(|error| error.to_string())?;
+    let read = handle.ask(move |shard| async move {
+        let rate = paced.then(|| shard.backup_bytes_per_second());
+        shard.store.read_segment(SegmentId(wanted.segment), wanted.from, bytes, rate).await
+    });
+    let read = read.await.map_err(|error| format!("shard {}: {error}", wanted.shard))?;
+    read.map_err(|error| format!("shard {}: {error}", wanted.shard))
+}

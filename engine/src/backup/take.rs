@@ -1,0 +1,225 @@
+//! Takes a backup: sends the pieces that are not there yet, then the manifest.
+
+use super::manifest::{
+    self, FilePart, Manifest, Marker, Piece, SegmentPart, ShardPart, parse_rest, piece_prefix,
+};
+use super::progress::Progress;
+use super::source::{Plan, Source, Wanted};
+use super::target::{Target, Uploads};
+use super::{Fault, generation, sha256, time_name};
+use crate::config::Config;
+use crate::layout;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+const BLOCK: usize = 4096;
+/// A data directory has few files beside the store, and small ones.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+const FILES_MAX: usize = 10_000;
+/// Not taken: what belongs to one process, and the store, which is taken by its pieces.
+const NOT_TAKEN: [&str; 5] =
+    ["store", "kura.lock", "control.sock", layout::BACKUP_LOCK, "layout.toml"];
+
+/// What a backup did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Taken {
+    /// Of the backup.
+    pub name: String,
+    pub messages: u64,
+    /// All that the backup refers to.
+    pub bytes: u64,
+    pub pieces: usize,
+    /// Of these, what was not there yet.
+    pub bytes_sent: u64,
+    pub pieces_sent: usize,
+    /// The position of each shard.
+    pub lsns: Vec<u64>,
+}
+
+/// The config file goes along, so that a host can be rebuilt.
+pub fn take(
+    config: &Config,
+    config_file: &Path,
+    source: &mut Source,
+    target: &Target,
+    progress: &mut Progress,
+) -> Result<Taken, Fault> {
+    let (plans, store) = source.plans()?;
+    check_owner(target, &store)?;
+    let secret = layout::secret(&config.data_dir).map_err(|error| error.0)?;
+    let mut taking = Taking {
+        generation: generation(&secret),
+        target,
+        there: BTreeMap::new(),
+        uploads: Uploads::start(target)?,
+        sent: (0, 0),
+        progress: (0, plans.iter().map(Plan::bytes).sum()),
+    };
+    target.remove_staged();
+    taking.there = target.list(&format!("objects/{}", taking.generation))?;
+    let mut shards = Vec::new();
+    for plan in &plans {
+        shards.push(taking.shard(plan, source, progress)?);
+    }
+    taking.uploads.finish()?;
+    let files = taking.files(config, config_file)?;
+    let made_unix_millis = crate::delivery::unix_millis().0;
+    let manifest = Manifest {
+        format: manifest::FORMAT,
+        kura: env!("CARGO_PKG_VERSION").to_owned(),
+        store,
+        generation: taking.generation.clone(),
+        made_unix_millis,
+        shards,
+        files,
+    };
+    let name = time_name(made_unix_millis);
+    target.put(&format!("manifests/{name}.json"), manifest.encode())?;
+    Ok(Taken {
+        name,
+        messages: plans.iter().map(|plan| plan.messages).sum(),
+        bytes: manifest.stored_bytes(),
+        pieces: manifest.pieces().count(),
+        bytes_sent: taking.sent.1,
+        pieces_sent: taking.sent.0,
+        lsns: plans.iter().map(|plan| plan.lsn).collect(),
+    })
+}
+
+/// The place is empty, or has backups of this store.
+fn check_owner(target: &Target, store: &str) -> Result<(), Fault> {
+    match target.marker()? {
+        Some(marker) if marker.store == store => Ok(()),
+        Some(_) => Err(format!(
+            "backup {}: it holds backups of another store; choose another place",
+            target.name
+        )),
+        None => target.put_marker(&Marker { format: manifest::FORMAT, store: store.to_owned() }),
+    }
+}
+
+struct Taking<'t> {
+    generation: String,
+    target: &'t Target,
+    /// Objects of this generation, with their sizes.
+    there: BTreeMap<String, u64>,
+    uploads: Uploads,
+    /// Pieces and bytes.
+    sent: (usize, u64),
+    /// Bytes done and in all.
+    progress: (u64, u64),
+}
+
+impl Taking<'_> {
+    fn shard(
+        &mut self,
+        plan: &Plan,
+        source: &mut Source,
+        progress: &mut Progress,
+    ) -> Result<ShardPart, Fault> {
+        let mut segments = Vec::new();
+        for (segment, segment_bytes, end) in &plan.segments {
+            let mut pieces = Vec::new();
+            for (from, to) in manifest::pieces(*end) {
+                pieces.push(self.piece(plan.shard, *segment, (from, to), source)?);
+                self.progress.0 += to - from;
+                progress.show(self.progress.0, self.progress.1);
+            }
+            let (segment, segment_bytes) = (*segment, *segment_bytes);
+            segments.push(SegmentPart { segment, segment_bytes, pieces });
+        }
+        Ok(ShardPart {
+            shard: plan.shard,
+            lsn: plan.lsn,
+            run: plan.run,
+            salt: format!("{:016x}", plan.salt),
+            messages: plan.messages,
+            live_bytes: plan.live_bytes,
+            segments,
+        })
+    }
+
+    fn piece(
+        &mut self,
+        shard: u16,
+        segment: u32,
+        (from, to): (u64, u64),
+        source: &mut Source,
+    ) -> Result<Piece, Fault> {
+        let prefix = piece_prefix(&self.generation, shard, segment, from, to);
+        if let Some((bytes, sha256)) = self.known(&prefix) {
+            return Ok(Piece { from, to, bytes, sha256 });
+        }
+        let mut content = source.read(Wanted { shard, segment, from, bytes: to - from })?;
+        trim(&mut content);
+        let piece = Piece { from, to, bytes: content.len() as u64, sha256: sha256(&content) };
+        self.sent = (self.sent.0 + 1, self.sent.1 + piece.bytes);
+        self.uploads.send(piece.object(&self.generation, shard, segment), content)?;
+        Ok(piece)
+    }
+
+    /// A piece that is there, whole.
+    fn known(&self, prefix: &str) -> Option<(u64, String)> {
+        let mut named = self.there.range(prefix.to_owned()..);
+        let named = named.by_ref().take_while(|(name, _)| name.starts_with(prefix));
+        let mut whole = named.filter_map(|(name, size)| {
+            let (bytes, sha256) = parse_rest(name.strip_prefix(prefix)?)?;
+            (bytes == *size).then_some((bytes, sha256))
+        });
+        whole.next()
+    }
+
+    /// Layout, configuration, profile, certificates with their keys: what a host needs beside its store.
+    fn files(&self, config: &Config, config_file: &Path) -> Result<Vec<FilePart>, Fault> {
+        let mut wanted: BTreeMap<String, PathBuf> = BTreeMap::new();
+        gather(&config.data_dir, "", &mut wanted)?;
+        wanted.insert("kura.toml".to_owned(), config_file.to_owned());
+        wanted.insert("layout.toml".to_owned(), config.data_dir.join("layout.toml"));
+        if let Some(profile) = config.profile.as_ref().filter(|profile| profile.is_file()) {
+            wanted.insert("profile.toml".to_owned(), profile.clone());
+        }
+        let mut parts = Vec::new();
+        for (path, file) in wanted {
+            let bytes = match std::fs::read(&file) {
+                Ok(bytes) => bytes,
+                Err(error) => return Err(format!("can't read {}: {error}", file.display())),
+            };
+            let part = FilePart { path, bytes: bytes.len() as u64, sha256: sha256(&bytes) };
+            self.target.put(&part.object(), bytes)?;
+            parts.push(part);
+        }
+        Ok(parts)
+    }
+}
+
+/// Drops trailing blocks of zeroes.
+fn trim(content: &mut Vec<u8>) {
+    while content.len() >= BLOCK && content[content.len() - BLOCK..].iter().all(|byte| *byte == 0) {
+        content.truncate(content.len() - BLOCK);
+    }
+}
+
+/// Small files below the data directory.
+fn gather(folder: &Path, below: &str, found: &mut BTreeMap<String, PathBuf>) -> Result<(), Fault> {
+    let fault = |error: std::io::Error| format!("can't read {}: {error}", folder.display());
+    for entry in std::fs::read_dir(folder).map_err(fault)? {
+        let entry = entry.map_err(fault)?;
+        let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+        let kind = entry.file_type().map_err(fault)?;
+        let path = format!("{below}{name}");
+        let is_certificates = below.starts_with("certificates/") || path == "certificates";
+        if NOT_TAKEN.contains(&path.as_str()) || name.ends_with(".new") {
+            continue;
+        }
+        if kind.is_dir() && is_certificates {
+            gather(&entry.path(), &format!("{path}/"), found)?;
+        } else if kind.is_file() {
+            let bytes = entry.metadata().map_err(fault)?.len();
+            if bytes <= FILE_BYTES_MAX && found.len() < FILES_MAX {
+                found.insert(path, entry.path());
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! `kura store backup` and `kura store restore --from`.
+
+use super::ask::{Link, link};
+use super::{Outcome, Where};
+use crate::backup::progress::Progress;
+use crate::backup::source::Source;
+use crate::backup::target::Target;
+use crate::backup::{Manifest, prune, restore, take};
+use crate::config::{Config, ConfigError};
+use crate::layout;
+use crate::server::{Mode, Server};
+use clap::Args;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+#[derive(Debug, Args)]
+pub(super) struct BackupOptions {
+    #[command(flatten)]
+    place: Where,
+    /// A directory, or s3://BUCKET/PATH (credentials, region and endpoint from AWS_… in the environment).
+    #[arg(long, value_name = "PLACE")]
+    to: String,
+    /// Then removes older backups, so that so many are left.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    keep: Option<u32>,
+    /// Prints JSON, and no progress.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A host from a backup.
+pub(super) struct Restore {
+    /// The new data directory, or the one that the config file names.
+    pub(super) place: Where,
+    pub(super) from: String,
+    /// By its name; without it the newest.
+    pub(super) backup: Option<String>,
+    pub(super) check: bool,
+    pub(super) json: bool,
+}
+
+pub(super) fn backup(options: &BackupOptions) -> Result<Outcome, ConfigError> {
+    let config = options.place.load()?;
+    let config_file = options.place.config_file();
+    // One at a time: what one has sent is not yet known to another.
+    let _lock = layout::lock_backups(&config.data_dir)?;
+    let target = Target::open(&options.to, true).map_err(ConfigError)?;
+    let mut source = match link(&config)? {
+        Link::Server(stream) => Source::Server(std::io::BufReader::new(stream)),
+        Link::Store(server) => Source::store(*server),
+    };
+    let mut progress = Progress::new("backup", options.json);
+    let taken = take::take(&config, &config_file, &mut source, &target, &mut progress);
+    progress.end();
+    source.end();
+    let taken = taken.map_err(ConfigError)?;
+    let pruned = options.keep.map(|keep| prune::prune(&target, keep as usize));
+    let (old, objects) = pruned.transpose().map_err(ConfigError)?.unwrap_or_default();
+    if options.json {
+        let mut said = serde_json::to_value(&taken).map_err(|e| ConfigError(e.to_string()))?;
+        said["backups_removed"] = json!(old);
+        said["objects_removed"] = json!(objects);
+        println!("{said}");
+        return Ok(Outcome::Done);
+    }
+    println!(
+        "backup {} in {}: {} messages, {} MiB; {} of {} pieces sent ({} MiB), the others were there",
+        taken.name,
+        options.to,
+        taken.messages,
+        taken.bytes >> 20,
+        taken.pieces_sent,
+        taken.pieces,
+        taken.bytes_sent >> 20
+    );
+    if options.keep.is_some() {
+        println!("{old} older backups removed, and {objects} objects that nothing needs any more");
+    }
+    Ok(Outcome::Done)
+}
+
+pub(super) fn restore(options: &Restore) -> Result<Outcome, ConfigError> {
+    let target = Arc::new(Target::open(&options.from, false).map_err(ConfigError)?);
+    let (name, manifest) =
+        restore::load(&target, options.backup.as_deref()).map_err(ConfigError)?;
+    let messages: u64 = manifest.shards.iter().map(|shard| shard.messages).sum();
+    if options.check {
+        let mut progress = Progress::new("check", options.json);
+        let checked = restore::check(&target, &manifest, &mut progress);
+        progress.end();
+        checked.map_err(ConfigError)?;
+        let bytes = manifest.stored_bytes();
+        if options.json {
+            println!("{}", json!({ "name": name, "messages": messages, "bytes": bytes }));
+        } else {
+            println!("backup {name} is whole: {messages} messages, {} MiB", bytes >> 20);
+        }
+        return Ok(Outcome::Done);
+    }
+    let data_dir = match &options.place.config {
+        Some(file) => Config::load(file)?.data_dir,
+        None => options.place.dir.clone(),
+    };
+    let progress = Progress::new("restore", options.json);
+    restore::restore(&target, &manifest, &data_dir, progress).map_err(ConfigError)?;
+    let config_file = options
+        .place
+        .config
+        .clone()
+        .unwrap_or_else(|| data_dir.join(super::quickstart::CONFIG_FILE));
+    look_at(&config_file, &manifest)?;
+    if options.json {
+        println!("{}", json!({ "name": name, "messages": messages, "dir": data_dir }));
+    } else {
+        println!("backup {name} is restored: {messages} messages in {}", data_dir.display());
+        println!("start it: kura serve --config {}", config_file.display());
+    }
+    Ok(Outcome::Done)
+}
+
+/// Opens what was restored with the ordinary code: it has to be what was backed up, position by position.
+fn look_at(config_file: &Path, manifest: &Manifest) -> Result<(), ConfigError> {
+    let config = Config::load(config_file)?;
+    let knobs = super::profile::knobs(&config)?;
+    let server = Server::start(config, knobs, Mode::CommandOnly)?;
+    let mut wrong = None;
+    for part in &manifest.shards {
+        let plan = server.ask(usize::from(part.shard), |shard| async move {
+            let plan = shard.store.backup_plan();
+            (plan.lsn.0, plan.messages, plan.live_bytes)
+        })?;
+        if plan != (part.lsn, part.messages, part.live_bytes) {
+            wrong = Some(format!(
+                "shard {} has LSN {}, {} messages of {} bytes after the restore; the backup says LSN {}, {} of {}. \
+                 The store was damaged when it was backed up: run `kura store verify`",
+                part.shard, plan.0, plan.1, plan.2, part.lsn, part.messages, part.live_bytes
+            ));
+        }
+    }
+    server.stop();
+    wrong.map_or(Ok(()), |what| Err(ConfigError(what)))
+}
+
+impl Where {
+    pub(super) fn config_file(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| self.dir.join(super::quickstart::CONFIG_FILE))
+    }
+}

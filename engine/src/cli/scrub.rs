@@ -1,0 +1,77 @@
+//! `kura store scrub`: a round now, with what it finds.
+
+use super::ask::{Link, ask, link};
+use super::{Outcome, Where};
+use crate::backup::progress::Progress;
+use crate::config::ConfigError;
+use crate::operations::{self, Request};
+use clap::Args;
+use serde_json::Value;
+use std::time::Duration;
+
+const ASK_EVERY: Duration = Duration::from_millis(200);
+
+#[derive(Debug, Args)]
+pub(super) struct ScrubOptions {
+    #[command(flatten)]
+    place: Where,
+    /// Prints JSON, and no progress.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(options: &ScrubOptions) -> Result<Outcome, ConfigError> {
+    let config = options.place.load()?;
+    let report = match link(&config)? {
+        Link::Server(_) => follow(options)?,
+        Link::Store(server) => {
+            let report = server.ask(0, |shard| operations::execute(shard, Request::StoreScrub));
+            server.stop();
+            report?.map_err(ConfigError)?
+        }
+    };
+    let bad = report["bad"].as_u64().unwrap_or(0);
+    if options.json {
+        println!("{report}");
+    } else {
+        print(&report);
+    }
+    Ok(if bad == 0 { Outcome::Done } else { Outcome::Unwell })
+}
+
+/// Starts a round in the running server and looks until it has ended.
+fn follow(options: &ScrubOptions) -> Result<Value, ConfigError> {
+    ask(&options.place, Request::StoreScrubBegin)?;
+    let mut progress = Progress::new("scrub", options.json);
+    loop {
+        let status = ask(&options.place, Request::StoreScrubStatus)?;
+        if status["running"] != Value::Bool(true) {
+            progress.end();
+            return Ok(status);
+        }
+        let figure = |name: &str| status[name].as_u64().unwrap_or(0);
+        progress.show(figure("bytes"), figure("bytes_total"));
+        std::thread::sleep(ASK_EVERY);
+    }
+}
+
+fn print(report: &Value) {
+    println!(
+        "{} bytes read; {} places do not verify, {} messages are hurt",
+        report["bytes"], report["bad"], report["messages_hurt"]
+    );
+    for finding in report["findings"].as_array().into_iter().flatten() {
+        println!("  {}", finding["place"].as_str().unwrap_or_default());
+        for message in finding["messages"].as_array().into_iter().flatten() {
+            println!(
+                "    {}, mailbox {}, UID {}",
+                message["address"].as_str().unwrap_or("an account without an address"),
+                message["mailbox"],
+                message["uid"]
+            );
+        }
+    }
+    if let Some(failed) = report["failed"].as_str() {
+        println!("  not finished: {failed}");
+    }
+}

@@ -1,0 +1,385 @@
+//! The scrub: reads everything that may be needed again, at a bounded rate, and says what has rotted.
+//!
+//! One round walks each segment once: of the log, batch by batch, so that records that no message needs
+//! but a rebuild does are looked at, too; then whatever messages have in it and the walk has not seen
+//! whole, record by record, which is all that counts in a cold segment. What does not verify is
+//! told with its place and with the messages that it hurts; the round goes on.
+//!
+//! Segments are read up to what had landed when their turn came, and stay while they are being read.
+
+use super::Store;
+use crate::base::read_piece;
+use crate::buffer::{ALIGNMENT, align_up_u64};
+use crate::checkpoint::{self, FRAMES_START};
+use crate::compaction::survey;
+use crate::core::Phase;
+use crate::device::Device;
+use crate::error::Error;
+use crate::format::{
+    BATCH_HEADER_BYTES, BatchHeader, ChunkRef, Location, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES,
+    SegmentHeader, SegmentId,
+};
+use crate::log::queue::run_low;
+use crate::log::scan::{Expected, find_records};
+use crate::types::{AccountId, Lsn, MailboxId, Uid};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Read at once; a longer batch is read whole.
+const WINDOW_BYTES: usize = 256 << 10;
+
+/// Frames of a checkpoint verified between two yields.
+const FRAMES_AT_ONCE: usize = 64;
+
+/// Something that does not verify.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is, and where.
+    pub place: String,
+    pub hurt: Vec<Hurt>,
+}
+
+/// A message that can no longer be read whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hurt {
+    pub account: AccountId,
+    pub mailbox: String,
+    pub uid: Uid,
+}
+
+/// How far a round has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ScrubProgress {
+    pub bytes: u64,
+    pub bytes_total: u64,
+}
+
+/// A part of a segment that is being walked through.
+struct Window<'s, D: Device> {
+    store: &'s Store<D>,
+    segment: SegmentId,
+    end: u64,
+    rate: Option<u64>,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl<D: Device> Window<'_, D> {
+    /// Shorter where what counts of the segment ends.
+    async fn at(&mut self, offset: u64, bytes: usize) -> Result<&[u8], Error> {
+        let wanted = offset..offset + bytes as u64;
+        let held = self.start..self.start + self.bytes.len() as u64;
+        if wanted.start < held.start || wanted.end > held.end {
+            let start = offset / ALIGNMENT as u64 * ALIGNMENT as u64;
+            let head = usize::try_from(offset - start).expect("less than a block");
+            let room = usize::try_from(align_up_u64(self.end).saturating_sub(start));
+            let room = room.unwrap_or(usize::MAX);
+            let length = (head + bytes).max(WINDOW_BYTES).next_multiple_of(ALIGNMENT).min(room);
+            self.bytes = self.store.read_segment(self.segment, start, length, self.rate).await?;
+            self.start = start;
+        }
+        let from = usize::try_from(offset - self.start).expect("inside the window");
+        let until = (from + bytes).min(self.bytes.len());
+        Ok(self.bytes.get(from..until).unwrap_or(&[]))
+    }
+}
+
+impl<D: Device> Store<D> {
+    /// One round. `report` hears of each step and of each finding, in order. `bytes_per_second`: what it
+    /// may read, `None` for no bound.
+    pub async fn scrub(
+        &self,
+        bytes_per_second: Option<u64>,
+        mut report: impl FnMut(ScrubProgress, Vec<Finding>),
+    ) -> Result<(), Error> {
+        let segments = self.segments_to_scrub();
+        let bytes_total = segments.iter().map(|(_, end)| end).sum();
+        let mut progress = ScrubProgress { bytes: 0, bytes_total };
+        report(progress, self.damaged_checkpoints().await?);
+        for (segment, end) in segments {
+            if self.core.phase.get() != Phase::Open {
+                return self.core.check_open();
+            }
+            let findings = self.scrub_segment(segment, end, bytes_per_second).await?;
+            progress.bytes += end;
+            report(progress, findings);
+        }
+        Ok(())
+    }
+
+    /// Each with where it ends for now.
+    pub(super) fn segments_to_scrub(&self) -> Vec<(SegmentId, u64)> {
+        let plan_end = |id: SegmentId, bytes: u64| {
+            let segments = self.core.segments.borrow();
+            let position = self.core.position.get();
+            if id == position.segment {
+                position.offset
+            } else if segments.cold.as_ref().is_some_and(|cold| cold.id == id) {
+                segments.cold_durable
+            } else {
+                bytes
+            }
+        };
+        let active = self.core.position.get().segment;
+        let segments = self.core.segments.borrow();
+        let files = segments.files.iter();
+        let landed = files.filter(|(id, _)| id.is_cold() || **id <= active);
+        landed.map(|(id, file)| (*id, plan_end(*id, file.segment_bytes))).collect()
+    }
+
+    async fn scrub_segment(
+        &self,
+        segment: SegmentId,
+        end: u64,
+        rate: Option<u64>,
+    ) -> Result<Vec<Finding>, Error> {
+        let _reading = self.core.reading();
+        if self.is_going(segment) {
+            return Ok(Vec::new());
+        }
+        let mut findings = Vec::new();
+        let whole = match self.walk_log(segment, end, rate, &mut findings).await {
+            Ok(whole) => whole,
+            // A place that the disk can't read is a finding, and what needs it is looked at below.
+            Err(Error::Device(what)) => {
+                findings.push(Finding { place: what, hurt: Vec::new() });
+                Vec::new()
+            }
+            Err(error) => return Err(error),
+        };
+        if self.is_going(segment) {
+            return Ok(Vec::new());
+        }
+        self.check_messages(segment, &whole, rate, &mut findings).await?;
+        Ok(findings)
+    }
+
+    /// Whether the segment is freed, or about to be: it was seen to be empty, so nobody needs it.
+    fn is_going(&self, segment: SegmentId) -> bool {
+        self.core.emptied.borrow().contains_key(&segment)
+            || !self.core.segments.borrow().files.contains_key(&segment)
+    }
+
+    /// The records of a segment of the log that are whole, by their places, ascending.
+    pub(super) async fn walk_log(
+        &self,
+        segment: SegmentId,
+        end: u64,
+        rate: Option<u64>,
+        findings: &mut Vec<Finding>,
+    ) -> Result<Vec<u32>, Error> {
+        let (shard, salt) = (self.core.options.shard, self.core.superblock.borrow().salt);
+        let (start, bytes) = (0, Vec::new());
+        let mut window = Window { store: self, segment, end, rate, start, bytes };
+        let mut bad = |what: &str, offset: u64| {
+            let place = format!("{what} in {}", self.place_in(segment, offset));
+            findings.push(Finding { place, hurt: Vec::new() });
+        };
+        let block = window.at(0, SEGMENT_HEADER_BYTES).await?;
+        let header = SegmentHeader::decode(block).ok().filter(|one| one.segment == segment);
+        if header.is_none() {
+            bad("the header of a segment", 0);
+        }
+        let mut whole = Vec::new();
+        if segment.is_cold() {
+            return Ok(whole);
+        }
+        let (first_lsn, next_lsn) = {
+            let segments = self.core.segments.borrow();
+            let first = |id| segments.files.get(&SegmentId(id)).map(|file| file.first_lsn);
+            let is_last = segment == self.core.position.get().segment;
+            let next = first(segment.0 + 1).filter(|_| !is_last);
+            (first(segment.0).unwrap_or_default(), next)
+        };
+        let mut due = first_lsn;
+        let mut run = header.map_or(0, |header| header.run);
+        let salt = header.map_or(salt, |header| header.salt);
+        let mut offset = SEGMENT_HEADER_BYTES as u64;
+        while offset < end {
+            let block = window.at(offset, ALIGNMENT).await?;
+            let batch = BatchHeader::decode(block).ok().filter(|batch| {
+                (batch.shard, batch.segment, batch.salt) == (shard, segment, salt)
+                    && batch.run >= run
+                    && batch.first_lsn >= due
+                    && next_lsn.is_none_or(|next| batch.first_lsn < next)
+                    && batch.bytes as usize >= BATCH_HEADER_BYTES
+                    && offset + u64::from(batch.bytes) <= end
+            });
+            let Some(batch) = batch else {
+                // Rot, or unused: which of them the next batch or segment says.
+                offset += ALIGNMENT as u64;
+                continue;
+            };
+            if batch.first_lsn > due {
+                bad(&format!("{} records before a batch", batch.first_lsn.0 - due.0), offset);
+            }
+            let expected = Expected {
+                shard,
+                segment,
+                run_low: run_low(batch.run),
+                salt,
+                from: batch.first_lsn,
+                below: batch.next_lsn(),
+            };
+            let bytes = window.at(offset, batch.bytes as usize).await?;
+            let found = find_records(bytes, BATCH_HEADER_BYTES, expected);
+            let missing = (batch.records as usize).saturating_sub(found.len());
+            if missing > 0 {
+                bad(&format!("{missing} of {} records of a batch", batch.records), offset);
+            }
+            for record in found {
+                let place = offset + record.offset as u64;
+                if record.meta_verifies && record.body_verifies {
+                    whole.push(Location::new(segment, place).eighths);
+                } else {
+                    let lsn = record.header.lsn.0;
+                    bad(&format!("the record with LSN {lsn}"), place);
+                }
+            }
+            (due, run) = (batch.next_lsn(), batch.run);
+            offset += align_up_u64(u64::from(batch.bytes));
+            self.core.device.yield_now().await;
+        }
+        if let Some(next) = next_lsn.filter(|next| *next > due) {
+            bad(&format!("the last {} records", next.0 - due.0), end);
+        }
+        Ok(whole)
+    }
+
+    /// Reads what messages have in the segment and the walk has not seen whole.
+    async fn check_messages(
+        &self,
+        segment: SegmentId,
+        whole: &[u32],
+        rate: Option<u64>,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(), Error> {
+        let is_whole = |location: Location| whole.binary_search(&location.eighths).is_ok();
+        let found = survey::survey(&self.core, &BTreeSet::from([segment])).await;
+        for (location, found) in found {
+            let mut bad = None;
+            if location.segment == segment && !is_whole(location) {
+                bad = self.why_not(location, u64::from(found.record_bytes), rate).await?;
+            }
+            let chunks: Vec<ChunkRef> = self.core.index.borrow().live.chunks(location).to_vec();
+            for chunk in chunks.iter().filter(|chunk| chunk.location.segment == segment) {
+                if bad.is_none() && !is_whole(chunk.location) {
+                    let bytes = RECORD_HEADER_BYTES as u64 + u64::from(chunk.body_bytes);
+                    bad = self.why_not(chunk.location, bytes, rate).await?;
+                }
+            }
+            let Some(place) = bad else { continue };
+            let rows = found.references.iter().map(|one| (one.account, one.mailbox, one.uid));
+            let hurt = rows.filter_map(|row| self.still_there(location, row)).collect();
+            findings.push(Finding { place, hurt });
+        }
+        Ok(())
+    }
+
+    /// Why a record is not whole.
+    async fn why_not(
+        &self,
+        location: Location,
+        bytes: u64,
+        rate: Option<u64>,
+    ) -> Result<Option<String>, Error> {
+        let outcome = self.core.fetch(location, bytes).await;
+        if let Some(rate) = rate {
+            let pause = bytes as f64 / rate.max(1) as f64;
+            self.core.device.sleep(std::time::Duration::from_secs_f64(pause)).await;
+        }
+        match outcome {
+            Ok(_) => Ok(None),
+            Err(Error::Corrupt { what, place }) => Ok(Some(format!("{what} in {place}"))),
+            Err(Error::Device(what)) => Ok(Some(what)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn still_there(
+        &self,
+        location: Location,
+        (account, mailbox, uid): (AccountId, MailboxId, Uid),
+    ) -> Option<Hurt> {
+        let index = self.core.index.borrow();
+        let mailbox = index.account(account)?.mailbox(mailbox)?;
+        mailbox.rows.get(uid).filter(|row| row.location == location)?;
+        Some(Hurt { account, mailbox: mailbox.name.clone(), uid })
+    }
+
+    fn place_in(&self, segment: SegmentId, offset: u64) -> String {
+        let segments = self.core.segments.borrow();
+        let number = segments.files.get(&segment).map_or(0, |file| file.number);
+        let file = crate::log::segments::file_name(number);
+        format!("segment {} ({}/{file}) at {offset}", segment.0, self.core.device.place())
+    }
+
+    /// The checkpoint that the next opening begins with, and the base that it falls back to.
+    pub(super) async fn damaged_checkpoints(&self) -> Result<Vec<Finding>, Error> {
+        let mut findings = Vec::new();
+        let newest = self.core.superblock.borrow().checkpoint;
+        if newest != Lsn(0) {
+            let name = checkpoint::file_name(newest);
+            let place = format!("{}/{name}", self.core.device.place());
+            let why = match self.core.device.map(&name).await {
+                Ok(mapping) => self.bad_frame((*mapping).as_ref()).await,
+                Err(error) => Some(error.to_string()),
+            };
+            // Upkeep may have written a newer one, and removed this.
+            let is_current = self.core.superblock.borrow().checkpoint == newest;
+            if let Some(why) = why.filter(|_| is_current) {
+                findings.push(Finding { place: format!("{place} {why}"), hurt: Vec::new() });
+            }
+        }
+        let base = self.core.index.borrow().base.clone();
+        let _reading = self.core.reading();
+        for piece in base.iter().flat_map(|base| &base.pieces) {
+            let file = self.core.segment_file(piece.location.segment).await;
+            let read = match file {
+                Ok(file) => read_piece(&self.core.device, &file, piece).await,
+                Err(error) => Err(std::io::Error::other(error)),
+            };
+            if !matches!(read, Ok(Some(_))) {
+                let place = self.place_in(piece.location.segment, piece.location.offset());
+                let place = format!("a piece of the base in {place}");
+                findings.push(Finding { place, hurt: Vec::new() });
+            }
+        }
+        Ok(findings)
+    }
+
+    async fn bad_frame(&self, bytes: &[u8]) -> Option<String> {
+        if let Err(malformed) = checkpoint::describe(bytes) {
+            return Some(malformed.to_string());
+        }
+        let (mut offset, mut frames) = (Some(FRAMES_START), 0);
+        while let Some(at) = offset {
+            match checkpoint::next_frame(bytes, at) {
+                Ok(next) => offset = next,
+                Err(malformed) => return Some(malformed.to_string()),
+            }
+            frames += 1;
+            if frames % FRAMES_AT_ONCE == 0 {
+                self.core.device.yield_now().await;
+            }
+        }
+        None
+    }
+
+    /// What `verify` adds to the messages: the log's other records, and what the next opening needs.
+    pub(super) async fn verify_log(&self) -> Result<Vec<String>, Error> {
+        let mut findings = self.damaged_checkpoints().await?;
+        for (segment, end) in self.segments_to_scrub() {
+            let _reading = self.core.reading();
+            let before = findings.len();
+            if !self.is_going(segment) {
+                self.walk_log(segment, end, None, &mut findings).await?;
+            }
+            if self.is_going(segment) {
+                findings.truncate(before);
+            }
+        }
+        let by_place: BTreeMap<String, ()> =
+            findings.into_iter().map(|finding| (finding.place, ())).collect();
+        Ok(by_place.into_keys().collect())
+    }
+}

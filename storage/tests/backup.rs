@@ -1,0 +1,253 @@
+//! Backups: a copy of the planned segments opens as the store was at the plan's position; and the scrub
+//! finds what has rotted, and whom it hurts.
+
+#![allow(unused_must_use)] // receipts are for replies; these tests look at the store itself
+
+mod common;
+use common::*;
+use std::rc::Rc;
+use std::time::Duration;
+use storage::device::Device;
+use storage::device::sim::{Executor, Random, Sim};
+use storage::restore::{Restore, RestoredShard};
+use storage::store::{BackupPlan, Finding};
+use storage::{FlagChange, FlagMode, Flags, Options, Space, Store, Uid};
+
+fn options() -> Options {
+    Options {
+        segment_bytes: 64 << 10,
+        spare_segments: 1,
+        spare_segments_max: 3,
+        checkpoint_log_bytes_min: 128 << 10,
+        checkpoint_log_bytes_max: 128 << 10,
+        ..Options::for_tests()
+    }
+}
+
+async fn deliver(store: &Store<Sim>, number: u32, length: usize) -> Uid {
+    let one = delivery(vec![placement(ALICE, INBOX)], number, length);
+    store.deliver(one).await.expect("delivers").0[0].uid
+}
+
+/// Keeps about sixty messages; large ones lie in chunks.
+async fn churn(store: &Store<Sim>, random: &mut Random, from: u32, count: u32) {
+    for number in from..from + count {
+        let length = if number % 40 == 0 { 30_000 } else { 200 + random.index(3_000) };
+        let uid = deliver(store, number, length).await;
+        if number % 7 == 0 {
+            let (mode, keywords) = (FlagMode::Add, vec!["kept".to_owned()]);
+            let change = FlagChange { mode, flags: Flags::SEEN, keywords };
+            store.change_flags(ALICE, INBOX, &[uid], &change, None).await.expect("flags");
+        }
+        let uids = store.uids(ALICE, INBOX).expect("uids");
+        if uids.len() > 60 {
+            let victim = uids[random.index(uids.len())];
+            store.expunge(ALICE, INBOX, &[victim]).await.expect("expunges");
+        }
+    }
+    let pair = (format!("key {from}").into(), Some("value".into()));
+    store.put(Space(1), vec![pair]).await.expect("puts");
+}
+
+/// Everything that anybody can see of a store.
+async fn seen<D: Device>(store: &Store<D>) -> Vec<String> {
+    let mut lines = vec![format!("{:?}", store.scan(Space(1)))];
+    for account in [ALICE, BOB] {
+        lines.push(format!("{:?}", store.usage(account)));
+        lines.push(format!("{:?}", store.subscriptions(account)));
+        for mailbox in store.mailboxes(account).expect("mailboxes") {
+            lines.push(format!("{mailbox:?} {:?}", store.status(account, mailbox.id)));
+            for entry in store.entries(account, mailbox.id, 1..=u32::MAX).expect("entries") {
+                let summary = store.summary(account, mailbox.id, entry.uid).await.expect("summary");
+                let bytes = store.read(account, mailbox.id, entry.uid, 0..u64::MAX).await;
+                let checksum = crc32fast::hash(&bytes.expect("reads"));
+                lines.push(format!("{entry:?} {summary:?} {checksum}"));
+            }
+        }
+    }
+    lines
+}
+
+type Copied = (RestoredShard, Vec<(u64, Vec<u8>)>);
+
+async fn copy(store: &Store<Sim>, plan: &BackupPlan) -> Copied {
+    let mut segments = Vec::new();
+    for one in &plan.segments {
+        let bytes = usize::try_from(one.end).expect("small");
+        let read = store.read_segment(one.segment, 0, bytes, None).await.expect("reads");
+        assert_eq!(read.len(), bytes);
+        segments.push((one.segment_bytes, read));
+    }
+    let (shard, lsn, run, salt) = (plan.shard, plan.lsn, plan.run, plan.salt);
+    (RestoredShard { shard, lsn, run, salt }, segments)
+}
+
+fn restored(copied: Copied) -> Sim {
+    let sim = Sim::new(99);
+    let executor = Executor::new(&sim);
+    let disk = sim.clone();
+    let written = executor.block_on(async move {
+        let (shard, segments) = copied;
+        let mut restore = Restore::begin(disk).await.expect("an empty disk");
+        for (segment_bytes, bytes) in segments {
+            restore.segment(segment_bytes).await.expect("a segment");
+            restore.write(0, &bytes).await.expect("writes");
+        }
+        restore.finish(&shard).await.expect("finishes");
+    });
+    written.expect("comes to its end");
+    sim
+}
+
+#[test]
+fn a_restored_store_is_the_one_at_the_position_of_the_backup() {
+    for seed in 0..12 {
+        let sim = Sim::new(seed);
+        let executor = Rc::new(Executor::new(&sim));
+        let (disk, spawner) = (sim.clone(), Rc::clone(&executor));
+        let (copied, expected, messages) = executor
+            .block_on(async move {
+                let store = Store::open(disk, options()).await.expect("opens");
+                let running = store.clone();
+                spawner.spawn(async move { running.run().await });
+                with_accounts(&store).await;
+                store.create_mailbox(BOB, "Work/2026", None).await.expect("creates");
+                let mut random = Random::new(seed);
+                churn(&store, &mut random, 0, 40 + 120 * seed as u32).await;
+                let (plan, expected) = (store.backup_plan(), seen(&store).await);
+                // Compaction and deliveries go on while it is copied.
+                let busy = store.clone();
+                spawner.spawn(async move { churn(&busy, &mut random, 5_000, 300).await });
+                store.device().sleep(Duration::from_millis(5)).await;
+                let copied = copy(&store, &plan).await;
+                (copied, expected, plan.messages)
+            })
+            .expect("comes to its end");
+        let again = restored(copied);
+        let lsn = on_sim(&again, options(), move |store| async move {
+            assert_eq!(store.stats().messages, messages);
+            assert_eq!(store.recovery().damage, Vec::<String>::new());
+            assert!(seen(&store).await == expected, "seed {seed}");
+            assert_eq!(store.verify().await.expect("verifies").bad, Vec::<String>::new());
+            // And it goes on.
+            let before = store.backup_plan().lsn;
+            churn(&store, &mut Random::new(1), 9_000, 200).await;
+            before
+        });
+        on_sim(&again, options(), move |store| async move {
+            assert!(store.backup_plan().lsn > lsn);
+            assert_eq!(store.verify().await.expect("verifies").bad, Vec::<String>::new());
+        });
+    }
+}
+
+#[test]
+fn a_backup_after_a_crash_and_recovery_is_whole_too() {
+    for seed in 0..20 {
+        let sim = Sim::new(seed);
+        sim.crash_at(300 + 97 * seed); // operations
+        on_sim_unclosed(&sim, options(), move |store, _| async move {
+            with_accounts(&store).await;
+            churn(&store, &mut Random::new(seed), 0, 500).await;
+        });
+        let survived = sim.after_crash();
+        let (copied, expected) = on_sim(&survived, options(), |store| async move {
+            let plan = store.backup_plan();
+            (copy(&store, &plan).await, seen(&store).await)
+        });
+        on_sim(&restored(copied), options(), move |store| async move {
+            assert!(seen(&store).await == expected, "seed {seed}");
+        });
+    }
+}
+
+#[test]
+fn a_directory_with_a_store_is_not_restored_into() {
+    let sim = Sim::new(1);
+    on_sim(&sim, options(), |store| async move { with_accounts(&store).await });
+    let executor = Executor::new(&sim);
+    let disk = sim.clone();
+    let begun = executor.block_on(async move { Restore::begin(disk).await.map(|_| ()) });
+    let error = begun.expect("comes to its end").expect_err("refused").to_string();
+    assert!(error.contains("there is a store in it"), "{error}");
+}
+
+async fn findings(store: &Store<Sim>) -> Vec<Finding> {
+    let mut all = Vec::new();
+    store.scrub(None, |_, found| all.extend(found)).await.expect("scrubs");
+    all
+}
+
+#[test]
+fn a_scrub_of_a_sound_store_finds_nothing() {
+    for seed in 0..6 {
+        let sim = Sim::new(seed);
+        let check = move |store: Store<Sim>| async move {
+            if seed % 2 == 0 || store.accounts().is_empty() {
+                if store.accounts().is_empty() {
+                    with_accounts(&store).await;
+                }
+                churn(&store, &mut Random::new(seed), 0, 900).await;
+            }
+            assert_eq!(findings(&store).await, Vec::new(), "seed {seed}");
+            let mut last = 0;
+            store
+                .scrub(Some(1 << 20), |progress, _| {
+                    assert!(progress.bytes >= last && progress.bytes <= progress.bytes_total);
+                    last = progress.bytes;
+                })
+                .await
+                .expect("scrubs");
+            assert!(last > 0);
+        };
+        on_sim(&sim, options(), check);
+        on_sim(&sim, options(), check);
+    }
+}
+
+/// Flips a bit in the middle of a message's body, wherever in the files it is now.
+fn rot(sim: &Sim, body: &[u8]) -> usize {
+    let mut hits = 0;
+    for listed in sim.files() {
+        let bytes = sim.contents(&listed.name).expect("a file");
+        let found = bytes.windows(64).position(|window| window == &body[body.len() - 64..]);
+        if let Some(at) = found {
+            assert!(sim.flip(&listed.name, at as u64 + 30, 8));
+            hits += 1;
+        }
+    }
+    hits
+}
+
+#[test]
+fn a_scrub_names_the_message_that_rot_hurts_and_goes_on() {
+    // In the log and in a cold segment, in one record and in chunks.
+    for (churned, number, length) in
+        [(0, 1, 2_000), (0, 2, 30_000), (900, 1, 2_000), (900, 2, 30_000)]
+    {
+        let sim = Sim::new(7);
+        let disk = sim.clone();
+        on_sim(&sim, options(), move |store| async move {
+            with_accounts(&store).await;
+            let bad = deliver(&store, 70_000 + number, length).await;
+            store.copy(ALICE, INBOX, &[bad], INBOX).await.expect("copies");
+            let mut random = Random::new(3);
+            for number in 0..churned {
+                let uid = deliver(&store, number, 200 + random.index(3_000)).await;
+                if number % 10 != 0 {
+                    store.expunge(ALICE, INBOX, &[uid]).await.expect("expunges");
+                }
+            }
+            store.device().sleep(Duration::from_secs(2)).await;
+            assert!(rot(&disk, &body(70_000 + number, length)) > 0, "the message is nowhere");
+            let found = findings(&store).await;
+            let hurt: Vec<_> = found.iter().flat_map(|one| &one.hurt).collect();
+            assert_eq!(hurt.len(), 2, "{found:?}");
+            assert!(hurt.iter().all(|one| one.account == ALICE && one.mailbox == "INBOX"));
+            assert!(hurt.iter().any(|one| one.uid == bad), "{found:?}");
+            assert!(found.iter().all(|one| one.place.contains("segment")), "{found:?}");
+            // The rest goes on.
+            deliver(&store, 80_000, 500).await;
+        });
+    }
+}

@@ -1,0 +1,252 @@
+"""Backups of a server under load, broken off and gone on with, restored elsewhere and compared."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+
+import kura
+
+
+def run(*arguments, environment=None):
+    return subprocess.run(
+        [kura.BINARY, *arguments], capture_output=True, text=True, timeout=120, check=False,
+        env=environment,
+    )
+
+
+def objects(place):
+    """Paths of all pieces in a backup directory."""
+    found = []
+    for folder, _, names in os.walk(os.path.join(place, "objects")):
+        found += [os.path.join(folder, name) for name in names]
+    return sorted(found)
+
+
+def everything(server):
+    """All messages of all accounts, as {(account, mailbox, UID): (flags, bytes)}."""
+    found = {}
+    for number, (address, _) in enumerate(server.accounts):
+        imap = server.imap(number)
+        for mailbox in ("INBOX", "Archive"):
+            _, (count,) = imap.select(mailbox, readonly=True)
+            if int(count) == 0:
+                continue
+            _, data = imap.uid("FETCH", "1:*", "(UID FLAGS BODY.PEEK[])")
+            for part in data:
+                if isinstance(part, tuple):
+                    head = part[0].decode()
+                    uid = int(head.split("UID ")[1].split()[0].rstrip(")"))
+                    flags = head.split("FLAGS (")[1].split(")")[0]
+                    found[address, mailbox, uid] = (flags.replace("\\Recent", "").strip(), part[1])
+        imap.logout()
+    return found
+
+
+class Backup(kura.TestCase):
+    def setUp(self):
+        self.place = tempfile.mkdtemp(prefix="kura-backup-")
+        self.addCleanup(shutil.rmtree, self.place, ignore_errors=True)
+        self.server = kura.Kura()
+        self.addCleanup(self.server.remove)
+        self.server.start()
+
+    @classmethod
+    def setUpClass(cls):
+        pass
+
+    def fill(self, count=30, size=20_000):
+        for number in range(count):
+            body = (f"Subject: {number}\r\n\r\n" + f"line {number} of many\r\n" * (size // 20)).encode()
+            self.assertTrue(self.server.deliver(body, to=number % 2).startswith("250"))
+        imap = self.server.imap()
+        imap.select("INBOX")
+        imap.uid("STORE", "1:3", "+FLAGS", r"(\Flagged kept)")
+        imap.uid("COPY", "2:4", "Archive")
+        imap.uid("STORE", "5", "+FLAGS", r"(\Deleted)")
+        imap.expunge()
+        imap.logout()
+
+    def backup(self, *more):
+        done = self.server.command("store", "backup", "--to", self.place, "--json", *more)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(done.stdout)
+
+    def restored(self):
+        """A server on what the newest backup gives."""
+        other = kura.Kura()
+        self.addCleanup(other.remove)
+        done = run("store", "restore", "--from", self.place, "--dir", other.directory, "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return other
+
+    def compare(self, expected):
+        self.server.stop()
+        other = self.restored().start()
+        found = everything(other)
+        self.assertEqual(sorted(found), sorted(expected))
+        for key, value in expected.items():
+            self.assertTrue(found[key] == value, f"{key} differs")
+        verified = other.command("store", "verify", "--json")
+        self.assertEqual(verified.returncode, 0, verified.stdout + verified.stderr)
+        self.assertTrue(other.deliver(b"Subject: new\r\n\r\nIt goes on.\r\n").startswith("250"))
+        other.stop()
+
+    def test_hot_then_stopped_and_only_what_is_new_is_sent(self):
+        self.fill()
+        first = self.backup()
+        self.assertEqual(first["pieces_sent"], first["pieces"])
+        self.assertEqual(self.backup()["pieces_sent"], 0)
+        self.assertTrue(self.server.deliver(b"Subject: more\r\n\r\nmore\r\n").startswith("250"))
+        expected = everything(self.server)
+        self.server.stop()
+        stopped = self.backup()
+        self.assertEqual(stopped["messages"], first["messages"] + 1)
+        self.assertLess(stopped["pieces_sent"], stopped["pieces"] + 1)
+        self.server.start()
+        self.compare(expected)
+
+    def test_under_load_killed_and_gone_on_with(self):
+        log = os.path.join(self.place + ".acknowledged")
+        self.addCleanup(lambda: os.path.exists(log) and os.unlink(log))
+        load = subprocess.Popen(
+            [
+                kura.BINARY, "bench", "smtp", "--target", f"127.0.0.1:{self.server.ports['smtp']}",
+                "--to", ",".join(address for address, _ in self.server.accounts), "--log", log,
+                "--messages", "1000000", "--open-rate", "300", "--sessions", "8", "--bytes", "20000",
+                "--seconds", "12", "--json",
+            ],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        self.addCleanup(load.wait)
+        self.assertTrue(kura.eventually(lambda: os.path.exists(log) and os.path.getsize(log) > 60_000, 30))
+        command = [
+            kura.BINARY, "store", "backup", "--to", self.place, "--json", "--dir", self.server.directory,
+        ]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as backup:
+            sent = kura.eventually(lambda: len(objects(self.place)) > 0, 30)
+            backup.send_signal(signal.SIGKILL)
+        self.assertTrue(sent, "the backup sent nothing")
+        self.assertFalse(os.path.exists(os.path.join(self.place, "manifests")), "killed too late")
+        refused = run("store", "restore", "--from", self.place, "--dir", self.place + ".none")
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("no backup in it was ever finished", refused.stderr)
+        with open(log) as lines:
+            before = {line.split()[0] for line in lines if line.endswith("\n")}
+        taken = self.backup()
+        self.assertLess(taken["pieces_sent"], taken["pieces"], "nothing of the first one was used")
+        load.wait()
+        self.server.stop()
+        other = self.restored().start()
+        texts = [text for _, text in everything(other).values()]
+        identities = set()
+        for text in texts:
+            for line in text.split(b"\r\n\r\n", 1)[0].split(b"\r\n"):
+                if line.lower().startswith(b"message-id:"):
+                    identities.add(line.split(b":", 1)[1].strip().decode())
+        self.assertGreaterEqual(taken["messages"], len(before))
+        missing = {one for one in before if one not in identities}
+        self.assertEqual(len(missing), 0, f"acknowledged before the backup, and not in it: {list(missing)[:3]}")
+        self.assertEqual(len(texts), taken["messages"])
+        other.stop()
+
+    def test_a_flipped_byte_and_a_missing_piece_are_named_and_nothing_is_restored(self):
+        self.fill(6)
+        self.backup()
+        piece = objects(self.place)[0]
+        with open(piece, "r+b") as file:
+            file.seek(9000)
+            byte = file.read(1)
+            file.seek(9000)
+            file.write(bytes([byte[0] ^ 4]))
+        target = self.place + ".restored"
+        self.addCleanup(shutil.rmtree, target, ignore_errors=True)
+        for arguments in (["--check"], []):
+            refused = run("store", "restore", "--from", self.place, "--dir", target, *arguments)
+            self.assertEqual(refused.returncode, 1, refused.stdout)
+            self.assertIn("is damaged", refused.stderr)
+            self.assertIn(os.path.basename(piece), refused.stderr)
+            self.assertIn("segment 1", refused.stderr)
+        self.assertFalse(os.path.exists(os.path.join(target, "store")))
+        self.assertFalse(os.path.exists(os.path.join(target, "store.restoring")))
+        os.unlink(piece)
+        refused = run("store", "restore", "--from", self.place, "--dir", target)
+        self.assertIn("it is missing", refused.stderr)
+        # The next backup sends again what is missing.
+        self.assertGreater(self.backup()["pieces_sent"], 0)
+        self.assertEqual(run("store", "restore", "--from", self.place, "--check").returncode, 0)
+
+    def test_bad_places_are_one_clear_line(self):
+        self.fill(2)
+        self.backup()
+        other = kura.Kura()
+        self.addCleanup(other.remove)
+        other.start()
+        foreign = other.command("store", "backup", "--to", self.place)
+        self.assertEqual(foreign.returncode, 1)
+        self.assertIn("backups of another store", foreign.stderr)
+        occupied = run("store", "restore", "--from", self.place, "--dir", other.directory)
+        self.assertIn("holds a store already", occupied.stderr)
+        other.stop()
+        plain = tempfile.mkdtemp(prefix="kura-plain-")
+        self.addCleanup(shutil.rmtree, plain, ignore_errors=True)
+        with open(os.path.join(plain, "something"), "w") as file:
+            file.write("else")
+        for arguments in (
+            ["store", "backup", "--to", plain, "--dir", self.server.directory],
+            ["store", "restore", "--from", plain, "--dir", plain + ".none"],
+        ):
+            refused = run(*arguments)
+            self.assertEqual((refused.returncode, refused.stderr.count("\n")), (1, 1), refused.stderr)
+            self.assertIn("is not a Kura backup", refused.stderr)
+        missing = run("store", "restore", "--from", plain + ".none", "--dir", plain)
+        self.assertIn("no such directory", missing.stderr)
+        (name,) = os.listdir(os.path.join(self.place, "manifests"))
+        path = os.path.join(self.place, "manifests", name)
+        with open(path) as file:
+            body = file.read().rsplit("\n", 2)[0].replace('"format":1', '"format":9') + "\n"
+        import hashlib
+        with open(path, "w") as file:
+            file.write(body + hashlib.sha256(body.encode()).hexdigest() + "\n")
+        newer = run("store", "restore", "--from", self.place, "--check")
+        self.assertIn("format 9", newer.stderr)
+
+    @unittest.skipUnless(os.geteuid() == 0 and shutil.which("mount"), "mounts a small file system")
+    def test_a_full_target_says_so_and_the_next_try_goes_on(self):
+        self.fill(60, 200_000)
+        small = tempfile.mkdtemp(prefix="kura-small-")
+        self.addCleanup(shutil.rmtree, small, ignore_errors=True)
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", small], capture_output=True, check=False)
+        if mounted.returncode != 0:
+            self.skipTest("can't mount a tmpfs here")
+        self.addCleanup(subprocess.run, ["umount", small], check=False)
+        full = self.server.command("store", "backup", "--to", small)
+        self.assertEqual(full.returncode, 1, full.stdout)
+        self.assertIn("free some space there", full.stderr)
+        self.assertServes()
+        subprocess.run(["mount", "-o", "remount,size=200m", small], check=True)
+        done = self.server.command("store", "backup", "--to", small, "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(run("store", "restore", "--from", small, "--check").returncode, 0)
+
+    def test_old_backups_go_and_what_is_kept_stays_whole(self):
+        self.fill(4)
+        for number in range(4):
+            self.server.deliver(f"Subject: {number}\r\n\r\nx\r\n".encode())
+            last = self.backup("--keep", "2")
+        self.assertEqual(last["backups_removed"], 1)
+        self.assertGreater(last["objects_removed"], 0)
+        names = sorted(os.listdir(os.path.join(self.place, "manifests")))
+        self.assertEqual(len(names), 2)
+        for name in names:
+            done = run("store", "restore", "--from", self.place, "--check", "--backup", name[:-5])
+            self.assertEqual(done.returncode, 0, done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
