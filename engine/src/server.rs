@@ -27,7 +27,7 @@ pub struct Server {
     threads: Vec<JoinHandle<()>>,
     /// Only of a server that takes connections.
     control: Option<ControlPlane>,
-    _data: DataDir,
+    data: DataDir,
 }
 
 /// Whether a server takes connections, or only carries out one command.
@@ -71,7 +71,7 @@ impl Server {
             config: Arc::clone(&config),
             threads: Vec::new(),
             control: None,
-            _data: data,
+            data,
         };
         let (opened, openings) = mpsc::channel();
         let origin = Instant::now();
@@ -82,7 +82,7 @@ impl Server {
                 knobs: knobs.clone(),
                 mesh: handles.clone(),
                 tls: tls.clone(),
-                secret: server._data.secret,
+                secret: server.data.secret,
                 origin,
                 poll,
             };
@@ -90,6 +90,7 @@ impl Server {
         }
         drop(opened);
         server.await_openings(&openings)?;
+        server.data.note_made()?;
         server.share_directory()?;
         if mode == Mode::Serving {
             server.control = Some(ControlPlane::prepare(&server.config, &server.handles, metrics)?);
