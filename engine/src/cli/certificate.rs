@@ -49,7 +49,9 @@ pub(super) fn run(command: CertCommand) -> Result<Outcome, ConfigError> {
     let fault = |error: certificates::CertificateError| ConfigError(error.to_string());
     match command {
         CertCommand::SelfSigned { names, place } => {
-            if let Some(name) = names.iter().find(|name| !crate::directory::valid_domain(name)) {
+            if let Some(name) =
+                names.iter().find(|name| crate::directory::canonical_domain(name).is_none())
+            {
                 return Err(ConfigError(format!(
                     "{name:?} is no host name; write it like mail.example.org"
                 )));

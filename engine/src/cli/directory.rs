@@ -9,9 +9,15 @@ use serde_json::Value;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DomainCommand {
-    /// Example: kura domain add example.org
+    /// Makes a domain, and `postmaster@` it: every domain that takes mail takes it for its postmaster
+    /// (RFC 5321 section 4.5.1).
+    ///
+    /// Example: kura domain add example.org --postmaster ann@example.com
     Add {
         domain: String,
+        /// Who gets the mail for its postmaster; absent: who gets it for the first domain's.
+        #[arg(long, value_name = "ADDRESS")]
+        postmaster: Option<String>,
         #[command(flatten)]
         common: Common,
     },
@@ -141,6 +147,9 @@ pub(super) enum AliasCommand {
         alias: String,
         #[arg(required = true)]
         targets: Vec<String>,
+        /// Sets an alias that is there already anew.
+        #[arg(long)]
+        replace: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -159,9 +168,21 @@ pub(super) enum AliasCommand {
 
 pub(super) fn domain(command: DomainCommand) -> Result<Outcome, ConfigError> {
     match command {
-        DomainCommand::Add { domain, common } => {
-            said(&common, Request::DomainAdd { domain }, |v| {
-                format!("domain {} added", text(v, "domain"))
+        DomainCommand::Add { domain, postmaster, common } => {
+            said(&common, Request::DomainAdd { domain, postmaster }, |v| {
+                let domain = text(v, "domain");
+                match &v["postmaster"] {
+                    Value::Array(targets) if !targets.is_empty() => {
+                        format!(
+                            "domain {domain} added; mail for its postmaster goes to {}",
+                            cell(&v["postmaster"])
+                        )
+                    }
+                    _ => format!(
+                        "domain {domain} added, but nobody gets mail for its postmaster, which RFC 5321 wants; \
+                         once it has an account: kura alias add postmaster@{domain} ADDRESS"
+                    ),
+                }
             })
         }
         DomainCommand::List { common } => {
@@ -205,7 +226,7 @@ pub(super) fn account(command: AccountCommand) -> Result<Outcome, ConfigError> {
         AccountCommand::List { domain, common } => table(
             &common,
             Request::AccountList { domain },
-            &["address", "messages", "bytes", "quota_bytes", "quota_messages", "shard"],
+            &["address", "messages", "bytes", "quota_bytes", "quota_messages", "shard", "fault"],
         ),
         AccountCommand::Passwd { address, password, common } => {
             let request = Request::AccountPasswd { address, password: password.read()? };
@@ -231,8 +252,8 @@ pub(super) fn account(command: AccountCommand) -> Result<Outcome, ConfigError> {
 
 pub(super) fn alias(command: AliasCommand) -> Result<Outcome, ConfigError> {
     match command {
-        AliasCommand::Add { alias, targets, common } => {
-            said(&common, Request::AliasAdd { alias, targets }, |v| {
+        AliasCommand::Add { alias, targets, replace, common } => {
+            said(&common, Request::AliasAdd { alias, targets, replace }, |v| {
                 format!("alias {} set", text(v, "alias"))
             })
         }
@@ -280,6 +301,11 @@ fn table(common: &Common, request: Request, columns: &[&str]) -> Result<Outcome,
     let mut rows: Vec<Vec<String>> = vec![columns.iter().map(|&name| name.to_owned()).collect()];
     for row in value.as_array().into_iter().flatten() {
         rows.push(columns.iter().map(|&name| cell(&row[name])).collect());
+    }
+    // A column for what went wrong only where something did.
+    let empty = |column: usize| rows.iter().skip(1).all(|row| row[column] == "-");
+    if let Some(fault) = columns.iter().position(|&name| name == "fault").filter(|&at| empty(at)) {
+        rows.iter_mut().for_each(|row| drop(row.remove(fault)));
     }
     let width =
         |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);

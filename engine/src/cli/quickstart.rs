@@ -156,7 +156,7 @@ fn accounts(server: &Server, options: &Options) -> Result<Vec<Trial>, ConfigErro
     }
     // An interrupted first start may have made some of it: passwords are set anew then.
     if domains.as_array().is_none_or(Vec::is_empty) {
-        ask(server, Request::DomainAdd { domain: options.domain.clone() })?;
+        ask(server, Request::DomainAdd { domain: options.domain.clone(), postmaster: None })?;
     }
     let mut trials = Vec::new();
     for user in USERS {
@@ -178,7 +178,8 @@ fn accounts(server: &Server, options: &Options) -> Result<Vec<Trial>, ConfigErro
     }
     // RFC 5321 section 4.5.1: a domain that takes mail takes it for postmaster.
     let alias = format!("postmaster@{}", options.domain.to_lowercase());
-    ask(server, Request::AliasAdd { alias, targets: vec![trials[0].address.clone()] })?;
+    let targets = vec![trials[0].address.clone()];
+    ask(server, Request::AliasAdd { alias, targets, replace: true })?;
     let text = serde_json::to_string_pretty(&trials).map_err(|error| fault(&error))?;
     write_synced(&file, &text).map_err(|error| fault(&error))?;
     Ok(trials)

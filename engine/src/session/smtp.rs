@@ -11,7 +11,7 @@ use crate::metrics::{Service, count};
 use crate::shard::{Place, Shard};
 use crate::wire::{Peer, Transport, Wire};
 use protocols::Address;
-use protocols::message::received::{Received, received, return_path};
+use protocols::message::received::{Received, delivered_to, received, return_path};
 use protocols::sasl::LoginOutcome;
 use protocols::smtp::event::{Asked, Ended, Login};
 use protocols::smtp::{Answer, Config, Event, MailParams, Refusal, Role, Smtp};
@@ -20,6 +20,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 use storage::{Durable, Error};
+
+/// Domains that are asked for a postmaster, at the start of each session.
+const POSTMASTERS_TRIED_MAX: usize = 16;
 
 #[derive(Debug)]
 pub struct SmtpSession {
@@ -38,6 +41,8 @@ struct Transaction {
     id: String,
     from: Option<Address>,
     declared_octets: u64,
+    /// Octets of our own trace fields.
+    head_octets: u64,
     recipients: Vec<Recipient>,
     intake: Option<Intake>,
     /// Why the message can't be taken, found while it came.
@@ -132,14 +137,14 @@ impl SmtpSession {
             Resolution::NotOurs => return Err(Refusal::RELAY_DENIED),
         };
         for home in &homes {
-            self.check_quota(home).await?;
+            self.check_quota(home, self.transaction.declared_octets).await?;
         }
         self.transaction.recipients.push(Recipient { address, homes });
         Ok(())
     }
 
     /// Asks the home shard, but only about accounts that have a quota: most recipients cost no hop.
-    async fn check_quota(&self, home: &Home) -> Result<(), Refusal> {
+    async fn check_quota(&self, home: &Home, octets: u64) -> Result<(), Refusal> {
         let limited = {
             let directory = self.shard.directory.borrow();
             let account = directory.account(&home.address);
@@ -150,7 +155,7 @@ impl SmtpSession {
         if !limited {
             return Ok(());
         }
-        let (account, octets) = (home.account, self.transaction.declared_octets);
+        let account = home.account;
         let check = move |shard: Rc<Shard>| async move { shard.store.check_quota(account, octets) };
         match self.shard.mesh.ask(home.shard, check).await {
             Ok(answer) => answer.map_err(|error| refusal(&error)),
@@ -178,6 +183,7 @@ impl SmtpSession {
                 recipient: only.as_deref(),
                 unix_millis: unix_millis().0,
             });
+        transaction.head_octets = head.len() as u64;
         let homes = transaction
             .recipients
             .iter()
@@ -236,7 +242,7 @@ impl SmtpSession {
 
     /// Delivers to everybody's homes; one result for each recipient, in their order.
     async fn deliver(&self, transaction: Transaction) -> Vec<(Address, Result<Durable, Refusal>)> {
-        let Transaction { recipients, intake, failure, .. } = transaction;
+        let Transaction { recipients, intake, failure, head_octets, .. } = transaction;
         let refuse_all = |why: &Refusal, recipients: Vec<Recipient>| {
             recipients.into_iter().map(|recipient| (recipient.address, Err(why.clone()))).collect()
         };
@@ -255,6 +261,17 @@ impl SmtpSession {
         homes.dedup_by_key(|home| home.account);
         // RFC 9228 section 4: what has been delivered to this address before is going in circles.
         homes.retain(|home| !trace.delivered_to.contains(&home.address));
+        // SMTP has one reply for all: when somebody's mailbox is full, nobody may have the message yet, or
+        // the others get it again with each try (RFC 5321 section 4.2.5). LMTP answers for each.
+        if self.role != Role::Lmtp && homes.len() > 1 {
+            for home in &homes {
+                let octets =
+                    head_octets + intake.bytes() + delivered_to(&home.address).len() as u64;
+                if let Err(why) = self.check_quota(home, octets).await {
+                    return refuse_all(&why, recipients);
+                }
+            }
+        }
         let outcomes = intake.finish(&homes).await;
         let outcome_of = |home: &Home| -> Result<Durable, Refusal> {
             match homes.iter().position(|other| other.account == home.account) {
@@ -275,10 +292,15 @@ impl SmtpSession {
     }
 }
 
-/// Whose postmaster `<postmaster>` without a domain is: RFC 5321 section 4.5.1.
+/// Whose postmaster `<postmaster>` without a domain is (RFC 5321 section 4.5.1): that of the first domain
+/// which has one.
 fn postmaster_domain(shard: &Shard) -> String {
     let directory = shard.directory.borrow();
-    let first = directory.domains().next().map(|(domain, _)| domain.clone());
+    let reached = |domain: &&String| {
+        matches!(directory.resolve(&format!("postmaster@{domain}")), Resolution::Local(_))
+    };
+    let domains = || directory.domains().map(|(domain, _)| domain).take(POSTMASTERS_TRIED_MAX);
+    let first = domains().find(reached).or_else(|| domains().next()).cloned();
     first.unwrap_or_else(|| shard.config.hostname.clone())
 }
 
@@ -320,9 +342,11 @@ fn refusal(error: &Error) -> Refusal {
         Error::OverQuota => Refusal::MAILBOX_FULL,
         Error::Full(_) => Refusal::DISK_FULL,
         Error::Busy => Refusal::BUSY,
-        Error::NoSuchAccount(_) => Refusal::NO_SUCH_USER,
         Error::Limit(_) => Refusal::TOO_BIG,
-        Error::Device(_)
+        // The directory knows the account, or it would not have been asked for: its shard has lost it, or it
+        // was removed this moment. Another try finds out which.
+        Error::NoSuchAccount(_)
+        | Error::Device(_)
         | Error::Halted
         | Error::Corrupt { .. }
         | Error::AccountExists(_)
