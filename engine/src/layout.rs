@@ -101,6 +101,28 @@ impl DataDir {
     }
 }
 
+/// Whether a data directory can be written, or made where it is missing; nothing is.
+pub fn usable(path: &Path) -> Result<(), ConfigError> {
+    let nearest = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
+    let fault = |why: &str| {
+        let (path, nearest) = (path.display(), nearest.display());
+        ConfigError(format!("data_dir {path} can't be used: {nearest} {why}"))
+    };
+    if !nearest.is_dir() {
+        return Err(fault("is no directory; choose another one"));
+    }
+    let name = std::ffi::CString::new(nearest.as_os_str().as_encoded_bytes())
+        .map_err(|_| fault("has a NUL in its name"))?;
+    // SAFETY: the name is a C string that lives through the call.
+    if unsafe { libc::access(name.as_ptr(), libc::W_OK | libc::X_OK) } != 0 {
+        let error = io::Error::last_os_error();
+        return Err(fault(&format!(
+            "can't be written ({error}); give it to the user that runs kura"
+        )));
+    }
+    Ok(())
+}
+
 /// What can be said of a data directory without locking or making it: for `kura check-config`.
 pub fn examine(path: &Path) -> Result<(), ConfigError> {
     if path.join("layout.toml").exists() || path.join("store").exists() {

@@ -251,7 +251,7 @@ async fn account_add(
     quota_messages: Option<u64>,
 ) -> Result<Value, Fault> {
     let address = free_address(shard, address)?;
-    let (password, made_up) = password_or_new(password);
+    let (password, made_up) = password_or_new(password)?;
     let stored = hash(&password).await;
     // Number first: a crash between the steps leaves a gap or an account without an address, never
     // two accounts with one number.
@@ -363,7 +363,7 @@ async fn account_passwd(
     password: Option<String>,
 ) -> Result<Value, Fault> {
     let (address, mut account) = existing_account(shard, address)?;
-    let (password, made_up) = password_or_new(password);
+    let (password, made_up) = password_or_new(password)?;
     account.password = hash(&password).await;
     change(shard, vec![pair("a:", &address, Some(&account))]).await?;
     Ok(json!({ "address": address, "password": made_up.then_some(password) }))
@@ -641,10 +641,14 @@ fn pair<T: Serialize>(kind: &str, name: &str, value: Option<&T>) -> Pair {
     (Bytes::from(format!("{kind}{name}")), value)
 }
 
-fn password_or_new(password: Option<String>) -> (String, bool) {
+fn password_or_new(password: Option<String>) -> Result<(String, bool), Fault> {
     match password {
-        Some(password) => (password, false),
-        None => (passwords::generate(), true),
+        Some(password) if password.len() > passwords::BYTES_MAX => Err(format!(
+            "a password has at most {} bytes; choose a shorter one",
+            passwords::BYTES_MAX
+        )),
+        Some(password) => Ok((password, false)),
+        None => Ok((passwords::generate(), true)),
     }
 }
 

@@ -4,6 +4,7 @@
 //! store is opened, and no core accepts before every core has opened. Stopping goes the other way:
 //! no new connections, transactions finish, stores sync and close.
 
+use crate::NOTICE;
 use crate::config::{Config, ConfigError};
 use crate::control_plane::ControlPlane;
 use crate::core::{self, Opened};
@@ -96,6 +97,9 @@ impl Server {
             server.control = Some(ControlPlane::prepare(&server.config, &server.handles, metrics)?);
         }
         server.begin()?;
+        if mode == Mode::Serving {
+            server.report_ready(tls.is_some());
+        }
         Ok(server)
     }
 
@@ -132,6 +136,34 @@ impl Server {
         Ok(())
     }
 
+    fn report_ready(&self, certificate: bool) {
+        let addresses = listener::addresses(&self.config);
+        for (service, address) in &addresses {
+            tracing::info!(target: NOTICE, service = service.name(), %address, "listening");
+        }
+        if !certificate {
+            let dir = self.config.data_dir.display();
+            let name = &self.config.hostname;
+            let unserved: Vec<&str> = addresses
+                .iter()
+                .filter(|(service, _)| service.implicit_tls())
+                .map(|(service, _)| service.name())
+                .collect();
+            tracing::warn!(
+                "no certificate in {dir}: no STARTTLS, no logins without it{}; make one with \
+                 `kura cert self-signed {name} --config FILE`, or take one in with `kura cert import`",
+                if unserved.is_empty() {
+                    String::new()
+                } else {
+                    format!(", and {} close every connection", unserved.join(", "))
+                }
+            );
+        }
+        let version = env!("CARGO_PKG_VERSION");
+        let process = std::process::id();
+        tracing::info!(target: NOTICE, version, process, hostname = self.config.hostname, "ready");
+    }
+
     /// Lets every core accept.
     fn begin(&self) -> Result<(), ConfigError> {
         for home in 0..self.handles.len() {
@@ -157,8 +189,9 @@ impl Server {
         if let Some(control) = self.control.take() {
             control.run();
         }
-        tracing::info!("stopping: transactions under way may finish");
+        tracing::info!(target: NOTICE, "stopping: messages under way may arrive");
         self.stop();
+        tracing::info!(target: NOTICE, "stopped");
     }
 
     /// Lets transactions finish, syncs and closes the stores, and joins the cores. No store closes

@@ -4,8 +4,10 @@ use super::ask::ask;
 use super::{Outcome, Where};
 use crate::config::ConfigError;
 use crate::operations::Request;
+use crate::passwords;
 use clap::{Args, Subcommand};
 use serde_json::Value;
+use std::io::{BufRead, BufReader, Read};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DomainCommand {
@@ -54,10 +56,10 @@ pub(super) struct Common {
 #[derive(Debug, Args)]
 pub(super) struct Quotas {
     /// Most bytes the account may hold, such as 500M or 10G; absent: no limit.
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = quota_size)]
     quota: Option<u64>,
     /// Most messages the account may hold; absent: no limit.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     quota_messages: Option<u64>,
 }
 
@@ -74,7 +76,9 @@ impl Password {
             return Ok(None);
         }
         let mut line = String::new();
-        std::io::stdin().read_line(&mut line).map_err(|error| {
+        // One byte more than a password and its line end may have shows that it is too long.
+        let most = passwords::BYTES_MAX as u64 + 3;
+        BufReader::new(std::io::stdin().take(most)).read_line(&mut line).map_err(|error| {
             ConfigError(format!("can't read the password from standard input: {error}"))
         })?;
         let password = line.trim_end_matches(['\r', '\n']).to_owned();
@@ -82,6 +86,12 @@ impl Password {
             return Err(ConfigError(
                 "the password on standard input is empty; write it as one line".into(),
             ));
+        }
+        if password.len() > passwords::BYTES_MAX {
+            return Err(ConfigError(format!(
+                "the password on standard input is longer than {} bytes; choose a shorter one",
+                passwords::BYTES_MAX
+            )));
         }
         Ok(Some(password))
     }
@@ -284,9 +294,9 @@ fn said(
 ) -> Result<Outcome, ConfigError> {
     let value = ask(&common.place, request)?;
     if common.json {
-        println!("{value}");
+        outln!("{value}")?;
     } else {
-        println!("{}", line(&value));
+        outln!("{}", line(&value))?;
     }
     Ok(Outcome::Done)
 }
@@ -295,7 +305,7 @@ fn said(
 fn table(common: &Common, request: Request, columns: &[&str]) -> Result<Outcome, ConfigError> {
     let value = ask(&common.place, request)?;
     if common.json {
-        println!("{value}");
+        outln!("{value}")?;
         return Ok(Outcome::Done);
     }
     let mut rows: Vec<Vec<String>> = vec![columns.iter().map(|&name| name.to_owned()).collect()];
@@ -309,11 +319,11 @@ fn table(common: &Common, request: Request, columns: &[&str]) -> Result<Outcome,
     }
     let width =
         |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
     for row in &rows {
         let cells: Vec<String> =
             row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
-        println!("{}", cells.join("  ").trim_end());
+        outln!("{}", cells.join("  ").trim_end())?;
     }
     Ok(Outcome::Done)
 }
@@ -324,6 +334,16 @@ fn cell(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(values) => values.iter().map(cell).collect::<Vec<_>>().join(", "),
         Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
+/// A quota of nothing would refuse all mail: that is a slip, not a wish.
+fn quota_size(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        0 => {
+            Err("a quota of 0 would refuse all mail; leave the option out for no limit".to_owned())
+        }
+        bytes => Ok(bytes),
     }
 }
 
@@ -342,10 +362,12 @@ fn parse_size(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_size;
+    use super::{parse_size, quota_size};
 
     #[test]
     fn sizes_parse() {
+        assert_eq!(quota_size("1k"), Ok(1024));
+        assert!(quota_size("0").is_err() && quota_size("0G").is_err());
         assert_eq!(parse_size("10k"), Ok(10 << 10));
         assert_eq!(parse_size("3G"), Ok(3 << 30));
         assert_eq!(parse_size("77"), Ok(77));

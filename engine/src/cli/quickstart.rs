@@ -63,7 +63,7 @@ pub(super) fn run(options: &Options) -> Result<Outcome, ConfigError> {
     let server = Server::start(config, knobs, Mode::Serving)?;
     let trials = accounts(&server, options)?;
     if options.json {
-        println!("{}", ready_json(&server.config, &trials));
+        let _ = outln!("{}", ready_json(&server.config, &trials));
     } else {
         print_ready(&server.config, &trials, options);
     }
@@ -80,7 +80,7 @@ fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
     };
     private_dir(dir).map_err(|error| fault("make a directory", &error))?;
     if !options.json {
-        println!("measuring the disk under {} for a moment …", dir.display());
+        let _ = outln!("measuring the disk under {} for a moment …", dir.display());
     }
     let profile = hwprofiles::measure(dir, DISK_MEASURED_FOR)
         .map_err(|error| fault("measure the disk", &error))?;
@@ -104,7 +104,9 @@ fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
         auth: Auth { plaintext_allowed: true },
         limits: Limits::default(),
         metrics,
-        log: Log { level: "warn".to_owned(), ..Log::default() },
+        file: PathBuf::new(),
+        // Each message would be a line, too: too much on a terminal.
+        log: Log { level: "notice".to_owned(), ..Log::default() },
     };
     let text = toml::to_string(&config).map_err(|error| fault("write the config", &error))?;
     write_synced(config_file, &text).map_err(|error| fault("write the config", &error))
@@ -208,28 +210,29 @@ fn print_ready(config: &Config, trials: &[Trial], options: &Options) {
             .find(|(found, _)| *found == service)
             .map_or(0, |(_, address)| address.port())
     };
-    println!("\nKura serves {} from {}\n", options.domain, options.dir.display());
+    let _ = outln!("\nKura serves {} from {}\n", options.domain, options.dir.display());
     for (service, address) in ports(config) {
-        println!("  {:12} {address}", service.name());
+        let _ = outln!("  {:12} {address}", service.name());
     }
-    println!("\naccounts (passwords are kept in {}):", options.dir.join(ACCOUNTS_FILE).display());
+    let _ =
+        outln!("\naccounts (passwords are kept in {}):", options.dir.join(ACCOUNTS_FILE).display());
     for trial in trials {
-        println!("  {}  {}", trial.address, trial.password);
+        let _ = outln!("  {}  {}", trial.address, trial.password);
     }
     let (sender, reader) = (&trials[0], &trials[trials.len() - 1]);
-    println!("\nsend a mail:");
-    println!(
+    let _ = outln!("\nsend a mail:");
+    let _ = outln!(
         "  printf 'Subject: hello\\r\\n\\r\\nFrom Kura.\\r\\n' | curl -sk smtp://127.0.0.1:{} --mail-from {} --mail-rcpt {} -T -",
         port(Service::Smtp),
         sender.address,
         reader.address
     );
-    println!("read it:");
-    println!(
+    let _ = outln!("read it:");
+    let _ = outln!(
         "  curl -sk 'imaps://127.0.0.1:{}/INBOX;UID=*' -u {}:{}",
         port(Service::Imaps),
         reader.address,
         reader.password
     );
-    println!("\nCtrl-C stops.");
+    let _ = outln!("\nCtrl-C stops.");
 }

@@ -1,7 +1,9 @@
 //! `kura serve` and `kura check-config`.
 
 use super::Outcome;
+use crate::NOTICE;
 use crate::config::{Config, ConfigError, LogFormat};
+use crate::layout;
 use crate::server::{Mode, Server};
 use clap::Args;
 use std::path::PathBuf;
@@ -25,7 +27,9 @@ pub(super) fn run(options: &Options) -> Result<Outcome, ConfigError> {
 pub(super) fn check(options: &Options) -> Result<Outcome, ConfigError> {
     let config = Config::load(&options.config)?;
     super::profile::knobs(&config)?;
-    println!("{} is fine", options.config.display());
+    layout::usable(&config.data_dir)?;
+    layout::examine(&config.data_dir)?;
+    outln!("{} is fine", options.config.display())?;
     Ok(Outcome::Done)
 }
 
@@ -33,9 +37,13 @@ pub(super) fn check(options: &Options) -> Result<Outcome, ConfigError> {
 /// dropped rather than a core blocked. The guard writes out what is left when it is dropped.
 pub(super) fn start_logging(config: &Config) -> WorkerGuard {
     let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+    let filter = match config.log.level.as_str() {
+        "notice" => format!("warn,{NOTICE}=info"),
+        level => level.to_owned(),
+    };
     let builder = tracing_subscriber::fmt()
         .with_writer(writer)
-        .with_env_filter(tracing_subscriber::EnvFilter::new(&config.log.level))
+        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
         .with_ansi(false);
     match config.log.format {
         LogFormat::Text => builder.init(),

@@ -5,10 +5,11 @@
 //! for each recipient. The `250` is made from those outcomes alone.
 
 use super::{Next, Session, login};
+use crate::NOTICE;
 use crate::delivery::{Intake, Outcome, unix_millis};
 use crate::directory::{Home, Resolution};
 use crate::metrics::{Service, count};
-use crate::shard::{Place, Shard};
+use crate::shard::{Origin, Place, Shard};
 use crate::wire::{Peer, Transport, Wire};
 use protocols::Address;
 use protocols::message::received::{Received, delivered_to, received, return_path};
@@ -29,6 +30,9 @@ pub struct SmtpSession {
     shard: Rc<Shard>,
     machine: Smtp<Durable>,
     role: Role,
+    service: Service,
+    /// Who is proving to know a password.
+    proving: String,
     peer: Peer,
     tls: Option<String>,
     transaction: Transaction,
@@ -82,11 +86,17 @@ impl SmtpSession {
             shard: Rc::clone(shard),
             machine: Smtp::new(Arc::new(config), transport.is_tls()),
             role,
+            service,
+            proving: String::new(),
             peer: transport.peer,
             tls: transport.tls_text(),
             transaction: Transaction::default(),
             _place: place,
         }
+    }
+
+    fn origin(&self) -> Origin {
+        Origin { peer: self.peer.address, service: self.service }
     }
 
     async fn login(
@@ -95,11 +105,14 @@ impl SmtpSession {
         ticket: Ticket<Login>,
         outbox: &mut Outbox,
     ) {
-        let outcome =
-            match self.shard.verify_password(&credentials.user, &credentials.password).await {
-                Ok(_) => LoginOutcome::Welcome,
-                Err(error) => login::outcome(error),
-            };
+        let outcome = match self
+            .shard
+            .verify_password(&credentials.user, &credentials.password, self.origin())
+            .await
+        {
+            Ok(_) => LoginOutcome::Welcome,
+            Err(error) => login::outcome(error),
+        };
         self.machine.answer_login(ticket, outcome, &credentials.user.to_lowercase(), outbox);
     }
 
@@ -163,6 +176,11 @@ impl SmtpSession {
         }
     }
 
+    fn report_refused(&self, what: &str, from: &str, to: Option<&str>, why: &Refusal) {
+        let (peer, service) = (self.peer.address, self.service.name());
+        tracing::info!(target: NOTICE, %peer, service, from, to, reason = %why, "{what}");
+    }
+
     fn begin_message(&mut self) -> Result<(), Refusal> {
         self.shard.store.admit().map_err(|error| refusal(&error))?;
         let transaction = &mut self.transaction;
@@ -220,7 +238,8 @@ impl SmtpSession {
                     tracing::info!(id, from, to = %address, octets, peer = %self.peer.address, "accepted");
                 }
                 Err(refusal) => {
-                    tracing::info!(id, from, to = %address, octets, peer = %self.peer.address, ?refusal, "refused");
+                    let (peer, service) = (self.peer.address, self.service.name());
+                    tracing::info!(target: NOTICE, %peer, service, id, from, to = %address, octets, reason = %refusal, "message refused");
                 }
             }
         }
@@ -377,11 +396,25 @@ impl Session for SmtpSession {
         match event {
             Event::Body(bytes) => self.body(bytes).await,
             Event::Mail(from, params, ticket) => {
+                let sender = from.as_ref().map(ToString::to_string).unwrap_or_default();
                 let answer = self.mail(from, &params);
+                if let Err(why) = &answer {
+                    self.report_refused("sender refused", &sender, None, why);
+                }
                 self.machine.answer_command(ticket, answer, wire.outbox);
             }
             Event::Recipient(address, _params, ticket) => {
+                let name = address.to_string();
                 let answer = self.recipient(address).await;
+                if let Err(why) = &answer {
+                    let from = self.transaction.from.as_ref().map(ToString::to_string);
+                    self.report_refused(
+                        "recipient refused",
+                        &from.unwrap_or_default(),
+                        Some(&name),
+                        why,
+                    );
+                }
                 self.machine.answer_command(ticket, answer, wire.outbox);
             }
             Event::Data(ticket) => self.data(ticket, wire.outbox),
@@ -390,6 +423,7 @@ impl Session for SmtpSession {
             Event::Login(credentials, ticket) => self.login(credentials, ticket, wire.outbox).await,
             Event::ScramKeys(user, ticket) => {
                 let (keys, nonce) = login::scram_keys(&self.shard, &user);
+                self.proving = user;
                 self.machine.answer_keys(ticket, keys, &nonce, wire.outbox);
             }
             Event::Proved(user, ticket) => {
@@ -402,7 +436,9 @@ impl Session for SmtpSession {
                 );
             }
             Event::Disproved(ticket) => {
-                let outcome = login::outcome(login::disproved(&self.shard).await);
+                let outcome = login::outcome(
+                    login::disproved(&self.shard, &self.proving, self.origin()).await,
+                );
                 self.machine.answer_login(ticket, outcome, "", wire.outbox);
             }
         }
@@ -417,8 +453,9 @@ impl Session for SmtpSession {
         self.forget();
     }
 
+    /// A message on its way may arrive; an envelope is soon said again, to the next server.
     fn in_transaction(&self) -> bool {
-        self.machine.in_transaction()
+        self.transaction.intake.is_some() || self.transaction.failure.is_some()
     }
 
     fn goodbye(&self) -> &'static [u8] {
