@@ -49,6 +49,9 @@ pub struct Config {
     pub metrics: Metrics,
     #[serde(default)]
     pub log: Log,
+    /// Where it was read from, for messages.
+    #[serde(skip)]
+    pub file: PathBuf,
 }
 
 /// Addresses of each service; an empty list switches it off.
@@ -156,7 +159,8 @@ impl Default for Metrics {
 pub struct Log {
     /// `text` or `json`.
     pub format: LogFormat,
-    /// `error`, `warn`, `info`, `debug` or `trace`.
+    /// `error`, `warn`, `notice`, `info`, `debug` or `trace`. `notice`: starts and stops, failed logins and
+    /// refusals, but not a line for each message.
     pub level: String,
 }
 
@@ -184,18 +188,15 @@ impl Config {
         })?;
         let mut config: Config = toml::from_str(&text).map_err(|error| {
             let line = error.span().map_or(1, |span| line_of(&text, span.start));
-            ConfigError(format!(
-                "{}:{line}: {}",
-                path.display(),
-                error.message().replace('\n', " ")
-            ))
+            ConfigError(format!("{}:{line}: {}", path.display(), plain(error.message())))
         })?;
         // Relative paths are relative to the file, so that the server may start from anywhere.
         let base = path.parent().unwrap_or(Path::new("."));
         // By components, so that "." does not show in messages.
         config.data_dir = base.join(&config.data_dir).components().collect();
         config.profile = config.profile.map(|profile| base.join(profile));
-        config.check().map_err(|fault| ConfigError(format!("{}: {fault}", path.display())))?;
+        config.file = path.to_owned();
+        config.check().map_err(|(key, fault)| config.fault(key, &fault))?;
         Ok(config)
     }
 
@@ -206,66 +207,158 @@ impl Config {
             let place = format!("the config file, knobs.{name}");
             knobs
                 .set(name, value, &place)
-                .map_err(|error| ConfigError(format!("[knobs]: {error}")))?;
+                .map_err(|error| self.fault(&format!("knobs.{name}"), &error.to_string()))?;
         }
+        crate::core::check_knobs(&knobs).map_err(|fault| {
+            // Which one is at fault is the first word of what is said.
+            let knob = fault.split([' ', ':']).next().unwrap_or_default();
+            self.fault(&format!("knobs.{knob}"), &fault)
+        })?;
         Ok(knobs)
     }
 
+    /// What is wrong with `key`, such as `limits.recipients_max`, and where that stands.
+    fn fault(&self, key: &str, what: &str) -> ConfigError {
+        let text = std::fs::read_to_string(&self.file).unwrap_or_default();
+        let line = line_of_key(&text, key).map(|line| format!(":{line}")).unwrap_or_default();
+        ConfigError(format!("{}{line}: {what}", self.file.display()))
+    }
+
+    fn check_listeners(&self) -> Result<(), (&'static str, String)> {
+        let addresses = crate::listener::addresses(self);
+        if addresses.is_empty() {
+            let what = "no service listens anywhere; give at least one an address, such as smtp = [\"0.0.0.0:25\"]";
+            return Err(("listen", what.to_owned()));
+        }
+        for (index, (service, address)) in addresses.iter().enumerate() {
+            let earlier = addresses[..index].iter().find(|(_, other)| other == address);
+            let taken_by = match earlier {
+                Some((other, _)) => format!("listen.{}", other.name()),
+                None if self.metrics.listen == Some(*address) => "metrics.listen".to_owned(),
+                None => continue,
+            };
+            let key = service.name();
+            return Err((
+                "listen",
+                format!(
+                    "listen.{key}: {address} is in {taken_by} already; give one of them another port"
+                ),
+            ));
+        }
+        Ok(())
+    }
+
     /// What the types can't say.
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), (&'static str, String)> {
         let named = !self.hostname.is_empty()
             && self.hostname.len() <= 253
             && self.hostname.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
         if !named {
-            return Err(format!(
-                "hostname {:?} is no domain name; write the host's full name, such as \"mail.example.org\"",
-                self.hostname
+            return Err((
+                "hostname",
+                format!(
+                    "hostname {:?} is no domain name; write the host's full name, such as \"mail.example.org\"",
+                    self.hostname
+                ),
             ));
         }
         if let Some(address) = self.metrics.listen
             && !address.ip().is_loopback()
         {
-            return Err(format!(
-                "metrics.listen {address} is not a loopback address; use 127.0.0.1 and let a proxy publish it"
+            return Err((
+                "metrics.listen",
+                format!(
+                    "metrics.listen {address} is not a loopback address; use 127.0.0.1 and let a proxy publish it"
+                ),
             ));
         }
         if self.store.retention.0 > RETENTION_MAX {
-            return Err(format!(
-                "store.retention = {:?} is out of range; use 0 to 3650d, or put accounts on hold \
-                 (`kura account hold add`)",
-                self.store.retention.text()
+            return Err((
+                "store.retention",
+                format!(
+                    "store.retention = {:?} is out of range; use 0 to 3650d, or put accounts on hold \
+                     (`kura account hold add`)",
+                    self.store.retention.text()
+                ),
             ));
         }
         let limits = &self.limits;
         for (key, value, least, most) in [
-            ("message_bytes_max", limits.message_bytes_max, 65_536, 1 << 31),
-            ("recipients_max", limits.recipients_max as u64, 100, 100_000),
-            ("connections_max", limits.connections_max as u64, 16, 1_000_000),
+            ("limits.message_bytes_max", limits.message_bytes_max, 65_536, 1 << 31),
+            ("limits.recipients_max", limits.recipients_max as u64, 100, 100_000),
+            ("limits.connections_max", limits.connections_max as u64, 16, 1_000_000),
             (
-                "connections_per_address_max",
+                "limits.connections_per_address_max",
                 limits.connections_per_address_max as u64,
                 1,
                 1_000_000,
             ),
-            ("received_headers_max", limits.received_headers_max as u64, 5, 1000),
-            ("shutdown_grace_seconds", limits.shutdown_grace_seconds, 0, 600),
-            ("imap_idle_seconds", limits.imap_idle_seconds, 1800, 86_400),
+            ("limits.received_headers_max", limits.received_headers_max as u64, 5, 1000),
+            ("limits.shutdown_grace_seconds", limits.shutdown_grace_seconds, 0, 600),
+            ("limits.imap_idle_seconds", limits.imap_idle_seconds, 1800, 86_400),
         ] {
             if !(least..=most).contains(&value) {
-                return Err(format!(
-                    "limits.{key} = {value} is out of range; use {least} to {most}"
+                return Err((
+                    key,
+                    format!("{key} = {value} is out of range; use {least} to {most}"),
                 ));
             }
         }
-        const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+        const LEVELS: [&str; 6] = ["error", "warn", "notice", "info", "debug", "trace"];
         if !LEVELS.contains(&self.log.level.as_str()) {
-            return Err(format!(
-                "log.level {:?} is unknown; use one of {LEVELS:?}",
-                self.log.level
+            return Err((
+                "log.level",
+                format!("log.level {:?} is unknown; use one of {LEVELS:?}", self.log.level),
             ));
         }
-        Ok(())
+        self.check_listeners()
     }
+}
+
+/// The operator's words for what the parser says in a programmer's.
+fn plain(message: &str) -> String {
+    let mut text = message.replace('\n', " ");
+    for (theirs, ours) in [
+        ("expected usize", "expected a whole number, 0 or more"),
+        ("expected u64", "expected a whole number, 0 or more"),
+        ("expected u32", "expected a whole number, 0 or more"),
+        ("expected u16", "expected a whole number, 0 or more"),
+        ("expected a sequence", "expected a list, such as [\"127.0.0.1:25\"]"),
+        ("expected a boolean", "expected true or false"),
+        ("expected path string", "expected a path in quotes"),
+        ("expected socket address", "expected an address with a port, such as \"127.0.0.1:25\""),
+        (
+            "invalid socket address syntax",
+            "that is no address with a port, such as \"127.0.0.1:25\"",
+        ),
+    ] {
+        text = text.replace(theirs, ours);
+    }
+    match text.find("expected struct ") {
+        Some(at) => text[..at].to_owned() + "expected a section of its own, such as [limits]",
+        None => text,
+    }
+}
+
+/// The line that sets `key`, such as `limits.recipients_max`; or where its section begins.
+fn line_of_key(text: &str, key: &str) -> Option<usize> {
+    let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
+    let mut current = String::new();
+    let mut found = None;
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if let Some(header) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            current = header.trim().to_owned();
+            if current == section || current == key {
+                found = found.or(Some(index + 1));
+            }
+        } else if current == section
+            && line.split('=').next().is_some_and(|left| left.trim() == name)
+        {
+            return Some(index + 1);
+        }
+    }
+    found
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
@@ -344,5 +437,49 @@ mod tests {
             .unwrap_err()
             .0;
         assert!(error.contains("recipients_max") && error.contains("100"), "{error}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line_and_in_plain_words() {
+        let head = "hostname = \"a.test\"\ndata_dir = \"d\"\n";
+        let fault = |more: &str| {
+            let loaded = load(&format!("{head}{more}"));
+            match loaded {
+                Ok(config) => config.derive_knobs(&Profile::generic()).unwrap_err().0,
+                Err(error) => error.0,
+            }
+        };
+        let none = "[listen]\nsmtp = []\nsubmission = []\nsubmissions = []\nlmtp = []\nimap = []\n\
+                    imaps = []\npop3 = []\npop3s = []\n";
+        for (more, words) in [
+            (none, ["kura.toml:3:", "no service listens"]),
+            ("[listen]\nimap = [\"0.0.0.0:25\"]\n", ["kura.toml:3:", "listen.smtp already"]),
+            ("[limits]\nrecipients_max = \"many\"\n", ["kura.toml:4:", "a whole number"]),
+            ("[limits]\nrecipients_max = 5\n", ["kura.toml:4:", "100 to 100000"]),
+            ("[listen]\nimap = \"0.0.0.0:25\"\n", ["kura.toml:4:", "a list, such as"]),
+            ("[listen]\nimap = [\"25\"]\n", ["kura.toml:4:", "address with a port"]),
+            ("limits = 5\n", ["kura.toml:3:", "[limits]"]),
+            ("[log]\nlevel = \"loud\"\n", ["kura.toml:4:", "notice"]),
+        ] {
+            let said = fault(more);
+            for word in words {
+                assert!(said.contains(word), "{more}: {said}");
+            }
+        }
+        // A file that is gone by the time has no lines.
+        for (knob, word) in [
+            ("chains_in_flight = 99", "from 1 to 16"),
+            ("segment_bytes = 5", "64 KiB"),
+            ("shards = 0", "shards"),
+            ("session_buffer_bytes = 1", "session_buffer_bytes"),
+        ] {
+            let said = fault(&format!("[knobs]\n{knob}\n"));
+            assert!(said.contains(word), "{knob}: {said}");
+        }
+        let text = "a = 1\n[knobs]\nb = 2\n[limits]\nb = 3\n";
+        assert_eq!(line_of_key(text, "limits.b"), Some(5));
+        assert_eq!(line_of_key(text, "knobs.b"), Some(3));
+        assert_eq!(line_of_key(text, "a"), Some(1));
+        assert_eq!(line_of_key(text, "knobs.c"), Some(2));
     }
 }

@@ -4,6 +4,7 @@
 //! deadline, news or the end of the server. The read buffer comes from the core's pool and goes back
 //! before the wait.
 
+use crate::NOTICE;
 use crate::session::{Next, Session};
 use crate::shard::Shard;
 use crate::watchdog::{Watch, Woken};
@@ -77,7 +78,11 @@ async fn run<S: Session>(
             Driven::StartTls => {
                 // What is left of the input was pipelined behind STARTTLS: dropped.
                 let Some(config) = shard.tls() else { return Ok(Ended::Closed) };
-                connection.transport.start_tls(config).await?;
+                if let Err(error) = connection.transport.start_tls(config).await {
+                    let peer = connection.transport.peer.address;
+                    tracing::info!(target: NOTICE, %peer, %error, "TLS handshake failed after STARTTLS");
+                    return Err(error);
+                }
                 connection.session.machine().tls_started(shard.now());
                 connection.session.tls_started(&connection.transport);
             }
@@ -109,7 +114,7 @@ async fn run<S: Session>(
             Waited::Woken(Woken::Stopping) if connection.session.in_transaction() => {
                 Driven::NeedInput
             }
-            Waited::Woken(Woken::Stopping) => {
+            Waited::Woken(Woken::Stopping | Woken::Cut) => {
                 outbox.push(connection.session.goodbye());
                 Driven::Close
             }

@@ -30,6 +30,9 @@ const OPENING_TICK: Duration = Duration::from_millis(20);
 /// as long; but the executor's own way of sleeping, and being woken, costs ten system calls.
 const NAP: Duration = Duration::from_millis(1);
 
+/// More cores than any host has.
+const SHARDS_MAX: u64 = 1024;
+
 /// For each core; as many password checks run at once.
 const BLOCKING_THREADS: usize = 2;
 
@@ -232,12 +235,32 @@ async fn open_store(parts: &Parts) -> Result<(Store<Disk>, Completions), ConfigE
     store.map(|store| (store, completions)).map_err(|error| fault(&error))
 }
 
+/// Whether the store, the sessions and this host can work with these: the knob's name first.
+pub fn check_knobs(knobs: &hwprofiles::Knobs) -> Result<(), String> {
+    for (name, value, least, most) in [
+        ("shards", knobs.shards.value, 1, SHARDS_MAX),
+        ("session_buffer_bytes", knobs.session_buffer_bytes.value, 4096, 64 << 20),
+        ("sessions_max", knobs.sessions_max.value, 16, u64::from(u32::MAX)),
+    ] {
+        if !(least..=most).contains(&value) {
+            return Err(format!("{name} = {value} is out of range; use {least} to {most}"));
+        }
+    }
+    knob_options(knobs, 0).check().map_err(|error| match error {
+        storage::Error::Options(what) => what.to_string(),
+        other => other.to_string(),
+    })
+}
+
 /// The profile's knobs, in the store's terms. What a profile does not decide stays at its default.
 fn store_options(config: &Config, knobs: &hwprofiles::Knobs, shard: u16) -> storage::Options {
+    storage::Options { retention: config.store.retention.0, ..knob_options(knobs, shard) }
+}
+
+fn knob_options(knobs: &hwprofiles::Knobs, shard: u16) -> storage::Options {
     let bytes = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
     storage::Options {
         shard,
-        retention: config.store.retention.0,
         segment_bytes: knobs.segment_bytes.value,
         spare_segments: bytes(knobs.spare_segments.value),
         batch_bytes_max: bytes(knobs.batch_bytes_max.value),

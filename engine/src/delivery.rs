@@ -7,7 +7,8 @@
 //!
 //! The order of things is the promise: bytes, log, sync, [`Durable`], reply. When one shard takes the
 //! message and another fails, the transaction is answered 4xx and the peer sends again, so recipients
-//! on the first shard get it twice: RFC 5321 section 4.2.5 prefers that to a loss, and so do we.
+//! on the first shard get it twice: RFC 5321 section 4.2.5 prefers that to a loss, and so do we. A full
+//! mailbox is no such failure: the session asks about room before anybody has the message.
 
 use crate::directory::Home;
 use crate::mesh::Unreachable;

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use storage::{AccountId, Quota};
+use unicode_normalization::UnicodeNormalization;
 
 /// The directory's key space in the store.
 pub const SPACE: storage::store::Space = storage::store::Space(1);
@@ -25,6 +26,8 @@ pub const NEXT_ACCOUNT_KEY: &[u8] = b"n:account";
 const SUBADDRESS_SEPARATOR: char = '+';
 /// An alias may name an alias, this many times.
 const ALIAS_DEPTH_MAX: usize = 8;
+/// RFC 5321 section 4.5.3.1.1.
+const LOCAL_BYTES_MAX: usize = 64;
 /// Addresses that one alias may stand for, all told.
 pub const ALIAS_TARGETS_MAX: usize = 1000;
 
@@ -126,11 +129,11 @@ impl Directory {
 
     /// Who gets mail for `address`.
     pub fn resolve(&self, address: &str) -> Resolution {
-        let Some(address) = normalize(address) else { return Resolution::NoSuchUser };
-        let Some((_, domain)) = address.rsplit_once('@') else { return Resolution::NoSuchUser };
-        if !self.domains.contains_key(domain) {
+        let domain = address.rsplit_once('@').and_then(|(_, domain)| canonical_domain(domain));
+        if !domain.is_some_and(|domain| self.domains.contains_key(&domain)) {
             return Resolution::NotOurs;
         }
+        let Ok(address) = canonical(address) else { return Resolution::NoSuchUser };
         let mut homes = BTreeSet::new();
         self.expand(&address, 0, &mut homes);
         if homes.is_empty() {
@@ -180,7 +183,7 @@ impl Directory {
 
     /// The account that logs in as `user`: its address, in any case.
     pub fn login(&self, user: &str) -> Option<(&str, &Account)> {
-        let address = normalize(user)?;
+        let address = canonical(user).ok()?;
         self.accounts.get_key_value(&address).map(|(name, account)| (name.as_str(), account))
     }
 
@@ -247,26 +250,32 @@ fn set<T: serde::de::DeserializeOwned>(
     }
 }
 
-/// Addresses are kept and compared in lower case. RFC 5321 leaves the local part's case to the
-/// receiving host, and no mail user expects `Bob` and `bob` to be two people.
-pub fn normalize(address: &str) -> Option<String> {
-    let (user, domain) = address.rsplit_once('@')?;
-    let plain = |c: char| !c.is_control() && !c.is_whitespace();
-    let fine = !user.is_empty()
-        && user.len() <= 64
-        && user.chars().all(|c| plain(c) || c == ' ')
-        && valid_domain(domain);
-    fine.then(|| address.to_lowercase())
+/// What stands for an address everywhere, so that RCPT, a login and an operator's command mean the same
+/// one however it is written: the domain as DNS has it (A-labels, lower case; RFC 5890), the local part
+/// in lower case and NFC. RFC 5321 leaves the local part's case to the receiving host, and no mail user
+/// expects `Bob` and `bob` to be two people. The error continues "`ADDRESS` …".
+pub fn canonical(address: &str) -> Result<String, &'static str> {
+    let (user, domain) =
+        address.rsplit_once('@').ok_or("is no mail address; write it like user@example.org")?;
+    let domain =
+        canonical_domain(domain).ok_or("has no valid domain; write it like user@example.org")?;
+    let user: String = user.nfc().collect::<String>().to_lowercase().nfc().collect();
+    if user.is_empty() || user.len() > LOCAL_BYTES_MAX {
+        return Err("has no local part of 1 to 64 bytes; write it like user@example.org");
+    }
+    let address = format!("{user}@{domain}");
+    match protocols::Address::parse(address.as_bytes()) {
+        // Reads back as it is: no quotes, and none are missing.
+        Some(parsed) if parsed.as_str() == address && parsed.to_string() == address => Ok(address),
+        Some(_) | None => Err("would need quotes; use letters, digits and .-_ before the @"),
+    }
 }
 
-/// Whether `name` can be a mail domain.
-pub fn valid_domain(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= 253
-        && name.split('.').all(|label| {
-            let letters = |c: char| c.is_alphanumeric() || c == '-' || c == '_';
-            !label.is_empty() && label.len() <= 63 && label.chars().all(letters)
-        })
+/// A mail domain as DNS has it: A-labels, lower case. `None`: it can't be one.
+pub fn canonical_domain(name: &str) -> Option<String> {
+    let ascii = idna::domain_to_ascii_strict(name).ok()?;
+    let named = !ascii.is_empty() && ascii.parse::<std::net::Ipv4Addr>().is_err();
+    named.then_some(ascii)
 }
 
 #[cfg(test)]
@@ -318,6 +327,50 @@ mod tests {
         assert_eq!(directory.resolve("carl@example.test"), Resolution::NoSuchUser);
         assert_eq!(directory.resolve("loop@example.test"), Resolution::NoSuchUser);
         assert_eq!(directory.resolve("ann@example.org"), Resolution::NotOurs);
+    }
+
+    #[test]
+    fn an_address_has_one_form_however_it_is_written() {
+        let one = "j\u{fc}rgen@xn--mnchen-3ya.test";
+        for form in [
+            one,
+            "J\u{dc}RGEN@M\u{fc}nchen.TEST",
+            "ju\u{308}rgen@mu\u{308}nchen.test",
+            "JU\u{308}rgen@XN--MNCHEN-3YA.test",
+        ] {
+            assert_eq!(canonical(form).as_deref(), Ok(one), "{form}");
+        }
+        assert_eq!(canonical_domain("M\u{fc}nchen.test").as_deref(), Some("xn--mnchen-3ya.test"));
+        let mut directory = directory();
+        directory.domains.insert("xn--mnchen-3ya.test".into(), Domain { created_unix: 0 });
+        let targets = vec!["ann@example.test".to_owned()];
+        directory.aliases.insert(one.into(), Alias { targets });
+        assert_eq!(homes(directory.resolve("ju\u{308}rgen@m\u{fc}nchen.test")), [1]);
+    }
+
+    #[test]
+    fn what_can_be_no_address_here_is_refused_with_a_reason() {
+        for odd in
+            ["a b@example.test", "\"a\"@example.test", "a..b@example.test", "a@b@example.test"]
+        {
+            assert!(canonical(odd).unwrap_err().contains("quotes"), "{odd}");
+        }
+        for odd in [
+            "",
+            "a",
+            "@example.test",
+            "a@",
+            "a@-x.test",
+            "a@x-.test",
+            "a@x..test",
+            "a@x.test.",
+            "a@[127.0.0.1]",
+            "a@127.0.0.1",
+            "a@x_y.test",
+            "a@xn--a.test",
+        ] {
+            assert!(canonical(odd).is_err(), "{odd}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DATA/kura.lock          held by the process that uses the directory; names its process id
-//! DATA/layout.toml        number of shards and the host's secret, written once
+//! DATA/layout.toml        number of shards, the host's secret, and whether the shards were made
 //! DATA/store/shard-N/     segments, checkpoints and superblock of shard N (storage/FORMAT.md)
 //! DATA/backup.lock         held by the command that backs the directory up
 //! DATA/certificates/      one folder for each certificate (certificates.rs)
@@ -24,16 +24,26 @@ pub struct DataDir {
     /// Recorded when the store was made: accounts keep their home shard for life.
     pub shards: u16,
     pub secret: [u8; 32],
+    path: PathBuf,
+    layout: Layout,
     _lock: File,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Layout {
     version: u32,
     shards: u16,
     /// Hexadecimal. Not a key to anything stored: it makes answers about unknown users consistent.
     secret: String,
+    /// Every shard's store has been made once: one that is not there any more is lost, not new.
+    /// Layouts without the word are from before it was written; their stores have been made.
+    #[serde(default = "made")]
+    made: bool,
+}
+
+fn made() -> bool {
+    true
 }
 
 const VERSION: u32 = 1;
@@ -70,6 +80,7 @@ impl DataDir {
             )),
         })?;
         let layout = read_or_make(path, shards)?;
+        check_shards(path, &layout)?;
         let secret = unhex(&layout.secret).ok_or_else(|| {
             ConfigError(format!(
                 "{}: secret is not 64 hexadecimal digits",
@@ -80,8 +91,91 @@ impl DataDir {
             let dir = shard_dir(path, shard);
             private_dir(&dir).map_err(|error| fault("make", &dir, error))?;
         }
-        Ok(DataDir { shards: layout.shards, secret, _lock: lock })
+        Ok(DataDir { shards: layout.shards, secret, path: path.to_owned(), layout, _lock: lock })
     }
+
+    /// Notes, once every store has been opened, that they are there: from now on one that is missing
+    /// keeps the server from starting.
+    pub fn note_made(&mut self) -> Result<(), ConfigError> {
+        if self.layout.made {
+            return Ok(());
+        }
+        self.layout.made = true;
+        write_layout(&self.path, &self.layout)
+    }
+}
+
+/// Whether a data directory can be written, or made where it is missing; nothing is.
+pub fn usable(path: &Path) -> Result<(), ConfigError> {
+    let nearest = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
+    let fault = |why: &str| {
+        let (path, nearest) = (path.display(), nearest.display());
+        ConfigError(format!("data_dir {path} can't be used: {nearest} {why}"))
+    };
+    if !nearest.is_dir() {
+        return Err(fault("is no directory; choose another one"));
+    }
+    let name = std::ffi::CString::new(nearest.as_os_str().as_encoded_bytes())
+        .map_err(|_| fault("has a NUL in its name"))?;
+    // SAFETY: the name is a C string that lives through the call.
+    if unsafe { libc::access(name.as_ptr(), libc::W_OK | libc::X_OK) } != 0 {
+        let error = io::Error::last_os_error();
+        return Err(fault(&format!(
+            "can't be written ({error}); give it to the user that runs kura"
+        )));
+    }
+    Ok(())
+}
+
+/// What can be said of a data directory without locking or making it: for `kura check-config`.
+pub fn examine(path: &Path) -> Result<(), ConfigError> {
+    if path.join("layout.toml").exists() || path.join("store").exists() {
+        // A store without its layout is an error; nothing is written here when there is one.
+        let layout = read_layout(path)?.ok_or_else(|| no_layout(path))?;
+        return check_shards(path, &layout);
+    }
+    Ok(())
+}
+
+/// A shard that is missing must not be replaced by an empty one: its mail would bounce, and what comes
+/// in meanwhile would hide it.
+fn check_shards(path: &Path, layout: &Layout) -> Result<(), ConfigError> {
+    for shard in 0..layout.shards {
+        let dir = shard_dir(path, shard);
+        if layout.made && !holds_store(&dir) {
+            let what = if dir.is_dir() { "has no store in it" } else { "is missing" };
+            return Err(ConfigError(format!(
+                "{} {what}, but shard {shard} was made before (layout.toml): its mail is not there; \
+                 mount the disk that has it, or restore it from a backup",
+                dir.display()
+            )));
+        }
+    }
+    let extra =
+        fs::read_dir(path.join("store")).into_iter().flatten().flatten().find_map(|entry| {
+            let name = entry.file_name();
+            let shard: u32 = name.to_str()?.strip_prefix("shard-")?.parse().ok()?;
+            (shard >= u32::from(layout.shards)).then(|| entry.path())
+        });
+    match extra {
+        Some(dir) => Err(ConfigError(format!(
+            "{}: shards = {}, but there is {}: its accounts would be lost; set shards to what it was, \
+             or move that directory away",
+            path.join("layout.toml").display(),
+            layout.shards,
+            dir.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Whether a shard's directory has a store: its superblock or a segment of its log
+/// (storage/FORMAT.md). An empty one may be where a disk should have been mounted.
+fn holds_store(dir: &Path) -> bool {
+    fs::read_dir(dir).into_iter().flatten().flatten().any(|entry| {
+        let name = entry.file_name();
+        name == "superblock" || name.to_str().is_some_and(|name| name.starts_with("log-"))
+    })
 }
 
 /// Makes a directory, if it is missing, that nobody else can look into: mail and password hashes will
@@ -129,34 +223,51 @@ fn take_lock(path: &Path) -> Result<File, LockError> {
     Ok(file)
 }
 
-fn read_or_make(path: &Path, shards: u16) -> Result<Layout, ConfigError> {
+/// `None`: there is none.
+fn read_layout(path: &Path) -> Result<Option<Layout>, ConfigError> {
     let file = path.join("layout.toml");
     let fault = |error: &dyn std::fmt::Display| ConfigError(format!("{}: {error}", file.display()));
-    match fs::read_to_string(&file) {
-        Ok(text) => {
-            let layout: Layout = toml::from_str(&text).map_err(|error| fault(&error.message()))?;
-            if layout.version != VERSION || layout.shards == 0 {
-                return Err(fault(&format!(
-                    "layout version {} with {} shards; this kura knows version {VERSION}",
-                    layout.version, layout.shards
-                )));
-            }
-            Ok(layout)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // A store without its layout is not a new store: guessing the shards would hide mail.
-            if path.join("store").exists() {
-                return Err(fault(
-                    &"missing, but there is a store beside it; restore the file from a backup",
-                ));
-            }
-            let layout = Layout { version: VERSION, shards, secret: hex(&passwords::random()) };
-            let text = toml::to_string(&layout).map_err(|error| fault(&error))?;
-            write_synced(&file, &text).map_err(|error| fault(&error))?;
-            Ok(layout)
-        }
-        Err(error) => Err(fault(&error)),
+    let text = match fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(fault(&error)),
+    };
+    let layout: Layout = toml::from_str(&text).map_err(|error| fault(&error.message()))?;
+    if layout.version != VERSION || layout.shards == 0 {
+        return Err(fault(&format!(
+            "layout version {} with {} shards; this kura knows version {VERSION}",
+            layout.version, layout.shards
+        )));
     }
+    Ok(Some(layout))
+}
+
+fn read_or_make(path: &Path, shards: u16) -> Result<Layout, ConfigError> {
+    if let Some(layout) = read_layout(path)? {
+        return Ok(layout);
+    }
+    // A store without its layout is not a new store: guessing the shards would hide mail.
+    if path.join("store").exists() {
+        return Err(no_layout(path));
+    }
+    let secret = hex(&passwords::random());
+    let layout = Layout { version: VERSION, shards, secret, made: false };
+    write_layout(path, &layout)?;
+    Ok(layout)
+}
+
+fn no_layout(path: &Path) -> ConfigError {
+    ConfigError(format!(
+        "{}: missing, but there is a store beside it; restore the file from a backup",
+        path.join("layout.toml").display()
+    ))
+}
+
+fn write_layout(path: &Path, layout: &Layout) -> Result<(), ConfigError> {
+    let file = path.join("layout.toml");
+    let fault = |error: &dyn std::fmt::Display| ConfigError(format!("{}: {error}", file.display()));
+    let text = toml::to_string(layout).map_err(|error| fault(&error))?;
+    write_synced(&file, &text).map_err(|error| fault(&error))
 }
 
 /// The secret of a directory that exists.
@@ -172,7 +283,8 @@ pub fn secret(path: &Path) -> Result<[u8; 32], ConfigError> {
 pub fn make_restored(path: &Path, shards: u16) -> Result<(), ConfigError> {
     let file = path.join("layout.toml");
     let fault = |error: &dyn std::fmt::Display| ConfigError(format!("{}: {error}", file.display()));
-    let layout = Layout { version: VERSION, shards, secret: hex(&passwords::random()) };
+    let secret = hex(&passwords::random());
+    let layout = Layout { version: VERSION, shards, secret, made: true };
     let text = toml::to_string(&layout).map_err(|error| fault(&error))?;
     write_synced(&file, &text).map_err(|error| fault(&error))
 }
@@ -241,6 +353,55 @@ mod tests {
         // The number of shards is for life.
         let again = DataDir::lock(&path, 5).unwrap();
         assert_eq!((again.shards, again.secret), (2, secret));
+        fs::remove_dir_all(&path).unwrap();
+    }
+
+    fn made(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("kura-layout-{name}-{}", std::process::id()));
+        let mut data = DataDir::lock(&path, 2).unwrap();
+        for shard in 0..2 {
+            fs::write(shard_dir(&path, shard).join("log-00000001"), "x").unwrap();
+        }
+        data.note_made().unwrap();
+        path
+    }
+
+    /// A disk that is not mounted leaves an empty directory, or none.
+    #[test]
+    fn a_shard_that_is_gone_is_missed() {
+        let path = made("gone");
+        drop(DataDir::lock(&path, 2).unwrap());
+        let dir = shard_dir(&path, 1);
+        fs::remove_file(dir.join("log-00000001")).unwrap();
+        let error = DataDir::lock(&path, 2).unwrap_err().0;
+        assert!(error.contains("shard-1 has no store") && error.contains("backup"), "{error}");
+        fs::remove_dir(&dir).unwrap();
+        let error = DataDir::lock(&path, 2).unwrap_err().0;
+        assert!(error.contains("shard-1 is missing") && error.contains("mount"), "{error}");
+        assert!(!dir.exists(), "made anew");
+        assert_eq!(examine(&path).unwrap_err().0, error);
+        fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn fewer_shards_than_there_are_directories_are_refused() {
+        let path = made("fewer");
+        let file = path.join("layout.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace("shards = 2", "shards = 1")).unwrap();
+        let error = DataDir::lock(&path, 2).unwrap_err().0;
+        assert!(error.contains("shards = 1") && error.contains("shard-1"), "{error}");
+        fs::remove_dir_all(&path).unwrap();
+    }
+
+    /// A first start that was cut short is a first start again.
+    #[test]
+    fn shards_that_were_never_made_are_made() {
+        let path = std::env::temp_dir().join(format!("kura-layout-new-{}", std::process::id()));
+        drop(DataDir::lock(&path, 2).unwrap());
+        fs::remove_dir_all(shard_dir(&path, 1)).unwrap();
+        drop(DataDir::lock(&path, 2).unwrap());
+        assert!(shard_dir(&path, 1).is_dir());
         fs::remove_dir_all(&path).unwrap();
     }
 }

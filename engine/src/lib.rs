@@ -17,6 +17,10 @@
 //! | [`certificates`], [`tls`], [`metrics`] | the rest of running a server |
 //! | [`bench`] | load programs |
 
+/// Target of log lines that an operator wants to see even where each message's are not wanted: starts
+/// and stops, failed logins, refusals. Log level `notice` shows these and the warnings.
+pub const NOTICE: &str = "notice";
+
 pub mod backup;
 pub mod bench;
 pub mod certificates;

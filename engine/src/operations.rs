@@ -21,8 +21,11 @@ use storage::{AccountId, SpecialUse};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "operation", rename_all = "snake_case")]
 pub enum Request {
+    /// Without a postmaster, the first domain's is this one's too.
     DomainAdd {
         domain: String,
+        #[serde(default)]
+        postmaster: Option<String>,
     },
     DomainList,
     DomainShow {
@@ -56,6 +59,9 @@ pub enum Request {
     AliasAdd {
         alias: String,
         targets: Vec<String>,
+        /// Whether an alias of that name may be there already.
+        #[serde(default)]
+        replace: bool,
     },
     AliasList,
     AliasRemove {
@@ -135,7 +141,7 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
         false => None,
     };
     match request {
-        Request::DomainAdd { domain } => domain_add(&shard, &domain).await,
+        Request::DomainAdd { domain, postmaster } => domain_add(&shard, &domain, postmaster).await,
         Request::DomainList => Ok(domain_list(&shard)),
         Request::DomainShow { domain } => domain_show(&shard, &domain),
         Request::DomainRemove { domain } => domain_remove(&shard, &domain).await,
@@ -150,7 +156,9 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
             account_quota(&shard, &address, quota_bytes, quota_messages).await
         }
         Request::AccountRemove { address } => account_remove(&shard, &address).await,
-        Request::AliasAdd { alias, targets } => alias_add(&shard, &alias, targets).await,
+        Request::AliasAdd { alias, targets, replace } => {
+            alias_add(&shard, &alias, targets, replace).await
+        }
         Request::AliasList => Ok(alias_list(&shard)),
         Request::AliasRemove { alias } => alias_remove(&shard, &alias).await,
         Request::Reload => reload(&shard).await,
@@ -194,17 +202,68 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
     }
 }
 
-async fn domain_add(shard: &Rc<Shard>, domain: &str) -> Result<Value, Fault> {
-    let domain = domain.to_lowercase();
-    if !directory::valid_domain(&domain) {
-        return Err(format!("{domain:?} is no domain name; write it like example.org"));
-    }
+async fn domain_add(
+    shard: &Rc<Shard>,
+    domain: &str,
+    postmaster: Option<String>,
+) -> Result<Value, Fault> {
+    let domain = canonical_domain(domain)?;
     if shard.directory.borrow().domain(&domain).is_some() {
         return Err(format!("domain {domain} exists already"));
     }
     let value = Domain { created_unix: unix_now() };
-    change(shard, vec![pair("d:", &domain, Some(&value))]).await?;
-    Ok(json!({ "domain": domain }))
+    let targets = match postmaster {
+        Some(target) => vec![known_target(shard, &target)?],
+        None => first_postmaster(shard),
+    };
+    let mut pairs = vec![pair("d:", &domain, Some(&value))];
+    if !targets.is_empty() {
+        let alias = Alias { targets: targets.clone() };
+        pairs.push(pair("l:", &format!("postmaster@{domain}"), Some(&alias)));
+    }
+    change(shard, pairs).await?;
+    Ok(json!({ "domain": domain, "postmaster": targets }))
+}
+
+/// Who gets the mail for the postmaster of the first domain that has one (RFC 5321 section 4.5.1: every
+/// domain that takes mail takes it for its postmaster).
+fn first_postmaster(shard: &Shard) -> Vec<String> {
+    let directory = shard.directory.borrow();
+    let found = directory.domains().find_map(|(domain, _)| {
+        let address = format!("postmaster@{domain}");
+        match directory.alias(&address) {
+            Some(alias) => Some(alias.targets.clone()),
+            None => directory.account(&address).map(|_| vec![address.clone()]),
+        }
+    });
+    found.unwrap_or_default()
+}
+
+/// An account's or an alias's address, as somebody typed it.
+fn known_target(shard: &Shard, target: &str) -> Result<String, Fault> {
+    let target = named(shard, target)?;
+    let directory = shard.directory.borrow();
+    if directory.account(&target).is_some() || directory.alias(&target).is_some() {
+        return Ok(target);
+    }
+    Err(format!(
+        "{target} is neither an account nor an alias here (`kura account list` shows them)"
+    ))
+}
+
+fn canonical_domain(domain: &str) -> Result<String, Fault> {
+    directory::canonical_domain(domain)
+        .ok_or_else(|| format!("{domain:?} is no domain name; write it like example.org"))
+}
+
+/// The address in its canonical form, or as it is kept if it was made before there was one.
+fn named(shard: &Shard, address: &str) -> Result<String, Fault> {
+    let plain = address.to_lowercase();
+    let directory = shard.directory.borrow();
+    if directory.account(&plain).is_some() || directory.alias(&plain).is_some() {
+        return Ok(plain);
+    }
+    directory::canonical(address).map_err(|why| format!("{address:?} {why}"))
 }
 
 fn domain_list(shard: &Shard) -> Value {
@@ -219,7 +278,7 @@ fn domain_list(shard: &Shard) -> Value {
 }
 
 fn domain_show(shard: &Shard, domain: &str) -> Result<Value, Fault> {
-    let domain = domain.to_lowercase();
+    let domain = existing_domain(shard, domain)?;
     let directory = shard.directory.borrow();
     let Some(found) = directory.domain(&domain) else { return Err(no_such_domain(&domain)) };
     let of = |address: &&String| address.ends_with(&format!("@{domain}"));
@@ -233,18 +292,42 @@ fn domain_show(shard: &Shard, domain: &str) -> Result<Value, Fault> {
 }
 
 async fn domain_remove(shard: &Rc<Shard>, domain: &str) -> Result<Value, Fault> {
-    let domain = domain.to_lowercase();
+    let domain = existing_domain(shard, domain)?;
     let shown = domain_show(shard, &domain)?;
+    let postmaster = format!("postmaster@{domain}");
+    // Its postmaster's alias was made with it, and goes with it, unless another alias leads there.
+    let goes_along = {
+        let directory = shard.directory.borrow();
+        let mut others = directory.aliases().filter(|(name, _)| **name != postmaster);
+        directory.alias(&postmaster).is_some()
+            && !others.any(|(_, alias)| alias.targets.contains(&postmaster))
+    };
     for kind in ["accounts", "aliases"] {
-        let count = shown[kind].as_array().map_or(0, Vec::len);
+        let stays = |name: &&Value| !(goes_along && name.as_str() == Some(&postmaster));
+        let count = shown[kind].as_array().into_iter().flatten().filter(stays).count();
         if count > 0 {
             return Err(format!(
                 "domain {domain} still has {count} {kind}; remove them first (`kura domain show {domain}` lists them)"
             ));
         }
     }
-    change(shard, vec![pair::<Domain>("d:", &domain, None)]).await?;
+    let mut pairs = vec![pair::<Domain>("d:", &domain, None)];
+    if goes_along {
+        pairs.push(pair::<Alias>("l:", &postmaster, None));
+    }
+    change(shard, pairs).await?;
     Ok(json!({ "domain": domain }))
+}
+
+/// The name under which a domain is kept.
+fn existing_domain(shard: &Shard, domain: &str) -> Result<String, Fault> {
+    let plain = domain.to_lowercase();
+    if shard.directory.borrow().domain(&plain).is_some() {
+        return Ok(plain);
+    }
+    let domain = canonical_domain(domain)?;
+    check_domain(shard, &domain)?;
+    Ok(domain)
 }
 
 fn no_such_domain(domain: &str) -> Fault {
@@ -268,7 +351,7 @@ async fn account_add(
     quota_messages: Option<u64>,
 ) -> Result<Value, Fault> {
     let address = free_address(shard, address)?;
-    let (password, made_up) = password_or_new(password);
+    let (password, made_up) = password_or_new(password)?;
     let stored = hash(&password).await;
     // Number first: a crash between the steps leaves a gap or an account without an address, never
     // two accounts with one number.
@@ -299,9 +382,7 @@ async fn account_add(
 
 /// A normalized address that is in one of our domains and not in use.
 fn free_address(shard: &Shard, address: &str) -> Result<String, Fault> {
-    let Some(address) = directory::normalize(address) else {
-        return Err(format!("{address:?} is no mail address; write it like user@example.org"));
-    };
+    let address = directory::canonical(address).map_err(|why| format!("{address:?} {why}"))?;
     let (user, domain) = address.rsplit_once('@').unwrap_or_default();
     if user.contains('+') {
         return Err(format!(
@@ -347,7 +428,8 @@ async fn next_account(shard: &Rc<Shard>) -> Result<AccountId, Fault> {
 }
 
 async fn account_list(shard: &Rc<Shard>, domain: Option<String>) -> Result<Value, Fault> {
-    let suffix = domain.map(|domain| format!("@{}", domain.to_lowercase()));
+    let domain = domain.map(|domain| existing_domain(shard, &domain)).transpose()?;
+    let suffix = domain.map(|domain| format!("@{domain}"));
     let accounts: Vec<(String, Account)> = {
         let directory = shard.directory.borrow();
         let wanted = |address: &str| suffix.as_ref().is_none_or(|suffix| address.ends_with(suffix));
@@ -361,12 +443,13 @@ async fn account_list(shard: &Rc<Shard>, domain: Option<String>) -> Result<Value
     for (address, account) in accounts {
         let id = account.id();
         let usage =
-            on(shard, account.shard, move |shard| async move { shard.store.usage(id) }).await?;
+            on(shard, account.shard, move |shard| async move { shard.store.usage(id) }).await;
         rows.push(json!({
             "address": address,
             "shard": account.shard,
-            "messages": usage.messages,
-            "bytes": usage.bytes,
+            "messages": usage.as_ref().ok().map(|usage| usage.messages),
+            "bytes": usage.as_ref().ok().map(|usage| usage.bytes),
+            "fault": usage.err(),
             "quota_bytes": account.quota_bytes,
             "quota_messages": account.quota_messages,
         }));
@@ -380,7 +463,7 @@ async fn account_passwd(
     password: Option<String>,
 ) -> Result<Value, Fault> {
     let (address, mut account) = existing_account(shard, address)?;
-    let (password, made_up) = password_or_new(password);
+    let (password, made_up) = password_or_new(password)?;
     account.password = hash(&password).await;
     change(shard, vec![pair("a:", &address, Some(&account))]).await?;
     Ok(json!({ "address": address, "password": made_up.then_some(password) }))
@@ -418,17 +501,19 @@ async fn account_remove(shard: &Rc<Shard>, address: &str) -> Result<Value, Fault
     // Address first, so that no mail is taken for an account that is going.
     change(shard, vec![pair::<Account>("a:", &address, None)]).await?;
     let id = account.id();
-    on(
-        shard,
-        account.shard,
-        move |shard| async move { shard.store.remove_account(id).await.map(drop) },
-    )
+    on(shard, account.shard, move |shard| async move {
+        match shard.store.remove_account(id).await {
+            // A shard that has lost it has nothing to remove.
+            Ok(_) | Err(storage::Error::NoSuchAccount(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    })
     .await?;
     Ok(json!({ "address": address }))
 }
 
 pub(crate) fn existing_account(shard: &Shard, address: &str) -> Result<(String, Account), Fault> {
-    let address = address.to_lowercase();
+    let address = named(shard, address)?;
     let directory = shard.directory.borrow();
     match directory.account(&address) {
         Some(account) => Ok((address, account.clone())),
@@ -436,36 +521,43 @@ pub(crate) fn existing_account(shard: &Shard, address: &str) -> Result<(String, 
     }
 }
 
-async fn alias_add(shard: &Rc<Shard>, alias: &str, targets: Vec<String>) -> Result<Value, Fault> {
-    let alias = match alias.strip_prefix('@') {
-        Some(domain) => {
-            let domain = domain.to_lowercase();
-            check_domain(shard, &domain)?;
-            format!("@{domain}")
-        }
-        None => match free_address(shard, alias) {
-            // An alias may be set anew; an account may not be shadowed.
-            Err(_) if shard.directory.borrow().alias(&alias.to_lowercase()).is_some() => {
-                alias.to_lowercase()
-            }
-            other => other?,
-        },
-    };
+async fn alias_add(
+    shard: &Rc<Shard>,
+    alias: &str,
+    targets: Vec<String>,
+    replace: bool,
+) -> Result<Value, Fault> {
+    let alias = alias_name(shard, alias)?;
+    let known = shard.directory.borrow().alias(&alias).is_some();
+    if known && !replace {
+        return Err(format!(
+            "alias {alias} exists already; add --replace to set its targets anew (`kura alias list` shows them)"
+        ));
+    }
+    // An alias may be set anew; an account may not be shadowed.
+    if !known && !alias.starts_with('@') {
+        free_address(shard, &alias)?;
+    }
     if targets.is_empty() || targets.len() > directory::ALIAS_TARGETS_MAX {
         return Err(format!("alias {alias}: give 1 to {} addresses", directory::ALIAS_TARGETS_MAX));
     }
-    let targets: Vec<String> = targets.iter().map(|target| target.to_lowercase()).collect();
-    for target in &targets {
-        let directory = shard.directory.borrow();
-        if directory.account(target).is_none() && directory.alias(target).is_none() {
-            return Err(format!(
-                "alias {alias}: {target} is neither an account nor an alias here (`kura account list` shows them)"
-            ));
-        }
-    }
+    let known = |target: &String| known_target(shard, target);
+    let targets: Vec<String> = targets
+        .iter()
+        .map(known)
+        .collect::<Result<_, _>>()
+        .map_err(|why| format!("alias {alias}: {why}"))?;
     let value = Alias { targets };
     change(shard, vec![pair("l:", &alias, Some(&value))]).await?;
     Ok(json!({ "alias": alias, "targets": value.targets }))
+}
+
+/// `user@domain`, or `@domain` for what nobody else takes.
+fn alias_name(shard: &Shard, alias: &str) -> Result<String, Fault> {
+    match alias.strip_prefix('@') {
+        Some(domain) => Ok(format!("@{}", existing_domain(shard, domain)?)),
+        None => named(shard, alias),
+    }
 }
 
 fn alias_list(shard: &Shard) -> Value {
@@ -477,7 +569,7 @@ fn alias_list(shard: &Shard) -> Value {
 }
 
 async fn alias_remove(shard: &Rc<Shard>, alias: &str) -> Result<Value, Fault> {
-    let alias = alias.to_lowercase();
+    let alias = alias_name(shard, alias)?;
     if shard.directory.borrow().alias(&alias).is_none() {
         return Err(format!("no alias {alias}; `kura alias list` shows those there are"));
     }
@@ -575,13 +667,34 @@ fn remembered_since(unix_millis: u64) -> Value {
 
 async fn store_verify(shard: &Rc<Shard>) -> Result<Value, Fault> {
     let (mut records, mut messages, mut bytes, mut bad) = (0, 0, 0, Vec::new());
+    let accounts: Vec<(String, Account)> = {
+        let directory = shard.directory.borrow();
+        directory.accounts().map(|(address, account)| (address.clone(), account.clone())).collect()
+    };
     for home in 0..shard.mesh.cores() {
-        let report = on(shard, home, |shard| async move { shard.store.verify().await }).await?;
+        let (report, known) = on(shard, home, |shard| async move {
+            let known = shard.store.accounts();
+            shard.store.verify().await.map(|report| (report, known))
+        })
+        .await?;
         records += report.records;
         messages += report.messages;
         bytes += report.bytes;
-        bad.extend(report.bad.into_iter().map(|place| format!("shard {home}: {place}")));
+        let here = || accounts.iter().filter(|(_, account)| account.shard == home);
+        let by_address = |place: &str| name_account(place, here());
+        bad.extend(report.bad.iter().map(|place| format!("shard {home}: {}", by_address(place))));
+        let lost = here().filter(|(_, account)| !known.contains(&account.id()));
+        bad.extend(lost.map(|(address, _)| {
+            format!(
+                "shard {home}: it does not know account {address}; restore the shard from a backup, \
+                 or remove the account (`kura account remove {address}`)"
+            )
+        }));
     }
+    let elsewhere = accounts.iter().filter(|(_, account)| account.shard >= shard.mesh.cores());
+    bad.extend(elsewhere.map(|(address, account)| {
+        format!("account {address} is at home on shard {}, which is not there", account.shard)
+    }));
     Ok(json!({ "records": records, "messages": messages, "bytes": bytes, "bad": bad }))
 }
 
@@ -621,6 +734,21 @@ async fn scrub_status(shard: &Rc<Shard>) -> Result<Value, Fault> {
         "findings": findings,
         "failed": failed,
     }))
+}
+
+/// The store knows accounts by number, an operator by address.
+fn name_account<'a>(
+    place: &str,
+    mut accounts: impl Iterator<Item = &'a (String, Account)>,
+) -> String {
+    let Some((before, rest)) = place.split_once("account ") else { return place.to_owned() };
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, after) = rest.split_at(digits);
+    let id = number.parse().ok();
+    match accounts.find(|(_, account)| Some(account.id) == id) {
+        Some((address, _)) => format!("{before}account {address}{after}"),
+        None => place.to_owned(),
+    }
 }
 
 // ── shared ──────────────────────────────────────────────────────────────────────────────────────────
@@ -668,10 +796,14 @@ pub(crate) fn pair<T: Serialize>(kind: &str, name: &str, value: Option<&T>) -> P
     (Bytes::from(format!("{kind}{name}")), value)
 }
 
-fn password_or_new(password: Option<String>) -> (String, bool) {
+fn password_or_new(password: Option<String>) -> Result<(String, bool), Fault> {
     match password {
-        Some(password) => (password, false),
-        None => (passwords::generate(), true),
+        Some(password) if password.len() > passwords::BYTES_MAX => Err(format!(
+            "a password has at most {} bytes; choose a shorter one",
+            passwords::BYTES_MAX
+        )),
+        Some(password) => Ok((password, false)),
+        None => Ok((passwords::generate(), true)),
     }
 }
 

@@ -11,6 +11,9 @@ use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+/// A longer password is nobody's: hashing it would only cost.
+pub const BYTES_MAX: usize = 1000;
+
 /// RFC 7677 asks for at least 4096; OWASP's current advice would slow phones down for little gain
 /// beside argon2id, which guards the more exposed form.
 const SCRAM_ITERATIONS: u32 = 10_000;

@@ -4,6 +4,7 @@
 //! store is opened, and no core accepts before every core has opened. Stopping goes the other way:
 //! no new connections, transactions finish, stores sync and close.
 
+use crate::NOTICE;
 use crate::config::{Config, ConfigError};
 use crate::control_plane::ControlPlane;
 use crate::core::{self, Opened};
@@ -27,7 +28,7 @@ pub struct Server {
     threads: Vec<JoinHandle<()>>,
     /// Only of a server that takes connections.
     control: Option<ControlPlane>,
-    _data: DataDir,
+    data: DataDir,
 }
 
 /// Whether a server takes connections, or only carries out one command.
@@ -71,7 +72,7 @@ impl Server {
             config: Arc::clone(&config),
             threads: Vec::new(),
             control: None,
-            _data: data,
+            data,
         };
         let (opened, openings) = mpsc::channel();
         let origin = Instant::now();
@@ -82,7 +83,7 @@ impl Server {
                 knobs: knobs.clone(),
                 mesh: handles.clone(),
                 tls: tls.clone(),
-                secret: server._data.secret,
+                secret: server.data.secret,
                 origin,
                 poll,
             };
@@ -90,11 +91,15 @@ impl Server {
         }
         drop(opened);
         server.await_openings(&openings)?;
+        server.data.note_made()?;
         server.share_directory()?;
         if mode == Mode::Serving {
             server.control = Some(ControlPlane::prepare(&server.config, &server.handles, metrics)?);
         }
         server.begin()?;
+        if mode == Mode::Serving {
+            server.report_ready(tls.is_some());
+        }
         Ok(server)
     }
 
@@ -131,6 +136,34 @@ impl Server {
         Ok(())
     }
 
+    fn report_ready(&self, certificate: bool) {
+        let addresses = listener::addresses(&self.config);
+        for (service, address) in &addresses {
+            tracing::info!(target: NOTICE, service = service.name(), %address, "listening");
+        }
+        if !certificate {
+            let dir = self.config.data_dir.display();
+            let name = &self.config.hostname;
+            let unserved: Vec<&str> = addresses
+                .iter()
+                .filter(|(service, _)| service.implicit_tls())
+                .map(|(service, _)| service.name())
+                .collect();
+            tracing::warn!(
+                "no certificate in {dir}: no STARTTLS, no logins without it{}; make one with \
+                 `kura cert self-signed {name} --config FILE`, or take one in with `kura cert import`",
+                if unserved.is_empty() {
+                    String::new()
+                } else {
+                    format!(", and {} close every connection", unserved.join(", "))
+                }
+            );
+        }
+        let version = env!("CARGO_PKG_VERSION");
+        let process = std::process::id();
+        tracing::info!(target: NOTICE, version, process, hostname = self.config.hostname, "ready");
+    }
+
     /// Lets every core accept.
     fn begin(&self) -> Result<(), ConfigError> {
         for home in 0..self.handles.len() {
@@ -156,8 +189,9 @@ impl Server {
         if let Some(control) = self.control.take() {
             control.run();
         }
-        tracing::info!("stopping: transactions under way may finish");
+        tracing::info!(target: NOTICE, "stopping: messages under way may arrive");
         self.stop();
+        tracing::info!(target: NOTICE, "stopped");
     }
 
     /// Lets transactions finish, syncs and closes the stores, and joins the cores. No store closes

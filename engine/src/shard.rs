@@ -3,6 +3,7 @@
 //! Everything here is plain cells and `Rc`: a shard never leaves its thread. Sessions hold an
 //! `Rc<Shard>`; other cores send closures (`mesh.rs`).
 
+use crate::NOTICE;
 use crate::config::Config;
 use crate::directory::{Account, Directory};
 use crate::mesh::{Mesh, ShardHandle};
@@ -14,7 +15,7 @@ use protocols::Tick;
 use rustls::ServerConfig;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
@@ -32,6 +33,8 @@ const PASSWORD_CHECKS_WAITING_MAX: usize = 256;
 const ONE_ADDRESS_MIN: usize = 20;
 /// Work in the background reads at least so much in a second: less would never come to an end.
 const SHARE_BYTES_MIN: u64 = 256 << 10;
+/// For last words, after the time for transactions under way.
+const FAREWELL: Duration = Duration::from_millis(250);
 /// A wrong password is answered this late: fifty guesses take a minute.
 const WRONG_PASSWORD_DELAY: Duration = Duration::from_millis(1000);
 
@@ -83,6 +86,13 @@ pub struct LoggedIn {
     pub address: String,
     pub account: AccountId,
     pub home: u16,
+}
+
+/// Where a login comes from, for the log.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin {
+    pub peer: SocketAddr,
+    pub service: Service,
 }
 
 /// Why a login did not succeed.
@@ -170,6 +180,7 @@ impl Shard {
         &self,
         user: &str,
         password: &[u8],
+        origin: Origin,
     ) -> Result<LoggedIn, LoginError> {
         if self.password_checks_waiting.get() >= PASSWORD_CHECKS_WAITING_MAX {
             return Err(LoginError::Busy);
@@ -203,16 +214,18 @@ impl Shard {
                 Ok(login)
             }
             _ => {
-                self.login_failed(user).await;
+                self.login_failed(user, origin).await;
                 Err(LoginError::Wrong)
             }
         }
     }
 
-    /// Counts, reports and delays: for every mechanism alike.
-    pub async fn login_failed(&self, user: &str) {
+    /// Counts, reports and delays: for every mechanism alike. One line, whose form programs rely on that
+    /// ban addresses (README.md, "Logs").
+    pub async fn login_failed(&self, user: &str, origin: Origin) {
         count(&self.metrics.logins_failed);
-        tracing::info!(user, "login failed");
+        let Origin { peer, service } = origin;
+        tracing::info!(target: NOTICE, %peer, service = service.name(), user, "login failed");
         glommio::timer::sleep(WRONG_PASSWORD_DELAY).await;
     }
 
@@ -237,10 +250,15 @@ impl Shard {
     }
 
     /// Waits for the sessions to end, once they have been told to, but not past `until`: what is still
-    /// under way then was not acknowledged.
+    /// under way then was not acknowledged, and is told so.
     pub async fn drain(&self, until: Instant) {
         while self.connections.open() > 0 && Instant::now() < until {
             glommio::timer::sleep(Duration::from_millis(20)).await;
+        }
+        self.watchdog.cut();
+        let until = Instant::now() + FAREWELL;
+        while self.connections.open() > 0 && Instant::now() < until {
+            glommio::timer::sleep(Duration::from_millis(5)).await;
         }
     }
 

@@ -16,7 +16,10 @@ const PERIOD: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Woken {
     Deadline,
+    /// The server begins to stop: what is under way may finish.
     Stopping,
+    /// The server's patience has ended.
+    Cut,
 }
 
 /// One session's deadline.
@@ -26,6 +29,7 @@ pub struct Watch {
     waker: RefCell<Option<Waker>>,
     /// Whether this session has been told that the server stops.
     told: Cell<bool>,
+    told_to_end: Cell<bool>,
     clock: Rc<Clock>,
 }
 
@@ -33,6 +37,7 @@ pub struct Watch {
 struct Clock {
     origin: Instant,
     stopping: Cell<bool>,
+    cutting: Cell<bool>,
 }
 
 impl Clock {
@@ -50,9 +55,12 @@ impl Watch {
         self.deadline.set(Some(self.clock.now().after(timeout)));
     }
 
-    /// Resolves at the deadline, or once when the server begins to stop.
+    /// Resolves at the deadline, once when the server begins to stop, and once when it waits no longer.
     pub async fn woken(&self) -> Woken {
         std::future::poll_fn(|context| {
+            if self.clock.cutting.get() && !self.told_to_end.replace(true) {
+                return Poll::Ready(Woken::Cut);
+            }
             if self.clock.stopping.get() && !self.told.replace(true) {
                 return Poll::Ready(Woken::Stopping);
             }
@@ -78,7 +86,7 @@ pub struct Watchdog {
 impl Watchdog {
     /// Ticks count from `origin`.
     pub fn new(origin: Instant) -> Watchdog {
-        let clock = Clock { origin, stopping: Cell::new(false) };
+        let clock = Clock { origin, stopping: Cell::new(false), cutting: Cell::new(false) };
         Watchdog { clock: Rc::new(clock), watches: RefCell::default() }
     }
 
@@ -91,6 +99,7 @@ impl Watchdog {
             deadline: Cell::new(None),
             waker: RefCell::new(None),
             told: Cell::new(false),
+            told_to_end: Cell::new(false),
             clock: Rc::clone(&self.clock),
         });
         self.watches.borrow_mut().push(Rc::downgrade(&watch));
@@ -104,6 +113,12 @@ impl Watchdog {
     /// Wakes every session, so that each takes its leave.
     pub fn stop(&self) {
         self.clock.stopping.set(true);
+        self.bark(|_| true);
+    }
+
+    /// Wakes those that are still there: they end with what they have.
+    pub fn cut(&self) {
+        self.clock.cutting.set(true);
         self.bark(|_| true);
     }
 

@@ -227,8 +227,8 @@ impl Transport {
     async fn or_timeout(&self, ready: impl Future<Output = ()>) -> io::Result<()> {
         let timeout = async {
             loop {
-                // A stopping server does not cut a reply short.
-                if self.watch.woken().await == Woken::Deadline {
+                // A stopping server does not cut a reply short while it has patience.
+                if matches!(self.watch.woken().await, Woken::Deadline | Woken::Cut) {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
             }

@@ -61,10 +61,10 @@ pub(super) fn backup(options: &BackupOptions) -> Result<Outcome, ConfigError> {
         let mut said = serde_json::to_value(&taken).map_err(|e| ConfigError(e.to_string()))?;
         said["backups_removed"] = json!(old);
         said["objects_removed"] = json!(objects);
-        println!("{said}");
+        outln!("{said}")?;
         return Ok(Outcome::Done);
     }
-    println!(
+    outln!(
         "backup {} in {}: {} messages, {} MiB; {} of {} pieces sent ({} MiB), the others were there",
         taken.name,
         options.to,
@@ -73,9 +73,9 @@ pub(super) fn backup(options: &BackupOptions) -> Result<Outcome, ConfigError> {
         taken.pieces_sent,
         taken.pieces,
         taken.bytes_sent >> 20
-    );
+    )?;
     if options.keep.is_some() {
-        println!("{old} older backups removed, and {objects} objects that nothing needs any more");
+        outln!("{old} older backups removed, and {objects} objects that nothing needs any more")?;
     }
     Ok(Outcome::Done)
 }
@@ -92,9 +92,9 @@ pub(super) fn restore(options: &Restore) -> Result<Outcome, ConfigError> {
         checked.map_err(ConfigError)?;
         let bytes = manifest.stored_bytes();
         if options.json {
-            println!("{}", json!({ "name": name, "messages": messages, "bytes": bytes }));
+            outln!("{}", json!({ "name": name, "messages": messages, "bytes": bytes }))?;
         } else {
-            println!("backup {name} is whole: {messages} messages, {} MiB", bytes >> 20);
+            outln!("backup {name} is whole: {messages} messages, {} MiB", bytes >> 20)?;
         }
         return Ok(Outcome::Done);
     }
@@ -111,10 +111,10 @@ pub(super) fn restore(options: &Restore) -> Result<Outcome, ConfigError> {
         .unwrap_or_else(|| data_dir.join(super::quickstart::CONFIG_FILE));
     look_at(&config_file, &manifest)?;
     if options.json {
-        println!("{}", json!({ "name": name, "messages": messages, "dir": data_dir }));
+        outln!("{}", json!({ "name": name, "messages": messages, "dir": data_dir }))?;
     } else {
-        println!("backup {name} is restored: {messages} messages in {}", data_dir.display());
-        println!("start it: kura serve --config {}", config_file.display());
+        outln!("backup {name} is restored: {messages} messages in {}", data_dir.display())?;
+        outln!("start it: kura serve --config {}", config_file.display())?;
     }
     Ok(Outcome::Done)
 }

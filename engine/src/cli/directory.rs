@@ -4,14 +4,22 @@ use super::ask::ask;
 use super::{Outcome, Where};
 use crate::config::ConfigError;
 use crate::operations::Request;
+use crate::passwords;
 use clap::{Args, Subcommand};
 use serde_json::Value;
+use std::io::{BufRead, BufReader, Read};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DomainCommand {
-    /// Example: kura domain add example.org
+    /// Makes a domain, and `postmaster@` it: every domain that takes mail takes it for its postmaster
+    /// (RFC 5321 section 4.5.1).
+    ///
+    /// Example: kura domain add example.org --postmaster ann@example.com
     Add {
         domain: String,
+        /// Who gets the mail for its postmaster; absent: who gets it for the first domain's.
+        #[arg(long, value_name = "ADDRESS")]
+        postmaster: Option<String>,
         #[command(flatten)]
         common: Common,
     },
@@ -48,10 +56,10 @@ pub(super) struct Common {
 #[derive(Debug, Args)]
 pub(super) struct Quotas {
     /// Most bytes the account may hold, such as 500M or 10G; absent: no limit.
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = quota_size)]
     quota: Option<u64>,
     /// Most messages the account may hold; absent: no limit.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     quota_messages: Option<u64>,
 }
 
@@ -68,7 +76,9 @@ impl Password {
             return Ok(None);
         }
         let mut line = String::new();
-        std::io::stdin().read_line(&mut line).map_err(|error| {
+        // One byte more than a password and its line end may have shows that it is too long.
+        let most = passwords::BYTES_MAX as u64 + 3;
+        BufReader::new(std::io::stdin().take(most)).read_line(&mut line).map_err(|error| {
             ConfigError(format!("can't read the password from standard input: {error}"))
         })?;
         let password = line.trim_end_matches(['\r', '\n']).to_owned();
@@ -76,6 +86,12 @@ impl Password {
             return Err(ConfigError(
                 "the password on standard input is empty; write it as one line".into(),
             ));
+        }
+        if password.len() > passwords::BYTES_MAX {
+            return Err(ConfigError(format!(
+                "the password on standard input is longer than {} bytes; choose a shorter one",
+                passwords::BYTES_MAX
+            )));
         }
         Ok(Some(password))
     }
@@ -144,6 +160,9 @@ pub(super) enum AliasCommand {
         alias: String,
         #[arg(required = true)]
         targets: Vec<String>,
+        /// Sets an alias that is there already anew.
+        #[arg(long)]
+        replace: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -162,9 +181,21 @@ pub(super) enum AliasCommand {
 
 pub(super) fn domain(command: DomainCommand) -> Result<Outcome, ConfigError> {
     match command {
-        DomainCommand::Add { domain, common } => {
-            said(&common, Request::DomainAdd { domain }, |v| {
-                format!("domain {} added", text(v, "domain"))
+        DomainCommand::Add { domain, postmaster, common } => {
+            said(&common, Request::DomainAdd { domain, postmaster }, |v| {
+                let domain = text(v, "domain");
+                match &v["postmaster"] {
+                    Value::Array(targets) if !targets.is_empty() => {
+                        format!(
+                            "domain {domain} added; mail for its postmaster goes to {}",
+                            cell(&v["postmaster"])
+                        )
+                    }
+                    _ => format!(
+                        "domain {domain} added, but nobody gets mail for its postmaster, which RFC 5321 wants; \
+                         once it has an account: kura alias add postmaster@{domain} ADDRESS"
+                    ),
+                }
             })
         }
         DomainCommand::List { common } => {
@@ -209,7 +240,7 @@ pub(super) fn account(command: AccountCommand) -> Result<Outcome, ConfigError> {
         AccountCommand::List { domain, common } => table(
             &common,
             Request::AccountList { domain },
-            &["address", "messages", "bytes", "quota_bytes", "quota_messages", "shard"],
+            &["address", "messages", "bytes", "quota_bytes", "quota_messages", "shard", "fault"],
         ),
         AccountCommand::Passwd { address, password, common } => {
             let request = Request::AccountPasswd { address, password: password.read()? };
@@ -235,8 +266,8 @@ pub(super) fn account(command: AccountCommand) -> Result<Outcome, ConfigError> {
 
 pub(super) fn alias(command: AliasCommand) -> Result<Outcome, ConfigError> {
     match command {
-        AliasCommand::Add { alias, targets, common } => {
-            said(&common, Request::AliasAdd { alias, targets }, |v| {
+        AliasCommand::Add { alias, targets, replace, common } => {
+            said(&common, Request::AliasAdd { alias, targets, replace }, |v| {
                 format!("alias {} set", text(v, "alias"))
             })
         }
@@ -267,9 +298,9 @@ pub(super) fn said(
 ) -> Result<Outcome, ConfigError> {
     let value = ask(&common.place, request)?;
     if common.json {
-        println!("{value}");
+        outln!("{value}")?;
     } else {
-        println!("{}", line(&value));
+        outln!("{}", line(&value))?;
     }
     Ok(Outcome::Done)
 }
@@ -282,20 +313,25 @@ pub(super) fn table(
 ) -> Result<Outcome, ConfigError> {
     let value = ask(&common.place, request)?;
     if common.json {
-        println!("{value}");
+        outln!("{value}")?;
         return Ok(Outcome::Done);
     }
     let mut rows: Vec<Vec<String>> = vec![columns.iter().map(|&name| name.to_owned()).collect()];
     for row in value.as_array().into_iter().flatten() {
         rows.push(columns.iter().map(|&name| cell(&row[name])).collect());
     }
+    // A column for what went wrong only where something did.
+    let empty = |column: usize| rows.iter().skip(1).all(|row| row[column] == "-");
+    if let Some(fault) = columns.iter().position(|&name| name == "fault").filter(|&at| empty(at)) {
+        rows.iter_mut().for_each(|row| drop(row.remove(fault)));
+    }
     let width =
         |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
     for row in &rows {
         let cells: Vec<String> =
             row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
-        println!("{}", cells.join("  ").trim_end());
+        outln!("{}", cells.join("  ").trim_end())?;
     }
     Ok(Outcome::Done)
 }
@@ -306,6 +342,16 @@ fn cell(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(values) => values.iter().map(cell).collect::<Vec<_>>().join(", "),
         Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
+/// A quota of nothing would refuse all mail: that is a slip, not a wish.
+fn quota_size(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        0 => {
+            Err("a quota of 0 would refuse all mail; leave the option out for no limit".to_owned())
+        }
+        bytes => Ok(bytes),
     }
 }
 
@@ -324,10 +370,12 @@ fn parse_size(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_size;
+    use super::{parse_size, quota_size};
 
     #[test]
     fn sizes_parse() {
+        assert_eq!(quota_size("1k"), Ok(1024));
+        assert!(quota_size("0").is_err() && quota_size("0G").is_err());
         assert_eq!(parse_size("10k"), Ok(10 << 10));
         assert_eq!(parse_size("3G"), Ok(3 << 30));
         assert_eq!(parse_size("77"), Ok(77));

@@ -3,6 +3,15 @@
 //! Errors are one line on standard error: what, where, how to mend. Exit codes: 0 done, 1 failed,
 //! 2 wrong usage (clap's), 3 done but something is wrong (`store verify` found damage).
 
+/// Prints a line to standard output, or says why that did not work.
+macro_rules! outln {
+    ($($text:tt)*) => { $crate::cli::write_out(format_args!("{}\n", format_args!($($text)*))) };
+}
+/// The same without an end of line.
+macro_rules! out {
+    ($($text:tt)*) => { $crate::cli::write_out(format_args!($($text)*)) };
+}
+
 mod ask;
 mod backup;
 mod certificate;
@@ -17,6 +26,7 @@ mod store;
 
 use crate::config::{Config, ConfigError};
 use clap::{Args, Parser, Subcommand};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -43,24 +53,38 @@ enum Command {
     /// Example: kura check-config --config /etc/kura/kura.toml
     CheckConfig(serve::Options),
     /// Mail domains.
+    ///
+    /// Example: kura domain add example.org
     #[command(subcommand)]
     Domain(directory::DomainCommand),
     /// Accounts, their passwords and quotas.
+    ///
+    /// Example: kura account add ann@example.org --quota 10G
     #[command(subcommand)]
     Account(directory::AccountCommand),
     /// Further addresses of accounts; `@domain` catches the rest of a domain.
+    ///
+    /// Example: kura alias add sales@example.org ann@example.org
     #[command(subcommand)]
     Alias(directory::AliasCommand),
     /// Certificates for TLS.
+    ///
+    /// Example: kura cert self-signed mail.example.org
     #[command(subcommand)]
     Cert(certificate::CertCommand),
     /// The mailbox store: counters and checks.
+    ///
+    /// Example: kura store verify
     #[command(subcommand)]
     Store(store::StoreCommand),
     /// What the host can do, and what follows from it.
+    ///
+    /// Example: kura profile show
     #[command(subcommand)]
     Profile(profile::ProfileCommand),
     /// Load generators.
+    ///
+    /// Example: kura bench smtp --target 127.0.0.1:2525 --to ann@example.org
     #[command(subcommand)]
     Bench(BenchCommand),
 }
@@ -91,6 +115,18 @@ impl Where {
     }
 }
 
+/// To standard output, at once. A reader that has gone (`kura account list | head`) has seen what it
+/// wanted; anything else is an error.
+fn write_out(text: std::fmt::Arguments<'_>) -> Result<(), ConfigError> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_fmt(text).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(ConfigError(format!("can't write to standard output: {error}")))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
@@ -105,7 +141,8 @@ pub fn main() -> ExitCode {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Unwell) => ExitCode::from(3),
         Err(error) => {
-            eprintln!("kura: {error}");
+            // Nobody may be listening.
+            let _ = writeln!(std::io::stderr(), "kura: {error}");
             ExitCode::FAILURE
         }
     }
@@ -131,12 +168,12 @@ fn bench(options: crate::bench::smtp::Options) -> Result<Outcome, ConfigError> {
     let report =
         crate::bench::smtp::run(options).map_err(|error| ConfigError(error.to_string()))?;
     if json {
-        println!(
+        outln!(
             "{}",
             serde_json::to_string(&report).map_err(|error| ConfigError(error.to_string()))?
-        );
+        )?;
     } else {
-        println!("{report}");
+        outln!("{report}")?;
     }
     Ok(if report.errors == 0 { Outcome::Done } else { Outcome::Unwell })
 }

@@ -136,15 +136,15 @@ fn probe(options: &ProbeOptions) -> Result<Outcome, ConfigError> {
         ConfigError(format!("{}: can't write the picture: {error}", picture.display()))
     })?;
     if options.json {
-        println!("{}", as_json(&profile, &knobs));
+        outln!("{}", as_json(&profile, &knobs))?;
     } else {
-        print!("{}", hwprofiles::show(&profile, &knobs));
-        println!(
+        out!("{}", hwprofiles::show(&profile, &knobs))?;
+        outln!(
             "\nwritten: {} and {}; use it with `profile = \"{}\"` in the config file",
             out.display(),
             picture.display(),
             out.display()
-        );
+        )?;
     }
     let findings = hwprofiles::findings(&profile);
     let wrong = findings.iter().any(|finding| finding.severity == hwprofiles::Severity::Wrong);
@@ -169,9 +169,9 @@ fn show(place: &Where, named: Option<&str>, json: bool) -> Result<Outcome, Confi
         None => place.load()?.derive_knobs(&profile)?,
     };
     if json {
-        println!("{}", as_json(&profile, &knobs));
+        outln!("{}", as_json(&profile, &knobs))?;
     } else {
-        print!("{}", hwprofiles::show(&profile, &knobs));
+        out!("{}", hwprofiles::show(&profile, &knobs))?;
     }
     Ok(Outcome::Done)
 }
@@ -188,9 +188,9 @@ fn check(place: &Where, json: bool) -> Result<Outcome, ConfigError> {
     let checks = hwprofiles::compare(&then, &now);
     let unwell = checks.iter().any(Check::unwell);
     if json {
-        println!("{}", json!({ "checks": checks, "same": !unwell }));
+        outln!("{}", json!({ "checks": checks, "same": !unwell }))?;
     } else {
-        checks.iter().for_each(|check| println!("{check}"));
+        checks.iter().try_for_each(|check| outln!("{check}"))?;
     }
     Ok(if unwell { Outcome::Unwell } else { Outcome::Done })
 }
@@ -206,9 +206,9 @@ fn plan(options: &PlanOptions) -> Result<Outcome, ConfigError> {
     let profile = chosen(&options.place, options.profile.as_deref())?;
     let plan = hwprofiles::plan(&demand, &profile);
     if options.json {
-        println!("{}", json!(plan));
+        outln!("{}", json!(plan))?;
     } else {
-        print!("{plan}");
+        out!("{plan}")?;
     }
     Ok(if plan.shortfalls.is_empty() { Outcome::Done } else { Outcome::Unwell })
 }

@@ -63,7 +63,7 @@ pub(super) fn run(options: &Options) -> Result<Outcome, ConfigError> {
     let server = Server::start(config, knobs, Mode::Serving)?;
     let trials = accounts(&server, options)?;
     if options.json {
-        println!("{}", ready_json(&server.config, &trials));
+        let _ = outln!("{}", ready_json(&server.config, &trials));
     } else {
         print_ready(&server.config, &trials, options);
     }
@@ -80,7 +80,7 @@ fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
     };
     private_dir(dir).map_err(|error| fault("make a directory", &error))?;
     if !options.json {
-        println!("measuring the disk under {} for a moment …", dir.display());
+        let _ = outln!("measuring the disk under {} for a moment …", dir.display());
     }
     let profile = hwprofiles::measure(dir, DISK_MEASURED_FOR)
         .map_err(|error| fault("measure the disk", &error))?;
@@ -105,7 +105,9 @@ fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
         limits: Limits::default(),
         store: StoreConfig::default(),
         metrics,
-        log: Log { level: "warn".to_owned(), ..Log::default() },
+        file: PathBuf::new(),
+        // Each message would be a line, too: too much on a terminal.
+        log: Log { level: "notice".to_owned(), ..Log::default() },
     };
     let text = toml::to_string(&config).map_err(|error| fault("write the config", &error))?;
     write_synced(config_file, &text).map_err(|error| fault("write the config", &error))
@@ -157,7 +159,7 @@ fn accounts(server: &Server, options: &Options) -> Result<Vec<Trial>, ConfigErro
     }
     // An interrupted first start may have made some of it: passwords are set anew then.
     if domains.as_array().is_none_or(Vec::is_empty) {
-        ask(server, Request::DomainAdd { domain: options.domain.clone() })?;
+        ask(server, Request::DomainAdd { domain: options.domain.clone(), postmaster: None })?;
     }
     let mut trials = Vec::new();
     for user in USERS {
@@ -179,7 +181,8 @@ fn accounts(server: &Server, options: &Options) -> Result<Vec<Trial>, ConfigErro
     }
     // RFC 5321 section 4.5.1: a domain that takes mail takes it for postmaster.
     let alias = format!("postmaster@{}", options.domain.to_lowercase());
-    ask(server, Request::AliasAdd { alias, targets: vec![trials[0].address.clone()] })?;
+    let targets = vec![trials[0].address.clone()];
+    ask(server, Request::AliasAdd { alias, targets, replace: true })?;
     let text = serde_json::to_string_pretty(&trials).map_err(|error| fault(&error))?;
     write_synced(&file, &text).map_err(|error| fault(&error))?;
     Ok(trials)
@@ -208,28 +211,29 @@ fn print_ready(config: &Config, trials: &[Trial], options: &Options) {
             .find(|(found, _)| *found == service)
             .map_or(0, |(_, address)| address.port())
     };
-    println!("\nKura serves {} from {}\n", options.domain, options.dir.display());
+    let _ = outln!("\nKura serves {} from {}\n", options.domain, options.dir.display());
     for (service, address) in ports(config) {
-        println!("  {:12} {address}", service.name());
+        let _ = outln!("  {:12} {address}", service.name());
     }
-    println!("\naccounts (passwords are kept in {}):", options.dir.join(ACCOUNTS_FILE).display());
+    let _ =
+        outln!("\naccounts (passwords are kept in {}):", options.dir.join(ACCOUNTS_FILE).display());
     for trial in trials {
-        println!("  {}  {}", trial.address, trial.password);
+        let _ = outln!("  {}  {}", trial.address, trial.password);
     }
     let (sender, reader) = (&trials[0], &trials[trials.len() - 1]);
-    println!("\nsend a mail:");
-    println!(
+    let _ = outln!("\nsend a mail:");
+    let _ = outln!(
         "  printf 'Subject: hello\\r\\n\\r\\nFrom Kura.\\r\\n' | curl -sk smtp://127.0.0.1:{} --mail-from {} --mail-rcpt {} -T -",
         port(Service::Smtp),
         sender.address,
         reader.address
     );
-    println!("read it:");
-    println!(
+    let _ = outln!("read it:");
+    let _ = outln!(
         "  curl -sk 'imaps://127.0.0.1:{}/INBOX;UID=*' -u {}:{}",
         port(Service::Imaps),
         reader.address,
         reader.password
     );
-    println!("\nCtrl-C stops.");
+    let _ = outln!("\nCtrl-C stops.");
 }

@@ -142,19 +142,19 @@ pub(super) fn restore(options: RestoreAt) -> Result<Outcome, ConfigError> {
     let value = ask(&common.place, Request::StoreRestoreAt { account, at, export, over_quota })?;
     let damaged = value["damaged"].as_u64().unwrap_or(0);
     if common.json {
-        println!("{value}");
+        outln!("{value}")?;
     } else {
         let (messages, mailboxes) = (&value["messages"], &value["mailboxes"]);
         let place = match value["directory"].as_str() {
             Some(directory) => format!("written to {directory}"),
             None => format!("shown below the mailbox {:?}, read-only", text(&value, "tree")),
         };
-        println!(
+        outln!(
             "{messages} messages in {mailboxes} mailboxes as of {}, {place}",
             text(&value, "at")
-        );
+        )?;
         if damaged > 0 {
-            println!("{damaged} messages could not be read; `kura store verify` names the places");
+            outln!("{damaged} messages could not be read; `kura store verify` names the places")?;
         }
     }
     Ok(if damaged == 0 { Outcome::Done } else { Outcome::Unwell })

@@ -32,9 +32,9 @@ pub(super) fn run(options: &ScrubOptions) -> Result<Outcome, ConfigError> {
     };
     let bad = report["bad"].as_u64().unwrap_or(0);
     if options.json {
-        println!("{report}");
+        outln!("{report}")?;
     } else {
-        print(&report);
+        print(&report)?;
     }
     Ok(if bad == 0 { Outcome::Done } else { Outcome::Unwell })
 }
@@ -55,23 +55,26 @@ fn follow(options: &ScrubOptions) -> Result<Value, ConfigError> {
     }
 }
 
-fn print(report: &Value) {
-    println!(
+fn print(report: &Value) -> Result<(), ConfigError> {
+    outln!(
         "{} bytes read; {} places do not verify, {} messages are hurt",
-        report["bytes"], report["bad"], report["messages_hurt"]
-    );
+        report["bytes"],
+        report["bad"],
+        report["messages_hurt"]
+    )?;
     for finding in report["findings"].as_array().into_iter().flatten() {
-        println!("  {}", finding["place"].as_str().unwrap_or_default());
+        outln!("  {}", finding["place"].as_str().unwrap_or_default())?;
         for message in finding["messages"].as_array().into_iter().flatten() {
-            println!(
+            outln!(
                 "    {}, mailbox {}, UID {}",
                 message["address"].as_str().unwrap_or("an account without an address"),
                 message["mailbox"],
                 message["uid"]
-            );
+            )?;
         }
     }
     if let Some(failed) = report["failed"].as_str() {
-        println!("  not finished: {failed}");
+        outln!("  not finished: {failed}")?;
     }
+    Ok(())
 }

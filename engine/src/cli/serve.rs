@@ -1,7 +1,9 @@
 //! `kura serve` and `kura check-config`.
 
 use super::Outcome;
+use crate::NOTICE;
 use crate::config::{Config, ConfigError, LogFormat};
+use crate::layout;
 use crate::server::{Mode, Server};
 use clap::Args;
 use std::path::PathBuf;
@@ -25,13 +27,15 @@ pub(super) fn run(options: &Options) -> Result<Outcome, ConfigError> {
 pub(super) fn check(options: &Options) -> Result<Outcome, ConfigError> {
     let config = Config::load(&options.config)?;
     super::profile::knobs(&config)?;
-    println!("{} is fine", options.config.display());
+    layout::usable(&config.data_dir)?;
+    layout::examine(&config.data_dir)?;
+    outln!("{} is fine", options.config.display())?;
     match config.store.retention {
-        none if none.0.is_zero() => println!("store.retention 0: expunged mail is gone at once"),
-        retention => println!(
+        none if none.0.is_zero() => outln!("store.retention 0: expunged mail is gone at once")?,
+        retention => outln!(
             "store.retention {}: so long expunged mail can be brought back",
             retention.text()
-        ),
+        )?,
     }
     Ok(Outcome::Done)
 }
@@ -40,9 +44,13 @@ pub(super) fn check(options: &Options) -> Result<Outcome, ConfigError> {
 /// dropped rather than a core blocked. The guard writes out what is left when it is dropped.
 pub(super) fn start_logging(config: &Config) -> WorkerGuard {
     let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+    let filter = match config.log.level.as_str() {
+        "notice" => format!("warn,{NOTICE}=info"),
+        level => level.to_owned(),
+    };
     let builder = tracing_subscriber::fmt()
         .with_writer(writer)
-        .with_env_filter(tracing_subscriber::EnvFilter::new(&config.log.level))
+        .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
         .with_ansi(false);
     match config.log.format {
         LogFormat::Text => builder.init(),

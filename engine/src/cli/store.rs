@@ -64,12 +64,12 @@ pub(super) fn run(command: StoreCommand) -> Result<Outcome, ConfigError> {
         StoreCommand::Stats { place, json } => {
             let stats = ask(&place, Request::StoreStats)?;
             if json {
-                println!("{stats}");
+                outln!("{stats}")?;
             } else {
                 for (key, value) in
                     stats.as_object().into_iter().flatten().filter(|(_, v)| !v.is_array())
                 {
-                    println!("{key:18} {value}");
+                    outln!("{key:18} {value}")?;
                 }
             }
             Ok(Outcome::Done)
@@ -78,17 +78,24 @@ pub(super) fn run(command: StoreCommand) -> Result<Outcome, ConfigError> {
             let report = ask(&place, Request::StoreVerify)?;
             let bad = report["bad"].as_array().map_or(0, Vec::len);
             if json {
-                println!("{report}");
+                outln!("{report}")?;
             } else {
-                println!(
-                    "{} records, {} messages, {} bytes read; {bad} damaged",
-                    report["records"], report["messages"], report["bytes"]
-                );
+                outln!(
+                    "{}, {}, {} read; {bad} damaged",
+                    counted(&report["records"], "record"),
+                    counted(&report["messages"], "message"),
+                    counted(&report["bytes"], "byte")
+                )?;
                 for place in report["bad"].as_array().into_iter().flatten() {
-                    println!("  {}", place.as_str().unwrap_or_default());
+                    outln!("  {}", place.as_str().unwrap_or_default())?;
                 }
             }
             Ok(if bad == 0 { Outcome::Done } else { Outcome::Unwell })
         }
     }
+}
+
+fn counted(number: &serde_json::Value, noun: &str) -> String {
+    let plural = if number.as_u64() == Some(1) { "" } else { "s" };
+    format!("{number} {noun}{plural}")
 }

@@ -13,7 +13,7 @@
 use super::Next;
 use crate::metrics::{Service, count};
 use crate::passwords;
-use crate::shard::{LoggedIn, LoginError, Shard};
+use crate::shard::{LoggedIn, LoginError, Origin, Shard};
 use crate::wire::Peer;
 use protocols::sasl::{LoginOutcome, ScramKeys};
 
@@ -48,8 +48,8 @@ pub(super) fn proved(shard: &Shard, user: &str) -> Result<LoggedIn, LoginError> 
 }
 
 /// Counted, reported and late, as a wrong password is.
-pub(super) async fn disproved(shard: &Shard) -> LoginError {
-    shard.login_failed("").await;
+pub(super) async fn disproved(shard: &Shard, user: &str, origin: Origin) -> LoginError {
+    shard.login_failed(user, origin).await;
     LoginError::Wrong
 }
 

@@ -8,6 +8,7 @@ mod login;
 pub mod pop3;
 pub mod smtp;
 
+use crate::NOTICE;
 use crate::connection::{Connection, serve};
 use crate::metrics::Service;
 use crate::shard::{Place, Shard};
@@ -91,7 +92,8 @@ pub async fn start(
     let transport = match begin.await {
         Ok(transport) => transport,
         Err(error) => {
-            return tracing::debug!(peer = %peer.address, service = service.name(), %error, "no session");
+            let (peer, service) = (peer.address, service.name());
+            return tracing::info!(target: NOTICE, %peer, service, %error, "TLS handshake failed");
         }
     };
     match service {

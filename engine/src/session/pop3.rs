@@ -6,7 +6,7 @@
 
 use super::{Next, Session, login};
 use crate::metrics::Service;
-use crate::shard::{LoggedIn, LoginError, Place, Shard};
+use crate::shard::{LoggedIn, LoginError, Origin, Place, Shard};
 use crate::wire::{Peer, Transport, Wire};
 use protocols::pop3::event::{Committed, Login, Maildrop, Message};
 use protocols::pop3::{Config, Entry, Event, LoginOutcome, Pop3, Refusal};
@@ -25,6 +25,8 @@ pub struct Pop3Session {
     account: Option<AccountId>,
     /// Of the open maildrop, in the order of its messages.
     uids: Vec<Uid>,
+    /// Who is proving to know a password.
+    proving: String,
     peer: Peer,
     service: Service,
     /// `None` when the home core was full: who has been let in is not thrown out again.
@@ -57,10 +59,15 @@ impl Pop3Session {
             machine: Pop3::new(Arc::new(config), transport.is_tls()),
             account: None,
             uids: Vec::new(),
+            proving: String::new(),
             peer: transport.peer,
             service,
             _place: Some(place),
         }
+    }
+
+    fn origin(&self) -> Origin {
+        Origin { peer: self.peer.address, service: self.service }
     }
 
     fn answer_login(
@@ -190,11 +197,12 @@ impl Session for Pop3Session {
         match event {
             Event::Login(credentials, ticket) => {
                 let (user, password) = (&credentials.user, &credentials.password);
-                let login = self.shard.verify_password(user, password).await;
+                let login = self.shard.verify_password(user, password, self.origin()).await;
                 return self.answer_login(login, ticket, wire.outbox);
             }
             Event::ScramKeys(user, ticket) => {
                 let (keys, nonce) = login::scram_keys(&self.shard, &user);
+                self.proving = user;
                 self.machine.answer_keys(ticket, keys, &nonce, wire.outbox);
             }
             Event::Proved(user, ticket) => {
@@ -202,7 +210,7 @@ impl Session for Pop3Session {
                 return self.answer_login(login, ticket, wire.outbox);
             }
             Event::Disproved(ticket) => {
-                let wrong = login::disproved(&self.shard).await;
+                let wrong = login::disproved(&self.shard, &self.proving, self.origin()).await;
                 return self.answer_login(Err(wrong), ticket, wire.outbox);
             }
             Event::Open(ticket) => self.open(ticket, wire.outbox),
@@ -236,6 +244,7 @@ impl Session for Pop3Session {
             machine,
             account,
             uids: Vec::new(),
+            proving: String::new(),
             peer,
             service,
             _place: Place::take(shard, peer.address.ip(), service),

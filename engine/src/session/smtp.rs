@@ -5,13 +5,14 @@
 //! for each recipient. The `250` is made from those outcomes alone.
 
 use super::{Next, Session, login};
+use crate::NOTICE;
 use crate::delivery::{Intake, Outcome, unix_millis};
 use crate::directory::{Home, Resolution};
 use crate::metrics::{Service, count};
-use crate::shard::{Place, Shard};
+use crate::shard::{Origin, Place, Shard};
 use crate::wire::{Peer, Transport, Wire};
 use protocols::Address;
-use protocols::message::received::{Received, received, return_path};
+use protocols::message::received::{Received, delivered_to, received, return_path};
 use protocols::sasl::LoginOutcome;
 use protocols::smtp::event::{Asked, Ended, Login};
 use protocols::smtp::{Answer, Config, Event, MailParams, Refusal, Role, Smtp};
@@ -21,11 +22,17 @@ use std::sync::Arc;
 use std::time::Instant;
 use storage::{Durable, Error};
 
+/// Domains that are asked for a postmaster, at the start of each session.
+const POSTMASTERS_TRIED_MAX: usize = 16;
+
 #[derive(Debug)]
 pub struct SmtpSession {
     shard: Rc<Shard>,
     machine: Smtp<Durable>,
     role: Role,
+    service: Service,
+    /// Who is proving to know a password.
+    proving: String,
     peer: Peer,
     tls: Option<String>,
     transaction: Transaction,
@@ -38,6 +45,8 @@ struct Transaction {
     id: String,
     from: Option<Address>,
     declared_octets: u64,
+    /// Octets of our own trace fields.
+    head_octets: u64,
     recipients: Vec<Recipient>,
     intake: Option<Intake>,
     /// Why the message can't be taken, found while it came.
@@ -77,11 +86,17 @@ impl SmtpSession {
             shard: Rc::clone(shard),
             machine: Smtp::new(Arc::new(config), transport.is_tls()),
             role,
+            service,
+            proving: String::new(),
             peer: transport.peer,
             tls: transport.tls_text(),
             transaction: Transaction::default(),
             _place: place,
         }
+    }
+
+    fn origin(&self) -> Origin {
+        Origin { peer: self.peer.address, service: self.service }
     }
 
     async fn login(
@@ -90,11 +105,14 @@ impl SmtpSession {
         ticket: Ticket<Login>,
         outbox: &mut Outbox,
     ) {
-        let outcome =
-            match self.shard.verify_password(&credentials.user, &credentials.password).await {
-                Ok(_) => LoginOutcome::Welcome,
-                Err(error) => login::outcome(error),
-            };
+        let outcome = match self
+            .shard
+            .verify_password(&credentials.user, &credentials.password, self.origin())
+            .await
+        {
+            Ok(_) => LoginOutcome::Welcome,
+            Err(error) => login::outcome(error),
+        };
         self.machine.answer_login(ticket, outcome, &credentials.user.to_lowercase(), outbox);
     }
 
@@ -132,14 +150,14 @@ impl SmtpSession {
             Resolution::NotOurs => return Err(Refusal::RELAY_DENIED),
         };
         for home in &homes {
-            self.check_quota(home).await?;
+            self.check_quota(home, self.transaction.declared_octets).await?;
         }
         self.transaction.recipients.push(Recipient { address, homes });
         Ok(())
     }
 
     /// Asks the home shard, but only about accounts that have a quota: most recipients cost no hop.
-    async fn check_quota(&self, home: &Home) -> Result<(), Refusal> {
+    async fn check_quota(&self, home: &Home, octets: u64) -> Result<(), Refusal> {
         let limited = {
             let directory = self.shard.directory.borrow();
             let account = directory.account(&home.address);
@@ -150,12 +168,17 @@ impl SmtpSession {
         if !limited {
             return Ok(());
         }
-        let (account, octets) = (home.account, self.transaction.declared_octets);
+        let account = home.account;
         let check = move |shard: Rc<Shard>| async move { shard.store.check_quota(account, octets) };
         match self.shard.mesh.ask(home.shard, check).await {
             Ok(answer) => answer.map_err(|error| refusal(&error)),
             Err(_) => Err(Refusal::BUSY),
         }
+    }
+
+    fn report_refused(&self, what: &str, from: &str, to: Option<&str>, why: &Refusal) {
+        let (peer, service) = (self.peer.address, self.service.name());
+        tracing::info!(target: NOTICE, %peer, service, from, to, reason = %why, "{what}");
     }
 
     fn begin_message(&mut self) -> Result<(), Refusal> {
@@ -178,6 +201,7 @@ impl SmtpSession {
                 recipient: only.as_deref(),
                 unix_millis: unix_millis().0,
             });
+        transaction.head_octets = head.len() as u64;
         let homes = transaction
             .recipients
             .iter()
@@ -214,7 +238,8 @@ impl SmtpSession {
                     tracing::info!(id, from, to = %address, octets, peer = %self.peer.address, "accepted");
                 }
                 Err(refusal) => {
-                    tracing::info!(id, from, to = %address, octets, peer = %self.peer.address, ?refusal, "refused");
+                    let (peer, service) = (self.peer.address, self.service.name());
+                    tracing::info!(target: NOTICE, %peer, service, id, from, to = %address, octets, reason = %refusal, "message refused");
                 }
             }
         }
@@ -236,7 +261,7 @@ impl SmtpSession {
 
     /// Delivers to everybody's homes; one result for each recipient, in their order.
     async fn deliver(&self, transaction: Transaction) -> Vec<(Address, Result<Durable, Refusal>)> {
-        let Transaction { recipients, intake, failure, .. } = transaction;
+        let Transaction { recipients, intake, failure, head_octets, .. } = transaction;
         let refuse_all = |why: &Refusal, recipients: Vec<Recipient>| {
             recipients.into_iter().map(|recipient| (recipient.address, Err(why.clone()))).collect()
         };
@@ -255,6 +280,17 @@ impl SmtpSession {
         homes.dedup_by_key(|home| home.account);
         // RFC 9228 section 4: what has been delivered to this address before is going in circles.
         homes.retain(|home| !trace.delivered_to.contains(&home.address));
+        // SMTP has one reply for all: when somebody's mailbox is full, nobody may have the message yet, or
+        // the others get it again with each try (RFC 5321 section 4.2.5). LMTP answers for each.
+        if self.role != Role::Lmtp && homes.len() > 1 {
+            for home in &homes {
+                let octets =
+                    head_octets + intake.bytes() + delivered_to(&home.address).len() as u64;
+                if let Err(why) = self.check_quota(home, octets).await {
+                    return refuse_all(&why, recipients);
+                }
+            }
+        }
         let outcomes = intake.finish(&homes).await;
         let outcome_of = |home: &Home| -> Result<Durable, Refusal> {
             match homes.iter().position(|other| other.account == home.account) {
@@ -275,10 +311,15 @@ impl SmtpSession {
     }
 }
 
-/// Whose postmaster `<postmaster>` without a domain is: RFC 5321 section 4.5.1.
+/// Whose postmaster `<postmaster>` without a domain is (RFC 5321 section 4.5.1): that of the first domain
+/// which has one.
 fn postmaster_domain(shard: &Shard) -> String {
     let directory = shard.directory.borrow();
-    let first = directory.domains().next().map(|(domain, _)| domain.clone());
+    let reached = |domain: &&String| {
+        matches!(directory.resolve(&format!("postmaster@{domain}")), Resolution::Local(_))
+    };
+    let domains = || directory.domains().map(|(domain, _)| domain).take(POSTMASTERS_TRIED_MAX);
+    let first = domains().find(reached).or_else(|| domains().next()).cloned();
     first.unwrap_or_else(|| shard.config.hostname.clone())
 }
 
@@ -320,9 +361,11 @@ fn refusal(error: &Error) -> Refusal {
         Error::OverQuota => Refusal::MAILBOX_FULL,
         Error::Full(_) => Refusal::DISK_FULL,
         Error::Busy => Refusal::BUSY,
-        Error::NoSuchAccount(_) => Refusal::NO_SUCH_USER,
         Error::Limit(_) => Refusal::TOO_BIG,
-        Error::Device(_)
+        // The directory knows the account, or it would not have been asked for: its shard has lost it, or it
+        // was removed this moment. Another try finds out which.
+        Error::NoSuchAccount(_)
+        | Error::Device(_)
         | Error::Halted
         | Error::Corrupt { .. }
         | Error::AccountExists(_)
@@ -355,11 +398,25 @@ impl Session for SmtpSession {
         match event {
             Event::Body(bytes) => self.body(bytes).await,
             Event::Mail(from, params, ticket) => {
+                let sender = from.as_ref().map(ToString::to_string).unwrap_or_default();
                 let answer = self.mail(from, &params);
+                if let Err(why) = &answer {
+                    self.report_refused("sender refused", &sender, None, why);
+                }
                 self.machine.answer_command(ticket, answer, wire.outbox);
             }
             Event::Recipient(address, _params, ticket) => {
+                let name = address.to_string();
                 let answer = self.recipient(address).await;
+                if let Err(why) = &answer {
+                    let from = self.transaction.from.as_ref().map(ToString::to_string);
+                    self.report_refused(
+                        "recipient refused",
+                        &from.unwrap_or_default(),
+                        Some(&name),
+                        why,
+                    );
+                }
                 self.machine.answer_command(ticket, answer, wire.outbox);
             }
             Event::Data(ticket) => self.data(ticket, wire.outbox),
@@ -368,6 +425,7 @@ impl Session for SmtpSession {
             Event::Login(credentials, ticket) => self.login(credentials, ticket, wire.outbox).await,
             Event::ScramKeys(user, ticket) => {
                 let (keys, nonce) = login::scram_keys(&self.shard, &user);
+                self.proving = user;
                 self.machine.answer_keys(ticket, keys, &nonce, wire.outbox);
             }
             Event::Proved(user, ticket) => {
@@ -380,7 +438,9 @@ impl Session for SmtpSession {
                 );
             }
             Event::Disproved(ticket) => {
-                let outcome = login::outcome(login::disproved(&self.shard).await);
+                let outcome = login::outcome(
+                    login::disproved(&self.shard, &self.proving, self.origin()).await,
+                );
                 self.machine.answer_login(ticket, outcome, "", wire.outbox);
             }
         }
@@ -395,8 +455,9 @@ impl Session for SmtpSession {
         self.forget();
     }
 
+    /// A message on its way may arrive; an envelope is soon said again, to the next server.
     fn in_transaction(&self) -> bool {
-        self.machine.in_transaction()
+        self.transaction.intake.is_some() || self.transaction.failure.is_some()
     }
 
     fn goodbye(&self) -> &'static [u8] {

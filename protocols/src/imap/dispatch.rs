@@ -171,6 +171,10 @@ impl Imap {
                 push(out, format_args!("* CAPABILITY {}\r\n", self.capabilities()));
                 Reply(Completion::DONE)
             }
+            // Before a login there is nothing to tell, and nobody to ask for it.
+            Command::Noop if matches!(self.state, State::NotAuthenticated) => {
+                Reply(Completion::DONE)
+            }
             Command::Noop | Command::Check => sync(),
             Command::Id => {
                 let version = env!("CARGO_PKG_VERSION");

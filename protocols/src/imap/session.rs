@@ -293,6 +293,13 @@ impl Imap {
         }
     }
 
+    /// Tells of new keywords, before flags are sent that hold one; `open`: whether there is room for more.
+    pub fn tell_keywords(&mut self, keywords: &[String], open: bool, output: &mut Outbox) {
+        if let State::Selected(view) = &mut self.state {
+            view.tell_keywords(output.buffer(), keywords, open);
+        }
+    }
+
     /// The client has been sent the flags of a message as of `modseq`.
     pub fn note_told(&mut self, uid: u32, modseq: u64) {
         if let State::Selected(view) = &mut self.state {

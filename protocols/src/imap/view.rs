@@ -222,13 +222,18 @@ impl View {
         push(out, format_args!("* OK [PERMANENTFLAGS ({permanent})] Flags kept\r\n"));
     }
 
+    /// Tells of keywords that are new, before a response that shows one (RFC 3501 section 7.2.6).
+    pub fn tell_keywords(&mut self, out: &mut Vec<u8>, keywords: &[String], open: bool) {
+        if keywords != self.keywords {
+            self.keywords = keywords.to_vec();
+            self.write_flags(out, open);
+        }
+    }
+
     /// Tells the client what happened. EXPUNGE waits when `may_expunge` is false; what waited comes
     /// again with the next news, since the view's MODSEQ stays behind.
     pub fn tell(&mut self, out: &mut Vec<u8>, news: &News, may_expunge: bool) {
-        if news.keywords != self.keywords {
-            self.keywords.clone_from(&news.keywords);
-            self.write_flags(out, news.keywords_open);
-        }
+        self.tell_keywords(out, &news.keywords, news.keywords_open);
         let known = |uid: &u32| self.uids.binary_search(uid).is_ok();
         let deferred = !may_expunge && news.vanished.iter().any(known);
         if may_expunge {

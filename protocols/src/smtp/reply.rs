@@ -108,6 +108,13 @@ refusals! {
     STOPPING = 421 3 2 "Shutting down";
 }
 
+/// As it goes out: `550 No such user here`.
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.0.code, self.0.text)
+    }
+}
+
 impl Refusal {
     /// The same refusal in other words.
     #[must_use]

@@ -68,6 +68,7 @@ impl<D: Device> ImapAccount<D> {
             Ok(info) => info.keywords,
             Err(error) => return Ok(refusal(&error)),
         };
+        machine.tell_keywords(&keywords, keywords.len() < Flags::KEYWORDS_MAX, wire.outbox);
         let mut gone = false;
         let mut breath = 0;
         for position in targets.positions() {

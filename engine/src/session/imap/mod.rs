@@ -20,7 +20,7 @@ pub use account::ImapAccount;
 
 use super::{Next, Session, login};
 use crate::metrics::Service;
-use crate::shard::{Disk, LoggedIn, LoginError, Place, Shard};
+use crate::shard::{Disk, LoggedIn, LoginError, Origin, Place, Shard};
 use crate::wire::{Peer, Transport, Wire};
 use protocols::imap::{Config, Credentials, Event, Imap, LoginAnswer};
 use protocols::{Machine, Ticket};
@@ -35,6 +35,8 @@ pub struct ImapSession {
     machine: Imap,
     /// Set once logged in, on the account's home core alone.
     account: Option<ImapAccount<Disk>>,
+    /// Who is proving to know a password.
+    proving: String,
     peer: Peer,
     service: Service,
     /// `None` when the home core was full: who has been let in is not thrown out again.
@@ -70,10 +72,15 @@ impl ImapSession {
             shard: Rc::clone(shard),
             machine: Imap::new(Arc::new(config), transport.is_tls()),
             account: None,
+            proving: String::new(),
             peer: transport.peer,
             service,
             _place: Some(place),
         }
+    }
+
+    fn origin(&self) -> Origin {
+        Origin { peer: self.peer.address, service: self.service }
     }
 
     fn answer_login(
@@ -111,11 +118,12 @@ impl Session for ImapSession {
     ) -> Next {
         match event {
             Event::Login { user, password, ticket } => {
-                let login = self.shard.verify_password(&user, &password).await;
+                let login = self.shard.verify_password(&user, &password, self.origin()).await;
                 self.answer_login(login, ticket, wire)
             }
             Event::ScramKeys { user, ticket } => {
                 let (keys, nonce) = login::scram_keys(&self.shard, &user);
+                self.proving = user;
                 self.machine.answer_keys(ticket, keys, &nonce, wire.outbox);
                 Next::Continue
             }
@@ -124,7 +132,7 @@ impl Session for ImapSession {
                 self.answer_login(login, ticket, wire)
             }
             Event::LoginFailed { ticket } => {
-                let wrong = login::disproved(&self.shard).await;
+                let wrong = login::disproved(&self.shard, &self.proving, self.origin()).await;
                 self.answer_login(Err(wrong), ticket, wire)
             }
             other => match &mut self.account {
@@ -168,6 +176,7 @@ impl Session for ImapSession {
             shard: Rc::clone(shard),
             machine,
             account: account.map(|id| ImapAccount::new(shard.store.clone(), id)),
+            proving: String::new(),
             peer,
             service,
             _place: Place::take(shard, peer.address.ip(), service),
