@@ -21,14 +21,15 @@ const LATENCY: Duration = Duration::from_millis(1);
 /// another, and that one has to have had its turn.
 const LOOKS_BEFORE_SLEEP: u32 = 2;
 
-/// While a store opens, the executor is woken this often, whatever happens. On a loaded host it once in some
-/// fifty openings slept on although its blocking pool had finished (glommio-ng 0.12, Linux 6.18; a signal
-/// woke it). Later on the watchdog's timer does the same.
-const OPENING_TICK: Duration = Duration::from_millis(20);
+/// A timer that is always armed. The executor (glommio-ng 0.12) goes to sleep with runnable tasks in its queue
+/// when its preemption timer has already fired as it begins a turn, which happens where the host takes
+/// the processor away for a millisecond: then this wakes it. Seen as starts and commands that hung.
+const TICK: Duration = Duration::from_millis(5);
 
-/// How long a core sleeps in epoll alone. Its executor's timers and blocking pool go unheard for
-/// as long; but the executor's own way of sleeping, and being woken, costs ten system calls.
-const NAP: Duration = Duration::from_millis(1);
+/// How long a core without work sleeps in epoll, where sockets, disk and other cores wake it. The
+/// executor's timers and blocking pool go unheard for as long, so the first naps after work are short.
+const NAP_MIN: Duration = Duration::from_millis(1);
+const NAP_MAX: Duration = Duration::from_millis(20);
 
 /// More cores than any host has.
 const SHARDS_MAX: u64 = 1024;
@@ -104,6 +105,12 @@ fn processors() -> Vec<usize> {
 
 async fn run(parts: Parts, inbox: Inbox, listeners: Listeners, opened: mpsc::Sender<Opened>) {
     let started = Instant::now();
+    let ticking = async {
+        loop {
+            glommio::timer::sleep(TICK).await;
+        }
+    };
+    glommio::spawn_local(ticking).detach();
     let (store, completions) = match open_store(&parts).await {
         Ok(opened) => opened,
         Err(error) => {
@@ -182,32 +189,32 @@ async fn listen(shard: Rc<Shard>, completions: Completions, inbox: Inbox) {
 }
 
 /// A busy core asks each of them itself, at every turn, which costs one system call. Without work it
-/// naps in epoll, where sockets, disk and other cores all wake it; only when that was long enough does it
-/// go back to the executor's reactor.
+/// naps in epoll, where all of them wake it; between two naps the executor has a turn, for its timers and
+/// its blocking pool. The executor's own way of sleeping costs ten system calls, and on a loaded host it
+/// may sleep on although there is work (see [`TICK`]).
 async fn try_listen(
     shard: &Rc<Shard>,
     completions: &Completions,
     inbox: &Inbox,
 ) -> std::io::Result<()> {
-    let sleeping = shard.readiness.descriptor()?;
     shard.readiness.wake_for(completions)?;
-    let mut looks = 0;
+    let (mut looks, mut nap) = (0, NAP_MIN);
     while !shard.has_stopped() {
         // After a turn with nothing in it, sockets are not asked again before the nap does so.
         let ready = looks == 0 && shard.readiness.turn(Duration::ZERO)?;
         let found = inbox.turn(shard) | completions.take() | ready;
-        looks = if found { 0 } else { looks + 1 };
+        if found {
+            (looks, nap) = (0, NAP_MIN);
+        } else {
+            looks += 1;
+        }
         if looks > LOOKS_BEFORE_SLEEP {
-            looks = 0;
-            if inbox.may_sleep() && !shard.readiness.turn(NAP)? {
-                let ready = async { sleeping.readable().await };
-                let stopped = async {
-                    shard.stopped().await;
-                    Ok(())
-                };
-                or(ready, stopped).await?;
-            }
+            let is_woken = !inbox.may_sleep() || shard.readiness.turn(nap)?;
             inbox.awake();
+            nap = (nap * 2).min(NAP_MAX);
+            if is_woken {
+                (looks, nap) = (0, NAP_MIN);
+            }
         }
         yield_now().await;
     }
@@ -225,13 +232,8 @@ async fn open_store(parts: &Parts) -> Result<(Store<Disk>, Completions), ConfigE
         completions.reap().await;
         std::future::pending().await
     };
-    let ticking = async {
-        loop {
-            glommio::timer::sleep(OPENING_TICK).await;
-        }
-    };
     let store = Store::open(disk, store_options(&parts.config, &parts.knobs, parts.id));
-    let store = or(or(store, deaf), ticking).await;
+    let store = or(store, deaf).await;
     store.map(|store| (store, completions)).map_err(|error| fault(&error))
 }
 

@@ -8,14 +8,13 @@
 //! Edges mean that a socket is announced once, when something comes. So each remembers that it may
 //! have something to read until a read has emptied it.
 
-use glommio::io::PollableFd;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll as Polled, Waker};
@@ -94,14 +93,6 @@ impl Readiness {
         let descriptor = descriptor.as_raw_fd();
         let poll = self.poll.borrow();
         poll.0.registry().register(&mut SourceFd(&descriptor), NO_SOCKET, Interest::READABLE)
-    }
-
-    /// Readable when there is something for [`Readiness::turn`]; for the executor to sleep on.
-    pub fn descriptor(&self) -> io::Result<PollableFd<OwnedFd>> {
-        let descriptor = self.poll.borrow().0.as_raw_fd();
-        // SAFETY: open as long as `self` is.
-        let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned()?;
-        Ok(PollableFd::new(descriptor)?)
     }
 
     /// Wakes the tasks whose sockets have become ready, waiting for the first for so long, with the

@@ -186,8 +186,10 @@ impl<D: Device> Store<D> {
         let (first_lsn, next_lsn) = {
             let segments = self.core.segments.borrow();
             let first = |id| segments.files.get(&SegmentId(id)).map(|file| file.first_lsn);
+            // Where the log went on after the round was planned, the rest of this segment is not looked at.
+            let is_cut = segments.files.get(&segment).is_none_or(|file| end < file.segment_bytes);
             let is_last = segment == self.core.position.get().segment;
-            let next = first(segment.0 + 1).filter(|_| !is_last);
+            let next = first(segment.0 + 1).filter(|_| !is_last && !is_cut);
             (first(segment.0).unwrap_or_default(), next)
         };
         let mut due = first_lsn;
