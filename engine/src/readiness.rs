@@ -18,7 +18,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll as Polled, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Announcements that are taken from the kernel at once.
 const EVENTS_MAX: usize = 256;
@@ -99,9 +99,14 @@ impl Readiness {
     /// whole thread. Whether there was anything.
     pub fn turn(&self, patience: Duration) -> io::Result<bool> {
         let (poll, events) = &mut *self.poll.borrow_mut();
-        match poll.poll(events, Some(patience)) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
-            done => done?,
+        let end = Instant::now() + patience;
+        let mut left = patience;
+        // The executor's own timers interrupt it; they have their turn when the nap is over.
+        while let Err(error) = poll.poll(events, Some(left)) {
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+            left = end.saturating_duration_since(Instant::now());
         }
         let sockets = self.sockets.borrow();
         for event in &*events {
