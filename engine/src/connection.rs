@@ -5,11 +5,12 @@
 //! before the wait.
 
 use crate::NOTICE;
+use crate::core::give_way;
 use crate::session::{Next, Session};
 use crate::shard::Shard;
 use crate::watchdog::{Watch, Woken};
 use crate::wire::{PackedTransport, Transport, Wire};
-use futures_lite::future::{or, yield_now};
+use futures_lite::future::or;
 use protocols::{Machine, Outbox, Step};
 use std::io;
 use std::rc::Rc;
@@ -99,7 +100,7 @@ async fn run<S: Session>(
                 unbroken += octets;
                 if unbroken >= UNBROKEN_OCTETS_MAX {
                     unbroken = 0;
-                    yield_now().await;
+                    give_way().await;
                 }
                 driven
             }
@@ -179,7 +180,7 @@ async fn drive<S: Session>(
                 }
                 events += 1;
                 if events % UNBROKEN_EVENTS_MAX == 0 {
-                    yield_now().await;
+                    give_way().await;
                 }
             }
         }

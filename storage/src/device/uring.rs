@@ -350,6 +350,7 @@ impl Device for Uring {
     }
 
     async fn yield_now(&self) {
+        self.ring.gave_way.set(true);
         glommio::executor().yield_now().await;
     }
 }
@@ -383,6 +384,8 @@ struct Ring {
     /// Rung whenever completions have been taken.
     room: Broadcast,
     closing: Cell<bool>,
+    /// A task of the store has work left, and let others go first: the core must not sleep.
+    gave_way: Cell<bool>,
 }
 
 impl std::fmt::Debug for Ring {
@@ -418,6 +421,7 @@ impl Ring {
             in_flight: Cell::new(0),
             room: Broadcast::default(),
             closing: Cell::new(false),
+            gave_way: Cell::new(false),
         })
     }
 
@@ -430,10 +434,11 @@ impl Ring {
 
     /// Takes every completion that is there, and wakes whoever waits for it. Whether there was any.
     fn complete(&self) -> bool {
+        let gave_way = self.gave_way.take();
         let mut ring = self.ring.borrow_mut();
         let completed = ring.completion();
         if completed.is_empty() {
-            return false;
+            return gave_way;
         }
         let mut slots = self.slots.borrow_mut();
         for entry in completed {

@@ -292,7 +292,7 @@ pub(super) async fn breathe_after(count: &mut u32, messages: u32) {
     *count = count.saturating_add(messages);
     if *count >= MESSAGES_BETWEEN_BREATHS {
         *count = 0;
-        futures_lite::future::yield_now().await;
+        crate::core::give_way().await;
     }
 }
 

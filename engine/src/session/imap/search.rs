@@ -2,8 +2,8 @@
 
 use super::account::{ImapAccount, breathe_after, refusal};
 use super::fetch::{LOADING_MAX, LONG_ITEM};
+use crate::core::give_way;
 use crate::wire::Wire;
-use futures_lite::future::yield_now;
 use futures_util::stream::{self, StreamExt};
 use protocols::imap::flags::FlagBits;
 use protocols::imap::search::{
@@ -146,7 +146,7 @@ impl<D: Device> ImapAccount<D> {
         match level {
             Level::Summary => {}
             Level::Pause => {
-                yield_now().await;
+                give_way().await;
                 loaded.looked.rested();
             }
             Level::Header => {
@@ -154,7 +154,7 @@ impl<D: Device> ImapAccount<D> {
                 let header = read(0..end.min(HEADER_BYTES_MAX)).await?;
                 loaded.header = Some(HeaderText::of(&header));
                 // Decoding takes its time, and so do the messages beside this one.
-                yield_now().await;
+                give_way().await;
             }
             Level::Text => {
                 let mut texts = Vec::new();
@@ -166,7 +166,7 @@ impl<D: Device> ImapAccount<D> {
                     if bytes > 0 {
                         let text = read(start..start + bytes).await?;
                         texts.extend(source_texts(summary, source, &text));
-                        yield_now().await;
+                        give_way().await;
                     }
                 }
                 loaded.text = Some(texts);
