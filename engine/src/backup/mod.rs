@@ -59,20 +59,8 @@ pub fn generation(secret: &[u8; 32]) -> String {
 
 /// `20261125T170532123Z`: as text, times sort.
 pub fn time_name(unix_millis: u64) -> String {
-    let (days, rest) = (unix_millis / 86_400_000, unix_millis % 86_400_000);
-    // From days to a date, by eras of 400 years that begin in March.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute) = (rest / 3_600_000, rest / 60_000 % 60);
-    let (second, millis) = (rest / 1000 % 60, rest % 1000);
-    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}{millis:03}Z")
+    let seconds = crate::when::time_text(unix_millis).replace(['-', ':', 'Z'], "");
+    format!("{seconds}{:03}Z", unix_millis % 1000)
 }
 
 #[cfg(test)]
