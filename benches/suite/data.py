@@ -25,6 +25,7 @@ class Data:
         self.profile, self.disk = found.get("profile"), found.get("disk")
         self.disk_after = found.get("disk_after")
         self.recovery, self.compaction = found.get("recovery"), found.get("compaction")
+        self.fetch = found.get("fetch")
         self.parts = self.run["parts"]
 
     def row(self, server, size=SMALL, sessions=16, pipelining=False):

@@ -13,6 +13,7 @@ WRITTEN_SMALL, WRITTEN_LARGE, WRITTEN_LARGE_FROM = 1.5, 1.15, 16 << 10
 FLUSHES = 0.2
 P99_FLUSHES = 4
 OPEN_SECONDS, OPEN_MESSAGES = 1.0, 10_000_000
+FETCH_TIMES = 3
 # What profile plans count with for compaction: bytes written for each byte received.
 COMPACTION = 1.6
 
@@ -115,6 +116,18 @@ def _open(data):
     return _verdict(what, goal, words, max(last["seconds"]) < OPEN_SECONDS)
 
 
+def _fetch(data):
+    """Against the faster of Dovecot's two stores, which is asked a second time."""
+    what, goal = "FETCH ENVELOPE of 10 k messages, cold", f"{FETCH_TIMES}x Dovecot with warm caches"
+    found = {(f["server"], f["state"]): median(f["seconds"]) for f in data.fetch or ()}
+    theirs = [value for (server, state), value in found.items() if server != "kura" and state == "warm"]
+    ours = found.get(("kura", "cold"))
+    if not ours or not theirs:
+        return _missing(what, goal, "needs Dovecot, and root to empty the page cache")
+    words = f"{micros(ours * 1e6)} against {micros(min(theirs) * 1e6)}: {number(min(theirs) / ours)}x"
+    return _verdict(what, goal, words, min(theirs) >= FETCH_TIMES * ours)
+
+
 def median(values):
     return sorted(values)[len(values) // 2]
 
@@ -154,7 +167,7 @@ def all_of(data):
         ),
         _half_load(data),
         _open(data),
-        _missing("FETCH ENVELOPE of 10 k messages, cold", "3x Dovecot with warm caches", elsewhere),
+        _fetch(data),
         _missing("memory of an idle IMAP session", "at most 16 KiB", elsewhere),
         _missing("index memory", "at most 64 bytes a message", elsewhere),
     ]

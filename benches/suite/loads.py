@@ -9,7 +9,7 @@ import subprocess
 
 from servers import NotThere
 
-PARTS = ["flush", "throughput", "latency", "sizes", "recovery", "compaction"]
+PARTS = ["flush", "throughput", "latency", "sizes", "recovery", "compaction", "fetch"]
 SMALL = 4096
 # What may go wrong with one server without ending the run.
 PROBLEMS = (NotThere, OSError, ValueError, subprocess.SubprocessError, imaplib.IMAP4.error)
@@ -40,6 +40,9 @@ class Scale:
     # A file that the bare disk writes to.
     disk_file: int
     free_bytes: int
+    # Messages in the mailbox of which all envelopes are fetched, and how often.
+    envelopes: int = 10_000
+    fetches: int = 5
     accounts: int = 16
 
 
@@ -63,7 +66,8 @@ TINY = Scale(
     seconds=0.1, quiet=0.02, probe=3, disk=0.02,
     sessions=(1, 16), peer_sessions=(16,), sizes=(4 << 10, 64 << 10), peer_sizes=(),
     bytes_max=8 << 20, recovery=(200, 400), kills=1, fill=2 << 20, churn=0.5,
-    churn_sizes=(4 << 10,), segment=4 << 20, disk_file=4 << 20, free_bytes=1 << 30, accounts=4,
+    churn_sizes=(4 << 10,), segment=4 << 20, disk_file=4 << 20, free_bytes=1 << 30, envelopes=100,
+    fetches=1, accounts=4,
 )
 
 SCALES = {"full": FULL, "quick": QUICK, "tiny": TINY}

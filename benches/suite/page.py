@@ -4,6 +4,7 @@ import os
 
 import head
 import show_compaction
+import show_fetch
 import show_flush
 import show_latency
 import show_recovery
@@ -14,7 +15,7 @@ from plot import escape
 
 SECTIONS = [
     show_flush.flush, show_throughput.throughput, show_latency.latency, show_sizes.sizes,
-    show_recovery.recovery, show_compaction.compaction,
+    show_recovery.recovery, show_compaction.compaction, show_fetch.fetch,
 ]
 __all__ = ["Malformed", "draw", "losses"]
 
@@ -39,6 +40,7 @@ def draw(found):
         ("sizes", "Sizes"),
         ("recovery", "Recovery"),
         ("compaction", "Compaction"),
+        ("fetch", "Fetch"),
     ]
     links = "".join(f'<a href="#{name}">{title}</a>' for name, title in names)
     return (

@@ -51,6 +51,12 @@ class PreparedKura(Kura):
         child.send_signal(signal.SIGKILL)
         child.wait()
 
+    def start_again(self, between):
+        """Kills it, does `between`, and starts it."""
+        self.kill()
+        between()
+        self.seconds_to_greeting()
+
     def seconds_to_greeting(self):
         """Starts it again, as an operator's service does; from exec to the first byte over SMTP."""
         command = [self.binary, "serve", "--config", os.path.join(self.data, "kura.toml")]

@@ -341,3 +341,42 @@ fn a_waiting_session_hears_of_news_and_recent_is_told_once() {
         assert_eq!(store.recent_from(ALICE, INBOX, false).expect("recent"), Uid(2));
     });
 }
+
+#[test]
+fn summaries_of_neighbours_come_with_one_read_and_each_with_its_own_outcome() {
+    let sim = Sim::new(1);
+    let disk = sim.clone();
+    on_sim(&sim, Options::for_tests(), |store| async move {
+        with_accounts(&store).await;
+        for number in 0..60 {
+            // Some lie far apart, and some records have two messages.
+            let length = if number % 10 == 9 { 40_000 } else { 900 };
+            let placements = match number % 7 {
+                6 => vec![placement(ALICE, INBOX), placement(ALICE, INBOX)],
+                _ => vec![placement(ALICE, INBOX)],
+            };
+            store.deliver(delivery(placements, number, length)).await.expect("delivers");
+        }
+        let there = store.uids(ALICE, INBOX).expect("uids");
+        store.expunge(ALICE, INBOX, &there[20..22]).await.expect("expunges");
+        let runs = store.summary_runs(ALICE, INBOX, &there).expect("runs");
+        assert_eq!(runs.iter().sum::<usize>(), there.len());
+        assert!(runs.len() < there.len() / 3, "{runs:?}");
+        let read = |since: u64| disk.operations() - since;
+        let mut singly = Vec::new();
+        let before = disk.operations();
+        for uid in &there {
+            singly.push(store.summary(ALICE, INBOX, *uid).await);
+        }
+        let (one_by_one, before) = (read(before), disk.operations());
+        let mut together = Vec::new();
+        let mut rest = &there[..];
+        for length in &runs {
+            let (run, later) = rest.split_at(*length);
+            rest = later;
+            together.extend(store.summaries(ALICE, INBOX, run).await);
+        }
+        assert_eq!(together, singly);
+        assert!(read(before) * 3 < one_by_one, "{} and {one_by_one} operations", read(before));
+    });
+}

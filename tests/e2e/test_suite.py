@@ -21,7 +21,7 @@ PLOTS = [
     "Server CPU per message, 16 sessions", "p99 of the 250 by size, 16 sessions",
     "From exec to the SMTP greeting",
     "What the store takes", "Bytes written per byte received", "Latency of the 250 at",
-    "The log while expunging", "Server CPU per message",
+    "The log while expunging", "Server CPU per message", "Envelopes of a mailbox",
 ]
 
 
@@ -86,6 +86,8 @@ class Suite(unittest.TestCase):
         for point in found["recovery"]:
             self.assertEqual(point["lost"], 0)
             self.assertGreater(min(point["seconds"]), 0)
+        self.assertEqual([(f["server"], f["messages"]) for f in found["fetch"]], [("kura", 100)] * 2)
+        self.assertEqual(found["fetch"][1]["state"], "warm")
         (halves,) = found["compaction"]
         self.assertEqual(halves["without"]["expunged"], 0)
         self.assertGreater(halves["with"]["expunged"], 100)

@@ -15,12 +15,16 @@ pub fn string(out: &mut Vec<u8>, text: &[u8]) {
     let quotable = |byte: &u8| (b' '..=b'~').contains(byte);
     if text.len() <= QUOTED_BYTES_MAX && text.iter().all(quotable) {
         out.push(b'"');
-        for byte in text {
-            if matches!(byte, b'"' | b'\\') {
-                out.push(b'\\');
-            }
-            out.push(*byte);
+        let mut rest = text;
+        while let Some((plain, escaped)) =
+            memchr::memchr2(b'"', b'\\', rest).and_then(|at| rest.split_at_checked(at))
+        {
+            out.extend_from_slice(plain);
+            out.push(b'\\');
+            out.extend(escaped.first());
+            rest = escaped.get(1..).unwrap_or_default();
         }
+        out.extend_from_slice(rest);
         out.push(b'"');
         return;
     }

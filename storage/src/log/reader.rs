@@ -9,7 +9,7 @@ use bytes::Bytes;
 use std::ops::Range;
 
 /// What is read first when only the meta is wanted: it nearly always holds all of it.
-const META_GUESS_BYTES: u64 = 4096;
+pub(crate) const META_GUESS_BYTES: u64 = 4096;
 
 /// A record's verified parts.
 #[derive(Debug, Clone)]
@@ -59,10 +59,22 @@ impl<D: Device> Core<D> {
         record_bytes: u64,
     ) -> Result<Fetched, Error> {
         let bytes = self.read_bytes(location, record_bytes.min(META_GUESS_BYTES)).await?;
-        let header = self.check_header(location, &bytes)?;
-        let end = RECORD_HEADER_BYTES + header.meta_bytes as usize;
+        let end = self.meta_end(location, &bytes)?;
         let bytes =
             if end <= bytes.len() { bytes } else { self.read_bytes(location, end as u64).await? };
+        self.take_meta(location, &bytes)
+    }
+
+    /// How many bytes from the record's first on hold its header and meta; `bytes` hold the header.
+    pub(crate) fn meta_end(&self, location: Location, bytes: &[u8]) -> Result<usize, Error> {
+        let header = self.check_header(location, bytes)?;
+        Ok(RECORD_HEADER_BYTES + header.meta_bytes as usize)
+    }
+
+    /// Header and meta, verified, of bytes that start with the record.
+    pub(crate) fn take_meta(&self, location: Location, bytes: &Bytes) -> Result<Fetched, Error> {
+        let header = self.check_header(location, bytes)?;
+        let end = RECORD_HEADER_BYTES + header.meta_bytes as usize;
         let Some(meta) = bytes.get(RECORD_HEADER_BYTES..end) else {
             return Err(self.corrupt("a message's record", location, Some(&header)));
         };

@@ -13,6 +13,7 @@ mod keys;
 mod mailboxes;
 mod read;
 mod scrub;
+mod summaries;
 mod undelete;
 mod verify;
 

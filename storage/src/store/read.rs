@@ -34,7 +34,12 @@ impl<D: Device> Store<D> {
         self.row(account, mailbox, uid).map(|row| entry(&row))
     }
 
-    fn row(&self, account: AccountId, mailbox: MailboxId, uid: Uid) -> Result<Row, Error> {
+    pub(super) fn row(
+        &self,
+        account: AccountId,
+        mailbox: MailboxId,
+        uid: Uid,
+    ) -> Result<Row, Error> {
         self.with_mailbox(account, mailbox, |mailbox| {
             mailbox.rows.get(uid).ok_or(Error::NoSuchMessage(uid))
         })
@@ -61,7 +66,11 @@ impl<D: Device> Store<D> {
 
     pub(super) async fn summary_of(&self, row: &Row) -> Result<Bytes, Error> {
         let fetched = self.core.fetch_meta(row.location, u64::from(row.record_bytes)).await?;
-        let delivered = self.delivered(row, &fetched)?;
+        self.summary_in(row, &fetched)
+    }
+
+    pub(super) fn summary_in(&self, row: &Row, fetched: &Fetched) -> Result<Bytes, Error> {
+        let delivered = self.delivered(row, fetched)?;
         let start = fetched.meta.len() - delivered.summary_bytes as usize;
         Ok(fetched.meta.slice(start..))
     }

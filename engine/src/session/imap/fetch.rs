@@ -27,12 +27,16 @@ const PIECE_BYTES: u64 = 64 * 1024;
 const WINDOW_BYTES_MAX: u64 = 256 * 1024;
 /// Messages that are read ahead: one read at a time would leave the disk idle between them.
 pub(super) const LOADING_MAX: usize = 16;
+/// Messages of which neighbours are sought, for one read of their summaries; and reads of these at a time.
+const NEIGHBOURS_MAX: usize = 256;
+const RUNS_MAX: usize = 4;
 /// What a session holds of messages that were read ahead.
 const AHEAD_BYTES_MAX: u64 = 1024 * 1024;
 /// Bytes of a header that fields are picked from: as many as the summary knows.
 const HEADER_BYTES_MAX: u64 = 256 * 1024;
-/// Messages without any that take as long as a section or an envelope.
+/// Messages without any that take as long as a section, or as an envelope.
 pub(super) const LONG_ITEM: u32 = 8;
+const ENVELOPE_ITEM: u32 = 2;
 /// Octets that a section may be picked from while one message would be worked off elsewhere.
 const OCTETS_A_MESSAGE: u32 = 2048;
 
@@ -46,6 +50,13 @@ struct Asked<'a> {
     keywords: &'a [String],
     /// Messages that this FETCH has marked as seen.
     newly_seen: HashMap<u32, MessageEntry>,
+}
+
+impl Asked<'_> {
+    /// Of the messages themselves, nothing is needed but their summaries.
+    fn summaries_alone(&self) -> bool {
+        self.items.iter().any(FetchItem::needs_summary) && sections(self.items).next().is_none()
+    }
 }
 
 impl<D: Device> ImapAccount<D> {
@@ -87,17 +98,27 @@ impl<D: Device> ImapAccount<D> {
         // Asked in the order of the messages, and given back when one has been written: the first
         // has always got its share.
         let budget = &Semaphore::new(to_usize(AHEAD_BYTES_MAX));
-        let mut loading = pin!(
+        let mut loading = pin!(if asked.summaries_alone() {
+            stream::iter(named)
+                .chunks(NEIGHBOURS_MAX)
+                .flat_map(|named| stream::iter(self.runs(asked, named)))
+                .map(|run| self.load_summaries(asked, run))
+                .buffered(RUNS_MAX)
+                .flat_map(stream::iter)
+                .map(|(sequence, uid, loaded)| (sequence, uid, None, loaded))
+                .left_stream()
+        } else {
             stream::iter(named)
                 .then(|(sequence, uid)| {
                     let share = self.share(asked, uid);
                     async move { (sequence, uid, budget.acquire_many(share).await) }
                 })
                 .map(|(sequence, uid, share)| async move {
-                    (sequence, uid, share, self.load(asked, uid).await)
+                    (sequence, uid, Some(share), self.load(asked, uid).await)
                 })
                 .buffered(LOADING_MAX)
-        );
+                .right_stream()
+        });
         let mut told = Vec::new();
         let mut worst = None;
         let mut breath = 0;
@@ -181,7 +202,7 @@ impl<D: Device> ImapAccount<D> {
         wire: &mut Wire<'_>,
     ) -> Result<Written, Broken> {
         let Named { sequence, uid, recent } = *message;
-        let Loaded { entry, summary, mut source } = loaded;
+        let Loaded { entry, summary, summary_bytes, mut source } = loaded;
         let mut response = Response::begin(wire.outbox.buffer(), sequence);
         let mut told_uid = false;
         let mut told_flags = false;
@@ -233,8 +254,10 @@ impl<D: Device> ImapAccount<D> {
             if item.needs_summary() || matches!(item, FetchItem::Section(_)) {
                 // Each of these may be long, and there may be many.
                 wire.relieve().await?;
-                let octets = u32::try_from(source.window.len()).unwrap_or(u32::MAX);
-                breathe_after(breath, LONG_ITEM + octets / OCTETS_A_MESSAGE).await;
+                let octets = source.window.len() + summary_bytes;
+                let octets = u32::try_from(octets).unwrap_or(u32::MAX);
+                let item = if *item == FetchItem::Envelope { ENVELOPE_ITEM } else { LONG_ITEM };
+                breathe_after(breath, item + octets / OCTETS_A_MESSAGE).await;
             }
             response = Response::resume(wire.outbox.buffer());
         }
@@ -258,13 +281,47 @@ impl<D: Device> ImapAccount<D> {
         entry.map_or(0, |entry| entry.bytes.min(WINDOW_BYTES_MAX as u32))
     }
 
+    /// Parts messages into runs, the summaries of which are read together.
+    fn runs(&self, asked: &Asked<'_>, named: Vec<(u32, u32)>) -> Vec<Vec<(u32, u32)>> {
+        let uids: Vec<Uid> = named.iter().map(|(_, uid)| Uid(*uid)).collect();
+        let lengths = self.store.summary_runs(self.account, asked.mailbox, &uids);
+        // A mailbox that is gone: each message says so.
+        let lengths = lengths.unwrap_or_else(|_| vec![1; uids.len()]);
+        let mut named = named.into_iter();
+        lengths.into_iter().map(|length| named.by_ref().take(length).collect()).collect()
+    }
+
+    async fn load_summaries(
+        &self,
+        asked: &Asked<'_>,
+        run: Vec<(u32, u32)>,
+    ) -> Vec<(u32, u32, Result<Loaded, Error>)> {
+        let (account, mailbox) = (self.account, asked.mailbox);
+        let uids: Vec<Uid> = run.iter().map(|(_, uid)| Uid(*uid)).collect();
+        let summaries = self.store.summaries(account, mailbox, &uids).await;
+        let loaded = run.into_iter().zip(summaries).map(|((sequence, uid), summary)| {
+            let loaded = summary.and_then(|summary| {
+                let entry = self.store.entry(account, mailbox, Uid(uid))?;
+                let summary_bytes = summary.len();
+                let summary = Some(decode(&summary, mailbox, Uid(uid))?);
+                let source =
+                    Source { mailbox, entry, several: false, start: 0, window: Bytes::new() };
+                Ok(Loaded { entry, summary, summary_bytes, source })
+            });
+            (sequence, uid, loaded)
+        });
+        loaded.collect()
+    }
+
     /// Before the first byte of a message's response, everything of it that is likely to fail.
     async fn load(&self, asked: &Asked<'_>, uid: u32) -> Result<Loaded, Error> {
         let (store, account, mailbox) = (&self.store, self.account, asked.mailbox);
         let entry = store.entry(account, mailbox, Uid(uid))?;
-        let mut summary = None;
+        let (mut summary, mut summary_bytes) = (None, 0);
         if asked.items.iter().any(FetchItem::needs_summary) {
-            summary = Some(self.summary(mailbox, Uid(uid)).await?);
+            let bytes = store.summary(account, mailbox, Uid(uid)).await?;
+            summary_bytes = bytes.len();
+            summary = Some(decode(&bytes, mailbox, Uid(uid))?);
         }
         let total = u64::from(entry.bytes);
         let several = asked.several;
@@ -286,7 +343,7 @@ impl<D: Device> ImapAccount<D> {
             Some((_, Located::Nowhere)) | None => 0..0,
         };
         self.bytes(&mut source, range).await?;
-        Ok(Loaded { entry, summary, source })
+        Ok(Loaded { entry, summary, summary_bytes, source })
     }
 
     async fn section(
@@ -372,11 +429,15 @@ impl<D: Device> ImapAccount<D> {
 
     pub(super) async fn summary(&self, mailbox: MailboxId, uid: Uid) -> Result<Summary, Error> {
         let bytes = self.store.summary(self.account, mailbox, uid).await?;
-        Summary::decode(&bytes).map_err(|_| Error::Corrupt {
-            what: "summary",
-            place: format!("UID {} of mailbox {}", uid.0, mailbox.0),
-        })
+        decode(&bytes, mailbox, uid)
     }
+}
+
+fn decode(summary: &[u8], mailbox: MailboxId, uid: Uid) -> Result<Summary, Error> {
+    Summary::decode(summary).map_err(|_| Error::Corrupt {
+        what: "summary",
+        place: format!("UID {} of mailbox {}", uid.0, mailbox.0),
+    })
 }
 
 /// A message as the client names it.
@@ -389,6 +450,8 @@ struct Named {
 struct Loaded {
     entry: MessageEntry,
     summary: Option<Summary>,
+    /// As the store keeps it; the longer, the longer it takes to write.
+    summary_bytes: usize,
     source: Source,
 }
 
