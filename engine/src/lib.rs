@@ -40,6 +40,7 @@ pub mod operations;
 pub mod passwords;
 pub mod readiness;
 mod remembering;
+mod salvage;
 pub mod scrub;
 pub mod server;
 pub mod session;

@@ -365,8 +365,15 @@ async fn account_add(
         quota_messages,
         created_unix: unix_now(),
     };
-    let quota = account.quota();
-    on(shard, home, move |shard| async move {
+    make_at_home(shard, &account).await?;
+    change(shard, vec![pair("a:", &address, Some(&account))]).await?;
+    Ok(json!({ "address": address, "password": made_up.then_some(password), "shard": home }))
+}
+
+/// The account's mailboxes, on its home shard.
+pub(crate) async fn make_at_home(shard: &Rc<Shard>, account: &Account) -> Result<(), Fault> {
+    let (id, quota) = (account.id(), account.quota());
+    on(shard, account.shard, move |shard| async move {
         let _ = shard.store.create_account(id, quota).await?;
         for (name, special_use) in FIRST_MAILBOXES {
             let _ = shard.store.create_mailbox(id, name, Some(special_use)).await?;
@@ -375,9 +382,7 @@ async fn account_add(
         let _ = shard.store.subscribe(id, "INBOX", true).await?;
         Ok::<(), storage::Error>(())
     })
-    .await?;
-    change(shard, vec![pair("a:", &address, Some(&account))]).await?;
-    Ok(json!({ "address": address, "password": made_up.then_some(password), "shard": home }))
+    .await
 }
 
 /// A normalized address that is in one of our domains and not in use.
@@ -796,7 +801,7 @@ pub(crate) fn pair<T: Serialize>(kind: &str, name: &str, value: Option<&T>) -> P
     (Bytes::from(format!("{kind}{name}")), value)
 }
 
-fn password_or_new(password: Option<String>) -> Result<(String, bool), Fault> {
+pub(crate) fn password_or_new(password: Option<String>) -> Result<(String, bool), Fault> {
     match password {
         Some(password) if password.len() > passwords::BYTES_MAX => Err(format!(
             "a password has at most {} bytes; choose a shorter one",
@@ -807,7 +812,7 @@ fn password_or_new(password: Option<String>) -> Result<(String, bool), Fault> {
     }
 }
 
-async fn hash(password: &str) -> StoredPassword {
+pub(crate) async fn hash(password: &str) -> StoredPassword {
     let password = password.as_bytes().to_vec();
     glommio::executor().spawn_blocking(move || StoredPassword::new(&password)).await
 }

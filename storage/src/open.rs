@@ -271,7 +271,7 @@ async fn load_checkpoint<D: Device>(
 }
 
 /// A checkpoint with the other files that it refers to; why not, to be put behind its name.
-async fn load_files<D: Device>(
+pub(crate) async fn load_files<D: Device>(
     device: &D,
     shard: u16,
     checkpoint: Lsn,

@@ -20,6 +20,7 @@ mod profile;
 mod quickstart;
 mod remembering;
 mod restore;
+mod salvage;
 mod scrub;
 mod serve;
 mod store;

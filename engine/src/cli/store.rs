@@ -1,7 +1,7 @@
 //! `kura store`: counters and checks of a running or stopped store.
 
 use super::ask::ask;
-use super::{Outcome, Where, backup, remembering, restore, scrub};
+use super::{Outcome, Where, backup, remembering, restore, salvage, scrub};
 use crate::config::ConfigError;
 use crate::operations::Request;
 use clap::Subcommand;
@@ -53,12 +53,21 @@ pub(super) enum StoreCommand {
     /// Examples: kura store restore --from /mnt/backup --dir ./restored
     ///           kura store restore --account ann@example.org --at 2026-11-25T16:00:00Z
     Restore(Box<restore::RestoreOptions>),
+    /// Takes everything that still verifies out of a stopped store that does not open any more, and makes a
+    /// fresh data directory of it. The damaged one is only read. Exit code 3: something was lost.
+    ///
+    /// Mail whose mailbox is not known any more is in a mailbox "Salvaged" of its account; an account whose
+    /// address is not known gets one like salvaged-7@example.org.
+    ///
+    /// Example: kura store salvage --dir ./kura-data --to ./kura-saved
+    Salvage(salvage::SalvageOptions),
 }
 
 pub(super) fn run(command: StoreCommand) -> Result<Outcome, ConfigError> {
     match command {
         StoreCommand::Undelete(options) => remembering::undelete(options),
         StoreCommand::Restore(options) => restore::run(*options),
+        StoreCommand::Salvage(options) => salvage::run(&options),
         StoreCommand::Backup(options) => backup::backup(&options),
         StoreCommand::Scrub(options) => scrub::run(&options),
         StoreCommand::Stats { place, json } => {

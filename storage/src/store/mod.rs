@@ -107,6 +107,10 @@ impl<D: Device> Store<D> {
         &self.core.recovery
     }
 
+    pub(crate) fn core(&self) -> &Rc<Core<D>> {
+        &self.core
+    }
+
     #[must_use]
     pub fn device(&self) -> &D {
         &self.core.device
