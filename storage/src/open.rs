@@ -79,6 +79,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
     report_missing(&device, &segments, &index, &mut report);
     report.micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     let core = Core {
+        recovered_end: segments.active.as_ref().map_or(0, |active| active.end),
         queue: RefCell::new(Queue::new(&options)),
         index: RefCell::new(index),
         segments: RefCell::new(segments),
