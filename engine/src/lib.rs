@@ -25,6 +25,7 @@ pub mod backup;
 pub mod bench;
 pub mod certificates;
 pub mod cli;
+pub mod compact;
 pub mod config;
 pub mod connection;
 pub mod control_plane;

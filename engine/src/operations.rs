@@ -99,6 +99,11 @@ pub enum Request {
     StoreScrubStatus,
     /// A round on the store of a stopped server: as fast as its disk goes.
     StoreScrub,
+    /// In the background.
+    StoreCompactBegin,
+    StoreCompactStatus,
+    /// On the store of a stopped server.
+    StoreCompact,
 }
 
 impl Request {
@@ -126,7 +131,10 @@ impl Request {
             | Request::HoldList
             | Request::StoreScrubBegin
             | Request::StoreScrubStatus
-            | Request::StoreScrub => false,
+            | Request::StoreScrub
+            | Request::StoreCompactBegin
+            | Request::StoreCompactStatus
+            | Request::StoreCompact => false,
         }
     }
 }
@@ -189,6 +197,27 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
             Ok(json!({}))
         }
         Request::StoreScrubStatus => scrub_status(&shard).await,
+        Request::StoreCompactBegin => {
+            for home in 0..shard.mesh.cores() {
+                let begin = |shard: Rc<Shard>| async move {
+                    crate::compact::begin(&shard);
+                    Ok::<(), Fault>(())
+                };
+                on(&shard, home, begin).await?;
+            }
+            Ok(json!({}))
+        }
+        Request::StoreCompactStatus => compact_status(&shard).await,
+        Request::StoreCompact => {
+            for home in 0..shard.mesh.cores() {
+                let compact = |shard: Rc<Shard>| async move {
+                    crate::compact::run(&shard).await;
+                    Ok::<(), Fault>(())
+                };
+                on(&shard, home, compact).await?;
+            }
+            compact_status(&shard).await
+        }
         Request::StoreScrub => {
             for home in 0..shard.mesh.cores() {
                 let round = |shard: Rc<Shard>| async move {
@@ -704,6 +733,26 @@ async fn store_verify(shard: &Rc<Shard>) -> Result<Value, Fault> {
 }
 
 /// Summed over the shards; accounts get their addresses.
+/// Sums over the shards; each of them below.
+async fn compact_status(shard: &Rc<Shard>) -> Result<Value, Fault> {
+    let mut shards = Vec::new();
+    for home in 0..shard.mesh.cores() {
+        let status = |shard: Rc<Shard>| async move { Ok::<_, Fault>(shard.compact.status()) };
+        shards.push(on(shard, home, status).await?);
+    }
+    let sum = |name: &str| shards.iter().filter_map(|one| one[name].as_u64()).sum::<u64>();
+    Ok(json!({
+        "running": shards.iter().any(|one| one["running"] == true),
+        "log_bytes_before": sum("log_bytes_before"),
+        "log_bytes": sum("log_bytes"),
+        "log_live_bytes": sum("log_live_bytes"),
+        "bytes_moved": sum("bytes_moved"),
+        "segments_freed": sum("segments_freed"),
+        "failed": shards.iter().find_map(|one| one["failed"].as_str()),
+        "shards": shards,
+    }))
+}
+
 async fn scrub_status(shard: &Rc<Shard>) -> Result<Value, Fault> {
     let mut statuses = Vec::new();
     for home in 0..shard.mesh.cores() {

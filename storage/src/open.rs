@@ -101,6 +101,8 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
         emptied: RefCell::default(),
         spoiled: RefCell::default(),
         is_full: Cell::default(),
+        thorough_below: Cell::default(),
+        compacts: Cell::default(),
         wants_checkpoint: Cell::default(),
         asked_at: Cell::default(),
         segments_freed: Cell::default(),

@@ -15,6 +15,7 @@ macro_rules! out {
 mod ask;
 mod backup;
 mod certificate;
+mod compact;
 mod directory;
 mod profile;
 mod quickstart;

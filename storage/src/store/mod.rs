@@ -7,6 +7,7 @@
 mod accounts;
 mod backup;
 mod change;
+mod compact;
 mod deliver;
 mod history;
 mod keys;
@@ -18,6 +19,7 @@ mod verify;
 
 pub use backup::{BackupPlan, PlannedSegment};
 pub use change::FlagsChanged;
+pub use compact::Compacted;
 pub use deliver::{BodyWriter, PLACEMENTS_MAX, StreamedBody};
 pub use history::{PastAccount, PastMailbox, PastMessage};
 pub use keys::Space;
