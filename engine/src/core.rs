@@ -266,7 +266,11 @@ pub fn check_knobs(knobs: &hwprofiles::Knobs) -> Result<(), String> {
 }
 
 /// The profile's knobs, in the store's terms. What a profile does not decide stays at its default.
-fn store_options(config: &Config, knobs: &hwprofiles::Knobs, shard: u16) -> storage::Options {
+pub(crate) fn store_options(
+    config: &Config,
+    knobs: &hwprofiles::Knobs,
+    shard: u16,
+) -> storage::Options {
     storage::Options { retention: config.store.retention.0, ..knob_options(knobs, shard) }
 }
 

@@ -279,6 +279,39 @@ pub fn secret(path: &Path) -> Result<[u8; 32], ConfigError> {
     unhex(&layout.secret).ok_or_else(|| fault(&"secret is not 64 hexadecimal digits"))
 }
 
+/// How many shards there are, from the layout, or from what lies in the directory where that can't be read.
+pub fn shards_of(path: &Path) -> Result<u16, ConfigError> {
+    if let Ok(Some(layout)) = read_layout(path) {
+        return Ok(layout.shards);
+    }
+    let store = path.join("store");
+    let fault = |error: io::Error| ConfigError(format!("can't read {}: {error}", store.display()));
+    let mut shards = 0;
+    for entry in fs::read_dir(&store).map_err(fault)? {
+        let name = entry.map_err(fault)?.file_name();
+        let number =
+            name.to_str().and_then(|name| name.strip_prefix("shard-")?.parse::<u16>().ok());
+        shards = shards.max(number.map_or(0, |number| number.saturating_add(1)));
+    }
+    match shards {
+        0 => Err(ConfigError(format!("there is no store in {}", store.display()))),
+        shards => Ok(shards),
+    }
+}
+
+/// Keeps servers and other commands out while a directory is only read; goes with what is returned.
+pub fn lock_unchanged(path: &Path) -> Result<Option<File>, ConfigError> {
+    let Ok(lock) = File::open(path.join("kura.lock")) else { return Ok(None) };
+    // SAFETY: flock on a descriptor that we own; no memory is involved.
+    if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB) } != 0 {
+        return Err(ConfigError(format!(
+            "data directory {} is in use; stop that server first",
+            path.display()
+        )));
+    }
+    Ok(Some(lock))
+}
+
 /// The layout of a store that was put there whole.
 pub fn make_restored(path: &Path, shards: u16) -> Result<(), ConfigError> {
     let file = path.join("layout.toml");

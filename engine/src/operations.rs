@@ -99,6 +99,11 @@ pub enum Request {
     StoreScrubStatus,
     /// A round on the store of a stopped server: as fast as its disk goes.
     StoreScrub,
+    /// In the background.
+    StoreCompactBegin,
+    StoreCompactStatus,
+    /// On the store of a stopped server.
+    StoreCompact,
 }
 
 impl Request {
@@ -126,7 +131,10 @@ impl Request {
             | Request::HoldList
             | Request::StoreScrubBegin
             | Request::StoreScrubStatus
-            | Request::StoreScrub => false,
+            | Request::StoreScrub
+            | Request::StoreCompactBegin
+            | Request::StoreCompactStatus
+            | Request::StoreCompact => false,
         }
     }
 }
@@ -189,6 +197,27 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
             Ok(json!({}))
         }
         Request::StoreScrubStatus => scrub_status(&shard).await,
+        Request::StoreCompactBegin => {
+            for home in 0..shard.mesh.cores() {
+                let begin = |shard: Rc<Shard>| async move {
+                    crate::compact::begin(&shard);
+                    Ok::<(), Fault>(())
+                };
+                on(&shard, home, begin).await?;
+            }
+            Ok(json!({}))
+        }
+        Request::StoreCompactStatus => compact_status(&shard).await,
+        Request::StoreCompact => {
+            for home in 0..shard.mesh.cores() {
+                let compact = |shard: Rc<Shard>| async move {
+                    crate::compact::run(&shard).await;
+                    Ok::<(), Fault>(())
+                };
+                on(&shard, home, compact).await?;
+            }
+            compact_status(&shard).await
+        }
         Request::StoreScrub => {
             for home in 0..shard.mesh.cores() {
                 let round = |shard: Rc<Shard>| async move {
@@ -365,8 +394,15 @@ async fn account_add(
         quota_messages,
         created_unix: unix_now(),
     };
-    let quota = account.quota();
-    on(shard, home, move |shard| async move {
+    make_at_home(shard, &account).await?;
+    change(shard, vec![pair("a:", &address, Some(&account))]).await?;
+    Ok(json!({ "address": address, "password": made_up.then_some(password), "shard": home }))
+}
+
+/// The account's mailboxes, on its home shard.
+pub(crate) async fn make_at_home(shard: &Rc<Shard>, account: &Account) -> Result<(), Fault> {
+    let (id, quota) = (account.id(), account.quota());
+    on(shard, account.shard, move |shard| async move {
         let _ = shard.store.create_account(id, quota).await?;
         for (name, special_use) in FIRST_MAILBOXES {
             let _ = shard.store.create_mailbox(id, name, Some(special_use)).await?;
@@ -375,9 +411,7 @@ async fn account_add(
         let _ = shard.store.subscribe(id, "INBOX", true).await?;
         Ok::<(), storage::Error>(())
     })
-    .await?;
-    change(shard, vec![pair("a:", &address, Some(&account))]).await?;
-    Ok(json!({ "address": address, "password": made_up.then_some(password), "shard": home }))
+    .await
 }
 
 /// A normalized address that is in one of our domains and not in use.
@@ -699,6 +733,26 @@ async fn store_verify(shard: &Rc<Shard>) -> Result<Value, Fault> {
 }
 
 /// Summed over the shards; accounts get their addresses.
+/// Sums over the shards; each of them below.
+async fn compact_status(shard: &Rc<Shard>) -> Result<Value, Fault> {
+    let mut shards = Vec::new();
+    for home in 0..shard.mesh.cores() {
+        let status = |shard: Rc<Shard>| async move { Ok::<_, Fault>(shard.compact.status()) };
+        shards.push(on(shard, home, status).await?);
+    }
+    let sum = |name: &str| shards.iter().filter_map(|one| one[name].as_u64()).sum::<u64>();
+    Ok(json!({
+        "running": shards.iter().any(|one| one["running"] == true),
+        "log_bytes_before": sum("log_bytes_before"),
+        "log_bytes": sum("log_bytes"),
+        "log_live_bytes": sum("log_live_bytes"),
+        "bytes_moved": sum("bytes_moved"),
+        "segments_freed": sum("segments_freed"),
+        "failed": shards.iter().find_map(|one| one["failed"].as_str()),
+        "shards": shards,
+    }))
+}
+
 async fn scrub_status(shard: &Rc<Shard>) -> Result<Value, Fault> {
     let mut statuses = Vec::new();
     for home in 0..shard.mesh.cores() {
@@ -796,7 +850,7 @@ pub(crate) fn pair<T: Serialize>(kind: &str, name: &str, value: Option<&T>) -> P
     (Bytes::from(format!("{kind}{name}")), value)
 }
 
-fn password_or_new(password: Option<String>) -> Result<(String, bool), Fault> {
+pub(crate) fn password_or_new(password: Option<String>) -> Result<(String, bool), Fault> {
     match password {
         Some(password) if password.len() > passwords::BYTES_MAX => Err(format!(
             "a password has at most {} bytes; choose a shorter one",
@@ -807,7 +861,7 @@ fn password_or_new(password: Option<String>) -> Result<(String, bool), Fault> {
     }
 }
 
-async fn hash(password: &str) -> StoredPassword {
+pub(crate) async fn hash(password: &str) -> StoredPassword {
     let password = password.as_bytes().to_vec();
     glommio::executor().spawn_blocking(move || StoredPassword::new(&password)).await
 }

@@ -50,6 +50,8 @@ pub(crate) struct Core<D: Device> {
     pub(crate) durable: Cell<Lsn>,
     /// Behind the last batch that has been folded into the index.
     pub(crate) position: Cell<Position>,
+    /// What of the segment at that position was taken when the store was opened.
+    pub(crate) recovered_end: u64,
     pub(crate) log_bytes_since_checkpoint: Cell<u64>,
     /// Since the store was opened.
     pub(crate) landed_bytes: Cell<u64>,
@@ -70,6 +72,11 @@ pub(crate) struct Core<D: Device> {
     pub(crate) spoiled: RefCell<BTreeMap<SegmentId, String>>,
     /// Mail was refused for want of space, and nothing has changed since.
     pub(crate) is_full: Cell<bool>,
+    /// Somebody wants all space back that can be had, be it little, out of segments below these: of the log, and
+    /// cold ones. What is written meanwhile is left alone, so it comes to an end.
+    pub(crate) thorough_below: Cell<Option<(SegmentId, SegmentId)>>,
+    /// Compaction is at work.
+    pub(crate) compacts: Cell<bool>,
     /// No space comes back without a newer checkpoint.
     pub(crate) wants_checkpoint: Cell<bool>,
     /// When one was last asked for: again only once the log has gone on, since the disk may be full.

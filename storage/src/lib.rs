@@ -34,6 +34,7 @@ mod open;
 pub mod options;
 mod quota;
 pub mod restore;
+pub mod salvage;
 mod space;
 mod spares;
 pub mod store;

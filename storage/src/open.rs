@@ -79,6 +79,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
     report_missing(&device, &segments, &index, &mut report);
     report.micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     let core = Core {
+        recovered_end: segments.active.as_ref().map_or(0, |active| active.end),
         queue: RefCell::new(Queue::new(&options)),
         index: RefCell::new(index),
         segments: RefCell::new(segments),
@@ -100,6 +101,8 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
         emptied: RefCell::default(),
         spoiled: RefCell::default(),
         is_full: Cell::default(),
+        thorough_below: Cell::default(),
+        compacts: Cell::default(),
         wants_checkpoint: Cell::default(),
         asked_at: Cell::default(),
         segments_freed: Cell::default(),
@@ -271,7 +274,7 @@ async fn load_checkpoint<D: Device>(
 }
 
 /// A checkpoint with the other files that it refers to; why not, to be put behind its name.
-async fn load_files<D: Device>(
+pub(crate) async fn load_files<D: Device>(
     device: &D,
     shard: u16,
     checkpoint: Lsn,

@@ -71,6 +71,10 @@ pub enum Sabotage {
     ForgetCopies,
     /// A segment is freed that the log cannot be replayed without.
     FreeUnreplayed,
+    /// What has gone is forgotten before the retention is over.
+    ForgetYoung,
+    /// The segments of a backup's plan may be freed while they are copied.
+    PlanWithoutHold,
 }
 
 impl Default for Options {

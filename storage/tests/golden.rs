@@ -8,6 +8,7 @@ mod common;
 use common::*;
 use std::path::PathBuf;
 use std::time::Duration;
+use storage::device::Device;
 use storage::device::sim::Sim;
 use storage::format::{
     Base, ChunkRef, Delivered, Forgot, Location, Move, Moved, NewMailbox, PlacedRecord, Record,
@@ -228,17 +229,7 @@ fn a_closed_store_of_version_one_opens_for_ever() {
 
 #[test]
 fn a_closed_store_of_version_two_opens_for_ever() {
-    let folder = golden_folder("store-v2");
-    if std::env::var("GOLDEN").is_ok_and(|wish| wish == "write") && !folder.exists() {
-        std::fs::create_dir(&folder).expect("a folder");
-        let sim = Sim::new(1);
-        on_sim(&sim, small_segments(), fill);
-        for file in sim.files() {
-            let bytes = sim.contents(&file.name).expect("there");
-            let name = format!("{}.{}.hex", file.name, file.bytes);
-            std::fs::write(folder.join(name), to_sparse_hex(&bytes)).expect("writes");
-        }
-    }
+    make_if_wished("store-v2", |sim| on_sim(sim, small_segments(), fill));
     assert_eq!(holds_what_it_held(&stored("store-v2")), Vec::<String>::new());
 }
 
@@ -248,20 +239,11 @@ fn a_closed_store_of_version_two_opens_for_ever() {
 fn a_closed_store_that_remembers_opens_for_ever() {
     let ten_years = Duration::from_secs(3652 * 86_400);
     let options = Options { retention: ten_years, ..small_segments() };
-    let folder = golden_folder("store-v2-past");
-    if std::env::var("GOLDEN").is_ok_and(|wish| wish == "write") && !folder.exists() {
-        std::fs::create_dir(&folder).expect("a folder");
-        let sim = Sim::new(1);
-        on_sim(&sim, options.clone(), |store| async move {
-            fill(store.clone()).await;
-            store.set_hold(ALICE, true).await.expect("held");
-        });
-        for file in sim.files() {
-            let bytes = sim.contents(&file.name).expect("there");
-            let name = format!("{}.{}.hex", file.name, file.bytes);
-            std::fs::write(folder.join(name), to_sparse_hex(&bytes)).expect("writes");
-        }
-    }
+    let fill = |store: Store<Sim>| async move {
+        fill(store.clone()).await;
+        store.set_hold(ALICE, true).await.expect("held");
+    };
+    make_if_wished("store-v2-past", |sim| on_sim(sim, options.clone(), fill));
     let sim = stored("store-v2-past");
     on_sim(&sim, options.clone(), |store| async move {
         assert_eq!(store.recovery().setbacks, Vec::<String>::new());
@@ -274,6 +256,100 @@ fn a_closed_store_that_remembers_opens_for_ever() {
     });
     let opened = stored("store-v2-past");
     assert_eq!(looked_at(&opened, options), Vec::<String>::new());
+}
+
+/// A store of checkpoints of version 3, opened and closed twice: rows that did not change are in the first
+/// checkpoint alone, to which the second one refers. It remembers: there are graves, a message that came back,
+/// an account on hold, and a tree that shows the past.
+#[test]
+fn a_closed_store_of_version_three_opens_for_ever() {
+    let options = || Options { retention: Duration::from_secs(3652 * 86_400), ..small_segments() };
+    make_if_wished("store-v3", |sim| {
+        on_sim(sim, options(), |store| async move {
+            fill(store.clone()).await;
+            fill_many(store).await;
+        });
+        on_sim(sim, options(), fill_more);
+    });
+    let name = |sim: &Sim, last: bool| {
+        let names = sim.files().into_iter().map(|file| file.name);
+        let mut names: Vec<_> = names.filter(|name| name.starts_with("checkpoint-")).collect();
+        names.sort();
+        assert_eq!(names.len(), 2);
+        names.swap_remove(usize::from(last))
+    };
+    assert_eq!(looked_at(&stored("store-v3"), options()), Vec::<String>::new());
+    on_sim(&stored("store-v3"), options(), holds_more);
+    // Without either of the two, the index comes from the first one, or from the log alone.
+    for last in [true, false] {
+        let sim = stored("store-v3");
+        sim.put_file(&name(&sim, last), vec![0; 4096]);
+        let setbacks = looked_at(&sim, options());
+        assert!(!setbacks.is_empty(), "the second checkpoint refers to the first");
+        let sim = stored("store-v3");
+        sim.put_file(&name(&sim, last), vec![0; 4096]);
+        on_sim(&sim, options(), holds_more);
+    }
+}
+
+/// So many rows that the next checkpoint leaves them where they are.
+async fn fill_many(store: Store<Sim>) {
+    let (many, _) = store.create_mailbox(ALICE, "many", None).await.expect("made");
+    store.copy(ALICE, INBOX, &[Uid(1)], many).await.expect("copies");
+    for _ in 0..8 {
+        let all = store.uids(ALICE, many).expect("uids");
+        store.copy(ALICE, many, &all, many).await.expect("copies");
+    }
+}
+
+async fn fill_more(store: Store<Sim>) {
+    for number in [5, 6] {
+        let one = delivery(vec![placement(BOB, INBOX)], number, 300);
+        store.deliver(one).await.expect("delivers");
+    }
+    store.device().sleep(Duration::from_millis(5)).await;
+    let then = store.device().now();
+    store.device().sleep(Duration::from_millis(5)).await;
+    store.expunge(BOB, INBOX, &[Uid(2), Uid(3)]).await.expect("expunges");
+    let uids = Some(vec![run(2, 2)]);
+    let wanted = Undelete { since: UnixMillis(0), mailbox: None, uids };
+    store.undelete(BOB, &wanted, false).await.expect("comes back");
+    let past = store.as_of(BOB, then).await.expect("remembered");
+    store.show(&past, "Restored", false).await.expect("shown");
+    store.set_hold(BOB, true).await.expect("held");
+}
+
+async fn holds_more(store: Store<Sim>) {
+    assert_eq!(store.uids(BOB, INBOX).expect("bob"), [Uid(1), Uid(4)]);
+    let read = store.read(BOB, INBOX, Uid(4), 0..u64::MAX).await.expect("is back");
+    assert!(read == message(BOB, 5, 300));
+    let shown = store.mailbox_named(BOB, "Restored/INBOX").expect("the tree");
+    assert!(shown.read_only);
+    assert_eq!(store.uids(BOB, shown.id).expect("as it was"), [Uid(1), Uid(2), Uid(3)]);
+    let all = Undelete { since: UnixMillis(0), mailbox: None, uids: None };
+    let (buried, _) = store.buried(BOB, &all, 9).expect("a list");
+    assert_eq!(buried.iter().map(|one| one.uid.0).collect::<Vec<_>>(), [3]);
+    let read = store.read_buried(BOB, INBOX, Uid(3), 0..u64::MAX).await.expect("reads");
+    assert!(read == message(BOB, 6, 300));
+    assert!(store.is_held(BOB) && !store.is_held(ALICE));
+    let many = store.mailbox_named(ALICE, "many").expect("made").id;
+    assert_eq!(store.uids(ALICE, many).expect("uids"), (1..=256).map(Uid).collect::<Vec<_>>());
+    assert_eq!(store.verify().await.expect("verifies").bad, Vec::<String>::new());
+}
+
+/// `GOLDEN=write` makes a store that is not there yet.
+fn make_if_wished(name: &str, make: impl FnOnce(&Sim)) {
+    let folder = golden_folder(name);
+    if std::env::var("GOLDEN").is_ok_and(|wish| wish == "write") && !folder.exists() {
+        std::fs::create_dir(&folder).expect("a folder");
+        let sim = Sim::new(1);
+        make(&sim);
+        for file in sim.files() {
+            let bytes = sim.contents(&file.name).expect("there");
+            let name = format!("{}.{}.hex", file.name, file.bytes);
+            std::fs::write(folder.join(name), to_sparse_hex(&bytes)).expect("writes");
+        }
+    }
 }
 
 fn golden_folder(name: &str) -> PathBuf {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use storage::{Flags, Modseq, Uid};
 
 /// Of operations.
-const KINDS: usize = 15;
+const KINDS: usize = 17;
 
 /// A journal whose base is a lively store, and a true look at that store.
 fn honest() -> (Journal, Observation) {
@@ -45,8 +45,12 @@ fn assert_noticed(what: &str, lie: impl FnOnce(&mut Observation)) {
 fn the_workloads_do_everything_and_every_end_occurs() {
     let mut ends: BTreeMap<&str, [u64; 3]> = BTreeMap::new();
     let (mut landed, mut lost) = (0, 0);
+    let (mut backups, mut broken_off, mut looks_back) = (0, 0, 0);
     for seed in 1..=400 {
         let (journal, _) = after_a_workload(seed).expect("a sound store");
+        backups += journal.tally.backups;
+        broken_off += journal.tally.backups_broken_off;
+        looks_back += journal.tally.looks_back;
         for ((kind, end), count) in &journal.tally.ends {
             ends.entry(kind).or_default()[*end as usize] += count;
         }
@@ -59,6 +63,10 @@ fn the_workloads_do_everything_and_every_end_occurs() {
         assert!(*acknowledged >= 20 && *maybe >= 1, "{kind}: {ends:?}");
     }
     assert!(landed >= 20 && lost >= 20, "{landed} {lost}");
+    println!(
+        "{backups} backups compared, {broken_off} broken off, {looks_back} accounts looked back at"
+    );
+    assert!(backups >= 50 && broken_off >= 20 && looks_back >= 50);
 }
 
 #[test]

@@ -201,7 +201,7 @@ pub fn restore(
 }
 
 /// A directory in which nothing is, or nothing but a config file.
-fn check_free(data_dir: &Path) -> Result<(), Fault> {
+pub(crate) fn check_free(data_dir: &Path) -> Result<(), Fault> {
     for name in ["store", "layout.toml"] {
         if data_dir.join(name).exists() {
             return Err(format!(
@@ -255,7 +255,7 @@ fn put_file(data_dir: &Path, part: &FilePart, bytes: Vec<u8>) -> Result<(), Faul
 }
 
 /// The config file lies in the data directory now, and the profile beside it.
-fn for_here(text: &[u8]) -> Result<Vec<u8>, Fault> {
+pub(crate) fn for_here(text: &[u8]) -> Result<Vec<u8>, Fault> {
     let text = String::from_utf8_lossy(text);
     let mut table: toml::Table =
         toml::from_str(&text).map_err(|error| format!("kura.toml of the backup: {error}"))?;

@@ -172,13 +172,8 @@ impl Taking<'_> {
 
     /// Layout, configuration, profile, certificates with their keys: what a host needs beside its store.
     fn files(&self, config: &Config, config_file: &Path) -> Result<Vec<FilePart>, Fault> {
-        let mut wanted: BTreeMap<String, PathBuf> = BTreeMap::new();
-        gather(&config.data_dir, "", &mut wanted)?;
-        wanted.insert("kura.toml".to_owned(), config_file.to_owned());
+        let mut wanted = small_files(config, config_file)?;
         wanted.insert("layout.toml".to_owned(), config.data_dir.join("layout.toml"));
-        if let Some(profile) = config.profile.as_ref().filter(|profile| profile.is_file()) {
-            wanted.insert("profile.toml".to_owned(), profile.clone());
-        }
         let mut parts = Vec::new();
         for (path, file) in wanted {
             let bytes = match std::fs::read(&file) {
@@ -191,6 +186,20 @@ impl Taking<'_> {
         }
         Ok(parts)
     }
+}
+
+/// Configuration, profile, certificates with their keys: names below a data directory, and where they are.
+pub(crate) fn small_files(
+    config: &Config,
+    config_file: &Path,
+) -> Result<BTreeMap<String, PathBuf>, Fault> {
+    let mut wanted = BTreeMap::new();
+    gather(&config.data_dir, "", &mut wanted)?;
+    wanted.insert("kura.toml".to_owned(), config_file.to_owned());
+    if let Some(profile) = config.profile.as_ref().filter(|profile| profile.is_file()) {
+        wanted.insert("profile.toml".to_owned(), profile.clone());
+    }
+    Ok(wanted)
 }
 
 /// Drops trailing blocks of zeroes.

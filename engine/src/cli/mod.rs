@@ -15,11 +15,13 @@ macro_rules! out {
 mod ask;
 mod backup;
 mod certificate;
+mod compact;
 mod directory;
 mod profile;
 mod quickstart;
 mod remembering;
 mod restore;
+mod salvage;
 mod scrub;
 mod serve;
 mod store;

@@ -1,7 +1,7 @@
 //! `kura store`: counters and checks of a running or stopped store.
 
 use super::ask::ask;
-use super::{Outcome, Where, backup, remembering, restore, scrub};
+use super::{Outcome, Where, backup, compact, remembering, restore, salvage, scrub};
 use crate::config::ConfigError;
 use crate::operations::Request;
 use clap::Subcommand;
@@ -13,6 +13,11 @@ pub(super) enum StoreCommand {
     ///
     /// Example: kura store backup --to /mnt/backup --keep 14
     Backup(backup::BackupOptions),
+    /// Gives back all space that can be had, now: moves what is live out of segments with garbage in them. The
+    /// server does so by itself where it is worth it; what the retention and holds keep stays.
+    ///
+    /// Example: kura store compact --dir ./kura-data
+    Compact(compact::CompactOptions),
     /// Reads everything once, now, within the scrub's share of the disk, and says what has rotted and whose
     /// messages that hurts. The server does so by itself, too. Exit code 3: something has.
     ///
@@ -53,13 +58,23 @@ pub(super) enum StoreCommand {
     /// Examples: kura store restore --from /mnt/backup --dir ./restored
     ///           kura store restore --account ann@example.org --at 2026-11-25T16:00:00Z
     Restore(Box<restore::RestoreOptions>),
+    /// Takes everything that still verifies out of a stopped store that does not open any more, and makes a
+    /// fresh data directory of it. The damaged one is only read. Exit code 3: something was lost.
+    ///
+    /// Mail whose mailbox is not known any more is in a mailbox "Salvaged" of its account; an account whose
+    /// address is not known gets one like salvaged-7@example.org.
+    ///
+    /// Example: kura store salvage --dir ./kura-data --to ./kura-saved
+    Salvage(salvage::SalvageOptions),
 }
 
 pub(super) fn run(command: StoreCommand) -> Result<Outcome, ConfigError> {
     match command {
         StoreCommand::Undelete(options) => remembering::undelete(options),
         StoreCommand::Restore(options) => restore::run(*options),
+        StoreCommand::Salvage(options) => salvage::run(&options),
         StoreCommand::Backup(options) => backup::backup(&options),
+        StoreCommand::Compact(options) => compact::run(&options),
         StoreCommand::Scrub(options) => scrub::run(&options),
         StoreCommand::Stats { place, json } => {
             let stats = ask(&place, Request::StoreStats)?;

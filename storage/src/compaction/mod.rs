@@ -38,6 +38,9 @@ const VICTIMS_MAX: usize = 32;
 /// What a segment that has just been written has to give.
 const GAIN_PERCENT_YOUNG: u64 = 92;
 
+/// The same when somebody wants all of it back.
+const GAIN_PERCENT_THOROUGH: u64 = 10;
+
 /// On a full disk even this part of a segment is worth a move.
 const GAIN_PERCENT_MIN: u64 = 5;
 
@@ -52,9 +55,11 @@ enum Task {
 pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
     while core.phase.get() == Phase::Open {
         let Some(task) = next_task(core) else {
+            core.compacts.set(false);
             core.compaction.wait().await;
             continue;
         };
+        core.compacts.set(true);
         let outcome = match task {
             Task::WriteBase => base::write(core).await,
             Task::Empty(segments) => mover::empty(core, segments).await,
@@ -63,6 +68,7 @@ pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
         // After a failure, most likely the disk is full: the next segment, checkpoint or refusal wakes us
         // again.
         if outcome.is_err() && core.phase.get() == Phase::Open {
+            core.compacts.set(false);
             core.compaction.wait().await;
         }
     }
@@ -127,7 +133,8 @@ pub(crate) fn wants_base<D: Device>(core: &Core<D>, to: SegmentId) -> bool {
     let grown = u64::from(to.0 - from.0);
     let interval = (size * BASE_LOG_RATIO).div_ceil(core.options.segment_bytes).max(2);
     let is_worth_it = gain >= (core.options.segment_bytes / 2).max(BASE_GAIN_RATIO * size);
-    is_worth_it && (is_short || grown >= interval)
+    let is_wished = core.thorough_below.get().is_some_and(|(log, _)| from < log);
+    is_worth_it && (is_short || is_wished || grown >= interval)
 }
 
 /// How much of a segment has to be garbage to be worth a move, in percent.
@@ -142,12 +149,19 @@ fn gain_percent_min<D: Device>(core: &Core<D>, id: SegmentId, active: SegmentId,
     if core.is_short() {
         return GAIN_PERCENT_MIN;
     }
+    if is_wished(core, id) {
+        return GAIN_PERCENT_THOROUGH;
+    }
     if id.is_cold() {
         return least;
     }
     let age = u64::from(active.0 - id.0);
     let spread = GAIN_PERCENT_YOUNG.saturating_sub(least);
     least.max(GAIN_PERCENT_YOUNG.saturating_sub(spread * age / all.max(1)))
+}
+
+fn is_wished<D: Device>(core: &Core<D>, id: SegmentId) -> bool {
+    core.thorough_below.get().is_some_and(|(log, cold)| id < if id.is_cold() { cold } else { log })
 }
 
 /// What emptying a segment would give, after what its copies take with their padding.
@@ -176,7 +190,8 @@ fn victims<D: Device>(core: &Core<D>) -> BTreeSet<SegmentId> {
     let total: u64 = sealed().map(|(_, segment)| segment.segment_bytes).sum();
     let live: u64 = sealed().map(|(id, _)| index.live.bytes(*id)).sum();
     let garbage_max = total * u64::from(core.options.garbage_percent_max) / 100;
-    if total.saturating_sub(live) <= garbage_max && !is_short {
+    let is_little = total.saturating_sub(live) <= garbage_max;
+    if is_little && !is_short && core.thorough_below.get().is_none() {
         return BTreeSet::new();
     }
     let all = sealed().count() as u64;
@@ -186,7 +201,9 @@ fn victims<D: Device>(core: &Core<D>) -> BTreeSet<SegmentId> {
         let gain = gain(core, &index, *id, segment);
         let percent_min = gain_percent_min(core, *id, active, all);
         let is_worth_it = gain * 100 >= segment.segment_bytes * percent_min;
-        if live == 0 || !is_worth_it || spoiled.contains_key(id) {
+        // With little garbage in all, only what was wished for is worth it.
+        let is_chosen = !is_little || is_short || is_wished(core, *id);
+        if live == 0 || !is_worth_it || !is_chosen || spoiled.contains_key(id) {
             return None;
         }
         let used = live as f64 / segment.segment_bytes as f64;

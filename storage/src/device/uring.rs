@@ -47,8 +47,10 @@ pub struct Uring {
     ring: RingOwner,
     directory: PathBuf,
     direct: bool,
+    /// Nothing below the directory is changed.
+    read_only: bool,
     /// Holds the lock on the directory until the device is dropped.
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Uring {
@@ -70,7 +72,25 @@ impl Uring {
         let direct = takes_direct(&directory)?;
         let ring = Rc::new(Ring::new()?);
         let completions = Completions(Rc::clone(&ring));
-        Ok((Uring { ring: RingOwner(ring), directory, direct, _lock: lock }, completions))
+        let ring = RingOwner(ring);
+        let device = Uring { ring, directory, direct, read_only: false, _lock: Some(lock) };
+        Ok((device, completions))
+    }
+
+    /// To read what is there, whatever its state: creates nothing, not even a lock, and refuses to write.
+    /// Reads go through the page cache. Must be called on the executor that will use it.
+    pub fn open_read_only(directory: &Path) -> io::Result<Uring> {
+        let directory = directory.to_owned();
+        std::fs::read_dir(&directory).map_err(|error| at(&directory, &error))?;
+        let ring = Rc::new(Ring::new()?);
+        let completions = Completions(Rc::clone(&ring));
+        glommio::spawn_local(async move { completions.reap().await }).detach();
+        let ring = RingOwner(ring);
+        Ok(Uring { ring, directory, direct: false, read_only: true, _lock: None })
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        if self.read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
     }
 
     /// Whether files bypass the page cache.
@@ -242,13 +262,18 @@ impl Device for Uring {
     }
 
     async fn create(&self, name: &str, bytes: u64) -> io::Result<Rc<File>> {
+        self.check_writable()?;
         let direct = self.direct;
         self.blocking(name, move |path| create_file(path, direct, bytes)).await.map(Rc::new)
     }
 
     async fn open(&self, name: &str) -> io::Result<Rc<File>> {
-        let direct = self.direct;
-        self.blocking(name, move |path| open_file(path, direct, false)).await.map(Rc::new)
+        let (direct, read_only) = (self.direct, self.read_only);
+        let open = move |path: &Path| match read_only {
+            true => File::open(path),
+            false => open_file(path, direct, false),
+        };
+        self.blocking(name, open).await.map(Rc::new)
     }
 
     async fn read(&self, file: &Rc<File>, offset: u64, mut buffer: Buffer) -> io::Result<Buffer> {
@@ -294,6 +319,7 @@ impl Device for Uring {
     }
 
     async fn remove(&self, name: &str) -> io::Result<()> {
+        self.check_writable()?;
         self.blocking(name, |path| std::fs::remove_file(path)).await
     }
 

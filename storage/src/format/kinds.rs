@@ -205,6 +205,10 @@ mod kind {
 }
 
 impl Record {
+    /// Kinds that are looked for before anything is decoded.
+    pub(crate) const DELIVERED: u8 = kind::DELIVERED;
+    pub(crate) const BASED: u8 = kind::BASED;
+
     #[must_use]
     pub fn kind(&self) -> u8 {
         match self {

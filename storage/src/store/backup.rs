@@ -13,8 +13,9 @@ use crate::buffer::{ALIGNMENT, Buffer};
 use crate::device::Device;
 use crate::error::Error;
 use crate::format::{SEGMENT_HEADER_BYTES, SegmentId};
+use crate::options::Sabotage;
 use crate::types::Lsn;
-use crate::uses::Use;
+use crate::uses::{Use, Uses};
 use std::time::Duration;
 
 /// Read between two looks at the budget: as long a commit may have to wait for the disk.
@@ -49,7 +50,10 @@ impl<D: Device> Store<D> {
     #[must_use]
     pub fn backup_plan(&self) -> BackupPlan {
         let core = &self.core;
-        let hold = core.reading();
+        let hold = match core.options.sabotage {
+            Some(Sabotage::PlanWithoutHold) => Uses::default().begin(SegmentId(0)),
+            _ => core.reading(),
+        };
         let index = core.index.borrow();
         let segments = core.segments.borrow();
         let position = core.position.get();
@@ -63,9 +67,9 @@ impl<D: Device> Store<D> {
             }
             let end = if *id == position.segment {
                 // Until something lands in this run, recovery's end counts: it may lie behind rot.
-                let active = segments.active.as_ref().filter(|active| active.id == *id);
-                let found = active.filter(|_| core.landed_bytes.get() == 0);
-                found.map_or(position.offset, |active| active.end)
+                // Not the segment's end of today: what is on its way is behind the position.
+                let is_found = core.landed_bytes.get() == 0;
+                if is_found { core.recovered_end } else { position.offset }
             } else if segments.cold.as_ref().is_some_and(|cold| cold.id == *id) {
                 // A copy on its way has no reference yet.
                 segments.cold_durable

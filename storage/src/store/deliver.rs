@@ -307,6 +307,10 @@ pub struct StreamedBody {
 }
 
 impl StreamedBody {
+    pub(crate) fn into_parts(self) -> (Vec<ChunkRef>, u64, Use) {
+        (self.chunks, self.bytes, self.writing)
+    }
+
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes

@@ -7,6 +7,7 @@
 mod accounts;
 mod backup;
 mod change;
+mod compact;
 mod deliver;
 mod history;
 mod keys;
@@ -19,6 +20,7 @@ mod verify;
 
 pub use backup::{BackupPlan, PlannedSegment};
 pub use change::FlagsChanged;
+pub use compact::Compacted;
 pub use deliver::{BodyWriter, PLACEMENTS_MAX, StreamedBody};
 pub use history::{PastAccount, PastMailbox, PastMessage};
 pub use keys::Space;
@@ -106,6 +108,10 @@ impl<D: Device> Store<D> {
     #[must_use]
     pub fn recovery(&self) -> &RecoveryReport {
         &self.core.recovery
+    }
+
+    pub(crate) fn core(&self) -> &Rc<Core<D>> {
+        &self.core
     }
 
     #[must_use]

@@ -13,7 +13,7 @@ const FAILURES_EVERY: usize = 9;
 const SPOILED_BYTES: u32 = 8;
 
 /// Every bug that can be planted, by the name that `--planted` takes.
-pub const PLANTED: [Sabotage; 9] = [
+pub const PLANTED: [Sabotage; 11] = [
     Sabotage::SkipSync,
     Sabotage::AcknowledgeEarly,
     Sabotage::ReuseUid,
@@ -23,6 +23,8 @@ pub const PLANTED: [Sabotage; 9] = [
     Sabotage::FreeEarly,
     Sabotage::ForgetCopies,
     Sabotage::FreeUnreplayed,
+    Sabotage::ForgetYoung,
+    Sabotage::PlanWithoutHold,
 ];
 
 /// A crash at every operation of the seed's workload. Returns how many crashes were survived, those

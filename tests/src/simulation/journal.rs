@@ -8,7 +8,7 @@ use super::model::{Letter, Operation, Outcome, Told, World};
 use super::observation::Observation;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use storage::{AccountId, Lsn, MailboxId, Modseq, Uid};
+use storage::{AccountId, Lsn, MailboxId, Modseq, Uid, UnixMillis};
 
 /// Index into the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,11 @@ pub struct Tally {
     /// By compaction.
     pub bytes_moved: u64,
     pub segments_freed: u64,
+    /// Backups that were compared with the store, and that were broken off.
+    pub backups: u64,
+    pub backups_broken_off: u64,
+    /// Accounts that were looked at as they had been.
+    pub looks_back: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,8 +68,9 @@ pub struct Journal {
     pub base: World,
     /// Since then.
     pub issued: Vec<Issued>,
-    /// The last look at the store.
+    /// The last look at the store, and when that was, as long as nothing else can have happened then.
     pub last: Option<Rc<Observation>>,
+    pub last_at: Option<UnixMillis>,
     /// Which letter each UID has ever named.
     pub owners: BTreeMap<Identity, BTreeMap<Uid, u32>>,
     /// Mailboxes that some client has been told of, so that it can use them.
@@ -169,6 +175,8 @@ impl Journal {
             | Operation::Subscribe { .. }
             | Operation::ChangeFlags { .. }
             | Operation::Expunge { .. }
+            | Operation::Undelete { .. }
+            | Operation::Hold { .. }
             | Operation::Put { .. } => None,
         };
         if let (Some(account), Some(mailboxes)) = (account_of_mailboxes, &outcome.mailboxes) {

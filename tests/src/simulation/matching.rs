@@ -8,6 +8,9 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use storage::Error;
 
+/// A retention that never ends within a case.
+pub(super) const LONG_MILLIS: u64 = 3_600_000;
+
 /// The model with nothing unknown left.
 pub(super) struct Resolved {
     pub(super) world: World,
@@ -21,9 +24,10 @@ pub(super) type Difference = String;
 pub(super) fn resolve(
     group: Group,
     model: &World,
-    seen: &Observation,
+    whole: &Observation,
     rot: Rot,
 ) -> Result<Resolved, Difference> {
+    let seen = whole;
     let mut resolved = Resolved { world: model.clone(), spoiled: BTreeSet::new() };
     match group {
         Group::Keys => match_pairs(model, seen)?,
@@ -31,6 +35,7 @@ pub(super) fn resolve(
             match (resolved.world.accounts.get_mut(&id), seen.accounts.get(&id)) {
                 (Some(account), Some(seen)) => {
                     match_account(account, seen, rot, &mut resolved.spoiled)?;
+                    match_gone(account, whole, rot, seen, &mut resolved.spoiled)?;
                 }
                 (None, None) => {}
                 (Some(_), None) => return Err("the account is not there".to_owned()),
@@ -65,12 +70,58 @@ fn match_account(
         let (seen, model) = (&seen.subscriptions, &model.subscriptions);
         return Err(format!("subscriptions {seen:?} instead of {model:?}"));
     }
+    if model.held != seen.held {
+        return Err(format!("on hold: {} instead of {}", seen.held, model.held));
+    }
     if model.quota != seen.usage.quota {
         return Err(format!("quota {:?} instead of {:?}", seen.usage.quota, model.quota));
     }
     for ((name, model), seen) in model.mailboxes.iter_mut().zip(seen.mailboxes.values()) {
         match_mailbox(Rc::make_mut(model), seen, rot, spoiled)
             .map_err(|difference| format!("{name:?}: {difference}"))?;
+    }
+    Ok(())
+}
+
+/// What was expunged from INBOX, within the retention, is there to be brought back.
+fn match_gone(
+    model: &mut Account,
+    whole: &Observation,
+    rot: Rot,
+    seen: &SeenAccount,
+    spoiled: &mut BTreeSet<u32>,
+) -> Result<(), Difference> {
+    if let Some(uid) = seen.buried.keys().find(|uid| !model.gone.contains_key(uid)) {
+        return Err(format!("UID {} can be brought back, but it was not expunged", uid.0));
+    }
+    for (uid, gone) in &model.gone {
+        let letter = gone.message.letter.number;
+        match seen.buried.get(uid) {
+            None if gone.is_due(whole.now.0, whole.retention_millis, whole.tight) => {
+                return Err(format!(
+                    "UID {} (letter {letter}), gone since {} and {}kept, can't be brought back at {}",
+                    uid.0,
+                    gone.at,
+                    if gone.kept { "" } else { "not " },
+                    whole.now.0
+                ));
+            }
+            Some(Some(Ok(bytes))) => match_bytes(&gone.message, bytes)?,
+            Some(Some(Err(Error::Corrupt { .. }))) if rot == Rot::OneByte => {
+                spoiled.insert(letter);
+            }
+            // It was looked at, and then its time was over.
+            Some(Some(Err(Error::NoSuchMessage(_)))) if whole.retention_millis < LONG_MILLIS => {}
+            Some(Some(Err(error))) => {
+                return Err(format!("letter {letter}, which has gone, cannot be read: {error}"));
+            }
+            Some(None) | None => {}
+        }
+    }
+    model.gone.retain(|uid, _| seen.buried.contains_key(uid));
+    for gone in model.gone.values_mut() {
+        gone.certain = true;
+        gone.kept |= model.held;
     }
     Ok(())
 }
@@ -104,6 +155,7 @@ fn match_mailbox(
             .map_err(|difference| format!("UID {} {difference}", uid.0))?;
         model.messages.insert(*uid, expected);
     }
+    model.unsure.clear();
     match model.unnumbered.first() {
         Some(missing) => Err(format!("letter {} is missing", missing.letter.number)),
         None => Ok(()),
@@ -118,8 +170,11 @@ fn take_unnumbered(model: &mut Mailbox, seen: &SeenMessage) -> Option<Message> {
             && message.keywords == seen.keywords
             && message.prefix.len() == usize::from(seen.entry.prefix_bytes)
     };
-    let place = model.unnumbered.iter().position(alike)?;
-    Some(model.unnumbered.remove(place))
+    if let Some(place) = model.unnumbered.iter().position(alike) {
+        return Some(model.unnumbered.remove(place));
+    }
+    let place = model.unsure.iter().position(alike)?;
+    Some(model.unsure.remove(place))
 }
 
 fn match_message(

@@ -63,6 +63,29 @@ pub struct Mailbox {
     pub messages: BTreeMap<Uid, Message>,
     /// Messages whose UID nobody has been told.
     pub unnumbered: Vec<Message>,
+    /// The same, but they may as well have been forgotten before they could come back.
+    pub unsure: Vec<Message>,
+}
+
+/// A message that was expunged from INBOX.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gone {
+    pub message: Message,
+    /// Not before this, in Unix milliseconds.
+    pub at: u64,
+    /// The account is on hold.
+    pub kept: bool,
+    /// Nobody may have brought it back.
+    pub certain: bool,
+}
+
+impl Gone {
+    /// Whether it has to be there still.
+    #[must_use]
+    pub fn is_due(&self, now: u64, retention_millis: u64, tight: bool) -> bool {
+        let is_young = !tight && retention_millis > 0 && now < self.at + retention_millis;
+        self.certain && (self.kept || is_young)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +93,9 @@ pub struct Account {
     pub quota: Quota,
     pub mailboxes: BTreeMap<String, Rc<Mailbox>>,
     pub subscriptions: BTreeSet<String>,
+    /// By the UIDs that they had in INBOX.
+    pub gone: BTreeMap<Uid, Gone>,
+    pub held: bool,
 }
 
 /// All that a shard holds, or the part of it that one [`Group`] names.
@@ -98,18 +124,75 @@ pub struct Target {
 /// An operation as it is asked of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
-    CreateAccount { account: AccountId, quota: Quota },
-    RemoveAccount { account: AccountId },
-    SetQuota { account: AccountId, quota: Quota },
-    CreateMailbox { account: AccountId, name: String, special_use: Option<SpecialUse> },
-    RenameMailbox { account: AccountId, from: String, to: String },
-    DeleteMailbox { account: AccountId, name: String },
-    Subscribe { account: AccountId, name: String, subscribed: bool },
-    Deliver { letter: Rc<Letter>, targets: Vec<Target>, streamed: bool },
-    Copy { account: AccountId, from: MailboxId, uids: Vec<Uid>, to: MailboxId, moved: bool },
-    ChangeFlags { account: AccountId, mailbox: MailboxId, uids: Vec<Uid>, change: Change },
-    Expunge { account: AccountId, mailbox: MailboxId, uids: Vec<Uid> },
-    Put { space: u8, pairs: Vec<(Bytes, Option<Bytes>)> },
+    CreateAccount {
+        account: AccountId,
+        quota: Quota,
+    },
+    RemoveAccount {
+        account: AccountId,
+    },
+    SetQuota {
+        account: AccountId,
+        quota: Quota,
+    },
+    CreateMailbox {
+        account: AccountId,
+        name: String,
+        special_use: Option<SpecialUse>,
+    },
+    RenameMailbox {
+        account: AccountId,
+        from: String,
+        to: String,
+    },
+    DeleteMailbox {
+        account: AccountId,
+        name: String,
+    },
+    Subscribe {
+        account: AccountId,
+        name: String,
+        subscribed: bool,
+    },
+    Deliver {
+        letter: Rc<Letter>,
+        targets: Vec<Target>,
+        streamed: bool,
+    },
+    Copy {
+        account: AccountId,
+        from: MailboxId,
+        uids: Vec<Uid>,
+        to: MailboxId,
+        moved: bool,
+    },
+    ChangeFlags {
+        account: AccountId,
+        mailbox: MailboxId,
+        uids: Vec<Uid>,
+        change: Change,
+    },
+    /// `at`: when it was asked for, in Unix milliseconds.
+    Expunge {
+        account: AccountId,
+        mailbox: MailboxId,
+        uids: Vec<Uid>,
+        at: u64,
+    },
+    /// What was expunged from INBOX under these UIDs comes back; `exact`: none of it can have been forgotten.
+    Undelete {
+        account: AccountId,
+        uids: Vec<Uid>,
+        exact: bool,
+    },
+    Hold {
+        account: AccountId,
+        held: bool,
+    },
+    Put {
+        space: u8,
+        pairs: Vec<(Bytes, Option<Bytes>)>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,6 +218,8 @@ pub enum Told {
     /// Source and destination.
     Copied(Vec<(Uid, Uid)>),
     Expunged(Vec<Uid>),
+    /// How many messages are back.
+    Undeleted(u64),
 }
 
 /// Why an operation cannot have happened here.
@@ -158,7 +243,9 @@ impl Operation {
             | Operation::Subscribe { account, .. }
             | Operation::Copy { account, .. }
             | Operation::ChangeFlags { account, .. }
-            | Operation::Expunge { account, .. } => vec![Group::Account(*account)],
+            | Operation::Expunge { account, .. }
+            | Operation::Undelete { account, .. }
+            | Operation::Hold { account, .. } => vec![Group::Account(*account)],
         }
     }
 
@@ -180,6 +267,8 @@ impl Operation {
             Operation::Copy { moved: true, .. } => "move",
             Operation::ChangeFlags { .. } => "change flags",
             Operation::Expunge { .. } => "expunge",
+            Operation::Undelete { .. } => "undelete",
+            Operation::Hold { .. } => "hold",
             Operation::Put { .. } => "put",
         }
     }
@@ -243,6 +332,12 @@ impl World {
             Operation::RemoveAccount { .. } => {
                 self.accounts.remove(&id).ok_or("there is no account to remove")?;
             }
+            Operation::Hold { held, .. } => {
+                // It may be set, too, for an account that has just been removed.
+                if let Some(account) = self.accounts.get_mut(&id) {
+                    account.hold(*held);
+                }
+            }
             Operation::SetQuota { .. }
             | Operation::CreateMailbox { .. }
             | Operation::RenameMailbox { .. }
@@ -252,6 +347,7 @@ impl World {
             | Operation::Copy { .. }
             | Operation::ChangeFlags { .. }
             | Operation::Expunge { .. }
+            | Operation::Undelete { .. }
             | Operation::Put { .. } => {
                 let account = self.accounts.get_mut(&id).ok_or("there is no such account")?;
                 account.apply(id, operation, outcome.map(|outcome| &outcome.told))?;
@@ -277,7 +373,15 @@ impl World {
 impl Account {
     fn new(quota: Quota) -> Account {
         let mailboxes = BTreeMap::from([(INBOX.to_owned(), Rc::default())]);
-        Account { quota, mailboxes, subscriptions: BTreeSet::new() }
+        let (subscriptions, gone) = (BTreeSet::new(), BTreeMap::new());
+        Account { quota, mailboxes, subscriptions, gone, held: false }
+    }
+
+    fn hold(&mut self, held: bool) {
+        self.held = held;
+        if !held {
+            self.gone.values_mut().for_each(|gone| gone.kept = false);
+        }
     }
 
     /// Messages and bytes.
@@ -331,10 +435,19 @@ impl Account {
                     }
                 }
             }
-            Operation::Expunge { mailbox, uids, .. } => {
-                let mailbox = self.numbered(*mailbox)?;
+            Operation::Undelete { uids, exact, .. } => self.undelete(uids, *exact, told)?,
+            Operation::Expunge { mailbox: id, uids, at, .. } => {
+                let held = self.held;
+                let mailbox = self.numbered(*id)?;
                 let gone: Vec<Uid> = mailbox.present(uids);
-                gone.iter().for_each(|uid| drop(mailbox.messages.remove(uid)));
+                let messages = gone.iter().filter_map(|uid| mailbox.messages.remove_entry(uid));
+                let messages: Vec<(Uid, Message)> = messages.collect();
+                let graves = messages.into_iter().map(|(uid, message)| {
+                    (uid, Gone { message, at: *at, kept: held, certain: true })
+                });
+                if *id == MailboxId::INBOX {
+                    self.gone.extend(graves);
+                }
                 if let Some(Told::Expunged(expunged)) = told
                     && *expunged != gone
                 {
@@ -343,6 +456,7 @@ impl Account {
             }
             Operation::CreateAccount { .. }
             | Operation::RemoveAccount { .. }
+            | Operation::Hold { .. }
             | Operation::Put { .. } => return Err("not within an account".to_owned()),
         }
         Ok(())
@@ -376,8 +490,11 @@ impl Account {
             let inbox = self.named(INBOX)?;
             let messages = std::mem::take(&mut inbox.messages);
             let unnumbered = std::mem::take(&mut inbox.unnumbered);
+            let unsure = std::mem::take(&mut inbox.unsure);
             // Which UIDs they get is for the store to say.
-            self.named(to)?.unnumbered = messages.into_values().chain(unnumbered).collect();
+            let target = self.named(to)?;
+            target.unnumbered = messages.into_values().chain(unnumbered).collect();
+            target.unsure = unsure;
             return Ok(());
         }
         let below = format!("{from}/");
@@ -412,6 +529,37 @@ impl Account {
             keywords: target.keywords.iter().cloned().collect(),
         };
         self.numbered(target.mailbox)?.add(uid, message)
+    }
+
+    fn undelete(
+        &mut self,
+        uids: &[Uid],
+        exact: bool,
+        told: Option<&Told>,
+    ) -> Result<(), Impossible> {
+        let wanted: BTreeSet<Uid> = uids.iter().copied().collect();
+        let mut back = Vec::new();
+        for uid in wanted {
+            let Some(gone) = self.gone.get_mut(&uid) else { continue };
+            let flags = gone.message.flags.without(Flags::DELETED);
+            back.push(Message { flags, ..gone.message.clone() });
+            (gone.certain, gone.kept) = (false, false);
+            if exact {
+                self.gone.remove(&uid);
+            }
+        }
+        if let Some(Told::Undeleted(count)) = told
+            && (*count > back.len() as u64 || (exact && *count < back.len() as u64))
+        {
+            return Err(format!("told {count} are back, and it was {}", back.len()));
+        }
+        let inbox = self.numbered(MailboxId::INBOX)?;
+        if exact {
+            inbox.unnumbered.append(&mut back)
+        } else {
+            inbox.unsure.append(&mut back)
+        }
+        Ok(())
     }
 
     fn copy(

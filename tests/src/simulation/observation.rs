@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use storage::device::Device;
+use storage::store::Undelete;
 use storage::{
     AccountId, Changes, Error, Flags, MailboxId, MailboxInfo, MailboxStatus, MessageEntry, Modseq,
     Space, Store, Uid, UnixMillis, Usage, VerifyReport,
@@ -49,6 +50,9 @@ pub struct SeenAccount {
     pub highest_modseq: Modseq,
     pub mailboxes: BTreeMap<String, SeenMailbox>,
     pub subscriptions: BTreeSet<String>,
+    /// What was expunged from INBOX and can be brought back.
+    pub buried: BTreeMap<Uid, Option<Result<Bytes, Error>>>,
+    pub held: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -64,6 +68,10 @@ pub struct Observation {
     pub verified: Option<VerifyReport>,
     /// What opening found wrong, and had to do without.
     pub setbacks: Vec<String>,
+    /// When, for how long what goes is remembered, and whether a full disk may cut that short.
+    pub now: UnixMillis,
+    pub retention_millis: u64,
+    pub tight: bool,
 }
 
 /// Which spaces the workload uses.
@@ -79,6 +87,7 @@ pub fn look<D: Device>(
         messages: stats.messages,
         live_bytes: stats.live_bytes,
         orphans: stats.orphans,
+        now: store.device().now(),
         ..Observation::default()
     };
     for account in store.accounts() {
@@ -111,6 +120,12 @@ pub async fn look_and_read<D: Device>(
             }
         }
     }
+    for (account, seen_account) in &mut seen.accounts {
+        for (uid, content) in &mut seen_account.buried {
+            let bytes = store.read_buried(*account, MailboxId::INBOX, *uid, 0..u64::MAX).await;
+            *content = Some(bytes);
+        }
+    }
     seen.verified = Some(store.verify().await?);
     let recovery = store.recovery();
     seen.setbacks = recovery.setbacks.iter().chain(&recovery.damage).cloned().collect();
@@ -139,7 +154,11 @@ fn look_at_account<D: Device>(store: &Store<D>, account: AccountId) -> Result<Se
         let messages = messages.collect();
         mailboxes.insert(info.name.clone(), SeenMailbox { info, status, messages });
     }
+    let wanted = Undelete { since: UnixMillis(0), mailbox: Some("INBOX".to_owned()), uids: None };
+    let (buried, _) = store.buried(account, &wanted, 100_000)?;
     Ok(SeenAccount {
+        held: store.is_held(account),
+        buried: buried.into_iter().map(|buried| (buried.uid, None)).collect(),
         usage: store.usage(account)?,
         highest_modseq: store.highest_modseq(account)?,
         mailboxes,

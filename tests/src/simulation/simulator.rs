@@ -7,6 +7,7 @@
 use super::checker::{Rot, Violation, judge};
 use super::journal::Journal;
 use super::observation::{Observation, look, look_and_read};
+use super::past::{back_up, look_back};
 use super::workload::{Client, Disk, Stop};
 use std::cell::RefCell;
 use std::fmt;
@@ -127,7 +128,13 @@ struct Plan {
     capacity: Option<u64>,
     /// Mail comes and goes so fast that compaction runs all the time.
     churns: bool,
+    /// Somebody takes a backup meanwhile.
+    backs_up: bool,
 }
+
+/// Retentions: one that never ends within a case, and one that ends again and again.
+const LONG: Duration = Duration::from_millis(super::matching::LONG_MILLIS);
+const SHORT: Duration = Duration::from_millis(30);
 
 /// Every so many seeds have a workload that churns.
 const CHURNS_EVERY: u64 = 3;
@@ -163,7 +170,9 @@ impl Plan {
             operations: 6 + random.below(6) as u32,
             capacity: random.chance(1, 5).then(|| segment_bytes * (4 + random.below(4)) + 50_000),
             churns: false,
+            backs_up: random.chance(1, 6),
         }
+        .remembering([LONG, LONG, SHORT, Duration::ZERO][random.index(4)])
     }
 
     /// Small segments, many of them, and hardly any garbage allowed.
@@ -191,12 +200,24 @@ impl Plan {
             operations: 24 + random.below(16) as u32,
             capacity: random.chance(1, 4).then(|| segment_bytes * (9 + random.below(5)) + 50_000),
             churns: true,
+            backs_up: random.chance(1, 2),
         }
+        .remembering([SHORT, Duration::ZERO, Duration::ZERO][random.index(3)])
+    }
+
+    fn remembering(mut self, retention: Duration) -> Plan {
+        self.options.retention = retention;
+        self
+    }
+
+    /// Nothing that has gone can be forgotten.
+    fn remembers(&self) -> bool {
+        self.options.retention == LONG && self.capacity.is_none()
     }
 
     /// For the time after the trouble.
     fn short(self) -> Plan {
-        Plan { operations: 3, ..self }
+        Plan { operations: 3, backs_up: false, ..self }
     }
 }
 
@@ -461,10 +482,24 @@ impl Life {
         store: &Store<Sim>,
         reads: bool,
     ) -> Result<(), Violation> {
+        let remembers = self.plan.remembers() && self.rot == Rot::None;
+        if remembers && reads && self.disk == Disk::Healthy {
+            look_back(store, &stage.journal).await?;
+        }
         let before = stage.journal.borrow().modseqs();
         let seen = if reads { look_and_read(store, &before).await } else { look(store, &before) };
-        let seen = seen.map_err(|error| format!("cannot look: {error}"))?;
-        judge(&mut stage.journal.borrow_mut(), seen, self.rot)
+        let mut seen = seen.map_err(|error| format!("cannot look: {error}"))?;
+        let millis = self.plan.options.retention.as_millis();
+        seen.retention_millis = u64::try_from(millis).unwrap_or(u64::MAX);
+        seen.tight = self.plan.capacity.is_some();
+        let at = store.device().now();
+        judge(&mut stage.journal.borrow_mut(), seen, self.rot)?;
+        if remembers {
+            // What comes next is of a later millisecond, so that this look can be had again.
+            stage.journal.borrow_mut().last_at = Some(at);
+            store.device().sleep(Duration::from_millis(2)).await;
+        }
+        Ok(())
     }
 
     async fn round(&mut self, stage: &Stage, store: &Store<Sim>) -> Stop {
@@ -472,12 +507,17 @@ impl Life {
         if first.greet().await == Stop::Halted {
             return Stop::Halted;
         }
-        let lives: Vec<Pin<Box<dyn Future<Output = Stop>>>> = (0..self.plan.clients)
-            .map(|_| {
-                let client = self.client(stage, store);
+        let mut lives: Vec<Pin<Box<dyn Future<Output = Stop>>>> = (0..self.plan.clients)
+            .map(|number| {
+                let client = Client { holds: number == 0, ..self.client(stage, store) };
                 Box::pin(client.live(self.plan.operations)) as _
             })
             .collect();
+        if self.plan.backs_up {
+            let (journal, options) = (Rc::clone(&stage.journal), self.plan.options.clone());
+            let random = Random::new(self.random.any());
+            lives.push(Box::pin(back_up(store.clone(), journal, options, self.disk, random)));
+        }
         if all(lives).await.contains(&Stop::Halted) {
             return Stop::Halted;
         }
@@ -491,6 +531,8 @@ impl Life {
             random: Random::new(self.random.any()),
             disk: self.disk,
             churns: self.plan.churns,
+            remembers: self.plan.remembers(),
+            holds: false,
         }
     }
 }

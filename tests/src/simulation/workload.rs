@@ -17,9 +17,11 @@ use std::task::Poll;
 use std::time::Duration;
 use storage::device::Device;
 use storage::device::sim::{Random, Sim};
+use storage::format::UidRange;
+use storage::store::Undelete;
 use storage::{
     AccountId, Body, Delivery, Error, FlagChange, FlagMode, Flags, Lsn, MailboxId, MailboxInfo,
-    Placement, Quota, Space, SpecialUse, Store, Uid,
+    Placement, Quota, Space, SpecialUse, Store, Uid, UnixMillis,
 };
 
 const ACCOUNTS_MAX: usize = 3;
@@ -53,6 +55,10 @@ pub struct Client {
     pub disk: Disk,
     /// Larger letters, and more of them expunged.
     pub churns: bool,
+    /// Nothing that has gone can be forgotten: there is a long retention, and the disk does not fill up.
+    pub remembers: bool,
+    /// The one client that puts accounts on hold: of two, one would find that there is nothing to do.
+    pub holds: bool,
 }
 
 /// A mailbox that clients know of.
@@ -76,6 +82,9 @@ impl Client {
             }
             let Some(operation) = self.choose() else { continue };
             let patience = self.random.chance(1, 10).then(|| self.random.below(1_500));
+            let is_hold = matches!(operation, Operation::Hold { .. });
+            // After one that was left half-way, nobody knows what the next one would find.
+            self.holds &= !is_hold || patience.is_none();
             let stop = self.perform(operation, patience.map(Duration::from_micros)).await;
             if stop == Stop::Halted {
                 return stop;
@@ -173,6 +182,8 @@ impl Client {
             | Operation::Subscribe { .. }
             | Operation::ChangeFlags { .. }
             | Operation::Expunge { .. }
+            | Operation::Undelete { .. }
+            | Operation::Hold { .. }
             | Operation::Put { .. } => Vec::new(),
         }
     }
@@ -236,6 +247,9 @@ impl Client {
         if self.known_accounts().is_empty() {
             return self.new_account();
         }
+        if self.holds && self.random.chance(1, 12) {
+            return self.some_hold();
+        }
         let chance = self.random.below(100);
         if self.churns && (68..90).contains(&chance) {
             return self.some_expunge();
@@ -252,7 +266,8 @@ impl Client {
                 let quota = self.some_quota();
                 Some(Operation::SetQuota { account, quota })
             }
-            90..97 => Some(self.some_put()),
+            90..94 => Some(self.some_put()),
+            94..97 => self.some_undelete(),
             97..99 => self.new_account(),
             _ => {
                 let accounts = self.known_accounts();
@@ -349,7 +364,29 @@ impl Client {
             0 => vec![*known.uids.last()?],
             _ => self.some_uids(&known)?,
         };
-        Some(Operation::Expunge { account: known.account, mailbox: known.info.id, uids })
+        let at = self.store.device().now().0;
+        Some(Operation::Expunge { account: known.account, mailbox: known.info.id, uids, at })
+    }
+
+    /// UIDs of INBOX that somebody knew, and that are not there any more.
+    fn some_undelete(&mut self) -> Option<Operation> {
+        let account = self.pick(&self.known_accounts())?;
+        let inbox = self.store.mailbox_named(account, INBOX).ok()?;
+        let there = self.store.uids(account, inbox.id).ok()?;
+        let known: Vec<Uid> = {
+            let journal = self.journal.borrow();
+            let owners = journal.owners.get(&(account, inbox.id, inbox.uid_validity))?;
+            owners.keys().filter(|uid| !there.contains(uid)).copied().collect()
+        };
+        let first = self.random.index(known.len());
+        let count = 1 + self.random.index(4);
+        let uids: Vec<Uid> = known.into_iter().skip(first).take(count).collect();
+        (!uids.is_empty()).then_some(Operation::Undelete { account, uids, exact: self.remembers })
+    }
+
+    fn some_hold(&mut self) -> Option<Operation> {
+        let account = self.pick(&self.known_accounts())?;
+        Some(Operation::Hold { account, held: !self.store.is_held(account) })
     }
 
     fn some_mailbox_change(&mut self) -> Option<Operation> {
@@ -391,7 +428,7 @@ fn check_floors(journal: &mut Journal, floors: &[Uid], operation: &Operation, ou
     let told: Vec<Uid> = match &outcome.told {
         Told::Placed(placed) => placed.iter().map(|placed| placed.uid).collect(),
         Told::Copied(pairs) => pairs.iter().take(1).map(|(_, new)| *new).collect(),
-        Told::Done | Told::Expunged(_) => Vec::new(),
+        Told::Done | Told::Expunged(_) | Told::Undeleted(_) => Vec::new(),
     };
     for (uid, floor) in told.iter().zip(floors) {
         if uid <= floor {
@@ -467,13 +504,27 @@ async fn run_operation(
             let Some(durable) = done.durable else { return Ok(None) };
             (durable.lsn(), Told::Done)
         }
-        Operation::Expunge { account, mailbox, uids } => {
+        Operation::Expunge { account, mailbox, uids, .. } => {
             let (gone, durable) = store.expunge(*account, *mailbox, uids).await?;
             if gone.is_empty() {
                 return Ok(None);
             }
             (durable.lsn(), Told::Expunged(gone))
         }
+        Operation::Undelete { account, uids, .. } => {
+            let wanted = Undelete {
+                since: UnixMillis(0),
+                mailbox: Some(INBOX.to_owned()),
+                uids: Some(UidRange::runs(uids.iter().copied())),
+            };
+            let (back, durable) = store.undelete(*account, &wanted, true).await?;
+            let count = back.iter().map(|(_, count)| count).sum();
+            if count == 0 {
+                return Ok(None);
+            }
+            (durable.lsn(), Told::Undeleted(count))
+        }
+        Operation::Hold { account, held } => done(store.set_hold(*account, *held).await?.lsn()),
         Operation::Put { space, pairs } => {
             done(store.put(Space(*space), pairs.clone()).await?.lsn())
         }

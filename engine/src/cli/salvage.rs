@@ -1,0 +1,148 @@
+//! `kura store salvage`: what can be saved of a damaged store.
+
+use super::{Outcome, Where};
+use crate::config::{Config, ConfigError};
+use crate::directory::Directory;
+use crate::salvage;
+use crate::server::{Mode, Server};
+use clap::Args;
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::PathBuf;
+use storage::salvage::SalvageReport;
+
+#[derive(Debug, Args)]
+pub(super) struct SalvageOptions {
+    #[command(flatten)]
+    place: Where,
+    /// The fresh data directory: empty, or not there yet.
+    #[arg(long, value_name = "NEW")]
+    to: PathBuf,
+    /// Prints JSON, and no progress.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(options: &SalvageOptions) -> Result<Outcome, ConfigError> {
+    let config = options.place.load()?;
+    let to = std::path::absolute(&options.to)
+        .map_err(|error| ConfigError(format!("--to {}: {error}", options.to.display())))?;
+    let knobs = super::profile::knobs(&config)?;
+    let progress = |shard: u16, what: &str| {
+        if !options.json {
+            // Nobody may be looking.
+            let _ = writeln!(std::io::stderr(), "shard {shard} {what}");
+        }
+    };
+    let config_file = options.place.config_file();
+    let reports =
+        salvage::run(&config, &config_file, &knobs, &to, progress).map_err(ConfigError)?;
+    let config_file = to.join(super::quickstart::CONFIG_FILE);
+    let server = Server::start(Config::load(&config_file)?, knobs, Mode::CommandOnly)?;
+    let mended = server.ask(0, salvage::mend);
+    let names = server.ask(0, |shard| async move {
+        let directory = shard.directory.borrow();
+        addresses(&directory)
+    });
+    server.stop();
+    let (mended, names) = (mended?.map_err(ConfigError)?, names?);
+    let said = told(&reports, &mended, &names);
+    if options.json {
+        outln!("{said}")?;
+    } else {
+        print(&said)?;
+        outln!("start it: kura serve --config {}", config_file.display())?;
+    }
+    let is_whole = said["messages_lost"] == 0 && said["records_lost"] == 0;
+    let is_known = said["shards_missing"] == json!([]) && said["named"] == json!([]);
+    Ok(if is_whole && is_known { Outcome::Done } else { Outcome::Unwell })
+}
+
+/// By home shard and number.
+type Names = Vec<((u16, u32), String)>;
+
+fn addresses(directory: &Directory) -> Names {
+    let accounts = directory.accounts();
+    accounts.map(|(address, account)| ((account.shard, account.id), address.clone())).collect()
+}
+
+fn told(reports: &[Option<SalvageReport>], mended: &Value, names: &Names) -> Value {
+    let numbered = || (0_u16..).zip(reports);
+    let sum = |figure: fn(&SalvageReport) -> u64| reports.iter().flatten().map(figure).sum::<u64>();
+    let missing: Vec<u16> =
+        numbered().filter(|(_, report)| report.is_none()).map(|(shard, _)| shard).collect();
+    let (mut lost, mut damage, mut begun) = (Vec::new(), Vec::new(), Vec::new());
+    for (shard, report) in numbered() {
+        let Some(report) = report else { continue };
+        begun.push(json!({ "shard": shard, "with": report.begun_with }));
+        damage.extend(report.damage.iter().map(|what| format!("shard {shard}: {what}")));
+        for (account, mailbox, uid) in &report.lost {
+            let name = names.iter().find(|(place, _)| *place == (shard, account.0));
+            let name = name.map_or("an account without an address", |(_, name)| name);
+            lost.push(json!({ "address": name, "mailbox": mailbox, "uid": uid.0 }));
+        }
+    }
+    json!({
+        "accounts": sum(|r| r.accounts),
+        "mailboxes": sum(|r| r.mailboxes),
+        "messages": sum(|r| r.messages),
+        "bytes": sum(|r| r.bytes),
+        "messages_in_salvaged": sum(|r| r.messages_salvaged),
+        "expunged_kept": sum(|r| r.buried),
+        "expunged_lost": sum(|r| r.buried_lost),
+        "messages_lost": sum(|r| r.messages_lost),
+        "records_lost": sum(|r| r.records_lost),
+        "lost": lost,
+        "shards_missing": missing,
+        "begun": begun,
+        "damage": damage,
+        "named": mended["named"],
+        "emptied": mended["emptied"],
+    })
+}
+
+fn print(said: &Value) -> Result<(), ConfigError> {
+    let list = |key: &str| said[key].as_array().cloned().unwrap_or_default();
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    for what in list("damage") {
+        outln!("damaged: {}", text(&what))?;
+    }
+    for shard in list("shards_missing") {
+        outln!("missing: shard {shard}, with all its mail")?;
+    }
+    for one in list("lost") {
+        outln!("lost: {}, mailbox {}, UID {}", text(&one["address"]), one["mailbox"], one["uid"])?;
+    }
+    let (all, named) = (&said["messages_lost"], list("lost").len() as u64);
+    if all.as_u64().unwrap_or(0) > named {
+        outln!("lost: {} more", all.as_u64().unwrap_or(0) - named)?;
+    }
+    outln!(
+        "saved: {} messages ({} MiB) in {} mailboxes of {} accounts, {} of them in mailboxes \"Salvaged\"; \
+         {} that had been expunged can still be brought back",
+        said["messages"],
+        said["bytes"].as_u64().unwrap_or(0) >> 20,
+        said["mailboxes"],
+        said["accounts"],
+        said["messages_in_salvaged"],
+        said["expunged_kept"]
+    )?;
+    outln!(
+        "lost: {} messages and {} expunged ones that do not verify; {} records of the log are not there, \
+         whatever they said",
+        said["messages_lost"],
+        said["expunged_lost"],
+        said["records_lost"]
+    )?;
+    for one in list("named") {
+        outln!(
+            "an account whose address is lost is {} now; its password is {}",
+            text(&one["address"]),
+            text(&one["password"])
+        )?;
+    }
+    for address in list("emptied") {
+        outln!("{} is there, but its mail is lost", text(&address))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! `kura store salvage`: everything that still verifies of a damaged data directory, in a fresh one.
+//!
+//! Shard by shard the store's part is done by [`storage::salvage`]. Then the fresh directory is opened with
+//! the ordinary code, and what fits together no more is made to fit: an account whose address is not known any
+//! more gets one that says so, and an address whose mailboxes are lost gets empty ones. The layout comes last:
+//! without it nothing starts, so a salvage that was broken off can be started again. The source is only read.
+
+use crate::backup::restore::{check_free, for_here};
+use crate::backup::take::small_files;
+use crate::config::Config;
+use crate::core::store_options;
+use crate::directory::{self, Account, Domain};
+use crate::layout::{self, private_dir, shard_dir};
+use crate::operations::{Fault, change, hash, make_at_home, on, pair, password_or_new, unix_now};
+use crate::shard::{Disk, Shard};
+use bytes::Bytes;
+use glommio::LocalExecutorBuilder;
+use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+use storage::salvage::{SalvageReport, salvage};
+use storage::{AccountId, Options, Store};
+
+/// Until all of the store is there.
+const STAGING: &str = "store.salvaging";
+/// Where accounts get an address when no domain is known any more (RFC 2606 section 2).
+const NO_DOMAIN: &str = "salvaged.invalid";
+/// See `core.rs`, `TICK`.
+const TICK: Duration = Duration::from_millis(5);
+
+/// Fills `to`. One report for each shard; `None`: its directory is not there.
+pub fn run(
+    config: &Config,
+    config_file: &Path,
+    knobs: &hwprofiles::Knobs,
+    to: &Path,
+    mut progress: impl FnMut(u16, &str),
+) -> Result<Vec<Option<SalvageReport>>, Fault> {
+    check_free(to)?;
+    let _lock = layout::lock_unchanged(&config.data_dir).map_err(|error| error.0)?;
+    let shards = layout::shards_of(&config.data_dir).map_err(|error| error.0)?;
+    let fault = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
+    private_dir(to).map_err(|error| fault(to, error))?;
+    let staging = to.join(STAGING);
+    if staging.exists() {
+        fs::remove_dir_all(&staging).map_err(|error| fault(&staging, error))?;
+    }
+    let mut reports = Vec::new();
+    for shard in 0..shards {
+        let source = shard_dir(&config.data_dir, shard);
+        let target = staging.join(format!("shard-{shard}"));
+        private_dir(&target).map_err(|error| fault(&target, error))?;
+        progress(shard, "is being looked through");
+        let options = Options { retention: Duration::ZERO, ..store_options(config, knobs, shard) };
+        reports.push(one_shard(&source, &target, options)?);
+    }
+    for (path, file) in small_files(config, config_file)? {
+        let bytes = fs::read(&file).map_err(|error| fault(&file, error))?;
+        let bytes = if path == "kura.toml" { for_here(&bytes)? } else { bytes };
+        let copy = to.join(&path);
+        if let Some(folder) = copy.parent() {
+            private_dir(folder).map_err(|error| fault(folder, error))?;
+        }
+        layout::write_synced_bytes(&copy, &bytes).map_err(|error| fault(&copy, error))?;
+    }
+    let store = to.join("store");
+    fs::rename(&staging, &store).map_err(|error| fault(&store, error))?;
+    layout::make_restored(to, shards).map_err(|error| error.0)?;
+    Ok(reports)
+}
+
+fn one_shard(
+    source: &Path,
+    target: &Path,
+    options: Options,
+) -> Result<Option<SalvageReport>, Fault> {
+    let executor = LocalExecutorBuilder::default().make().map_err(|error| {
+        format!("no executor: {error}; raise the locked-memory limit (ulimit -l)")
+    })?;
+    let fault =
+        |place: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", place.display());
+    executor.run(async {
+        glommio::spawn_local(async {
+            loop {
+                glommio::timer::sleep(TICK).await;
+            }
+        })
+        .detach();
+        let shard = options.shard;
+        let disk = Disk::open(target).await.map_err(|error| fault(target, &error))?;
+        let store = Store::open(disk, options).await.map_err(|error| fault(target, &error))?;
+        let running = glommio::spawn_local({
+            let store = store.clone();
+            async move { store.run().await }
+        });
+        let report = match source.is_dir() {
+            true => {
+                let from = Disk::open_read_only(source).map_err(|error| fault(source, &error))?;
+                let report = salvage(&from, shard, &store).await;
+                Some(report.map_err(|error| fault(target, &error))?)
+            }
+            false => None,
+        };
+        store.close().await.map_err(|error| fault(target, &error))?;
+        running.await;
+        Ok(report)
+    })
+}
+
+/// Makes the directory and the shards fit together. Runs on shard 0 of the fresh store.
+pub(crate) async fn mend(shard: Rc<Shard>) -> Result<Value, Fault> {
+    let mut named = Vec::new();
+    let mut highest = 0;
+    let mut unnamed = Vec::new();
+    let mut emptied = Vec::new();
+    for home in 0..shard.mesh.cores() {
+        let there = |shard: Rc<Shard>| async move { Ok::<_, Fault>(shard.store.accounts()) };
+        let there = on(&shard, home, there).await?;
+        highest = there.iter().map(|account| account.0).fold(highest, u32::max);
+        let known: Vec<(String, Account)> = {
+            let directory = shard.directory.borrow();
+            let at_home = directory.accounts().filter(|(_, account)| account.shard == home);
+            at_home.map(|(address, account)| (address.clone(), account.clone())).collect()
+        };
+        for (address, account) in &known {
+            highest = highest.max(account.id);
+            let (id, quota) = (account.id(), account.quota());
+            if there.contains(&id) {
+                // The directory says it too, and the store may have lost it.
+                on(&shard, home, move |shard| async move {
+                    match shard.store.usage(id)?.quota == quota {
+                        true => Ok(()),
+                        false => shard.store.set_quota(id, quota).await.map(drop),
+                    }
+                })
+                .await?;
+            } else {
+                make_at_home(&shard, account).await?;
+                emptied.push(address.clone());
+            }
+        }
+        let is_unknown = |id: &AccountId| !known.iter().any(|(_, account)| account.id() == *id);
+        unnamed.extend(there.into_iter().filter(is_unknown).map(|id| (home, id)));
+    }
+    let domain = shard.directory.borrow().domains().next().map(|(name, _)| name.clone());
+    let is_new = domain.is_none() && !unnamed.is_empty();
+    let domain = domain.unwrap_or_else(|| NO_DOMAIN.to_owned());
+    if is_new {
+        let made = Domain { created_unix: unix_now() };
+        change(&shard, vec![pair("d:", &domain, Some(&made))]).await?;
+    }
+    for (home, id) in unnamed {
+        let address = format!("salvaged-{}@{domain}", id.0);
+        let (password, _) = password_or_new(None)?;
+        let usage = move |shard: Rc<Shard>| async move { shard.store.usage(id) };
+        let quota = on(&shard, home, usage).await?.quota;
+        let account = Account {
+            id: id.0,
+            shard: home,
+            password: hash(&password).await,
+            quota_bytes: quota.bytes_max,
+            quota_messages: quota.messages_max,
+            created_unix: unix_now(),
+        };
+        change(&shard, vec![pair("a:", &address, Some(&account))]).await?;
+        named.push(json!({ "address": address, "password": password }));
+    }
+    keep_numbers_unused(&shard, highest).await?;
+    Ok(json!({ "named": named, "emptied": emptied }))
+}
+
+/// An account's number is never used again.
+async fn keep_numbers_unused(shard: &Rc<Shard>, highest: u32) -> Result<(), Fault> {
+    let key = Bytes::from_static(directory::NEXT_ACCOUNT_KEY);
+    let kept = shard.store.get(directory::SPACE, &key);
+    let next = kept.as_deref().and_then(|text| std::str::from_utf8(text).ok()?.parse::<u32>().ok());
+    if next.is_none_or(|next| next <= highest) && highest > 0 {
+        let value = Bytes::from(highest.saturating_add(1).to_string());
+        change(shard, vec![(key, Some(value))]).await?;
+    }
+    Ok(())
+}

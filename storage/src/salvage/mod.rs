@@ -1,0 +1,100 @@
+//! Takes everything that still verifies out of a damaged shard, and puts it into a fresh store.
+//!
+//! In three steps: [`search`] looks through the segment files for records; [`fold`] makes an index of the
+//! newest checkpoint that verifies and of what was found; [`plan`] and [`write`] make records of that index
+//! in the fresh store. Accounts, mailboxes, UIDs, UIDVALIDITY and flags are as the records say; what had been
+//! expunged and is remembered can still be brought back. MODSEQs begin anew.
+//!
+//! The source is only read. It takes memory for the index and about a hundred bytes more for each message.
+
+mod fold;
+mod plan;
+mod search;
+mod write;
+
+use crate::device::Device;
+use crate::error::Error;
+use crate::store::Store;
+use crate::types::{AccountId, Lsn, Uid};
+use std::collections::VecDeque;
+
+/// Messages that are named one by one.
+pub const LISTED_MAX: usize = 1000;
+
+/// What was saved of one shard, and what was not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SalvageReport {
+    /// Segment files in which something was found, and the records in them.
+    pub segments: u64,
+    pub records: u64,
+    /// The checkpoint or base that the index was begun with.
+    pub begun_with: String,
+    /// What of the files does not verify or can't be read.
+    pub damage: Vec<String>,
+    /// Records that must have been there, behind what the index was begun with.
+    pub records_lost: u64,
+    pub accounts: u64,
+    pub mailboxes: u64,
+    pub messages: u64,
+    pub bytes: u64,
+    /// Of the messages, those that went to mailboxes `Salvaged`.
+    pub messages_salvaged: u64,
+    /// Expunged messages that can still be brought back.
+    pub buried: u64,
+    pub buried_lost: u64,
+    /// Keys and values.
+    pub pairs: u64,
+    pub messages_lost: u64,
+    /// Whose these are, as far as they are listed: account, mailbox, UID.
+    pub lost: Vec<(AccountId, String, Uid)>,
+    /// Accounts that only their mail gives notice of.
+    pub accounts_made_up: Vec<AccountId>,
+}
+
+/// Fills `target`, which is new, open and running, with what can be found in the directory of `source`.
+/// Only trouble with the target, or a directory that can't be read at all, is an error.
+pub async fn salvage<D: Device>(
+    source: &D,
+    shard: u16,
+    target: &Store<D>,
+) -> Result<SalvageReport, Error> {
+    if !target.is_new() {
+        return Err(Error::Open {
+            place: target.device().place(),
+            what: "there is a store in it; salvage into an empty directory".to_owned(),
+        });
+    }
+    let searched = search::search(source, shard).await;
+    let searched = searched.map_err(|error| Error::Device(error.to_string()))?;
+    let seconds = u32::try_from(source.now().0 / 1000).unwrap_or(u32::MAX);
+    let mut folded = fold::fold(source, shard, &searched, seconds).await?;
+    let mut report = SalvageReport {
+        segments: searched.segments.len() as u64,
+        records: searched.records.len() as u64,
+        begun_with: std::mem::take(&mut folded.begun_with),
+        damage: searched.damage.clone(),
+        records_lost: folded.records_lost,
+        accounts_made_up: folded.accounts_made_up.iter().copied().collect(),
+        ..SalvageReport::default()
+    };
+    report.damage.append(&mut folded.damage);
+    let rotten = searched.records.iter().filter(|found| !found.is_whole());
+    for found in rotten.take(LISTED_MAX) {
+        let (segment, offset) = (found.location.segment.0, found.location.offset());
+        report.damage.push(format!("segment {segment} at {offset}, LSN {}", found.lsn.0));
+    }
+    let deliveries = plan::deliveries(source, &searched, &folded).await;
+    let (searched, folded) = (&searched, &folded);
+    let plan = plan::Planner { searched, folded, deliveries, report: &mut report }.plan();
+    let (pending, pending_bytes) = (VecDeque::new(), 0);
+    let mut writer =
+        write::Writer { source, searched, target, report: &mut report, pending, pending_bytes };
+    writer.write(&folded.index, plan).await?;
+    Ok(report)
+}
+
+impl<D: Device> Store<D> {
+    fn is_new(&self) -> bool {
+        self.core().index.borrow().applied == Lsn(0)
+    }
+}

@@ -1,0 +1,347 @@
+//! Looks through every segment file for whatever verifies, wherever it stands.
+//!
+//! Nothing here relies on order: a record whose header verifies under the store's salt is found, be the
+//! segment's header, its batch's header or all that is before it gone. Mail does not know the salt, so it
+//! can't imitate a record. Nothing is written, and no error but of the whole directory ends the search.
+
+use crate::buffer::{ALIGNMENT, Buffer};
+use crate::device::Device;
+use crate::format::{
+    BATCH_HEADER_BYTES, BatchHeader, Location, RECORD_ALIGNMENT, RECORD_HEADER_BYTES, RecordHeader,
+    SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId,
+};
+use crate::log::queue::run_low;
+use crate::log::scan::FoundSegment;
+use crate::log::segments::{file_name, file_number};
+use crate::superblock;
+use crate::types::{Lsn, UnixMillis};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+/// Read at once; and no record is longer than half of it.
+const WINDOW_BYTES: usize = 16 << 20;
+const RECORD_BYTES_MAX: u64 = 8 << 20;
+
+/// A record whose header verifies.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    pub(super) lsn: Lsn,
+    pub(super) location: Location,
+    pub(super) run: u32,
+    /// Of its batch, or of the one before where the header of that is gone.
+    pub(super) time: UnixMillis,
+    pub(super) kind: u8,
+    pub(super) meta_bytes: u32,
+    pub(super) body_bytes: u32,
+    pub(super) meta_verifies: bool,
+    pub(super) body_verifies: bool,
+}
+
+impl Found {
+    pub(super) fn is_whole(&self) -> bool {
+        self.meta_verifies && self.body_verifies
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Searched<D: Device> {
+    pub(super) segments: BTreeMap<SegmentId, FoundSegment<D>>,
+    /// By LSN; of the log before those of cold segments.
+    pub(super) records: Vec<Found>,
+    /// Of `records`, by location.
+    places: Vec<u32>,
+    /// Something said that all records up to this one were durable.
+    pub(super) witness: Lsn,
+    pub(super) damage: Vec<String>,
+}
+
+/// A record's verified parts.
+pub(super) struct Parts {
+    pub(super) header: RecordHeader,
+    bytes: Vec<u8>,
+}
+
+impl Parts {
+    pub(super) fn meta(&self) -> &[u8] {
+        &self.bytes[RECORD_HEADER_BYTES..][..self.header.meta_bytes as usize]
+    }
+
+    pub(super) fn body(&self) -> &[u8] {
+        &self.bytes[RECORD_HEADER_BYTES + self.header.meta_bytes as usize..]
+    }
+}
+
+/// Whom to believe.
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    shard: u16,
+    id: SegmentId,
+    run: u32,
+    salt: u64,
+}
+
+pub(super) async fn search<D: Device>(device: &D, shard: u16) -> io::Result<Searched<D>> {
+    let mut search = Search { device, shard, records: Vec::new(), witness: Lsn(0) };
+    let mut salts = BTreeSet::new();
+    // One whose file can't be read is one that is gone.
+    for one in superblock::read(device).await.unwrap_or_default() {
+        salts.insert(one.salt);
+        search.witness = search.witness.max(one.durable);
+    }
+    let mut files = Vec::new();
+    let mut damage = Vec::new();
+    for listed in device.list().await? {
+        let Some(number) = file_number(&listed.name) else { continue };
+        let opened = match device.open(&listed.name).await {
+            Ok(file) => device
+                .read(&file, 0, Buffer::with_capacity(ALIGNMENT))
+                .await
+                .map(|header| (file, header)),
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok((file, header)) => {
+                let decoded = SegmentHeader::decode(header.as_slice()).ok();
+                salts.extend(decoded.map(|header| header.salt));
+                let is_spare = header.as_slice().iter().all(|byte| *byte == 0);
+                files.push((number, file, decoded, is_spare, listed.bytes));
+            }
+            Err(error) => damage.push(format!("{}: {error}", listed.name)),
+        }
+    }
+    files.sort_by_key(|file| file.0);
+    let mut segments: BTreeMap<SegmentId, FoundSegment<D>> = BTreeMap::new();
+    for (number, file, decoded, is_spare, bytes) in files {
+        // Erased by compaction: what is left in it lives elsewhere.
+        if is_spare {
+            continue;
+        }
+        let name = file_name(number);
+        let header = match decoded.filter(|header| header.shard == shard) {
+            Some(header) => Some(header),
+            None => search.identify(&file, &salts, bytes).await,
+        };
+        let Some(header) = header else {
+            damage.push(format!("{name}: nothing in it says what it is"));
+            continue;
+        };
+        if decoded.is_none() {
+            damage.push(format!("{name}: its header; it is segment {}", header.segment.0));
+        }
+        if header.segment_bytes > bytes {
+            damage.push(format!("{name}: {} bytes are cut off", header.segment_bytes - bytes));
+        }
+        if segments.contains_key(&header.segment) {
+            damage.push(format!("{name}: another file is segment {} already", header.segment.0));
+            continue;
+        }
+        if let Err(error) = search.segment(&file, &header, bytes).await {
+            damage.push(format!("{name}: {error}"));
+        }
+        segments.insert(header.segment, FoundSegment { number, file, header });
+    }
+    let Search { mut records, witness, .. } = search;
+    records.sort_by_key(|found| (found.lsn, found.location));
+    let mut places: Vec<u32> = (0..u32::try_from(records.len()).unwrap_or(u32::MAX)).collect();
+    places.sort_by_key(|number| records[*number as usize].location);
+    Ok(Searched { segments, records, places, witness, damage })
+}
+
+struct Search<'d, D: Device> {
+    device: &'d D,
+    shard: u16,
+    records: Vec<Found>,
+    witness: Lsn,
+}
+
+impl<D: Device> Search<'_, D> {
+    /// What a file is whose header does not say so: what stands first in it decides, since what an earlier
+    /// life has left is overwritten from the front.
+    async fn identify(
+        &self,
+        file: &D::File,
+        salts: &BTreeSet<u64>,
+        bytes: u64,
+    ) -> Option<SegmentHeader> {
+        let is_trusted = |shard: u16, salt: u64| {
+            shard == self.shard && (salts.is_empty() || salts.contains(&salt))
+        };
+        let mut offset = SEGMENT_HEADER_BYTES as u64;
+        while offset < bytes {
+            let window = self.device.read(file, offset, Buffer::with_capacity(WINDOW_BYTES)).await;
+            let window = window.ok().filter(|window| !window.is_empty())?;
+            for (number, eight) in window.as_slice().chunks(RECORD_ALIGNMENT).enumerate() {
+                let at = number * RECORD_ALIGNMENT;
+                let rest = &window.as_slice()[at..];
+                let header = |shard, segment, run, first_lsn, opened, salt| SegmentHeader {
+                    shard,
+                    segment,
+                    run,
+                    first_lsn,
+                    segment_bytes: bytes,
+                    opened,
+                    salt,
+                };
+                if at.is_multiple_of(ALIGNMENT)
+                    && let Ok(batch) = BatchHeader::decode(rest)
+                    && is_trusted(batch.shard, batch.salt)
+                {
+                    let (lsn, sealed) = (batch.first_lsn, batch.sealed);
+                    return Some(header(
+                        batch.shard,
+                        batch.segment,
+                        batch.run,
+                        lsn,
+                        sealed,
+                        batch.salt,
+                    ));
+                }
+                // Without any salt to go by, mail could pose as a record inside of another one: only
+                // what starts a cold segment's write counts then.
+                if eight.starts_with(b"KR")
+                    && (!salts.is_empty() || at.is_multiple_of(ALIGNMENT))
+                    && let Ok(record) = RecordHeader::decode(rest)
+                    && is_trusted(record.shard, record.salt)
+                {
+                    let (run, time) = (u32::from(record.run_low), UnixMillis::default());
+                    let (segment, salt) = (record.segment, record.salt);
+                    return Some(header(record.shard, segment, run, record.lsn, time, salt));
+                }
+            }
+            offset += window.len() as u64;
+            if !window.len().is_multiple_of(ALIGNMENT) {
+                break;
+            }
+        }
+        None
+    }
+
+    async fn segment(
+        &mut self,
+        file: &D::File,
+        header: &SegmentHeader,
+        bytes: u64,
+    ) -> io::Result<()> {
+        let believed =
+            Segment { shard: self.shard, id: header.segment, run: header.run, salt: header.salt };
+        let (mut run, mut time) = (header.run, header.opened);
+        let mut offset = SEGMENT_HEADER_BYTES as u64;
+        while offset < bytes {
+            let start = offset / ALIGNMENT as u64 * ALIGNMENT as u64;
+            let window = self.device.read(file, start, Buffer::with_capacity(WINDOW_BYTES)).await?;
+            let is_last = window.len() < WINDOW_BYTES;
+            let begun = offset;
+            while let Some(rest) = usize::try_from(offset - start)
+                .ok()
+                .and_then(|at| window.as_slice().get(at..))
+                .filter(|rest| !rest.is_empty())
+            {
+                if offset.is_multiple_of(ALIGNMENT as u64)
+                    && let Some(batch) = believed.batch(rest)
+                {
+                    (run, time) = (batch.run, batch.sealed);
+                    self.witness = self.witness.max(batch.durable);
+                    offset += BATCH_HEADER_BYTES as u64;
+                    continue;
+                }
+                let Some(record) = believed.record(rest, run) else {
+                    offset += RECORD_ALIGNMENT as u64;
+                    continue;
+                };
+                let Some((meta, body)) = record.parts(rest) else {
+                    if !is_last && offset > begun {
+                        // It goes on in the next window.
+                        break;
+                    }
+                    offset += RECORD_ALIGNMENT as u64;
+                    continue;
+                };
+                self.records.push(Found {
+                    lsn: record.lsn,
+                    location: Location::new(believed.id, offset),
+                    run: full_run(run, record.run_low),
+                    time,
+                    kind: record.kind,
+                    meta_bytes: record.meta_bytes,
+                    body_bytes: record.body_bytes,
+                    meta_verifies: crc32fast::hash(meta) == record.meta_checksum,
+                    body_verifies: crc32fast::hash(body) == record.body_checksum,
+                });
+                offset += record.record_bytes().next_multiple_of(RECORD_ALIGNMENT as u64);
+            }
+            if is_last {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Segment {
+    fn batch(&self, bytes: &[u8]) -> Option<BatchHeader> {
+        BatchHeader::decode(bytes).ok().filter(|batch| {
+            batch.shard == self.shard
+                && batch.segment == self.id
+                && batch.salt == self.salt
+                && batch.run >= self.run
+        })
+    }
+
+    fn record(&self, bytes: &[u8], run: u32) -> Option<RecordHeader> {
+        if !bytes.starts_with(b"KR") {
+            return None;
+        }
+        RecordHeader::decode(bytes).ok().filter(|record| {
+            record.shard == self.shard
+                && record.segment == self.id
+                && record.salt == self.salt
+                && record.run_low.wrapping_sub(run_low(run)) < 1 << 15
+                && record.record_bytes() <= RECORD_BYTES_MAX
+        })
+    }
+}
+
+/// The run with this low half that is not below the one before.
+fn full_run(before: u32, low: u16) -> u32 {
+    before.wrapping_add(u32::from(low.wrapping_sub(run_low(before))))
+}
+
+impl<D: Device> Searched<D> {
+    /// By where it stands.
+    pub(super) fn at(&self, location: Location) -> Option<(u32, &Found)> {
+        let place = |number: &u32| self.records[*number as usize].location;
+        let found = self.places.binary_search_by_key(&location, place).ok()?;
+        let number = self.places[found];
+        Some((number, &self.records[number as usize]))
+    }
+
+    /// The record, and the other copies of it that compaction has made.
+    pub(super) fn copies(&self, number: u32) -> Vec<u32> {
+        let one = self.records[number as usize];
+        let first = self.records.partition_point(|found| found.lsn < one.lsn);
+        let same = self.records[first..].iter().take_while(|found| found.lsn == one.lsn);
+        let numbered = (u32::try_from(first).unwrap_or(u32::MAX)..).zip(same);
+        let others = numbered.filter(|(other, found)| {
+            *other != number && found.kind == one.kind && found.is_whole()
+        });
+        std::iter::once(number).chain(others.map(|(other, _)| other)).collect()
+    }
+
+    /// Reads a record again, with its body if that is asked for. `None`: it does not verify (any more).
+    pub(super) async fn read(&self, device: &D, found: &Found, with_body: bool) -> Option<Parts> {
+        let segment = self.segments.get(&found.location.segment)?;
+        let start = found.location.offset() / ALIGNMENT as u64 * ALIGNMENT as u64;
+        let head = usize::try_from(found.location.offset() - start).ok()?;
+        let body_bytes = if with_body { found.body_bytes as usize } else { 0 };
+        let length = RECORD_HEADER_BYTES + found.meta_bytes as usize + body_bytes;
+        let buffer = device.read(&segment.file, start, Buffer::with_capacity(head + length)).await;
+        let bytes = buffer.ok()?.as_slice().get(head..head + length)?.to_vec();
+        let header = RecordHeader::decode(&bytes).ok()?;
+        let parts = Parts { header, bytes };
+        let same = header.meta_bytes == found.meta_bytes && header.body_bytes == found.body_bytes;
+        let verifies = same
+            && crc32fast::hash(parts.meta()) == header.meta_checksum
+            && (!with_body || crc32fast::hash(parts.body()) == header.body_checksum);
+        verifies.then_some(parts)
+    }
+}

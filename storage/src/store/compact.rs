@@ -1,0 +1,78 @@
+//! Compaction at somebody's wish: all space comes back that can be had.
+
+use super::Store;
+use crate::core::Core;
+use crate::device::Device;
+use crate::error::Error;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How often to look whether it has come to rest.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// So many checkpoints in a row set nothing free: the second makes both superblocks name the newest.
+const ROUNDS_IDLE: u32 = 3;
+
+/// What has come of it so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Compacted {
+    /// All segments, before and now, without spares; and what of them is in use.
+    pub log_bytes_before: u64,
+    pub log_bytes: u64,
+    pub log_live_bytes: u64,
+    pub bytes_moved: u64,
+    pub segments_freed: u64,
+}
+
+/// Ends with the wish.
+struct Thorough<D: Device>(Rc<Core<D>>);
+
+impl<D: Device> Drop for Thorough<D> {
+    fn drop(&mut self) {
+        self.0.thorough_below.set(None);
+    }
+}
+
+impl<D: Device> Store<D> {
+    /// Compacts until nothing more is to be had: segments of which a tenth is garbage are emptied, and freed
+    /// once checkpoints let them go. Keeps to the budget of compaction, and to what the retention protects.
+    pub async fn compact(&self, mut progress: impl FnMut(Compacted)) -> Result<Compacted, Error> {
+        let core = &self.core;
+        let below = {
+            let segments = core.segments.borrow();
+            (segments.next_id(), segments.cold_next)
+        };
+        core.thorough_below.set(Some(below));
+        let _thorough = Thorough(Rc::clone(core));
+        let before = self.stats();
+        let so_far = || {
+            let now = self.stats();
+            Compacted {
+                log_bytes_before: before.log_bytes,
+                log_bytes: now.log_bytes,
+                log_live_bytes: now.log_live_bytes,
+                bytes_moved: now.bytes_moved - before.bytes_moved,
+                segments_freed: now.segments_freed - before.segments_freed,
+            }
+        };
+        let (mut idle, mut last) = (0, so_far());
+        while idle < ROUNDS_IDLE {
+            core.wants_checkpoint.set(true);
+            core.upkeep.ring();
+            core.compaction.ring();
+            loop {
+                core.device.sleep(LOOK_EVERY).await;
+                core.check_open()?;
+                progress(so_far());
+                if !core.wants_checkpoint.get() && !core.compacts.get() {
+                    break;
+                }
+            }
+            let now = so_far();
+            let is_same =
+                (now.bytes_moved, now.segments_freed) == (last.bytes_moved, last.segments_freed);
+            idle = if is_same { idle + 1 } else { 0 };
+            last = now;
+        }
+        Ok(last)
+    }
+}

@@ -1,0 +1,358 @@
+//! Salvage: whatever of a damaged store verifies is in the fresh one, as it was; and the source stays as it is.
+
+#![allow(unused_must_use)] // receipts are for replies; these tests look at the store itself
+
+mod common;
+use common::*;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+use storage::device::sim::{Executor, Random, Sim};
+use storage::salvage::{SalvageReport, salvage};
+use storage::store::Undelete;
+use storage::{FlagChange, FlagMode, Flags, Options, Space, Store, UnixMillis};
+
+fn options() -> Options {
+    Options {
+        segment_bytes: 64 << 10,
+        spare_segments: 1,
+        spare_segments_max: 3,
+        checkpoint_log_bytes_min: 96 << 10,
+        checkpoint_log_bytes_max: 96 << 10,
+        ..Options::for_tests()
+    }
+}
+
+/// What anybody can see: mailboxes by account and name, with UIDVALIDITY and next UID, messages with flags
+/// and checksum, and what can be brought back. Not MODSEQs: they begin anew.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Seen {
+    pairs: String,
+    mailboxes: BTreeMap<(u32, String), (u32, u32)>,
+    messages: BTreeMap<(u32, String, u32), String>,
+    buried: BTreeSet<(u32, String, u32)>,
+}
+
+async fn seen(store: &Store<Sim>) -> Seen {
+    let mut seen = Seen { pairs: format!("{:?}", store.scan(Space(1))), ..Seen::default() };
+    for account in store.accounts() {
+        for mailbox in store.mailboxes(account).expect("mailboxes") {
+            let status = store.status(account, mailbox.id).expect("status");
+            let place = (account.0, mailbox.name.clone());
+            seen.mailboxes.insert(place, (status.uid_validity, status.uid_next.0));
+            for entry in store.entries(account, mailbox.id, 1..=u32::MAX).expect("entries") {
+                let bytes = store.read(account, mailbox.id, entry.uid, 0..u64::MAX).await;
+                let summary = store.summary(account, mailbox.id, entry.uid).await;
+                let keywords: BTreeSet<&String> = (0..mailbox.keywords.len())
+                    .filter(|number| entry.flags.0 >> (8 + number) & 1 == 1)
+                    .map(|number| &mailbox.keywords[number])
+                    .collect();
+                let line = format!(
+                    "{} {keywords:?} {:?} {summary:?} {:?}",
+                    entry.flags.0 & 0xFF,
+                    entry.internal_date,
+                    bytes.map(|bytes| crc32fast::hash(&bytes))
+                );
+                seen.messages.insert((account.0, mailbox.name.clone(), entry.uid.0), line);
+            }
+        }
+        let all = Undelete { since: UnixMillis(0), mailbox: None, uids: None };
+        let (buried, _) = store.buried(account, &all, 10_000).expect("buried");
+        seen.buried.extend(buried.iter().map(|b| (account.0, b.mailbox_name.clone(), b.uid.0)));
+    }
+    seen
+}
+
+/// Mail for two accounts, copied, moved, flagged, expunged; long enough that compaction frees segments and
+/// a base is written.
+async fn live(store: &Store<Sim>, seed: u64) {
+    let mut random = Random::new(seed);
+    with_accounts(store).await;
+    let work = store.create_mailbox(BOB, "Work/2026", None).await.expect("creates").0;
+    let old = store.create_mailbox(ALICE, "Old", None).await.expect("creates").0;
+    let doomed = store.create_mailbox(ALICE, "Doomed", None).await.expect("creates").0;
+    for number in 0..700 {
+        let length = if number % 60 == 0 { 40_000 } else { 100 + random.index(2_500) };
+        let places = match number % 5 {
+            0 => vec![placement(ALICE, INBOX), placement(BOB, work)],
+            1 => vec![placement(BOB, INBOX)],
+            _ => vec![placement(ALICE, INBOX)],
+        };
+        store.deliver(delivery(places, number, length)).await.expect("delivers");
+        let uids = store.uids(ALICE, INBOX).expect("uids");
+        let one = uids[random.index(uids.len())];
+        match number % 9 {
+            0 => {
+                let (mode, keywords) = (FlagMode::Add, vec![format!("k{}", number % 4)]);
+                let change = FlagChange { mode, flags: Flags::SEEN, keywords };
+                store.change_flags(ALICE, INBOX, &[one], &change, None).await.expect("flags");
+            }
+            3 => drop(store.copy(ALICE, INBOX, &[one], old).await.expect("copies")),
+            6 => drop(store.move_messages(ALICE, INBOX, &[one], old).await.expect("moves")),
+            _ => {}
+        }
+        if number % 100 == 7 {
+            store.copy(ALICE, INBOX, &uids[..1], doomed).await.expect("copies");
+        }
+        if uids.len() > 50 {
+            store.expunge(ALICE, INBOX, &uids[5..25]).await.expect("expunges");
+        }
+    }
+    store.delete_mailbox(ALICE, "Doomed").await.expect("deletes");
+    let pair = (b"key".to_vec().into(), Some("value".into()));
+    store.put(Space(1), vec![pair]).await.expect("puts");
+    // What was given out last has gone: it must not be given out again.
+    let last = *store.uids(BOB, INBOX).expect("uids").last().expect("one");
+    store.expunge(BOB, INBOX, &[last]).await.expect("expunges");
+}
+
+/// A store that has lived, closed in order, and what was to be seen in it.
+fn lived(seed: u64) -> (Sim, Seen) {
+    let sim = Sim::new(seed);
+    let seen = on_sim(&sim, options(), move |store| async move {
+        live(&store, seed).await;
+        let stats = store.stats();
+        assert!(stats.segments_freed > 0 && stats.bytes_based > 0, "{stats:?}");
+        seen(&store).await
+    });
+    (sim, seen)
+}
+
+#[test]
+fn what_can_be_brought_back_can_be_brought_back_still() {
+    let remembering = || Options { retention: Duration::from_secs(86_400 * 300), ..options() };
+    let sim = Sim::new(70);
+    let expected = on_sim(&sim, remembering(), move |store| async move {
+        live(&store, 70).await;
+        store.set_hold(BOB, true).await.expect("holds");
+        seen(&store).await
+    });
+    assert!(expected.buried.len() > 100, "{}", expected.buried.len());
+    assert!(expected.buried.iter().any(|(_, name, _)| name == "Doomed"));
+    let (report, seen) = salvaged_with(&contents(&sim), remembering());
+    assert_eq!(seen, expected, "{report:?}");
+    assert_eq!(report.buried, expected.buried.len() as u64);
+    assert_eq!((report.buried_lost, report.messages_lost), (0, 0), "{report:?}");
+}
+
+fn contents(sim: &Sim) -> BTreeMap<String, Vec<u8>> {
+    let names = sim.files().into_iter().map(|file| file.name);
+    names.map(|name| (name.clone(), sim.contents(&name).expect("a file"))).collect()
+}
+
+fn with_contents(files: &BTreeMap<String, Vec<u8>>) -> Sim {
+    let sim = Sim::new(7);
+    for (name, bytes) in files {
+        sim.put_file(name, bytes.clone());
+    }
+    sim
+}
+
+/// Salvages, and opens the result anew.
+fn salvaged(files: &BTreeMap<String, Vec<u8>>) -> (SalvageReport, Seen) {
+    salvaged_with(files, options())
+}
+
+fn salvaged_with(files: &BTreeMap<String, Vec<u8>>, afterwards: Options) -> (SalvageReport, Seen) {
+    let (source, target) = (with_contents(files), Sim::new(11));
+    // What salvage does not write is what an ordinary opening has to give.
+    let executor = Executor::new(&target);
+    let reader = Executor::new(&source);
+    let result = Rc::new(RefCell::new(None));
+    let (place, disk, from, spawner) =
+        (Rc::clone(&result), target.clone(), source.clone(), executor.clone());
+    let task = executor.spawn(async move {
+        let options = Options { retention: Duration::ZERO, ..options() };
+        let store = Store::open(disk, options).await.expect("opens");
+        let running = store.clone();
+        spawner.spawn(async move { running.run().await });
+        let report = salvage(&from, 0, &store).await.expect("salvages");
+        store.close().await.expect("closes");
+        *place.borrow_mut() = Some(report);
+    });
+    while !executor.is_finished(task) {
+        // The two disks know nothing of each other.
+        assert!(executor.turn() | reader.turn(), "nothing goes on");
+    }
+    assert_eq!(&contents(&source), files, "the source was touched");
+    let report = result.borrow_mut().take().expect("a report");
+    let seen = on_sim(&target, afterwards, |store| async move {
+        let report = store.verify().await.expect("verifies");
+        assert_eq!(report.bad, Vec::<String>::new());
+        seen(&store).await
+    });
+    (report, seen)
+}
+
+/// Everything that is there is as it was, and nothing more is there.
+fn assert_part(part: &Seen, whole: &Seen, what: &str) {
+    for (place, line) in &part.messages {
+        assert_eq!(whole.messages.get(place), Some(line), "{what}: {place:?}");
+    }
+    for (place, (uid_validity, uid_next)) in &part.mailboxes {
+        let (was, next) = whole.mailboxes.get(place).expect("a mailbox that was");
+        assert_eq!(uid_validity, was, "{what}: {place:?}");
+        assert!(uid_next >= next, "{what}: {place:?}: UIDs come again");
+    }
+}
+
+fn is_segment(name: &str) -> bool {
+    name.starts_with("log-")
+}
+
+#[test]
+fn a_sound_store_comes_out_whole_however_its_index_fares() {
+    for seed in 0..3 {
+        let (sim, expected) = lived(seed);
+        let sound = contents(&sim);
+        let (report, seen) = salvaged(&sound);
+        assert_eq!(seen, expected, "seed {seed}: untouched");
+        assert_eq!((report.messages_lost, report.records_lost), (0, 0), "{report:?}");
+        assert_eq!(report.messages, expected.messages.len() as u64);
+        // Checkpoints and superblock gone: the base is there.
+        let mut bare = sound.clone();
+        bare.retain(|name, _| is_segment(name));
+        let (report, seen) = salvaged(&bare);
+        assert_eq!(seen, expected, "seed {seed}: segments alone, {report:?}");
+        // The same, damaged rather than gone.
+        let mut rotten = sound.clone();
+        for (name, bytes) in &mut rotten {
+            if !is_segment(name) {
+                bytes.iter_mut().step_by(100).for_each(|byte| *byte ^= 0x10);
+            }
+        }
+        let (_, seen) = salvaged(&rotten);
+        assert_eq!(seen, expected, "seed {seed}: rotten index");
+    }
+}
+
+#[test]
+fn headers_of_segments_and_batches_are_not_needed() {
+    let (sim, expected) = lived(4);
+    let mut files = contents(&sim);
+    files.retain(|name, _| is_segment(name) || name == "superblock");
+    for bytes in files.values_mut().filter(|bytes| bytes.starts_with(b"KURASEG")) {
+        for block in bytes.chunks_mut(4096) {
+            if block.starts_with(b"KURASEG") || block.starts_with(b"KBAT") {
+                block[20] ^= 0xFF;
+            }
+        }
+    }
+    let (report, seen) = salvaged(&files);
+    assert_eq!(seen, expected, "{report:?}");
+    assert!(report.damage.len() > 3, "{report:?}");
+}
+
+#[test]
+fn a_flipped_byte_costs_what_it_hits_and_nothing_else() {
+    for seed in 0..8 {
+        let (sim, expected) = lived(20 + seed % 2);
+        let mut files = contents(&sim);
+        let mut random = Random::new(seed);
+        // With and without the index.
+        if seed % 3 == 0 {
+            files.retain(|name, _| is_segment(name));
+        }
+        let mut flips = 0;
+        for bytes in files.values_mut().filter(|bytes| bytes.starts_with(b"KURASEG")) {
+            for _ in 0..2 {
+                let at = random.index(bytes.len());
+                bytes[at] ^= 1 << random.index(8);
+                flips += 1;
+            }
+        }
+        let (report, seen) = salvaged(&files);
+        let what = format!("seed {seed}, {report:?}");
+        if report.begun_with == "the records alone" || report.records_lost > 0 {
+            // A record that says what became of others is gone: these show as they were before.
+            assert!(seen.messages.len() + 40 > expected.messages.len(), "{what}");
+            continue;
+        }
+        assert_part(&seen, &expected, &what);
+        let there = seen.messages.len() as u64;
+        assert_eq!(there + report.messages_lost, expected.messages.len() as u64, "{what}");
+        // Copies are hurt together.
+        assert!(report.messages_lost <= 4 * flips, "{what}");
+    }
+}
+
+#[test]
+fn a_segment_that_is_missing_or_cut_short_costs_its_own_messages() {
+    for seed in 0..6 {
+        let (sim, expected) = lived(30 + seed % 2);
+        let mut files = contents(&sim);
+        let used: Vec<String> = files
+            .iter()
+            .filter(|(_, bytes)| bytes.starts_with(b"KURASEG"))
+            .map(|(name, _)| name.clone())
+            .collect();
+        let victim = &used[(seed as usize * 7) % used.len()];
+        if seed % 2 == 0 {
+            files.remove(victim);
+        } else {
+            let bytes = files.get_mut(victim).expect("there");
+            bytes.truncate(bytes.len() / 3 + 100);
+        }
+        let (report, seen) = salvaged(&files);
+        let what = format!("seed {seed}, {victim}, {report:?}");
+        // The checkpoint is whole and as of the end: all is known of what is lost.
+        assert_part(&seen, &expected, &what);
+        let there = seen.messages.len() as u64;
+        assert_eq!(there + report.messages_lost, expected.messages.len() as u64, "{what}");
+        assert_eq!(seen.mailboxes, expected.mailboxes, "{what}");
+    }
+}
+
+/// The worst: neither checkpoint nor base, and the records that made the accounts are long gone.
+#[test]
+fn mail_of_which_nothing_is_known_is_saved_all_the_same() {
+    let (sim, expected) = lived(40);
+    let mut files = contents(&sim);
+    files.retain(|name, _| is_segment(name));
+    for bytes in files.values_mut() {
+        for at in (0..bytes.len() - 48).step_by(8) {
+            // Kinds 17 and 18: pieces of checkpoints, and bases.
+            if bytes[at..].starts_with(b"KR\x11") || bytes[at..].starts_with(b"KR\x12") {
+                bytes[at + 9] ^= 1;
+            }
+        }
+    }
+    let (report, seen) = salvaged(&files);
+    assert_eq!(report.begun_with, "the records alone");
+    assert_eq!(report.accounts_made_up, [ALICE, BOB], "{report:?}");
+    assert!(report.messages_salvaged > 0, "{report:?}");
+    assert!(seen.mailboxes.keys().any(|(_, name)| name == "Salvaged"), "{:?}", seen.mailboxes);
+    // Every message, by its content.
+    let bodies = |seen: &Seen| -> BTreeSet<String> {
+        let body = |line: &String| line.rsplit_once(' ').map(|(_, body)| body.to_owned());
+        seen.messages.values().filter_map(body).collect()
+    };
+    let missing: Vec<String> = bodies(&expected).difference(&bodies(&seen)).cloned().collect();
+    let of_missing = |line: &&String| missing.iter().any(|body| line.ends_with(body.as_str()));
+    let lines: Vec<_> = expected.messages.iter().filter(|(_, line)| of_missing(line)).collect();
+    assert!(lines.is_empty(), "{lines:?}, {report:?}");
+}
+
+#[test]
+fn a_directory_with_a_store_in_it_is_not_salvaged_into() {
+    let (sim, _) = lived(50);
+    let source = sim.clone();
+    let refused = on_sim(&sim, options(), |store| async move { salvage(&source, 0, &store).await });
+    assert!(refused.expect_err("refuses").to_string().contains("empty directory"));
+}
+
+#[test]
+fn uids_are_not_reused_after_the_last_messages_are_lost() {
+    let (sim, expected) = lived(60);
+    let place = (BOB.0, "INBOX".to_owned());
+    let (_, next) = expected.mailboxes[&place];
+    let there = expected
+        .messages
+        .keys()
+        .filter(|(account, name, _)| (*account, name.as_str()) == (BOB.0, "INBOX"));
+    let last = there.map(|(_, _, uid)| *uid).max().expect("a message");
+    assert!(next > last + 1, "the last one was expunged");
+    let (_, seen) = salvaged(&contents(&sim));
+    assert_eq!(seen.mailboxes[&place].1, next);
+}

@@ -1,0 +1,194 @@
+"""A store that is damaged so that nothing serves it: what is salvaged, and read by a user afterwards."""
+
+import glob
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+import kura
+import messages
+
+
+def run(*arguments):
+    return subprocess.run(
+        [kura.BINARY, *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def contents(directory):
+    """Checksums of all files below the store."""
+    found = {}
+    for path in glob.glob(f"{directory}/store/**/*", recursive=True):
+        if os.path.isfile(path):
+            with open(path, "rb") as file:
+                found[path] = hashlib.sha256(file.read()).hexdigest()
+    return found
+
+
+def flags_and_bodies(server, account, mailbox):
+    imap = server.imap(account)
+    _, (count,) = imap.select(mailbox, readonly=True)
+    validity = int(imap.untagged_responses["UIDVALIDITY"][0])
+    found = {}
+    if int(count):
+        _, data = imap.uid("FETCH", "1:*", "(UID FLAGS BODY.PEEK[])")
+        for part in data:
+            if isinstance(part, tuple):
+                head = part[0].decode()
+                flags = head.split("FLAGS (")[1].split(")")[0].replace("\\Recent", "").strip()
+                found[int(head.split("UID ")[1].split()[0].rstrip(")"))] = (flags, part[1])
+    imap.logout()
+    return validity, found
+
+
+class Salvage(kura.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        pass
+
+    def setUp(self):
+        self.server = kura.Kura()
+        self.addCleanup(self.server.remove)
+        self.server.start()
+        self.place = tempfile.mkdtemp(prefix="kura-salvaged-")
+        self.addCleanup(shutil.rmtree, self.place, ignore_errors=True)
+        self.fill()
+        self.before = self.everything(self.server)
+        self.server.stop()
+
+    def fill(self):
+        for number in range(30):
+            size = 400_000 if number % 10 == 9 else 3000
+            message = messages.header(f"number {number}") + messages.lines(size, seed=number)
+            for account in (0, 1):
+                self.assertTrue(self.server.deliver(message, to=account).startswith("250"))
+        imap = self.server.imap(0)
+        imap.create("Work")
+        imap.select("INBOX")
+        imap.uid("COPY", "3:5", "Work")
+        imap.uid("STORE", "2,4", "+FLAGS", r"(\Flagged $label)")
+        imap.uid("STORE", "7", "+FLAGS", r"(\Deleted)")
+        imap.expunge()
+        imap.logout()
+
+    def everything(self, server):
+        boxes = [(0, "INBOX"), (0, "Work"), (1, "INBOX")]
+        return {box: flags_and_bodies(server, *box) for box in boxes}
+
+    def shards(self):
+        return sorted(glob.glob(os.path.join(self.server.directory, "store/shard-*")))
+
+    def segments(self, shard):
+        """Files of the log that are in use."""
+        used = []
+        for path in sorted(glob.glob(os.path.join(shard, "log-*"))):
+            with open(path, "rb") as file:
+                if file.read(7) == b"KURASEG":
+                    used.append(path)
+        return used
+
+    def refuses_to_serve(self, why):
+        with self.assertRaises(kura.Failed) as refused:
+            self.server.start()
+        self.assertIn(why, str(refused.exception))
+
+    def salvage(self, code):
+        before = contents(self.server.directory)
+        done = run(
+            "store", "salvage", "--dir", self.server.directory, "--to", self.place, "--json"
+        )
+        self.assertEqual(done.returncode, code, done.stdout + done.stderr)
+        self.assertEqual(contents(self.server.directory), before, "the source was touched")
+        return json.loads(done.stdout)
+
+    def serve(self):
+        fresh = kura.Kura(self.place)
+        self.addCleanup(fresh.remove)
+        fresh.accounts = list(self.server.accounts)
+        fresh.start()
+        verified = fresh.command("store", "verify", "--json")
+        self.assertEqual(verified.returncode, 0, verified.stdout + verified.stderr)
+        return fresh
+
+    def test_without_any_index_and_with_broken_headers(self):
+        for shard in self.shards():
+            for path in glob.glob(os.path.join(shard, "checkpoint-*")):
+                os.unlink(path)
+            with open(os.path.join(shard, "superblock"), "r+b") as file:
+                file.write(b"\xFF" * 8192)
+            # The header of the first segment, and of its first batch.
+            with open(self.segments(shard)[0], "r+b") as file:
+                for offset in (20, 4096 + 20):
+                    file.seek(offset)
+                    byte = file.read(1)[0]
+                    file.seek(offset)
+                    file.write(bytes([byte ^ 0x40]))
+        said = self.salvage(0)
+        self.assertEqual((said["messages_lost"], said["records_lost"]), (0, 0), said)
+        self.assertGreater(len(said["damage"]), 0)
+        fresh = self.serve()
+        self.assertEqual(self.everything(fresh), self.before)
+        # UIDs go on where they were, and what was expunged can be brought back.
+        self.assertTrue(fresh.deliver(b"Subject: new\r\n\r\nx\r\n").startswith("250"))
+        self.assertEqual(max(flags_and_bodies(fresh, 0, "INBOX")[1]), 31)
+        undelete = fresh.command(
+            "store", "undelete", "--account", fresh.accounts[0][0], "--since", "1h", "--json"
+        )
+        self.assertEqual(json.loads(undelete.stdout)["all"], 1, undelete.stdout)
+
+    def test_a_missing_shard_keeps_the_server_off_and_costs_its_own_mail_alone(self):
+        shards = self.shards()
+        if len(shards) < 2:
+            self.skipTest("one shard only")
+        shutil.rmtree(shards[1])
+        self.refuses_to_serve("is missing")
+        said = self.salvage(3)
+        self.assertEqual(said["shards_missing"], [1])
+        self.assertEqual(len(said["emptied"]), 1)
+        fresh = self.serve()
+        lost = [address for address, _ in fresh.accounts].index(said["emptied"][0])
+        for (account, mailbox), was in self.before.items():
+            if account == lost:
+                self.assertTrue(mailbox == "Work" or not flags_and_bodies(fresh, account, mailbox)[1])
+            else:
+                self.assertEqual(flags_and_bodies(fresh, account, mailbox), was)
+        # Its owner logs in as before, and gets mail.
+        self.assertTrue(fresh.deliver(b"Subject: new\r\n\r\nx\r\n", to=lost).startswith("250"))
+        self.assertEqual(len(fresh.bodies(lost)), 1)
+
+    def test_without_the_directory_mail_is_kept_under_names_that_say_so(self):
+        shards = self.shards()
+        if len(shards) < 2:
+            self.skipTest("one shard only")
+        shutil.rmtree(shards[0])
+        os.unlink(os.path.join(self.server.directory, "layout.toml"))
+        self.refuses_to_serve("layout.toml")
+        said = self.salvage(3)
+        self.assertEqual(said["shards_missing"], [0])
+        self.assertEqual(len(said["named"]), 1, said)
+        fresh = self.serve()
+        named = said["named"][0]
+        self.assertRegex(named["address"], r"^salvaged-\d+@")
+        fresh.accounts = [(named["address"], named["password"])]
+        bodies = [body for _, body in flags_and_bodies(fresh, 0, "INBOX")[1].values()]
+        sent = [was for (_, box), (_, was) in self.before.items() if box == "INBOX"]
+        self.assertIn(sorted(bodies), [sorted(body for _, body in was.values()) for was in sent])
+
+    def test_a_running_server_and_a_directory_that_is_taken_are_left_alone(self):
+        self.server.start()
+        done = run("store", "salvage", "--dir", self.server.directory, "--to", self.place)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("stop that server", done.stderr)
+        self.server.stop()
+        self.salvage(0)
+        done = run("store", "salvage", "--dir", self.server.directory, "--to", self.place)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("holds a store already", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
