@@ -32,7 +32,7 @@ impl Letter {
             state ^= state >> 17;
             state ^= state << 5;
             let bytes = state.to_le_bytes();
-            body.extend_from_slice(&if number % 2 == 0 {
+            body.extend_from_slice(&if number.is_multiple_of(2) {
                 bytes
             } else {
                 [bytes[0], b' ', b' ', b' ']
