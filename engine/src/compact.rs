@@ -15,7 +15,8 @@ pub struct Compact {
 }
 
 impl Compact {
-    pub fn status(&self) -> Value {
+    /// `buried_bytes`: of mail that has gone and is remembered.
+    pub fn status(&self, buried_bytes: u64) -> Value {
         let done = self.done.get();
         json!({
             "running": self.running.get(),
@@ -24,6 +25,7 @@ impl Compact {
             "log_live_bytes": done.log_live_bytes,
             "bytes_moved": done.bytes_moved,
             "segments_freed": done.segments_freed,
+            "buried_bytes": buried_bytes,
             "failed": *self.failed.borrow(),
         })
     }

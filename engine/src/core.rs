@@ -35,6 +35,9 @@ const NAP_MAX: Duration = Duration::from_millis(20);
 /// More cores than any host has.
 const SHARDS_MAX: u64 = 1024;
 
+/// So often the log tells, at the most, of a disk that fails beside it.
+const LOOK_AT_THE_DISK_EVERY: Duration = Duration::from_secs(1);
+
 /// For each core; as many password checks run at once.
 const BLOCKING_THREADS: usize = 2;
 
@@ -159,9 +162,31 @@ async fn run(parts: Parts, inbox: Inbox, listeners: Listeners, opened: mpsc::Sen
     for (service, listener) in listeners {
         glommio::spawn_local(listener::accept_all(Rc::clone(&shard), service, listener)).detach();
     }
+    let telling = glommio::spawn_local(tell_of_the_disk(Rc::clone(&shard)));
     shard.stopped().await;
+    telling.cancel().await;
     watchdog.cancel().await;
     committing.await;
+}
+
+/// A disk that fails beside the log costs nothing yet, and nobody would notice.
+async fn tell_of_the_disk(shard: Rc<Shard>) {
+    let mut told = 0;
+    loop {
+        if let Some((count, reason)) = shard.store.given_up()
+            && count > told
+            && shard.store.halted_by().is_none()
+        {
+            told = count;
+            tracing::error!(
+                shard = shard.id,
+                reason,
+                "the disk failed under a checkpoint, a copy or a spare, which is given up; \
+                 mail is still taken, and nothing is lost. Look after the disk"
+            );
+        }
+        glommio::timer::sleep(LOOK_AT_THE_DISK_EVERY).await;
+    }
 }
 
 /// What the store found wrong when it was opened; what it could do without is a warning.

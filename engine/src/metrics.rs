@@ -207,7 +207,7 @@ impl Snapshot {
 
     fn store_text(&self, text: &mut String, head: &mut impl FnMut(&mut String, &str, &str, &str)) {
         type Column = (&'static str, &'static str, &'static str, fn(&storage::store::Stats) -> u64);
-        let columns: [Column; 19] = [
+        let columns: [Column; 20] = [
             ("kura_store_messages", "gauge", "Messages in mailboxes", |s| s.messages),
             ("kura_store_bytes_received_total", "counter", "Bytes of bodies delivered", |s| {
                 s.bytes_received
@@ -232,6 +232,12 @@ impl Snapshot {
             ("kura_store_segments_spoiled", "gauge", "Segments with damage in what is live", |s| {
                 s.segments_spoiled
             }),
+            (
+                "kura_store_given_up_total",
+                "counter",
+                "Checkpoints, copies and spares given up because the disk failed",
+                |s| s.given_up,
+            ),
             ("kura_store_log_bytes", "gauge", "Bytes of the log", |s| s.log_bytes),
             ("kura_store_log_live_bytes", "gauge", "Of these, still referred to", |s| {
                 s.log_live_bytes

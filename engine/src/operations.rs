@@ -653,6 +653,7 @@ async fn store_stats(shard: &Rc<Shard>) -> Result<Value, Fault> {
             "spare_segments": stats.spare_segments,
             "segments_freed": stats.segments_freed,
             "segments_spoiled": stats.segments_spoiled,
+            "given_up": stats.given_up,
             "log_bytes": stats.log_bytes,
             "log_live_bytes": stats.log_live_bytes,
             "live_bytes": stats.live_bytes,
@@ -682,6 +683,7 @@ async fn store_stats(shard: &Rc<Shard>) -> Result<Value, Fault> {
         "spare_segments": sum(|s| s.spare_segments),
         "segments_freed": sum(|s| s.segments_freed),
         "segments_spoiled": sum(|s| s.segments_spoiled),
+        "given_up": sum(|s| s.given_up),
         "log_bytes": sum(|s| s.log_bytes),
         "log_live_bytes": sum(|s| s.log_live_bytes),
         "live_bytes": sum(|s| s.live_bytes),
@@ -745,7 +747,9 @@ async fn store_verify(shard: &Rc<Shard>) -> Result<Value, Fault> {
 async fn compact_status(shard: &Rc<Shard>) -> Result<Value, Fault> {
     let mut shards = Vec::new();
     for home in 0..shard.mesh.cores() {
-        let status = |shard: Rc<Shard>| async move { Ok::<_, Fault>(shard.compact.status()) };
+        let status = |shard: Rc<Shard>| async move {
+            Ok::<_, Fault>(shard.compact.status(shard.store.stats().buried_bytes))
+        };
         shards.push(on(shard, home, status).await?);
     }
     let sum = |name: &str| shards.iter().filter_map(|one| one[name].as_u64()).sum::<u64>();
@@ -756,6 +760,7 @@ async fn compact_status(shard: &Rc<Shard>) -> Result<Value, Fault> {
         "log_live_bytes": sum("log_live_bytes"),
         "bytes_moved": sum("bytes_moved"),
         "segments_freed": sum("segments_freed"),
+        "buried_bytes": sum("buried_bytes"),
         "failed": shards.iter().find_map(|one| one["failed"].as_str()),
         "shards": shards,
     }))

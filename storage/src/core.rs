@@ -2,7 +2,7 @@
 
 use crate::checkpoint::Position;
 use crate::checkpoint::files::RowFiles;
-use crate::device::Device;
+use crate::device::{Device, is_full};
 use crate::error::Error;
 use crate::format::{Location, Record, SegmentId};
 use crate::index::Index;
@@ -76,13 +76,17 @@ pub(crate) struct Core<D: Device> {
     /// Somebody wants all space back that can be had, be it little, out of segments below these: of the log, and
     /// cold ones. What is written meanwhile is left alone, so it comes to an end.
     pub(crate) thorough_below: Cell<Option<(SegmentId, SegmentId)>>,
-    /// Compaction is at work.
+    /// Compaction is at work; upkeep is.
     pub(crate) compacts: Cell<bool>,
+    pub(crate) maintains: Cell<bool>,
     /// No space comes back without a newer checkpoint.
     pub(crate) wants_checkpoint: Cell<bool>,
     /// When one was last asked for: again only once the log has gone on, since the disk may be full.
     pub(crate) asked_at: Cell<Lsn>,
     pub(crate) segments_freed: Cell<u64>,
+    /// Checkpoints, copies and spares that the disk failed under since the store was opened, and the last reason.
+    pub(crate) given_up: Cell<u64>,
+    pub(crate) given_up_by: RefCell<Option<String>>,
     /// What new files may take, as the file system said last.
     pub(crate) free_bytes: Cell<u64>,
     pub(crate) free_bytes_asked: Cell<UnixMillis>,
@@ -267,6 +271,22 @@ impl<D: Device> Core<D> {
         self.expiry.ring();
         self.spares.ring();
         self.landed.ring();
+    }
+
+    /// What the store does beside the log has failed, which costs nothing: it is counted, so that somebody
+    /// hears of the disk. Its being full is no such failure, nor is what follows from the log's.
+    pub(crate) fn note_given_up(&self, error: &io::Error) {
+        if !is_full(error) {
+            self.note_given_up_by(error.to_string());
+        }
+    }
+
+    /// The same, of a failure that is known to be another one.
+    pub(crate) fn note_given_up_by(&self, what: String) {
+        if self.phase.get() != Phase::Halted {
+            self.given_up.set(self.given_up.get() + 1);
+            *self.given_up_by.borrow_mut() = Some(what);
+        }
     }
 
     pub(crate) fn note_landed(&self, location: Location, padded_bytes: u64) {

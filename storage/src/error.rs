@@ -42,6 +42,9 @@ pub enum Error {
         "the disk failed: {0}; the shard has stopped taking mail, nothing acknowledged is lost"
     )]
     Device(String),
+    /// By what only gives space back or makes opening fast.
+    #[error("the disk failed: {0}; mail is still taken, and nothing is lost")]
+    GivenUp(String),
     /// A write or sync failed earlier; the shard's store takes nothing more until it is opened anew.
     #[error("the shard's store has halted after a failed write; restart after mending the disk")]
     Halted,

@@ -41,7 +41,8 @@ pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
             Step::Allocate => add_spare(core, false).await,
             Step::Zero => zero_spare(core).await,
         };
-        if outcome.is_err() {
+        if let Err(error) = outcome {
+            core.note_given_up(&error);
             core.device.sleep(PAUSE_FULL).await;
         }
     }

@@ -16,10 +16,14 @@ use std::rc::Rc;
 /// Runs until the store is closed or halts.
 pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
     while core.phase.get() == Phase::Open {
+        core.maintains.set(true);
         let is_wanted = core.wants_checkpoint.take();
         if is_wanted || core.log_bytes_since_checkpoint.get() >= core.checkpoint_due_bytes() {
             let outcome = checkpoint(core, false).await;
-            if outcome.is_err() && core.phase.get() == Phase::Open {
+            if let Err(error) = &outcome
+                && core.phase.get() == Phase::Open
+            {
+                core.note_given_up(error);
                 // Nothing is lost by a checkpoint that fails: the log is all there. Most likely the
                 // disk is full; the next one is due when as much again has been logged.
                 core.log_bytes_since_checkpoint.set(0);
@@ -27,8 +31,10 @@ pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
             continue;
         }
         // What can't be freed is looked at again when the next segment is begun.
-        if space::free(core).await.is_ok_and(|freed| freed > 0) {
-            continue;
+        match space::free(core).await {
+            Ok(0) => {}
+            Ok(_) => continue,
+            Err(error) => core.note_given_up(&error),
         }
         let applied = core.index.borrow().applied;
         if space::waits_for_checkpoint(core) && core.asked_at.replace(applied) != applied {
@@ -38,6 +44,7 @@ pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
         // Whatever rang for upkeep may have made something to compact, or used up a spare.
         core.compaction.ring();
         core.spares.ring();
+        core.maintains.set(false);
         core.upkeep.wait().await;
     }
     core.spares.ring();

@@ -42,6 +42,12 @@ pub(super) fn run(options: &CompactOptions) -> Result<Outcome, ConfigError> {
             mib("bytes_moved"),
             report["segments_freed"]
         )?;
+        if mib("buried_bytes") > 0 {
+            outln!(
+                "{} MiB of what is in use is expunged mail that the retention or a hold keeps",
+                mib("buried_bytes")
+            )?;
+        }
     }
     match report["failed"].as_str() {
         Some(failed) => Err(ConfigError(format!("compaction was not finished: {failed}"))),

@@ -366,6 +366,7 @@ fn refusal(error: &Error) -> Refusal {
         // was removed this moment. Another try finds out which.
         Error::NoSuchAccount(_)
         | Error::Device(_)
+        | Error::GivenUp(_)
         | Error::Halted
         | Error::Corrupt { .. }
         | Error::AccountExists(_)

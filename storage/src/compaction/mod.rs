@@ -14,6 +14,7 @@ use crate::base;
 use crate::buffer::ALIGNMENT;
 use crate::core::{Core, Phase};
 use crate::device::Device;
+use crate::error::Error;
 use crate::format::SegmentId;
 use crate::index::Index;
 use crate::log::segments::{SegmentFile, Segments};
@@ -68,7 +69,12 @@ pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
         core.upkeep.ring();
         // After a failure, most likely the disk is full: the next segment, checkpoint or refusal wakes us
         // again.
-        if outcome.is_err() && core.phase.get() == Phase::Open {
+        if let Err(error) = outcome
+            && core.phase.get() == Phase::Open
+        {
+            if let Error::Device(what) = error {
+                core.note_given_up_by(what);
+            }
             core.compacts.set(false);
             core.compaction.wait().await;
         }

@@ -9,7 +9,7 @@ use super::survey::{self, Found};
 use super::{copy_bytes, pace};
 use crate::buffer::{Buffer, align_up};
 use crate::core::Core;
-use crate::device::Device;
+use crate::device::{Device, is_full};
 use crate::error::Error;
 use crate::format::{
     ChunkRef, Location, Move, Moved, RECORD_ALIGNMENT, RECORD_HEADER_BYTES, Record, RecordHeader,
@@ -270,7 +270,8 @@ impl<'c, D: Device> Mover<'c, D> {
 }
 
 fn device_error(error: io::Error) -> Error {
-    Error::Device(error.to_string())
+    let what = error.to_string();
+    if is_full(&error) { Error::Full(what) } else { Error::Device(what) }
 }
 
 /// Ascending, each once: in this order deliveries take their locks too.

@@ -75,6 +75,7 @@ impl<D: Device> Store<D> {
             (segments.next_id(), segments.cold_next)
         };
         core.thorough_below.set(Some(below));
+        let given_up = core.given_up.get();
         let (mut idle, mut last) = (0, so_far());
         while idle < ROUNDS_IDLE {
             core.wants_checkpoint.set(true);
@@ -84,7 +85,14 @@ impl<D: Device> Store<D> {
                 core.device.sleep(LOOK_EVERY).await;
                 core.check_open()?;
                 progress(so_far());
-                if !core.wants_checkpoint.get() && !core.compacts.get() {
+                match self.given_up() {
+                    Some((count, what)) if count > given_up => return Err(Error::GivenUp(what)),
+                    _ => {}
+                }
+                // A checkpoint is no longer wanted as soon as it is begun.
+                let is_at_work =
+                    core.wants_checkpoint.get() || core.maintains.get() || core.compacts.get();
+                if !is_at_work {
                     break;
                 }
             }

@@ -127,6 +127,13 @@ impl<D: Device> Store<D> {
         has_halted.then(|| self.core.halted_by.borrow().clone().unwrap_or_default())
     }
 
+    /// How many checkpoints, copies and spares were given up (`Stats::given_up`), and what the disk said last.
+    #[must_use]
+    pub fn given_up(&self) -> Option<(u64, String)> {
+        let by = self.core.given_up_by.borrow();
+        by.as_ref().map(|what| (self.core.given_up.get(), what.clone()))
+    }
+
     #[must_use]
     pub fn stats(&self) -> Stats {
         let index = self.core.index.borrow();
@@ -151,6 +158,7 @@ impl<D: Device> Store<D> {
             bytes_based: counters.bytes_based,
             segments_freed: self.core.segments_freed.get(),
             segments_spoiled: self.core.spoiled.borrow().len() as u64,
+            given_up: self.core.given_up.get(),
             log_bytes: segments.files.values().map(|segment| segment.segment_bytes).sum(),
             log_live_bytes: index.live.segments().map(|(_, used)| used.bytes).sum(),
             buried_messages: index.past.messages,
@@ -256,6 +264,9 @@ pub struct Stats {
     pub segments_freed: u64,
     /// Segments that compaction leaves alone, because something live in them does not verify.
     pub segments_spoiled: u64,
+    /// Checkpoints, copies by compaction and spares that were given up since the store was opened because the
+    /// disk failed. They cost nothing, but the disk should be looked at.
+    pub given_up: u64,
     /// All segments of the log, and what in them something refers to.
     pub log_bytes: u64,
     pub log_live_bytes: u64,
