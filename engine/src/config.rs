@@ -4,6 +4,7 @@
 //! the file and the key, and how to mend it.
 
 use crate::when::Span;
+pub use crate::auth::settings::{Auth, Dns};
 use hwprofiles::{Knobs, Profile};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -41,6 +42,8 @@ pub struct Config {
     pub listen: Listen,
     #[serde(default)]
     pub auth: Auth,
+    #[serde(default)]
+    pub dns: Dns,
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]
@@ -83,13 +86,6 @@ impl Default for Listen {
             pop3s: any(995),
         }
     }
-}
-
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Auth {
-    /// Offers passwords over connections without TLS. For trying out on loopback only.
-    pub plaintext_allowed: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -296,6 +292,9 @@ impl Config {
             ("limits.received_headers_max", limits.received_headers_max as u64, 5, 1000),
             ("limits.shutdown_grace_seconds", limits.shutdown_grace_seconds, 0, 600),
             ("limits.imap_idle_seconds", limits.imap_idle_seconds, 1800, 86_400),
+            ("auth.deadline_seconds", self.auth.deadline_seconds, 1, 120),
+            ("dns.timeout_seconds", self.dns.timeout_seconds, 1, 30),
+            ("dns.cache_entries", self.dns.cache_entries, 16, 10_000_000),
         ] {
             if !(least..=most).contains(&value) {
                 return Err((
@@ -310,6 +309,10 @@ impl Config {
                 "log.level",
                 format!("log.level {:?} is unknown; use one of {LEVELS:?}", self.log.level),
             ));
+        }
+        if let Some(server) = self.dns.servers.iter().find(|server| server.port() == 0) {
+            let what = format!("dns.servers: {server} has no port; write it as \"{}:53\"", server.ip());
+            return Err(("dns.servers", what));
         }
         self.check_listeners()
     }
