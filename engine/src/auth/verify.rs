@@ -9,8 +9,7 @@ use super::verdict::{Finding, Method, Outcome, Policy, Verdict};
 use super::{dkim, dmarc, spf};
 use mail_auth::common::headers::HeaderWriter;
 use mail_auth::{
-    DnsError, Error, IprevOutput, IprevResult, MessageAuthenticator, ReceivedSpf, SpfOutput,
-    SpfResult,
+    DnsError, Error, IprevOutput, IprevResult, MessageAuthenticator, ReceivedSpf,
 };
 use std::net::IpAddr;
 use std::time::Instant;
@@ -49,17 +48,15 @@ pub async fn verify(resolver: &MessageAuthenticator, question: &Question) -> Ver
         })
     };
     let spf_helo = async {
-        let found = spf::helo(resolver, peer, &helo_domain, receiver);
-        let found = tokio::time::timeout_at(until, found).await;
-        found.unwrap_or_else(|_| late_spf(&helo_domain))
+        let found = spf::helo(resolver.resolver(), peer, &helo_domain);
+        tokio::time::timeout_at(until, found).await.unwrap_or(Outcome::TempError)
     };
     let spf_mail_from = async {
         if sender.is_empty() {
             return None;
         }
-        let found = spf::mail_from(resolver, peer, &helo_domain, receiver, &sender);
-        let found = tokio::time::timeout_at(until, found).await;
-        Some(found.unwrap_or_else(|_| late_spf(domain_of(&sender))))
+        let found = spf::mail_from(resolver.resolver(), peer, &helo_domain, &sender);
+        Some(tokio::time::timeout_at(until, found).await.unwrap_or(Outcome::TempError))
     };
     let signatures = async {
         let found = tokio::time::timeout_at(until, dkim::verify(resolver, &message)).await;
@@ -72,9 +69,9 @@ pub async fn verify(resolver: &MessageAuthenticator, question: &Question) -> Ver
     let (iprev, spf_helo, spf_mail_from, signatures, chain) =
         tokio::join!(iprev, spf_helo, spf_mail_from, signatures, chain);
 
-    let mut findings = vec![spf::iprev(&iprev, peer), spf::finding(&spf_helo, "smtp.helo", helo)];
-    if let Some(output) = &spf_mail_from {
-        findings.push(spf::finding(output, "smtp.mailfrom", &question.mail_from));
+    let mut findings = vec![spf::iprev(&iprev, peer), spf::finding(spf_helo, "smtp.helo", helo)];
+    if let Some(outcome) = spf_mail_from {
+        findings.push(spf::finding(outcome, "smtp.mailfrom", &question.mail_from));
     }
     findings.extend(dkim::findings(&signatures));
     findings.extend(left_out.unwrap_or_default());
@@ -83,14 +80,16 @@ pub async fn verify(resolver: &MessageAuthenticator, question: &Question) -> Ver
     }
     findings.extend(chain);
 
-    let (spf, spf_domain) = match &spf_mail_from {
-        Some(output) => (output, domain_of(&sender)),
-        None => (&spf_helo, helo_domain.as_str()),
+    // RFC 7208 section 2.4: the null sender stands for a postmaster at HELO's name.
+    let (spf, spf_domain) = match spf_mail_from {
+        Some(outcome) => (outcome, domain_of(&sender)),
+        None => (spf_helo, helo_domain.as_str()),
     };
+    let spf = spf::output(spf, spf_domain);
     let mut policy = Policy::None;
     let mut author_domain = String::new();
     if question.dmarc != DmarcMode::Off {
-        let found = dmarc::verify(resolver, &message, &signatures, spf_domain, spf);
+        let found = dmarc::verify(resolver, &message, &signatures, spf_domain, &spf);
         let output =
             tokio::time::timeout_at(until, found).await.unwrap_or_else(|_| dmarc::too_late());
         let (finding, applied) = dmarc::finding(&output);
@@ -100,15 +99,11 @@ pub async fn verify(resolver: &MessageAuthenticator, question: &Question) -> Ver
     }
     let received_spf = if question.received_spf {
         let from = if sender.is_empty() { "" } else { &question.mail_from };
-        ReceivedSpf::new(spf, peer, helo, from, receiver).to_header()
+        ReceivedSpf::new(&spf, peer, helo, from, receiver).to_header()
     } else {
         String::new()
     };
     Verdict { findings, policy, author_domain, received_spf, elapsed: started.elapsed() }
-}
-
-fn late_spf(domain: &str) -> SpfOutput {
-    SpfOutput::new(domain.to_owned()).with_result(SpfResult::TempError)
 }
 
 fn domain_of(address: &str) -> &str {
