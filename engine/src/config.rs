@@ -3,8 +3,8 @@
 //! Unknown keys are errors: a misspelt limit must not be a silently absent one. Every error names
 //! the file and the key, and how to mend it.
 
-use crate::when::Span;
 pub use crate::auth::settings::{Auth, Dns};
+use crate::when::Span;
 use hwprofiles::{Knobs, Profile};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -311,7 +311,8 @@ impl Config {
             ));
         }
         if let Some(server) = self.dns.servers.iter().find(|server| server.port() == 0) {
-            let what = format!("dns.servers: {server} has no port; write it as \"{}:53\"", server.ip());
+            let what =
+                format!("dns.servers: {server} has no port; write it as \"{}:53\"", server.ip());
             return Err(("dns.servers", what));
         }
         self.check_listeners()
@@ -423,6 +424,27 @@ mod tests {
         assert!(error.contains("kura.toml:4:") && error.contains("7d"), "{error}");
         let error = with("retention = \"4000d\"").unwrap_err().0;
         assert!(error.contains("store.retention") && error.contains("hold"), "{error}");
+    }
+
+    #[test]
+    fn what_is_said_of_verification_is_checked_with_its_line() {
+        let head = "hostname = \"a.test\"\ndata_dir = \"d\"\n";
+        let fine = format!(
+            "{head}[auth]\ndmarc = \"enforce\"\ntrusted_networks = []\n[dns]\nservers = [\"127.0.0.1:5353\"]\n"
+        );
+        assert_eq!(load(&fine).unwrap().dns.servers[0].port(), 5353);
+        for (more, words) in [
+            ("[auth]\ndmarc = \"reject\"\n", ["kura.toml:4:", "enforce"]),
+            ("[auth]\ntrusted_networks = [\"10/8\"]\n", ["kura.toml:4:", "192.0.2.0/24"]),
+            ("[auth]\ndeadline_seconds = 0\n", ["kura.toml:4:", "1 to 120"]),
+            ("[dns]\nservers = [\"127.0.0.1\"]\n", ["kura.toml:4:", "address with a port"]),
+            ("[dns]\ntimeout_seconds = 60\n", ["kura.toml:4:", "1 to 30"]),
+        ] {
+            let said = load(&format!("{head}{more}")).unwrap_err().0;
+            for word in words {
+                assert!(said.contains(word), "{more}: {said}");
+            }
+        }
     }
 
     #[test]

@@ -87,12 +87,7 @@ struct Large {
 /// What goes to the task on a home shard that streams a large body into its log.
 enum Piece {
     Bytes(Bytes),
-    End {
-        placements: Vec<Placement>,
-        internal_date: UnixMillis,
-        summary: Vec<u8>,
-        is_junk: bool,
-    },
+    End { placements: Vec<Placement>, internal_date: UnixMillis, summary: Vec<u8>, is_junk: bool },
 }
 
 #[derive(Debug)]

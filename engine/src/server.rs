@@ -97,12 +97,8 @@ impl Server {
         server.data.note_made()?;
         server.share_directory()?;
         if mode == Mode::Serving {
-            server.control = Some(ControlPlane::prepare(
-                &server.config,
-                &server.handles,
-                metrics,
-                jobs,
-            )?);
+            server.control =
+                Some(ControlPlane::prepare(&server.config, &server.handles, metrics, jobs)?);
         }
         server.begin()?;
         if mode == Mode::Serving {

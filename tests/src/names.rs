@@ -55,6 +55,10 @@ pub fn wire_name(name: &[u8]) -> Vec<u8> {
 /// Character strings, as a TXT record has them.
 pub fn wire_text(strings: &[Vec<u8>]) -> Vec<u8> {
     let mut wire = Vec::new();
+    if strings.iter().all(Vec::is_empty) {
+        // A record without any string is illegal (RFC 1035 section 3.3.14).
+        wire.push(0);
+    }
     for string in strings {
         for piece in string.chunks(255) {
             wire.push(u8::try_from(piece.len()).expect("at most 255"));

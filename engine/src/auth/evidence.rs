@@ -63,8 +63,9 @@ impl Hashing {
     }
 
     pub fn finish(self) -> Evidence {
-        let hash =
-            |(method, hasher): (_, Hasher)| (method, hasher.finish().0.complete().as_ref().to_vec());
+        let hash = |(method, hasher): (_, Hasher)| {
+            (method, hasher.finish().0.complete().as_ref().to_vec())
+        };
         let known = self.hashers.into_iter().map(hash).collect();
         let hashed = BodyHashes { known, header_cut: self.header_cut };
         Evidence { message: self.header, hashed: Some(hashed) }
@@ -125,7 +126,8 @@ mod tests {
                 let hashed = evidence.hashed.unwrap();
                 assert_eq!(hashed.known.len(), 2);
                 for (method, hash) in hashed.known {
-                    let whole = HashAlgorithm::Sha256.hash(method.canonical_body(body.as_bytes(), 0));
+                    let whole =
+                        HashAlgorithm::Sha256.hash(method.canonical_body(body.as_bytes(), 0));
                     assert_eq!(hash, whole.as_ref(), "{method:?} {first} {step}");
                 }
             }

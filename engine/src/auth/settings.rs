@@ -28,7 +28,10 @@ impl Default for Auth {
             plaintext_allowed: false,
             verify: true,
             dmarc: DmarcMode::default(),
-            trusted_networks: ["127.0.0.0/8", "::1"].iter().filter_map(|n| Network::read(n)).collect(),
+            trusted_networks: ["127.0.0.0/8", "::1"]
+                .iter()
+                .filter_map(|n| Network::read(n))
+                .collect(),
             received_spf: false,
             // RFC 7208 section 4.6.4 asks for at least 20 seconds.
             deadline_seconds: 20,

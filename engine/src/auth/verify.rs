@@ -8,9 +8,7 @@ use super::settings::DmarcMode;
 use super::verdict::{Finding, Method, Outcome, Policy, Verdict};
 use super::{dkim, dmarc, spf};
 use mail_auth::common::headers::HeaderWriter;
-use mail_auth::{
-    DnsError, Error, IprevOutput, IprevResult, MessageAuthenticator, ReceivedSpf,
-};
+use mail_auth::{DnsError, Error, IprevOutput, IprevResult, MessageAuthenticator, ReceivedSpf};
 use std::net::IpAddr;
 use std::time::Instant;
 

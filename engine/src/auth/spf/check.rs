@@ -41,6 +41,8 @@ impl<'c> Check<'c> {
         helo: &'c str,
     ) -> Check<'c> {
         let (local, sender_domain) = sender;
+        // Section 5: an IPv4 address in IPv6's clothes is an IPv4 address.
+        let ip = ip.to_canonical();
         let sender_local = if local.is_empty() { "postmaster" } else { local };
         let (lookups, voids, validated) = (0, 0, None);
         Check { resolver, ip, sender_local, sender_domain, helo, lookups, voids, validated }
@@ -137,7 +139,7 @@ impl<'c> Check<'c> {
                 self.count_lookup()?;
                 let target = self.expand(target, domain).await;
                 // IPv4, whatever the client's family (section 5.7).
-                Ok(!self.addresses_of(&target, true).await?.is_empty())
+                Ok(!self.addresses_of(name(&target), true).await?.is_empty())
             }
         }
     }
@@ -152,11 +154,11 @@ impl<'c> Check<'c> {
             }
             Err(_) => return Err(Outcome::TempError),
         };
-        let hosts: Vec<String> = found
+        let hosts: Vec<Name> = found
             .answers()
             .iter()
             .filter_map(|answer| match &answer.data {
-                RData::MX(mx) => Some(mx.exchange.to_ascii()),
+                RData::MX(mx) => Some(mx.exchange.clone()),
                 _ => None,
             })
             .collect();
@@ -164,7 +166,7 @@ impl<'c> Check<'c> {
             return Err(Outcome::PermError);
         }
         for host in hosts {
-            let addresses = self.addresses(&host).await?;
+            let addresses = self.addresses_of(Some(host), self.ip.is_ipv4()).await?;
             if addresses.iter().any(|address| within(self.ip, *address, prefix)) {
                 return Ok(true);
             }
@@ -189,8 +191,8 @@ impl<'c> Check<'c> {
         let mut validated = Vec::new();
         for name in names.take(NAMES_MAX) {
             let name = name.strip_suffix('.').unwrap_or(&name).to_ascii_lowercase();
-            if self.raw_addresses(&name, self.ip.is_ipv4()).await.is_ok_and(|of| of.contains(&self.ip))
-            {
+            let addresses = self.raw_addresses(self::name(&name), self.ip.is_ipv4()).await;
+            if addresses.is_ok_and(|addresses| addresses.contains(&self.ip)) {
                 validated.push(name);
             }
         }
@@ -237,10 +239,10 @@ impl<'c> Check<'c> {
 
     /// Addresses of the client's family.
     async fn addresses(&mut self, target: &str) -> Step<Vec<IpAddr>> {
-        self.addresses_of(target, self.ip.is_ipv4()).await
+        self.addresses_of(name(target), self.ip.is_ipv4()).await
     }
 
-    async fn addresses_of(&mut self, target: &str, v4: bool) -> Step<Vec<IpAddr>> {
+    async fn addresses_of(&mut self, target: Option<Name>, v4: bool) -> Step<Vec<IpAddr>> {
         let found = self.raw_addresses(target, v4).await?;
         if found.is_empty() {
             self.count_void()?;
@@ -248,8 +250,8 @@ impl<'c> Check<'c> {
         Ok(found)
     }
 
-    async fn raw_addresses(&self, target: &str, v4: bool) -> Step<Vec<IpAddr>> {
-        let Some(name) = name(target) else { return Ok(Vec::new()) };
+    async fn raw_addresses(&self, target: Option<Name>, v4: bool) -> Step<Vec<IpAddr>> {
+        let Some(name) = target else { return Ok(Vec::new()) };
         let found = match v4 {
             true => self.resolver.ipv4_lookup(name).await,
             false => self.resolver.ipv6_lookup(name).await,

@@ -130,11 +130,7 @@ fn expand(inner: &str) -> Option<Part> {
     let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, rest) = rest.split_at(digits);
     // As many labels as there are, unless a number says otherwise, which can't be zero.
-    let labels = if number.is_empty() {
-        usize::MAX
-    } else {
-        number.parse().unwrap_or(usize::MAX)
-    };
+    let labels = if number.is_empty() { usize::MAX } else { number.parse().unwrap_or(usize::MAX) };
     if labels == 0 {
         return None;
     }
@@ -211,11 +207,7 @@ mod tests {
             ("%{l-}", "192.0.2.3", "strong.bad"),
             ("%{lr-}", "192.0.2.3", "bad.strong"),
             ("%{l1r-}", "192.0.2.3", "strong"),
-            (
-                "%{ir}.%{v}._spf.%{d2}",
-                "192.0.2.3",
-                "3.2.0.192.in-addr._spf.example.com",
-            ),
+            ("%{ir}.%{v}._spf.%{d2}", "192.0.2.3", "3.2.0.192.in-addr._spf.example.com"),
             ("%{lr-}.lp._spf.%{d2}", "192.0.2.3", "bad.strong.lp._spf.example.com"),
             (
                 "%{ir}.%{v}._spf.%{d2}",
