@@ -51,11 +51,18 @@ pub enum Scrutiny {
 /// What verification adds to a message, the same for each recipient.
 #[derive(Debug, Default)]
 pub struct Stamp {
-    /// Fields in front of all others. They are not in the body, which may be in the log before they are
-    /// known, but beside it, like `Delivered-To`.
+    /// Fields behind our own head.
     pub fields: String,
+    /// The same, cut to [`Stamp::BESIDE_BYTES_MAX`] less what `Delivered-To` takes: for a body that is in
+    /// the log already. They go beside it, like `Delivered-To`.
+    pub beside: String,
     /// Into the mailbox for junk, where there is one.
     pub is_junk: bool,
+}
+
+impl Stamp {
+    /// What the store takes beside a body, for one recipient.
+    pub const BESIDE_BYTES_MAX: usize = 1024;
 }
 
 /// A message on its way in.
@@ -253,11 +260,17 @@ impl Intake {
                 Bytes::from(std::mem::take(&mut self.whole))
             }
         };
+        let body = if stamp.fields.is_empty() {
+            body
+        } else {
+            let (head, message) = body.split_at(self.head_octets);
+            Bytes::from([head, stamp.fields.as_bytes(), message].concat())
+        };
         let is_junk = stamp.is_junk;
         let summary = Summary::compute(&body).encode();
         let ask = |(home, indices): (u16, Vec<usize>)| {
             let delivery = Delivery {
-                placements: placements(recipients, &indices, stamp),
+                placements: placements(recipients, &indices, ""),
                 internal_date,
                 summary: summary.clone(),
                 body: Body::Whole(body.clone()),
@@ -297,7 +310,7 @@ impl Intake {
             let streams = large.streams.remove(&home).unwrap_or_default();
             for (indices, stream) in indices.chunks(PLACEMENTS_MAX).zip(streams) {
                 let end = Piece::End {
-                    placements: placements(recipients, indices, stamp),
+                    placements: placements(recipients, indices, &stamp.beside),
                     internal_date,
                     summary: summary.clone(),
                     is_junk: stamp.is_junk,
@@ -319,13 +332,13 @@ fn busy(count: usize) -> Vec<Outcome> {
     (0..count).map(|_| Err(Error::Busy)).collect()
 }
 
-fn placements(recipients: &[Home], indices: &[usize], stamp: &Stamp) -> Vec<Placement> {
+fn placements(recipients: &[Home], indices: &[usize], beside: &str) -> Vec<Placement> {
     let place = |&index: &usize| {
         let home = &recipients[index];
         Placement {
             account: home.account,
             mailbox: MailboxId::INBOX,
-            prefix: (delivered_to(&home.address) + &stamp.fields).into_bytes(),
+            prefix: (delivered_to(&home.address) + beside).into_bytes(),
             flags: Flags::default(),
             keywords: Vec::new(),
         }

@@ -162,6 +162,9 @@ class Verified(kura.TestCase):
         self.assertLess(time.monotonic() - start, 10)
         self.assertIn("490 more signatures not looked at", results)
         self.assertEqual(results.count("dkim="), 11)
+        # Beside a body that streams there is little room: what matters stays.
+        large = one * 500 + mail("silent.test", "many and large") + messages.lines(900_000)
+        self.assertIn("dmarc=none header.from=silent.test", self.accepted("x@silent.test", large))
         self.assertServes()
 
     def test_z_a_resolver_that_is_down_is_temperror_and_refuses_nobody(self):

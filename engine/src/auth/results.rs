@@ -1,6 +1,6 @@
 //! The `Authentication-Results` field (RFC 8601): written, and recognised where it is forged.
 
-use super::verdict::Verdict;
+use super::verdict::{Finding, Method, Outcome, Verdict};
 use protocols::message::field::{Fields, unfold};
 
 /// Longest value of a property that goes into the field.
@@ -11,31 +11,46 @@ const NAME: &str = "Authentication-Results";
 const FORGED_NAME: &str = "X-Claimed-Auth-Results";
 const _: () = assert!(NAME.len() == FORGED_NAME.len());
 
-/// The whole field, folded, with its final CRLF.
-pub fn field(authserv_id: &str, verdict: &Verdict) -> String {
-    let mut text = format!("{NAME}: {authserv_id}");
-    if verdict.findings.is_empty() {
-        text.push_str("; none");
+/// The whole field, folded, with its final CRLF, in at most `bytes_max`. Where there is too little room
+/// signatures are left out, those that failed first; DMARC's result is the last to go.
+pub fn field(authserv_id: &str, verdict: &Verdict, bytes_max: usize) -> String {
+    let start = format!("{NAME}: {authserv_id}");
+    let mut pieces: Vec<(&Finding, String)> =
+        verdict.findings.iter().map(|finding| (finding, piece(finding))).collect();
+    let octets = |pieces: &[(&Finding, String)]| -> usize {
+        start.len() + 2 + pieces.iter().map(|(_, text)| text.len()).sum::<usize>()
+    };
+    while octets(&pieces) > bytes_max {
+        let signature = |known: &(&Finding, String)| known.0.method == Method::Dkim;
+        let worst = pieces
+            .iter()
+            .rposition(|known| signature(known) && known.0.outcome != Outcome::Pass)
+            .or_else(|| pieces.iter().rposition(signature))
+            .or_else(|| (!pieces.is_empty()).then_some(0));
+        match worst {
+            Some(worst) => drop(pieces.remove(worst)),
+            None => return String::new(),
+        }
     }
-    for finding in &verdict.findings {
-        text.push_str(";\r\n\t");
-        text.push_str(finding.method.name());
+    let none = if pieces.is_empty() { "; none" } else { "" };
+    let text: String = pieces.into_iter().map(|(_, text)| text).collect();
+    start + none + &text + "\r\n"
+}
+
+fn piece(finding: &Finding) -> String {
+    let mut text = format!(";\r\n\t{}={}", finding.method.name(), finding.outcome.name());
+    if !finding.reason.is_empty() {
+        text.push_str(" (");
+        let allowed = |c: &char| (' '..='~').contains(c) && !"()\\".contains(*c);
+        text.extend(finding.reason.chars().filter(allowed).take(VALUE_BYTES_MAX));
+        text.push(')');
+    }
+    for (property, value) in &finding.properties {
+        text.push(' ');
+        text.push_str(property);
         text.push('=');
-        text.push_str(finding.outcome.name());
-        if !finding.reason.is_empty() {
-            text.push_str(" (");
-            let allowed = |c: &char| (' '..='~').contains(c) && !"()\\".contains(*c);
-            text.extend(finding.reason.chars().filter(allowed).take(VALUE_BYTES_MAX));
-            text.push(')');
-        }
-        for (property, value) in &finding.properties {
-            text.push(' ');
-            text.push_str(property);
-            text.push('=');
-            push_value(&mut text, value);
-        }
+        push_value(&mut text, value);
     }
-    text.push_str("\r\n");
     text
 }
 
@@ -120,7 +135,6 @@ fn claims(value: &[u8], authserv_id: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::verdict::{Finding, Method, Outcome};
     use super::*;
 
     fn verdict(findings: Vec<Finding>) -> Verdict {
@@ -134,18 +148,47 @@ mod tests {
             .because("p=reject")
             .of("header.from", "a.test");
         assert_eq!(
-            field("mx.b.test", &verdict(vec![spf, dmarc])),
+            field("mx.b.test", &verdict(vec![spf, dmarc]), 1000),
             "Authentication-Results: mx.b.test;\r\n\tspf=pass smtp.mailfrom=ann@a.test;\
              \r\n\tdmarc=fail (p=reject) header.from=a.test\r\n"
         );
-        assert_eq!(field("b.test", &verdict(vec![])), "Authentication-Results: b.test; none\r\n");
+        assert_eq!(
+            field("b.test", &verdict(vec![]), 1000),
+            "Authentication-Results: b.test; none\r\n"
+        );
+    }
+
+    #[test]
+    fn where_there_is_little_room_the_least_important_goes_first() {
+        let finding =
+            |method, outcome, name: &str| Finding::new(method, outcome).of("header.d", name);
+        let found = verdict(vec![
+            finding(Method::Spf, Outcome::Pass, "spf.test"),
+            finding(Method::Dkim, Outcome::Pass, "good.test"),
+            finding(Method::Dkim, Outcome::Fail, "bad.test"),
+            finding(Method::Dmarc, Outcome::Pass, "dmarc.test"),
+        ]);
+        let all = field("b.test", &found, 10_000);
+        let mut left = 4;
+        for room in (0..=all.len()).rev() {
+            let text = field("b.test", &found, room);
+            assert!(text.len() <= room, "{text}");
+            let count = text.matches(".test").count().saturating_sub(1);
+            assert!(count <= left);
+            left = count;
+            let gone = |name: &str| !text.contains(name);
+            assert!(!gone("good.test") || gone("bad.test"));
+            assert!(!gone("spf.test") || gone("good.test"));
+            assert!(!gone("dmarc.test") || gone("spf.test"));
+        }
+        assert_eq!(left, 0);
     }
 
     #[test]
     fn no_text_of_the_peer_breaks_out_of_the_field() {
         let odd = "a b\"c\\d\r\nX-Evil: yes;\tdkim=pass";
         let spf = Finding::new(Method::Spf, Outcome::Fail).because(odd).of("smtp.mailfrom", odd);
-        let text = field("b.test", &verdict(vec![spf]));
+        let text = field("b.test", &verdict(vec![spf]), 1000);
         assert!(text.trim_end().split("\r\n").skip(1).all(|line| line.starts_with('\t')), "{text}");
         assert!(
             text.ends_with("smtp.mailfrom=\"a b\\\"c\\\\dX-Evil: yes;dkim=pass\"\r\n"),

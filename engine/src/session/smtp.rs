@@ -352,7 +352,14 @@ impl SmtpSession {
                 Disposition::Junk => stamp.is_junk = true,
                 Disposition::Deliver => {}
             }
-            stamp.fields = results::field(&self.shard.config.hostname, found) + &found.received_spf;
+            let hostname = &self.shard.config.hostname;
+            stamp.fields = results::field(hostname, found, usize::MAX) + &found.received_spf;
+            let taken = homes.iter().map(|home| delivered_to(&home.address).len()).max();
+            let room = Stamp::BESIDE_BYTES_MAX.saturating_sub(taken.unwrap_or(0));
+            stamp.beside = results::field(hostname, found, room);
+            if stamp.beside.len() + found.received_spf.len() <= room {
+                stamp.beside += &found.received_spf;
+            }
         }
         let outcomes = intake.finish(&homes, &stamp).await;
         let outcome_of = |home: &Home| -> Result<Durable, Refusal> {
