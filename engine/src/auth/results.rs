@@ -26,11 +26,12 @@ pub fn field(authserv_id: &str, verdict: &Verdict, bytes_max: usize) -> String {
             .iter()
             .rposition(|known| signature(known) && known.0.outcome != Outcome::Pass)
             .or_else(|| pieces.iter().rposition(signature))
-            .or_else(|| (!pieces.is_empty()).then_some(0));
-        match worst {
-            Some(worst) => drop(pieces.remove(worst)),
-            None => return String::new(),
+            .unwrap_or(0);
+        // "none" would say that nothing was looked at.
+        if pieces.len() <= 1 {
+            return String::new();
         }
+        pieces.remove(worst);
     }
     let none = if pieces.is_empty() { "; none" } else { "" };
     let text: String = pieces.into_iter().map(|(_, text)| text).collect();
