@@ -13,7 +13,8 @@ fn every_planted_bug_is_seen_and_its_case_fails_in_the_same_way_again() {
         let hunts = PLANTED.map(|bug| {
             scope.spawn(move || {
                 let failure = campaign::hunt(bug, 1..1 + SEEDS_MAX);
-                let again = failure.as_ref().map(|failure| kura_tests::simulation::run(failure.case));
+                let again =
+                    failure.as_ref().map(|failure| kura_tests::simulation::run(failure.case));
                 (bug, failure, again)
             })
         });
