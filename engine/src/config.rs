@@ -3,6 +3,7 @@
 //! Unknown keys are errors: a misspelt limit must not be a silently absent one. Every error names
 //! the file and the key, and how to mend it.
 
+pub use crate::auth::settings::{Auth, Dns};
 use crate::when::Span;
 use hwprofiles::{Knobs, Profile};
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,8 @@ pub struct Config {
     pub listen: Listen,
     #[serde(default)]
     pub auth: Auth,
+    #[serde(default)]
+    pub dns: Dns,
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]
@@ -83,13 +86,6 @@ impl Default for Listen {
             pop3s: any(995),
         }
     }
-}
-
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Auth {
-    /// Offers passwords over connections without TLS. For trying out on loopback only.
-    pub plaintext_allowed: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -296,6 +292,9 @@ impl Config {
             ("limits.received_headers_max", limits.received_headers_max as u64, 5, 1000),
             ("limits.shutdown_grace_seconds", limits.shutdown_grace_seconds, 0, 600),
             ("limits.imap_idle_seconds", limits.imap_idle_seconds, 1800, 86_400),
+            ("auth.deadline_seconds", self.auth.deadline_seconds, 1, 120),
+            ("dns.timeout_seconds", self.dns.timeout_seconds, 1, 30),
+            ("dns.cache_entries", self.dns.cache_entries, 16, 10_000_000),
         ] {
             if !(least..=most).contains(&value) {
                 return Err((
@@ -310,6 +309,11 @@ impl Config {
                 "log.level",
                 format!("log.level {:?} is unknown; use one of {LEVELS:?}", self.log.level),
             ));
+        }
+        if let Some(server) = self.dns.servers.iter().find(|server| server.port() == 0) {
+            let what =
+                format!("dns.servers: {server} has no port; write it as \"{}:53\"", server.ip());
+            return Err(("dns.servers", what));
         }
         self.check_listeners()
     }
@@ -420,6 +424,27 @@ mod tests {
         assert!(error.contains("kura.toml:4:") && error.contains("7d"), "{error}");
         let error = with("retention = \"4000d\"").unwrap_err().0;
         assert!(error.contains("store.retention") && error.contains("hold"), "{error}");
+    }
+
+    #[test]
+    fn what_is_said_of_verification_is_checked_with_its_line() {
+        let head = "hostname = \"a.test\"\ndata_dir = \"d\"\n";
+        let fine = format!(
+            "{head}[auth]\ndmarc = \"enforce\"\ntrusted_networks = []\n[dns]\nservers = [\"127.0.0.1:5353\"]\n"
+        );
+        assert_eq!(load(&fine).unwrap().dns.servers[0].port(), 5353);
+        for (more, words) in [
+            ("[auth]\ndmarc = \"reject\"\n", ["kura.toml:4:", "enforce"]),
+            ("[auth]\ntrusted_networks = [\"10/8\"]\n", ["kura.toml:4:", "192.0.2.0/24"]),
+            ("[auth]\ndeadline_seconds = 0\n", ["kura.toml:4:", "1 to 120"]),
+            ("[dns]\nservers = [\"127.0.0.1\"]\n", ["kura.toml:4:", "address with a port"]),
+            ("[dns]\ntimeout_seconds = 60\n", ["kura.toml:4:", "1 to 30"]),
+        ] {
+            let said = load(&format!("{head}{more}")).unwrap_err().0;
+            for word in words {
+                assert!(said.contains(word), "{more}: {said}");
+            }
+        }
     }
 
     #[test]

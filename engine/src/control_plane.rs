@@ -1,7 +1,10 @@
-//! The one thread that is not a core: signals, the control socket, metrics over HTTP.
+//! The one thread that is not a core: signals, the control socket, metrics over HTTP, DNS and what is
+//! verified with it.
 //!
 //! It asks the cores through their queues and never touches their data.
 
+use crate::auth::desk::{self, Jobs};
+use crate::auth::dns;
 use crate::config::{Config, ConfigError};
 use crate::layout;
 use crate::mesh::ShardHandle;
@@ -11,6 +14,7 @@ use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use mail_auth::MessageAuthenticator;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io;
@@ -41,6 +45,7 @@ pub struct ControlPlane {
     metrics: Option<TcpListener>,
     signals: Signals,
     socket: PathBuf,
+    auth: (Jobs, MessageAuthenticator),
 }
 
 struct Signals {
@@ -54,6 +59,7 @@ impl ControlPlane {
         config: &Config,
         handles: &[ShardHandle],
         metrics: Option<std::net::TcpListener>,
+        jobs: Jobs,
     ) -> Result<ControlPlane, ConfigError> {
         let fault = |what: &str| {
             let what = what.to_owned();
@@ -75,15 +81,19 @@ impl ControlPlane {
             interrupt: catch(SignalKind::interrupt())?,
             hangup: catch(SignalKind::hangup())?,
         };
+        let auth = (jobs, dns::resolver(&config.dns)?);
         drop(_inside);
-        Ok(ControlPlane { runtime, handles: handles.to_vec(), control, metrics, signals, socket })
+        let handles = handles.to_vec();
+        Ok(ControlPlane { runtime, handles, control, metrics, signals, socket, auth })
     }
 
     /// Runs on this thread until the operator stops the server.
     pub fn run(self) {
-        let ControlPlane { runtime, handles, control, metrics, signals, socket } = self;
+        let ControlPlane { runtime, handles, control, metrics, signals, socket, auth } = self;
+        let (jobs, resolver) = auth;
         runtime.block_on(async {
             tokio::spawn(serve_control(control, handles.clone()));
+            tokio::spawn(desk::serve(jobs, resolver));
             if let Some(listener) = metrics {
                 tokio::spawn(serve_metrics(listener, handles.clone()));
             }

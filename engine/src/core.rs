@@ -314,6 +314,7 @@ fn knob_options(knobs: &hwprofiles::Knobs, shard: u16) -> storage::Options {
         compaction_bytes_per_second: Some(
             (knobs.compaction_bytes_per_second.value / u64::from(knobs.shards()).max(1)).max(1),
         ),
+        zstd_level: u8::try_from(knobs.zstd_level.value).unwrap_or(u8::MAX),
         ..storage::Options::default()
     }
 }

@@ -10,6 +10,8 @@
 //! on the first shard get it twice: RFC 5321 section 4.2.5 prefers that to a loss, and so do we. A full
 //! mailbox is no such failure: the session asks about room before anybody has the message.
 
+use crate::auth::evidence::{Evidence, Hashing};
+use crate::auth::results;
 use crate::directory::Home;
 use crate::mesh::Unreachable;
 use crate::shard::Shard;
@@ -22,7 +24,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use storage::{
-    Body, Delivery, Durable, Error, Flags, MailboxId, PLACEMENTS_MAX, Placement, UnixMillis,
+    Body, Delivery, Durable, Error, Flags, MailboxId, PLACEMENTS_MAX, Placement, SpecialUse,
+    UnixMillis,
 };
 use tokio::sync::oneshot;
 
@@ -34,13 +37,46 @@ const HEADER_BYTES_SEARCHED: usize = 256 * 1024;
 /// One recipient's outcome.
 pub type Outcome = Result<Durable, Error>;
 
+/// How closely a message is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scrutiny {
+    /// Not at all: it comes from a trusted network.
+    None,
+    /// Results of ours that it brings are forged (RFC 8601 section 5).
+    Forgery,
+    /// And it is verified: from whom is it?
+    All,
+}
+
+/// What verification adds to a message, the same for each recipient.
+#[derive(Debug, Default)]
+pub struct Stamp {
+    /// Fields behind our own head.
+    pub fields: String,
+    /// The same, cut to [`Stamp::BESIDE_BYTES_MAX`] less what `Delivered-To` takes: for a body that is in
+    /// the log already. They go beside it, like `Delivered-To`.
+    pub beside: String,
+    /// Into the mailbox for junk, where there is one.
+    pub is_junk: bool,
+}
+
+impl Stamp {
+    /// What the store takes beside a body, for one recipient.
+    pub const BESIDE_BYTES_MAX: usize = 1024;
+}
+
 /// A message on its way in.
 #[derive(Debug)]
 pub struct Intake {
     shard: Rc<Shard>,
+    scrutiny: Scrutiny,
+    /// Octets of our own head, in front of what the peer has sent.
+    head_octets: usize,
     /// Home shards concerned, known before the first byte, and the records that each may need.
     homes: BTreeMap<u16, usize>,
     whole: Vec<u8>,
+    /// What was `whole`, once it is complete and others look at it.
+    sealed: Option<Bytes>,
     large: Option<Large>,
     bytes: u64,
 }
@@ -52,12 +88,13 @@ struct Large {
     /// One for each record.
     streams: BTreeMap<u16, Vec<Stream>>,
     head: Vec<u8>,
+    hashing: Option<Hashing>,
 }
 
 /// What goes to the task on a home shard that streams a large body into its log.
 enum Piece {
     Bytes(Bytes),
-    End { placements: Vec<Placement>, internal_date: UnixMillis, summary: Vec<u8> },
+    End { placements: Vec<Placement>, internal_date: UnixMillis, summary: Vec<u8>, is_junk: bool },
 }
 
 #[derive(Debug)]
@@ -75,6 +112,7 @@ impl Intake {
         homes: impl Iterator<Item = u16>,
         head: &str,
         declared_octets: u64,
+        scrutiny: Scrutiny,
     ) -> Intake {
         let mut counts: BTreeMap<u16, usize> = BTreeMap::new();
         homes.for_each(|home| *counts.entry(home).or_default() += 1);
@@ -85,7 +123,20 @@ impl Intake {
         let mut whole =
             Vec::with_capacity(expected.clamp(8 * 1024, shard.knobs.session_buffer_bytes()));
         whole.extend_from_slice(head.as_bytes());
-        Intake { shard: Rc::clone(shard), homes, whole, large: None, bytes: 0 }
+        Intake {
+            shard: Rc::clone(shard),
+            scrutiny,
+            head_octets: head.len(),
+            homes,
+            whole,
+            sealed: None,
+            large: None,
+            bytes: 0,
+        }
+    }
+
+    pub fn scrutiny(&self) -> Scrutiny {
+        self.scrutiny
     }
 
     /// Bytes of the message so far, without our own head.
@@ -104,6 +155,9 @@ impl Intake {
 
     /// Sends what is buffered to the logs.
     async fn spill(&mut self) -> Result<(), Error> {
+        if self.large.is_none() {
+            self.disarm();
+        }
         let piece = Bytes::from(std::mem::take(&mut self.whole));
         if self.large.is_none() {
             let mut streams = BTreeMap::new();
@@ -112,7 +166,11 @@ impl Intake {
                 streams.insert(home, opened.collect::<Result<Vec<_>, _>>()?);
             }
             let head = piece[..piece.len().min(HEADER_BYTES_SEARCHED)].to_vec();
-            self.large = Some(Large { scanner: Scanner::new(), streams, head });
+            let hashing = (self.scrutiny == Scrutiny::All)
+                .then(|| Hashing::begin(&piece.slice(self.head_octets..)));
+            self.large = Some(Large { scanner: Scanner::new(), streams, head, hashing });
+        } else if let Some(Large { hashing: Some(hashing), .. }) = &mut self.large {
+            hashing.push(&piece);
         }
         let Some(large) = &mut self.large else { return Ok(()) };
         large.scanner.push(&piece);
@@ -125,26 +183,58 @@ impl Intake {
 
     /// How many servers the message has passed, and for whom it has been delivered before.
     pub fn trace(&self) -> Trace {
-        let head = self.large.as_ref().map_or(&self.whole, |large| &large.head);
-        Trace::read(head)
+        match (&self.large, &self.sealed) {
+            (Some(large), _) => Trace::read(&large.head),
+            (None, Some(sealed)) => Trace::read(sealed),
+            (None, None) => Trace::read(&self.whole),
+        }
+    }
+
+    /// Before anybody else reads the message.
+    fn disarm(&mut self) {
+        if self.scrutiny != Scrutiny::None {
+            let hostname = &self.shard.config.hostname;
+            let forged = results::disarm(&mut self.whole[self.head_octets..], hostname);
+            if forged > 0 {
+                tracing::info!(forged, "renamed Authentication-Results that claim to be ours");
+            }
+        }
+    }
+
+    /// What is verified of the message, now that it is complete.
+    pub async fn evidence(&mut self) -> Result<Evidence, Error> {
+        if self.large.is_some() {
+            // The rest, so that all of it is hashed.
+            self.spill().await?;
+        }
+        if let Some(Large { hashing, .. }) = &mut self.large {
+            return Ok(hashing.take().map(Hashing::finish).unwrap_or_default());
+        }
+        self.disarm();
+        let sealed = Bytes::from(std::mem::take(&mut self.whole));
+        let message = sealed.slice(self.head_octets..);
+        self.sealed = Some(sealed);
+        Ok(Evidence { message, hashed: None })
     }
 
     /// Delivers to `recipients`; one outcome for each, in their order.
-    pub async fn finish(mut self, recipients: &[Home]) -> Vec<Outcome> {
+    pub async fn finish(mut self, recipients: &[Home], stamp: &Stamp) -> Vec<Outcome> {
         let internal_date = unix_millis();
         let mut by_home: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
         for (index, recipient) in recipients.iter().enumerate() {
             by_home.entry(recipient.shard).or_default().push(index);
         }
-        if self.large.is_some() {
+        if self.large.is_some() && !self.whole.is_empty() {
             // The rest, so that all of it is in the logs.
             if let Err(error) = self.spill().await {
                 return vec![Err(error); recipients.len()];
             }
         }
         let started: Vec<(Vec<usize>, Outcomes)> = match self.large.take() {
-            Some(large) => self.finish_large(large, recipients, by_home, internal_date).await,
-            None => self.finish_whole(recipients, by_home, internal_date),
+            Some(large) => {
+                self.finish_large(large, recipients, by_home, internal_date, stamp).await
+            }
+            None => self.finish_whole(recipients, by_home, internal_date, stamp),
         };
         let mut outcomes: Vec<Option<Outcome>> = recipients.iter().map(|_| None).collect();
         for (indices, asked) in started {
@@ -161,12 +251,26 @@ impl Intake {
         recipients: &[Home],
         by_home: BTreeMap<u16, Vec<usize>>,
         internal_date: UnixMillis,
+        stamp: &Stamp,
     ) -> Vec<(Vec<usize>, Outcomes)> {
-        let body = Bytes::from(std::mem::take(&mut self.whole));
+        let body = match self.sealed.take() {
+            Some(sealed) => sealed,
+            None => {
+                self.disarm();
+                Bytes::from(std::mem::take(&mut self.whole))
+            }
+        };
+        let body = if stamp.fields.is_empty() {
+            body
+        } else {
+            let (head, message) = body.split_at(self.head_octets);
+            Bytes::from([head, stamp.fields.as_bytes(), message].concat())
+        };
+        let is_junk = stamp.is_junk;
         let summary = Summary::compute(&body).encode();
         let ask = |(home, indices): (u16, Vec<usize>)| {
             let delivery = Delivery {
-                placements: placements(recipients, &indices),
+                placements: placements(recipients, &indices, ""),
                 internal_date,
                 summary: summary.clone(),
                 body: Body::Whole(body.clone()),
@@ -175,10 +279,11 @@ impl Intake {
             let count = indices.len();
             // Its own core needs no queue.
             let outcomes: Outcomes = if home == shard.id {
-                Box::pin(async move { deliver(&shard, delivery).await })
+                Box::pin(async move { deliver(&shard, delivery, is_junk).await })
             } else {
-                let asked =
-                    shard.mesh.ask(home, |shard| async move { deliver(&shard, delivery).await });
+                let asked = shard.mesh.ask(home, move |shard| async move {
+                    deliver(&shard, delivery, is_junk).await
+                });
                 Box::pin(async move { asked.await.unwrap_or_else(|Unreachable| busy(count)) })
             };
             (indices, outcomes)
@@ -196,6 +301,7 @@ impl Intake {
         recipients: &[Home],
         by_home: BTreeMap<u16, Vec<usize>>,
         internal_date: UnixMillis,
+        stamp: &Stamp,
     ) -> Vec<(Vec<usize>, Outcomes)> {
         let summary = large.scanner.finish().encode();
         let mut started = Vec::new();
@@ -204,9 +310,10 @@ impl Intake {
             let streams = large.streams.remove(&home).unwrap_or_default();
             for (indices, stream) in indices.chunks(PLACEMENTS_MAX).zip(streams) {
                 let end = Piece::End {
-                    placements: placements(recipients, indices),
+                    placements: placements(recipients, indices, &stamp.beside),
                     internal_date,
                     summary: summary.clone(),
+                    is_junk: stamp.is_junk,
                 };
                 let _ = stream.pieces.send_async(end).await;
                 let count = indices.len();
@@ -225,13 +332,13 @@ fn busy(count: usize) -> Vec<Outcome> {
     (0..count).map(|_| Err(Error::Busy)).collect()
 }
 
-fn placements(recipients: &[Home], indices: &[usize]) -> Vec<Placement> {
+fn placements(recipients: &[Home], indices: &[usize], beside: &str) -> Vec<Placement> {
     let place = |&index: &usize| {
         let home = &recipients[index];
         Placement {
             account: home.account,
             mailbox: MailboxId::INBOX,
-            prefix: delivered_to(&home.address).into_bytes(),
+            prefix: (delivered_to(&home.address) + beside).into_bytes(),
             flags: Flags::default(),
             keywords: Vec::new(),
         }
@@ -240,7 +347,7 @@ fn placements(recipients: &[Home], indices: &[usize]) -> Vec<Placement> {
 }
 
 /// Delivers a whole body on this shard, with as few records as hold all placements.
-async fn deliver(shard: &Shard, delivery: Delivery) -> Vec<Outcome> {
+async fn deliver(shard: &Shard, delivery: Delivery, is_junk: bool) -> Vec<Outcome> {
     let Delivery { placements, internal_date, summary, body } = delivery;
     let count = placements.len();
     let Body::Whole(body) = body else { return busy(count) };
@@ -248,14 +355,23 @@ async fn deliver(shard: &Shard, delivery: Delivery) -> Vec<Outcome> {
     for placements in placements.chunks(PLACEMENTS_MAX) {
         let body = Body::Whole(body.clone());
         let (placements, summary) = (placements.to_vec(), summary.clone());
-        outcomes.extend(record(shard, Delivery { placements, internal_date, summary, body }).await);
+        let delivery = Delivery { placements, internal_date, summary, body };
+        outcomes.extend(record(shard, delivery, is_junk).await);
     }
     outcomes
 }
 
 /// One record, for those who have room for it.
-async fn record(shard: &Shard, delivery: Delivery) -> Vec<Outcome> {
+async fn record(shard: &Shard, mut delivery: Delivery, is_junk: bool) -> Vec<Outcome> {
     let count = delivery.placements.len();
+    if is_junk {
+        for placement in &mut delivery.placements {
+            // Who has no such mailbox sees it among the rest, with our results on top.
+            let mailboxes = shard.store.mailboxes(placement.account).unwrap_or_default();
+            let junk = mailboxes.iter().find(|info| info.special_use == Some(SpecialUse::Junk));
+            placement.mailbox = junk.map_or(MailboxId::INBOX, |info| info.id);
+        }
+    }
     match shard.store.deliver_where_possible(delivery).await {
         Ok(outcomes) => {
             outcomes.into_iter().map(|outcome| outcome.map(|(_, durable)| durable)).collect()
@@ -292,12 +408,13 @@ async fn stream_in(shard: &Shard, arriving: &flume::Receiver<Piece>) -> Option<V
                     writer = Err(error);
                 }
             }
-            Piece::End { placements, internal_date, summary } => {
+            Piece::End { placements, internal_date, summary, is_junk } => {
                 let count = placements.len();
                 let body = async { Ok(Body::Streamed(writer?.finish().await?)) };
                 return Some(match body.await {
                     Ok(body) => {
-                        record(shard, Delivery { placements, internal_date, summary, body }).await
+                        let delivery = Delivery { placements, internal_date, summary, body };
+                        record(shard, delivery, is_junk).await
                     }
                     Err(error) => vec![Err(error); count],
                 });

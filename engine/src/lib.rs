@@ -10,6 +10,7 @@
 //! | [`listener`], [`connection`], [`wire`] | sockets: accept, the one loop, TLS |
 //! | [`readiness`], [`watchdog`] | what wakes a session: its socket, its deadline |
 //! | [`session`] | one file for each protocol: answers to its machine's events |
+//! | [`auth`] | SPF, DKIM, ARC and DMARC of what comes from other servers |
 //! | [`delivery`] | from a transaction's bytes to durable mailboxes |
 //! | [`directory`], [`passwords`] | who gets the mail for an address, and who may read it |
 //! | [`operations`], [`control_plane`] | what an operator can ask of a running or stopped server |
@@ -21,6 +22,7 @@
 /// and stops, failed logins, refusals. Log level `notice` shows these and the warnings.
 pub const NOTICE: &str = "notice";
 
+pub mod auth;
 pub mod backup;
 pub mod bench;
 pub mod certificates;

@@ -168,21 +168,30 @@ impl Mesh {
         W: FnOnce(Rc<Shard>) -> F + Send + 'static,
         F: Future<Output = R> + 'static,
     {
+        let (reply, answer) = self.open_question();
+        let sent = self.tell(home, move |shard| async move { reply.answer(work(shard).await) });
+        async move {
+            sent?;
+            answer.await
+        }
+    }
+
+    /// A question that somebody else answers, on whatever thread: through the [`Reply`]. The future is
+    /// the answer.
+    pub fn open_question<R: Send + 'static>(
+        self: &Rc<Self>,
+    ) -> (Reply, impl Future<Output = Result<R, Unreachable>> + use<R>) {
         let number = self.next.get();
         self.next.set(number + 1);
         let reply = Reply { to: self.handles[usize::from(self.own)].clone(), number, value: None };
-        let sent = self.tell(home, move |shard| async move {
-            let mut reply = reply;
-            reply.value = Some(Box::new(work(shard).await));
-        });
         let question = Rc::new(Question::default());
         self.asked.borrow_mut().insert(number, Rc::clone(&question));
         let asked = Asked { mesh: Rc::clone(self), number, question };
-        async move {
-            sent?;
+        let answer = async move {
             let answer = asked.await.ok_or(Unreachable)?;
             Ok(*answer.downcast().expect("the answer to this question"))
-        }
+        };
+        (reply, answer)
     }
 
     fn settle(&self, answer: Answer) {
@@ -197,10 +206,16 @@ impl Mesh {
 }
 
 /// Sends its answer when it is dropped, so that a request that never ran is answered, too.
-struct Reply {
+pub struct Reply {
     to: ShardHandle,
     number: u64,
     value: Option<Box<dyn Any + Send>>,
+}
+
+impl Reply {
+    pub fn answer<R: Send + 'static>(mut self, value: R) {
+        self.value = Some(Box::new(value));
+    }
 }
 
 impl Drop for Reply {

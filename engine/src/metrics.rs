@@ -3,6 +3,7 @@
 //! Plain cells, since only their own core writes them; the control plane asks each core for a
 //! [`Snapshot`] and adds them up when somebody scrapes.
 
+use crate::auth::verdict::{Method, Outcome, Verdict};
 use crate::scrub::ScrubCounts;
 use hdrhistogram::Histogram;
 use std::cell::{Cell, RefCell};
@@ -67,6 +68,10 @@ pub struct Metrics {
     pub messages_deferred: Cell<u64>,
     pub logins: Cell<u64>,
     pub logins_failed: Cell<u64>,
+    /// Results of verification, by method and outcome.
+    auth_results: [[Cell<u64>; Outcome::ALL.len()]; Method::ALL.len()],
+    /// Microseconds from the question about a message to its answer.
+    auth_latency: RefCell<Histogram<u64>>,
     /// Microseconds from the end of a message's data to its positive reply.
     accept_latency: RefCell<Histogram<u64>>,
 }
@@ -82,6 +87,8 @@ impl Default for Metrics {
             messages_deferred: Cell::default(),
             logins: Cell::default(),
             logins_failed: Cell::default(),
+            auth_results: Default::default(),
+            auth_latency: RefCell::new(histogram()),
             accept_latency: RefCell::new(histogram()),
         }
     }
@@ -104,6 +111,14 @@ impl Metrics {
         self.accept_latency.borrow_mut().saturating_record(micros.max(1));
     }
 
+    pub fn verified(&self, verdict: &Verdict, latency: std::time::Duration) {
+        for finding in &verdict.findings {
+            count(&self.auth_results[finding.method as usize][finding.outcome as usize]);
+        }
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        self.auth_latency.borrow_mut().saturating_record(micros.max(1));
+    }
+
     pub fn snapshot(&self, store: storage::store::Stats, scrub: ScrubCounts) -> Snapshot {
         Snapshot {
             connections: std::array::from_fn(|i| self.connections[i].get()),
@@ -116,6 +131,10 @@ impl Metrics {
                 self.logins.get(),
                 self.logins_failed.get(),
             ],
+            auth_results: std::array::from_fn(|method| {
+                std::array::from_fn(|outcome| self.auth_results[method][outcome].get())
+            }),
+            auth_latency: self.auth_latency.borrow().clone(),
             accept_latency: self.accept_latency.borrow().clone(),
             store: vec![store],
             scrub: vec![scrub],
@@ -138,6 +157,8 @@ pub struct Snapshot {
     connections: [u64; 8],
     connections_open: [u64; 8],
     counters: [u64; 6],
+    auth_results: [[u64; Outcome::ALL.len()]; Method::ALL.len()],
+    auth_latency: Histogram<u64>,
     accept_latency: Histogram<u64>,
     /// One for each shard, in their order.
     store: Vec<storage::store::Stats>,
@@ -151,6 +172,10 @@ impl Snapshot {
         add(&mut self.connections, &other.connections);
         add(&mut self.connections_open, &other.connections_open);
         add(&mut self.counters, &other.counters);
+        for (into, from) in self.auth_results.iter_mut().zip(&other.auth_results) {
+            add(into, from);
+        }
+        let _ = self.auth_latency.add(&other.auth_latency);
         let _ = self.accept_latency.add(&other.accept_latency);
         self.store.extend(other.store);
         self.scrub.extend(other.scrub);
@@ -176,13 +201,33 @@ impl Snapshot {
             head(&mut text, name, "counter", help);
             let _ = writeln!(text, "{name} {value}");
         }
-        let name = "kura_accept_latency_seconds";
-        head(&mut text, name, "summary", "From the end of a message's data to its 250");
-        for quantile in [0.5, 0.99, 0.999] {
-            let seconds = micros_to_seconds(self.accept_latency.value_at_quantile(quantile));
-            let _ = writeln!(text, "{name}{{quantile=\"{quantile}\"}} {seconds}");
+        for (name, help, latency) in [
+            (
+                "kura_accept_latency_seconds",
+                "From the end of a message's data to its 250",
+                &self.accept_latency,
+            ),
+            (
+                "kura_auth_latency_seconds",
+                "Of that, for who has sent it (SPF, DKIM, DMARC)",
+                &self.auth_latency,
+            ),
+        ] {
+            head(&mut text, name, "summary", help);
+            for quantile in [0.5, 0.99, 0.999] {
+                let seconds = micros_to_seconds(latency.value_at_quantile(quantile));
+                let _ = writeln!(text, "{name}{{quantile=\"{quantile}\"}} {seconds}");
+            }
+            let _ = writeln!(text, "{name}_count {}", latency.len());
         }
-        let _ = writeln!(text, "{name}_count {}", self.accept_latency.len());
+        let name = "kura_auth_results_total";
+        head(&mut text, name, "counter", "Results of verification, as RFC 8601 names them");
+        for (method, row) in Method::ALL.iter().zip(&self.auth_results) {
+            for (outcome, value) in Outcome::ALL.iter().zip(row) {
+                let (method, result) = (method.name(), outcome.name());
+                let _ = writeln!(text, "{name}{{method=\"{method}\",result=\"{result}\"}} {value}");
+            }
+        }
         self.store_text(&mut text, &mut head);
         self.scrub_text(&mut text, &mut head);
         text

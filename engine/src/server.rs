@@ -5,6 +5,7 @@
 //! no new connections, transactions finish, stores sync and close.
 
 use crate::NOTICE;
+use crate::auth::desk;
 use crate::config::{Config, ConfigError};
 use crate::control_plane::ControlPlane;
 use crate::core::{self, Opened};
@@ -74,6 +75,7 @@ impl Server {
             control: None,
             data,
         };
+        let (auth, jobs) = desk::desk();
         let (opened, openings) = mpsc::channel();
         let origin = Instant::now();
         for ((id, (poll, inbox)), listeners) in (0..).zip(ears).zip(listeners) {
@@ -84,6 +86,7 @@ impl Server {
                 mesh: handles.clone(),
                 tls: tls.clone(),
                 secret: server.data.secret,
+                auth: auth.clone(),
                 origin,
                 poll,
             };
@@ -94,7 +97,8 @@ impl Server {
         server.data.note_made()?;
         server.share_directory()?;
         if mode == Mode::Serving {
-            server.control = Some(ControlPlane::prepare(&server.config, &server.handles, metrics)?);
+            server.control =
+                Some(ControlPlane::prepare(&server.config, &server.handles, metrics, jobs)?);
         }
         server.begin()?;
         if mode == Mode::Serving {

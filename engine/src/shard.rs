@@ -4,6 +4,7 @@
 //! `Rc<Shard>`; other cores send closures (`mesh.rs`).
 
 use crate::NOTICE;
+use crate::auth::desk::Desk;
 use crate::config::Config;
 use crate::directory::{Account, Directory};
 use crate::mesh::{Mesh, ShardHandle};
@@ -57,6 +58,7 @@ pub struct Shard {
     pub readiness: Rc<Readiness>,
     pub buffers: Buffers,
     pub connections: Connections,
+    pub auth: Desk,
     tls: RefCell<Option<Arc<ServerConfig>>>,
     password_checks: Rc<glommio::sync::Semaphore>,
     password_checks_waiting: Cell<usize>,
@@ -76,6 +78,7 @@ pub struct Parts {
     pub mesh: Vec<ShardHandle>,
     pub tls: Option<Arc<ServerConfig>>,
     pub secret: [u8; 32],
+    pub auth: Desk,
     /// Where all cores' clocks begin: deadlines travel with sessions.
     pub origin: Instant,
     pub poll: mio::Poll,
@@ -110,6 +113,7 @@ impl Shard {
             id: parts.id,
             buffers: Buffers::default(),
             connections: Connections::new(&parts.config, &parts.knobs, cores),
+            auth: parts.auth,
             config: parts.config,
             knobs: parts.knobs,
             store,

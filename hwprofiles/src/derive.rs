@@ -368,17 +368,17 @@ fn segment_bytes(profile: &Profile, batch_bytes_max: u64, shards: u64) -> Knob {
 
 fn spare_segments(profile: &Profile, segment_bytes: u64, shards: u64) -> Knob {
     let share = profile.disk.write_mb_per_second * 1e6 / shards as f64;
-    // They are written ahead while the log has little to do, so they have to last through a rush of mail.
-    let wanted = (share / segment_bytes as f64).ceil() as u64;
-    let room = profile.file_system.free_bytes / (32 * segment_bytes * shards);
-    let value = wanted.clamp(2, 16).min(room.max(1));
+    // Pre-writing is fresh writing beside the log's own: it needs a start.
+    let wanted = (share * 0.1 / segment_bytes as f64).ceil() as u64;
+    let room = profile.file_system.free_bytes / (16 * segment_bytes * shards);
+    let value = wanted.clamp(2, 4).min(room.max(1));
     let figures = format!(
         "{:.0} MB/s over {shards} shards, segments of {}, {} free",
         profile.disk.write_mb_per_second,
         size(segment_bytes),
         size(profile.file_system.free_bytes)
     );
-    let formula = "what a shard writes in 1 s, 2 to 16, in at most 1/32 of the free space";
+    let formula = "what a shard writes in 0.1 s, 2 to 4, in at most 1/16 of the free space";
     derived(value, formula, figures)
 }
 

@@ -11,6 +11,7 @@ use crate::log::queue::{Hold, Parts, Queue};
 use crate::log::recovery::RecoveryReport;
 use crate::log::segments::Segments;
 use crate::options::Options;
+use crate::packing::Packing;
 use crate::quota::Reservations;
 use crate::space::Emptied;
 use crate::superblock::Superblock;
@@ -95,6 +96,7 @@ pub(crate) struct Core<D: Device> {
     pub(crate) reservations: Reservations,
     pub(crate) watchers: Watchers,
     pub(crate) uses: Uses,
+    pub(crate) packing: Packing,
 
     /// There is something to write.
     pub(crate) work: Bell,

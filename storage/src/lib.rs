@@ -14,7 +14,7 @@
 //! | `upkeep` | `checkpoint`s, the `superblock`; frees segments that nothing needs (`space`, `uses`) |
 //! | `compaction` | moves what is live out of segments; copies checkpoints into the log (`base`) |
 //!
-//! Around them: `core` is what they share, `locks` and `quota` decide who may change an account,
+//! Around them: `core` is what they share, `packing` compresses bodies, `locks` and `quota` decide who may change an account,
 //! `wait` and `watch` wake who waits.
 
 mod base;
@@ -32,6 +32,7 @@ mod locks;
 pub mod log;
 mod open;
 pub mod options;
+mod packing;
 mod quota;
 pub mod restore;
 pub mod salvage;

@@ -19,6 +19,7 @@ use crate::log::recovery::RecoveryReport;
 use crate::log::scan::{FoundSegment, LogEnd, Scan, Start};
 use crate::log::segments::{self, Active, Identity, SegmentFile, Segments, Spare};
 use crate::options::{Options, Sabotage};
+use crate::packing::Packing;
 use crate::superblock::{self, Superblock};
 use crate::types::{Lsn, Uid};
 use std::cell::{Cell, RefCell};
@@ -116,6 +117,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
         reservations: Default::default(),
         watchers: Default::default(),
         uses: Default::default(),
+        packing: Packing::new(&options),
         work: Default::default(),
         upkeep: Default::default(),
         spares: Default::default(),

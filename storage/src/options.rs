@@ -6,6 +6,9 @@ use std::time::Duration;
 /// What is longer than any law asks for was meant to be a hold.
 const RETENTION_MAX: Duration = Duration::from_secs(3660 * 86_400);
 
+/// Beyond it 256 KiB take more than some milliseconds, during which a core does nothing else.
+pub const ZSTD_LEVEL_MAX: u8 = 9;
+
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Which shard of the host this is; part of every frame's checksum.
@@ -42,6 +45,8 @@ pub struct Options {
     pub garbage_percent_max: u8,
     /// What compaction may copy in a second; `None`: as much as commits leave.
     pub compaction_bytes_per_second: Option<u64>,
+    /// Bodies are compressed at this level of zstd as they come in, 1 to 9; 0: they are stored as they are.
+    pub zstd_level: u8,
     /// For so long what was expunged can be brought back, and accounts be seen as they were. Zero: not at
     /// all.
     pub retention: Duration,
@@ -96,6 +101,7 @@ impl Default for Options {
             checkpoint_log_bytes_max: 512 << 20,
             garbage_percent_max: 20,
             compaction_bytes_per_second: None,
+            zstd_level: 0,
             retention: Duration::ZERO,
             sabotage: None,
         }
@@ -157,6 +163,11 @@ impl Options {
         }
         if self.garbage_percent_max == 0 || self.garbage_percent_max > 45 {
             return refuse("garbage_percent_max must be from 1 to 45");
+        }
+        if self.zstd_level > ZSTD_LEVEL_MAX {
+            return refuse(
+                "zstd_level must be from 0 to 9; higher ones would hold a core too long",
+            );
         }
         if self.retention > RETENTION_MAX {
             return refuse("retention must be at most ten years");

@@ -92,7 +92,7 @@ pub(crate) async fn free<D: Device>(core: &Core<D>) -> io::Result<usize> {
 }
 
 /// A checkpoint is written ahead of its time when it gives back so many times its size.
-const CHECKPOINT_GAIN_RATIO: u64 = 40;
+const CHECKPOINT_GAIN_RATIO: u64 = 20;
 
 /// Whether a checkpoint would give space back: enough to be worth it, or any while space is short.
 pub(crate) fn waits_for_checkpoint<D: Device>(core: &Core<D>) -> bool {

@@ -51,7 +51,7 @@ impl Watchers {
             Record::Undeleted(undeleted) => self.wake(undeleted.account),
             Record::Shown(shown) => self.wake(shown.account),
             // These change nothing that a session shows.
-            Record::Chunk
+            Record::Chunk { .. }
             | Record::Put { .. }
             | Record::Lost { .. }
             | Record::Moved(_)

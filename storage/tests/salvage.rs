@@ -3,6 +3,7 @@
 #![allow(unused_must_use)] // receipts are for replies; these tests look at the store itself
 
 mod common;
+use bytes::Bytes;
 use common::*;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use storage::device::sim::{Executor, Random, Sim};
 use storage::salvage::{SalvageReport, salvage};
 use storage::store::Undelete;
-use storage::{FlagChange, FlagMode, Flags, Options, Space, Store, UnixMillis};
+use storage::{Body, Delivery, FlagChange, FlagMode, Flags, Options, Space, Store, UnixMillis};
 
 fn options() -> Options {
     Options {
@@ -117,6 +118,30 @@ fn lived(seed: u64) -> (Sim, Seen) {
         seen(&store).await
     });
     (sim, seen)
+}
+
+#[test]
+fn packed_bodies_come_out_as_they_were_received() {
+    let packing = || Options { zstd_level: 1, ..options() };
+    let sim = Sim::new(71);
+    let expected = on_sim(&sim, packing(), move |store| async move {
+        live(&store, 71).await;
+        for number in 0..200 {
+            // Whole ones, and ones in pieces.
+            let line = format!("Line {number} of what people write to each other.\r\n");
+            let body = Bytes::from(line.repeat(if number % 20 == 0 { 900 } else { 30 }));
+            let one = delivery(vec![placement(BOB, INBOX)], 700 + number, 10);
+            let one = Delivery { body: Body::Whole(body), ..one };
+            store.deliver(one).await.expect("delivers");
+        }
+        assert!(store.stats().packed_bodies > 100, "{:?}", store.stats());
+        seen(&store).await
+    });
+    for afterwards in [options(), packing()] {
+        let (report, seen) = salvaged_with(&contents(&sim), afterwards);
+        assert_eq!(seen, expected, "{report:?}");
+        assert_eq!(report.messages_lost, 0, "{report:?}");
+    }
 }
 
 #[test]
@@ -266,7 +291,8 @@ fn a_flipped_byte_costs_what_it_hits_and_nothing_else() {
         let what = format!("seed {seed}, {report:?}");
         if report.begun_with == "the records alone" || report.records_lost > 0 {
             // A record that says what became of others is gone: these show as they were before.
-            assert!(seen.messages.len() + 40 > expected.messages.len(), "{what}");
+            let lost = (expected.messages.len() as u64).saturating_sub(seen.messages.len() as u64);
+            assert!(lost <= 4 * flips, "{lost} lost: {what}");
             continue;
         }
         assert_part(&seen, &expected, &what);

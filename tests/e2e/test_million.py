@@ -20,7 +20,7 @@ class LargeStore(kura.TestCase):
         load = [
             kura.BINARY, "bench", "smtp", "--target", f"127.0.0.1:{self.server.ports['smtp']}",
             "--to", ",".join(address for address, _ in self.server.accounts), "--json",
-            "--messages", str(MESSAGES), "--sessions", "64", "--bytes", "1024", "--pipelining", "--seconds", "3600",
+            "--messages", str(MESSAGES), "--sessions", "64", "--bytes", "1024", "--pipelining", "--seconds", "3600", "--timeout", "600",
         ]
         done = subprocess.run(load, capture_output=True, text=True, check=False, timeout=3600)
         said = json.loads(done.stdout)

@@ -3,11 +3,13 @@
 //! | where | what |
 //! |---|---|
 //! | [`laws`] | what holds for every protocol machine, as generic checks |
+//! | [`names`] | a small name server for tests of what asks DNS |
 //! | [`simulation`] | the store on a disk that crashes, beside a naive model |
 //! | [`subjects`] | each machine with a small world that answers it |
 //! | [`transcript`] | `C:`/`S:` files, played against a subject |
 
 pub mod laws;
+pub mod names;
 pub mod random;
 pub mod simulation;
 pub mod subjects;

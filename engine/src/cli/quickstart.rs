@@ -5,7 +5,7 @@
 
 use super::Outcome;
 use crate::certificates;
-use crate::config::{Auth, Config, ConfigError, Limits, Listen, Log, Metrics, StoreConfig};
+use crate::config::{Auth, Config, ConfigError, Dns, Limits, Listen, Log, Metrics, StoreConfig};
 use crate::layout::{private_dir, write_synced};
 use crate::listener;
 use crate::metrics::Service;
@@ -101,7 +101,8 @@ fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
         knobs: BTreeMap::new(),
         listen,
         // Loopback only, see `high_ports`.
-        auth: Auth { plaintext_allowed: true },
+        auth: Auth { plaintext_allowed: true, ..Auth::default() },
+        dns: Dns::default(),
         limits: Limits::default(),
         store: StoreConfig::default(),
         metrics,

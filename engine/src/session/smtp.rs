@@ -6,7 +6,10 @@
 
 use super::{Next, Session, login};
 use crate::NOTICE;
-use crate::delivery::{Intake, Outcome, unix_millis};
+use crate::auth::results;
+use crate::auth::verdict::{Disposition, Verdict};
+use crate::auth::verify::Question;
+use crate::delivery::{Intake, Outcome, Scrutiny, Stamp, unix_millis};
 use crate::directory::{Home, Resolution};
 use crate::metrics::{Service, count};
 use crate::shard::{Origin, Place, Shard};
@@ -19,7 +22,7 @@ use protocols::smtp::{Answer, Config, Event, MailParams, Refusal, Role, Smtp};
 use protocols::{Machine, Outbox, Ticket};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use storage::{Durable, Error};
 
 /// Domains that are asked for a postmaster, at the start of each session.
@@ -51,6 +54,8 @@ struct Transaction {
     intake: Option<Intake>,
     /// Why the message can't be taken, found while it came.
     failure: Option<Error>,
+    /// What was found out about the sender, for the log.
+    verdict: Option<Verdict>,
 }
 
 #[derive(Debug)]
@@ -183,6 +188,7 @@ impl SmtpSession {
 
     fn begin_message(&mut self) -> Result<(), Refusal> {
         self.shard.store.admit().map_err(|error| refusal(&error))?;
+        let scrutiny = self.scrutiny();
         let transaction = &mut self.transaction;
         let only = match transaction.recipients.as_slice() {
             [one] => Some(one.address.to_string()),
@@ -207,9 +213,43 @@ impl SmtpSession {
             .iter()
             .flat_map(|recipient| &recipient.homes)
             .map(|home| home.shard);
-        transaction.intake =
-            Some(Intake::new(&self.shard, homes, &head, transaction.declared_octets));
+        let octets = transaction.declared_octets;
+        transaction.intake = Some(Intake::new(&self.shard, homes, &head, octets, scrutiny));
         Ok(())
+    }
+
+    fn scrutiny(&self) -> Scrutiny {
+        let auth = &self.shard.config.auth;
+        let peer = self.peer.address.ip();
+        match self.role {
+            Role::Lmtp => Scrutiny::None,
+            _ if !auth.verify => Scrutiny::None,
+            Role::Mx if auth.trusted_networks.iter().any(|network| network.contains(peer)) => {
+                Scrutiny::None
+            }
+            Role::Mx if self.machine.user().is_none() => Scrutiny::All,
+            Role::Mx | Role::Submission => Scrutiny::Forgery,
+        }
+    }
+
+    /// Asks the control plane who has sent the message, and awaits it until the deadline.
+    async fn verify(&self, intake: &mut Intake, from: String) -> Result<Verdict, Error> {
+        let evidence = intake.evidence().await?;
+        let config = &self.shard.config;
+        let question = Question {
+            peer: self.peer.address.ip(),
+            helo: self.machine.hello().to_owned(),
+            mail_from: from,
+            receiver: config.hostname.clone(),
+            evidence,
+            dmarc: config.auth.dmarc,
+            received_spf: config.auth.received_spf,
+            deadline: Instant::now() + Duration::from_secs(config.auth.deadline_seconds),
+        };
+        let started = Instant::now();
+        let verdict = self.shard.auth.ask(&self.shard, question).await;
+        self.shard.metrics.verified(&verdict, started.elapsed());
+        Ok(verdict)
     }
 
     async fn body(&mut self, bytes: &[u8]) {
@@ -226,20 +266,22 @@ impl SmtpSession {
 
     async fn end(&mut self, ticket: Ticket<Ended>, outbox: &mut Outbox) {
         let started = Instant::now();
-        let transaction = std::mem::take(&mut self.transaction);
+        let mut transaction = std::mem::take(&mut self.transaction);
         let octets = transaction.intake.as_ref().map_or(0, Intake::bytes);
         let id = transaction.id.clone();
         let from = transaction.from.as_ref().map(ToString::to_string).unwrap_or_default();
-        let results = self.deliver(transaction).await;
+        let results = self.deliver(&mut transaction).await;
+        let auth = transaction.verdict.as_ref().map(Verdict::brief);
+        let auth = auth.as_deref();
         let metrics = &self.shard.metrics;
         for (address, result) in &results {
             match result {
                 Ok(_) => {
-                    tracing::info!(id, from, to = %address, octets, peer = %self.peer.address, "accepted");
+                    tracing::info!(id, from, to = %address, octets, peer = %self.peer.address, auth, "accepted");
                 }
                 Err(refusal) => {
                     let (peer, service) = (self.peer.address, self.service.name());
-                    tracing::info!(target: NOTICE, %peer, service, id, from, to = %address, octets, reason = %refusal, "message refused");
+                    tracing::info!(target: NOTICE, %peer, service, id, from, to = %address, octets, auth, reason = %refusal, "message refused");
                 }
             }
         }
@@ -260,12 +302,17 @@ impl SmtpSession {
     }
 
     /// Delivers to everybody's homes; one result for each recipient, in their order.
-    async fn deliver(&self, transaction: Transaction) -> Vec<(Address, Result<Durable, Refusal>)> {
-        let Transaction { recipients, intake, failure, head_octets, .. } = transaction;
+    async fn deliver(
+        &self,
+        transaction: &mut Transaction,
+    ) -> Vec<(Address, Result<Durable, Refusal>)> {
+        let recipients = std::mem::take(&mut transaction.recipients);
+        let intake = transaction.intake.take();
+        let Transaction { failure, head_octets, from, verdict, .. } = transaction;
         let refuse_all = |why: &Refusal, recipients: Vec<Recipient>| {
             recipients.into_iter().map(|recipient| (recipient.address, Err(why.clone()))).collect()
         };
-        let Some(intake) = intake else {
+        let Some(mut intake) = intake else {
             let why = failure.as_ref().map_or(Refusal::BUSY, refusal);
             return refuse_all(&why, recipients);
         };
@@ -285,13 +332,36 @@ impl SmtpSession {
         if self.role != Role::Lmtp && homes.len() > 1 {
             for home in &homes {
                 let octets =
-                    head_octets + intake.bytes() + delivered_to(&home.address).len() as u64;
+                    *head_octets + intake.bytes() + delivered_to(&home.address).len() as u64;
                 if let Err(why) = self.check_quota(home, octets).await {
                     return refuse_all(&why, recipients);
                 }
             }
         }
-        let outcomes = intake.finish(&homes).await;
+        let mut stamp = Stamp::default();
+        if intake.scrutiny() == Scrutiny::All {
+            let from = from.as_ref().map(ToString::to_string).unwrap_or_default();
+            let found = match self.verify(&mut intake, from).await {
+                Ok(found) => verdict.insert(found),
+                Err(error) => return refuse_all(&refusal(&error), recipients),
+            };
+            match found.disposition(self.shard.config.auth.dmarc) {
+                Disposition::Reject => {
+                    return refuse_all(&Refusal::POLICY.saying(found.refusal()), recipients);
+                }
+                Disposition::Junk => stamp.is_junk = true,
+                Disposition::Deliver => {}
+            }
+            let hostname = &self.shard.config.hostname;
+            stamp.fields = results::field(hostname, found, usize::MAX) + &found.received_spf;
+            let taken = homes.iter().map(|home| delivered_to(&home.address).len()).max();
+            let room = Stamp::BESIDE_BYTES_MAX.saturating_sub(taken.unwrap_or(0));
+            stamp.beside = results::field(hostname, found, room);
+            if stamp.beside.len() + found.received_spf.len() <= room {
+                stamp.beside += &found.received_spf;
+            }
+        }
+        let outcomes = intake.finish(&homes, &stamp).await;
         let outcome_of = |home: &Home| -> Result<Durable, Refusal> {
             match homes.iter().position(|other| other.account == home.account) {
                 Some(at) => outcome(&outcomes[at]),

@@ -12,8 +12,10 @@ use std::fmt::Write;
 const QUOTED_BYTES_MAX: usize = 1000;
 
 pub fn string(out: &mut Vec<u8>, text: &[u8]) {
-    let quotable = |byte: &u8| (b' '..=b'~').contains(byte);
-    if text.len() <= QUOTED_BYTES_MAX && text.iter().all(quotable) {
+    // Every byte is looked at, also behind one that is not: so the compiler takes many at once.
+    let is_quotable = |byte: &u8| (b' '..=b'~').contains(byte);
+    if text.len() <= QUOTED_BYTES_MAX && text.iter().fold(true, |all, byte| all & is_quotable(byte))
+    {
         out.push(b'"');
         let mut rest = text;
         while let Some((plain, escaped)) =

@@ -100,6 +100,8 @@ refusals! {
     TOO_BIG = 552 3 4 "Message too big";
     NO_SUCH_USER = 550 1 1 "No such user here";
     RELAY_DENIED = 550 7 1 "Relaying denied";
+    /// What the policy says goes in its place.
+    POLICY = 550 7 1 "Refused by policy";
     LOOP = 554 4 6 "Mail is going in circles";
     NOT_OWN_SENDER = 550 7 1 "Sender address does not belong to this account";
     LINE_ENDS = 554 6 0 "Message holds a CR or LF that is not CRLF";

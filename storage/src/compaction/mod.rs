@@ -17,7 +17,7 @@ use crate::device::Device;
 use crate::error::Error;
 use crate::format::SegmentId;
 use crate::index::Index;
-use crate::log::segments::SegmentFile;
+use crate::log::segments::{SegmentFile, Segments};
 use crate::options::Options;
 use crate::space;
 use crate::types::Lsn;
@@ -36,14 +36,15 @@ const BASE_GAIN_RATIO: u64 = 4;
 /// Emptied together.
 const VICTIMS_MAX: usize = 32;
 
-/// What a segment that has just been written has to give.
-const GAIN_PERCENT_YOUNG: u64 = 92;
-
-/// The same when somebody wants all of it back.
+/// When somebody wants all of the garbage back, this part of a segment is worth a move.
 const GAIN_PERCENT_THOROUGH: u64 = 10;
 
-/// On a full disk even this part of a segment is worth a move.
+/// On a full disk even this part is.
 const GAIN_PERCENT_MIN: u64 = 5;
+
+/// So many of the newest segments say how much of the log is padding, and no more than this is.
+const NEWEST: usize = 4;
+const PADDING_PERCENT_MAX: u64 = 25;
 
 /// What there is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,27 +144,30 @@ pub(crate) fn wants_base<D: Device>(core: &Core<D>, to: SegmentId) -> bool {
     is_worth_it && (is_short || is_wished || grown >= interval)
 }
 
-/// How much of a segment has to be garbage to be worth a move, in percent.
+/// What of a log segment's bytes is padding and headers, in percent: what nothing refers to in the newest.
 ///
-/// Mail dies young: a segment just written loses most of what is in it by itself, and copying it before
-/// that would be for nothing. So the young have to be nearly empty, and the older a segment is, measured
-/// by the whole log, the fuller it may be; what is in a cold segment has been old for long. Garbage is
-/// spread evenly among cold segments, from none to the least that is worth a move. A quarter more than the
-/// share that is allowed leaves five eighths of that share to them, and the rest to the young.
-fn gain_percent_min<D: Device>(core: &Core<D>, id: SegmentId, active: SegmentId, all: u64) -> u64 {
-    let least = u64::from(core.options.garbage_percent_max) * 5 / 4;
-    if core.is_short() {
-        return GAIN_PERCENT_MIN;
-    }
-    if is_wished(core, id) {
-        return GAIN_PERCENT_THOROUGH;
-    }
-    if id.is_cold() {
-        return least;
-    }
-    let age = u64::from(active.0 - id.0);
-    let spread = GAIN_PERCENT_YOUNG.saturating_sub(least);
-    least.max(GAIN_PERCENT_YOUNG.saturating_sub(spread * age / all.max(1)))
+/// It is no garbage yet: it goes for nothing when the mail around it has died, while moving that mail for
+/// the sake of the padding writes every byte twice.
+fn padding_percent<D: Device>(index: &Index, segments: &Segments<D>, active: SegmentId) -> u64 {
+    let newest = || segments.files.range(..active).rev().take(NEWEST);
+    let bytes: u64 = newest().map(|(_, segment)| segment.segment_bytes).sum();
+    let live: u64 = newest().map(|(id, _)| index.live.bytes(*id)).sum();
+    (bytes.saturating_sub(live) * 100 / bytes.max(1)).min(PADDING_PERCENT_MAX)
+}
+
+/// How much it is worth to empty a segment now rather than later, for `empty` (0 to 1) of it, which it came
+/// to have in `age` records.
+///
+/// Emptying it costs its live part *u*, and waiting costs the room of its empty part *E*, but a segment that is
+/// losing *f* of its live bytes in each record's time will soon cost less. Of all plans for segments that decay
+/// so, the one with the fewest copies for the room that it takes empties each when (E + u ln u) / (u f) has
+/// reached the same value. What a segment has lost so far says how fast it decays, f = −ln u / age: mail that
+/// dies young makes young segments wait, and old ones, which lose little, are emptied with less garbage in
+/// them. Where all segments decay alike, this takes those with the most garbage.
+fn merit(empty: f64, age: f64) -> f64 {
+    let live = (1.0 - empty).max(1e-9);
+    let decay = -live.ln();
+    age * (empty - live * decay) / (live * decay.max(1e-9))
 }
 
 fn is_wished<D: Device>(core: &Core<D>, id: SegmentId) -> bool {
@@ -177,8 +181,9 @@ fn gain<D: Device>(core: &Core<D>, index: &Index, id: SegmentId, segment: &Segme
     segment.segment_bytes.saturating_sub(live + padding)
 }
 
-/// The segments that give the most for their copying. Several at once, about a segment's worth, share
-/// one walk over the index.
+/// The segments that are worth the most. Several at once, about a segment's worth, share one walk over the
+/// index; all of the log or all cold, so that what has been moved once lies apart from what has been moved
+/// more often, and lives longer.
 fn victims<D: Device>(core: &Core<D>) -> BTreeSet<SegmentId> {
     let (floor, replay_floor) = (space::floor(core), space::replay_floor(core));
     let is_short = core.is_short();
@@ -193,37 +198,50 @@ fn victims<D: Device>(core: &Core<D>) -> BTreeSet<SegmentId> {
         let sealed = segments.files.range(..active).chain(segments.sealed_cold());
         sealed.filter(|(id, _)| !(floor..replay_floor).contains(*id))
     };
+    let padding_percent = padding_percent(&index, &segments, active);
+    let garbage = |(id, segment): (&SegmentId, &SegmentFile<D>)| {
+        let padding_percent = if id.is_cold() { 0 } else { padding_percent };
+        let of_mail = segment.segment_bytes * (100 - padding_percent) / 100;
+        of_mail.saturating_sub(index.live.bytes(*id))
+    };
     let total: u64 = sealed().map(|(_, segment)| segment.segment_bytes).sum();
-    let live: u64 = sealed().map(|(id, _)| index.live.bytes(*id)).sum();
     let garbage_max = total * u64::from(core.options.garbage_percent_max) / 100;
-    let is_little = total.saturating_sub(live) <= garbage_max;
+    let is_little = sealed().map(garbage).sum::<u64>() <= garbage_max;
     if is_little && !is_short && core.thorough_below.get().is_none() {
         return BTreeSet::new();
     }
-    let all = sealed().count() as u64;
+    // Less is not worth a move, wherever the garbage is that asks for it: what cannot be freed yet must not
+    // set off copies of what is full.
+    let least = u64::from(core.options.garbage_percent_max) * 5 / 4;
+    let least = if is_short { GAIN_PERCENT_MIN } else { least };
     let spoiled = core.spoiled.borrow();
-    let benefit = |(id, segment): (&SegmentId, &SegmentFile<D>)| {
-        let live = index.live.bytes(*id);
+    let candidate = |(id, segment): (&SegmentId, &SegmentFile<D>)| {
         let gain = gain(core, &index, *id, segment);
-        let percent_min = gain_percent_min(core, *id, active, all);
-        let is_worth_it = gain * 100 >= segment.segment_bytes * percent_min;
+        let is_wished = is_wished(core, *id);
+        let least = if is_wished { least.min(GAIN_PERCENT_THOROUGH) } else { least };
+        let is_worth_it = gain * 100 >= segment.segment_bytes * least;
         // With little garbage in all, only what was wished for is worth it.
-        let is_chosen = !is_little || is_short || is_wished(core, *id);
-        if live == 0 || !is_worth_it || !is_chosen || spoiled.contains_key(id) {
+        let is_chosen = !is_little || is_short || is_wished;
+        let has_nothing = index.live.bytes(*id) == 0;
+        if has_nothing || !is_worth_it || !is_chosen || spoiled.contains_key(id) {
             return None;
         }
-        let used = live as f64 / segment.segment_bytes as f64;
-        let benefit = (1.0 - used) / (1.0 + used);
-        Some((benefit, *id, segment.segment_bytes - gain))
+        let age = index.applied.0.saturating_sub(segment.first_lsn.0).max(1);
+        // On a full disk what counts is the room, now.
+        let age = if is_short { 1 } else { age };
+        let merit = merit(gain as f64 / segment.segment_bytes as f64, age as f64);
+        Some((merit, *id, segment.segment_bytes - gain))
     };
     let mut candidates: Vec<_> = {
         let candidates = segments.files.range(..floor).chain(segments.sealed_cold());
-        candidates.filter_map(benefit).collect()
+        candidates.filter_map(candidate).collect()
     };
     candidates.sort_by(|(one, ..), (other, ..)| other.total_cmp(one));
+    let are_cold = candidates.first().is_some_and(|(_, best, _)| best.is_cold());
+    let alike = candidates.into_iter().filter(|(_, id, _)| id.is_cold() == are_cold || is_short);
     let mut cost = 0;
     let mut chosen = BTreeSet::new();
-    for (_, id, its_cost) in candidates {
+    for (_, id, its_cost) in alike {
         let is_enough = !chosen.is_empty() && cost + its_cost > core.options.segment_bytes;
         if is_enough || chosen.len() == VICTIMS_MAX {
             break;
@@ -234,4 +252,27 @@ fn victims<D: Device>(core: &Core<D>) -> BTreeSet<SegmentId> {
         }
     }
     chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::merit;
+
+    #[test]
+    fn among_segments_alike_the_emptier_goes_first_and_among_equally_empty_ones_the_older() {
+        let steps = || (1..100).map(|percent| f64::from(percent) / 100.0);
+        for empty in steps() {
+            assert!(merit(empty, 2.0) > merit(empty, 1.0), "{empty}");
+            assert!(merit(empty + 0.01, 1.0) > merit(empty, 1.0), "{empty}");
+        }
+        assert!(merit(0.0, 1e9) <= 1e-9, "nothing to gain");
+        assert!(merit(1.0, 1.0).is_finite());
+    }
+
+    #[test]
+    fn a_segment_that_decays_waits_for_what_an_old_one_gives_at_once() {
+        // A tenth lost in a long life goes before a half lost in a twentieth of that.
+        assert!(merit(0.1, 100.0) > merit(0.5, 5.0));
+        assert!(merit(0.1, 100.0) < merit(0.95, 5.0), "but not before one that is nearly empty");
+    }
 }

@@ -11,7 +11,7 @@ use super::fields::{
 };
 use super::moves::{Base, Moved};
 use super::past::{Forgot, Shown, Undeleted};
-use super::{Location, Malformed, Reader, Writer};
+use super::{Location, Malformed, Reader, RecordHeader, Writer};
 use crate::types::{
     AccountId, FlagMode, Flags, Lsn, MailboxId, Quota, SpecialUse, Uid, UnixMillis,
 };
@@ -85,6 +85,9 @@ pub struct Delivered {
     pub summary_bytes: u32,
     pub placements: Vec<PlacedRecord>,
     pub chunks: Vec<ChunkRef>,
+    /// Version 2: the body is packed, or (some of) its chunks are, and what each of these holds unpacked.
+    /// `None`: everything is as it was received.
+    pub unpacked: Option<Vec<u32>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,8 +150,10 @@ pub enum Record {
         mailbox: MailboxId,
         uids: Vec<UidRange>,
     },
-    /// A piece of a body; garbage until a delivery names it.
-    Chunk,
+    /// A piece of a body; garbage until a delivery names it. Packed in version 2.
+    Chunk {
+        packed: bool,
+    },
     Put {
         space: u8,
         pairs: Vec<(Vec<u8>, Option<Vec<u8>>)>,
@@ -176,6 +181,15 @@ pub enum Record {
     Forgot(Forgot),
     Undeleted(Undeleted),
     Shown(Shown),
+}
+
+/// Of deliveries and chunks with packed bodies.
+const PACKED_VERSION: u8 = 2;
+
+/// Whether the record's body, if it has one, is packed.
+#[must_use]
+pub fn is_packed(header: &RecordHeader) -> bool {
+    matches!(header.kind, kind::DELIVERED | kind::CHUNK) && header.version == PACKED_VERSION
 }
 
 mod kind {
@@ -224,7 +238,7 @@ impl Record {
             Record::Copied { .. } => kind::COPIED,
             Record::FlagsChanged { .. } => kind::FLAGS_CHANGED,
             Record::Expunged { .. } => kind::EXPUNGED,
-            Record::Chunk => kind::CHUNK,
+            Record::Chunk { .. } => kind::CHUNK,
             Record::Put { .. } => kind::PUT,
             Record::Lost { .. } => kind::LOST,
             Record::Moved(_) => kind::MOVED,
@@ -260,7 +274,7 @@ impl Record {
                 delivered.placements.iter().any(|placement| placement.account == wanted)
             }
             Record::Lost { .. } => true,
-            Record::Chunk
+            Record::Chunk { .. }
             | Record::Put { .. }
             | Record::Moved(_)
             | Record::Piece
@@ -273,7 +287,11 @@ impl Record {
     /// The version of the kind's meta that [`Record::encode`] writes.
     #[must_use]
     pub fn version(&self) -> u8 {
-        1
+        match self {
+            Record::Delivered(Delivered { unpacked: Some(_), .. })
+            | Record::Chunk { packed: true } => PACKED_VERSION,
+            _ => 1,
+        }
     }
 
     /// The meta, for a delivery without the summary that follows it.
@@ -336,7 +354,7 @@ impl Record {
                 writer.u32(mailbox.0);
                 write_ranges(&mut writer, uids);
             }
-            Record::Chunk | Record::Piece => {}
+            Record::Chunk { .. } | Record::Piece => {}
             Record::Put { space, pairs } => write_pairs(&mut writer, *space, pairs),
             Record::Lost { first, count } => {
                 writer.u64(first.0);
@@ -358,17 +376,18 @@ impl Record {
 
     /// Reads a verified meta. For a delivery, the summary is checked for and left alone.
     pub fn decode(kind: u8, version: u8, meta: &[u8]) -> Result<Record, Malformed> {
-        if version != 1 {
+        let has_two = matches!(kind, kind::DELIVERED | kind::CHUNK);
+        if version != 1 && !(has_two && version == PACKED_VERSION) {
             return Err(Malformed("has a version that only a newer Kura reads"));
         }
         let mut reader = Reader::new(meta);
-        let record = read_record(kind, &mut reader)?;
+        let record = read_record(kind, version, &mut reader)?;
         reader.finish()?;
         Ok(record)
     }
 }
 
-fn read_record(kind: u8, reader: &mut Reader<'_>) -> Result<Record, Malformed> {
+fn read_record(kind: u8, version: u8, reader: &mut Reader<'_>) -> Result<Record, Malformed> {
     Ok(match kind {
         kind::ACCOUNT_CREATED => Record::AccountCreated {
             account: read_account(reader)?,
@@ -400,7 +419,7 @@ fn read_record(kind: u8, reader: &mut Reader<'_>) -> Result<Record, Malformed> {
             subscribed: reader.u8()? != 0,
             name: reader.text()?,
         },
-        kind::DELIVERED => Record::Delivered(Delivered::decode(reader)?),
+        kind::DELIVERED => Record::Delivered(Delivered::decode(version, reader)?),
         kind::COPIED => Record::Copied {
             account: read_account(reader)?,
             from: MailboxId(reader.u32()?),
@@ -422,7 +441,7 @@ fn read_record(kind: u8, reader: &mut Reader<'_>) -> Result<Record, Malformed> {
             mailbox: MailboxId(reader.u32()?),
             uids: read_ranges(reader)?,
         },
-        kind::CHUNK => Record::Chunk,
+        kind::CHUNK => Record::Chunk { packed: version == PACKED_VERSION },
         kind::PUT => Record::Put { space: reader.u8()?, pairs: read_pairs(reader)? },
         kind::LOST => Record::Lost { first: Lsn(reader.u64()?), count: reader.u64()? },
         kind::MOVED => Record::Moved(Moved::decode(reader)?),
@@ -454,9 +473,13 @@ impl Delivered {
             writer.bytes(&placement.prefix);
         }
         write_chunks(writer, &self.chunks);
+        if let Some(unpacked) = &self.unpacked {
+            writer.count(unpacked.len());
+            unpacked.iter().for_each(|bytes| writer.u32(*bytes));
+        }
     }
 
-    fn decode(reader: &mut Reader<'_>) -> Result<Delivered, Malformed> {
+    fn decode(version: u8, reader: &mut Reader<'_>) -> Result<Delivered, Malformed> {
         let internal_date = UnixMillis(reader.u64()?);
         let body_bytes = reader.u32()?;
         let summary_bytes = reader.u32()?;
@@ -472,7 +495,16 @@ impl Delivered {
             });
         }
         let chunks = read_chunks(reader)?;
+        let unpacked = if version == PACKED_VERSION {
+            let count = reader.count(4)?;
+            if count != chunks.len() {
+                return Err(Malformed("does not say how long each of its chunks is"));
+            }
+            Some((0..count).map(|_| reader.u32()).collect::<Result<_, _>>()?)
+        } else {
+            None
+        };
         reader.raw(summary_bytes as usize)?;
-        Ok(Delivered { internal_date, body_bytes, summary_bytes, placements, chunks })
+        Ok(Delivered { internal_date, body_bytes, summary_bytes, placements, chunks, unpacked })
     }
 }

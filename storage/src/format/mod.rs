@@ -8,14 +8,16 @@ pub mod cursor;
 pub(crate) mod fields;
 pub mod kinds;
 pub mod moves;
+pub mod packed;
 pub mod past;
 pub mod record;
 pub mod segment;
 
 pub use batch::{BATCH_HEADER_BYTES, BatchHeader};
 pub use cursor::{Malformed, Reader, Writer};
-pub use kinds::{ChunkRef, Delivered, NewMailbox, PlacedRecord, Record, UidRange};
+pub use kinds::{ChunkRef, Delivered, NewMailbox, PlacedRecord, Record, UidRange, is_packed};
 pub use moves::{Base, Move, Moved, Reference};
+pub use packed::{PACKED_BYTES_MAX, Packer, Unpacker};
 pub use past::{Forgot, Shown, Undeleted};
 pub use record::{RECORD_HEADER_BYTES, RecordHeader};
 pub use segment::{SEGMENT_HEADER_BYTES, SegmentHeader};

@@ -130,7 +130,7 @@ impl Index {
                     expunge(account, ledger, *mailbox, uids, modseq, false)
                 })
             }
-            Record::Chunk | Record::Piece => true,
+            Record::Chunk { .. } | Record::Piece => true,
             Record::Put { space, pairs } => {
                 for (key, value) in pairs {
                     self.spaces.put(*space, key, value.as_deref());

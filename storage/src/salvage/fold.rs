@@ -262,7 +262,7 @@ impl Folding {
             | Record::MailboxDeleted { .. }
             | Record::FlagsChanged { .. }
             | Record::Expunged { .. }
-            | Record::Chunk
+            | Record::Chunk { .. }
             | Record::Put { .. }
             | Record::Lost { .. }
             | Record::Moved(_)

@@ -10,13 +10,14 @@ use super::search::Searched;
 use crate::device::Device;
 use crate::error::Error;
 use crate::format::fields::Pairs;
-use crate::format::{Delivered, PlacedRecord, Record, UidRange};
+use crate::format::{Delivered, PlacedRecord, Record, UidRange, is_packed};
 use crate::index::Index;
 use crate::log::queue::{Hold, Parts};
 use crate::store::{PLACEMENTS_MAX, Store};
 use crate::types::{AccountId, Flags, MailboxId, Uid};
 use crate::wait::Receipt;
 use bytes::Bytes;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// On their way to the disk.
@@ -211,31 +212,33 @@ impl<D: Device> Writer<'_, D> {
         let Some(summary) = summary_at.and_then(|at| parts.meta().get(at..)) else {
             return Ok(false);
         };
+        let Some(received) = self.received(&parts) else { return Ok(false) };
         let mut hold = Hold::default();
-        let mut body = parts.body();
-        let mut chunks = Vec::new();
+        let mut body = &received[..];
+        let (mut chunks, mut unpacked) = (Vec::new(), None);
         let is_streamed =
             !delivered.chunks.is_empty() || body.len() > self.target.core().options.chunk_bytes();
         if is_streamed {
             let Some(streamed) = self.stream(&delivered, body).await? else { return Ok(false) };
-            let (places, bytes, writing) = streamed.into_parts();
+            let (places, lengths, bytes, writing) = streamed.into_parts();
             if bytes != u64::from(delivered.body_bytes) {
                 return Ok(false);
             }
-            (chunks, body) = (places, &[]);
+            (chunks, unpacked, body) = (places, lengths, &[]);
             hold.writing = Some(writing);
         }
         let mut some = placements.into_iter().peekable();
         let mut hold = Some(hold);
         while some.peek().is_some() {
             let placements: Vec<_> = some.by_ref().take(PLACEMENTS_MAX).collect();
-            let (chunks, copy) = (chunks.clone(), &delivered);
+            let (chunks, unpacked, copy) = (chunks.clone(), unpacked.clone(), &delivered);
             let record = Record::Delivered(Delivered {
                 internal_date: copy.internal_date,
                 body_bytes: copy.body_bytes,
                 summary_bytes: copy.summary_bytes,
                 placements,
                 chunks,
+                unpacked,
             });
             let parts = Parts { fields: record.encode(), summary, body };
             self.put_parts(record, &parts, hold.take().unwrap_or_default()).await?;
@@ -250,6 +253,15 @@ impl<D: Device> Writer<'_, D> {
             }
         }
         Ok(true)
+    }
+
+    /// The body of a record as it was received. `None`: it does not unpack.
+    fn received<'p>(&self, parts: &'p super::search::Parts) -> Option<Cow<'p, [u8]>> {
+        if !is_packed(&parts.header) || parts.body().is_empty() {
+            return Some(Cow::Borrowed(parts.body()));
+        }
+        let unpacked = self.target.core().packing.unpack(parts.body()).ok()?;
+        unpacked.ok().map(Cow::Owned)
     }
 
     /// `None`: a piece of it does not verify.
@@ -272,7 +284,8 @@ impl<D: Device> Writer<'_, D> {
             if piece.body().len() != chunk.body_bytes as usize {
                 return Ok(None);
             }
-            writer.push(Bytes::copy_from_slice(piece.body())).await?;
+            let Some(received) = self.received(&piece) else { return Ok(None) };
+            writer.push(Bytes::from(received.into_owned())).await?;
         }
         writer.finish().await.map(Some)
     }
@@ -299,6 +312,7 @@ impl<D: Device> Writer<'_, D> {
             summary_bytes: 0,
             placements: vec![placement],
             chunks: Vec::new(),
+            unpacked: None,
         };
         self.put(Record::Delivered(empty)).await?;
         let uids = vec![UidRange { first: uid, last: uid }];

@@ -11,6 +11,8 @@ use std::time::Duration;
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// So many checkpoints in a row set nothing free: the second makes both superblocks name the newest.
 const ROUNDS_IDLE: u32 = 3;
+/// Another round follows one that gave this part of the log back.
+const ROUND_PERCENT_MIN: u64 = 10;
 
 /// What has come of it so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,14 +39,8 @@ impl<D: Device> Store<D> {
     /// once checkpoints let them go. Keeps to the budget of compaction, and to what the retention protects.
     pub async fn compact(&self, mut progress: impl FnMut(Compacted)) -> Result<Compacted, Error> {
         let core = &self.core;
-        let below = {
-            let segments = core.segments.borrow();
-            (segments.next_id(), segments.cold_next)
-        };
-        core.thorough_below.set(Some(below));
         let _thorough = Thorough(Rc::clone(core));
         let before = self.stats();
-        let given_up = core.given_up.get();
         let so_far = || {
             let now = self.stats();
             Compacted {
@@ -55,6 +51,31 @@ impl<D: Device> Store<D> {
                 segments_freed: now.segments_freed - before.segments_freed,
             }
         };
+        let mut last = so_far();
+        loop {
+            let log_bytes = last.log_bytes;
+            last = self.compact_once(&so_far, &mut progress).await?;
+            // What was copied on the way may lie as loosely as what it came from, and a segment that was
+            // needed then may not be any more.
+            if last.log_bytes * 100 > log_bytes * (100 - ROUND_PERCENT_MIN) {
+                return Ok(last);
+            }
+        }
+    }
+
+    /// Empties what is worth it of the segments that there are now.
+    async fn compact_once(
+        &self,
+        so_far: &impl Fn() -> Compacted,
+        progress: &mut impl FnMut(Compacted),
+    ) -> Result<Compacted, Error> {
+        let core = &self.core;
+        let below = {
+            let segments = core.segments.borrow();
+            (segments.next_id(), segments.cold_next)
+        };
+        core.thorough_below.set(Some(below));
+        let given_up = core.given_up.get();
         let (mut idle, mut last) = (0, so_far());
         while idle < ROUNDS_IDLE {
             core.wants_checkpoint.set(true);

@@ -55,14 +55,17 @@ impl<D: Device> Store<D> {
             }
             body => body,
         };
-        let (body, chunks, body_bytes, writing) = match body {
+        let (body, chunks, unpacked, body_bytes, writing) = match body {
             Body::Whole(bytes) => {
                 let length = bytes.len() as u64;
-                (bytes, Vec::new(), length, None)
+                match self.core.packing.pack(&bytes) {
+                    Some(packed) => (Bytes::from(packed), Vec::new(), Some(vec![]), length, None),
+                    None => (bytes, Vec::new(), None, length, None),
+                }
             }
             Body::Streamed(streamed) => {
-                let StreamedBody { chunks, bytes, writing } = streamed;
-                (Bytes::new(), chunks, bytes, Some(writing))
+                let (chunks, unpacked, bytes, writing) = streamed.into_parts();
+                (Bytes::new(), chunks, unpacked, bytes, Some(writing))
             }
         };
         let body_bytes = u32::try_from(body_bytes)
@@ -79,7 +82,8 @@ impl<D: Device> Store<D> {
         }
         let summary_bytes = u32::try_from(summary.len())
             .map_err(|_| Error::Limit("a summary is smaller than 4 GiB"))?;
-        let delivered = Delivered { internal_date, body_bytes, summary_bytes, placements, chunks };
+        let delivered =
+            Delivered { internal_date, body_bytes, summary_bytes, placements, chunks, unpacked };
         let record = Record::Delivered(delivered);
         let parts = Parts { fields: record.encode(), summary: &summary, body: &body };
         let receipt = self.core.enqueue_parts(record, &parts, hold)?;
@@ -164,6 +168,8 @@ impl<D: Device> Store<D> {
             filling: Vec::new(),
             pending: VecDeque::new(),
             chunks: Vec::new(),
+            lengths: Vec::new(),
+            is_packed: false,
             bytes: 0,
             writing: self.core.writing(),
         })
@@ -230,6 +236,10 @@ pub struct BodyWriter<D: Device> {
     filling: Vec<u8>,
     pending: VecDeque<(Receipt, u32)>,
     chunks: Vec<ChunkRef>,
+    /// Of each, before it was packed.
+    lengths: Vec<u32>,
+    /// Whether any is.
+    is_packed: bool,
     bytes: u64,
     writing: Use,
 }
@@ -264,7 +274,8 @@ impl<D: Device> BodyWriter<D> {
         while !self.pending.is_empty() {
             self.land_oldest().await?;
         }
-        Ok(StreamedBody { chunks: self.chunks, bytes: self.bytes, writing: self.writing })
+        let BodyWriter { chunks, lengths, is_packed, bytes, writing, .. } = self;
+        Ok(StreamedBody { chunks, lengths, is_packed, bytes, writing })
     }
 
     async fn write_chunk(&mut self, body: &[u8]) -> Result<(), Error> {
@@ -280,11 +291,16 @@ impl<D: Device> BodyWriter<D> {
                 Err(error) => return Err(error),
             }
         }
-        let parts = Parts { fields: Vec::new(), summary: &[], body };
-        let receipt = core.enqueue_parts(Record::Chunk, &parts, Hold::default())?;
-        let body_bytes = u32::try_from(body.len()).expect("a chunk is small");
-        self.bytes += u64::from(body_bytes);
-        self.pending.push_back((receipt, body_bytes));
+        let packed = core.packing.pack(body);
+        let stored = packed.as_deref().unwrap_or(body);
+        let record = Record::Chunk { packed: packed.is_some() };
+        let parts = Parts { fields: Vec::new(), summary: &[], body: stored };
+        let receipt = core.enqueue_parts(record, &parts, Hold::default())?;
+        let bounded = |bytes: &[u8]| u32::try_from(bytes.len()).expect("a chunk is small");
+        self.bytes += body.len() as u64;
+        self.lengths.push(bounded(body));
+        self.is_packed |= packed.is_some();
+        self.pending.push_back((receipt, bounded(stored)));
         Ok(())
     }
 
@@ -301,14 +317,18 @@ impl<D: Device> BodyWriter<D> {
 #[derive(Debug)]
 pub struct StreamedBody {
     chunks: Vec<ChunkRef>,
+    lengths: Vec<u32>,
+    is_packed: bool,
     bytes: u64,
     /// Its chunks' segments stay as long as this.
     writing: Use,
 }
 
 impl StreamedBody {
-    pub(crate) fn into_parts(self) -> (Vec<ChunkRef>, u64, Use) {
-        (self.chunks, self.bytes, self.writing)
+    /// Its chunks, what each of them holds unpacked if any is packed, bytes of all, and what keeps them.
+    pub(crate) fn into_parts(self) -> (Vec<ChunkRef>, Option<Vec<u32>>, u64, Use) {
+        let unpacked = self.is_packed.then_some(self.lengths);
+        (self.chunks, unpacked, self.bytes, self.writing)
     }
 
     #[must_use]

@@ -164,6 +164,10 @@ impl<D: Device> Store<D> {
             buried_messages: index.past.messages,
             buried_bytes: index.past.bytes,
             accounts_held: index.past.held.len() as u64,
+            packed_bodies: self.core.packing.counts.get().packed,
+            packed_bytes_before: self.core.packing.counts.get().bytes_before,
+            packed_bytes_after: self.core.packing.counts.get().bytes_after,
+            packed_declined: self.core.packing.counts.get().declined,
             remembered_since: self.remembered_since().map_or(0, |time| time.0),
         }
     }
@@ -271,6 +275,12 @@ pub struct Stats {
     pub buried_bytes: u64,
     /// Accounts of which nothing is forgotten.
     pub accounts_held: u64,
+    /// Bodies, and pieces of large ones, that were compressed since the store was opened; their bytes as
+    /// they came, and as they were stored; and how many would not have shrunk enough.
+    pub packed_bodies: u64,
+    pub packed_bytes_before: u64,
+    pub packed_bytes_after: u64,
+    pub packed_declined: u64,
     /// The oldest time that one can go back to, in Unix milliseconds. Zero: there is no retention.
     pub remembered_since: u64,
 }

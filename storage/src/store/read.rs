@@ -3,7 +3,7 @@
 use super::Store;
 use crate::device::Device;
 use crate::error::Error;
-use crate::format::{Delivered, Record};
+use crate::format::{Delivered, Location, Record, is_packed};
 use crate::index::Row;
 use crate::index::mailbox::entry;
 use crate::log::reader::Fetched;
@@ -92,19 +92,19 @@ impl<D: Device> Store<D> {
         let fetched = self.core.fetch(row.location, u64::from(row.record_bytes)).await?;
         let delivered = self.delivered(row, &fetched)?;
         let prefix = self.prefix(row, &delivered, &fetched)?;
+        let body = self.unpacked(row.location, &fetched)?;
         let prefix_bytes = prefix.len() as u64;
         let end = range.end.min(u64::from(row.bytes));
         let start = range.start.min(end);
         let in_body = start.saturating_sub(prefix_bytes)..end.saturating_sub(prefix_bytes);
         if delivered.chunks.is_empty() && start >= prefix_bytes {
-            return Ok(fetched.body.slice(to_usize(in_body.start)..to_usize(in_body.end)));
+            return self.cut(row.location, &fetched, &body, in_body);
         }
         let mut message = BytesMut::with_capacity(to_usize(end - start));
         let from_prefix = to_usize(start.min(prefix_bytes))..to_usize(end.min(prefix_bytes));
         message.extend_from_slice(&prefix[from_prefix]);
         if delivered.chunks.is_empty() {
-            let body = &fetched.body[to_usize(in_body.start)..to_usize(in_body.end)];
-            message.extend_from_slice(body);
+            message.extend_from_slice(&self.cut(row.location, &fetched, &body, in_body)?);
         } else {
             self.read_chunks(&delivered, in_body, &mut message).await?;
         }
@@ -118,22 +118,52 @@ impl<D: Device> Store<D> {
         message: &mut BytesMut,
     ) -> Result<(), Error> {
         let mut chunk_start = 0;
-        for chunk in &delivered.chunks {
-            let chunk_end = chunk_start + u64::from(chunk.body_bytes);
+        for (number, chunk) in delivered.chunks.iter().enumerate() {
+            let lengths = delivered.unpacked.as_ref();
+            let length = lengths.map_or(chunk.body_bytes, |lengths| lengths[number]);
+            let chunk_end = chunk_start + u64::from(length);
             if chunk_end > range.start && chunk_start < range.end {
                 let record_bytes =
                     crate::format::RECORD_HEADER_BYTES as u64 + u64::from(chunk.body_bytes);
                 let fetched = self.core.fetch(chunk.location, record_bytes).await?;
                 let from = range.start.saturating_sub(chunk_start);
                 let until = range.end.min(chunk_end) - chunk_start;
-                let part = fetched.body.get(to_usize(from)..to_usize(until)).ok_or_else(|| {
-                    self.core.corrupt("a chunk of a body", chunk.location, Some(&fetched.header))
-                })?;
-                message.extend_from_slice(part);
+                let piece = self.unpacked(chunk.location, &fetched)?;
+                message.extend_from_slice(&self.cut(
+                    chunk.location,
+                    &fetched,
+                    &piece,
+                    from..until,
+                )?);
             }
             chunk_start = chunk_end;
         }
         Ok(())
+    }
+
+    /// The body of a record as it was received: one record is unpacked at a time, and that is short.
+    fn unpacked(&self, location: Location, fetched: &Fetched) -> Result<Bytes, Error> {
+        let header = &fetched.header;
+        if !is_packed(header) || fetched.body.is_empty() {
+            return Ok(fetched.body.clone());
+        }
+        let body = self.core.packing.unpack(&fetched.body)?;
+        body.map(Bytes::from)
+            .map_err(|_| self.core.corrupt("a compressed body", location, Some(header)))
+    }
+
+    /// A part of a body, which may be shorter than the delivery claims.
+    fn cut(
+        &self,
+        location: Location,
+        fetched: &Fetched,
+        body: &Bytes,
+        range: Range<u64>,
+    ) -> Result<Bytes, Error> {
+        if range.start > range.end || range.end > body.len() as u64 {
+            return Err(self.core.corrupt("a body's length", location, Some(&fetched.header)));
+        }
+        Ok(body.slice(to_usize(range.start)..to_usize(range.end)))
     }
 
     /// What the record at the row's place says; it must be a delivery with this body.

@@ -22,7 +22,7 @@ pub struct Letter {
 }
 
 impl Letter {
-    /// Bytes that depend on the number and on every position.
+    /// Bytes that depend on the number and on every position; those of every other letter shrink.
     #[must_use]
     pub fn new(number: u32, body_bytes: usize) -> Letter {
         let mut state = number.wrapping_mul(2_654_435_761) | 1;
@@ -31,7 +31,12 @@ impl Letter {
             state ^= state << 13;
             state ^= state >> 17;
             state ^= state << 5;
-            body.extend_from_slice(&state.to_le_bytes());
+            let bytes = state.to_le_bytes();
+            body.extend_from_slice(&if number.is_multiple_of(2) {
+                bytes
+            } else {
+                [bytes[0], b' ', b' ', b' ']
+            });
         }
         body.truncate(body_bytes);
         Letter { number, body: body.into() }

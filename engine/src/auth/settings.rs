@@ -1,0 +1,159 @@
+//! `[auth]` and `[dns]` of the config file.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Auth {
+    /// Offers passwords over connections without TLS. For trying out on loopback only.
+    pub plaintext_allowed: bool,
+    /// Whether mail from other servers (`listen.smtp`) is verified: iprev, SPF, DKIM, ARC and DMARC. Not unless
+    /// asked for, as long as the parsers behind it have not been fuzzed: a panic in them ends the server.
+    pub verify: bool,
+    /// What follows from a DMARC policy that a message fails.
+    pub dmarc: DmarcMode,
+    /// Clients in these networks are not verified: this host, gateways of one's own. Addresses, or
+    /// networks such as `192.0.2.0/24`.
+    pub trusted_networks: Vec<Network>,
+    /// Also writes `Received-SPF` (RFC 7208 section 9.1), for programs that read nothing else.
+    pub received_spf: bool,
+    /// What is not known of a message after so many seconds is `temperror`.
+    pub deadline_seconds: u64,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Auth {
+            plaintext_allowed: false,
+            verify: false,
+            dmarc: DmarcMode::default(),
+            trusted_networks: ["127.0.0.0/8", "::1"]
+                .iter()
+                .filter_map(|n| Network::read(n))
+                .collect(),
+            received_spf: false,
+            // RFC 7208 section 4.6.4 asks for at least 20 seconds.
+            deadline_seconds: 20,
+        }
+    }
+}
+
+/// `mark` unless the operator says otherwise: mailing lists break SPF and DKIM, so RFC 9989 section 7.4
+/// forbids to refuse on the ground of `p=reject` alone; and an upgrade must not begin to refuse mail.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DmarcMode {
+    /// No policy is looked up.
+    Off,
+    /// The result is written into the message; nothing else follows.
+    #[default]
+    Mark,
+    /// `p=reject` is refused, `p=quarantine` goes into Junk.
+    Enforce,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dns {
+    /// Resolvers to ask; the system's (`/etc/resolv.conf`) when there are none.
+    pub servers: Vec<SocketAddr>,
+    /// How long one resolver has for one answer, in seconds; each question is asked twice.
+    pub timeout_seconds: u64,
+    /// Answers kept, positive and negative, each for as long as its TTL says, at most a day.
+    pub cache_entries: u64,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Dns { servers: Vec::new(), timeout_seconds: 3, cache_entries: 10_000 }
+    }
+}
+
+/// An address and how many of its leading bits count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Network {
+    address: IpAddr,
+    bits: u8,
+}
+
+impl Network {
+    fn read(text: &str) -> Option<Network> {
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address.parse().ok()?, bits.parse().ok()?),
+            None => {
+                let address: IpAddr = text.parse().ok()?;
+                (address, if address.is_ipv4() { 32 } else { 128 })
+            }
+        };
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        (bits <= most).then_some(Network { address, bits })
+    }
+
+    /// An IPv4 address in IPv6's clothes is an IPv4 address.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
+                let differing = ours.to_bits() ^ theirs.to_bits();
+                differing.checked_shr(32 - u32::from(self.bits)).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(ours), IpAddr::V6(theirs)) => {
+                let differing = ours.to_bits() ^ theirs.to_bits();
+                differing.checked_shr(128 - u32::from(self.bits)).unwrap_or(0) == 0
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+impl TryFrom<String> for Network {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Network, String> {
+        Network::read(&text).ok_or_else(|| {
+            format!("{text:?} is no address or network; write \"192.0.2.1\" or \"192.0.2.0/24\"")
+        })
+    }
+}
+
+impl From<Network> for String {
+    fn from(network: Network) -> String {
+        network.to_string()
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.bits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_contains_what_shares_its_leading_bits() {
+        for (network, address, inside) in [
+            ("192.0.2.0/24", "192.0.2.255", true),
+            ("192.0.2.0/24", "192.0.3.0", false),
+            ("192.0.2.7", "192.0.2.7", true),
+            ("192.0.2.7", "192.0.2.6", false),
+            ("0.0.0.0/0", "203.0.113.9", true),
+            ("0.0.0.0/0", "2001:db8::1", false),
+            ("127.0.0.0/8", "::ffff:127.1.2.3", true),
+            ("2001:db8::/32", "2001:db8:ffff::1", true),
+            ("2001:db8::/32", "2001:db9::1", false),
+            ("::/0", "2001:db9::1", true),
+            ("::1", "::1", true),
+        ] {
+            let known = Network::read(network).unwrap();
+            assert_eq!(known.contains(address.parse().unwrap()), inside, "{network} {address}");
+        }
+        for wrong in ["192.0.2.0/33", "::/129", "192.0.2", "a/8", "192.0.2.0/", ""] {
+            assert_eq!(Network::read(wrong), None, "{wrong}");
+        }
+    }
+}

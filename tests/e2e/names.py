@@ -1,0 +1,131 @@
+"""A real name server (NSD) on loopback, with a zone made for the test, and DKIM signatures made by OpenSSL."""
+
+import base64
+import hashlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+
+
+def program(name):
+    return shutil.which(name, path=PATH)
+
+
+class NameServer:
+    """Authoritative for the zones given, as {name: text}; everything else is REFUSED."""
+
+    def __init__(self, zones):
+        self.directory = tempfile.mkdtemp(prefix="kura-nsd-")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
+            held.bind(("127.0.0.1", 0))
+            self.port = held.getsockname()[1]
+        config = f"""server:
+  ip-address: 127.0.0.1@{self.port}
+  port: {self.port}
+  username: ""
+  chroot: ""
+  zonesdir: "{self.directory}"
+  database: ""
+  pidfile: "{self.directory}/pid"
+  xfrdfile: "{self.directory}/xfrd"
+  zonelistfile: "{self.directory}/zones"
+  logfile: "{self.directory}/log"
+  server-count: 1
+remote-control:
+  control-enable: no
+"""
+        for number, (name, text) in enumerate(zones.items()):
+            with open(f"{self.directory}/{number}.zone", "w") as file:
+                file.write(f"$ORIGIN {name}\n$TTL 1\n@ SOA ns.test. admin.test. 1 60 60 60 1\n@ NS ns.test.\n{text}\n")
+            config += f'zone:\n  name: "{name}"\n  zonefile: "{number}.zone"\n'
+        with open(f"{self.directory}/nsd.conf", "w") as file:
+            file.write(config)
+        self.process = None
+
+    def start(self):
+        self.process = subprocess.Popen([program("nsd"), "-d", "-c", f"{self.directory}/nsd.conf"],
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(100):
+            if self.answers():
+                return self
+            time.sleep(0.1)
+        with open(f"{self.directory}/log") as log:
+            raise RuntimeError(f"nsd does not answer: {log.read()}")
+
+    def answers(self):
+        question = b"\0\1\0\0\0\1\0\0\0\0\0\0\4test\0\0\6\0\1"
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            asking.settimeout(0.5)
+            try:
+                asking.connect(("127.0.0.1", self.port))
+                asking.send(question)
+                return asking.recv(512)[3] & 15 == 0
+            except OSError:
+                return False
+
+    def stop(self):
+        if self.process is not None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(20)
+            self.process = None
+
+    def remove(self):
+        self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def openssl(*arguments, given=b""):
+    return subprocess.run(["openssl", *arguments], input=given, capture_output=True, check=True, timeout=60).stdout
+
+
+class Signer:
+    """DKIM, relaxed/relaxed, with a key of its own."""
+
+    def __init__(self, algorithm, domain, selector):
+        self.algorithm, self.domain, self.selector = algorithm, domain, selector
+        if algorithm == "ed25519":
+            self.key = openssl("genpkey", "-algorithm", "ed25519")
+        else:
+            self.key = openssl("genrsa", str(algorithm))
+        public = openssl("pkey", "-pubout", "-outform", "DER", given=self.key)
+        self.public = base64.b64encode(public[-32:] if algorithm == "ed25519" else public).decode()
+
+    def record(self):
+        kind = "ed25519" if self.algorithm == "ed25519" else "rsa"
+        text = f"v=DKIM1; k={kind}; p={self.public}"
+        strings = " ".join(f'"{text[i:i + 200]}"' for i in range(0, len(text), 200))
+        return f"{self.selector}._domainkey.{self.domain}. TXT {strings}\n"
+
+    def sign(self, message):
+        head, body = message.split(b"\r\n\r\n", 1)
+        lines = [re.sub(rb"[ \t]+", b" ", line).rstrip(b" ") for line in body.split(b"\r\n")]
+        while lines and not lines[-1]:
+            lines.pop()
+        hashed = base64.b64encode(hashlib.sha256(b"".join(line + b"\r\n" for line in lines)).digest()).decode()
+        name = "ed25519-sha256" if self.algorithm == "ed25519" else "rsa-sha256"
+        value = (f" v=1; a={name}; c=relaxed/relaxed; d={self.domain}; s={self.selector}; h=From:Subject;"
+                 f" bh={hashed}; b=")
+
+        def relaxed(field):
+            key, text = field.split(b":", 1)
+            return key.strip().lower() + b":" + re.sub(rb"\s+", b" ", text).strip()
+
+        fields = {relaxed(f).split(b":")[0]: relaxed(f) for f in re.split(rb"\r\n(?![ \t])", head)}
+        signed = b"\r\n".join([fields[b"from"], fields[b"subject"], relaxed(b"DKIM-Signature:" + value.encode())])
+        with tempfile.NamedTemporaryFile() as key, tempfile.NamedTemporaryFile() as data:
+            key.write(self.key)
+            key.flush()
+            if self.algorithm == "ed25519":
+                data.write(hashlib.sha256(signed).digest())
+                data.flush()
+                signature = openssl("pkeyutl", "-sign", "-inkey", key.name, "-rawin", "-in", data.name)
+            else:
+                signature = openssl("dgst", "-sha256", "-sign", key.name, given=signed)
+        return b"DKIM-Signature:" + value.encode() + base64.b64encode(signature) + b"\r\n" + message
