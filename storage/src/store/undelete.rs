@@ -22,7 +22,9 @@ pub struct Buried {
     pub mailbox_name: String,
     pub uid: Uid,
     pub gone: UnixMillis,
+    /// System flags.
     pub flags: Flags,
+    pub keywords: Vec<String>,
     pub internal_date: UnixMillis,
     pub bytes: u32,
 }
@@ -73,13 +75,15 @@ impl<D: Device> Store<D> {
         found.sort_unstable();
         found.drain(..found.len().saturating_sub(most));
         let buried = found.into_iter().filter_map(|(gone, mailbox, uid, name)| {
-            let row = index.past.grave(account, mailbox, uid)?.row;
+            let graveyard = index.past.graveyard(account, mailbox)?;
+            let row = graveyard.get(uid)?.row;
             Some(Buried {
                 mailbox,
                 mailbox_name: name.to_owned(),
                 uid,
                 gone,
-                flags: row.flags,
+                flags: Flags(row.flags.0 & 0xFF),
+                keywords: graveyard.keyword_names(&row),
                 internal_date: row.internal_date,
                 bytes: row.bytes,
             })

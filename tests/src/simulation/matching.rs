@@ -3,7 +3,9 @@
 
 use super::checker::Rot;
 use super::model::{Account, Group, Mailbox, Message, World};
-use super::observation::{Observation, SeenAccount, SeenMailbox, SeenMessage, summary_of};
+use super::observation::{
+    Observation, SeenAccount, SeenBuried, SeenMailbox, SeenMessage, summary_of,
+};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use storage::Error;
@@ -96,7 +98,18 @@ fn match_gone(
     }
     for (uid, gone) in &model.gone {
         let letter = gone.message.letter.number;
-        match seen.buried.get(uid) {
+        let buried = seen.buried.get(uid);
+        if let Some(SeenBuried { flags, keywords, .. }) = buried
+            && (*flags, keywords) != (gone.message.flags, &gone.message.keywords)
+        {
+            let expected = (gone.message.flags, &gone.message.keywords);
+            return Err(format!(
+                "UID {} (letter {letter}) has gone with {:?} instead of {expected:?}",
+                uid.0,
+                (flags, keywords)
+            ));
+        }
+        match buried.map(|buried| &buried.content) {
             None if gone.is_due(whole.now.0, whole.retention_millis, whole.tight) => {
                 return Err(format!(
                     "UID {} (letter {letter}), gone since {} and {}kept, can't be brought back at {}",
@@ -148,7 +161,12 @@ fn match_mailbox(
         let expected = match model.messages.get(uid) {
             Some(expected) => expected.clone(),
             None => take_unnumbered(model, message).ok_or_else(|| {
-                format!("UID {} (letter {}) should not be there", uid.0, message.number)
+                let told = |m: &Message| (m.letter.number, m.flags, m.keywords.clone());
+                let may_be: Vec<_> = model.unnumbered.iter().chain(&model.unsure).map(told).collect();
+                format!(
+                    "UID {} (letter {}, {:?} {:?}) should not be there; undeleted may be {may_be:?}",
+                    uid.0, message.number, message.flags, message.keywords
+                )
             })?,
         };
         match_message(&expected, message, rot, spoiled)

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use storage::device::Device;
-use storage::store::Undelete;
+use storage::store::{Buried, Undelete};
 use storage::{
     AccountId, Changes, Error, Flags, MailboxId, MailboxInfo, MailboxStatus, MessageEntry, Modseq,
     Space, Store, Uid, UnixMillis, Usage, VerifyReport,
@@ -45,13 +45,21 @@ pub struct SeenMailbox {
 }
 
 #[derive(Debug, Clone)]
+pub struct SeenBuried {
+    pub flags: Flags,
+    pub keywords: BTreeSet<String>,
+    /// `None`: not asked.
+    pub content: Option<Result<Bytes, Error>>,
+}
+
+#[derive(Debug, Clone)]
 pub struct SeenAccount {
     pub usage: Usage,
     pub highest_modseq: Modseq,
     pub mailboxes: BTreeMap<String, SeenMailbox>,
     pub subscriptions: BTreeSet<String>,
     /// What was expunged from INBOX and can be brought back.
-    pub buried: BTreeMap<Uid, Option<Result<Bytes, Error>>>,
+    pub buried: BTreeMap<Uid, SeenBuried>,
     pub held: bool,
 }
 
@@ -121,9 +129,9 @@ pub async fn look_and_read<D: Device>(
         }
     }
     for (account, seen_account) in &mut seen.accounts {
-        for (uid, content) in &mut seen_account.buried {
+        for (uid, buried) in &mut seen_account.buried {
             let bytes = store.read_buried(*account, MailboxId::INBOX, *uid, 0..u64::MAX).await;
-            *content = Some(bytes);
+            buried.content = Some(bytes);
         }
     }
     seen.verified = Some(store.verify().await?);
@@ -158,12 +166,17 @@ fn look_at_account<D: Device>(store: &Store<D>, account: AccountId) -> Result<Se
     let (buried, _) = store.buried(account, &wanted, 100_000)?;
     Ok(SeenAccount {
         held: store.is_held(account),
-        buried: buried.into_iter().map(|buried| (buried.uid, None)).collect(),
+        buried: buried.into_iter().map(|buried| (buried.uid, seen_buried(buried))).collect(),
         usage: store.usage(account)?,
         highest_modseq: store.highest_modseq(account)?,
         mailboxes,
         subscriptions: store.subscriptions(account)?.into_iter().collect(),
     })
+}
+
+fn seen_buried(buried: Buried) -> SeenBuried {
+    let keywords = buried.keywords.into_iter().collect();
+    SeenBuried { flags: buried.flags, keywords, content: None }
 }
 
 fn seen_message(info: &MailboxInfo, entry: MessageEntry) -> SeenMessage {

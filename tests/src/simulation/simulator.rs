@@ -141,11 +141,7 @@ const CHURNS_EVERY: u64 = 3;
 
 impl Plan {
     fn of(seed: u64, sabotage: Option<Sabotage>) -> Plan {
-        if seed.is_multiple_of(CHURNS_EVERY) {
-            Plan::churning(seed, sabotage)
-        } else {
-            Plan::calm(seed, sabotage)
-        }
+        if churns(seed) { Plan::churning(seed, sabotage) } else { Plan::calm(seed, sabotage) }
     }
 
     fn calm(seed: u64, sabotage: Option<Sabotage>) -> Plan {
@@ -221,6 +217,12 @@ impl Plan {
     fn short(self) -> Plan {
         Plan { operations: 3, backs_up: false, ..self }
     }
+}
+
+/// Whether this seed's mail comes and goes so fast that compaction runs all the time.
+#[must_use]
+pub fn churns(seed: u64) -> bool {
+    seed.is_multiple_of(CHURNS_EVERY)
 }
 
 /// Device operations of the workload when nothing goes wrong.
