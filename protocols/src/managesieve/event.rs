@@ -11,11 +11,12 @@ pub struct Config {
     pub tls_available: bool,
     /// PLAIN is taken without TLS, too.
     pub plaintext_auth: bool,
-    /// Octets of one script; a larger one is refused before it comes.
+    /// Octets of one script, as [`crate::sieve::Limits::script_bytes_max`]; a larger one is refused
+    /// before it comes.
     pub script_bytes_max: u32,
     /// Refused scripts are swallowed up to this; past it, BYE.
     pub swallow_bytes_max: u32,
-    /// What is announced as MAXREDIRECTS.
+    /// What is announced as MAXREDIRECTS: [`crate::sieve::Limits::redirects_max`].
     pub redirects_max: usize,
 }
 

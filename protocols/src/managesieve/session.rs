@@ -31,7 +31,7 @@ pub const LINE_BYTES_MAX: usize = LINE_OCTETS_MAX + 128;
 const ARGUMENT_BYTES_MAX: usize = 16 << 10;
 /// From connecting to having logged in.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(180);
-/// RFC 5804 section 1.8: half an hour at least. Only a whole command starts it anew.
+/// RFC 5804 wants half an hour at least. Only a whole command starts it anew.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(31 * 60);
 
 #[derive(Debug)]

@@ -2,10 +2,15 @@
 //!
 //! There are no loops in Sieve, so a script's time is bounded by its length times the message; both
 //! are the users'. What is looked at is therefore counted in one currency, `work_max`: octets compared,
-//! decoded or put together, and [`WORK_OF_A_STEP`] for each command and test.
+//! decoded or put together, and a little for each command, test, value and comparison, so that many small
+//! things cost no more time than few large ones. All of it is some tens of milliseconds at most.
 
 /// What each command and each test costs beside the octets that it looks at.
 pub(super) const WORK_OF_A_STEP: u64 = 64;
+/// The same for each value that a test looks at: a field, an address.
+pub(super) const WORK_OF_A_VALUE: usize = 96;
+/// The same for each key that a value is compared with.
+pub(super) const WORK_OF_A_COMPARISON: usize = 24;
 /// Faults of one script that are told.
 pub(super) const FAULTS_MAX: usize = 10;
 /// Match variables: `${0}` to this.
@@ -53,11 +58,11 @@ pub struct Limits {
     /// Octets of bodies that one test looks at.
     pub body_bytes_max: usize,
 
-    /// A vacation period is raised to this (RFC 6131 section 2.1).
+    /// A vacation period is raised to this (RFC 6131).
     pub vacation_seconds_min: u64,
     /// A vacation period is lowered to this.
     pub vacation_seconds_max: u64,
-    /// A duplicate period is lowered to this (RFC 7352 section 3.4).
+    /// A duplicate period is lowered to this (RFC 7352).
     pub duplicate_seconds_max: u64,
 }
 
@@ -68,7 +73,7 @@ impl Default for Limits {
             nesting_max: 32,
             commands_max: 2_000,
             strings_max: 10_000,
-            work_max: 10_000_000,
+            work_max: 20_000_000,
             includes_max: 32,
             include_depth_max: 8,
             variables_max: 256,

@@ -4,11 +4,13 @@ use super::*;
 use crate::Address;
 use crate::message::Summary;
 
-struct Nothing;
+/// Has nothing but scripts whose names are their places.
+struct Nothing(Vec<Script>);
 
 impl World for Nothing {
-    fn script(&self, _: &Include) -> Result<&Script, Missing> {
-        Err(Missing::NotFound)
+    fn script(&self, include: &Include) -> Result<&Script, Missing> {
+        let place = include.name.parse().ok();
+        place.and_then(|place: usize| self.0.get(place)).ok_or(Missing::NotFound)
     }
 
     fn mailbox_exists(&self, _: &str) -> bool {
@@ -45,6 +47,10 @@ impl World for Nothing {
 }
 
 fn outcome(script: &str, message: &str) -> Outcome {
+    outcome_with(script, message, Vec::new())
+}
+
+fn outcome_with(script: &str, message: &str, included: Vec<Script>) -> Outcome {
     let limits = Limits::default();
     let script = Script::compile(script.as_bytes(), &limits).unwrap();
     let summary = Summary::compute(message.as_bytes());
@@ -56,7 +62,7 @@ fn outcome(script: &str, message: &str) -> Outcome {
         sender: None,
         recipient: &recipient,
     };
-    run(&script, &mail, &Nothing, &limits)
+    run(&script, &mail, &Nothing(included), &limits)
 }
 
 /// As many as fit a script.
@@ -88,7 +94,7 @@ fn no_bomb_costs_more_than_a_run_may() {
 #[test]
 fn variables_that_double_themselves_stay_small() {
     let head = "require [\"variables\", \"fileinto\"]; set \"a\" \"x\";";
-    let doubled = "set \"a\" \"${a}${a}\";".repeat(500);
+    let doubled = "set \"a\" \"${a}${a}\";".repeat(100);
     let script = format!("{head}{doubled}fileinto \"${{a}}${{a}}\";");
     let outcome = outcome(&script, "\r\n");
     let [Action::FileInto { mailbox, .. }] = outcome.actions.as_slice() else { panic!() };
@@ -102,4 +108,30 @@ fn nothing_of_a_long_header_is_lost_by_an_edit() {
     let outcome = outcome("require \"editheader\"; addheader \"A\" \"b\";", &many);
     let [Action::Keep { header: Some(header), .. }] = outcome.actions.as_slice() else { panic!() };
     assert_eq!(header.as_ref(), format!("A: b\r\n{many}").as_bytes());
+}
+
+/// The deepest scripts, including one another as deep as they may, run on a small stack.
+#[test]
+fn the_deepest_scripts_fit_a_small_stack() {
+    let limits = Limits::default();
+    let levels = limits.nesting_max - 1;
+    let script = move |next: usize| {
+        format!(
+            "require \"include\"; if {}true {{ }} {}include \"{next}\";{}",
+            "not ".repeat(levels),
+            "if true {".repeat(levels),
+            "}".repeat(levels)
+        )
+    };
+    let run = move || {
+        let compiled = |place| Script::compile(script(place + 1).as_bytes(), &limits).unwrap();
+        let included = (0..=limits.include_depth_max).map(compiled).collect();
+        outcome_with(&script(0), "\r\n", included)
+    };
+    let thread = std::thread::Builder::new().stack_size(512 << 10);
+    let outcome = thread.spawn(run).unwrap().join().unwrap();
+    assert_eq!(
+        outcome.error.unwrap().to_string(),
+        "in \"7\", line 1, column 435: scripts include one another too deep"
+    );
 }

@@ -5,6 +5,7 @@
 //! earlier `*` need never be looked at again: taking more there could not help. So the cost is at most
 //! the value's length times the pattern's, and that much is taken from the run's [`Work`] before.
 
+use super::limits::WORK_OF_A_COMPARISON;
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
@@ -32,12 +33,31 @@ impl Comparator {
         }
     }
 
+    /// What [`Comparator::compare`] says, without copies in the common case.
+    fn equal(self, value: &str, key: &str) -> bool {
+        match self {
+            Comparator::Octet => value == key,
+            Comparator::AsciiCasemap => value.eq_ignore_ascii_case(key),
+            Comparator::AsciiNumeric | Comparator::UnicodeCasemap => {
+                self.compare(value, key).is_eq()
+            }
+        }
+    }
+
     fn compare(self, value: &str, key: &str) -> Ordering {
         match self {
             Comparator::AsciiNumeric => Numeric::of(value).cmp(&Numeric::of(key)),
             Comparator::Octet | Comparator::AsciiCasemap | Comparator::UnicodeCasemap => {
                 self.folded(value).as_bytes().cmp(self.folded(key).as_bytes())
             }
+        }
+    }
+
+    /// What telling two characters apart costs; see [`Work`].
+    fn work_of_a_character(self) -> usize {
+        match self {
+            Comparator::Octet | Comparator::AsciiCasemap | Comparator::AsciiNumeric => 1,
+            Comparator::UnicodeCasemap => 4,
         }
     }
 
@@ -168,9 +188,9 @@ impl Match {
         captures: Option<&mut Vec<String>>,
         work: &mut Work,
     ) -> Result<bool, Spent> {
-        work.take(value.len().saturating_add(key.len()))?;
+        work.take(value.len().saturating_add(key.len()).saturating_add(WORK_OF_A_COMPARISON))?;
         match self.kind {
-            MatchKind::Is => Ok(self.comparator.compare(value, key).is_eq()),
+            MatchKind::Is => Ok(self.comparator.equal(value, key)),
             MatchKind::Value(relation) => Ok(relation.holds(self.comparator.compare(value, key))),
             MatchKind::Contains => {
                 let (value, key) = (self.comparator.folded(value), self.comparator.folded(key));
@@ -248,8 +268,9 @@ fn fit(
     let mut taken: Vec<(usize, usize)> = Vec::new();
     let mut retry: Option<Retry> = None;
     let (mut at, mut text_at) = (0_usize, 0_usize);
+    let step = comparator.work_of_a_character();
     loop {
-        work.take(1)?;
+        work.take(step)?;
         let fits = match (pattern.get(at), text.get(text_at)) {
             (None, None) => return Ok(Some(taken)),
             (Some(Wild::Many), _) => {
@@ -403,6 +424,7 @@ mod tests {
             (AsciiNumeric, "0", "", Ordering::Less),
         ] {
             assert_eq!(comparator.compare(value, key), expected, "{comparator:?} {value} {key}");
+            assert_eq!(comparator.equal(value, key), expected.is_eq());
         }
     }
 

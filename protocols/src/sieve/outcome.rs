@@ -53,7 +53,7 @@ pub enum Action {
         flags: Vec<String>,
         /// Make the mailbox if it is not there (RFC 5490 section 3.2).
         create: bool,
-        /// If some mailbox has this use, it goes there instead (RFC 8579 section 4).
+        /// If some mailbox has this use, it goes there instead (RFC 8579).
         special_use: Option<String>,
         /// The implicit keep was not cancelled by it.
         copy: bool,
@@ -75,7 +75,7 @@ pub enum Action {
 }
 
 /// The header that replaces the message's own, blank line included, and the body stays as it is;
-/// `None`: as it came (RFC 5293 section 1).
+/// `None`: as it came (RFC 5293).
 pub type Edited = Option<Arc<[u8]>>;
 
 /// An answer to the sender; see [`Reply::message`].
@@ -94,7 +94,7 @@ pub struct Reply {
     pub in_reply_to: Option<String>,
     pub references: Option<String>,
     /// Digest of what makes a reply the same: sender, and `:handle` or what is said (RFC 5230
-    /// section 4.7).
+    /// section 4.2).
     pub key: [u8; 32],
     pub period: Duration,
     /// A copy of the reply goes here (RFC 8580).

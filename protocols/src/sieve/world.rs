@@ -49,7 +49,7 @@ pub trait World {
     /// How much of spam it is, 0 to 100; `None`: nobody has looked.
     fn spam_percent(&self) -> Option<u8>;
 
-    /// RFC 5235 section 2.2: 1 is clean, 2 was cleaned, 3 was cleaned perhaps, 4 is suspected, 5 is a
+    /// RFC 5235: 1 is clean, 2 was cleaned, 3 was cleaned perhaps, 4 is suspected, 5 is a
     /// virus; `None`: nobody has looked.
     fn virus(&self) -> Option<u8>;
 

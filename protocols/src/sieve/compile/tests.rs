@@ -37,7 +37,7 @@ const ADDRESS_FIELDS: [&str; 22] = [
     "mail-followup-to",
     "apparently-to",
 ];
-/// RFC 7352 section 3.3 leaves it to us.
+/// RFC 7352 leaves it to us.
 const DUPLICATE_SECONDS: u64 = 7 * 86_400;
 
 impl Compiler {

@@ -3,6 +3,7 @@
 use super::super::compile::is_field_name;
 use super::super::fault::shown;
 use super::super::header::Header;
+use super::super::limits::WORK_OF_A_VALUE;
 use super::super::matching::Match;
 use super::super::outcome::Action;
 use super::super::program::{Filing, FlagChange, Text};
@@ -185,7 +186,7 @@ impl Run<'_> {
         Ok(name.into_owned())
     }
 
-    /// Fields that are protected are left alone, which is no error (RFC 5293 section 4).
+    /// Fields that are protected are left alone, which is no error (RFC 5293 section 6).
     pub(super) fn add_header(&mut self, name: &Text, value: &Text, last: bool) -> Result<(), Halt> {
         let name = self.field_name(name)?;
         let value = self.expand(value)?;
@@ -214,12 +215,13 @@ impl Run<'_> {
         self.spend(header.count())?;
         let count = header.values(&name).count();
         let mut places = Vec::new();
+        let mut matcher = self.matcher(spec, patterns, true)?;
         for (place, value) in header.values(&name).enumerate() {
             if spec.index.is_some_and(|index| !is_at(index, place, count)) {
                 continue;
             }
-            self.spend(value.len())?;
-            let mut matcher = self.matcher(spec, patterns, true)?;
+            self.spend(value.len().saturating_add(WORK_OF_A_VALUE))?;
+            matcher.restart();
             if patterns.is_empty()
                 || self.offer(&mut matcher, &decode_field(value))?
                 || matcher.counts()

@@ -2,6 +2,7 @@
 
 use super::super::address;
 use super::super::date;
+use super::super::limits::WORK_OF_A_VALUE;
 use super::super::matching::{Index, Match, MatchKind, Spent};
 use super::super::outcome::DuplicateMark;
 use super::super::program::{
@@ -28,6 +29,11 @@ pub(super) struct Matcher<'t> {
 }
 
 impl Matcher<'_> {
+    /// Begins to count anew.
+    pub(super) fn restart(&mut self) {
+        self.count = 0;
+    }
+
     /// Whether the number of values is what a test of counts wants.
     pub(super) fn counts(&self) -> bool {
         self.keys.iter().any(|key| self.spec.counts(self.count, key) == Some(true))
@@ -80,6 +86,7 @@ impl Run<'_> {
                 let mut matcher = self.matcher(spec, keys, true)?;
                 self.each_field(names, spec.index, |run, value| {
                     for address in address::of_field(value, ADDRESSES_MAX) {
+                        run.spend(WORK_OF_A_VALUE)?;
                         if run.offer_part(&mut matcher, *part, &address)? {
                             return Ok(true);
                         }
@@ -144,7 +151,7 @@ impl Run<'_> {
                 let value = match (found, percent) {
                     (None, _) => 0,
                     (Some(found), true) => u16::from(found),
-                    // RFC 5235 section 2.1: from 1, surely not, to 10, surely.
+                    // RFC 5235: from 1, surely not, to 10, surely.
                     (Some(found), false) => {
                         (u16::from(found).saturating_mul(9) / 100).saturating_add(1)
                     }
@@ -239,7 +246,7 @@ impl Run<'_> {
                 if index.is_some_and(|index| !is_at(index, place, count)) {
                     continue;
                 }
-                self.spend(value.len())?;
+                self.spend(value.len().saturating_add(WORK_OF_A_VALUE))?;
                 if holds(self, value)? {
                     return Ok(true);
                 }
@@ -306,7 +313,7 @@ impl Run<'_> {
         Ok(matcher.counts())
     }
 
-    /// A scanner's verdict; one that is missing is 0, and counts for nothing (RFC 5235 section 2).
+    /// A scanner's verdict; one that is missing is 0, and counts for nothing (RFC 5235).
     fn verdict(&mut self, found: bool, value: u16, key: &Text, spec: &Match) -> Result<bool, Halt> {
         let mut matcher = self.matcher(spec, std::slice::from_ref(key), true)?;
         let held = self.offer(&mut matcher, &value.to_string())?;

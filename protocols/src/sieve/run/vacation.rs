@@ -4,6 +4,7 @@
 //! the message. Whether the sender had such a reply lately is the caller's to know, by the key.
 
 use super::super::address;
+use super::super::limits::WORK_OF_A_VALUE;
 use super::super::outcome::{Action, Reply, ReplyCopy};
 use super::super::program::{Filing, Vacation};
 use super::tests::digest;
@@ -146,6 +147,7 @@ impl Run<'_> {
             for value in header.values(name) {
                 self.spend(value.len().saturating_mul(own.len().saturating_add(1)))?;
                 for address in address::of_field(value, ADDRESSES_MAX) {
+                    self.spend(WORK_OF_A_VALUE)?;
                     if self.is_own(&address, own) {
                         return Ok(true);
                     }
