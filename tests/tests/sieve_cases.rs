@@ -48,6 +48,16 @@ fn runs_can_be_repeated() {
     }
 }
 
+/// Nor on how the script's lines end.
+#[test]
+fn line_ends_do_not_matter() {
+    for mut case in Case::read_all(&folder("sieve")) {
+        let came = case.play();
+        case.script = case.script.replace('\n', "\r\n");
+        assert_eq!(case.play(), came, "{}", case.name);
+    }
+}
+
 /// A script that is cut off anywhere, or has any octet replaced, compiles or is refused, and then runs
 /// or is given up: it never panics.
 #[test]

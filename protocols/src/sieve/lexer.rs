@@ -187,6 +187,7 @@ impl<'s> Lexer<'s> {
         }
     }
 
+    /// Lines within end with CRLF whatever the script's do.
     fn quoted(&mut self, at: Position) -> Result<String, Fault> {
         let mut text = String::new();
         while let Some(character) = self.bump() {
@@ -195,6 +196,7 @@ impl<'s> Lexer<'s> {
                 // Before any character a backslash stands for that character.
                 '\\' => text.extend(self.bump()),
                 '\0' => return Err(Fault::new(at, "a NUL in this string: remove it")),
+                '\n' if !text.ends_with('\r') => text.push_str("\r\n"),
                 other => text.push(other),
             }
         }
@@ -276,6 +278,7 @@ mod tests {
         assert_eq!(read.unwrap(), expected);
         assert_eq!(tokens("/*/ x */ a").unwrap(), [Token::Identifier("a".into())]);
         assert_eq!(tokens("text:\nx\n.\n").unwrap(), [text("x\r\n")]);
+        assert_eq!(tokens("\"a\nb\r\nc\"").unwrap(), [text("a\r\nb\r\nc")]);
     }
 
     #[test]
