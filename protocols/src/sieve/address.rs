@@ -7,8 +7,15 @@ use crate::message::text::decode_field;
 /// What stands between the user and the detail of a local part.
 const SEPARATOR: char = '+';
 
-/// The one address of a field like `From: Ann <ann@example.test>`, and the display name.
+/// An address to send to, alone or as in `Ann <ann@example.test>`, and the display name.
 pub(super) fn single(text: &str) -> Option<(String, crate::Address)> {
+    let text = text.trim();
+    if let Some(address) = crate::Address::parse(text.as_bytes()) {
+        return Some((String::new(), address));
+    }
+    if !text.ends_with('>') {
+        return None;
+    }
     let entries = addresses(text.as_bytes(), 2);
     let [Entry { name, mailbox: Some(mailbox), host: Some(host) }] = entries.as_slice() else {
         return None;
@@ -74,7 +81,9 @@ mod tests {
         let (name, address) = single("Ann <ann@example.test>").unwrap();
         assert_eq!((name.as_str(), address.as_str()), ("Ann", "ann@example.test"));
         assert_eq!(single("\"a b\"@x").unwrap().1.to_string(), "\"a b\"@x");
-        for odd in ["", "ann", "a@b, c@d", "g: a@b;", "Ann <>"] {
+        for odd in
+            ["", "ann", "a@b, c@d", "g: a@b;", "Ann <>", "Ann a@b", "a@b>c", "a@b, Ann <c@d>"]
+        {
             assert!(single(odd).is_none(), "{odd}");
         }
     }

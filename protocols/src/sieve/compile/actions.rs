@@ -1,5 +1,6 @@
 //! Actions and their arguments.
 
+use super::super::address::single;
 use super::super::capability::Capability;
 use super::super::fault::{Fault, Position};
 use super::super::matching::{Comparator, Match, MatchKind};
@@ -7,7 +8,6 @@ use super::super::program::{CommandKind, Filing, FlagChange, Modifiers, Text, Va
 use super::Compiler;
 use super::arguments::{self, Arguments};
 use super::texts::identifier;
-use crate::Address;
 
 const DAY: u64 = 86_400;
 /// RFC 5230 section 4.1 leaves it to us.
@@ -81,7 +81,7 @@ impl Compiler {
         let subject = arguments.text_after(self, "subject", None)?;
         let from = arguments.text_after(self, "from", None)?;
         if let Some(from) = &from {
-            check_address_list(from)?;
+            check_address(from)?;
         }
         let addresses = arguments.texts_after(self, "addresses", None)?.unwrap_or_default();
         let mime = arguments.flag(self, "mime", None)?;
@@ -188,20 +188,9 @@ impl Compiler {
 
 fn check_address(text: &Text) -> Result<(), Fault> {
     match text.constant() {
-        Some(address) if Address::parse(address.trim().as_bytes()).is_none() => {
+        Some(address) if single(address).is_none() => {
             Err(Fault::new(text.at, "this is no address: write it as in \"ann@example.test\""))
         }
-        Some(_) | None => Ok(()),
-    }
-}
-
-/// `:from` may have a display name before the address.
-fn check_address_list(text: &Text) -> Result<(), Fault> {
-    match text.constant() {
-        Some(from) if super::super::address::single(from).is_none() => Err(Fault::new(
-            text.at,
-            "this is no address: write it as in \"Ann <ann@example.test>\"",
-        )),
         Some(_) | None => Ok(()),
     }
 }

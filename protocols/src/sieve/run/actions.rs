@@ -1,5 +1,6 @@
 //! Actions, flags and header edits.
 
+use super::super::address;
 use super::super::compile::is_field_name;
 use super::super::fault::shown;
 use super::super::header::Header;
@@ -9,7 +10,6 @@ use super::super::outcome::Action;
 use super::super::program::{Filing, FlagChange, Text};
 use super::tests::is_at;
 use super::{Halt, Run};
-use crate::Address;
 use crate::message::text::decode_field;
 use std::rc::Rc;
 
@@ -50,7 +50,7 @@ impl Run<'_> {
 
     pub(super) fn redirect(&mut self, address: &Text, copy: bool) -> Result<(), Halt> {
         let text = self.expand(address)?;
-        let Some(address) = Address::parse(text.trim().as_bytes()) else {
+        let Some((_, address)) = address::single(&text) else {
             return Err(self.halt(format!("\"{}\" is no address", shown(&text))));
         };
         if !copy {
