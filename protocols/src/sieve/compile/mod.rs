@@ -337,3 +337,6 @@ fn unknown(what: &str, node: &Node, known: &[&'static str], others: &[&str]) -> 
     };
     Fault::new(node.at, text)
 }
+
+#[cfg(test)]
+mod require_tests;
