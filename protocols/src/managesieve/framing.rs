@@ -5,15 +5,7 @@
 //! session's decision, made before its first octet; never more than it allows is kept.
 
 use crate::wire::line::{Framed, LineFault, LineReader};
-
-/// A literal that is about to come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Announced {
-    /// `None`: more than 32 bits can count.
-    pub bytes: Option<u32>,
-    /// `{n}`: a form that servers alone may use.
-    pub is_servers: bool,
-}
+use crate::wire::literal::{Announced, announced};
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Frame {
@@ -81,20 +73,4 @@ impl Framing {
     pub(super) fn clear(&mut self) {
         *self = Framing::default();
     }
-}
-
-/// A literal's announcement at the end of a line.
-pub(super) fn announced(line: &[u8]) -> Option<Announced> {
-    let inside = line.strip_suffix(b"}")?;
-    let open = memchr::memrchr(b'{', inside)?;
-    let digits = inside.get(open.saturating_add(1)..)?;
-    let (digits, is_servers) = match digits.strip_suffix(b"+") {
-        Some(digits) => (digits, false),
-        None => (digits, true),
-    };
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let bytes = std::str::from_utf8(digits).ok()?.parse().ok();
-    Some(Announced { bytes, is_servers })
 }

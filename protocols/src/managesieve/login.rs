@@ -85,12 +85,7 @@ impl ManageSieve {
     }
 
     fn login_fault(&mut self, fault: Fault, output: &mut Outbox) {
-        let text = match fault {
-            Fault::Cancelled => "Login cancelled",
-            Fault::NotBase64 => "That is not base64",
-            Fault::Malformed => "Malformed authentication",
-        };
-        self.fault(&Refusal::plain(text), output);
+        self.fault(&Refusal::plain(fault.text()), output);
     }
 
     /// `nonce` is fresh, random and printable; keys of users who don't exist are made up.

@@ -14,10 +14,11 @@
 
 use super::command;
 use super::event::{Config, Event};
-use super::framing::{Announced, Frame, Framing};
+use super::framing::{Frame, Framing};
 use super::reply::{Refusal, string};
 use crate::sasl::{Attempt, LINE_OCTETS_MAX, Mechanism};
 use crate::wire::line::LineFault;
+use crate::wire::literal::Announced;
 use crate::{Machine, Outbox, Step, Tick};
 use std::sync::Arc;
 use std::time::Duration;
@@ -214,7 +215,7 @@ impl ManageSieve {
 
     /// Decides about a literal before its first octet.
     fn literal(&mut self, announced: Announced, output: &mut Outbox) {
-        if announced.is_servers {
+        if announced.synchronizing {
             // Whether its octets come is anybody's guess: they must not be taken for commands.
             self.framing.clear();
             self.bye("A literal from a client is {n+}", output);
@@ -256,7 +257,7 @@ impl ManageSieve {
             | Phase::RefusedLine
             | Phase::Asked(_) => {
                 let most = self.config.swallow_bytes_max;
-                match announced.bytes.filter(|bytes| *bytes <= most && !announced.is_servers) {
+                match announced.bytes.filter(|bytes| *bytes <= most && !announced.synchronizing) {
                     Some(left) => self.phase = Phase::Refused { left },
                     None => self.bye("The literal is far too large", output),
                 }
