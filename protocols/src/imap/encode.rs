@@ -14,19 +14,21 @@ const QUOTED_BYTES_MAX: usize = 1000;
 pub fn string(out: &mut Vec<u8>, text: &[u8]) {
     // Every byte is looked at, also behind one that is not: so the compiler takes many at once.
     let is_quotable = |byte: &u8| (b' '..=b'~').contains(byte);
+    let is_escaped = |byte: &u8| matches!(byte, b'"' | b'\\');
     if text.len() <= QUOTED_BYTES_MAX && text.iter().fold(true, |all, byte| all & is_quotable(byte))
     {
+        out.reserve(text.len().saturating_add(2));
         out.push(b'"');
-        let mut rest = text;
-        while let Some((plain, escaped)) =
-            memchr::memchr2(b'"', b'\\', rest).and_then(|at| rest.split_at_checked(at))
-        {
-            out.extend_from_slice(plain);
-            out.push(b'\\');
-            out.extend(escaped.first());
-            rest = escaped.get(1..).unwrap_or_default();
+        if text.iter().fold(false, |any, byte| any | is_escaped(byte)) {
+            for byte in text {
+                if is_escaped(byte) {
+                    out.push(b'\\');
+                }
+                out.push(*byte);
+            }
+        } else {
+            out.extend_from_slice(text);
         }
-        out.extend_from_slice(rest);
         out.push(b'"');
         return;
     }
@@ -61,6 +63,23 @@ pub fn push(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     let _ = Adapter(out).write_fmt(text);
 }
 
+/// In decimal. Without the machinery of formatting, which a listing of thousands would feel.
+pub fn number(out: &mut Vec<u8>, number: u32) {
+    let mut digits = [b'0'; 10];
+    let mut rest = number;
+    let mut length = 0_usize;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' | (rest % 10) as u8;
+        rest /= 10;
+        length = length.saturating_add(1);
+        if rest == 0 {
+            break;
+        }
+    }
+    let start = digits.len().saturating_sub(length);
+    out.extend_from_slice(digits.get(start..).unwrap_or_default());
+}
+
 struct Adapter<'o>(&'o mut Vec<u8>);
 
 impl Write for Adapter<'_> {
@@ -76,14 +95,20 @@ pub fn envelope<T: AsRef<[u8]>>(out: &mut Vec<u8>, envelope: &Envelope<T>) {
     nstring(out, bytes(&envelope.date));
     out.push(b' ');
     nstring(out, bytes(&envelope.subject));
-    for list in [
-        &envelope.from,
-        envelope.sender_or_from(),
-        envelope.reply_to_or_from(),
-        &envelope.to,
-        &envelope.cc,
-        &envelope.bcc,
-    ] {
+    let start = out.len();
+    out.push(b' ');
+    addresses(out, &envelope.from);
+    let from = start..out.len();
+    // RFC 3501: without a Sender or Reply-To field, From stands for it.
+    for list in [&envelope.sender, &envelope.reply_to] {
+        if list.is_empty() {
+            out.extend_from_within(from.clone());
+        } else {
+            out.push(b' ');
+            addresses(out, list);
+        }
+    }
+    for list in [&envelope.to, &envelope.cc, &envelope.bcc] {
         out.push(b' ');
         addresses(out, list);
     }
@@ -233,6 +258,9 @@ mod tests {
         assert_eq!(written(|out| string(out, b"a \"b\" \\")), r#""a \"b\" \\""#);
         assert_eq!(written(|out| string(out, "ä\0".as_bytes())), "{2}\r\nä");
         assert_eq!(written(|out| nstring(out, None)), "NIL");
+        for n in [0, 7, 10, 999, 1000, u32::MAX] {
+            assert_eq!(written(|out| number(out, n)), n.to_string());
+        }
         assert_eq!(written(|out| mailbox(out, "Entwürfe")), "Entw&APw-rfe");
         assert_eq!(written(|out| mailbox(out, "a b")), "\"a b\"");
         assert_eq!(written(|out| mailbox(out, "nil")), "\"nil\"");

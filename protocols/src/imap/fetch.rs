@@ -304,7 +304,9 @@ pub struct Response<'o> {
 impl<'o> Response<'o> {
     #[must_use]
     pub fn begin(out: &'o mut Vec<u8>, sequence: u32) -> Response<'o> {
-        encode::push(out, format_args!("* {sequence} FETCH ("));
+        out.extend_from_slice(b"* ");
+        encode::number(out, sequence);
+        out.extend_from_slice(b" FETCH (");
         Response { out, first: true }
     }
 
@@ -322,7 +324,8 @@ impl<'o> Response<'o> {
 
     pub fn uid(&mut self, uid: u32) {
         self.item();
-        encode::push(self.out, format_args!("UID {uid}"));
+        self.out.extend_from_slice(b"UID ");
+        encode::number(self.out, uid);
     }
 
     pub fn flags(&mut self, flags: FlagBits, keywords: &[String], recent: bool) {
@@ -332,7 +335,8 @@ impl<'o> Response<'o> {
 
     pub fn size(&mut self, bytes: u32) {
         self.item();
-        encode::push(self.out, format_args!("RFC822.SIZE {bytes}"));
+        self.out.extend_from_slice(b"RFC822.SIZE ");
+        encode::number(self.out, bytes);
     }
 
     pub fn internal_date(&mut self, unix_millis: u64) {
@@ -341,13 +345,10 @@ impl<'o> Response<'o> {
         encode::push(self.out, format_args!("INTERNALDATE \"{date}\""));
     }
 
-    pub fn envelope<T: AsRef<[u8]>>(&mut self, summary: &Summary<T>) {
+    pub fn envelope<T: AsRef<[u8]>>(&mut self, envelope: &Envelope<T>) {
         self.item();
         self.out.extend_from_slice(b"ENVELOPE ");
-        match summary.envelope() {
-            Some(envelope) => encode::envelope(self.out, envelope),
-            None => encode::envelope(self.out, &Envelope::<&[u8]>::default()),
-        }
+        encode::envelope(self.out, envelope);
     }
 
     pub fn structure<T: AsRef<[u8]>>(&mut self, summary: &Summary<T>, extended: bool) {

@@ -17,6 +17,7 @@ pub struct Envelope<T = Vec<u8>> {
     pub date: Option<T>,
     pub subject: Option<T>,
     pub from: Vec<Address<T>>,
+    /// Empty, as `reply_to`: From stands for it.
     pub sender: Vec<Address<T>>,
     pub reply_to: Vec<Address<T>>,
     pub to: Vec<Address<T>>,
@@ -24,19 +25,6 @@ pub struct Envelope<T = Vec<u8>> {
     pub bcc: Vec<Address<T>>,
     pub in_reply_to: Option<T>,
     pub message_id: Option<T>,
-}
-
-impl<T> Envelope<T> {
-    /// RFC 3501: without a Sender or Reply-To field, From stands for it.
-    #[must_use]
-    pub fn sender_or_from(&self) -> &[Address<T>] {
-        if self.sender.is_empty() { &self.from } else { &self.sender }
-    }
-
-    #[must_use]
-    pub fn reply_to_or_from(&self) -> &[Address<T>] {
-        if self.reply_to.is_empty() { &self.from } else { &self.reply_to }
-    }
 }
 
 /// Reads an address list; at most `addresses_max` entries are kept.

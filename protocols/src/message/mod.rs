@@ -24,4 +24,4 @@ pub mod text;
 
 pub use envelope::{Address, Envelope};
 pub use scanner::Scanner as SummaryBuilder;
-pub use summary::{Kind, Part, Span, Summary};
+pub use summary::{Kind, Part, Span, Summary, Undecodable};

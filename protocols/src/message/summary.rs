@@ -123,21 +123,26 @@ impl<'b> Summary<&'b [u8]> {
     pub fn view(bytes: &'b [u8]) -> Result<Self, Undecodable> {
         Summary::read(bytes)
     }
+
+    /// The message's envelope alone: the parts behind the first are not looked at.
+    ///
+    /// # Errors
+    /// When the bytes up to the envelope are not a summary's.
+    pub fn view_envelope(bytes: &'b [u8]) -> Result<Option<Envelope<&'b [u8]>>, Undecodable> {
+        let mut input = Reader { rest: bytes };
+        let _: (Option<Sent>, Option<&[u8]>) = input.head()?;
+        if input.number()? == 0 {
+            return Err(Undecodable("no parts"));
+        }
+        let root: Part<&[u8]> = input.part()?;
+        Ok(root.envelope.map(|envelope| *envelope))
+    }
 }
 
 impl<'b, T: From<&'b [u8]>> Summary<T> {
     fn read(bytes: &'b [u8]) -> Result<Self, Undecodable> {
         let mut input = Reader { rest: bytes };
-        if input.byte()? != VERSION {
-            return Err(Undecodable("unknown version"));
-        }
-        let sent = input.option(|input| {
-            let unix_seconds = input.signed()?;
-            let offset = i16::try_from(input.signed()?);
-            let offset_minutes = offset.map_err(|_| Undecodable("time zone out of range"))?;
-            Ok(Sent { unix_seconds, offset_minutes })
-        })?;
-        let references = input.text_option()?;
+        let (sent, references) = input.head()?;
         let parts = input.list(Reader::part)?;
         let summary = Summary { sent, references, parts };
         summary.check_tree()?;
@@ -334,9 +339,26 @@ struct Reader<'b> {
     rest: &'b [u8],
 }
 
+/// Room made for a list at once. Most have one item; a longer one grows.
+const LIST_GUESS: usize = 4;
+
 type Read<T> = Result<T, Undecodable>;
 
 impl<'b> Reader<'b> {
+    /// Version, sent date, references.
+    fn head<T: From<&'b [u8]>>(&mut self) -> Read<(Option<Sent>, Option<T>)> {
+        if self.byte()? != VERSION {
+            return Err(Undecodable("unknown version"));
+        }
+        let sent = self.option(|input| {
+            let unix_seconds = input.signed()?;
+            let offset = i16::try_from(input.signed()?);
+            let offset_minutes = offset.map_err(|_| Undecodable("time zone out of range"))?;
+            Ok(Sent { unix_seconds, offset_minutes })
+        })?;
+        Ok((sent, self.text_option()?))
+    }
+
     fn byte(&mut self) -> Read<u8> {
         let (first, rest) = self.rest.split_first().ok_or(Undecodable("cut short"))?;
         self.rest = rest;
@@ -393,7 +415,7 @@ impl<'b> Reader<'b> {
         if count > self.rest.len() {
             return Err(Undecodable("list longer than its bytes"));
         }
-        let mut items = Vec::new();
+        let mut items = Vec::with_capacity(count.min(LIST_GUESS));
         for _ in 0..count {
             items.push(read(self)?);
         }

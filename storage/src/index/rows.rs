@@ -129,7 +129,12 @@ impl Block {
 
     /// The first index whose UID is at least `uid`.
     fn position(&self, uid: Uid) -> usize {
-        let (mut low, mut high) = (0, self.len());
+        // UIDs ascend by one at least: where nothing was removed, one is where it would be counted.
+        let counted = uid.0.saturating_sub(self.first.0) as usize;
+        if counted < self.len() && self.row(counted).uid == uid {
+            return counted;
+        }
+        let (mut low, mut high) = (0, self.len().min(counted));
         while low < high {
             let middle = low + (high - low) / 2;
             if self.row(middle).uid < uid { low = middle + 1 } else { high = middle }

@@ -12,7 +12,7 @@ use futures_util::stream::{self, StreamExt};
 use protocols::imap::fetch::{FetchItem, FetchSection, Located, Response, SectionText};
 use protocols::imap::flags::FlagBits;
 use protocols::imap::{Code, Completion, Imap, Targets};
-use protocols::message::{Summary, field};
+use protocols::message::{Envelope, Summary, Undecodable, field};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::pin::pin;
@@ -52,10 +52,25 @@ struct Asked<'a> {
     newly_seen: HashMap<u32, MessageEntry>,
 }
 
+type Known<'b> = (Envelope<&'b [u8]>, Option<Summary<&'b [u8]>>);
+
 impl Asked<'_> {
     /// Of the messages themselves, nothing is needed but their summaries.
     fn summaries_alone(&self) -> bool {
         self.items.iter().any(FetchItem::needs_summary) && sections(self.items).next().is_none()
+    }
+
+    /// Of a stored summary, what is asked for: the envelope, and the parts.
+    fn known<'b>(&self, summary: Option<&'b [u8]>) -> Result<Known<'b>, Undecodable> {
+        let Some(bytes) = summary else { return Ok(Known::default()) };
+        let needs = |wanted: fn(&FetchItem) -> bool| self.items.iter().any(wanted);
+        let envelope = match needs(|item| *item == FetchItem::Envelope) {
+            true => Summary::view_envelope(bytes)?.unwrap_or_default(),
+            false => Envelope::default(),
+        };
+        let needs_parts = needs(|item| item.needs_summary() && *item != FetchItem::Envelope);
+        let parts = needs_parts.then(|| Summary::view(bytes)).transpose()?;
+        Ok((envelope, parts))
     }
 }
 
@@ -204,10 +219,9 @@ impl<D: Device> ImapAccount<D> {
         let Named { sequence, uid, recent } = *message;
         let Loaded { entry, summary, mut source } = loaded;
         let summary_bytes = summary.as_ref().map_or(0, Bytes::len);
-        let known = summary.as_deref().map(|bytes| view(bytes, asked.mailbox, entry.uid));
-        let summary = match known.transpose() {
-            Ok(known) => known,
-            Err(error) => return Ok(Written { told: None, worst: Some(error) }),
+        let Ok((envelope, summary)) = asked.known(summary.as_deref()) else {
+            let error = undecodable(asked.mailbox, entry.uid);
+            return Ok(Written { told: None, worst: Some(error) });
         };
         let mut response = Response::begin(wire.outbox.buffer(), sequence);
         let mut told_uid = false;
@@ -226,11 +240,7 @@ impl<D: Device> ImapAccount<D> {
                     response.uid(uid);
                     told_uid = true;
                 }
-                FetchItem::Envelope => {
-                    if let Some(summary) = &summary {
-                        response.envelope(summary);
-                    }
-                }
+                FetchItem::Envelope => response.envelope(&envelope),
                 FetchItem::Structure { extended } => {
                     if let Some(summary) = &summary {
                         response.structure(summary, *extended);
