@@ -244,6 +244,7 @@ impl SmtpSession {
             evidence,
             dmarc: config.auth.dmarc,
             received_spf: config.auth.received_spf,
+            trusted_sealers: config.auth.trusted_sealers.clone(),
             deadline: Instant::now() + Duration::from_secs(config.auth.deadline_seconds),
         };
         let started = Instant::now();
@@ -341,11 +342,12 @@ impl SmtpSession {
         let mut stamp = Stamp::default();
         if intake.scrutiny() == Scrutiny::All {
             let from = from.as_ref().map(ToString::to_string).unwrap_or_default();
-            let found = match self.verify(&mut intake, from).await {
+            let found = match self.verify(&mut intake, from.clone()).await {
                 Ok(found) => verdict.insert(found),
                 Err(error) => return refuse_all(&refusal(&error), recipients),
             };
-            match found.disposition(self.shard.config.auth.dmarc) {
+            let mode = self.shard.config.auth.dmarc_of(&found.author_domain, &from);
+            match found.disposition(mode) {
                 Disposition::Reject => {
                     return refuse_all(&Refusal::POLICY.saying(found.refusal()), recipients);
                 }
