@@ -11,7 +11,8 @@
 //! | [`message`] | mail text: envelope, body structure, dates, trace headers |
 //! | [`sasl`] | PLAIN, LOGIN, SCRAM-SHA-256 for all protocols |
 //! | [`address`] | what stands between the brackets of MAIL and RCPT |
-//! | [`smtp`], [`pop3`], [`imap`] | the protocols; they do not import each other. LMTP is a role of SMTP |
+//! | [`smtp`], [`pop3`], [`imap`], [`managesieve`] | the protocols; they do not import each other. LMTP is a role of SMTP |
+//! | [`sieve`] | what users want done with their mail: scripts are compiled and run, nothing is done |
 #![cfg_attr(
     not(test),
     deny(
@@ -26,9 +27,11 @@
 pub mod address;
 pub mod imap;
 pub mod machine;
+pub mod managesieve;
 pub mod message;
 pub mod pop3;
 pub mod sasl;
+pub mod sieve;
 pub mod smtp;
 pub mod wire;
 

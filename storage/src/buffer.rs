@@ -1,9 +1,10 @@
 //! Memory that the disk can read and write directly: aligned, owned, zeroed once.
 //!
-//! Invariant: `filled <= capacity`, and all `capacity` bytes are initialised, so that a slice of
+//! Invariant: `filled <= capacity <= allocated`, and all `allocated` bytes are initialised, so that a slice of
 //! them is always sound. `O_DIRECT` wants address, offset and length aligned to [`ALIGNMENT`].
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::cell::RefCell;
 use std::fmt;
 use std::ptr::NonNull;
 
@@ -26,6 +27,7 @@ pub const fn align_up_u64(bytes: u64) -> u64 {
 pub struct Buffer {
     start: NonNull<u8>,
     capacity: usize,
+    allocated: usize,
     filled: usize,
 }
 
@@ -38,7 +40,7 @@ impl Buffer {
         // SAFETY: the layout has a size above zero.
         let start = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        Buffer { start, capacity, filled: 0 }
+        Buffer { start, capacity, allocated: capacity, filled: 0 }
     }
 
     /// A buffer of `bytes` zeroes, all of them filled.
@@ -127,7 +129,63 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         // SAFETY: allocated in `with_capacity` with the same layout, freed once.
-        unsafe { dealloc(self.start.as_ptr(), Buffer::layout(self.capacity)) }
+        unsafe { dealloc(self.start.as_ptr(), Buffer::layout(self.allocated)) }
+    }
+}
+
+/// The largest window; buffers of this size are kept for the next one.
+pub const WINDOW_BYTES_MAX: usize = 264 << 10;
+
+/// As many as that are kept by a thread.
+const IDLE_WINDOWS_MAX: usize = 8;
+
+thread_local! {
+    static IDLE: RefCell<Vec<Buffer>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A buffer to read into that many others follow: zeroing a new one each time took as long as a tenth of listing
+/// a mailbox. When it is dropped, the thread keeps it.
+#[derive(Debug)]
+pub struct Window(Option<Buffer>);
+
+impl Window {
+    /// An empty buffer for `bytes`, at most [`WINDOW_BYTES_MAX`], to be made a window when it is filled.
+    #[must_use]
+    pub fn buffer(bytes: usize) -> Buffer {
+        let capacity = align_up(bytes.max(1));
+        assert!(capacity <= WINDOW_BYTES_MAX, "a window of {bytes} bytes");
+        let idle = IDLE.with_borrow_mut(Vec::pop);
+        let mut buffer = idle.unwrap_or_else(|| Buffer::with_capacity(WINDOW_BYTES_MAX));
+        (buffer.capacity, buffer.filled) = (capacity, 0);
+        buffer
+    }
+}
+
+impl From<Buffer> for Window {
+    fn from(buffer: Buffer) -> Window {
+        Window(Some(buffer))
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        let Some(buffer) = self.0.take().filter(|buffer| buffer.allocated == WINDOW_BYTES_MAX)
+        else {
+            return;
+        };
+        // A thread that ends keeps nothing.
+        let _ = IDLE.try_with(|idle| {
+            let mut idle = idle.borrow_mut();
+            if idle.len() < IDLE_WINDOWS_MAX {
+                idle.push(buffer);
+            }
+        });
+    }
+}
+
+impl AsRef<[u8]> for Window {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], Buffer::as_slice)
     }
 }
 
@@ -160,5 +218,18 @@ mod tests {
         assert_eq!(buffer.len(), 20_000);
         assert_eq!(buffer.as_slice()[4..8], 1_u32.to_le_bytes());
         assert_eq!(buffer.as_slice()[19_996..], 4999_u32.to_le_bytes());
+    }
+
+    #[test]
+    fn a_window_is_used_again_and_never_shows_more_than_was_read() {
+        let mut first = Window::buffer(200_000);
+        first.extend(&[7; 200_000]);
+        let place = first.as_mut_ptr();
+        drop(Window::from(first));
+        let mut second = Window::buffer(100);
+        assert_eq!(second.as_mut_ptr(), place, "another buffer");
+        assert_eq!((second.capacity(), second.len()), (ALIGNMENT, 0));
+        second.extend(b"new");
+        assert_eq!(Window::from(second).as_ref(), b"new");
     }
 }

@@ -118,3 +118,36 @@ fn files_come_and_go_and_say_how_much_space_is_left() {
         assert!(device.open("one").await.is_err());
     });
 }
+
+/// Of this process, in bytes.
+fn own_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find(|line| line.starts_with("RssAnon")).expect("since Linux 4.5");
+    let kib = line.split_whitespace().nth(1).expect("a number");
+    kib.parse::<u64>().expect("a number") << 10
+}
+
+#[test]
+fn a_long_sleep_beside_much_work_takes_no_memory() {
+    const POLLS: u32 = 500_000;
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().to_owned();
+    on_disk(move || async move {
+        let device = Uring::open(&path).await.expect("a device");
+        let mut sleep = Box::pin(device.sleep(std::time::Duration::from_secs(3600)));
+        let mut polls = 0;
+        let mut before = 0;
+        std::future::poll_fn(|context| {
+            assert!(sleep.as_mut().poll(context).is_pending());
+            polls += 1;
+            if polls == 1000 {
+                before = own_memory();
+            }
+            context.waker().wake_by_ref();
+            if polls < POLLS { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
+        })
+        .await;
+        let grown = own_memory().saturating_sub(before);
+        assert!(grown < 16 << 20, "{grown} bytes for {POLLS} polls of one sleep");
+    });
+}

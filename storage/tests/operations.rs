@@ -366,7 +366,8 @@ fn summaries_of_neighbours_come_with_one_read_and_each_with_its_own_outcome() {
         let mut singly = Vec::new();
         let before = disk.operations();
         for uid in &there {
-            singly.push(store.summary(ALICE, INBOX, *uid).await);
+            let summary = store.summary(ALICE, INBOX, *uid).await;
+            singly.push(summary.map(|summary| (store.entry(ALICE, INBOX, *uid).unwrap(), summary)));
         }
         let (one_by_one, before) = (read(before), disk.operations());
         let mut together = Vec::new();

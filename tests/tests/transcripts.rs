@@ -4,7 +4,7 @@ mod worlds;
 
 use kura_tests::transcript::Transcript;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use worlds::{folder, imap, pop3, smtp};
+use worlds::{folder, imap, managesieve, pop3, smtp};
 
 /// All of a folder, so that one run shows every dialogue that fails.
 fn play_all(name: &str, play: impl Fn(&Transcript)) {
@@ -34,4 +34,9 @@ fn pop3_dialogues() {
 #[test]
 fn imap_machine_dialogues() {
     play_all("imap_machine", |transcript| transcript.play(|| imap(transcript)));
+}
+
+#[test]
+fn managesieve_dialogues() {
+    play_all("managesieve", |transcript| transcript.play(|| managesieve(transcript)));
 }

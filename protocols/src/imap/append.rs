@@ -2,10 +2,11 @@
 
 use super::command::Append;
 use super::event::{Admission, Event};
-use super::framing::{Announced, Frame};
+use super::framing::Frame;
 use super::lexer::Fault;
 use super::response::{Code, Completion};
 use super::session::{Imap, Pending, PendingKind, Reading, State};
+use crate::wire::literal::Announced;
 use crate::{Outbox, Step, Ticket};
 
 impl Imap {

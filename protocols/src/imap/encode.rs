@@ -42,6 +42,10 @@ pub fn nstring(out: &mut Vec<u8>, text: Option<&[u8]>) {
     }
 }
 
+fn bytes<T: AsRef<[u8]>>(text: &Option<T>) -> Option<&[u8]> {
+    text.as_ref().map(T::as_ref)
+}
+
 /// An atom where that is possible, as all other servers write plain names; otherwise quoted.
 pub fn mailbox(out: &mut Vec<u8>, name: &str) {
     let wire = encode_utf7(name);
@@ -67,11 +71,11 @@ impl Write for Adapter<'_> {
 }
 
 /// RFC 3501 section 7.4.2, ENVELOPE.
-pub fn envelope(out: &mut Vec<u8>, envelope: &Envelope) {
+pub fn envelope<T: AsRef<[u8]>>(out: &mut Vec<u8>, envelope: &Envelope<T>) {
     out.push(b'(');
-    nstring(out, envelope.date.as_deref());
+    nstring(out, bytes(&envelope.date));
     out.push(b' ');
-    nstring(out, envelope.subject.as_deref());
+    nstring(out, bytes(&envelope.subject));
     for list in [
         &envelope.from,
         envelope.sender_or_from(),
@@ -84,13 +88,13 @@ pub fn envelope(out: &mut Vec<u8>, envelope: &Envelope) {
         addresses(out, list);
     }
     out.push(b' ');
-    nstring(out, envelope.in_reply_to.as_deref());
+    nstring(out, bytes(&envelope.in_reply_to));
     out.push(b' ');
-    nstring(out, envelope.message_id.as_deref());
+    nstring(out, bytes(&envelope.message_id));
     out.push(b')');
 }
 
-fn addresses(out: &mut Vec<u8>, list: &[Address]) {
+fn addresses<T: AsRef<[u8]>>(out: &mut Vec<u8>, list: &[Address<T>]) {
     if list.is_empty() {
         out.extend_from_slice(b"NIL");
         return;
@@ -98,23 +102,23 @@ fn addresses(out: &mut Vec<u8>, list: &[Address]) {
     out.push(b'(');
     for address in list {
         out.push(b'(');
-        nstring(out, address.name.as_deref());
+        nstring(out, bytes(&address.name));
         out.extend_from_slice(b" NIL ");
-        nstring(out, address.mailbox.as_deref());
+        nstring(out, bytes(&address.mailbox));
         out.push(b' ');
-        nstring(out, address.host.as_deref());
+        nstring(out, bytes(&address.host));
         out.push(b')');
     }
     out.push(b')');
 }
 
 /// BODYSTRUCTURE, or BODY without the `extended` data. RFC 3501 section 7.4.2.
-pub fn body_structure(out: &mut Vec<u8>, summary: &Summary, extended: bool) {
+pub fn body_structure<T: AsRef<[u8]>>(out: &mut Vec<u8>, summary: &Summary<T>, extended: bool) {
     body(out, summary, 0, extended);
 }
 
 /// Recursion ends: summaries are checked to nest no deeper than the scanner's limit.
-fn body(out: &mut Vec<u8>, summary: &Summary, index: usize, extended: bool) {
+fn body<T: AsRef<[u8]>>(out: &mut Vec<u8>, summary: &Summary<T>, index: usize, extended: bool) {
     let Some(part) = summary.parts.get(index) else { return };
     out.push(b'(');
     match part.kind {
@@ -123,7 +127,7 @@ fn body(out: &mut Vec<u8>, summary: &Summary, index: usize, extended: bool) {
                 body(out, summary, child, extended);
             }
             out.push(b' ');
-            string(out, &part.content.sub);
+            string(out, part.content.sub.as_ref());
             if extended {
                 out.push(b' ');
                 parameters(out, &part.content.parameters);
@@ -140,7 +144,7 @@ fn body(out: &mut Vec<u8>, summary: &Summary, index: usize, extended: bool) {
             }
             if extended {
                 out.push(b' ');
-                nstring(out, part.content.md5.as_deref());
+                nstring(out, bytes(&part.content.md5));
                 extension(out, &part.content);
             }
         }
@@ -149,37 +153,37 @@ fn body(out: &mut Vec<u8>, summary: &Summary, index: usize, extended: bool) {
 }
 
 /// The fields that all parts but multiparts begin with.
-fn single(out: &mut Vec<u8>, part: &Part) {
+fn single<T: AsRef<[u8]>>(out: &mut Vec<u8>, part: &Part<T>) {
     let content = &part.content;
-    string(out, &content.main);
+    string(out, content.main.as_ref());
     out.push(b' ');
-    string(out, &content.sub);
+    string(out, content.sub.as_ref());
     out.push(b' ');
     parameters(out, &content.parameters);
     out.push(b' ');
-    nstring(out, content.id.as_deref());
+    nstring(out, bytes(&content.id));
     out.push(b' ');
-    nstring(out, content.description.as_deref());
+    nstring(out, bytes(&content.description));
     out.push(b' ');
-    string(out, content.encoding.as_deref().unwrap_or(b"7bit"));
+    string(out, bytes(&content.encoding).unwrap_or(b"7bit"));
     push(out, format_args!(" {}", part.body.bytes()));
 }
 
-fn message(out: &mut Vec<u8>, summary: &Summary, root: usize, extended: bool) {
+fn message<T: AsRef<[u8]>>(out: &mut Vec<u8>, summary: &Summary<T>, root: usize, extended: bool) {
     out.push(b' ');
     match summary.parts.get(root).and_then(|part| part.envelope.as_deref()) {
         Some(inner) => envelope(out, inner),
-        None => envelope(out, &Envelope::default()),
+        None => envelope(out, &Envelope::<&[u8]>::default()),
     }
     out.push(b' ');
     body(out, summary, root, extended);
 }
 
-fn extension(out: &mut Vec<u8>, content: &Content) {
+fn extension<T: AsRef<[u8]>>(out: &mut Vec<u8>, content: &Content<T>) {
     match &content.disposition {
         Some(disposition) => {
             out.extend_from_slice(b" (");
-            string(out, &disposition.kind);
+            string(out, disposition.kind.as_ref());
             out.push(b' ');
             parameters(out, &disposition.parameters);
             out.push(b')');
@@ -191,25 +195,25 @@ fn extension(out: &mut Vec<u8>, content: &Content) {
         tags => {
             for (index, tag) in tags.iter().enumerate() {
                 out.extend_from_slice(if index == 0 { b" (" } else { b" " });
-                string(out, tag);
+                string(out, tag.as_ref());
             }
             out.push(b')');
         }
     }
     out.push(b' ');
-    nstring(out, content.location.as_deref());
+    nstring(out, bytes(&content.location));
 }
 
-fn parameters(out: &mut Vec<u8>, parameters: &Parameters) {
+fn parameters<T: AsRef<[u8]>>(out: &mut Vec<u8>, parameters: &Parameters<T>) {
     if parameters.is_empty() {
         out.extend_from_slice(b"NIL");
         return;
     }
     for (index, (name, value)) in parameters.iter().enumerate() {
         out.push(if index == 0 { b'(' } else { b' ' });
-        string(out, name);
+        string(out, name.as_ref());
         out.push(b' ');
-        string(out, value);
+        string(out, value.as_ref());
     }
     out.push(b')');
 }

@@ -8,7 +8,7 @@ use super::encode;
 use super::flags::{FlagBits, names};
 use super::lexer::{Fault, Lexer, Parsed, is_atom_byte};
 use crate::message::date::internal_date_text;
-use crate::message::{Kind, Summary};
+use crate::message::{Envelope, Kind, Summary};
 use std::ops::Range;
 
 /// Levels of a part number that are taken.
@@ -93,9 +93,9 @@ impl Section {
     /// `prefix_bytes`: the recipient's own bytes in front of the body, part of the header;
     /// `message_bytes`: prefix and body together. The summary may be missing for the whole message.
     #[must_use]
-    pub fn locate(
+    pub fn locate<T>(
         &self,
-        summary: Option<&Summary>,
+        summary: Option<&Summary<T>>,
         prefix_bytes: u64,
         message_bytes: u64,
     ) -> Located {
@@ -341,16 +341,16 @@ impl<'o> Response<'o> {
         encode::push(self.out, format_args!("INTERNALDATE \"{date}\""));
     }
 
-    pub fn envelope(&mut self, summary: &Summary) {
+    pub fn envelope<T: AsRef<[u8]>>(&mut self, summary: &Summary<T>) {
         self.item();
         self.out.extend_from_slice(b"ENVELOPE ");
         match summary.envelope() {
             Some(envelope) => encode::envelope(self.out, envelope),
-            None => encode::envelope(self.out, &crate::message::Envelope::default()),
+            None => encode::envelope(self.out, &Envelope::<&[u8]>::default()),
         }
     }
 
-    pub fn structure(&mut self, summary: &Summary, extended: bool) {
+    pub fn structure<T: AsRef<[u8]>>(&mut self, summary: &Summary<T>, extended: bool) {
         self.item();
         self.out.extend_from_slice(if extended { b"BODYSTRUCTURE " } else { b"BODY " });
         encode::body_structure(self.out, summary, extended);

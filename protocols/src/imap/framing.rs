@@ -5,17 +5,7 @@
 //! are kept; whether a literal is taken is the session's decision, made before its first octet.
 
 use crate::wire::line::{Framed, LineFault, LineReader};
-
-/// `{n}` or `{n+}` at the end of a line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Announced {
-    /// `None`: more than 32 bits can count.
-    pub bytes: Option<u32>,
-    /// The client waits for a continuation request.
-    pub synchronizing: bool,
-    /// Length of the announcement itself, at the end of the collected command.
-    pub marker_bytes: usize,
-}
+use crate::wire::literal::{Announced, announced};
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame {
@@ -104,23 +94,6 @@ impl Framing {
     pub fn clear(&mut self) {
         *self = Framing::default();
     }
-}
-
-/// A literal's announcement at the end of `line`.
-#[must_use]
-pub fn announced(line: &[u8]) -> Option<Announced> {
-    let inside = line.strip_suffix(b"}")?;
-    let open = memchr::memrchr(b'{', inside)?;
-    let digits = inside.get(open.saturating_add(1)..)?;
-    let (digits, synchronizing) = match digits.strip_suffix(b"+") {
-        Some(digits) => (digits, false),
-        None => (digits, true),
-    };
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let bytes = std::str::from_utf8(digits).ok()?.parse().ok();
-    Some(Announced { bytes, synchronizing, marker_bytes: line.len().saturating_sub(open) })
 }
 
 #[cfg(test)]

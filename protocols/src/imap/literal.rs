@@ -2,10 +2,11 @@
 //! command, so that none of it is read as one. RFC 3501 section 4.3, RFC 7888.
 
 use super::event::Event;
-use super::framing::{Announced, Frame};
+use super::framing::Frame;
 use super::lexer::{Fault, Lexer};
 use super::parse::{self, AppendPrefix};
 use super::session::{Imap, Reading, State};
+use crate::wire::literal::Announced;
 use crate::{Outbox, Step};
 
 impl Imap {

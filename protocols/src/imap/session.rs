@@ -18,11 +18,12 @@
 use super::authenticate::Sasl;
 use super::encode::push;
 use super::event::{Completed, Credentials, Event, LoginAnswer, Selection};
-use super::framing::{Announced, Frame, Framing};
+use super::framing::{Frame, Framing};
 use super::lexer::Fault;
 use super::response::{Code, Completion};
 use super::view::{News, Selected, View};
 use crate::wire::line::LineFault;
+use crate::wire::literal::Announced;
 use crate::{Machine, Outbox, Step, Tick, Ticket};
 use std::sync::Arc;
 use std::time::Duration;

@@ -10,28 +10,35 @@ pub const PARAMETERS_MAX: usize = 32;
 /// Bytes kept of one value.
 pub const VALUE_BYTES_MAX: usize = 2048;
 
-pub type Parameters = Vec<(Vec<u8>, Vec<u8>)>;
+pub type Parameters<T = Vec<u8>> = Vec<(T, T)>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Disposition {
-    pub kind: Vec<u8>,
-    pub parameters: Parameters,
+pub struct Disposition<T = Vec<u8>> {
+    pub kind: T,
+    pub parameters: Parameters<T>,
 }
 
 /// The fields of one entity. Names and values as the message writes them, compare without case.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Content {
-    pub main: Vec<u8>,
-    pub sub: Vec<u8>,
-    pub parameters: Parameters,
-    pub id: Option<Vec<u8>>,
-    pub description: Option<Vec<u8>>,
+pub struct Content<T = Vec<u8>> {
+    pub main: T,
+    pub sub: T,
+    pub parameters: Parameters<T>,
+    pub id: Option<T>,
+    pub description: Option<T>,
     /// `None` stands for 7bit.
-    pub encoding: Option<Vec<u8>>,
-    pub md5: Option<Vec<u8>>,
-    pub disposition: Option<Disposition>,
-    pub languages: Vec<Vec<u8>>,
-    pub location: Option<Vec<u8>>,
+    pub encoding: Option<T>,
+    pub md5: Option<T>,
+    pub disposition: Option<Disposition<T>>,
+    pub languages: Vec<T>,
+    pub location: Option<T>,
+}
+
+impl<T: AsRef<[u8]>> Content<T> {
+    #[must_use]
+    pub fn is(&self, main: &str) -> bool {
+        self.main.as_ref().eq_ignore_ascii_case(main.as_bytes())
+    }
 }
 
 impl Content {
@@ -45,11 +52,6 @@ impl Content {
     pub fn plain_text() -> Content {
         let charset = (b"charset".to_vec(), b"us-ascii".to_vec());
         Content { parameters: vec![charset], ..Content::of_type("text", "plain") }
-    }
-
-    #[must_use]
-    pub fn is(&self, main: &str) -> bool {
-        self.main.eq_ignore_ascii_case(main.as_bytes())
     }
 
     /// A message whose bytes stand in the body as they are, so that they can be looked into.

@@ -6,35 +6,35 @@
 
 /// One entry of an address list. A group is a start (`host` is `None`), members, an end (all `None`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Address {
-    pub name: Option<Vec<u8>>,
-    pub mailbox: Option<Vec<u8>>,
-    pub host: Option<Vec<u8>>,
+pub struct Address<T = Vec<u8>> {
+    pub name: Option<T>,
+    pub mailbox: Option<T>,
+    pub host: Option<T>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Envelope {
-    pub date: Option<Vec<u8>>,
-    pub subject: Option<Vec<u8>>,
-    pub from: Vec<Address>,
-    pub sender: Vec<Address>,
-    pub reply_to: Vec<Address>,
-    pub to: Vec<Address>,
-    pub cc: Vec<Address>,
-    pub bcc: Vec<Address>,
-    pub in_reply_to: Option<Vec<u8>>,
-    pub message_id: Option<Vec<u8>>,
+pub struct Envelope<T = Vec<u8>> {
+    pub date: Option<T>,
+    pub subject: Option<T>,
+    pub from: Vec<Address<T>>,
+    pub sender: Vec<Address<T>>,
+    pub reply_to: Vec<Address<T>>,
+    pub to: Vec<Address<T>>,
+    pub cc: Vec<Address<T>>,
+    pub bcc: Vec<Address<T>>,
+    pub in_reply_to: Option<T>,
+    pub message_id: Option<T>,
 }
 
-impl Envelope {
+impl<T> Envelope<T> {
     /// RFC 3501: without a Sender or Reply-To field, From stands for it.
     #[must_use]
-    pub fn sender_or_from(&self) -> &[Address] {
+    pub fn sender_or_from(&self) -> &[Address<T>] {
         if self.sender.is_empty() { &self.from } else { &self.sender }
     }
 
     #[must_use]
-    pub fn reply_to_or_from(&self) -> &[Address] {
+    pub fn reply_to_or_from(&self) -> &[Address<T>] {
         if self.reply_to.is_empty() { &self.from } else { &self.reply_to }
     }
 }

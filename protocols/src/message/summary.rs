@@ -18,13 +18,14 @@ use super::scanner::Scanner;
 
 const VERSION: u8 = 1;
 
+/// Texts are bytes of its own, or `&[u8]` into the stored form ([`Summary::view`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Summary {
+pub struct Summary<T = Vec<u8>> {
     pub sent: Option<Sent>,
     /// Unfolded References field of the message, for threading.
-    pub references: Option<Vec<u8>>,
+    pub references: Option<T>,
     /// Preorder; the first is the message itself. Never empty.
-    pub parts: Vec<Part>,
+    pub parts: Vec<Part<T>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +53,7 @@ impl Span {
 
 /// One MIME entity.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
+pub struct Part<T = Vec<u8>> {
     pub kind: Kind,
     /// How many of the parts that follow belong to this one.
     pub subtree: u32,
@@ -61,9 +62,9 @@ pub struct Part {
     pub body: Span,
     /// Line ends in the body.
     pub lines: u32,
-    pub content: Content,
+    pub content: Content<T>,
     /// Of the root of a message or of an embedded message.
-    pub envelope: Option<Box<Envelope>>,
+    pub envelope: Option<Box<Envelope<T>>>,
 }
 
 impl Part {
@@ -95,7 +96,58 @@ impl Summary {
     }
 
     #[must_use]
-    pub fn envelope(&self) -> Option<&Envelope> {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Writer { bytes: Vec::with_capacity(512) };
+        out.bytes.push(VERSION);
+        out.option(self.sent.as_ref(), |out, sent| {
+            out.signed(sent.unix_seconds);
+            out.signed(i64::from(sent.offset_minutes));
+        });
+        out.text_option(self.references.as_ref());
+        out.list(&self.parts, Writer::part);
+        out.bytes
+    }
+
+    /// # Errors
+    /// When the bytes are not a summary, or one of a version that this reader does not know.
+    pub fn decode(bytes: &[u8]) -> Result<Summary, Undecodable> {
+        Summary::read(bytes)
+    }
+}
+
+impl<'b> Summary<&'b [u8]> {
+    /// As [`Summary::decode`], without a copy of any text: for who lists thousands of messages.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn view(bytes: &'b [u8]) -> Result<Self, Undecodable> {
+        Summary::read(bytes)
+    }
+}
+
+impl<'b, T: From<&'b [u8]>> Summary<T> {
+    fn read(bytes: &'b [u8]) -> Result<Self, Undecodable> {
+        let mut input = Reader { rest: bytes };
+        if input.byte()? != VERSION {
+            return Err(Undecodable("unknown version"));
+        }
+        let sent = input.option(|input| {
+            let unix_seconds = input.signed()?;
+            let offset = i16::try_from(input.signed()?);
+            let offset_minutes = offset.map_err(|_| Undecodable("time zone out of range"))?;
+            Ok(Sent { unix_seconds, offset_minutes })
+        })?;
+        let references = input.text_option()?;
+        let parts = input.list(Reader::part)?;
+        let summary = Summary { sent, references, parts };
+        summary.check_tree()?;
+        Ok(summary)
+    }
+}
+
+impl<T> Summary<T> {
+    #[must_use]
+    pub fn envelope(&self) -> Option<&Envelope<T>> {
         self.parts.first()?.envelope.as_deref()
     }
 
@@ -145,39 +197,6 @@ impl Summary {
             };
         }
         current
-    }
-
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = Writer { bytes: Vec::with_capacity(512) };
-        out.bytes.push(VERSION);
-        out.option(self.sent.as_ref(), |out, sent| {
-            out.signed(sent.unix_seconds);
-            out.signed(i64::from(sent.offset_minutes));
-        });
-        out.text_option(self.references.as_ref());
-        out.list(&self.parts, Writer::part);
-        out.bytes
-    }
-
-    /// # Errors
-    /// When the bytes are not a summary, or one of a version that this reader does not know.
-    pub fn decode(bytes: &[u8]) -> Result<Summary, Undecodable> {
-        let mut input = Reader { rest: bytes };
-        if input.byte()? != VERSION {
-            return Err(Undecodable("unknown version"));
-        }
-        let sent = input.option(|input| {
-            let unix_seconds = input.signed()?;
-            let offset = i16::try_from(input.signed()?);
-            let offset_minutes = offset.map_err(|_| Undecodable("time zone out of range"))?;
-            Ok(Sent { unix_seconds, offset_minutes })
-        })?;
-        let references = input.text_option()?;
-        let parts = input.list(Reader::part)?;
-        let summary = Summary { sent, references, parts };
-        summary.check_tree()?;
-        Ok(summary)
     }
 
     /// Subtrees nest and lie inside the list, so that walking them always ends.
@@ -317,7 +336,7 @@ struct Reader<'b> {
 
 type Read<T> = Result<T, Undecodable>;
 
-impl Reader<'_> {
+impl<'b> Reader<'b> {
     fn byte(&mut self) -> Read<u8> {
         let (first, rest) = self.rest.split_first().ok_or(Undecodable("cut short"))?;
         self.rest = rest;
@@ -349,11 +368,11 @@ impl Reader<'_> {
         Ok((number >> 1).cast_signed() ^ (number & 1).cast_signed().wrapping_neg())
     }
 
-    fn text(&mut self) -> Read<Vec<u8>> {
+    fn text<T: From<&'b [u8]>>(&mut self) -> Read<T> {
         let length = usize::try_from(self.number()?).map_err(|_| Undecodable("text too long"))?;
         let (text, rest) = self.rest.split_at_checked(length).ok_or(Undecodable("cut short"))?;
         self.rest = rest;
-        Ok(text.to_vec())
+        Ok(T::from(text))
     }
 
     fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Read<T>) -> Read<Option<T>> {
@@ -364,7 +383,7 @@ impl Reader<'_> {
         }
     }
 
-    fn text_option(&mut self) -> Read<Option<Vec<u8>>> {
+    fn text_option<T: From<&'b [u8]>>(&mut self) -> Read<Option<T>> {
         self.option(Self::text)
     }
 
@@ -381,7 +400,7 @@ impl Reader<'_> {
         Ok(items)
     }
 
-    fn parameters(&mut self) -> Read<Parameters> {
+    fn parameters<T: From<&'b [u8]>>(&mut self) -> Read<Parameters<T>> {
         self.list(|input| Ok((input.text()?, input.text()?)))
     }
 
@@ -391,7 +410,7 @@ impl Reader<'_> {
         Ok(Span { start, end })
     }
 
-    fn part(&mut self) -> Read<Part> {
+    fn part<T: From<&'b [u8]>>(&mut self) -> Read<Part<T>> {
         let kind = match self.byte()? {
             0 => Kind::Leaf,
             1 => Kind::Multipart,
@@ -409,7 +428,7 @@ impl Reader<'_> {
         })
     }
 
-    fn content(&mut self) -> Read<Content> {
+    fn content<T: From<&'b [u8]>>(&mut self) -> Read<Content<T>> {
         Ok(Content {
             main: self.text()?,
             sub: self.text()?,
@@ -426,7 +445,7 @@ impl Reader<'_> {
         })
     }
 
-    fn envelope(&mut self) -> Read<Envelope> {
+    fn envelope<T: From<&'b [u8]>>(&mut self) -> Read<Envelope<T>> {
         Ok(Envelope {
             date: self.text_option()?,
             subject: self.text_option()?,
@@ -441,7 +460,7 @@ impl Reader<'_> {
         })
     }
 
-    fn addresses(&mut self) -> Read<Vec<Address>> {
+    fn addresses<T: From<&'b [u8]>>(&mut self) -> Read<Vec<Address<T>>> {
         self.list(|input| {
             Ok(Address {
                 name: input.text_option()?,

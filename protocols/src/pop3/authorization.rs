@@ -120,12 +120,7 @@ impl Pop3 {
     }
 
     fn login_fault(&mut self, fault: Fault, output: &mut Outbox) {
-        let text = match fault {
-            Fault::Cancelled => "Login cancelled",
-            Fault::NotBase64 => "That is not base64",
-            Fault::Malformed => "Malformed authentication",
-        };
-        self.fault(text, output);
+        self.fault(fault.text(), output);
     }
 
     /// `nonce` is fresh, random and printable; keys of users who don't exist are made up.

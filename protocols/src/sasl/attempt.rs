@@ -12,7 +12,7 @@
 //!
 //! An attempt is consumed by each line and handed back with the turn that goes on, so nobody can
 //! answer to one that is over. What is different from protocol to protocol stays with them: when a
-//! login is legal, how a challenge is marked (`334`, `+`), the texts of faults, what a failure costs.
+//! login is legal, how a challenge is marked (`334`, `+`), what a failure costs.
 
 use super::{Credentials, Exchange, Failure, Mechanism, Progress, ScramKeys};
 use base64::Engine;
@@ -55,6 +55,17 @@ pub enum Fault {
     NotBase64,
     /// Not of the mechanism's form.
     Malformed,
+}
+
+impl Fault {
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Fault::Cancelled => "Login cancelled",
+            Fault::NotBase64 => "That is not base64",
+            Fault::Malformed => "Malformed authentication",
+        }
+    }
 }
 
 impl Attempt {

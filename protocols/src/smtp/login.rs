@@ -69,12 +69,11 @@ impl<P> Smtp<P> {
     }
 
     fn login_fault(&mut self, fault: Fault, output: &mut Outbox) {
-        let (enhanced, text) = match fault {
-            Fault::Cancelled => (Enhanced(5, 7, 0), "Login cancelled"),
-            Fault::NotBase64 => (Enhanced(5, 5, 2), "That is not base64"),
-            Fault::Malformed => (Enhanced(5, 5, 2), "Malformed authentication"),
+        let enhanced = match fault {
+            Fault::Cancelled => Enhanced(5, 7, 0),
+            Fault::NotBase64 | Fault::Malformed => Enhanced(5, 5, 2),
         };
-        self.fault(501, enhanced, text, output);
+        self.fault(501, enhanced, fault.text(), output);
     }
 
     /// `nonce` is fresh, random and printable; keys of users who don't exist are made up.

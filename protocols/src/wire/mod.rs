@@ -1,4 +1,5 @@
 //! What all line protocols share.
 
 pub mod line;
+pub mod literal;
 pub mod outbox;

@@ -371,7 +371,10 @@ impl Device for Uring {
         if duration < EXECUTOR_SLEEP_MIN {
             self.ring.sleep(duration).await;
         } else {
-            glommio::timer::sleep(duration).await;
+            // A task of its own: the executor's timers (glommio-ng 0.12) enter themselves once more each time
+            // they are polled, and leave when they are due; one that is waited for beside other things, for
+            // an hour, filled memory, and every turn of the core walked through all of them.
+            glommio::spawn_local(glommio::timer::sleep(duration)).await;
         }
     }
 

@@ -1,6 +1,6 @@
 //! Fetching records by their place. Only what verifies is handed out.
 
-use crate::buffer::{ALIGNMENT, Buffer};
+use crate::buffer::{ALIGNMENT, Buffer, Window};
 use crate::core::Core;
 use crate::device::Device;
 use crate::error::Error;
@@ -84,16 +84,35 @@ impl<D: Device> Core<D> {
     }
 
     pub(crate) async fn read_bytes(&self, location: Location, length: u64) -> Result<Bytes, Error> {
+        let (buffer, range) = self.read_blocks(location, length, Buffer::with_capacity).await?;
+        Ok(Bytes::from_owner(buffer).slice(range))
+    }
+
+    /// As [`Self::read_bytes`], for many reads one after the other. What is kept of it keeps all of it.
+    pub(crate) async fn read_window(
+        &self,
+        location: Location,
+        length: u64,
+    ) -> Result<Bytes, Error> {
+        let (buffer, range) = self.read_blocks(location, length, Window::buffer).await?;
+        Ok(Bytes::from_owner(Window::from(buffer)).slice(range))
+    }
+
+    /// The blocks around these bytes, and where in them they are.
+    async fn read_blocks(
+        &self,
+        location: Location,
+        length: u64,
+        buffer: impl FnOnce(usize) -> Buffer,
+    ) -> Result<(Buffer, Range<usize>), Error> {
         let file = self.segment_file(location.segment).await?;
         let start = location.offset() / ALIGNMENT as u64 * ALIGNMENT as u64;
         let head = usize::try_from(location.offset() - start).expect("less than a block");
         let length = usize::try_from(length).expect("a record");
-        let buffer = Buffer::with_capacity(head + length);
-        let read = self.device.read(&file, start, buffer).await;
+        let read = self.device.read(&file, start, buffer(head + length)).await;
         let buffer = read.map_err(|error| Error::Device(error.to_string()))?;
         let end = (head + length).min(buffer.len());
-        let bytes = Bytes::from_owner(buffer);
-        Ok(bytes.slice(head.min(end)..end))
+        Ok((buffer, head.min(end)..end))
     }
 
     fn check_header(&self, location: Location, bytes: &[u8]) -> Result<RecordHeader, Error> {

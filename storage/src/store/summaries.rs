@@ -4,15 +4,17 @@
 //! records. What lies far from its neighbours is read alone.
 
 use super::Store;
+use crate::buffer::{ALIGNMENT, WINDOW_BYTES_MAX};
 use crate::device::Device;
 use crate::error::Error;
 use crate::index::Row;
+use crate::index::mailbox::entry;
 use crate::log::reader::META_GUESS_BYTES;
-use crate::types::{AccountId, MailboxId, Uid};
+use crate::types::{AccountId, MailboxId, MessageEntry, Uid};
 use bytes::Bytes;
 
-/// Read at once, at most.
-const RUN_BYTES_MAX: u64 = 256 << 10;
+/// Read at once, at most: a window has room for the block around its first byte, too.
+const RUN_BYTES_MAX: u64 = (WINDOW_BYTES_MAX - ALIGNMENT) as u64;
 /// What is read for nothing between two records, at most: so much takes about as long as a read.
 const GAP_BYTES_MAX: u64 = 16 << 10;
 
@@ -40,26 +42,35 @@ impl<D: Device> Store<D> {
         })
     }
 
-    /// The summaries of one run, in its order; each as [`Store::summary`] gives it.
+    /// The entries and summaries of one run, in its order; each as [`Store::entry`] and [`Store::summary`] give it.
     pub async fn summaries(
         &self,
         account: AccountId,
         mailbox: MailboxId,
         uids: &[Uid],
-    ) -> Vec<Result<Bytes, Error>> {
-        let rows: Vec<_> = uids.iter().map(|uid| self.row(account, mailbox, *uid)).collect();
+    ) -> Vec<Result<(MessageEntry, Bytes), Error>> {
+        let rows = self.with_mailbox(account, mailbox, |mailbox| {
+            let row = |uid: &Uid| mailbox.rows.get(*uid).ok_or(Error::NoSuchMessage(*uid));
+            Ok(uids.iter().map(row).collect::<Vec<_>>())
+        });
+        let rows = rows.unwrap_or_else(|error| vec![Err(error); uids.len()]);
         let _reading = self.core.reading();
         let window = self.read_run(&rows).await;
         let mut summaries = Vec::with_capacity(rows.len());
         for row in rows {
-            summaries.push(match (row, &window) {
-                (Err(error), _) => Err(error),
-                (Ok(row), Some(window)) => match self.summary_within(&row, window) {
-                    Some(summary) => summary,
-                    None => self.summary_of(&row).await,
-                },
-                (Ok(row), None) => self.summary_of(&row).await,
-            });
+            let row = match row {
+                Ok(row) => row,
+                Err(error) => {
+                    summaries.push(Err(error));
+                    continue;
+                }
+            };
+            let within = window.as_ref().and_then(|window| self.summary_within(&row, window));
+            let summary = match within {
+                Some(summary) => summary,
+                None => self.summary_of(&row).await,
+            };
+            summaries.push(summary.map(|summary| (entry(&row), summary)));
         }
         summaries
     }
@@ -73,7 +84,7 @@ impl<D: Device> Store<D> {
         if run.last == run.start {
             return None;
         }
-        let bytes = self.core.read_bytes(first.location, run.end - run.start).await.ok()?;
+        let bytes = self.core.read_window(first.location, run.end - run.start).await.ok()?;
         Some(Window { run, bytes })
     }
 

@@ -4,10 +4,12 @@
 //! SCRAM keys are those of RFC 7677's example), and logins by `busy` find no room.
 
 mod imap;
+mod managesieve;
 mod pop3;
 mod smtp;
 
 pub use imap::ImapSubject;
+pub use managesieve::ManageSieveSubject;
 pub use pop3::Pop3Subject;
 pub use smtp::SmtpSubject;
 

@@ -1,7 +1,7 @@
 //! The subject that a transcript's facts ask for.
 #![allow(dead_code)] // each test binary uses its part
 
-use kura_tests::subjects::{ImapSubject, Pop3Subject, SmtpSubject};
+use kura_tests::subjects::{ImapSubject, ManageSieveSubject, Pop3Subject, SmtpSubject};
 use kura_tests::transcript::Transcript;
 use protocols::smtp::Role;
 use std::path::{Path, PathBuf};
@@ -34,4 +34,8 @@ pub fn pop3(transcript: &Transcript) -> Pop3Subject {
 
 pub fn imap(transcript: &Transcript) -> ImapSubject {
     ImapSubject::new(is_tls(transcript), false)
+}
+
+pub fn managesieve(transcript: &Transcript) -> ManageSieveSubject {
+    ManageSieveSubject::new(is_tls(transcript), false)
 }

@@ -202,7 +202,13 @@ impl<D: Device> ImapAccount<D> {
         wire: &mut Wire<'_>,
     ) -> Result<Written, Broken> {
         let Named { sequence, uid, recent } = *message;
-        let Loaded { entry, summary, summary_bytes, mut source } = loaded;
+        let Loaded { entry, summary, mut source } = loaded;
+        let summary_bytes = summary.as_ref().map_or(0, Bytes::len);
+        let known = summary.as_deref().map(|bytes| view(bytes, asked.mailbox, entry.uid));
+        let summary = match known.transpose() {
+            Ok(known) => known,
+            Err(error) => return Ok(Written { told: None, worst: Some(error) }),
+        };
         let mut response = Response::begin(wire.outbox.buffer(), sequence);
         let mut told_uid = false;
         let mut told_flags = false;
@@ -300,13 +306,10 @@ impl<D: Device> ImapAccount<D> {
         let uids: Vec<Uid> = run.iter().map(|(_, uid)| Uid(*uid)).collect();
         let summaries = self.store.summaries(account, mailbox, &uids).await;
         let loaded = run.into_iter().zip(summaries).map(|((sequence, uid), summary)| {
-            let loaded = summary.and_then(|summary| {
-                let entry = self.store.entry(account, mailbox, Uid(uid))?;
-                let summary_bytes = summary.len();
-                let summary = Some(decode(&summary, mailbox, Uid(uid))?);
+            let loaded = summary.map(|(entry, summary)| {
                 let source =
                     Source { mailbox, entry, several: false, start: 0, window: Bytes::new() };
-                Ok(Loaded { entry, summary, summary_bytes, source })
+                Loaded { entry, summary: Some(summary), source }
             });
             (sequence, uid, loaded)
         });
@@ -317,19 +320,21 @@ impl<D: Device> ImapAccount<D> {
     async fn load(&self, asked: &Asked<'_>, uid: u32) -> Result<Loaded, Error> {
         let (store, account, mailbox) = (&self.store, self.account, asked.mailbox);
         let entry = store.entry(account, mailbox, Uid(uid))?;
-        let (mut summary, mut summary_bytes) = (None, 0);
+        let mut summary = None;
         if asked.items.iter().any(FetchItem::needs_summary) {
-            let bytes = store.summary(account, mailbox, Uid(uid)).await?;
-            summary_bytes = bytes.len();
-            summary = Some(decode(&bytes, mailbox, Uid(uid))?);
+            summary = Some(store.summary(account, mailbox, Uid(uid)).await?);
         }
         let total = u64::from(entry.bytes);
         let several = asked.several;
         let mut source = Source { mailbox, entry, several, start: 0, window: Bytes::new() };
-        let first = sections(asked.items).next().map(|section| {
-            let prefix = u64::from(entry.prefix_bytes);
-            (section, section.section.locate(summary.as_ref(), prefix, total))
-        });
+        let first = match sections(asked.items).next() {
+            Some(section) => {
+                let known = summary.as_deref().map(|bytes| view(bytes, mailbox, Uid(uid)));
+                let (known, prefix) = (known.transpose()?, u64::from(entry.prefix_bytes));
+                Some((section, section.section.locate(known.as_ref(), prefix, total)))
+            }
+            None => None,
+        };
         let range = match first {
             Some(_) if asked.several && total <= WINDOW_BYTES_MAX => 0..total,
             Some((section, Located::Bytes(range))) => {
@@ -343,14 +348,14 @@ impl<D: Device> ImapAccount<D> {
             Some((_, Located::Nowhere)) | None => 0..0,
         };
         self.bytes(&mut source, range).await?;
-        Ok(Loaded { entry, summary, summary_bytes, source })
+        Ok(Loaded { entry, summary, source })
     }
 
     async fn section(
         &self,
         source: &mut Source,
         section: &FetchSection,
-        summary: Option<&Summary>,
+        summary: Option<&Summary<&[u8]>>,
     ) -> Result<SectionBytes, Error> {
         let (prefix, total) = (source.entry.prefix_bytes, source.entry.bytes);
         match section.section.locate(summary, u64::from(prefix), u64::from(total)) {
@@ -429,15 +434,17 @@ impl<D: Device> ImapAccount<D> {
 
     pub(super) async fn summary(&self, mailbox: MailboxId, uid: Uid) -> Result<Summary, Error> {
         let bytes = self.store.summary(self.account, mailbox, uid).await?;
-        decode(&bytes, mailbox, uid)
+        Summary::decode(&bytes).map_err(|_| undecodable(mailbox, uid))
     }
 }
 
-fn decode(summary: &[u8], mailbox: MailboxId, uid: Uid) -> Result<Summary, Error> {
-    Summary::decode(summary).map_err(|_| Error::Corrupt {
-        what: "summary",
-        place: format!("UID {} of mailbox {}", uid.0, mailbox.0),
-    })
+fn view(summary: &[u8], mailbox: MailboxId, uid: Uid) -> Result<Summary<&[u8]>, Error> {
+    Summary::view(summary).map_err(|_| undecodable(mailbox, uid))
+}
+
+fn undecodable(mailbox: MailboxId, uid: Uid) -> Error {
+    let place = format!("UID {} of mailbox {}", uid.0, mailbox.0);
+    Error::Corrupt { what: "summary", place }
 }
 
 /// A message as the client names it.
@@ -449,9 +456,8 @@ struct Named {
 
 struct Loaded {
     entry: MessageEntry,
-    summary: Option<Summary>,
-    /// As the store keeps it; the longer, the longer it takes to write.
-    summary_bytes: usize,
+    /// As the store keeps it.
+    summary: Option<Bytes>,
     source: Source,
 }
 
