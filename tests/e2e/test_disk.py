@@ -53,14 +53,8 @@ class FullDisk(kura.TestCase):
         self.assertTrue(reply.startswith("452"), reply)
         self.assertGreater(len(acknowledged), 10)
         # It stays so, and is said at once.
-        with server.smtp() as smtp:
-            smtp.ehlo("client.example.net")
-            codes = [smtp.mail("sender@example.net")[0]]
-            if codes[-1] == 250:
-                codes.append(smtp.rcpt(server.accounts[0][0])[0])
-            if codes[-1] == 250:
-                codes.append(smtp.data(messages.header("more") + messages.lines(100_000))[0])
-            self.assertEqual(codes[-1], 452, codes)
+        more, reply = self.fill(server, 1)
+        self.assertEqual((more, reply[:3]), ([], "452"), reply)
         # Reading and deleting work.
         self.there(server, acknowledged)
         imap = server.imap()

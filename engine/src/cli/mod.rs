@@ -139,6 +139,7 @@ enum Outcome {
 
 /// Parses, runs, reports.
 pub fn main() -> ExitCode {
+    abort_on_panic();
     match run(Cli::parse().command) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Unwell) => ExitCode::from(3),
@@ -148,6 +149,16 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A failed assertion is our fault, and nothing unacknowledged was promised: stop at once. Release builds
+/// do so by their profile; those that tests compile have to be told.
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 fn run(command: Command) -> Result<Outcome, ConfigError> {

@@ -1,9 +1,6 @@
 //! Rot, failing writes, a full disk: what each costs, and what it does not.
 
-#![allow(unused_must_use)] // receipts are for replies; these tests look at the store itself
-
-mod common;
-use common::*;
+use crate::common::*;
 use storage::device::Device;
 use storage::device::sim::{Executor, Fault, Random, Sim};
 use storage::{Error, FlagChange, FlagMode, Flags, Options, Quota, Space, Store, Uid};

@@ -1,9 +1,6 @@
 //! Space comes back while the store runs, and nothing that is kept is harmed by it.
 
-#![allow(unused_must_use)] // receipts are for replies; these tests look at the store itself
-
-mod common;
-use common::*;
+use crate::common::*;
 use std::collections::BTreeMap;
 use std::task::Poll;
 use std::time::Duration;

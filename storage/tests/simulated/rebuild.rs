@@ -1,10 +1,7 @@
 //! The log is the database: everything else can be dropped, and comes back the same. And what compaction at
 //! somebody's wish gives back.
 
-#![allow(unused_must_use)] // receipts are for replies; these tests look at the store itself
-
-mod common;
-use common::*;
+use crate::common::*;
 use std::time::Duration;
 use storage::device::Device;
 use storage::device::sim::{Executor, Random, Sim};

@@ -1,9 +1,6 @@
 //! What has gone is remembered for the retention, and comes back whole.
 
-#![allow(unused_must_use)] // receipts are for replies; these tests look at the store itself
-
-mod common;
-use common::*;
+use crate::common::*;
 use std::time::Duration;
 use storage::device::Device;
 use storage::device::sim::{Executor, Sim};

@@ -1,9 +1,6 @@
 //! An account as it was at any time within the retention, beside a model that noted it then.
 
-#![allow(unused_must_use)] // receipts are for replies; these tests look at the store itself
-
-mod common;
-use common::*;
+use crate::common::*;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use storage::device::Device;

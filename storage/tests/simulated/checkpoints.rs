@@ -1,10 +1,7 @@
 //! Checkpoints that leave in earlier files what has not changed: what they cost, and what rot in one of the
 //! files does.
 
-#![allow(unused_must_use)] // receipts are for replies; these tests look at the store itself
-
-mod common;
-use common::*;
+use crate::common::*;
 use std::rc::Rc;
 use storage::device::sim::{Random, Sim};
 use storage::{FlagChange, FlagMode, Flags, MessageEntry, Options, Store, Uid};

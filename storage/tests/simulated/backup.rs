@@ -1,10 +1,7 @@
 //! Backups: a copy of the planned segments opens as the store was at the plan's position; and the scrub
 //! finds what has rotted, and whom it hurts.
 
-#![allow(unused_must_use)] // receipts are for replies; these tests look at the store itself
-
-mod common;
-use common::*;
+use crate::common::*;
 use std::rc::Rc;
 use std::time::Duration;
 use storage::device::Device;

@@ -1,9 +1,6 @@
 //! Every operation of the store, on the simulated disk, and again after opening anew.
 
-#![allow(unused_must_use)] // receipts are for replies; these tests look at the store itself
-
-mod common;
-use common::*;
+use crate::common::*;
 use storage::device::sim::Sim;
 use storage::{
     Error, FlagChange, FlagMode, Flags, MailboxId, Modseq, Options, Quota, Space, SpecialUse, Uid,

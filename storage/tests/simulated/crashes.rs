@@ -3,10 +3,7 @@
 //! The large simulator with the naive model lives in the workspace's `tests`; this one is quick
 //! enough to run while the store is being changed.
 
-#![allow(unused_must_use)] // receipts are for replies; these tests look at the store itself
-
-mod common;
-use common::*;
+use crate::common::*;
 use std::cell::RefCell;
 use std::rc::Rc;
 use storage::device::Device;

@@ -1,10 +1,7 @@
 //! Compressed bodies come back as they were, take what they take, and cost no promise.
 
-#![allow(unused_must_use)] // receipts are for replies; these tests look at the store itself
-
-mod common;
+use crate::common::*;
 use bytes::Bytes;
-use common::*;
 use std::time::Duration;
 use storage::device::Device;
 use storage::device::sim::{Random, Sim};

@@ -1,10 +1,7 @@
 //! Salvage: whatever of a damaged store verifies is in the fresh one, as it was; and the source stays as it is.
 
-#![allow(unused_must_use)] // receipts are for replies; these tests look at the store itself
-
-mod common;
+use crate::common::*;
 use bytes::Bytes;
-use common::*;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;

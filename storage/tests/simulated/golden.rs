@@ -2,10 +2,7 @@
 //! write must not change by accident. `GOLDEN=write` makes the missing files; existing ones are never
 //! overwritten: a changed kind gets a new version and a new file.
 
-#![allow(unused_must_use)] // receipts are for replies; these tests look at the store itself
-
-mod common;
-use common::*;
+use crate::common::*;
 use std::path::PathBuf;
 use std::time::Duration;
 use storage::device::Device;

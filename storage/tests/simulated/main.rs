@@ -1,0 +1,18 @@
+//! The store on the simulated disk. One program, because each would compile the whole store for it anew.
+
+#![allow(unused_must_use)] // receipts are for replies; these tests look at the store itself
+
+mod backup;
+mod checkpoints;
+#[path = "../common/mod.rs"]
+mod common;
+mod compaction;
+mod crashes;
+mod faults;
+mod golden;
+mod history;
+mod operations;
+mod packing;
+mod rebuild;
+mod salvage;
+mod undelete;
