@@ -278,6 +278,7 @@ impl Config {
                 ),
             ));
         }
+        self.auth.check()?;
         let limits = &self.limits;
         for (key, value, least, most) in [
             ("limits.message_bytes_max", limits.message_bytes_max, 65_536, 1 << 31),
@@ -437,6 +438,8 @@ mod tests {
             ("[auth]\ndmarc = \"reject\"\n", ["kura.toml:4:", "enforce"]),
             ("[auth]\ntrusted_networks = [\"10/8\"]\n", ["kura.toml:4:", "192.0.2.0/24"]),
             ("[auth]\ndeadline_seconds = 0\n", ["kura.toml:4:", "1 to 120"]),
+            ("[auth]\ntrusted_sealers = [\"Lists.test\"]\n", ["kura.toml:4:", "lower case"]),
+            ("[auth]\ndmarc_overrides = { \"a b\" = \"mark\" }\n", ["kura.toml:4:", "lower case"]),
             ("[dns]\nservers = [\"127.0.0.1\"]\n", ["kura.toml:4:", "address with a port"]),
             ("[dns]\ntimeout_seconds = 60\n", ["kura.toml:4:", "1 to 30"]),
         ] {

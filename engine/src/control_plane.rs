@@ -14,7 +14,6 @@ use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use mail_auth::MessageAuthenticator;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io;
@@ -45,7 +44,7 @@ pub struct ControlPlane {
     metrics: Option<TcpListener>,
     signals: Signals,
     socket: PathBuf,
-    auth: (Jobs, MessageAuthenticator),
+    auth: (Jobs, dns::Resolver),
 }
 
 struct Signals {

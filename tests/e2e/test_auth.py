@@ -1,7 +1,9 @@
 """Who has sent it? SPF, DKIM and DMARC against a real name server, and what follows from them."""
 
+import base64
 import re
 import socket
+import threading
 import time
 import unittest
 import urllib.request
@@ -23,12 +25,32 @@ _dmarc.doubtful TXT "v=DMARC1; p=quarantine"
 silent A 127.0.0.1
 _dmarc.signed TXT "v=DMARC1; p=reject"
 list TXT "v=spf1 ip4:127.0.0.1 -all"
+loop CNAME loop2
+loop2 CNAME loop
+_dmarc.loop CNAME _dmarc.loop2
+_dmarc.loop2 CNAME _dmarc.loop
+loop._domainkey.signed CNAME loop
+circle TXT "v=spf1 include:circle.test redirect=circle.test"
+_dmarc.circle TXT "v=DMARC1; p=reject"
 """
+
+
+def number(octets):
+    """An integer in DER."""
+    octets = b"\0" + octets
+    return b"\x02\x82" + len(octets).to_bytes(2, "big") + octets
+
+
+def huge_key(bits):
+    """A record with a key of so many bits, which nobody can have."""
+    numbers = number(b"\xff" * (bits // 8)) + b"\x02\x03\x01\x00\x01"
+    key = b"\x30\x82" + len(numbers).to_bytes(2, "big") + numbers
+    text = "v=DKIM1; p=" + base64.b64encode(key).decode()
+    return " ".join(f'"{text[i:i + 200]}"' for i in range(0, len(text), 200))
 
 
 def configure(server, dmarc="enforce", **more):
     """Loopback is a stranger like any other, and the names come from the test's own server."""
-    server.configure(r"^verify = .*$", "verify = true")
     server.configure(r"^trusted_networks = .*$", "trusted_networks = []")
     server.configure(r'^dmarc = .*$', f'dmarc = "{dmarc}"')
     for old, new in more.get("lines", []):
@@ -47,6 +69,9 @@ class Verified(kura.TestCase):
         cls.edwards = names.Signer("ed25519", "signed.test", "ed")
         cls.weak = names.Signer(512, "signed.test", "weak")
         keys = "".join(signer.record() for signer in (cls.rsa, cls.edwards, cls.weak))
+        cls.huge = names.Signer(2048, "signed.test", "huge")
+        keys += f"huge._domainkey.signed TXT {huge_key(16384)}\n"
+        cls.looped = names.Signer(2048, "signed.test", "loop")
         reverse = "1.0.0 PTR client.test.\n"
         cls.names = names.NameServer({"test.": ZONE + keys, "127.in-addr.arpa.": reverse})
         cls.addClassCleanup(cls.names.remove)
@@ -144,6 +169,28 @@ class Verified(kura.TestCase):
         weak = self.weak.sign(mail("silent.test", "weak"))
         self.assertNotIn("dkim=pass", self.accepted("x@silent.test", weak))
 
+    def test_loops_of_names_and_huge_keys_are_answered_at_once(self):
+        start = time.monotonic()
+        results = self.accepted("x@loop.test", mail("loop.test", "loops"), helo="loop.test")
+        self.assertRegex(results, "spf=(none|temperror|permerror) smtp.mailfrom=x@loop.test")
+        self.assertRegex(results, "dmarc=(none|temperror) header.from=loop.test")
+        reply = self.send("x@circle.test", mail("circle.test", "circle"))
+        self.assertTrue(reply.startswith("550 5.7.1"), reply)
+        results = self.accepted("x@silent.test", self.huge.sign(mail("silent.test", "huge")))
+        self.assertIn("dkim=policy (RSA key above 8192 bits)", results)
+        results = self.accepted("x@silent.test", self.looped.sign(mail("silent.test", "looped")))
+        self.assertRegex(results, "dkim=(permerror|temperror)")
+        self.assertLess(time.monotonic() - start, 30)
+
+    def test_a_header_beyond_the_buffer_is_no_verdict(self):
+        one = b"DKIM-Signature: v=1; a=rsa-sha256; d=signed.test; s=rsa; h=From; bh=AAAA; b=AAAA\r\n"
+        seal = b"ARC-Seal: i=1; a=rsa-sha256; cv=none; d=signed.test; s=rsa; b=AAAA\r\n"
+        results = self.accepted("x@silent.test", (one + seal) * 10_000 + mail("silent.test", "bomb"))
+        self.assertIn("dkim=neutral (header too large)", results)
+        self.assertIn("arc=none (header too large)", results)
+        self.assertIn("dmarc=permerror (header too large)", results)
+        self.assertServes()
+
     def test_results_that_claim_to_be_ours_are_renamed_and_nothing_moves(self):
         self.send("x@silent.test", mail("silent.test", "what is its name?"))
         forged = f"Authentication-Results: {self.hostname}; dmarc=pass header.from=bank.test\r\n".encode()
@@ -198,6 +245,47 @@ class Verified(kura.TestCase):
             finally:
                 deaf.close()
                 self.names.start()
+
+
+    def test_z_answers_that_are_junk_are_temperror(self):
+        self.names.stop()
+        stop = threading.Event()
+
+        def lie(asked):
+            count = 0
+            while not stop.is_set():
+                try:
+                    question, asker = asked.recvfrom(4096)
+                except OSError:
+                    continue
+                count += 1
+                lies = [
+                    b"", question[:2], question[:12],
+                    # An answer is promised that isn't there; a name that points to itself; octets without sense.
+                    question[:2] + b"\x81\x80\0\1\xff\xff\0\0\0\0" + question[12:],
+                    question[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + question[12:] + b"\xc0\x0c" * 40,
+                    question[:2] + b"\x81\x80\0\1\0\1\0\0\0\0\xc0\x0c\0\x10\0\1",
+                    question[:2] + bytes(range(256)) * 4,
+                ]
+                asked.sendto(lies[count % len(lies)], asker)
+
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as liar:
+            liar.settimeout(0.2)
+            liar.bind(("127.0.0.1", self.names.port))
+            thread = threading.Thread(target=lie, args=(liar,))
+            thread.start()
+            try:
+                start = time.monotonic()
+                results = self.accepted("x@lies.test", mail("lies.test", "lies"), helo="liar.test")
+                self.assertLess(time.monotonic() - start, 30)
+                self.assertIn("spf=temperror smtp.mailfrom=x@lies.test", results)
+                self.assertIn("dmarc=temperror", results)
+            finally:
+                stop.set()
+                thread.join()
+                liar.close()
+                self.names.start()
+        self.assertServes()
 
 
 class Trusted(kura.TestCase):

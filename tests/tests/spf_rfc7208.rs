@@ -23,9 +23,9 @@ fn every_test_of_the_suite_has_one_of_the_results_that_it_allows() {
             let (helo, sender) = (text("helo"), text("mailfrom"));
             let outcome = runtime.block_on(async {
                 if sender.is_empty() {
-                    spf::helo(resolver.resolver(), peer, &helo).await
+                    spf::helo(&resolver, peer, &helo).await
                 } else {
-                    spf::mail_from(resolver.resolver(), peer, &helo, &sender).await
+                    spf::mail_from(&resolver, peer, &helo, &sender).await
                 }
             });
             let allowed: Vec<String> = match &test["result"] {

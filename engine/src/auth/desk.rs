@@ -4,12 +4,12 @@
 //! it is full, the answer is that nothing is known, at once. A core waits until the deadline and no longer,
 //! whatever becomes of the control plane.
 
+use super::dns::Resolver;
 use super::verdict::Verdict;
 use super::verify::{Question, verify};
 use crate::mesh::Reply;
 use crate::shard::Shard;
 use futures_lite::future::or;
-use mail_auth::MessageAuthenticator;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -63,7 +63,7 @@ impl Desk {
 }
 
 /// Answers, until every core has gone.
-pub async fn serve(jobs: Jobs, resolver: MessageAuthenticator) {
+pub async fn serve(jobs: Jobs, resolver: Resolver) {
     let places = Arc::new(Semaphore::new(QUESTIONS_AT_ONCE_MAX));
     while let Ok(Job { question, reply }) = jobs.recv_async().await {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };

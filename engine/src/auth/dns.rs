@@ -1,16 +1,33 @@
-//! The resolver of the control plane: who is asked, for how long, and how much is remembered.
+//! What DNS says, within bounds: the only way from here to a name server.
 //!
 //! Answers are kept by hickory, positive and negative alike, at most as many as the config says, each for
-//! its TTL but no longer than the bounds below. Failures (a server that is down, SERVFAIL) are not kept.
+//! its TTL but no longer than the bounds below. Failures (a server that is down, SERVFAIL) are not kept. Whoever
+//! publishes a record chooses its bytes: more than [`ANSWERS_MAX`] records of a name are not looked at, and
+//! names that DNS can't have are absent without a question.
+//!
+//! Tests and the fuzz target answer from a [`Zone`] instead, so that hostile records go through everything
+//! behind this door.
 
 use super::settings::Dns;
 use crate::config::ConfigError;
-use mail_auth::MessageAuthenticator;
-use mail_auth::hickory_resolver::config::{
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
-use mail_auth::hickory_resolver::system_conf::read_system_conf;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::system_conf::read_system_conf;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
+
+/// Records of one name and type that are looked at.
+pub const ANSWERS_MAX: usize = 64;
+/// Longest text of one TXT record: the key of 8,192 bits has 1,400.
+pub const TEXT_BYTES_MAX: usize = 4096;
 
 const POSITIVE_TTL_MAX: Duration = Duration::from_secs(86_400);
 /// RFC 2308 section 5 suggests one to three hours: a record that has just been published is waited for.
@@ -18,8 +35,130 @@ const NEGATIVE_TTL_MAX: Duration = Duration::from_secs(3600);
 /// Questions under way to one resolver; hickory's 32 are few for a server whose resolver is slow.
 const QUESTIONS_MAX: usize = 1024;
 
+/// Why there are no records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// The name is there, but has none of this type.
+    NoRecords,
+    NoSuchName,
+    /// Nobody can say: silence, SERVFAIL, an answer that can't be read.
+    Failed,
+}
+
+/// Records by name (lower case, with the final dot) and type.
+pub type Zone = HashMap<(String, RecordType), Vec<RData>>;
+
+#[derive(Clone)]
+pub struct Resolver(Source);
+
+#[derive(Clone)]
+enum Source {
+    Network(Arc<TokioResolver>),
+    Memory(Arc<Zone>),
+}
+
+impl std::fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Resolver")
+    }
+}
+
+impl Resolver {
+    /// Answers from `zone`, where a name without records does not exist.
+    pub fn from_zone(zone: Zone) -> Resolver {
+        Resolver(Source::Memory(Arc::new(zone)))
+    }
+
+    async fn lookup(&self, name: Name, kind: RecordType) -> Result<Vec<RData>, Missing> {
+        let found: Vec<RData> = match &self.0 {
+            Source::Network(resolver) => {
+                let found = resolver.lookup(name, kind).await.map_err(|error| missing(&error))?;
+                let answers = found.answers().iter().filter(|found| found.record_type() == kind);
+                answers.take(ANSWERS_MAX).map(|found| found.data.clone()).collect()
+            }
+            Source::Memory(zone) => {
+                let name = name.to_lowercase().to_ascii();
+                let found = zone.get(&(name, kind)).ok_or(Missing::NoSuchName)?;
+                found.iter().take(ANSWERS_MAX).cloned().collect()
+            }
+        };
+        if found.is_empty() { Err(Missing::NoRecords) } else { Ok(found) }
+    }
+
+    /// Each record's strings, joined. What is too long to be of use is left out.
+    pub async fn texts(&self, domain: &str) -> Result<Vec<Vec<u8>>, Missing> {
+        let name = name(domain).ok_or(Missing::NoSuchName)?;
+        let text = |data: RData| match data {
+            RData::TXT(txt) => {
+                let octets: usize = txt.txt_data.iter().map(|part| part.len()).sum();
+                (octets <= TEXT_BYTES_MAX).then(|| txt.txt_data.concat())
+            }
+            _ => None,
+        };
+        Ok(self.lookup(name, RecordType::TXT).await?.into_iter().filter_map(text).collect())
+    }
+
+    pub async fn mail_hosts(&self, name: Name) -> Result<Vec<Name>, Missing> {
+        let host = |data| match data {
+            RData::MX(mx) => Some(mx.exchange),
+            _ => None,
+        };
+        Ok(self.lookup(name, RecordType::MX).await?.into_iter().filter_map(host).collect())
+    }
+
+    /// IPv4 addresses, or IPv6.
+    pub async fn addresses(&self, name: Name, v4: bool) -> Result<Vec<IpAddr>, Missing> {
+        let address = |data| match data {
+            RData::A(address) => Some(IpAddr::V4(address.0)),
+            RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+            _ => None,
+        };
+        let kind = if v4 { RecordType::A } else { RecordType::AAAA };
+        Ok(self.lookup(name, kind).await?.into_iter().filter_map(address).collect())
+    }
+
+    /// The names that an address claims to have.
+    pub async fn names(&self, address: IpAddr) -> Result<Vec<Name>, Missing> {
+        let name = |data| match data {
+            RData::PTR(name) => Some(name.0),
+            _ => None,
+        };
+        let found = self.lookup(Name::from(address), RecordType::PTR).await?;
+        Ok(found.into_iter().filter_map(name).collect())
+    }
+
+    /// Whether a name is there at all (RFC 8020); `None` where nobody can say.
+    pub async fn exists(&self, domain: &str) -> Option<bool> {
+        let name = name(domain)?;
+        match self.lookup(name, RecordType::A).await {
+            Ok(_) | Err(Missing::NoRecords) => Some(true),
+            Err(Missing::NoSuchName) => Some(false),
+            Err(Missing::Failed) => None,
+        }
+    }
+}
+
+fn missing(error: &NetError) -> Missing {
+    match error {
+        NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
+            ResponseCode::NoError => Missing::NoRecords,
+            ResponseCode::NXDomain => Missing::NoSuchName,
+            _ => Missing::Failed,
+        },
+        _ => Missing::Failed,
+    }
+}
+
+/// Label by label: what peers bring may hold anything. `None`: DNS has no such name.
+pub fn name(text: &str) -> Option<Name> {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let mut name = Name::from_labels(text.split('.').map(str::as_bytes)).ok()?;
+    name.set_fqdn(true);
+    Some(name)
+}
+
 /// Must be called within the runtime that it will work on.
-pub fn resolver(dns: &Dns) -> Result<MessageAuthenticator, ConfigError> {
+pub fn resolver(dns: &Dns) -> Result<Resolver, ConfigError> {
     let fault = |error: &dyn std::fmt::Display| ConfigError(format!("[dns] servers: {error}"));
     let servers: Vec<NameServerConfig> = if dns.servers.is_empty() {
         match read_system_conf() {
@@ -43,7 +182,11 @@ pub fn resolver(dns: &Dns) -> Result<MessageAuthenticator, ConfigError> {
     options.edns0 = true;
     // Names are looked up as they are: no search list, no hosts file.
     options.use_hosts_file = ResolveHosts::Never;
-    MessageAuthenticator::new(ResolverConfig::from_parts(None, vec![], servers), options)
+    let config = ResolverConfig::from_parts(None, vec![], servers);
+    TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+        .with_options(options)
+        .build()
+        .map(|resolver| Resolver(Source::Network(Arc::new(resolver))))
         .map_err(|error| fault(&error))
 }
 

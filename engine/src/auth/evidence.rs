@@ -4,10 +4,11 @@
 //! the log while it arrives, the header stays, and the body is hashed on its way through, once for each
 //! canonicalization that a signature in the header asks for.
 
+use super::dkim::signature::{Form, Signature};
 use bytes::Bytes;
 use mail_auth::common::crypto::{HashContext, HashImpl, Sha256};
+use mail_auth::dkim::Canonicalization;
 use mail_auth::dkim::canonicalize::BodyHasher;
-use mail_auth::dkim::{Canonicalization, Signature};
 use protocols::message::field::Fields;
 
 /// Signatures that are verified; RFC 6376 section 6.1 lets verifiers limit them.
@@ -27,6 +28,27 @@ pub struct BodyHashes {
     pub known: Vec<(Canonicalization, Vec<u8>)>,
     /// The header did not fit the buffer: nothing can be said of signatures.
     pub header_cut: bool,
+}
+
+impl BodyHashes {
+    /// Whether the body has this hash in this form.
+    pub fn has(&self, method: Canonicalization, hash: &[u8]) -> bool {
+        self.known.iter().any(|(known, found)| *known == method && found == hash)
+    }
+}
+
+impl Evidence {
+    /// Of the body that a signature in the header could speak of.
+    pub fn body_hashes(&self) -> BodyHashes {
+        match &self.hashed {
+            Some(hashed) => hashed.clone(),
+            None => {
+                // Without a blank line there is no body; the header is whole all the same.
+                let end = header_end(&self.message).unwrap_or(self.message.len());
+                Hashing::behind(&self.message, end).finish().hashed.unwrap_or_default()
+            }
+        }
+    }
 }
 
 type Hasher = BodyHasher<<Sha256 as HashImpl>::Context>;
@@ -50,6 +72,11 @@ impl Hashing {
         let Some(end) = header_end(first) else {
             return Hashing { header: first.clone(), hashers: Vec::new(), header_cut: true };
         };
+        Hashing::behind(first, end)
+    }
+
+    /// `end` is where the header ends.
+    fn behind(first: &Bytes, end: usize) -> Hashing {
         let header = first.slice(..end);
         let hasher = |method| (method, Hasher::new(Sha256::hasher(), method, 0));
         let hashers = asked_for(&header).into_iter().map(hasher).collect();
@@ -87,7 +114,7 @@ fn asked_for(header: &[u8]) -> Vec<Canonicalization> {
     for field in Fields::new(header) {
         let methods = if field.is("DKIM-Signature") && signatures < SIGNATURES_MAX {
             signatures += 1;
-            Signature::parse(field.value).map_or(vec![], |signature| vec![signature.cb])
+            Signature::read(Form::Dkim, field.value).map_or(vec![], |read| vec![read.body])
         } else if field.is("ARC-Message-Signature") {
             vec![Canonicalization::Simple, Canonicalization::Relaxed]
         } else {

@@ -5,14 +5,16 @@
 //! | [`settings`] | what the operator says: `[auth]`, `[dns]` |
 //! | [`evidence`] | what of a message is looked at, whether it fits a buffer or streams |
 //! | [`desk`] | how a core asks, and what the control plane does with the question |
-//! | [`verify`] | all methods over one message, until the deadline; [`dns`] is the resolver |
-//! | [`spf`], [`dkim`], [`dmarc`] | one method each: mail-auth's answer in our terms, and what we hold against it |
+//! | [`dns`] | the resolver, within bounds |
+//! | [`verify`] | all methods over one message, until the deadline |
+//! | [`spf`], [`dkim`], [`arc`], [`dmarc`] | one method each |
 //! | [`verdict`] | what was found, and what follows |
 //! | [`results`] | the `Authentication-Results` field |
 //!
 //! What can't be found out in time is `temperror`: never a verdict for or against a sender, and never a
 //! reason to refuse.
 
+pub mod arc;
 pub mod desk;
 pub mod dkim;
 pub mod dmarc;

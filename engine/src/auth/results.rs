@@ -57,7 +57,7 @@ fn piece(finding: &Finding) -> String {
 
 /// RFC 8601 section 2.2, `pvalue`: a token, an address, or a quoted string. What the peer has said
 /// must not end the value, let alone the field.
-fn push_value(text: &mut String, value: &str) {
+pub fn push_value(text: &mut String, value: &str) {
     let plain = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`{|}~@".contains(c);
     if !value.is_empty() && value.len() <= VALUE_BYTES_MAX && value.chars().all(plain) {
         return text.push_str(value);

@@ -1,6 +1,7 @@
 //! `[auth]` and `[dns]` of the config file.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,8 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 pub struct Auth {
     /// Offers passwords over connections without TLS. For trying out on loopback only.
     pub plaintext_allowed: bool,
-    /// Whether mail from other servers (`listen.smtp`) is verified: iprev, SPF, DKIM, ARC and DMARC. Not unless
-    /// asked for, as long as the parsers behind it have not been fuzzed: a panic in them ends the server.
+    /// Whether mail from other servers (`listen.smtp`) is verified: iprev, SPF, DKIM, ARC and DMARC.
     pub verify: bool,
     /// What follows from a DMARC policy that a message fails.
     pub dmarc: DmarcMode,
@@ -21,13 +21,51 @@ pub struct Auth {
     pub received_spf: bool,
     /// What is not known of a message after so many seconds is `temperror`.
     pub deadline_seconds: u64,
+    /// Domains whose word about a message counts (ARC): where they have sealed it and seen DMARC pass, a failure here
+    /// has no consequence. Mailing lists and forwarders that one knows.
+    pub trusted_sealers: Vec<String>,
+    /// Another mode for some authors: by the domain in `From:`, or by the address in MAIL FROM, in lower case.
+    pub dmarc_overrides: BTreeMap<String, DmarcMode>,
+}
+
+impl Auth {
+    /// What follows from a failure of this author's mail. An address goes before a domain.
+    pub fn dmarc_of(&self, author_domain: &str, mail_from: &str) -> DmarcMode {
+        let by_address = self.dmarc_overrides.get(&mail_from.to_lowercase());
+        let found = by_address.or_else(|| self.dmarc_overrides.get(author_domain));
+        found.copied().unwrap_or(self.dmarc)
+    }
+
+    /// What the types can't say: the key that is at fault, and words for the operator.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        let is_domain =
+            |name: &str| crate::auth::dkim::tags::domain(name.as_bytes()).as_deref() == Some(name);
+        for sealer in &self.trusted_sealers {
+            if !is_domain(sealer) {
+                let what = format!(
+                    "auth.trusted_sealers: {sealer:?} is no domain in lower case (A-labels)"
+                );
+                return Err(("auth.trusted_sealers", what));
+            }
+        }
+        for author in self.dmarc_overrides.keys() {
+            let domain = author.rsplit_once('@').map_or(author.as_str(), |(_, domain)| domain);
+            if !is_domain(domain) || *author != author.to_lowercase() {
+                let what = format!(
+                    "auth.dmarc_overrides: {author:?} is no domain or address in lower case (A-labels)"
+                );
+                return Err(("auth.dmarc_overrides", what));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Default for Auth {
     fn default() -> Self {
         Auth {
             plaintext_allowed: false,
-            verify: false,
+            verify: true,
             dmarc: DmarcMode::default(),
             trusted_networks: ["127.0.0.0/8", "::1"]
                 .iter()
@@ -36,6 +74,8 @@ impl Default for Auth {
             received_spf: false,
             // RFC 7208 section 4.6.4 asks for at least 20 seconds.
             deadline_seconds: 20,
+            trusted_sealers: Vec::new(),
+            dmarc_overrides: BTreeMap::new(),
         }
     }
 }
@@ -133,6 +173,24 @@ impl fmt::Display for Network {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_goes_before_a_domain_and_both_before_the_rest() {
+        let mut auth = Auth { dmarc: DmarcMode::Enforce, ..Auth::default() };
+        auth.dmarc_overrides.insert("a.test".to_owned(), DmarcMode::Mark);
+        auth.dmarc_overrides.insert("x@a.test".to_owned(), DmarcMode::Off);
+        assert_eq!(auth.dmarc_of("a.test", "X@a.test"), DmarcMode::Off);
+        assert_eq!(auth.dmarc_of("a.test", "y@a.test"), DmarcMode::Mark);
+        assert_eq!(auth.dmarc_of("b.test", ""), DmarcMode::Enforce);
+        assert_eq!(auth.check(), Ok(()));
+        for wrong in ["A.test", "a b", "x@", "@"] {
+            let mut auth = Auth::default();
+            auth.dmarc_overrides.insert(wrong.to_owned(), DmarcMode::Mark);
+            assert!(auth.check().is_err(), "{wrong}");
+        }
+        let auth = Auth { trusted_sealers: vec!["Lists.test".to_owned()], ..Auth::default() };
+        assert!(auth.check().is_err());
+    }
 
     #[test]
     fn a_network_contains_what_shares_its_leading_bits() {

@@ -3,14 +3,18 @@
 //! The questions to DNS of different methods run beside each other. What has no answer at the deadline is
 //! `temperror`; what has one counts.
 
+use super::arc::{self, Chain};
+use super::dkim::header::Header;
+use super::dkim::{self, Verified};
+use super::dmarc::{self, Conclusion};
+use super::dns::Resolver;
 use super::evidence::Evidence;
 use super::settings::DmarcMode;
+use super::spf;
 use super::verdict::{Finding, Method, Outcome, Policy, Verdict};
-use super::{dkim, dmarc, spf};
-use mail_auth::common::headers::HeaderWriter;
-use mail_auth::{DnsError, Error, IprevOutput, IprevResult, MessageAuthenticator, ReceivedSpf};
 use std::net::IpAddr;
 use std::time::Instant;
+use tokio::time::timeout_at;
 
 /// A message that has arrived, and where from.
 #[derive(Debug)]
@@ -25,79 +29,93 @@ pub struct Question {
     pub evidence: Evidence,
     pub dmarc: DmarcMode,
     pub received_spf: bool,
+    /// Domains whose word about a message counts.
+    pub trusted_sealers: Vec<String>,
     pub deadline: Instant,
 }
 
-pub async fn verify(resolver: &MessageAuthenticator, question: &Question) -> Verdict {
+pub async fn verify(resolver: &Resolver, question: &Question) -> Verdict {
     let started = Instant::now();
     let Question { helo, receiver, .. } = question;
     let peer = question.peer.to_canonical();
     let sender = ascii_domain(&question.mail_from);
     let helo_domain = ascii_domain(helo);
-    let (message, left_out) = dkim::read(&question.evidence).unzip();
-    let message = message.unwrap_or_default();
+    let header = Header::read(&question.evidence.message);
+    let hashes = question.evidence.body_hashes();
     let until = tokio::time::Instant::from_std(question.deadline);
 
     let iprev = async {
-        let found = tokio::time::timeout_at(until, resolver.verify_iprev(peer)).await;
-        found.unwrap_or_else(|_| IprevOutput {
-            result: IprevResult::TempError(Error::Dns(DnsError::Resolver(String::new()))),
-            ptr: None,
-        })
+        let found = timeout_at(until, spf::iprev(resolver, peer)).await;
+        found.unwrap_or(Outcome::TempError)
     };
     let spf_helo = async {
-        let found = spf::helo(resolver.resolver(), peer, &helo_domain);
-        tokio::time::timeout_at(until, found).await.unwrap_or(Outcome::TempError)
+        let found = spf::helo(resolver, peer, &helo_domain);
+        timeout_at(until, found).await.unwrap_or(Outcome::TempError)
     };
     let spf_mail_from = async {
         if sender.is_empty() {
             return None;
         }
-        let found = spf::mail_from(resolver.resolver(), peer, &helo_domain, &sender);
-        Some(tokio::time::timeout_at(until, found).await.unwrap_or(Outcome::TempError))
+        let found = spf::mail_from(resolver, peer, &helo_domain, &sender);
+        Some(timeout_at(until, found).await.unwrap_or(Outcome::TempError))
     };
     let signatures = async {
-        let found = tokio::time::timeout_at(until, dkim::verify(resolver, &message)).await;
-        found.unwrap_or_else(|_| dkim::too_late(&message))
+        let mut verified: Vec<Verified> = Vec::new();
+        // With a header that is cut nothing can be said of signatures.
+        if !hashes.header_cut {
+            let all = dkim::verify(resolver, &header, &hashes, &mut verified);
+            let _ = timeout_at(until, all).await;
+        }
+        verified
     };
     let chain = async {
-        let found = tokio::time::timeout_at(until, resolver.verify_arc(&message)).await;
-        found.ok().as_ref().and_then(dkim::arc)
+        let late = || (Some(Finding::new(Method::Arc, Outcome::TempError)), Chain::default());
+        let found = timeout_at(until, arc::verify(resolver, &header, &hashes)).await;
+        found.unwrap_or_else(|_| late())
     };
-    let (iprev, spf_helo, spf_mail_from, signatures, chain) =
+    let (iprev, spf_helo, spf_mail_from, signatures, (chain_finding, chain)) =
         tokio::join!(iprev, spf_helo, spf_mail_from, signatures, chain);
 
-    let mut findings = vec![spf::iprev(&iprev, peer), spf::finding(spf_helo, "smtp.helo", helo)];
+    let iprev = Finding::new(Method::Iprev, iprev).of("policy.iprev", peer.to_string());
+    let mut findings = vec![iprev, spf::finding(spf_helo, "smtp.helo", helo)];
     if let Some(outcome) = spf_mail_from {
         findings.push(spf::finding(outcome, "smtp.mailfrom", &question.mail_from));
     }
-    findings.extend(dkim::findings(&signatures));
-    findings.extend(left_out.unwrap_or_default());
-    if !findings.iter().any(|finding| finding.method == Method::Dkim) {
-        findings.push(Finding::new(Method::Dkim, Outcome::None));
-    }
-    findings.extend(chain);
+    findings.extend(dkim::findings(&header, &hashes, &signatures));
+    findings.extend(chain_finding);
 
     // RFC 7208 section 2.4: the null sender stands for a postmaster at HELO's name.
     let (spf, spf_domain) = match spf_mail_from {
         Some(outcome) => (outcome, domain_of(&sender)),
         None => (spf_helo, helo_domain.as_str()),
     };
-    let spf = spf::output(spf, spf_domain);
     let mut policy = Policy::None;
     let mut author_domain = String::new();
     if question.dmarc != DmarcMode::Off {
-        let found = dmarc::verify(resolver, &message, &signatures, spf_domain, &spf);
-        let output =
-            tokio::time::timeout_at(until, found).await.unwrap_or_else(|_| dmarc::too_late());
-        let (finding, applied) = dmarc::finding(&output);
-        findings.push(finding);
-        policy = applied;
-        author_domain = output.into_domain();
+        let mut concluded = if hashes.header_cut {
+            // Another From may stand where nobody has looked.
+            Conclusion::without_record(Outcome::PermError, "header too large", "")
+        } else if let Some(author) = dmarc::author_domain(&header) {
+            let found = dmarc::verify(resolver, &author, &signatures, (spf, spf_domain));
+            let late =
+                || Conclusion::without_record(Outcome::TempError, "no answer in time", &author);
+            timeout_at(until, found).await.unwrap_or_else(|_| late())
+        } else {
+            Conclusion::without_record(Outcome::None, "no single domain in From", "")
+        };
+        if concluded.outcome == Outcome::Fail
+            && let Some(sealer) = chain.voucher(&question.trusted_sealers)
+        {
+            // RFC 8617 section 7.2.1.
+            concluded.reason.push_str(&format!(", local_policy: arc=pass of {sealer}"));
+            concluded.policy = Policy::None;
+        }
+        findings.push(concluded.finding());
+        policy = concluded.policy;
+        author_domain = concluded.author_domain;
     }
     let received_spf = if question.received_spf {
-        let from = if sender.is_empty() { "" } else { &question.mail_from };
-        ReceivedSpf::new(&spf, peer, helo, from, receiver).to_header()
+        spf::received_spf(spf, peer, helo, &question.mail_from, receiver)
     } else {
         String::new()
     };

@@ -5,11 +5,9 @@
 
 use super::macros::{MacroString, Values};
 use super::record::{Mechanism, Prefix, Record, is_spf};
+use crate::auth::dns::{Missing, Resolver, name};
 use crate::auth::verdict::Outcome;
-use mail_auth::hickory_resolver::TokioResolver;
-use mail_auth::hickory_resolver::net::{DnsError, NetError};
-use mail_auth::hickory_resolver::proto::op::ResponseCode;
-use mail_auth::hickory_resolver::proto::rr::{Name, RData};
+use hickory_resolver::proto::rr::Name;
 use std::net::IpAddr;
 
 const LOOKUPS_MAX: usize = 10;
@@ -19,7 +17,7 @@ const NAMES_MAX: usize = 10;
 /// One check, with what it has cost so far.
 #[derive(Debug)]
 pub struct Check<'c> {
-    pub resolver: &'c TokioResolver,
+    pub resolver: &'c Resolver,
     pub ip: IpAddr,
     pub sender_local: &'c str,
     pub sender_domain: &'c str,
@@ -35,7 +33,7 @@ type Step<T> = Result<T, Outcome>;
 
 impl<'c> Check<'c> {
     pub fn new(
-        resolver: &'c TokioResolver,
+        resolver: &'c Resolver,
         ip: IpAddr,
         sender: (&'c str, &'c str),
         helo: &'c str,
@@ -79,17 +77,12 @@ impl<'c> Check<'c> {
 
     /// Section 4.5: exactly one TXT record that is an SPF record.
     async fn record(&mut self, domain: &str) -> Step<Option<Vec<u8>>> {
-        let Some(name) = name(domain) else { return Ok(None) };
-        let found = match self.resolver.txt_lookup(name).await {
+        let texts = match self.resolver.texts(domain).await {
             Ok(found) => found,
-            Err(error) if is_absent(&error) => return Ok(None),
-            Err(_) => return Err(Outcome::TempError),
+            Err(Missing::NoRecords | Missing::NoSuchName) => return Ok(None),
+            Err(Missing::Failed) => return Err(Outcome::TempError),
         };
-        let texts = found.answers().iter().filter_map(|answer| match &answer.data {
-            RData::TXT(txt) => Some(txt.txt_data.iter().flat_map(|part| part.to_vec()).collect()),
-            _ => None,
-        });
-        let mut records = texts.filter(|text: &Vec<u8>| is_spf(text));
+        let mut records = texts.into_iter().filter(|text| is_spf(text));
         match (records.next(), records.next()) {
             (None, _) => Ok(None),
             (Some(record), None) => Ok(Some(record)),
@@ -146,22 +139,14 @@ impl<'c> Check<'c> {
 
     async fn mx_matches(&mut self, target: &str, prefix: Prefix) -> Step<bool> {
         let Some(name) = name(target) else { return Ok(false) };
-        let found = match self.resolver.mx_lookup(name).await {
+        let hosts = match self.resolver.mail_hosts(name).await {
             Ok(found) => found,
-            Err(error) if is_absent(&error) => {
+            Err(Missing::NoRecords | Missing::NoSuchName) => {
                 self.count_void()?;
                 return Ok(false);
             }
-            Err(_) => return Err(Outcome::TempError),
+            Err(Missing::Failed) => return Err(Outcome::TempError),
         };
-        let hosts: Vec<Name> = found
-            .answers()
-            .iter()
-            .filter_map(|answer| match &answer.data {
-                RData::MX(mx) => Some(mx.exchange.clone()),
-                _ => None,
-            })
-            .collect();
         if hosts.len() > NAMES_MAX {
             return Err(Outcome::PermError);
         }
@@ -176,20 +161,17 @@ impl<'c> Check<'c> {
 
     /// Names of the client's address that have the address (section 5.5). Failures are no names.
     async fn validated_names(&mut self) -> Step<Vec<String>> {
-        let found = match self.resolver.reverse_lookup(self.ip).await {
+        let names = match self.resolver.names(self.ip).await {
             Ok(found) => found,
-            Err(error) if is_absent(&error) => {
+            Err(Missing::NoRecords | Missing::NoSuchName) => {
                 self.count_void()?;
                 return Ok(Vec::new());
             }
-            Err(_) => return Ok(Vec::new()),
+            Err(Missing::Failed) => return Ok(Vec::new()),
         };
-        let names = found.answers().iter().filter_map(|answer| match &answer.data {
-            RData::PTR(name) => Some(name.to_ascii()),
-            _ => None,
-        });
         let mut validated = Vec::new();
-        for name in names.take(NAMES_MAX) {
+        for name in names.iter().take(NAMES_MAX) {
+            let name = name.to_ascii();
             let name = name.strip_suffix('.').unwrap_or(&name).to_ascii_lowercase();
             let addresses = self.raw_addresses(self::name(&name), self.ip.is_ipv4()).await;
             if addresses.is_ok_and(|addresses| addresses.contains(&self.ip)) {
@@ -252,22 +234,10 @@ impl<'c> Check<'c> {
 
     async fn raw_addresses(&self, target: Option<Name>, v4: bool) -> Step<Vec<IpAddr>> {
         let Some(name) = target else { return Ok(Vec::new()) };
-        let found = match v4 {
-            true => self.resolver.ipv4_lookup(name).await,
-            false => self.resolver.ipv6_lookup(name).await,
-        };
-        match found {
-            Ok(found) => Ok(found
-                .answers()
-                .iter()
-                .filter_map(|answer| match &answer.data {
-                    RData::A(address) => Some(IpAddr::V4(address.0)),
-                    RData::AAAA(address) => Some(IpAddr::V6(address.0)),
-                    _ => None,
-                })
-                .collect()),
-            Err(error) if is_absent(&error) => Ok(Vec::new()),
-            Err(_) => Err(Outcome::TempError),
+        match self.resolver.addresses(name, v4).await {
+            Ok(found) => Ok(found),
+            Err(Missing::NoRecords | Missing::NoSuchName) => Ok(Vec::new()),
+            Err(Missing::Failed) => Err(Outcome::TempError),
         }
     }
 
@@ -280,22 +250,6 @@ impl<'c> Check<'c> {
         self.voids += 1;
         if self.voids > VOID_LOOKUPS_MAX { Err(Outcome::PermError) } else { Ok(()) }
     }
-}
-
-/// The server has answered, and there is nothing.
-fn is_absent(error: &NetError) -> bool {
-    match error {
-        NetError::Dns(DnsError::NoRecordsFound(none)) => {
-            matches!(none.response_code, ResponseCode::NoError | ResponseCode::NXDomain)
-        }
-        _ => false,
-    }
-}
-
-/// Label by label: what macros bring may hold anything. `None`: DNS has no such name.
-fn name(text: &str) -> Option<Name> {
-    let text = text.strip_suffix('.').unwrap_or(text);
-    Name::from_labels(text.split('.').map(str::as_bytes)).ok()
 }
 
 fn within(address: IpAddr, network: IpAddr, prefix: Prefix) -> bool {

@@ -1,189 +1,51 @@
-//! SMTP, submission and LMTP: answers to the machine's events.
+//! A message arrives: from DATA to one outcome for each recipient.
 //!
-//! Policy in the order of the transaction: may this sender send, does this recipient exist and have
-//! room, will the store take a message now; then bytes into an [`Intake`], and at the end one outcome
-//! for each recipient. The `250` is made from those outcomes alone.
+//! The `250` is made from those outcomes alone.
 
-use super::{Next, Session, login};
+use super::SmtpSession;
 use crate::NOTICE;
 use crate::auth::results;
 use crate::auth::verdict::{Disposition, Verdict};
 use crate::auth::verify::Question;
 use crate::delivery::{Intake, Outcome, Scrutiny, Stamp, unix_millis};
-use crate::directory::{Home, Resolution};
-use crate::metrics::{Service, count};
-use crate::shard::{Origin, Place, Shard};
-use crate::wire::{Peer, Transport, Wire};
-use protocols::Address;
+use crate::directory::Home;
+use crate::metrics::count;
 use protocols::message::received::{Received, delivered_to, received, return_path};
-use protocols::sasl::LoginOutcome;
-use protocols::smtp::event::{Asked, Ended, Login};
-use protocols::smtp::{Answer, Config, Event, MailParams, Refusal, Role, Smtp};
-use protocols::{Machine, Outbox, Ticket};
-use std::rc::Rc;
-use std::sync::Arc;
+use protocols::smtp::event::{Asked, Ended};
+use protocols::smtp::{Answer, Refusal, Role};
+use protocols::{Address, Outbox, Ticket};
 use std::time::{Duration, Instant};
 use storage::{Durable, Error};
 
-/// Domains that are asked for a postmaster, at the start of each session.
-const POSTMASTERS_TRIED_MAX: usize = 16;
-
-#[derive(Debug)]
-pub struct SmtpSession {
-    shard: Rc<Shard>,
-    machine: Smtp<Durable>,
-    role: Role,
-    service: Service,
-    /// Who is proving to know a password.
-    proving: String,
-    peer: Peer,
-    tls: Option<String>,
-    transaction: Transaction,
-    _place: Place,
-}
-
 /// The envelope and, once it comes, the message.
 #[derive(Debug, Default)]
-struct Transaction {
-    id: String,
-    from: Option<Address>,
-    declared_octets: u64,
+pub(super) struct Transaction {
+    pub(super) id: String,
+    pub(super) from: Option<Address>,
+    pub(super) declared_octets: u64,
     /// Octets of our own trace fields.
-    head_octets: u64,
-    recipients: Vec<Recipient>,
-    intake: Option<Intake>,
+    pub(super) head_octets: u64,
+    pub(super) recipients: Vec<Recipient>,
+    pub(super) intake: Option<Intake>,
     /// Why the message can't be taken, found while it came.
-    failure: Option<Error>,
+    pub(super) failure: Option<Error>,
     /// What was found out about the sender, for the log.
-    verdict: Option<Verdict>,
+    pub(super) verdict: Option<Verdict>,
 }
 
 #[derive(Debug)]
-struct Recipient {
-    address: Address,
-    homes: Vec<Home>,
+pub(super) struct Recipient {
+    pub(super) address: Address,
+    pub(super) homes: Vec<Home>,
 }
 
 impl SmtpSession {
-    pub fn new(
-        shard: &Rc<Shard>,
-        service: Service,
-        transport: &Transport,
-        place: Place,
-    ) -> SmtpSession {
-        let role = match service {
-            Service::Submission | Service::Submissions => Role::Submission,
-            Service::Lmtp => Role::Lmtp,
-            Service::Smtp | Service::Imap | Service::Imaps | Service::Pop3 | Service::Pop3s => {
-                Role::Mx
-            }
-        };
-        let config = Config {
-            hostname: shard.config.hostname.clone(),
-            postmaster_domain: postmaster_domain(shard),
-            role,
-            message_octets_max: shard.config.limits.message_bytes_max,
-            recipients_max: shard.config.limits.recipients_max,
-            tls_available: shard.tls().is_some(),
-            plaintext_auth: shard.config.auth.plaintext_allowed,
-        };
-        SmtpSession {
-            shard: Rc::clone(shard),
-            machine: Smtp::new(Arc::new(config), transport.is_tls()),
-            role,
-            service,
-            proving: String::new(),
-            peer: transport.peer,
-            tls: transport.tls_text(),
-            transaction: Transaction::default(),
-            _place: place,
+    pub(super) fn data(&mut self, ticket: Ticket<Asked>, outbox: &mut Outbox) {
+        let answer = self.begin_message();
+        if answer.is_err() {
+            self.forget();
         }
-    }
-
-    fn origin(&self) -> Origin {
-        Origin { peer: self.peer.address, service: self.service }
-    }
-
-    async fn login(
-        &mut self,
-        credentials: protocols::sasl::Credentials,
-        ticket: Ticket<Login>,
-        outbox: &mut Outbox,
-    ) {
-        let outcome = match self
-            .shard
-            .verify_password(&credentials.user, &credentials.password, self.origin())
-            .await
-        {
-            Ok(_) => LoginOutcome::Welcome,
-            Err(error) => login::outcome(error),
-        };
-        self.machine.answer_login(ticket, outcome, &credentials.user.to_lowercase(), outbox);
-    }
-
-    fn mail(&mut self, from: Option<Address>, params: &MailParams) -> Result<(), Refusal> {
-        self.shard.store.admit().map_err(|error| refusal(&error))?;
-        if let Some(user) = self.machine.user() {
-            self.check_sender(user, from.as_ref())?;
-        }
-        self.transaction = Transaction {
-            id: self.shard.next_id(),
-            from,
-            declared_octets: params.size.unwrap_or(0),
-            ..Transaction::default()
-        };
-        Ok(())
-    }
-
-    /// RFC 6409 section 6.1: who has logged in sends as themselves, or as an alias that reaches them.
-    fn check_sender(&self, user: &str, from: Option<&Address>) -> Result<(), Refusal> {
-        let Some(from) = from else { return Ok(()) };
-        let directory = self.shard.directory.borrow();
-        let own = directory.login(user).map(|(_, account)| account.id());
-        let reaches = match directory.resolve(from.as_str()) {
-            Resolution::Local(homes) => homes.iter().any(|home| Some(home.account) == own),
-            Resolution::NoSuchUser | Resolution::NotOurs => false,
-        };
-        if reaches { Ok(()) } else { Err(Refusal::NOT_OWN_SENDER) }
-    }
-
-    async fn recipient(&mut self, address: Address) -> Result<(), Refusal> {
-        let resolution = self.shard.directory.borrow().resolve(address.as_str());
-        let homes = match resolution {
-            Resolution::Local(homes) => homes,
-            Resolution::NoSuchUser => return Err(Refusal::NO_SUCH_USER),
-            Resolution::NotOurs => return Err(Refusal::RELAY_DENIED),
-        };
-        for home in &homes {
-            self.check_quota(home, self.transaction.declared_octets).await?;
-        }
-        self.transaction.recipients.push(Recipient { address, homes });
-        Ok(())
-    }
-
-    /// Asks the home shard, but only about accounts that have a quota: most recipients cost no hop.
-    async fn check_quota(&self, home: &Home, octets: u64) -> Result<(), Refusal> {
-        let limited = {
-            let directory = self.shard.directory.borrow();
-            let account = directory.account(&home.address);
-            account.is_some_and(|account| {
-                account.quota_bytes.is_some() || account.quota_messages.is_some()
-            })
-        };
-        if !limited {
-            return Ok(());
-        }
-        let account = home.account;
-        let check = move |shard: Rc<Shard>| async move { shard.store.check_quota(account, octets) };
-        match self.shard.mesh.ask(home.shard, check).await {
-            Ok(answer) => answer.map_err(|error| refusal(&error)),
-            Err(_) => Err(Refusal::BUSY),
-        }
-    }
-
-    fn report_refused(&self, what: &str, from: &str, to: Option<&str>, why: &Refusal) {
-        let (peer, service) = (self.peer.address, self.service.name());
-        tracing::info!(target: NOTICE, %peer, service, from, to, reason = %why, "{what}");
+        self.machine.answer_command(ticket, answer, outbox);
     }
 
     fn begin_message(&mut self) -> Result<(), Refusal> {
@@ -244,6 +106,7 @@ impl SmtpSession {
             evidence,
             dmarc: config.auth.dmarc,
             received_spf: config.auth.received_spf,
+            trusted_sealers: config.auth.trusted_sealers.clone(),
             deadline: Instant::now() + Duration::from_secs(config.auth.deadline_seconds),
         };
         let started = Instant::now();
@@ -252,7 +115,7 @@ impl SmtpSession {
         Ok(verdict)
     }
 
-    async fn body(&mut self, bytes: &[u8]) {
+    pub(super) async fn body(&mut self, bytes: &[u8]) {
         if self.transaction.failure.is_some() {
             return; // swallowed; refused at the end
         }
@@ -264,7 +127,7 @@ impl SmtpSession {
         }
     }
 
-    async fn end(&mut self, ticket: Ticket<Ended>, outbox: &mut Outbox) {
+    pub(super) async fn end(&mut self, ticket: Ticket<Ended>, outbox: &mut Outbox) {
         let started = Instant::now();
         let mut transaction = std::mem::take(&mut self.transaction);
         let octets = transaction.intake.as_ref().map_or(0, Intake::bytes);
@@ -341,11 +204,12 @@ impl SmtpSession {
         let mut stamp = Stamp::default();
         if intake.scrutiny() == Scrutiny::All {
             let from = from.as_ref().map(ToString::to_string).unwrap_or_default();
-            let found = match self.verify(&mut intake, from).await {
+            let found = match self.verify(&mut intake, from.clone()).await {
                 Ok(found) => verdict.insert(found),
                 Err(error) => return refuse_all(&refusal(&error), recipients),
             };
-            match found.disposition(self.shard.config.auth.dmarc) {
+            let mode = self.shard.config.auth.dmarc_of(&found.author_domain, &from);
+            match found.disposition(mode) {
                 Disposition::Reject => {
                     return refuse_all(&Refusal::POLICY.saying(found.refusal()), recipients);
                 }
@@ -375,22 +239,6 @@ impl SmtpSession {
         };
         recipients.into_iter().map(result).collect()
     }
-
-    fn forget(&mut self) {
-        self.transaction = Transaction::default();
-    }
-}
-
-/// Whose postmaster `<postmaster>` without a domain is (RFC 5321 section 4.5.1): that of the first domain
-/// which has one.
-fn postmaster_domain(shard: &Shard) -> String {
-    let directory = shard.directory.borrow();
-    let reached = |domain: &&String| {
-        matches!(directory.resolve(&format!("postmaster@{domain}")), Resolution::Local(_))
-    };
-    let domains = || directory.domains().map(|(domain, _)| domain).take(POSTMASTERS_TRIED_MAX);
-    let first = domains().find(reached).or_else(|| domains().next()).cloned();
-    first.unwrap_or_else(|| shard.config.hostname.clone())
 }
 
 /// One receipt stands for all; one failure for the worst: a refusal for good only when nobody could
@@ -426,7 +274,7 @@ fn outcome(outcome: &Outcome) -> Result<Durable, Refusal> {
 }
 
 /// The store's errors, as a sender is told.
-fn refusal(error: &Error) -> Refusal {
+pub(super) fn refusal(error: &Error) -> Refusal {
     match error {
         Error::OverQuota => Refusal::MAILBOX_FULL,
         Error::Full(_) => Refusal::DISK_FULL,
@@ -449,107 +297,5 @@ fn refusal(error: &Error) -> Refusal {
         | Error::NotRemembered(_)
         | Error::Options(_)
         | Error::Open { .. } => Refusal::NO_STORE,
-    }
-}
-
-impl Session for SmtpSession {
-    type Machine = Smtp<Durable>;
-    /// SMTP sessions stay where they were accepted.
-    type Luggage = std::convert::Infallible;
-
-    fn machine(&mut self) -> &mut Smtp<Durable> {
-        &mut self.machine
-    }
-
-    async fn answer(
-        &mut self,
-        event: <Self::Machine as Machine>::Event<'_>,
-        wire: &mut Wire<'_>,
-    ) -> Next {
-        match event {
-            Event::Body(bytes) => self.body(bytes).await,
-            Event::Mail(from, params, ticket) => {
-                let sender = from.as_ref().map(ToString::to_string).unwrap_or_default();
-                let answer = self.mail(from, &params);
-                if let Err(why) = &answer {
-                    self.report_refused("sender refused", &sender, None, why);
-                }
-                self.machine.answer_command(ticket, answer, wire.outbox);
-            }
-            Event::Recipient(address, _params, ticket) => {
-                let name = address.to_string();
-                let answer = self.recipient(address).await;
-                if let Err(why) = &answer {
-                    let from = self.transaction.from.as_ref().map(ToString::to_string);
-                    self.report_refused(
-                        "recipient refused",
-                        &from.unwrap_or_default(),
-                        Some(&name),
-                        why,
-                    );
-                }
-                self.machine.answer_command(ticket, answer, wire.outbox);
-            }
-            Event::Data(ticket) => self.data(ticket, wire.outbox),
-            Event::End(ticket) => self.end(ticket, wire.outbox).await,
-            Event::Reset => self.forget(),
-            Event::Login(credentials, ticket) => self.login(credentials, ticket, wire.outbox).await,
-            Event::ScramKeys(user, ticket) => {
-                let (keys, nonce) = login::scram_keys(&self.shard, &user);
-                self.proving = user;
-                self.machine.answer_keys(ticket, keys, &nonce, wire.outbox);
-            }
-            Event::Proved(user, ticket) => {
-                count(&self.shard.metrics.logins);
-                self.machine.answer_login(
-                    ticket,
-                    LoginOutcome::Welcome,
-                    &user.to_lowercase(),
-                    wire.outbox,
-                );
-            }
-            Event::Disproved(ticket) => {
-                let outcome = login::outcome(
-                    login::disproved(&self.shard, &self.proving, self.origin()).await,
-                );
-                self.machine.answer_login(ticket, outcome, "", wire.outbox);
-            }
-        }
-        Next::Continue
-    }
-
-    fn tls_started(&mut self, transport: &Transport) {
-        self.tls = transport.tls_text();
-    }
-
-    fn input_ended(&mut self) {
-        self.forget();
-    }
-
-    /// A message on its way may arrive; an envelope is soon said again, to the next server.
-    fn in_transaction(&self) -> bool {
-        self.transaction.intake.is_some() || self.transaction.failure.is_some()
-    }
-
-    fn goodbye(&self) -> &'static [u8] {
-        b"421 4.3.2 Shutting down, try again later\r\n"
-    }
-
-    fn pack(self) -> Self::Luggage {
-        unreachable!("SMTP sessions never answer MoveTo")
-    }
-
-    fn unpack(luggage: Self::Luggage, _: &Rc<Shard>) -> Self {
-        match luggage {}
-    }
-}
-
-impl SmtpSession {
-    fn data(&mut self, ticket: Ticket<Asked>, outbox: &mut Outbox) {
-        let answer = self.begin_message();
-        if answer.is_err() {
-            self.forget();
-        }
-        self.machine.answer_command(ticket, answer, outbox);
     }
 }
