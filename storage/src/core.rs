@@ -2,6 +2,7 @@
 
 use crate::checkpoint::Position;
 use crate::checkpoint::files::RowFiles;
+use crate::compaction::Unworthy;
 use crate::device::{Device, is_full};
 use crate::error::Error;
 use crate::format::{Location, Record, SegmentId};
@@ -71,6 +72,8 @@ pub(crate) struct Core<D: Device> {
     pub(crate) emptied: RefCell<BTreeMap<SegmentId, Emptied>>,
     /// Segments that compaction leaves alone until the store is opened anew, and why.
     pub(crate) spoiled: RefCell<BTreeMap<SegmentId, String>>,
+    /// Segments that were not worth their copies.
+    pub(crate) unworthy: RefCell<BTreeMap<SegmentId, Unworthy>>,
     /// Mail was refused for want of space, and nothing has changed since.
     pub(crate) is_full: Cell<bool>,
     /// Somebody wants all space back that can be had, be it little, out of segments below these: of the log, and

@@ -100,6 +100,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
         named: Cell::new([start.scan.position; 2]),
         row_files: RefCell::new([start.row_files.clone(), start.row_files]),
         emptied: RefCell::default(),
+        unworthy: RefCell::default(),
         spoiled: RefCell::default(),
         is_full: Cell::default(),
         thorough_below: Cell::default(),
