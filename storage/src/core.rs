@@ -57,6 +57,7 @@ pub(crate) struct Core<D: Device> {
     pub(crate) log_bytes_since_checkpoint: Cell<u64>,
     /// Since the store was opened.
     pub(crate) landed_bytes: Cell<u64>,
+    pub(crate) landed_batches: Cell<u64>,
     /// What the newest checkpoint holds, in all its files: what a whole one would take.
     pub(crate) checkpoint_bytes: Cell<u64>,
     /// Of these, what was in the file that was written last.
@@ -296,6 +297,7 @@ impl<D: Device> Core<D> {
         let offset = location.offset() + padded_bytes;
         self.position.set(Position { segment: location.segment, offset });
         self.landed_bytes.set(self.landed_bytes.get() + padded_bytes);
+        self.landed_batches.set(self.landed_batches.get() + 1);
         let grown = self.log_bytes_since_checkpoint.get() + padded_bytes;
         self.log_bytes_since_checkpoint.set(grown);
         if grown >= self.checkpoint_due_bytes() || self.is_full.get() {

@@ -92,6 +92,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
         position: Cell::new(end.position),
         log_bytes_since_checkpoint: Cell::new(end.log_bytes),
         landed_bytes: Cell::default(),
+        landed_batches: Cell::default(),
         checkpoint_bytes: Cell::new(start.increment_bytes + start.rows_bytes),
         increment_bytes: Cell::new(start.increment_bytes),
         given_back: Cell::default(),
