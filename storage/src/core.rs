@@ -2,6 +2,7 @@
 
 use crate::checkpoint::Position;
 use crate::checkpoint::files::RowFiles;
+use crate::compaction::Unworthy;
 use crate::device::{Device, is_full};
 use crate::error::Error;
 use crate::format::{Location, Record, SegmentId};
@@ -56,6 +57,7 @@ pub(crate) struct Core<D: Device> {
     pub(crate) log_bytes_since_checkpoint: Cell<u64>,
     /// Since the store was opened.
     pub(crate) landed_bytes: Cell<u64>,
+    pub(crate) landed_batches: Cell<u64>,
     /// What the newest checkpoint holds, in all its files: what a whole one would take.
     pub(crate) checkpoint_bytes: Cell<u64>,
     /// Of these, what was in the file that was written last.
@@ -71,6 +73,8 @@ pub(crate) struct Core<D: Device> {
     pub(crate) emptied: RefCell<BTreeMap<SegmentId, Emptied>>,
     /// Segments that compaction leaves alone until the store is opened anew, and why.
     pub(crate) spoiled: RefCell<BTreeMap<SegmentId, String>>,
+    /// Segments that were not worth their copies.
+    pub(crate) unworthy: RefCell<BTreeMap<SegmentId, Unworthy>>,
     /// Mail was refused for want of space, and nothing has changed since.
     pub(crate) is_full: Cell<bool>,
     /// Somebody wants all space back that can be had, be it little, out of segments below these: of the log, and
@@ -293,6 +297,7 @@ impl<D: Device> Core<D> {
         let offset = location.offset() + padded_bytes;
         self.position.set(Position { segment: location.segment, offset });
         self.landed_bytes.set(self.landed_bytes.get() + padded_bytes);
+        self.landed_batches.set(self.landed_batches.get() + 1);
         let grown = self.log_bytes_since_checkpoint.get() + padded_bytes;
         self.log_bytes_since_checkpoint.set(grown);
         if grown >= self.checkpoint_due_bytes() || self.is_full.get() {

@@ -145,6 +145,7 @@ pub(crate) async fn erase<D: Device>(core: &Core<D>, id: SegmentId) -> io::Resul
         zeroed_bytes: segment.segment_bytes,
     });
     core.emptied.borrow_mut().remove(&id);
+    core.unworthy.borrow_mut().remove(&id);
     core.segments_freed.set(core.segments_freed.get() + 1);
     Ok(())
 }

@@ -1,9 +1,11 @@
-//! Spare segments for the log to grow into, prepared while it has little to do.
+//! Spare segments for the log to grow into, prepared beside it.
 //!
-//! Spares are allocated, and written with zeroes; a log that is always busy grows into segments that
-//! are merely allocated, which is slower by half, but never waits for zeroes.
+//! Spares are allocated, and written with zeroes. A log that takes mail in small batches has zeroes written
+//! into the next spare as fast as it grows itself: in space that is merely allocated, each of its commits
+//! would be one of the file system's journal, too, and the journal is shared by all shards. Large batches
+//! lose less by that than the zeroes would take from them.
 
-use crate::buffer::Buffer;
+use crate::buffer::{ALIGNMENT, Buffer};
 use crate::core::{Core, Phase};
 use crate::device::Device;
 use crate::log::segments::{Spare, create_spare};
@@ -15,31 +17,43 @@ use std::time::Duration;
 /// commit's flush waits for everything that the disk has in its cache, zeroes too.
 const ZERO_BYTES: u64 = 128 << 10;
 
+/// The most of them beside a log that grows fast.
+const ZERO_BYTES_MAX: u64 = 512 << 10;
+
 /// The same before anybody waits for a commit.
 const ZERO_BYTES_ALONE: u64 = 1 << 20;
 
-/// How long the log is watched to see whether it is busy: a log in use gets one piece of zeroes beside it
-/// in this time, and one that grows faster than that (6 MB/s) gets none.
-const WATCH: Duration = Duration::from_millis(20);
+/// How long a log in use is watched before more zeroes are written beside it.
+const WATCH: Duration = Duration::from_millis(5);
+
+/// What is written in that time beside a log that hardly grows: 6 MB/s, so that the disk is its own.
+const ZERO_BYTES_A_WATCH: u64 = 32 << 10;
+
+/// Zeroes for each byte that the log has grown by, in percent: a little more, to be done before it.
+const LEAD_PERCENT: u64 = 125;
+
+/// Batches above this size, on average, are as well off in space that is merely allocated: a commit of the journal
+/// writes some 7 KiB, and zeroes wear the disk, too.
+const BATCH_BYTES_SMALL: u64 = 16 << 10;
 
 /// When the disk is full, how long to wait before asking again.
 const PAUSE_FULL: Duration = Duration::from_millis(500);
 
 /// Runs until the store is closed or halts.
 pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
-    let mut seen = 0;
+    let mut pace = Pace::default();
     while core.phase.get() == Phase::Open {
         let Some(step) = next_step(core) else {
             core.spares.wait().await;
             continue;
         };
-        let busy = is_busy(core, &mut seen).await;
-        if core.phase.get() != Phase::Open || (busy && !step.is_urgent(core)) {
+        let piece = pace.watch(core).await;
+        if core.phase.get() != Phase::Open || (piece == 0 && !step.is_urgent(core)) {
             continue;
         }
         let outcome = match step {
             Step::Allocate => add_spare(core, false).await,
-            Step::Zero => zero_spare(core).await,
+            Step::Zero => zero_spare(core, piece).await,
         };
         if let Err(error) = outcome {
             core.note_given_up(&error);
@@ -79,28 +93,61 @@ fn next_step<D: Device>(core: &Core<D>) -> Option<Step> {
     unwritten.then_some(Step::Zero)
 }
 
-/// A log at rest is not watched again before each piece.
-async fn is_busy<D: Device>(core: &Core<D>, seen: &mut u64) -> bool {
-    let grown = core.landed_bytes.get() - *seen;
-    if grown == 0 && core.queue.borrow().pending_records == 0 {
-        return false;
+/// How fast zeroes are written.
+#[derive(Default)]
+struct Pace {
+    seen: Growth,
+    /// Zeroes that may be written.
+    allowed: u64,
+}
+
+/// How far the log has come.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Growth {
+    bytes: u64,
+    batches: u64,
+}
+
+impl Pace {
+    /// How many bytes to write next, or none yet. A log at rest is not waited for.
+    async fn watch<D: Device>(&mut self, core: &Core<D>) -> u64 {
+        let is_at_rest = Growth::of(core) == self.seen;
+        if is_at_rest && core.queue.borrow().pending_records == 0 {
+            return ZERO_BYTES;
+        }
+        core.device.sleep(WATCH).await;
+        let now = Growth::of(core);
+        let (bytes, batches) = (now.bytes - self.seen.bytes, now.batches - self.seen.batches);
+        self.seen = now;
+        if bytes > batches * BATCH_BYTES_SMALL {
+            return 0;
+        }
+        self.allowed += (bytes * LEAD_PERCENT / 100).max(ZERO_BYTES_A_WATCH);
+        if self.allowed < ZERO_BYTES {
+            return 0;
+        }
+        // What is more than that is not made up for later.
+        let piece = std::mem::take(&mut self.allowed).min(ZERO_BYTES_MAX);
+        piece - piece % ALIGNMENT as u64
     }
-    let before = core.landed_bytes.get();
-    core.device.sleep(WATCH).await;
-    *seen = core.landed_bytes.get();
-    *seen - before > ZERO_BYTES
+}
+
+impl Growth {
+    fn of<D: Device>(core: &Core<D>) -> Growth {
+        Growth { bytes: core.landed_bytes.get(), batches: core.landed_batches.get() }
+    }
 }
 
 /// Takes a spare off the list, so that the log cannot start to use it under our zeroes, writes a
 /// piece, and puts it back.
-async fn zero_spare<D: Device>(core: &Rc<Core<D>>) -> io::Result<()> {
+async fn zero_spare<D: Device>(core: &Rc<Core<D>>, piece: u64) -> io::Result<()> {
     let taken = {
         let spares = &mut core.segments.borrow_mut().spares;
         let position = spares.iter().position(|spare| !spare.is_prewritten());
         position.map(|position| spares.swap_remove(position))
     };
     let Some(mut spare) = taken else { return Ok(()) };
-    let outcome = write_zeroes(core, &mut spare, true).await;
+    let outcome = write_zeroes(core, &mut spare, piece, true).await;
     core.segments.borrow_mut().spares.push(spare);
     outcome
 }
@@ -110,7 +157,7 @@ pub(crate) async fn add_spare<D: Device>(core: &Rc<Core<D>>, prewrite: bool) -> 
     let number = core.segments.borrow_mut().take_number();
     let mut spare = create_spare(&core.device, number, core.options.segment_bytes).await?;
     while prewrite && !spare.is_prewritten() {
-        write_zeroes(core, &mut spare, false).await?;
+        write_zeroes(core, &mut spare, ZERO_BYTES_ALONE, false).await?;
     }
     core.segments.borrow_mut().spares.push(spare);
     core.refresh_free_space();
@@ -122,9 +169,9 @@ pub(crate) async fn add_spare<D: Device>(core: &Rc<Core<D>>, prewrite: bool) -> 
 async fn write_zeroes<D: Device>(
     core: &Rc<Core<D>>,
     spare: &mut Spare<D>,
+    piece: u64,
     durable: bool,
 ) -> io::Result<()> {
-    let piece = if durable { ZERO_BYTES } else { ZERO_BYTES_ALONE };
     let bytes = (spare.segment_bytes - spare.zeroed_bytes).min(piece);
     let zeroes = Buffer::zeroed(bytes as usize);
     if durable {

@@ -4,9 +4,22 @@
 //! log, or move what is live out of segments. It writes one small batch at a time, so a commit waits for
 //! one such batch at the most. Freeing what it has emptied is upkeep's (`space.rs`).
 //!
+//! It comes to rest. What is emptied was chosen by an estimate, and copies can lie as loosely as what they
+//! were copied from: where records are large for their segment, a full cold segment is a third garbage on
+//! the day that it is sealed. So a round is laid out before it is begun (`layout.rs`), and begun only if its
+//! copies take less than what they empty, by `ROUND_GAIN_PERCENT` of what makes a segment worth it. Hence:
+//! - Let *F* be the bytes of all segments in which something is live, the open ones up to their end. Each
+//!   round makes *F* smaller, by a block at least. Moved records and bases are never live: what they add to
+//!   *F* is the rest of the one segment of the log that is open.
+//! - So while clients change nothing there are finitely many rounds. What was not worth one is looked at again
+//!   only when it has lost a sixteenth of a segment, or less is asked for.
+//! - With the rounds, the log ends: a base wants four times its size in segments that have been filled since
+//!   the last one, which its own pieces don't fill; a checkpoint is asked for once for each end of the log.
+//!
 //! Failure: a live record that does not verify stays where it is, and its segment with it; that is
 //! reported (`Stats::segments_spoiled`).
 
+mod layout;
 mod mover;
 pub(crate) mod survey;
 
@@ -42,6 +55,12 @@ const GAIN_PERCENT_THOROUGH: u64 = 10;
 /// On a full disk even this part is.
 const GAIN_PERCENT_MIN: u64 = 5;
 
+/// Copies must take less than what they empty, by so much of the part that a segment must have to spare.
+const ROUND_GAIN_PERCENT: u64 = 50;
+
+/// What was not worth a round may be when it has lost this part of its segment.
+const LOOK_AGAIN_DIVISOR: u64 = 16;
+
 /// So many of the newest segments say how much of the log is padding, and no more than this is.
 const NEWEST: usize = 4;
 const PADDING_PERCENT_MAX: u64 = 25;
@@ -50,7 +69,22 @@ const PADDING_PERCENT_MAX: u64 = 25;
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Task {
     WriteBase,
-    Empty(BTreeSet<SegmentId>),
+    Empty(Victims),
+}
+
+/// Segments to be emptied together.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Victims {
+    segments: BTreeSet<SegmentId>,
+    /// What part of a segment made it worth it.
+    least_percent: u64,
+}
+
+/// A segment that was not worth a round.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unworthy {
+    live_bytes: u64,
+    least_percent: u64,
 }
 
 /// Runs until the store is closed or halts.
@@ -64,7 +98,7 @@ pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
         core.compacts.set(true);
         let outcome = match task {
             Task::WriteBase => base::write(core).await,
-            Task::Empty(segments) => mover::empty(core, segments).await,
+            Task::Empty(victims) => mover::empty(core, victims).await,
         };
         core.upkeep.ring();
         // After a failure, most likely the disk is full: the next segment, checkpoint or refusal wakes us
@@ -98,7 +132,7 @@ fn next_task<D: Device>(core: &Core<D>) -> Option<Task> {
         return Some(Task::WriteBase);
     }
     let victims = victims(core);
-    (!victims.is_empty()).then_some(Task::Empty(victims))
+    (!victims.segments.is_empty()).then_some(Task::Empty(victims))
 }
 
 /// A newer base lets the segments before it go. It costs as much as a checkpoint does, so it comes as
@@ -184,14 +218,14 @@ fn gain<D: Device>(core: &Core<D>, index: &Index, id: SegmentId, segment: &Segme
 /// The segments that are worth the most. Several at once, about a segment's worth, share one walk over the
 /// index; all of the log or all cold, so that what has been moved once lies apart from what has been moved
 /// more often, and lives longer.
-fn victims<D: Device>(core: &Core<D>) -> BTreeSet<SegmentId> {
+fn victims<D: Device>(core: &Core<D>) -> Victims {
     let (floor, replay_floor) = (space::floor(core), space::replay_floor(core));
     let is_short = core.is_short();
     let room = core.room().saturating_sub(core.options.batch_bytes_max as u64);
     let index = core.index.borrow();
     let segments = core.segments.borrow();
     let Some(active) = segments.active.as_ref().map(|active| active.id) else {
-        return BTreeSet::new();
+        return Victims::default();
     };
     // What is kept for the sake of history is no garbage yet, and no help.
     let sealed = || {
@@ -208,13 +242,14 @@ fn victims<D: Device>(core: &Core<D>) -> BTreeSet<SegmentId> {
     let garbage_max = total * u64::from(core.options.garbage_percent_max) / 100;
     let is_little = sealed().map(garbage).sum::<u64>() <= garbage_max;
     if is_little && !is_short && core.thorough_below.get().is_none() {
-        return BTreeSet::new();
+        return Victims::default();
     }
     // Less is not worth a move, wherever the garbage is that asks for it: what cannot be freed yet must not
     // set off copies of what is full.
     let least = u64::from(core.options.garbage_percent_max) * 5 / 4;
     let least = if is_short { GAIN_PERCENT_MIN } else { least };
     let spoiled = core.spoiled.borrow();
+    let unworthy = core.unworthy.borrow();
     let candidate = |(id, segment): (&SegmentId, &SegmentFile<D>)| {
         let gain = gain(core, &index, *id, segment);
         let is_wished = is_wished(core, *id);
@@ -222,33 +257,40 @@ fn victims<D: Device>(core: &Core<D>) -> BTreeSet<SegmentId> {
         let is_worth_it = gain * 100 >= segment.segment_bytes * least;
         // With little garbage in all, only what was wished for is worth it.
         let is_chosen = !is_little || is_short || is_wished;
-        let has_nothing = index.live.bytes(*id) == 0;
-        if has_nothing || !is_worth_it || !is_chosen || spoiled.contains_key(id) {
+        let live_bytes = index.live.bytes(*id);
+        let is_unworthy = unworthy.get(id).is_some_and(|unworthy| {
+            live_bytes + segment.segment_bytes / LOOK_AGAIN_DIVISOR > unworthy.live_bytes
+                && least >= unworthy.least_percent
+        });
+        if live_bytes == 0 || is_unworthy || !is_worth_it || !is_chosen || spoiled.contains_key(id)
+        {
             return None;
         }
         let age = index.applied.0.saturating_sub(segment.first_lsn.0).max(1);
         // On a full disk what counts is the room, now.
         let age = if is_short { 1 } else { age };
         let merit = merit(gain as f64 / segment.segment_bytes as f64, age as f64);
-        Some((merit, *id, segment.segment_bytes - gain))
+        Some((merit, *id, segment.segment_bytes - gain, least))
     };
     let mut candidates: Vec<_> = {
         let candidates = segments.files.range(..floor).chain(segments.sealed_cold());
         candidates.filter_map(candidate).collect()
     };
     candidates.sort_by(|(one, ..), (other, ..)| other.total_cmp(one));
-    let are_cold = candidates.first().is_some_and(|(_, best, _)| best.is_cold());
-    let alike = candidates.into_iter().filter(|(_, id, _)| id.is_cold() == are_cold || is_short);
+    let are_cold = candidates.first().is_some_and(|(_, best, ..)| best.is_cold());
+    let alike = candidates.into_iter().filter(|(_, id, ..)| id.is_cold() == are_cold || is_short);
     let mut cost = 0;
-    let mut chosen = BTreeSet::new();
-    for (_, id, its_cost) in alike {
-        let is_enough = !chosen.is_empty() && cost + its_cost > core.options.segment_bytes;
-        if is_enough || chosen.len() == VICTIMS_MAX {
+    let mut chosen = Victims { least_percent: least, ..Victims::default() };
+    for (_, id, its_cost, its_least) in alike {
+        let segments = &mut chosen.segments;
+        let is_enough = !segments.is_empty() && cost + its_cost > core.options.segment_bytes;
+        if is_enough || segments.len() == VICTIMS_MAX {
             break;
         }
         if cost + its_cost <= room {
             cost += its_cost;
-            chosen.insert(id);
+            segments.insert(id);
+            chosen.least_percent = chosen.least_percent.min(its_least);
         }
     }
     chosen

@@ -6,7 +6,7 @@
 //! been folded in, so no copy is made meanwhile that would be forgotten.
 
 use super::survey::{self, Found};
-use super::{copy_bytes, pace};
+use super::{Victims, copy_bytes, layout, pace};
 use crate::buffer::{Buffer, align_up};
 use crate::core::Core;
 use crate::device::{Device, is_full};
@@ -33,14 +33,16 @@ const WINDOW_BYTES: u64 = 256 << 10;
 const SURVEYS_MAX: u32 = 4;
 
 /// Moves everything live out of these segments. Copies made behind the walk are found by another walk.
-pub(super) async fn empty<D: Device>(
-    core: &Rc<Core<D>>,
-    mut segments: BTreeSet<SegmentId>,
-) -> Result<(), Error> {
+pub(super) async fn empty<D: Device>(core: &Rc<Core<D>>, victims: Victims) -> Result<(), Error> {
     // What is read must stay, and so must copies that nothing refers to yet.
     let _reading = core.reading();
-    for _ in 0..SURVEYS_MAX {
-        let found = survey::survey(core, &segments).await;
+    let mut segments = victims.segments;
+    for round in 0..SURVEYS_MAX {
+        let mut found = survey::survey(core, &segments).await;
+        if round == 0 {
+            let least = victims.least_percent;
+            layout::leave_unworthy(core, &mut segments, &mut found, least).await;
+        }
         let mut mover = Mover::new(core, &segments);
         for (location, found) in &found {
             match mover.carry(*location, found).await {
@@ -174,7 +176,7 @@ impl<'c, D: Device> Mover<'c, D> {
     fn fits(&self, bytes: usize) -> bool {
         let segments = self.core.segments.borrow();
         let room = segments.cold.as_ref().map_or(0, |cold| cold.segment_bytes - cold.end);
-        align_up(self.buffer.len() + bytes.next_multiple_of(RECORD_ALIGNMENT)) as u64 <= room
+        layout::fits(room, self.buffer.len(), bytes)
     }
 
     /// Makes the copies durable, then says in the log where they are; then the budget may want a rest.
