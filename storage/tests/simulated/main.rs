@@ -14,5 +14,6 @@ mod history;
 mod operations;
 mod packing;
 mod rebuild;
+mod rest;
 mod salvage;
 mod undelete;

@@ -1,9 +1,6 @@
 //! A store in which nobody changes anything comes to rest, whatever it has to compact.
 
-#![allow(unused_must_use)] // receipts are for replies; these tests look at the store itself
-
-mod common;
-use common::*;
+use crate::common::*;
 use std::cell::Cell;
 use std::rc::Rc;
 use storage::device::sim::{Random, Sim};
