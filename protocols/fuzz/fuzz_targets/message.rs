@@ -12,6 +12,7 @@ fuzz_target!(|data: &[u8]| {
     let [seed, data @ ..] = data else { return };
     // What recovery may hand over after a record that is damaged and yet verifies.
     let _ = Summary::decode(data);
+    let _ = Summary::view_envelope(data);
     let summary = Summary::compute(data);
     let mut random = Random::new(u64::from(*seed));
     let mut builder = SummaryBuilder::new();
@@ -30,9 +31,12 @@ fuzz_target!(|data: &[u8]| {
         let _ = decode_part(&part.content, within(part.body));
     }
     let _ = decode_field(data);
+    let stored = summary.encode();
+    let envelope = Summary::view_envelope(&stored).expect("what was written is read");
+    assert_eq!(envelope.is_some(), summary.envelope().is_some(), "an envelope comes or goes");
     let mut output = Vec::new();
     let mut response = Response::begin(&mut output, 1);
-    response.envelope(&summary);
+    response.envelope(&envelope.unwrap_or_default());
     response.structure(&summary, true);
     response.end();
 });
