@@ -17,8 +17,9 @@ use crate::format::{Base, SegmentId};
 use crate::index::Index;
 use crate::log::segments::{self, Spare};
 use crate::options::Sabotage;
-use crate::types::UnixMillis;
+use crate::types::{Lsn, UnixMillis};
 use crate::upkeep::write_superblock;
+use std::collections::BTreeSet;
 use std::io;
 use std::rc::Rc;
 
@@ -67,6 +68,26 @@ pub(crate) fn history<'i, D: Device>(
         due = id.0;
     }
     index.past.bases.iter().skip_while(move |(_, base)| base.segment.0 < due)
+}
+
+/// Segments that are needed and have no file: of the log from the newest base on, or from its first record
+/// on, and where live messages are. A store that was opened without them, or has lost them since.
+pub(crate) fn missing<D: Device>(core: &Core<D>) -> Vec<SegmentId> {
+    let index = core.index.borrow();
+    let segments = core.segments.borrow();
+    // A store whose newest segment is not there is not opened at all.
+    let (oldest, newest) = (segments.of_log().next(), segments.of_log().next_back());
+    let first = match (&index.base, oldest) {
+        (Some(base), _) => base.segment.0,
+        // Without a base nothing of the log was ever freed: what is before its first record is lost.
+        (None, Some((id, file))) if file.first_lsn > Lsn(1) => id.0.saturating_sub(1),
+        (None, Some((id, _))) => id.0,
+        (None, None) => 0,
+    };
+    let of_log = newest.into_iter().flat_map(|(newest, _)| first..newest.0).map(SegmentId);
+    let live = index.live.segments().filter(|(_, used)| used.bytes > 0).map(|(id, _)| id);
+    let needed: BTreeSet<SegmentId> = of_log.chain(live).collect();
+    needed.into_iter().filter(|id| !segments.files.contains_key(id)).collect()
 }
 
 /// Frees what can be freed; how many segments that were.

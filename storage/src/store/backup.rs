@@ -14,6 +14,7 @@ use crate::device::Device;
 use crate::error::Error;
 use crate::format::{SEGMENT_HEADER_BYTES, SegmentId};
 use crate::options::Sabotage;
+use crate::space;
 use crate::types::Lsn;
 use crate::uses::{Use, Uses};
 use std::time::Duration;
@@ -33,6 +34,10 @@ pub struct BackupPlan {
     pub messages: u64,
     pub live_bytes: u64,
     pub segments: Vec<PlannedSegment>,
+    /// What recovery found damaged when the store was opened.
+    pub damage: u64,
+    /// Segments that are needed and not there: what the backup can't have.
+    pub missing: Vec<SegmentId>,
     _hold: Use,
 }
 
@@ -88,6 +93,8 @@ impl<D: Device> Store<D> {
             messages: index.counters.messages,
             live_bytes: index.counters.live_bytes,
             segments: planned,
+            damage: core.recovery.damage.len() as u64,
+            missing: space::missing(core),
             _hold: hold,
         }
     }

@@ -21,6 +21,7 @@ use crate::format::{
 };
 use crate::log::queue::run_low;
 use crate::log::scan::{Expected, find_records};
+use crate::space;
 use crate::types::{AccountId, Lsn, MailboxId, Uid};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -103,6 +104,12 @@ impl<D: Device> Store<D> {
             progress.bytes += end;
             report(progress, findings);
         }
+        for segment in space::missing(&self.core) {
+            let mut findings = Vec::new();
+            self.check_messages(segment, &[], bytes_per_second, &mut findings).await?;
+            findings.push(Finding { place: self.gone(segment), hurt: Vec::new() });
+            report(progress, findings);
+        }
         Ok(())
     }
 
@@ -137,20 +144,16 @@ impl<D: Device> Store<D> {
             return Ok(Vec::new());
         }
         let mut findings = Vec::new();
-        let whole = match self.walk_log(segment, end, rate, &mut findings).await {
-            Ok(whole) => whole,
-            // A place that the disk can't read is a finding, and what needs it is looked at below.
-            Err(Error::Device(what)) => {
-                findings.push(Finding { place: what, hurt: Vec::new() });
-                Vec::new()
-            }
-            Err(error) => return Err(error),
-        };
+        let whole = self.walk_log(segment, end, rate, &mut findings).await?;
         if self.is_going(segment) {
             return Ok(Vec::new());
         }
         self.check_messages(segment, &whole, rate, &mut findings).await?;
         Ok(findings)
+    }
+
+    fn gone(&self, segment: SegmentId) -> String {
+        format!("segment {} of {} is not there", segment.0, self.core.device.place())
     }
 
     /// Whether the segment is freed, or about to be: it was seen to be empty, so nobody needs it.
@@ -159,8 +162,25 @@ impl<D: Device> Store<D> {
             || !self.core.segments.borrow().files.contains_key(&segment)
     }
 
-    /// The records of a segment of the log that are whole, by their places, ascending.
-    pub(super) async fn walk_log(
+    /// The records of a segment of the log that are whole, by their places, ascending. None where the segment
+    /// can't be read to its end: that is a finding, and who needs what is in it is looked at one by one.
+    async fn walk_log(
+        &self,
+        segment: SegmentId,
+        end: u64,
+        rate: Option<u64>,
+        findings: &mut Vec<Finding>,
+    ) -> Result<Vec<u32>, Error> {
+        let place = match self.read_log(segment, end, rate, findings).await {
+            Err(Error::Device(what)) => what,
+            Err(Error::Corrupt { what, place }) => format!("{what}: {place}"),
+            other => return other,
+        };
+        findings.push(Finding { place, hurt: Vec::new() });
+        Ok(Vec::new())
+    }
+
+    async fn read_log(
         &self,
         segment: SegmentId,
         end: u64,
@@ -380,6 +400,8 @@ impl<D: Device> Store<D> {
                 findings.truncate(before);
             }
         }
+        let gone = space::missing(&self.core).into_iter().map(|segment| self.gone(segment));
+        findings.extend(gone.map(|place| Finding { place, hurt: Vec::new() }));
         let by_place: BTreeMap<String, ()> =
             findings.into_iter().map(|finding| (finding.place, ())).collect();
         Ok(by_place.into_keys().collect())

@@ -13,6 +13,18 @@ pub const ALICE: AccountId = AccountId(1);
 pub const BOB: AccountId = AccountId(2);
 pub const INBOX: MailboxId = MailboxId::INBOX;
 
+/// Segments and checkpoints so small that a few messages make several.
+pub fn small_store() -> Options {
+    Options {
+        segment_bytes: 64 << 10,
+        spare_segments: 1,
+        spare_segments_max: 3,
+        checkpoint_log_bytes_min: 128 << 10,
+        checkpoint_log_bytes_max: 128 << 10,
+        ..Options::for_tests()
+    }
+}
+
 /// Bytes that depend on the number and on every position.
 pub fn body(number: u32, length: usize) -> Bytes {
     let mut state = number.wrapping_mul(2_654_435_761) | 1;

@@ -8,18 +8,7 @@ use storage::device::Device;
 use storage::device::sim::{Executor, Random, Sim};
 use storage::restore::{Restore, RestoredShard};
 use storage::store::{BackupPlan, Finding};
-use storage::{FlagChange, FlagMode, Flags, Options, Space, Store, Uid};
-
-fn options() -> Options {
-    Options {
-        segment_bytes: 64 << 10,
-        spare_segments: 1,
-        spare_segments_max: 3,
-        checkpoint_log_bytes_min: 128 << 10,
-        checkpoint_log_bytes_max: 128 << 10,
-        ..Options::for_tests()
-    }
-}
+use storage::{FlagChange, FlagMode, Flags, Space, Store, Uid};
 
 async fn deliver(store: &Store<Sim>, number: u32, length: usize) -> Uid {
     let one = delivery(vec![placement(ALICE, INBOX)], number, length);
@@ -104,7 +93,7 @@ fn a_restored_store_is_the_one_at_the_position_of_the_backup() {
         let (disk, spawner) = (sim.clone(), Rc::clone(&executor));
         let (copied, expected, messages) = executor
             .block_on(async move {
-                let store = Store::open(disk, options()).await.expect("opens");
+                let store = Store::open(disk, small_store()).await.expect("opens");
                 let running = store.clone();
                 spawner.spawn(async move { running.run().await });
                 with_accounts(&store).await;
@@ -121,7 +110,7 @@ fn a_restored_store_is_the_one_at_the_position_of_the_backup() {
             })
             .expect("comes to its end");
         let again = restored(copied);
-        let lsn = on_sim(&again, options(), move |store| async move {
+        let lsn = on_sim(&again, small_store(), move |store| async move {
             assert_eq!(store.stats().messages, messages);
             assert_eq!(store.recovery().damage, Vec::<String>::new());
             assert!(seen(&store).await == expected, "seed {seed}");
@@ -131,7 +120,7 @@ fn a_restored_store_is_the_one_at_the_position_of_the_backup() {
             churn(&store, &mut Random::new(1), 9_000, 200).await;
             before
         });
-        on_sim(&again, options(), move |store| async move {
+        on_sim(&again, small_store(), move |store| async move {
             assert!(store.backup_plan().lsn > lsn);
             assert_eq!(store.verify().await.expect("verifies").bad, Vec::<String>::new());
         });
@@ -143,16 +132,16 @@ fn a_backup_after_a_crash_and_recovery_is_whole_too() {
     for seed in 0..20 {
         let sim = Sim::new(seed);
         sim.crash_at(300 + 97 * seed); // operations
-        on_sim_unclosed(&sim, options(), move |store, _| async move {
+        on_sim_unclosed(&sim, small_store(), move |store, _| async move {
             with_accounts(&store).await;
             churn(&store, &mut Random::new(seed), 0, 500).await;
         });
         let survived = sim.after_crash();
-        let (copied, expected) = on_sim(&survived, options(), |store| async move {
+        let (copied, expected) = on_sim(&survived, small_store(), |store| async move {
             let plan = store.backup_plan();
             (copy(&store, &plan).await, seen(&store).await)
         });
-        on_sim(&restored(copied), options(), move |store| async move {
+        on_sim(&restored(copied), small_store(), move |store| async move {
             assert!(seen(&store).await == expected, "seed {seed}");
         });
     }
@@ -161,7 +150,7 @@ fn a_backup_after_a_crash_and_recovery_is_whole_too() {
 #[test]
 fn a_directory_with_a_store_is_not_restored_into() {
     let sim = Sim::new(1);
-    on_sim(&sim, options(), |store| async move { with_accounts(&store).await });
+    on_sim(&sim, small_store(), |store| async move { with_accounts(&store).await });
     let executor = Executor::new(&sim);
     let disk = sim.clone();
     let begun = executor.block_on(async move { Restore::begin(disk).await.map(|_| ()) });
@@ -197,8 +186,8 @@ fn a_scrub_of_a_sound_store_finds_nothing() {
                 .expect("scrubs");
             assert!(last > 0);
         };
-        on_sim(&sim, options(), check);
-        on_sim(&sim, options(), check);
+        on_sim(&sim, small_store(), check);
+        on_sim(&sim, small_store(), check);
     }
 }
 
@@ -224,7 +213,7 @@ fn a_scrub_names_the_message_that_rot_hurts_and_goes_on() {
     {
         let sim = Sim::new(7);
         let disk = sim.clone();
-        on_sim(&sim, options(), move |store| async move {
+        on_sim(&sim, small_store(), move |store| async move {
             with_accounts(&store).await;
             let bad = deliver(&store, 70_000 + number, length).await;
             store.copy(ALICE, INBOX, &[bad], INBOX).await.expect("copies");

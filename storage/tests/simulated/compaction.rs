@@ -8,17 +8,6 @@ use storage::device::Device;
 use storage::device::sim::{Executor, Random, Sim};
 use storage::{Error, FlagChange, FlagMode, Flags, MailboxId, Options, Quota, Space, Store, Uid};
 
-fn options() -> Options {
-    Options {
-        segment_bytes: 64 << 10,
-        spare_segments: 1,
-        spare_segments_max: 3,
-        checkpoint_log_bytes_min: 128 << 10,
-        checkpoint_log_bytes_max: 128 << 10,
-        ..Options::for_tests()
-    }
-}
-
 /// Lets upkeep and compaction come to rest.
 async fn rest(store: &Store<Sim>) {
     for _ in 0..400 {
@@ -67,7 +56,7 @@ async fn holds(store: &Store<Sim>, kept: &Kept) {
 #[test]
 fn segments_come_back_and_what_is_kept_stays_exact() {
     let sim = Sim::new(1);
-    let kept = on_sim(&sim, options(), |store| async move {
+    let kept = on_sim(&sim, small_store(), |store| async move {
         with_accounts(&store).await;
         let (mut random, mut kept) = (Random::new(1), Kept::new());
         churn(&store, &mut random, &mut kept, 0, 900).await;
@@ -80,13 +69,13 @@ fn segments_come_back_and_what_is_kept_stays_exact() {
         holds(&store, &kept).await;
         kept
     });
-    on_sim(&sim.after_crash(), options(), |store| async move { holds(&store, &kept).await });
+    on_sim(&sim.after_crash(), small_store(), |store| async move { holds(&store, &kept).await });
 }
 
 #[test]
 fn moving_changes_no_uid_modseq_flag_or_quota() {
     let sim = Sim::new(2);
-    on_sim(&sim, options(), |store| async move {
+    on_sim(&sim, small_store(), |store| async move {
         with_accounts(&store).await;
         let (other, _) = store.create_mailbox(ALICE, "other", None).await.expect("made");
         let both = vec![placement(ALICE, INBOX), placement(BOB, INBOX)];
@@ -133,7 +122,7 @@ fn moving_changes_no_uid_modseq_flag_or_quota() {
 #[test]
 fn the_log_alone_rebuilds_everything_after_segments_were_freed() {
     let sim = Sim::new(3);
-    let kept = on_sim(&sim, options(), |store| async move {
+    let kept = on_sim(&sim, small_store(), |store| async move {
         with_accounts(&store).await;
         let (mut random, mut kept) = (Random::new(3), Kept::new());
         store.create_mailbox(ALICE, "made/early", None).await.expect("made");
@@ -150,7 +139,7 @@ fn the_log_alone_rebuilds_everything_after_segments_were_freed() {
         kept
     });
     let whole = sim.after_crash();
-    let expected = on_sim(&whole, options(), |store| async move {
+    let expected = on_sim(&whole, small_store(), |store| async move {
         rest(&store).await;
         everything(&store)
     });
@@ -163,7 +152,7 @@ fn the_log_alone_rebuilds_everything_after_segments_were_freed() {
             }
         }
     });
-    on_sim(&bare, options(), |store| async move {
+    on_sim(&bare, small_store(), |store| async move {
         assert_eq!(store.recovery().lost_records, 0);
         assert_eq!(everything(&store), expected);
         holds(&store, &kept).await;
@@ -195,7 +184,7 @@ fn a_full_disk_gives_room_again_after_an_expunge() {
         let sim = Sim::new(seed);
         sim.set_capacity(Some(64 * 1024 * 12 + 60_000));
         let disk = sim.clone();
-        on_sim(&sim, options(), move |store| async move {
+        on_sim(&sim, small_store(), move |store| async move {
             with_accounts(&store).await;
             let mut uids = Vec::new();
             let full = loop {
@@ -238,7 +227,7 @@ fn on_a_full_disk_marking_expunging_deleting_and_moving_all_work() {
         let sim = Sim::new(seed);
         sim.set_capacity(Some(64 * 1024 * 14 + 60_000));
         let disk = sim.clone();
-        on_sim(&sim, options(), move |store| async move {
+        on_sim(&sim, small_store(), move |store| async move {
             with_accounts(&store).await;
             let (folder, _) = store.create_mailbox(ALICE, "folder", None).await.expect("made");
             let places = [(ALICE, INBOX), (ALICE, folder), (BOB, INBOX)];
@@ -288,7 +277,7 @@ fn on_a_full_disk_marking_expunging_deleting_and_moving_all_work() {
 #[test]
 fn a_reader_keeps_what_it_reads_and_a_body_that_streams_in_keeps_its_chunks() {
     let sim = Sim::new(5);
-    on_sim(&sim, options(), |store| async move {
+    on_sim(&sim, small_store(), |store| async move {
         with_accounts(&store).await;
         let mut writer = store.body_writer().expect("admitted");
         writer.push(body(7, 60_000)).await.expect("takes it");
@@ -318,7 +307,7 @@ fn a_reader_keeps_what_it_reads_and_a_body_that_streams_in_keeps_its_chunks() {
 fn rot_in_a_live_record_keeps_its_segment_and_costs_nobody_else() {
     let sim = Sim::new(6);
     let disk = sim.clone();
-    on_sim(&sim, options(), |store| async move {
+    on_sim(&sim, small_store(), |store| async move {
         with_accounts(&store).await;
         deliver(&store, 1, 1_000).await;
         deliver(&store, 2, 1_000).await;
@@ -348,7 +337,7 @@ fn rot_in_a_live_record_keeps_its_segment_and_costs_nobody_else() {
 #[test]
 fn a_segment_whose_header_rots_is_still_there_and_no_spare() {
     let sim = Sim::new(8);
-    let kept = on_sim(&sim, options(), |store| async move {
+    let kept = on_sim(&sim, small_store(), |store| async move {
         with_accounts(&store).await;
         let (mut random, mut kept) = (Random::new(8), Kept::new());
         churn(&store, &mut random, &mut kept, 0, 500).await;
@@ -366,7 +355,7 @@ fn a_segment_whose_header_rots_is_still_there_and_no_spare() {
         }
         assert!(hurt.flip(&file.name, 33, 4));
         let kept = kept.clone();
-        on_sim(&hurt, options(), |store| async move {
+        on_sim(&hurt, small_store(), |store| async move {
             assert_eq!(store.recovery().damage.len(), 1, "{:?}", store.recovery());
             rest(&store).await;
             for (uid, (number, length)) in &kept {
@@ -524,7 +513,7 @@ fn a_store_under_constant_delivery_and_expunge_stays_at_its_size() {
 }
 
 #[test]
-#[ignore = "a report: cargo test --release -p kura-storage --test compaction -- --ignored --nocapture"]
+#[ignore = "a report: cargo test --release -p kura-storage --test simulated -- compaction --ignored --nocapture"]
 fn what_other_kinds_of_mail_cost() {
     for mail in
         [SPAM, USERS, UNIFORM, Mail { bytes: SMALL, ..USERS }, Mail { bytes: SMALL, ..UNIFORM }]
@@ -538,7 +527,7 @@ fn what_other_kinds_of_mail_cost() {
 #[test]
 fn a_commit_waits_for_one_copy_batch_at_the_most() {
     let sim = Sim::new(7);
-    let options = Options { compaction_bytes_per_second: Some(200_000), ..options() };
+    let options = Options { compaction_bytes_per_second: Some(200_000), ..small_store() };
     on_sim(&sim, options, |store| async move {
         with_accounts(&store).await;
         let (mut random, mut kept) = (Random::new(7), Kept::new());
@@ -552,7 +541,7 @@ fn a_commit_waits_for_one_copy_batch_at_the_most() {
 #[test]
 fn space_comes_back_on_a_log_that_nobody_writes_to() {
     let sim = Sim::new(8);
-    on_sim(&sim, options(), |store| async move {
+    on_sim(&sim, small_store(), |store| async move {
         with_accounts(&store).await;
         let mut uids = Vec::new();
         for number in 0..600 {

@@ -11,15 +11,7 @@ use storage::{Error, FlagChange, FlagMode, Flags, MailboxId, Options, Store, Uid
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn options() -> Options {
-    Options {
-        segment_bytes: 64 << 10,
-        spare_segments: 1,
-        spare_segments_max: 3,
-        checkpoint_log_bytes_min: 128 << 10,
-        checkpoint_log_bytes_max: 128 << 10,
-        retention: 24 * 400 * HOUR,
-        ..Options::for_tests()
-    }
+    Options { retention: 24 * 400 * HOUR, ..small_store() }
 }
 
 /// Mailboxes by name: flags by UID with names of keywords, and the message's bytes.

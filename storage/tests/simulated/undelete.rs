@@ -13,15 +13,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// The simulated clock leaps ahead whenever somebody waits, so the window is a wide one.
 fn options() -> Options {
-    Options {
-        segment_bytes: 64 << 10,
-        spare_segments: 1,
-        spare_segments_max: 3,
-        checkpoint_log_bytes_min: 128 << 10,
-        checkpoint_log_bytes_max: 128 << 10,
-        retention: 200 * DAY,
-        ..Options::for_tests()
-    }
+    Options { retention: 200 * DAY, ..small_store() }
 }
 
 fn all() -> Undelete {
