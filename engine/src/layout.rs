@@ -127,6 +127,25 @@ pub fn usable(path: &Path) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// For all but the first command of an installation, which makes the store: where there is none, the disk
+/// that has it may not be mounted, and an empty one in its place would refuse all mail for good.
+pub fn expect_store(path: &Path) -> Result<(), ConfigError> {
+    if path.join("layout.toml").exists() || path.join("store").exists() {
+        return Ok(());
+    }
+    Err(ConfigError(format!(
+        "data_dir {} holds no store: mount the disk that has it, or restore it from a backup; a new \
+         installation begins with `kura domain add DOMAIN`, which makes one",
+        path.display()
+    )))
+}
+
+/// Files that this process makes from now on are for their owner alone: mail, keys and password hashes.
+pub fn keep_private() {
+    // SAFETY: it changes the process's mask and can't fail.
+    unsafe { libc::umask(0o077) };
+}
+
 /// What can be said of a data directory without locking or making it: for `kura check-config`.
 pub fn examine(path: &Path) -> Result<(), ConfigError> {
     if path.join("layout.toml").exists() || path.join("store").exists() {

@@ -132,6 +132,9 @@ pub(crate) async fn restore_at(
     to: Option<PathBuf>,
     over_quota: bool,
 ) -> Result<Value, Fault> {
+    if at > crate::delivery::unix_millis().0 {
+        return Err(format!("{} is in the future; nobody knows yet", time_text(at)));
+    }
     let (id, home) = match to {
         Some(_) => anyone(shard, address)?,
         None => existing_account(shard, address).map(|(_, one)| (one.id(), one.shard))?,

@@ -10,7 +10,7 @@ use crate::config::{Config, ConfigError};
 use crate::control_plane::ControlPlane;
 use crate::core::{self, Opened};
 use crate::directory;
-use crate::layout::DataDir;
+use crate::layout::{self, DataDir};
 use crate::listener;
 use crate::mesh::{self, ShardHandle};
 use crate::readiness::Doorbell;
@@ -47,6 +47,7 @@ impl Server {
         knobs: hwprofiles::Knobs,
         mode: Mode,
     ) -> Result<Server, ConfigError> {
+        layout::keep_private();
         let data = DataDir::lock(&config.data_dir, knobs.shards())?;
         let cores = usize::from(data.shards);
         let listeners = match mode {

@@ -5,6 +5,7 @@ server has a directory and free ports of its own, and is stopped by its process 
 """
 
 import contextlib
+import glob
 import imaplib
 import json
 import os
@@ -138,6 +139,26 @@ class Kura:
             raise Failed(f"{old!r} is not in the configuration:\n{text}")
         with open(path, "w") as file:
             file.write(changed)
+
+    def small_segments(self):
+        """Restarts with segments of 4 MiB behind the one that is open, so that a few messages fill several."""
+        self.stop()
+        used = self.segments()
+        for path in glob.glob(os.path.join(self.directory, "store/shard-*/log-*")):
+            if path not in used:
+                os.unlink(path)
+        with open(os.path.join(self.directory, "kura.toml"), "a") as file:
+            file.write("\n[knobs]\nsegment_bytes = 4194304\nbatch_bytes_max = 262144\n")
+        self.start()
+
+    def segments(self):
+        """Files of the log that are in use, by shard, oldest first."""
+        used = []
+        for path in sorted(glob.glob(os.path.join(self.directory, "store/shard-*/log-*"))):
+            with open(path, "rb") as file:
+                if file.read(7) == b"KURASEG":
+                    used.append(path)
+        return used
 
     def resident_bytes(self):
         with open(f"/proc/{self.process.pid}/statm") as file:

@@ -57,6 +57,43 @@ class Shards(kura.TestCase):
         server.start()
         self.assertEqual(len(server.bodies(1)), 1)
 
+    def test_a_data_directory_that_is_not_there_is_not_replaced(self):
+        server = self.copy()
+        away = server.directory + ".away"
+        self.addCleanup(shutil.rmtree, away, ignore_errors=True)
+        config = os.path.join(away, "elsewhere.toml")
+        os.rename(server.directory, away)
+        with open(os.path.join(away, "kura.toml")) as file:
+            text = file.read()
+        with open(config, "w") as file:
+            file.write(re.sub(r'data_dir = .*', f'data_dir = "{server.directory}"', text))
+        for _ in range(2):
+            for arguments in [("serve",), ("account", "list"), ("store", "backup", "--to", away + "/backup")]:
+                done = subprocess.run(
+                    [kura.BINARY, *arguments, "--config", config],
+                    capture_output=True, text=True, timeout=60, check=False,
+                )
+                self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
+                for word in ("holds no store", "mount", "backup", "domain add"):
+                    self.assertIn(word, done.stderr)
+            # The mount point, without its disk.
+            os.makedirs(server.directory, exist_ok=True)
+            self.assertEqual(os.listdir(server.directory), [])
+
+    def test_quickstart_again_changes_nothing(self):
+        server = self.copy()
+        address, password = server.accounts[0]
+        self.assertEqual(server.command("account", "remove", server.accounts[1][0]).returncode, 0)
+        os.unlink(os.path.join(server.directory, "quickstart-accounts.json"))
+        server.start()
+        imap = server.imap(0)
+        self.assertEqual(imap.noop()[0], "OK")
+        imap.logout()
+        listed = server.command("account", "list").stdout
+        self.assertIn(address, listed)
+        self.assertNotIn(server.accounts[1][0], listed)
+        self.assertTrue(password)
+
     def test_fewer_shards_than_there_are(self):
         server = self.copy()
         if self.shards < 2:

@@ -3,9 +3,14 @@
 import glob
 import json
 import os
+import shutil
+import subprocess
+import tempfile
+import time
 import unittest
 
 import kura
+import messages
 
 MARK = b"this text rots in place"
 
@@ -65,6 +70,87 @@ class Scrub(kura.TestCase):
         self.assertEqual(self.scrub()["messages_hurt"], 1)
         self.server.start()
         self.assertServes()
+
+    def test_a_segment_that_is_cut_short_or_gone_is_no_clean_store(self):
+        server = self.own_server()
+        server.small_segments()
+        text = messages.lines(1_000_000)
+        for number in range(80):
+            self.assertTrue(server.deliver(messages.header(f"{number}") + text).startswith("250"))
+        # One that is full of mail and has others behind it.
+        small = [path for path in server.segments() if os.stat(path).st_size == 4 << 20]
+        self.assertGreater(len(small), 2)
+        victim = small[0]
+        with open(victim, "r+b") as file:
+            whole = file.read()
+            file.truncate(1 << 20)
+        self.looks_unwell(server, os.path.basename(victim))
+        server.stop()
+        self.looks_unwell(server, os.path.basename(victim))
+        with open(victim, "wb") as file:
+            file.write(whole)
+        for command in ("verify", "scrub"):
+            done = server.command("store", command)
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        # Without it no backup could be restored, so none is taken; the older one stays.
+        place = tempfile.mkdtemp(prefix="kura-backup-")
+        self.addCleanup(shutil.rmtree, place, ignore_errors=True)
+        done = server.command("store", "backup", "--to", place)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for path in glob.glob(place + "/**", recursive=True):
+            if os.path.isfile(path):
+                self.assertEqual(os.stat(path).st_mode & 0o077, 0, path)
+        os.unlink(victim)
+        done = server.command("store", "backup", "--to", place, "--keep", "1")
+        self.assertEqual(done.returncode, 1, done.stdout)
+        self.assertIn("is not there", done.stderr)
+        self.assertIn("none was taken", done.stderr)
+        self.assertEqual(len(os.listdir(place + "/manifests")), 1)
+        done = server.command("store", "restore", "--from", place, "--check")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.looks_unwell(server, "is not there")
+
+    def looks_unwell(self, server, place):
+        for command in ("verify", "scrub"):
+            done = server.command("store", command, "--json")
+            self.assertEqual(done.returncode, 3, f"{command}: {done.stdout[:500]} {done.stderr}")
+            self.assertIn(place, done.stdout, command)
+            if command == "scrub":
+                self.assertGreater(json.loads(done.stdout)["messages_hurt"], 0)
+
+    def own_server(self):
+        server = kura.Kura()
+        self.addCleanup(server.remove)
+        return server.start()
+
+    def test_a_server_that_stops_under_a_scrub_leaves_no_clean_bill(self):
+        server = self.own_server()
+        server.deliver(b"Subject: x\r\n\r\n" + b"y\r\n" * 300_000)
+        scrub = subprocess.Popen(
+            [kura.BINARY, "store", "scrub", "--dir", server.directory],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        time.sleep(0.4)
+        server.kill()
+        out, error = scrub.communicate(timeout=60)
+        # It may have ended before: then it says how many bytes it has read.
+        if scrub.returncode == 0:
+            self.assertNotIn("0 bytes read", " " + out)
+        else:
+            self.assertIn("server", error)
+
+    def test_what_a_scrub_knows_a_backup_says(self):
+        server = self.own_server()
+        server.deliver(b"Subject: y\r\n\r\n" + MARK + b"\r\n")
+        place = tempfile.mkdtemp(prefix="kura-backup-")
+        self.addCleanup(shutil.rmtree, place, ignore_errors=True)
+        rot(server.directory)
+        self.assertEqual(server.command("store", "scrub").returncode, 3)
+        done = server.command("store", "backup", "--to", place, "--keep", "1", "--json")
+        self.assertEqual(done.returncode, 3, done.stdout + done.stderr)
+        said = json.loads(done.stdout)
+        self.assertGreater(said["damaged"], 0)
+        self.assertEqual(said["backups_removed"], 0)
 
 
 if __name__ == "__main__":

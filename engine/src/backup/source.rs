@@ -27,6 +27,10 @@ pub struct Plan {
     pub salt: u64,
     pub messages: u64,
     pub live_bytes: u64,
+    /// Places that are known to be damaged: by recovery, and by the last scrub.
+    pub damage: u64,
+    /// Segments that are needed and not there.
+    pub missing: Vec<u32>,
     /// Segment, bytes of the file, and where what counts of it ends.
     pub segments: Vec<(u32, u64, u64)>,
 }
@@ -57,6 +61,8 @@ impl Plan {
             salt: plan.salt,
             messages: plan.messages,
             live_bytes: plan.live_bytes,
+            damage: plan.damage,
+            missing: plan.missing.iter().map(|segment| segment.0).collect(),
             segments: segments.map(|one| (one.segment.0, one.segment_bytes, one.end)).collect(),
         }
     }
@@ -140,7 +146,12 @@ fn reply<T: for<'a> Deserialize<'a>>(stream: &mut BufReader<UnixStream>) -> Resu
 pub async fn plan_all(handles: &[ShardHandle]) -> Result<Vec<BackupPlan>, Fault> {
     let mut plans = Vec::new();
     for (shard, handle) in handles.iter().enumerate() {
-        let plan = handle.ask(|shard| async move { shard.store.backup_plan() }).await;
+        let ask = handle.ask(|shard| async move {
+            let mut plan = shard.store.backup_plan();
+            plan.damage += shard.scrub.counts().bad;
+            plan
+        });
+        let plan = ask.await;
         plans.push(plan.map_err(|error| format!("shard {shard}: {error}"))?);
     }
     Ok(plans)

@@ -33,6 +33,8 @@ pub struct Taken {
     /// Of these, what was not there yet.
     pub bytes_sent: u64,
     pub pieces_sent: usize,
+    /// Places of the store that are known to be damaged; the backup has them as they are.
+    pub damaged: u64,
     /// The position of each shard.
     pub lsns: Vec<u64>,
 }
@@ -46,6 +48,7 @@ pub fn take(
     progress: &mut Progress,
 ) -> Result<Taken, Fault> {
     let (plans, store) = source.plans()?;
+    check_whole(&plans)?;
     check_owner(target, &store)?;
     let secret = layout::secret(&config.data_dir).map_err(|error| error.0)?;
     let mut taking = Taking {
@@ -83,8 +86,25 @@ pub fn take(
         pieces: manifest.pieces().count(),
         bytes_sent: taking.sent.1,
         pieces_sent: taking.sent.0,
+        damaged: plans.iter().map(|plan| plan.damage).sum(),
         lsns: plans.iter().map(|plan| plan.lsn).collect(),
     })
+}
+
+/// A log with a hole in it can't be opened again: better no backup than one that says it is one.
+fn check_whole(plans: &[Plan]) -> Result<(), Fault> {
+    for plan in plans {
+        if let Some(segment) = plan.missing.first() {
+            return Err(format!(
+                "shard {}: segment {segment} is not there ({} in all): a backup without it could not be \
+                 restored, so none was taken; `kura store verify` names what is hurt, `kura store salvage` \
+                 takes what there is",
+                plan.shard,
+                plan.missing.len()
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The place is empty, or has backups of this store.

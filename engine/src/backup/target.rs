@@ -55,6 +55,7 @@ impl Target {
         } else {
             let directory = PathBuf::from(name);
             if create {
+                crate::layout::keep_private();
                 crate::layout::private_dir(&directory)
                     .map_err(|error| fault(&format!("can't make this directory: {error}")))?;
             }

@@ -3,6 +3,7 @@
 use super::Where;
 use crate::config::{Config, ConfigError};
 use crate::control_plane::{Answer, ShortPath};
+use crate::layout;
 use crate::operations::{self, Request};
 use crate::server::{Mode, Server};
 use serde_json::Value;
@@ -18,6 +19,21 @@ pub(super) fn ask(place: &Where, request: Request) -> Result<Value, ConfigError>
     }
 }
 
+/// Asks a server that was running a moment ago, and nobody else: what another process could say of work that
+/// the server had begun would be about none.
+pub(super) fn ask_running(place: &Where, request: Request) -> Result<Value, ConfigError> {
+    match connect(&place.load()?) {
+        Some(stream) => ask_server(stream, &request),
+        None => Err(broken_off()),
+    }
+}
+
+pub(super) fn broken_off() -> ConfigError {
+    ConfigError(
+        "the server stopped before this had ended: start it again, then this command".into(),
+    )
+}
+
 /// The running server, or the store opened in this process.
 pub(super) enum Link {
     Server(UnixStream),
@@ -28,6 +44,7 @@ pub(super) fn link(config: &Config) -> Result<Link, ConfigError> {
     if let Some(stream) = connect(config) {
         return Ok(Link::Server(stream));
     }
+    layout::expect_store(&config.data_dir)?;
     let knobs = super::profile::knobs(config)?;
     Ok(Link::Store(Box::new(Server::start(config.clone(), knobs, Mode::CommandOnly)?)))
 }
@@ -53,6 +70,9 @@ fn ask_server(stream: UnixStream, request: &Request) -> Result<Value, ConfigErro
 
 /// Opens the store in this process. The lock keeps two processes apart.
 fn ask_store(config: Config, request: Request) -> Result<Value, ConfigError> {
+    if !matches!(request, Request::DomainAdd { .. }) {
+        layout::expect_store(&config.data_dir)?;
+    }
     let knobs = super::profile::knobs(&config)?;
     let server = Server::start(config, knobs, Mode::CommandOnly)?;
     let result = server.ask(0, |shard| operations::execute(shard, request));

@@ -43,6 +43,7 @@ pub(super) struct Restore {
 pub(super) fn backup(options: &BackupOptions) -> Result<Outcome, ConfigError> {
     let config = options.place.load()?;
     let config_file = options.place.config_file();
+    layout::expect_store(&config.data_dir)?;
     // One at a time: what one has sent is not yet known to another.
     let _lock = layout::lock_backups(&config.data_dir)?;
     let target = Target::open(&options.to, true).map_err(ConfigError)?;
@@ -55,14 +56,17 @@ pub(super) fn backup(options: &BackupOptions) -> Result<Outcome, ConfigError> {
     progress.end();
     source.end();
     let taken = taken.map_err(ConfigError)?;
-    let pruned = options.keep.map(|keep| prune::prune(&target, keep as usize));
+    // What is damaged today was whole in an older backup.
+    let is_well = taken.damaged == 0;
+    let keep = options.keep.filter(|_| is_well);
+    let pruned = keep.map(|keep| prune::prune(&target, keep as usize));
     let (old, objects) = pruned.transpose().map_err(ConfigError)?.unwrap_or_default();
     if options.json {
         let mut said = serde_json::to_value(&taken).map_err(|e| ConfigError(e.to_string()))?;
         said["backups_removed"] = json!(old);
         said["objects_removed"] = json!(objects);
         outln!("{said}")?;
-        return Ok(Outcome::Done);
+        return Ok(if is_well { Outcome::Done } else { Outcome::Unwell });
     }
     outln!(
         "backup {} in {}: {} messages, {} MiB; {} of {} pieces sent ({} MiB), the others were there",
@@ -74,6 +78,14 @@ pub(super) fn backup(options: &BackupOptions) -> Result<Outcome, ConfigError> {
         taken.pieces,
         taken.bytes_sent >> 20
     )?;
+    if !is_well {
+        outln!(
+            "but {} places of the store are damaged, and so they are in this backup; no older one was removed. \
+             `kura store verify` names them: bring what they hurt back from an older backup, or expunge it",
+            taken.damaged
+        )?;
+        return Ok(Outcome::Unwell);
+    }
     if options.keep.is_some() {
         outln!("{old} older backups removed, and {objects} objects that nothing needs any more")?;
     }

@@ -1,6 +1,6 @@
 //! `kura store compact`: all space that can be had, now.
 
-use super::ask::{Link, ask, link};
+use super::ask::{Link, ask_running, link};
 use super::{Outcome, Where};
 use crate::backup::progress::Progress;
 use crate::config::ConfigError;
@@ -57,12 +57,12 @@ pub(super) fn run(options: &CompactOptions) -> Result<Outcome, ConfigError> {
 
 /// Lets the running server begin, and looks until it has come to rest.
 fn follow(options: &CompactOptions) -> Result<Value, ConfigError> {
-    ask(&options.place, Request::StoreCompactBegin)?;
+    ask_running(&options.place, Request::StoreCompactBegin)?;
     let mut progress = Progress::new("compact", options.json);
     loop {
         // It begins with the next turn of each core.
         std::thread::sleep(ASK_EVERY);
-        let status = ask(&options.place, Request::StoreCompactStatus)?;
+        let status = ask_running(&options.place, Request::StoreCompactStatus)?;
         let figure = |name: &str| status[name].as_u64().unwrap_or(0);
         if status["running"] != Value::Bool(true) {
             progress.end();

@@ -24,6 +24,8 @@ use std::time::Duration;
 pub(super) const DIR: &str = "kura-data";
 pub(super) const CONFIG_FILE: &str = "kura.toml";
 const PROFILE_FILE: &str = "profile.toml";
+/// The same, while they are being made.
+const PENDING_FILE: &str = "quickstart-accounts.pending.json";
 const ACCOUNTS_FILE: &str = "quickstart-accounts.json";
 const DISK_MEASURED_FOR: Duration = Duration::from_millis(1500);
 const USERS: [&str; 2] = ["alice", "bob"];
@@ -149,25 +151,39 @@ fn free_ports() -> std::io::Result<(Listen, Metrics)> {
     Ok((listen, metrics))
 }
 
-/// The domain and its two accounts; made when the directory has none yet.
+/// The domain and its two accounts; made when the directory has none yet. Nothing that is there is changed:
+/// passwords are written down before they count, so a first start that was cut short goes on with the same.
 fn accounts(server: &Server, options: &Options) -> Result<Vec<Trial>, ConfigError> {
     let file = server.config.data_dir.join(ACCOUNTS_FILE);
+    let pending = server.config.data_dir.join(PENDING_FILE);
     let fault = |error: &dyn std::fmt::Display| ConfigError(format!("{}: {error}", file.display()));
+    let read = |path: &Path| -> Result<Vec<Trial>, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|error| fault(&error))?;
+        serde_json::from_str(&text).map_err(|error| fault(&error))
+    };
+    if file.exists() {
+        return read(&file);
+    }
     let domains = ask(server, Request::DomainList)?;
-    if domains.as_array().is_some_and(|domains| !domains.is_empty()) && file.exists() {
-        let text = fs::read_to_string(&file).map_err(|error| fault(&error))?;
-        return serde_json::from_str(&text).map_err(|error| fault(&error));
-    }
-    // An interrupted first start may have made some of it: passwords are set anew then.
-    if domains.as_array().is_none_or(Vec::is_empty) {
-        ask(server, Request::DomainAdd { domain: options.domain.clone(), postmaster: None })?;
-    }
-    let mut trials = Vec::new();
-    for user in USERS {
-        let trial = Trial {
+    let has_domains = domains.as_array().is_some_and(|domains| !domains.is_empty());
+    let trials = if pending.exists() {
+        read(&pending)?
+    } else if has_domains {
+        return Ok(Vec::new());
+    } else {
+        let trial = |user: &str| Trial {
             address: format!("{user}@{}", options.domain.to_lowercase()),
             password: passwords::generate(),
         };
+        let trials: Vec<Trial> = USERS.into_iter().map(trial).collect();
+        let text = serde_json::to_string_pretty(&trials).map_err(|error| fault(&error))?;
+        write_synced(&pending, &text).map_err(|error| fault(&error))?;
+        trials
+    };
+    if !has_domains {
+        ask(server, Request::DomainAdd { domain: options.domain.clone(), postmaster: None })?;
+    }
+    for trial in &trials {
         let (address, password) = (trial.address.clone(), Some(trial.password.clone()));
         let made = Request::AccountAdd {
             address: address.clone(),
@@ -178,14 +194,12 @@ fn accounts(server: &Server, options: &Options) -> Result<Vec<Trial>, ConfigErro
         if ask(server, made).is_err() {
             ask(server, Request::AccountPasswd { address, password })?;
         }
-        trials.push(trial);
     }
     // RFC 5321 section 4.5.1: a domain that takes mail takes it for postmaster.
     let alias = format!("postmaster@{}", options.domain.to_lowercase());
     let targets = vec![trials[0].address.clone()];
     ask(server, Request::AliasAdd { alias, targets, replace: true })?;
-    let text = serde_json::to_string_pretty(&trials).map_err(|error| fault(&error))?;
-    write_synced(&file, &text).map_err(|error| fault(&error))?;
+    fs::rename(&pending, &file).map_err(|error| fault(&error))?;
     Ok(trials)
 }
 
@@ -212,16 +226,22 @@ fn print_ready(config: &Config, trials: &[Trial], options: &Options) {
             .find(|(found, _)| *found == service)
             .map_or(0, |(_, address)| address.port())
     };
-    let _ = outln!("\nKura serves {} from {}\n", options.domain, options.dir.display());
+    let _ = outln!("\nKura serves from {}\n", options.dir.display());
     for (service, address) in ports(config) {
         let _ = outln!("  {:12} {address}", service.name());
     }
-    let _ =
-        outln!("\naccounts (passwords are kept in {}):", options.dir.join(ACCOUNTS_FILE).display());
+    let kept = options.dir.join(ACCOUNTS_FILE);
+    let (Some(sender), Some(reader)) = (trials.first(), trials.last()) else {
+        let _ = outln!(
+            "\naccounts: `kura account list` ({} is not there)\n\nCtrl-C stops.",
+            kept.display()
+        );
+        return;
+    };
+    let _ = outln!("\naccounts, and the passwords that they were made with ({}):", kept.display());
     for trial in trials {
         let _ = outln!("  {}  {}", trial.address, trial.password);
     }
-    let (sender, reader) = (&trials[0], &trials[trials.len() - 1]);
     let _ = outln!("\nsend a mail:");
     let _ = outln!(
         "  printf 'Subject: hello\\r\\n\\r\\nFrom Kura.\\r\\n' | curl -sk smtp://127.0.0.1:{} --mail-from {} --mail-rcpt {} -T -",

@@ -26,7 +26,7 @@ pub(super) struct RestoreOptions {
     #[arg(long, value_name = "ADDRESS", requires = "at")]
     account: Option<String>,
     /// As it was then: 2h ago, 3d, or like 2026-11-25T16:22:03Z.
-    #[arg(long, value_name = "TIME", requires = "account")]
+    #[arg(long, value_name = "TIME", requires = "account", conflicts_with = "from")]
     at: Option<String>,
     /// Writes the account to this directory, which is made, as one Maildir for each mailbox; nothing in the
     /// account is changed.

@@ -1,6 +1,6 @@
 //! `kura store scrub`: a round now, with what it finds.
 
-use super::ask::{Link, ask, link};
+use super::ask::{Link, ask_running, broken_off, link};
 use super::{Outcome, Where};
 use crate::backup::progress::Progress;
 use crate::config::ConfigError;
@@ -30,24 +30,26 @@ pub(super) fn run(options: &ScrubOptions) -> Result<Outcome, ConfigError> {
             report?.map_err(ConfigError)?
         }
     };
-    let bad = report["bad"].as_u64().unwrap_or(0);
+    let is_well = report["bad"].as_u64() == Some(0) && report["failed"].is_null();
     if options.json {
         outln!("{report}")?;
     } else {
         print(&report)?;
     }
-    Ok(if bad == 0 { Outcome::Done } else { Outcome::Unwell })
+    Ok(if is_well { Outcome::Done } else { Outcome::Unwell })
 }
 
 /// Starts a round in the running server and looks until it has ended.
 fn follow(options: &ScrubOptions) -> Result<Value, ConfigError> {
-    ask(&options.place, Request::StoreScrubBegin)?;
+    ask_running(&options.place, Request::StoreScrubBegin)?;
     let mut progress = Progress::new("scrub", options.json);
     loop {
-        let status = ask(&options.place, Request::StoreScrubStatus)?;
+        let status = ask_running(&options.place, Request::StoreScrubStatus)?;
         if status["running"] != Value::Bool(true) {
             progress.end();
-            return Ok(status);
+            // A server that was started anew meanwhile has seen no round, and no failure either.
+            let is_known = status["rounds"].as_u64() > Some(0) || !status["failed"].is_null();
+            return if is_known { Ok(status) } else { Err(broken_off()) };
         }
         let figure = |name: &str| status[name].as_u64().unwrap_or(0);
         progress.show(figure("bytes"), figure("bytes_total"));

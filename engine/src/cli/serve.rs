@@ -18,6 +18,7 @@ pub(super) struct Options {
 
 pub(super) fn run(options: &Options) -> Result<Outcome, ConfigError> {
     let config = Config::load(&options.config)?;
+    layout::expect_store(&config.data_dir)?;
     let _guard = start_logging(&config);
     let knobs = super::profile::knobs(&config)?;
     Server::start(config, knobs, Mode::Serving)?.run();
