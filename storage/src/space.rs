@@ -40,7 +40,15 @@ pub(crate) fn floor<D: Device>(core: &Core<D>) -> SegmentId {
         return floor;
     }
     let index = core.index.borrow();
-    history(core, &index).next().map_or(floor, |(_, base)| base.segment.min(floor))
+    let from = core.device.now().0.saturating_sub(index.past.retention_millis);
+    let mut oldest = None;
+    for (time, base) in history(core, &index) {
+        if oldest.is_some() && time.0 > from {
+            break;
+        }
+        oldest = Some(base.segment);
+    }
+    oldest.map_or(floor, |segment| segment.min(floor))
 }
 
 /// Segments below this are needed neither to open the store nor to rebuild it.

@@ -91,6 +91,8 @@ pub(super) fn read_graves(
         graves.insert(mailbox, Rc::new(graveyard));
     }
     index.past.graves.insert(account, Rc::new(graves));
+    // When the last of them was dug is not kept: by then, at the latest.
+    index.past.buried = index.applied;
     Ok(())
 }
 

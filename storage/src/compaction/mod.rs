@@ -46,6 +46,10 @@ const BASE_LOG_RATIO: u64 = 20;
 /// … and the next one sets free so many times its size.
 const BASE_GAIN_RATIO: u64 = 4;
 
+/// While something waits to be forgotten there is a base for each such part of the retention: so much longer
+/// than that its space is kept, at the most.
+const BASES_A_RETENTION: u64 = 8;
+
 /// Emptied together.
 const VICTIMS_MAX: usize = 32;
 
@@ -173,9 +177,21 @@ pub(crate) fn wants_base<D: Device>(core: &Core<D>, to: SegmentId) -> bool {
     let gain: u64 = set_free.map(|(id, file)| gain(core, &index, *id, file)).sum();
     let grown = u64::from(to.0 - from.0);
     let interval = (size * BASE_LOG_RATIO).div_ceil(core.options.segment_bytes).max(2);
-    let is_worth_it = gain >= (core.options.segment_bytes / 2).max(BASE_GAIN_RATIO * size);
+    let is_worth_it =
+        |gain: u64| gain >= (core.options.segment_bytes / 2).max(BASE_GAIN_RATIO * size);
     let is_wished = core.thorough_below.get().is_some_and(|(log, _)| from < log);
-    is_worth_it && (is_short || is_wished || grown >= interval)
+    is_worth_it(gain) && (is_short || is_wished || grown >= interval)
+        || will_lapse(core, &index) && is_worth_it(gain + index.past.bytes)
+}
+
+/// Whether a base written now will let go, a retention from now, of what was buried since the last one. Were it
+/// written only when that has been forgotten, the space would be kept for two retentions.
+fn will_lapse<D: Device>(core: &Core<D>, index: &Index) -> bool {
+    let past = &index.past;
+    let last = index.base.as_ref().map_or(Lsn(0), |base| base.lsn);
+    let Some((time, _)) = past.bases.last() else { return false };
+    let age = core.device.now().0.saturating_sub(time.0);
+    past.buried > last && age >= past.retention_millis / BASES_A_RETENTION
 }
 
 /// What of a log segment's bytes is padding and headers, in percent: what nothing refers to in the newest.

@@ -38,6 +38,7 @@ struct Ledger<'i> {
     live: &'i mut Live,
     past: &'i mut Past,
     now: UnixMillis,
+    lsn: Lsn,
 }
 
 impl Ledger<'_> {
@@ -52,6 +53,7 @@ impl Ledger<'_> {
         // What shows the past is no past of its own.
         if self.past.remembers(account) && !mailbox.read_only {
             self.past.bury(account, mailbox, rows, self.now, is_elsewhere);
+            self.past.buried = self.lsn;
         } else {
             let release = |row: Row| self.live.release(row.location, row.record_bytes, 1);
             rows.into_iter().for_each(release);
@@ -194,7 +196,7 @@ impl Index {
         let account = Rc::make_mut(account);
         account.highest_modseq = account.highest_modseq.max(Modseq(logged.lsn.0));
         let (counters, live, past) = (&mut self.counters, &mut self.live, &mut self.past);
-        change(account, &mut Ledger { counters, live, past, now: logged.time })
+        change(account, &mut Ledger { counters, live, past, now: logged.time, lsn: logged.lsn })
     }
 
     fn remove_account(&mut self, account: AccountId, now: UnixMillis) -> bool {
@@ -202,7 +204,7 @@ impl Index {
         self.counters.messages = self.counters.messages.saturating_sub(removed.messages);
         self.counters.live_bytes = self.counters.live_bytes.saturating_sub(removed.bytes);
         let (counters, live, past) = (&mut self.counters, &mut self.live, &mut self.past);
-        let mut ledger = Ledger { counters, live, past, now };
+        let mut ledger = Ledger { counters, live, past, now, lsn: self.applied };
         for mailbox in removed.mailboxes.values() {
             ledger.bury(account, mailbox, mailbox.rows.iter(), false);
         }

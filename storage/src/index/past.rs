@@ -10,7 +10,7 @@
 use super::mailbox::Mailbox;
 use super::rows::{Row, Rows};
 use crate::format::{Base, UidRange};
-use crate::types::{AccountId, MailboxId, Modseq, SpecialUse, Uid, UnixMillis};
+use crate::types::{AccountId, Lsn, MailboxId, Modseq, SpecialUse, Uid, UnixMillis};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -23,9 +23,12 @@ pub struct Past {
     /// Accounts of which nothing is forgotten.
     pub held: BTreeSet<AccountId>,
     pub graves: BTreeMap<AccountId, Rc<Graves>>,
-    /// From where the log can be replayed, oldest first, and since when that is possible. The first is
-    /// the last that is old enough for the whole retention, where there is one.
+    /// From where the log can be replayed, oldest first, and since when that is possible. When the last was
+    /// added, the first was the last that is old enough for the whole retention, if there was one.
     pub bases: Vec<(UnixMillis, Rc<Base>)>,
+    /// Up to here something has been buried. Its segments can go once they are below a base that is as old
+    /// as the retention, so there has to be a later base.
+    pub buried: Lsn,
     pub messages: u64,
     pub bytes: u64,
 }
@@ -271,7 +274,7 @@ impl Past {
 mod tests {
     use super::*;
     use crate::format::{Location, SegmentId};
-    use crate::types::{Flags, Lsn};
+    use crate::types::Flags;
 
     const ACCOUNT: AccountId = AccountId(3);
 

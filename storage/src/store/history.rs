@@ -13,7 +13,7 @@ use crate::device::Device;
 use crate::durable::Durable;
 use crate::error::Error;
 use crate::format::{Base, NewMailbox, Record, SegmentId, Shown};
-use crate::index::{Index, Live, Mailbox, Spaces};
+use crate::index::{Index, Live, Mailbox, Row, Spaces};
 use crate::log::recovery::RecoveryReport;
 use crate::log::scan::{FoundSegment, Scan, Start};
 use crate::log::segments::{Identity, identify};
@@ -193,20 +193,25 @@ impl<D: Device> Store<D> {
     }
 }
 
+impl PastMessage {
+    pub(super) fn of(row: &Row) -> PastMessage {
+        PastMessage {
+            uid: row.uid,
+            flags: row.flags,
+            internal_date: row.internal_date,
+            bytes: row.bytes,
+        }
+    }
+}
+
 fn of_then(mailbox: &Mailbox) -> PastMailbox {
-    let messages = mailbox.rows.iter().map(|row| PastMessage {
-        uid: row.uid,
-        flags: row.flags,
-        internal_date: row.internal_date,
-        bytes: row.bytes,
-    });
     PastMailbox {
         id: mailbox.id,
         name: mailbox.name.clone(),
         uid_validity: mailbox.uid_validity,
         special_use: mailbox.special_use,
         keywords: mailbox.keywords.clone(),
-        messages: messages.collect(),
+        messages: mailbox.rows.iter().map(|row| PastMessage::of(&row)).collect(),
     }
 }
 

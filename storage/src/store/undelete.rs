@@ -1,6 +1,7 @@
 //! What has gone and is remembered: listing it, reading it, bringing it back, and keeping it for good.
 
 use super::change::reserve;
+use super::history::{PastAccount, PastMailbox, PastMessage};
 use super::{Store, account_in};
 use crate::device::Device;
 use crate::durable::Durable;
@@ -89,6 +90,30 @@ impl<D: Device> Store<D> {
             })
         });
         Ok((buried.collect(), all))
+    }
+
+    /// All of it, as an account of which there is nothing else. Also of an account that was removed. A mailbox
+    /// goes under its number in the place of the UIDVALIDITY, which is not known any more.
+    pub fn buried_account(
+        &self,
+        account: AccountId,
+        wanted: &Undelete,
+    ) -> Result<PastAccount, Error> {
+        let index = self.core.index.borrow();
+        let mailboxes =
+            graveyards(&index, account, wanted)?.into_iter().map(|(id, name, graveyard)| {
+                let wanted = graveyard.graves().filter(|grave| wanted.wants(grave));
+                PastMailbox {
+                    id,
+                    name: name.to_owned(),
+                    uid_validity: id.0,
+                    special_use: graveyard.special_use,
+                    keywords: graveyard.keywords.clone(),
+                    messages: wanted.map(|grave| PastMessage::of(&grave.row)).collect(),
+                }
+            });
+        let mailboxes = mailboxes.filter(|mailbox| !mailbox.messages.is_empty()).collect();
+        Ok(PastAccount { account, mailboxes })
     }
 
     /// The summary of a message that has gone.

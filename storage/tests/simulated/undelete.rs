@@ -249,6 +249,33 @@ fn what_is_older_than_the_retention_is_forgotten_and_its_space_comes_back() {
     });
 }
 
+/// Nothing but what waits to be forgotten asks for the base that lets the log go.
+#[test]
+fn a_store_at_rest_gives_back_what_is_older_than_the_retention() {
+    let sim = Sim::new(6);
+    on_sim(&sim, options(), |store| async move {
+        with_accounts(&store).await;
+        let mut uids = Vec::new();
+        for number in 0..300 {
+            uids.push(deliver(&store, INBOX, number, 3000).await);
+        }
+        store.expunge(ALICE, INBOX, &uids).await.expect("expunges");
+        let full = store.stats();
+        days(&store, 190).await;
+        let before = store.stats();
+        assert_eq!((before.buried_messages, before.segments_freed), (300, 0), "{before:?}");
+        days(&store, 60).await;
+        rest(&store).await;
+        let after = store.stats();
+        assert_eq!(after.buried_messages, 0);
+        assert!(after.segments * 4 <= full.segments, "{full:?} {after:?}");
+        verified(&store).await;
+        let rested = store.device().operations();
+        days(&store, 1000).await;
+        assert!(store.device().operations() < rested + 200, "it comes to rest");
+    });
+}
+
 #[test]
 fn a_hold_outlives_its_account_and_ends_when_it_is_lifted() {
     let sim = Sim::new(7);
