@@ -1,4 +1,4 @@
-//! Writing an account as it was to a directory: one Maildir for each mailbox.
+//! Writing an account as it was, or what has gone from it, to a directory: one Maildir for each mailbox.
 //!
 //! `DIR/Archive/2024/{cur,new,tmp}`, a message to a file in `cur`, flags in its name, its internal date as
 //! the file's time. Files are written on the blocking pool, a piece at a time.

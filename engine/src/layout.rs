@@ -353,7 +353,9 @@ pub fn lock_backups(path: &Path) -> Result<File, ConfigError> {
     }
     let error = io::Error::last_os_error();
     Err(if error.kind() == io::ErrorKind::WouldBlock {
-        ConfigError("another backup of this store is under way; wait for it to end".to_owned())
+        ConfigError(
+            "another backup or restore of this store is under way; wait for it to end".to_owned(),
+        )
     } else {
         fault(error)
     })

@@ -79,6 +79,9 @@ pub enum Request {
         uids: Option<Vec<(u32, u32)>>,
         apply: bool,
         over_quota: bool,
+        removed: bool,
+        /// Writes it to a directory, an absolute path.
+        export: Option<PathBuf>,
     },
     /// Shows the account as it was, or writes it to a directory, an absolute path.
     StoreRestoreAt {
@@ -86,6 +89,7 @@ pub enum Request {
         at: u64,
         export: Option<PathBuf>,
         over_quota: bool,
+        removed: bool,
     },
     HoldAdd {
         address: String,
@@ -172,16 +176,25 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
         Request::Reload => reload(&shard).await,
         Request::StoreStats => store_stats(&shard).await,
         Request::StoreVerify => store_verify(&shard).await,
-        Request::StoreUndelete { account, since, mailbox, uids, apply, over_quota } => {
+        Request::StoreUndelete {
+            account,
+            since,
+            mailbox,
+            uids,
+            apply,
+            over_quota,
+            removed,
+            export,
+        } => {
             let which = Which { address: account, since, mailbox, uids };
-            if apply {
-                remembering::undelete(&shard, which, over_quota).await
-            } else {
-                remembering::undelete_list(&shard, which).await
+            match export {
+                Some(to) => remembering::export_buried(&shard, which, removed, to).await,
+                None if apply => remembering::undelete(&shard, which, over_quota).await,
+                None => remembering::undelete_list(&shard, which, removed).await,
             }
         }
-        Request::StoreRestoreAt { account, at, export, over_quota } => {
-            remembering::restore_at(&shard, &account, at, export, over_quota).await
+        Request::StoreRestoreAt { account, at, export, over_quota, removed } => {
+            remembering::restore_at(&shard, &account, at, export, over_quota, removed).await
         }
         Request::HoldAdd { address } => remembering::hold_add(&shard, &address).await,
         Request::HoldRemove { address } => remembering::hold_remove(&shard, &address).await,

@@ -21,16 +21,41 @@ const LISTED_MAX: usize = 1000;
 /// Of a subject or an address, in a list.
 const TEXT_CHARS_MAX: usize = 60;
 
-/// The account's number and home, be it removed, if it is on hold.
-fn anyone(shard: &Shard, address: &str) -> Result<(AccountId, u16), Fault> {
-    match existing_account(shard, address) {
-        Ok((_, account)) => Ok((account.id(), account.shard)),
-        Err(fault) => {
-            let address = address.to_lowercase();
-            let directory = shard.directory.borrow();
-            let held = directory.held(&address);
-            held.map(|held| (AccountId(held.id), held.shard)).ok_or(fault)
+/// An account of which something may be remembered.
+struct Known {
+    id: AccountId,
+    home: u16,
+    /// It was removed, and is on hold.
+    is_removed: bool,
+    /// Another account had the address before, was removed, and is on hold.
+    has_forerunner: bool,
+}
+
+/// The account at an address; or the one that was removed, if it is on hold. Where there are both, `removed`
+/// asks for the latter.
+fn anyone(shard: &Shard, address: &str, removed: bool) -> Result<Known, Fault> {
+    let found = existing_account(shard, address);
+    let directory = shard.directory.borrow();
+    let address = address.to_lowercase();
+    let there = found.as_ref().map(|(_, account)| account.id());
+    let gone = directory.held(&address).filter(|held| there != Ok(AccountId(held.id)));
+    match (found, gone) {
+        (Ok((_, account)), gone) if !removed => Ok(Known {
+            id: account.id(),
+            home: account.shard,
+            is_removed: false,
+            has_forerunner: gone.is_some(),
+        }),
+        (_, Some(held)) => Ok(Known {
+            id: AccountId(held.id),
+            home: held.shard,
+            is_removed: true,
+            has_forerunner: false,
+        }),
+        (Ok(_), None) => {
+            Err(format!("no account that had the address {address} before is on hold"))
         }
+        (Err(fault), None) => Err(fault),
     }
 }
 
@@ -52,8 +77,12 @@ impl Which {
     }
 }
 
-pub(crate) async fn undelete_list(shard: &Rc<Shard>, which: Which) -> Result<Value, Fault> {
-    let (id, home) = anyone(shard, &which.address)?;
+pub(crate) async fn undelete_list(
+    shard: &Rc<Shard>,
+    which: Which,
+    removed: bool,
+) -> Result<Value, Fault> {
+    let Known { id, home, is_removed, has_forerunner } = anyone(shard, &which.address, removed)?;
     let wanted = which.wanted();
     let (rows, all) = on(shard, home, move |shard| async move {
         let (buried, all) = shard.store.buried(id, &wanted, LISTED_MAX)?;
@@ -66,7 +95,10 @@ pub(crate) async fn undelete_list(shard: &Rc<Shard>, which: Which) -> Result<Val
         Ok::<_, Error>((rows, all))
     })
     .await?;
-    Ok(json!({ "account": which.address.to_lowercase(), "messages": rows, "all": all }))
+    Ok(json!({
+        "account": which.address.to_lowercase(), "messages": rows, "all": all,
+        "is_removed": is_removed, "has_forerunner": has_forerunner,
+    }))
 }
 
 fn row(one: &Buried, from: &str, subject: &str) -> Value {
@@ -93,6 +125,26 @@ fn headline(summary: &[u8]) -> (String, String) {
         format!("{}@{}", part(&address.mailbox), part(&address.host))
     });
     (from.unwrap_or_default(), envelope.subject.as_deref().map(text).unwrap_or_default())
+}
+
+/// Writes what has gone to the directory `to`.
+pub(crate) async fn export_buried(
+    shard: &Rc<Shard>,
+    which: Which,
+    removed: bool,
+    to: PathBuf,
+) -> Result<Value, Fault> {
+    let Known { id, home, .. } = anyone(shard, &which.address, removed)?;
+    let (wanted, name) = (which.wanted(), which.address.to_lowercase());
+    on(shard, home, move |shard| async move {
+        let past = shard.store.buried_account(id, &wanted).map_err(|error| error.to_string())?;
+        let (messages, damaged) = export::maildir(&shard, &past, &to).await?;
+        Ok::<_, Fault>(json!({
+            "account": name, "directory": to.display().to_string(),
+            "mailboxes": past.mailboxes.len(), "messages": messages, "damaged": damaged,
+        }))
+    })
+    .await
 }
 
 pub(crate) async fn undelete(
@@ -131,12 +183,13 @@ pub(crate) async fn restore_at(
     at: u64,
     to: Option<PathBuf>,
     over_quota: bool,
+    removed: bool,
 ) -> Result<Value, Fault> {
     if at > crate::delivery::unix_millis().0 {
         return Err(format!("{} is in the future; nobody knows yet", time_text(at)));
     }
     let (id, home) = match to {
-        Some(_) => anyone(shard, address)?,
+        Some(_) => anyone(shard, address, removed).map(|known| (known.id, known.home))?,
         None => existing_account(shard, address).map(|(_, one)| (one.id(), one.shard))?,
     };
     let root = format!("Restored {}", time_text(at).replace(':', "."));

@@ -188,6 +188,27 @@ class Backup(kura.TestCase):
         self.assertGreater(self.backup()["pieces_sent"], 0)
         self.assertEqual(run("store", "restore", "--from", self.place, "--check").returncode, 0)
 
+    def test_a_copy_does_not_remove_the_backups_of_its_original(self):
+        self.fill(6)
+        messages = self.backup()["messages"]
+        other = self.restored()
+        backup = ("store", "backup", "--to", self.place, "--keep", "1", "--dir", other.directory)
+        refused = run(*backup)
+        self.assertEqual(refused.returncode, 1, refused.stdout)
+        self.assertIn("--take-over", refused.stderr)
+        self.backup()
+        listed = json.loads(run("store", "restore", "--from", self.place, "--list", "--json").stdout)
+        self.assertEqual([one["messages"] for one in listed], [messages, messages])
+        taken = run(*backup, "--take-over")
+        self.assertEqual(taken.returncode, 0, taken.stderr)
+        self.assertEqual(run(*backup).returncode, 0)
+        original = run("store", "backup", "--to", self.place, "--dir", self.server.directory)
+        self.assertIn("--take-over", original.stderr)
+        lines = run("store", "restore", "--from", self.place, "--list").stdout.splitlines()
+        self.assertEqual(len(lines), 1)
+        self.assertIn(f"  {messages} messages  ", lines[0])
+        self.compare(everything(self.server))
+
     def test_bad_places_are_one_clear_line(self):
         self.fill(2)
         self.backup()
@@ -211,6 +232,9 @@ class Backup(kura.TestCase):
             refused = run(*arguments)
             self.assertEqual((refused.returncode, refused.stderr.count("\n")), (1, 1), refused.stderr)
             self.assertIn("is not a Kura backup", refused.stderr)
+        os.rename(os.path.join(plain, "something"), os.path.join(plain, "lost+found"))
+        fresh = run("store", "backup", "--to", plain, "--dir", self.server.directory)
+        self.assertEqual(fresh.returncode, 0, fresh.stderr)
         missing = run("store", "restore", "--from", plain + ".none", "--dir", plain)
         self.assertIn("no such directory", missing.stderr)
         (name,) = os.listdir(os.path.join(self.place, "manifests"))

@@ -176,6 +176,20 @@ class Window(TestCase):
     def stats(self):
         return json.loads(self.server.command("store", "stats", "--json").stdout)
 
+    def has_one_message_on_hold(self, address, directory, *more):
+        """It is listed, and written to a directory of that name."""
+        undelete = ("store", "undelete", "--account", address, "--since", "1h", *more)
+        listed = self.server.command(*undelete)
+        self.assertIn("1 are kept on hold", listed.stdout, listed.stderr)
+        self.assertNotIn("--apply", listed.stdout)
+        place = os.path.join(self.server.directory, directory)
+        written = self.server.command(*undelete, "--export", place)
+        self.assertEqual(written.returncode, 0, written.stderr)
+        files = os.listdir(os.path.join(place, "INBOX", "cur"))
+        self.assertEqual(len(files), 1)
+        with open(os.path.join(place, "INBOX", "cur", files[0]), "rb") as file:
+            self.assertTrue(file.read().endswith(mail(1).split(b"\r\n\r\n")[1]))
+
     def test_what_is_old_is_forgotten_but_for_a_hold_that_outlives_its_account(self):
         held, _ = self.server.add_account("held@example.test")
         other, _ = self.server.add_account("other@example.test")
@@ -199,5 +213,15 @@ class Window(TestCase):
                          [(held, "removed")])
         kept = self.server.command("store", "undelete", "--account", held, "--since", "1h", "--json")
         self.assertEqual(json.loads(kept.stdout)["all"], 1)
+        self.has_one_message_on_hold(held, "kept-1")
+        # Somebody else gets the address: what is on hold is still found.
+        self.server.add_account(held)
+        fresh = self.server.command("store", "undelete", "--account", held, "--since", "1h")
+        self.assertIn("nothing was expunged", fresh.stdout)
+        self.assertIn("--removed", fresh.stdout)
+        self.has_one_message_on_hold(held, "kept-2", "--removed")
         self.assertEqual(self.server.command("account", "hold", "remove", held).returncode, 0)
+        nobody = self.server.command("store", "undelete", "--account", held, "--since", "1h", "--removed")
+        self.assertEqual(nobody.returncode, 1)
+        self.assertIn("no account that had the address", nobody.stderr)
         self.assertTrue(eventually(lambda: self.stats()["buried_messages"] == 0, 20), self.stats())

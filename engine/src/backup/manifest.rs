@@ -59,6 +59,9 @@ pub struct FilePart {
 pub struct Marker {
     pub format: u32,
     pub store: String,
+    /// The line that goes on here; empty: that of whoever comes first.
+    #[serde(default)]
+    pub generation: String,
 }
 
 impl Piece {
@@ -127,6 +130,10 @@ impl Manifest {
                 segment.pieces.iter().map(move |piece| (shard, segment, piece))
             })
         })
+    }
+
+    pub fn messages(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.messages).sum()
     }
 
     pub fn stored_bytes(&self) -> u64 {

@@ -81,7 +81,13 @@ mod tests {
     #[test]
     fn what_a_kept_backup_needs_stays_and_the_rest_goes() {
         let target = Target::in_memory();
-        target.put_marker(&Marker { format: FORMAT, store: "s".to_owned() }).unwrap();
+        target
+            .put_marker(&Marker {
+                format: FORMAT,
+                store: "s".to_owned(),
+                generation: "g".to_owned(),
+            })
+            .unwrap();
         backup(&target, "1", &["shared", "old"]);
         backup(&target, "2", &["shared", "middle"]);
         // More pieces than are sent at once.

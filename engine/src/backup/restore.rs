@@ -29,10 +29,6 @@ pub fn load(target: &Target, wanted: Option<&str>) -> Result<(String, Manifest),
         return Err(target.not_a_backup());
     }
     let manifests = target.manifests()?;
-    let name_of = |object: &str| {
-        let name = object.rsplit('/').next().unwrap_or(object);
-        name.trim_end_matches(".json").to_owned()
-    };
     let object = match wanted {
         Some(wanted) => manifests.iter().find(|object| name_of(object) == wanted),
         None => manifests.last(),
@@ -50,10 +46,37 @@ pub fn load(target: &Target, wanted: Option<&str>) -> Result<(String, Manifest),
             _ => format!("backup {}: no backup in it was ever finished", target.name),
         });
     };
-    let text = target.find(object)?.unwrap_or_default();
-    let manifest = Manifest::decode(&text)
+    let manifest = read(target, object)?
         .map_err(|what| format!("backup {}: {object}: {what}", target.name))?;
     Ok((name_of(object), manifest))
+}
+
+/// One of the backups in a place.
+#[derive(Debug)]
+pub struct Listed {
+    pub name: String,
+    /// Or why it can't be used.
+    pub manifest: Result<Manifest, Fault>,
+}
+
+/// All backups, oldest first.
+pub fn list(target: &Target) -> Result<Vec<Listed>, Fault> {
+    if target.marker()?.is_none() {
+        return Err(target.not_a_backup());
+    }
+    let manifests = target.manifests()?;
+    let listed =
+        |object: &String| Ok(Listed { name: name_of(object), manifest: read(target, object)? });
+    manifests.iter().map(listed).collect()
+}
+
+fn read(target: &Target, object: &str) -> Result<Result<Manifest, Fault>, Fault> {
+    Ok(Manifest::decode(&target.find(object)?.unwrap_or_default()))
+}
+
+fn name_of(object: &str) -> String {
+    let name = object.rsplit('/').next().unwrap_or(object);
+    name.trim_end_matches(".json").to_owned()
 }
 
 /// What the pieces of a manifest are, and for whom.
@@ -85,7 +108,11 @@ fn fetches(manifest: &Manifest) -> Vec<Fetch> {
 }
 
 fn damaged(target: &Target, fetch: &Fetch, what: &str) -> Fault {
-    format!("backup {} is damaged: {} ({}): {what}", target.name, fetch.object, fetch.place)
+    format!(
+        "backup {} is damaged: {} ({}): {what}. Remove that object and back up again: what the store still has is \
+         sent anew; or restore an older backup (--list shows them)",
+        target.name, fetch.object, fetch.place
+    )
 }
 
 /// Whether everything is there, by name and size: before anything is written.
@@ -139,6 +166,7 @@ pub fn restore(
     check_free(data_dir)?;
     check_presence(target, manifest)?;
     private_dir(data_dir).map_err(|error| fault(data_dir, error))?;
+    let _lock = layout::lock_backups(data_dir).map_err(|error| error.0)?;
     let staging = data_dir.join(STAGING);
     if staging.exists() {
         fs::remove_dir_all(&staging).map_err(|error| fault(&staging, error))?;
@@ -195,7 +223,7 @@ pub fn restore(
     if let Err(what) = outcome.and_then(|()| finish(target, manifest, data_dir, &staging)) {
         // What is half there is of no use to anyone.
         let _ = fs::remove_dir_all(&staging);
-        return Err(format!("{what}; nothing was restored"));
+        return Err(format!("{what}; no store was made, and the restore can be started again"));
     }
     Ok(())
 }

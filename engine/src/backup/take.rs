@@ -45,14 +45,16 @@ pub fn take(
     config_file: &Path,
     source: &mut Source,
     target: &Target,
+    take_over: bool,
     progress: &mut Progress,
 ) -> Result<Taken, Fault> {
     let (plans, store) = source.plans()?;
     check_whole(&plans)?;
-    check_owner(target, &store)?;
     let secret = layout::secret(&config.data_dir).map_err(|error| error.0)?;
+    let generation = generation(&secret);
+    check_owner(target, &store, &generation, take_over)?;
     let mut taking = Taking {
-        generation: generation(&secret),
+        generation,
         target,
         there: BTreeMap::new(),
         uploads: Uploads::start(target)?,
@@ -107,16 +109,32 @@ fn check_whole(plans: &[Plan]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The place is empty, or has backups of this store.
-fn check_owner(target: &Target, store: &str) -> Result<(), Fault> {
+/// The place is empty, or has backups of this store. Of a store and one that was restored from its backups
+/// only one goes on here: each would take the other's for old ones of its own, and remove them.
+fn check_owner(
+    target: &Target,
+    store: &str,
+    generation: &str,
+    take_over: bool,
+) -> Result<(), Fault> {
     match target.marker()? {
-        Some(marker) if marker.store == store => Ok(()),
-        Some(_) => Err(format!(
-            "backup {}: it holds backups of another store; choose another place",
-            target.name
-        )),
-        None => target.put_marker(&Marker { format: manifest::FORMAT, store: store.to_owned() }),
+        Some(marker) if marker.store != store => {
+            return Err(format!(
+                "backup {}: it holds backups of another store; choose another place",
+                target.name
+            ));
+        }
+        Some(marker) if marker.generation == generation => return Ok(()),
+        Some(marker) if !marker.generation.is_empty() && !take_over => {
+            return Err(format!(
+                "backup {}: another installation of this store, from which this one was restored or the other way                  round, backs up to it; choose another place, or, if that installation is no more, add --take-over",
+                target.name
+            ));
+        }
+        _ => {}
     }
+    let (store, generation) = (store.to_owned(), generation.to_owned());
+    target.put_marker(&Marker { format: manifest::FORMAT, store, generation })
 }
 
 struct Taking<'t> {

@@ -130,10 +130,10 @@ impl Target {
     pub fn marker(&self) -> Result<Option<Marker>, Fault> {
         let Some(text) = self.find(MARKER)? else {
             let is_empty = match &self.directory {
+                // A new file system has a directory of its own.
                 Some(directory) => std::fs::read_dir(directory)
                     .map_err(|error| format!("backup {}: {error}", self.name))?
-                    .next()
-                    .is_none(),
+                    .all(|entry| entry.is_ok_and(|entry| entry.file_name() == "lost+found")),
                 None => true,
             };
             return if is_empty { Ok(None) } else { Err(self.not_a_backup()) };

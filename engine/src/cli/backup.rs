@@ -3,12 +3,14 @@
 use super::ask::{Link, link};
 use super::{Outcome, Where};
 use crate::backup::progress::Progress;
+use crate::backup::restore::Listed;
 use crate::backup::source::Source;
 use crate::backup::target::Target;
 use crate::backup::{Manifest, prune, restore, take};
 use crate::config::{Config, ConfigError};
 use crate::layout;
 use crate::server::{Mode, Server};
+use crate::when::time_text;
 use clap::Args;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -24,6 +26,9 @@ pub(super) struct BackupOptions {
     /// Then removes older backups, so that so many are left.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     keep: Option<u32>,
+    /// Goes on where another installation of this store has backed up, which is no more.
+    #[arg(long)]
+    take_over: bool,
     /// Prints JSON, and no progress.
     #[arg(long)]
     json: bool,
@@ -52,7 +57,8 @@ pub(super) fn backup(options: &BackupOptions) -> Result<Outcome, ConfigError> {
         Link::Store(server) => Source::store(*server),
     };
     let mut progress = Progress::new("backup", options.json);
-    let taken = take::take(&config, &config_file, &mut source, &target, &mut progress);
+    let take_over = options.take_over;
+    let taken = take::take(&config, &config_file, &mut source, &target, take_over, &mut progress);
     progress.end();
     source.end();
     let taken = taken.map_err(ConfigError)?;
@@ -92,11 +98,45 @@ pub(super) fn backup(options: &BackupOptions) -> Result<Outcome, ConfigError> {
     Ok(Outcome::Done)
 }
 
+/// What there is to restore, oldest first.
+pub(super) fn list(from: &str, json: bool) -> Result<Outcome, ConfigError> {
+    let target = Target::open(from, false).map_err(ConfigError)?;
+    let backups = restore::list(&target).map_err(ConfigError)?;
+    if json {
+        let rows: Vec<_> = backups
+            .iter()
+            .map(|Listed { name, manifest }| match manifest {
+                Ok(manifest) => json!({
+                    "name": name, "made": time_text(manifest.made_unix_millis),
+                    "messages": manifest.messages(), "bytes": manifest.stored_bytes(),
+                }),
+                Err(what) => json!({ "name": name, "damaged": what }),
+            })
+            .collect();
+        outln!("{}", json!(rows))?;
+    } else if backups.is_empty() {
+        outln!("no backup in {from} was ever finished")?;
+    }
+    for Listed { name, manifest } in backups.iter().filter(|_| !json) {
+        match manifest {
+            Ok(manifest) => outln!(
+                "{name}  {}  {} messages  {} MiB",
+                time_text(manifest.made_unix_millis),
+                manifest.messages(),
+                manifest.stored_bytes() >> 20
+            )?,
+            Err(what) => outln!("{name}  {what}")?,
+        }
+    }
+    let is_well = backups.iter().all(|one| one.manifest.is_ok());
+    Ok(if is_well { Outcome::Done } else { Outcome::Unwell })
+}
+
 pub(super) fn restore(options: &Restore) -> Result<Outcome, ConfigError> {
     let target = Arc::new(Target::open(&options.from, false).map_err(ConfigError)?);
     let (name, manifest) =
         restore::load(&target, options.backup.as_deref()).map_err(ConfigError)?;
-    let messages: u64 = manifest.shards.iter().map(|shard| shard.messages).sum();
+    let messages = manifest.messages();
     if options.check {
         let mut progress = Progress::new("check", options.json);
         let checked = restore::check(&target, &manifest, &mut progress);

@@ -27,9 +27,16 @@ pub(super) struct UndeleteOptions {
     /// Brings it back; otherwise it is listed.
     #[arg(long)]
     apply: bool,
+    /// Writes it to this directory, which is made, as one Maildir for each mailbox; nothing in the account is
+    /// changed.
+    #[arg(long, value_name = "DIR", conflicts_with = "apply")]
+    export: Option<PathBuf>,
     /// Brings it back even where the account's quota has no room.
     #[arg(long, requires = "apply")]
     over_quota: bool,
+    /// Of an account on hold that had the address before, and was removed.
+    #[arg(long, conflicts_with = "apply")]
+    removed: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -40,6 +47,7 @@ pub(super) struct RestoreAt {
     pub(super) at: String,
     pub(super) export: Option<PathBuf>,
     pub(super) over_quota: bool,
+    pub(super) removed: bool,
     pub(super) common: Common,
 }
 
@@ -88,10 +96,34 @@ fn time(option: &str, text: &str) -> Result<u64, ConfigError> {
 }
 
 pub(super) fn undelete(options: UndeleteOptions) -> Result<Outcome, ConfigError> {
-    let UndeleteOptions { account, since, mailbox, uid, apply, over_quota, common } = options;
+    let UndeleteOptions {
+        account,
+        since,
+        mailbox,
+        uid,
+        apply,
+        export,
+        over_quota,
+        removed,
+        common,
+    } = options;
     let since = time("--since", &since)?;
     let uids = uid.map(|uids| uids.0);
-    let request = Request::StoreUndelete { account, since, mailbox, uids, apply, over_quota };
+    let export = export.map(absolute).transpose()?;
+    let is_export = export.is_some();
+    let request = Request::StoreUndelete {
+        account,
+        since,
+        mailbox,
+        uids,
+        apply,
+        over_quota,
+        removed,
+        export,
+    };
+    if is_export {
+        return exported(&common, request);
+    }
     if apply {
         return said(&common, request, |value| {
             let lists = value["mailboxes"].as_array().into_iter().flatten();
@@ -103,8 +135,16 @@ pub(super) fn undelete(options: UndeleteOptions) -> Result<Outcome, ConfigError>
     said(&common, request, |value| {
         let messages = value["messages"].as_array().map_or(&[][..], Vec::as_slice);
         let all = value["all"].as_u64().unwrap_or(0);
+        let forerunner = if value["has_forerunner"] == true {
+            "\nan account that had this address before was removed and is on hold; --removed lists what is kept of \
+             it"
+        } else {
+            ""
+        };
         if all == 0 {
-            return "nothing was expunged since then that could be brought back".to_owned();
+            return format!(
+                "nothing was expunged since then that could be brought back{forerunner}"
+            );
         }
         let more = all.saturating_sub(messages.len() as u64);
         let before = if more > 0 {
@@ -123,7 +163,12 @@ pub(super) fn undelete(options: UndeleteOptions) -> Result<Outcome, ConfigError>
                 text(one, "subject")
             )
         });
-        format!("{before}{rows}{all} can be brought back; add --apply to do it")
+        if value["is_removed"] == true {
+            return format!(
+                "{before}{rows}{all} are kept on hold; the account was removed, so add --export DIR to have them"
+            );
+        }
+        format!("{before}{rows}{all} can be brought back; add --apply to do it{forerunner}")
     })
 }
 
@@ -132,14 +177,20 @@ fn lines<'v>(rows: impl Iterator<Item = &'v Value>, line: impl Fn(&Value) -> Str
 }
 
 pub(super) fn restore(options: RestoreAt) -> Result<Outcome, ConfigError> {
-    let RestoreAt { account, at, export, over_quota, common } = options;
+    let RestoreAt { account, at, export, over_quota, removed, common } = options;
     let at = time("--at", &at)?;
-    let absolute = |dir: PathBuf| {
-        std::path::absolute(&dir)
-            .map_err(|error| ConfigError(format!("--export {}: {error}", dir.display())))
-    };
     let export = export.map(absolute).transpose()?;
-    let value = ask(&common.place, Request::StoreRestoreAt { account, at, export, over_quota })?;
+    exported(&common, Request::StoreRestoreAt { account, at, export, over_quota, removed })
+}
+
+fn absolute(dir: PathBuf) -> Result<PathBuf, ConfigError> {
+    std::path::absolute(&dir)
+        .map_err(|error| ConfigError(format!("--export {}: {error}", dir.display())))
+}
+
+/// What was written to a directory, or shown.
+fn exported(common: &Common, request: Request) -> Result<Outcome, ConfigError> {
+    let value = ask(&common.place, request)?;
     let damaged = value["damaged"].as_u64().unwrap_or(0);
     if common.json {
         outln!("{value}")?;
@@ -149,10 +200,11 @@ pub(super) fn restore(options: RestoreAt) -> Result<Outcome, ConfigError> {
             Some(directory) => format!("written to {directory}"),
             None => format!("shown below the mailbox {:?}, read-only", text(&value, "tree")),
         };
-        outln!(
-            "{messages} messages in {mailboxes} mailboxes as of {}, {place}",
-            text(&value, "at")
-        )?;
+        let as_of = match value["at"].as_str() {
+            Some(at) => format!(" as of {at}"),
+            None => String::new(),
+        };
+        outln!("{messages} messages in {mailboxes} mailboxes{as_of}, {place}")?;
         if damaged > 0 {
             outln!("{damaged} messages could not be read; `kura store verify` names the places")?;
         }

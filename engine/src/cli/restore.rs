@@ -22,6 +22,9 @@ pub(super) struct RestoreOptions {
     /// Reads and verifies the backup, and writes nothing.
     #[arg(long, requires = "from")]
     check: bool,
+    /// Lists the backups there, oldest first.
+    #[arg(long, requires = "from", conflicts_with_all = ["backup", "check"])]
+    list: bool,
     /// An account, from what this store remembers.
     #[arg(long, value_name = "ADDRESS", requires = "at")]
     account: Option<String>,
@@ -35,6 +38,9 @@ pub(super) struct RestoreOptions {
     /// Shows it even where the account's quota has no room.
     #[arg(long, requires = "at", conflicts_with = "export")]
     over_quota: bool,
+    /// Of an account on hold that had the address before, and was removed.
+    #[arg(long, requires = "export")]
+    removed: bool,
     #[command(flatten)]
     place: Where,
     /// Prints JSON, and no progress.
@@ -43,13 +49,32 @@ pub(super) struct RestoreOptions {
 }
 
 pub(super) fn run(options: RestoreOptions) -> Result<Outcome, ConfigError> {
-    let RestoreOptions { from, backup, check, account, at, export, over_quota, place, json } =
-        options;
+    let RestoreOptions {
+        from,
+        backup,
+        check,
+        list,
+        account,
+        at,
+        export,
+        over_quota,
+        removed,
+        place,
+        json,
+    } = options;
     match (from, account.zip(at)) {
+        (Some(from), _) if list => backup::list(&from, json),
         (Some(from), _) => backup::restore(&backup::Restore { place, from, backup, check, json }),
         (None, Some((account, at))) => {
             let common = Common { place, json };
-            remembering::restore(remembering::RestoreAt { account, at, export, over_quota, common })
+            remembering::restore(remembering::RestoreAt {
+                account,
+                at,
+                export,
+                over_quota,
+                removed,
+                common,
+            })
         }
         (None, None) => {
             Err(ConfigError("say --from PLACE, or --account ADDRESS --at TIME".to_owned()))
