@@ -7,11 +7,11 @@
 //! | where | what |
 //! |---|---|
 //! | [`machine`] | the contract that every protocol obeys, and its laws |
-//! | [`wire`] | what all line protocols share: framing of lines, the outbox |
+//! | [`wire`] | what all line protocols share: framing of lines, dots, the outbox, what can be wrong with a server |
 //! | [`message`] | mail text: envelope, body structure, dates, trace headers |
-//! | [`sasl`] | PLAIN, LOGIN, SCRAM-SHA-256 for all protocols |
+//! | [`sasl`] | PLAIN, LOGIN, SCRAM-SHA-256 for all protocols, and the bearers of tokens for clients |
 //! | [`address`] | what stands between the brackets of MAIL and RCPT |
-//! | [`smtp`], [`pop3`], [`imap`], [`managesieve`] | the protocols; they do not import each other. LMTP is a role of SMTP |
+//! | [`smtp`], [`pop3`], [`imap`], [`managesieve`] | the protocols; they do not import each other. LMTP is a role of SMTP; the first three have a `client` |
 //! | [`sieve`] | what users want done with their mail: scripts are compiled and run, nothing is done |
 #![cfg_attr(
     not(test),

@@ -92,7 +92,8 @@ pub trait Machine {
     ) -> Step<Self::Event<'i>>;
 
     /// When `step` must be called again, input or not; `None`: only on input.
-    /// Past its deadline, a step with empty input writes the protocol's farewell and closes.
+    /// Past its deadline, a step with empty input writes the protocol's farewell and closes; a client's
+    /// tells first what has come to nothing.
     fn deadline(&self) -> Option<Tick>;
 
     /// The handshake that [`Step::StartTls`] asked for is complete.

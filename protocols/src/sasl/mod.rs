@@ -9,8 +9,13 @@
 //! | SCRAM, fresh | client-first | keys wanted |
 //! | SCRAM, keys given | client-final | verified, one empty response outstanding; or failed |
 //! | SCRAM, verified | empty | done |
+//!
+//! [`client`] is the other side.
 
 pub mod attempt;
+pub mod client;
+#[cfg(test)]
+mod client_tests;
 pub mod scram;
 
 pub use attempt::{Attempt, Challenge, Fault, Turn};

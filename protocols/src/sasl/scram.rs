@@ -170,8 +170,8 @@ fn client_final(
     Ok(hmac(&keys.server_key, &auth_message))
 }
 
-fn hmac(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
-    // A key of 32 bytes is shorter than a block, so it is taken as it is and this can't fail.
+pub(super) fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
+    // HMAC takes keys of any length: this can't fail.
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return [0; 32] };
     mac.update(message);
     mac.finalize().into_bytes().into()
@@ -185,6 +185,7 @@ fn equal(a: &[u8; 32], b: &[u8; 32]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sasl::client::Derivation;
     use crate::sasl::{Exchange, Mechanism};
 
     /// RFC 7677 section 3.
@@ -198,29 +199,15 @@ mod tests {
 
     fn keys() -> ScramKeys {
         let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
-        let salted = salted_password(b"pencil", &salt, 4096);
+        let derivation = Derivation { password: "pencil".into(), salt, iterations: 4096 };
+        let salted = derivation.run();
+        let Derivation { salt, .. } = derivation;
         ScramKeys {
             salt,
             iterations: 4096,
-            stored_key: Sha256::digest(hmac(&salted, b"Client Key")).into(),
-            server_key: hmac(&salted, b"Server Key"),
+            stored_key: Sha256::digest(hmac(salted.octets(), b"Client Key")).into(),
+            server_key: hmac(salted.octets(), b"Server Key"),
         }
-    }
-
-    /// RFC 5802 section 2.2, Hi().
-    fn salted_password(password: &[u8], salt: &[u8], iterations: u32) -> [u8; 32] {
-        let one = |key: &[u8], message: &[u8]| -> [u8; 32] {
-            let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
-            mac.update(message);
-            mac.finalize().into_bytes().into()
-        };
-        let mut last = one(password, &[salt, &[0, 0, 0, 1]].concat());
-        let mut sum = last;
-        for _ in 1..iterations {
-            last = one(password, &last);
-            sum.iter_mut().zip(last).for_each(|(sum, last)| *sum ^= last);
-        }
-        sum
     }
 
     fn exchange(first: &[u8]) -> (Exchange, Progress) {

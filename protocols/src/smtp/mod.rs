@@ -1,4 +1,4 @@
-//! SMTP, submission and LMTP, server side: one machine in three roles.
+//! SMTP, submission and LMTP, server side: one machine in three roles; [`client`] is the other side.
 //!
 //! | file | what |
 //! |---|---|
@@ -14,6 +14,7 @@
 //!
 //! RFC 5321, 2033 (LMTP), 6409 (submission), 1870, 2034, 2920, 3030, 3207, 3461, 4954, 6152, 6531.
 
+pub mod client;
 mod command;
 mod data;
 mod dispatch;

@@ -30,6 +30,17 @@ pub enum Ret {
     Headers,
 }
 
+impl Ret {
+    /// As it stands in MAIL.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Ret::Full => "FULL",
+            Ret::Headers => "HDRS",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RecipientParams {
     pub notify: Option<Notify>,
@@ -184,9 +195,49 @@ fn xtext(value: &str) -> Result<String, ParamFault> {
     }
 }
 
+/// Writes what [`RecipientParams`] reads.
+pub(super) fn write_notify(notify: Notify, out: &mut String) {
+    let words = [(notify.success, "SUCCESS"), (notify.failure, "FAILURE"), (notify.delay, "DELAY")];
+    let words: Vec<_> = words.iter().filter(|(wanted, _)| *wanted).map(|(_, word)| *word).collect();
+    out.push_str(&if words.is_empty() { "NEVER".to_owned() } else { words.join(",") });
+}
+
+/// Writes what `xtext` reads; with `utf8`, such letters stand for themselves.
+pub(super) fn write_xtext(text: &str, utf8: bool, out: &mut String) {
+    for letter in text.chars() {
+        let plain = letter.is_ascii_graphic() && letter != '+' && letter != '=';
+        if plain || (utf8 && !letter.is_ascii()) {
+            out.push(letter);
+        } else {
+            for byte in letter.encode_utf8(&mut [0; 4]).bytes() {
+                // Writing to a string can't fail.
+                let _ = std::fmt::Write::write_fmt(out, format_args!("+{byte:02X}"));
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        for text in ["a+b=c d", "ann@there.test", "größer", "~!"] {
+            for utf8 in [false, true] {
+                let mut out = String::new();
+                write_xtext(text, utf8, &mut out);
+                assert_eq!(xtext(&out), Ok(text.to_owned()), "{out}");
+            }
+        }
+        for bits in 0..8 {
+            let (success, failure, delay) = (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0);
+            let mut out = String::new();
+            write_notify(Notify { success, failure, delay }, &mut out);
+            assert_eq!(super::notify(&out), Ok(Notify { success, failure, delay }));
+        }
+        assert_eq!(super::ret(Ret::Headers.word()), Ok(Ret::Headers));
+    }
 
     #[test]
     fn parameters_of_mail_are_read() {

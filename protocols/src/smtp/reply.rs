@@ -14,6 +14,36 @@ const TEXT_OCTETS_MAX: usize = 490;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Enhanced(pub u8, pub u16, pub u16);
 
+impl Enhanced {
+    /// At the start of a reply's text: the code, and the text behind it.
+    #[must_use]
+    pub fn read(text: &[u8]) -> Option<(Enhanced, &[u8])> {
+        let end = text.iter().position(|&byte| byte == b' ').unwrap_or(text.len());
+        let (word, rest) = text.split_at_checked(end)?;
+        let mut numbers = word.split(|&byte| byte == b'.').map(|digits| {
+            let fine = (1..=3).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+            fine.then(|| std::str::from_utf8(digits).ok()?.parse::<u16>().ok()).flatten()
+        });
+        let class = match numbers.next()?? {
+            2 => 2,
+            4 => 4,
+            5 => 5,
+            _ => return None,
+        };
+        let (subject, detail) = (numbers.next()??, numbers.next()??);
+        let rest = rest.strip_prefix(b" ").unwrap_or(rest);
+        numbers.next().is_none().then_some((Enhanced(class, subject, detail), rest))
+    }
+}
+
+/// `5.1.1`
+impl std::fmt::Display for Enhanced {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Enhanced(class, subject, detail) = self;
+        write!(f, "{class}.{subject}.{detail}")
+    }
+}
+
 /// A reply of one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
@@ -59,8 +89,8 @@ impl Reply {
     pub(super) fn write_in(&self, smtp_utf8: bool, output: &mut Outbox) {
         // Writing to an outbox can't fail.
         let _ = write!(output, "{} ", self.code);
-        if let Some(Enhanced(class, subject, detail)) = self.enhanced {
-            let _ = write!(output, "{class}.{subject}.{detail} ");
+        if let Some(enhanced) = self.enhanced {
+            let _ = write!(output, "{enhanced} ");
         }
         if smtp_utf8 || self.text.is_ascii() {
             output.push(self.text.as_bytes());
@@ -137,6 +167,16 @@ impl Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn enhanced_codes_are_read_as_they_are_written() {
+        let code = Enhanced(5, 7, 30);
+        assert_eq!(Enhanced::read(format!("{code} x y").as_bytes()), Some((code, &b"x y"[..])));
+        assert_eq!(Enhanced::read(b"4.0.0"), Some((Enhanced(4, 0, 0), &b""[..])));
+        for none in ["", "5", "5.1", "5.1.1.1 x", "3.1.1 x", "5.1.1000 x", "5..1 x", "5.1.a x"] {
+            assert_eq!(Enhanced::read(none.as_bytes()), None, "{none}");
+        }
+    }
 
     #[test]
     fn a_refusal_is_negative_and_its_class_matches() {
