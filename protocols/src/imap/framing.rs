@@ -80,6 +80,12 @@ impl Framing {
         self.literal_bytes_left = bytes;
     }
 
+    /// The literal that was just announced is read by somebody else; an empty string takes its place.
+    pub fn stream_literal(&mut self, marker_bytes: usize) {
+        self.command.truncate(self.command.len().saturating_sub(marker_bytes));
+        self.command.extend_from_slice(b"\"\"");
+    }
+
     /// Whether no part of a command has been read.
     #[must_use]
     pub fn is_idle(&self) -> bool {

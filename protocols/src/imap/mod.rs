@@ -14,6 +14,7 @@
 
 mod append;
 mod authenticate;
+pub mod client;
 pub mod command;
 mod dispatch;
 pub mod encode;

@@ -1,21 +1,10 @@
-//! A stored message on its way out, as a multi-line reply. RFC 1939 section 3.
+//! A stored message on its way out, as a multi-line reply: its lines, and where TOP ends.
+//! RFC 1939 section 3.
 //!
-//! Lines leave with CRLF whatever was stored: an IMAP client may have put a message with bare LFs,
-//! and a dot after one of them would end the reply for the clients that take LF for a line end. A dot
-//! that begins a line is doubled, a last line without its end gets one. The message comes in pieces
-//! cut anywhere; nothing of it is kept.
+//! An IMAP client may have stored a message with bare LFs; it leaves with CRLFs ([`Stuffer`]). The
+//! message comes in pieces cut anywhere; nothing of it is kept.
 
-use memchr::memchr;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Position {
-    LineStart,
-    InLine,
-    /// The last octet was a CR; `first`: and it began the line.
-    AfterCr {
-        first: bool,
-    },
-}
+use crate::wire::dots::{LineEnd, StrayCr, Stuffer};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
@@ -28,7 +17,7 @@ enum Part {
 /// Follows one message.
 #[derive(Debug)]
 pub(super) struct Encoder {
-    position: Position,
+    stuffer: Stuffer,
     part: Part,
     /// Lines of the body that are still wanted; `None`: all.
     lines_left: Option<u64>,
@@ -37,7 +26,7 @@ pub(super) struct Encoder {
 impl Encoder {
     /// `lines`: as many of the body (TOP), or the whole message.
     pub(super) fn new(lines: Option<u64>) -> Encoder {
-        Encoder { position: Position::LineStart, part: Part::Header, lines_left: lines }
+        Encoder { stuffer: Stuffer::new(StrayCr::Kept), part: Part::Header, lines_left: lines }
     }
 
     /// Less than the whole message was asked for.
@@ -53,47 +42,20 @@ impl Encoder {
     pub(super) fn write(&mut self, piece: &[u8], out: &mut Vec<u8>) {
         let mut rest = piece;
         while self.wants_more() && !rest.is_empty() {
-            if self.position == Position::LineStart && rest.first() == Some(&b'.') {
-                out.push(b'.');
+            if let Some(end) = self.stuffer.write_line(&mut rest, out) {
+                self.line_ended(end);
             }
-            let line = memchr(b'\n', rest).and_then(|at| rest.split_at_checked(at));
-            let Some((text, tail)) = line else {
-                out.extend_from_slice(rest);
-                self.line_goes_on(rest);
-                return;
-            };
-            out.extend_from_slice(text);
-            self.line_goes_on(text);
-            self.line_ends(out);
-            rest = tail.get(1..).unwrap_or_default();
         }
     }
 
     /// The message is complete: its last line ends, and so does the reply.
-    pub(super) fn finish(mut self, out: &mut Vec<u8>) {
-        match self.position {
-            Position::LineStart => {}
-            Position::InLine | Position::AfterCr { .. } => self.line_ends(out),
-        }
-        out.extend_from_slice(b".\r\n");
+    pub(super) fn finish(self, out: &mut Vec<u8>) {
+        self.stuffer.finish(out);
     }
 
-    fn line_goes_on(&mut self, text: &[u8]) {
-        let Some(last) = text.last() else { return };
-        let first = self.position == Position::LineStart && text.len() == 1;
-        self.position = if *last == b'\r' { Position::AfterCr { first } } else { Position::InLine };
-    }
-
-    fn line_ends(&mut self, out: &mut Vec<u8>) {
-        let (end, empty): (&[u8], bool) = match self.position {
-            Position::LineStart => (b"\r\n", true),
-            Position::InLine => (b"\r\n", false),
-            Position::AfterCr { first } => (b"\n", first),
-        };
-        out.extend_from_slice(end);
-        self.position = Position::LineStart;
+    fn line_ended(&mut self, end: LineEnd) {
         match (self.part, &mut self.lines_left) {
-            (Part::Header, left) if empty => {
+            (Part::Header, left) if end.empty => {
                 self.part = if *left == Some(0) { Part::Enough } else { Part::Body };
             }
             (Part::Body, Some(left)) => {

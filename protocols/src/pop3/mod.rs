@@ -1,4 +1,4 @@
-//! POP3, server side.
+//! POP3, server side; [`client`] is the other side.
 //!
 //! | file | what |
 //! |---|---|
@@ -13,6 +13,7 @@
 //! RFC 1939, 2449 (CAPA, response codes), 2595 (STLS), 3206 (SYS and AUTH codes), 5034 (SASL).
 
 mod authorization;
+pub mod client;
 mod command;
 mod encode;
 pub mod event;
