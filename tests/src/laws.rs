@@ -154,13 +154,20 @@ impl<S: Subject> Session<S> {
 
     /// Octets said since the last call.
     pub fn take_said(&mut self) -> Vec<u8> {
-        let said = self.trace.iter().filter_map(|happening| match happening {
-            Happening::Said(bytes) => Some(bytes.as_slice()),
-            Happening::Asked(_) | Happening::StartTls | Happening::Closed => None,
-        });
-        let said = said.collect::<Vec<_>>().concat();
-        self.trace.clear();
-        said
+        self.take_said_and_asked().0
+    }
+
+    /// Octets said and events told since the last call.
+    pub fn take_said_and_asked(&mut self) -> (Vec<u8>, Vec<String>) {
+        let (mut said, mut asked) = (Vec::new(), Vec::new());
+        for happening in self.trace.drain(..) {
+            match happening {
+                Happening::Said(bytes) => said.extend(bytes),
+                Happening::Asked(event) => asked.push(event),
+                Happening::StartTls | Happening::Closed => {}
+            }
+        }
+        (said, asked)
     }
 
     fn note_said(&mut self) {

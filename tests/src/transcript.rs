@@ -11,22 +11,36 @@
 //! * wait 301                  so many seconds pass in silence
 //! * message a\r\nb\r\n        what the engine was given as the last message
 //! * removed 0,2               what QUIT removed (POP3)
-//! * closed                    the server has closed
+//! * closed                    the machine has closed
+//! ```
+//!
+//! With the fact `side: client` the machine is the client: `S:` and `S-` are what it hears, `C:` what it
+//! says, and there are
+//!
+//! ```text
+//! E: Ready                    an event, as the world around the machine tells it
+//! * lost                      the server has closed
 //! ```
 //!
 //! In `C` lines, `S` lines and messages `\r`, `\n`, `\0`, `\t`, `\\` and `\xHH` are octets, and
 //! `{text*N}` repeats a text. Each file is played twice: with its pieces whole, and octet by octet.
 
 use crate::laws::{Session, Subject, Talk};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line {
-    Client(Vec<u8>),
-    Server(Vec<u8>),
+    /// What the machine hears.
+    Heard(Vec<u8>),
+    /// What it says.
+    Said(Vec<u8>),
+    Told(String),
+    Lost,
     Tls,
-    Wait { seconds: u64 },
+    Wait {
+        seconds: u64,
+    },
     Message(Vec<u8>),
     Removed(String),
     Closed,
@@ -50,6 +64,9 @@ pub trait Witness: Subject {
     fn removed(&self) -> Option<String> {
         None
     }
+
+    /// The machine is told that its peer has closed.
+    fn lost(&mut self) {}
 }
 
 impl Transcript {
@@ -91,13 +108,17 @@ impl Transcript {
         let with_end = |text| [unescape(text), b"\r\n".to_vec()].concat();
         let (mark, rest) = text.split_at_checked(2)?;
         let rest = rest.strip_prefix(' ').unwrap_or(rest);
+        let (peer, own) = if self.is_client() { ("S", "C") } else { ("C", "S") };
         let line = match mark {
-            "C:" => Line::Client(with_end(rest)),
-            "C-" => Line::Client(unescape(rest)),
-            "S:" => Line::Server(with_end(rest)),
+            _ if mark == format!("{peer}:") => Line::Heard(with_end(rest)),
+            _ if mark == format!("{peer}-") => Line::Heard(unescape(rest)),
+            _ if mark == format!("{own}:") => Line::Said(with_end(rest)),
+            _ if mark == format!("{own}-") => Line::Said(unescape(rest)),
+            "E:" => Line::Told(rest.to_owned()),
             "* " => match rest.split_once(' ').unwrap_or((rest, "")) {
                 ("tls", "") => Line::Tls,
                 ("closed", "") => Line::Closed,
+                ("lost", "") => Line::Lost,
                 ("wait", seconds) => Line::Wait { seconds: seconds.parse().ok()? },
                 ("message", text) => Line::Message(unescape(text)),
                 ("removed", list) => Line::Removed(list.to_owned()),
@@ -118,17 +139,25 @@ impl Transcript {
         self.facts.get(name).map(String::as_str)
     }
 
-    /// What the client sends, for the laws.
+    fn is_client(&self) -> bool {
+        self.fact("side") == Some("client")
+    }
+
+    /// What the peer sends, for the laws.
     #[must_use]
     pub fn talk(&self) -> Talk {
         let mut talk = vec![Vec::new()];
         for (_, line) in &self.lines {
             match line {
-                Line::Client(bytes) => talk.last_mut().unwrap().extend_from_slice(bytes),
+                Line::Heard(bytes) => talk.last_mut().unwrap().extend_from_slice(bytes),
                 Line::Tls => talk.push(Vec::new()),
                 // After a wait the session is over, or the rest makes no sense without it.
-                Line::Wait { .. } => break,
-                Line::Server(_) | Line::Message(_) | Line::Removed(_) | Line::Closed => {}
+                Line::Wait { .. } | Line::Lost => break,
+                Line::Said(_)
+                | Line::Told(_)
+                | Line::Message(_)
+                | Line::Removed(_)
+                | Line::Closed => {}
             }
         }
         talk
@@ -137,7 +166,7 @@ impl Transcript {
     /// Plays it against fresh subjects.
     ///
     /// # Panics
-    /// When the server says or does something else.
+    /// When the machine says or does something else.
     pub fn play<S: Witness>(&self, make: impl Fn() -> S) {
         self.play_in_pieces(&make, usize::MAX);
         self.play_in_pieces(&make, 1);
@@ -146,11 +175,12 @@ impl Transcript {
     fn play_in_pieces<S: Witness>(&self, make: impl Fn() -> S, piece_octets_max: usize) {
         let mut session = Session::accepted(make());
         let mut said = String::new();
+        let mut told = VecDeque::new();
         let mut in_flight = false;
         for (number, line) in &self.lines {
             let place = format!("{}:{number}", self.path.display());
-            said.push_str(&session.take_said().escape_ascii().to_string());
-            if let Line::Server(expected) = line {
+            take(&mut session, &mut said, &mut told);
+            if let Line::Said(expected) = line {
                 let expected = expected.escape_ascii().to_string();
                 match said.strip_prefix(&expected) {
                     Some(rest) => said = rest.to_owned(),
@@ -159,12 +189,16 @@ impl Transcript {
                 in_flight = false;
                 continue;
             }
-            // Lines of the client's in a row are pipelined: what they got is looked at after them.
-            let pipelined = in_flight && matches!(line, Line::Client(_));
-            in_flight = matches!(line, Line::Client(_));
+            if let Line::Told(expected) = line {
+                assert_eq!(told.pop_front().as_ref(), Some(expected), "{place}, said: {said}");
+                continue;
+            }
+            // Lines of the peer's in a row are pipelined: what they got is looked at after them.
+            let pipelined = in_flight && matches!(line, Line::Heard(_));
+            in_flight = matches!(line, Line::Heard(_));
             assert!(said.is_empty() || pipelined, "{place}: before it was said: {said}");
             match line {
-                Line::Client(bytes) => {
+                Line::Heard(bytes) => {
                     assert!(!session.is_closed() || pipelined, "{place}: closed already");
                     bytes.chunks(piece_octets_max).for_each(|piece| session.feed(piece));
                 }
@@ -180,12 +214,24 @@ impl Transcript {
                     assert_eq!(removed.as_deref(), Some(expected.as_str()), "{place}");
                 }
                 Line::Closed => assert!(session.is_closed(), "{place}: still open"),
-                Line::Server(_) => {}
+                Line::Lost => {
+                    session.subject.lost();
+                    session.feed(b"");
+                }
+                Line::Said(_) | Line::Told(_) => {}
             }
         }
-        said.push_str(&session.take_said().escape_ascii().to_string());
+        take(&mut session, &mut said, &mut told);
         assert_eq!(said, "", "{}: said at the end", self.path.display());
+        let all = !self.is_client() || told.is_empty();
+        assert!(all, "{}: told at the end: {told:?}", self.path.display());
     }
+}
+
+fn take<S: Subject>(session: &mut Session<S>, said: &mut String, told: &mut VecDeque<String>) {
+    let (octets, events) = session.take_said_and_asked();
+    said.push_str(&octets.escape_ascii().to_string());
+    told.extend(events.iter().flat_map(|event| event.lines()).map(str::to_owned));
 }
 
 /// Escapes and repetitions.

@@ -4,7 +4,7 @@ mod worlds;
 
 use kura_tests::transcript::Transcript;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use worlds::{folder, imap, managesieve, pop3, smtp};
+use worlds::{folder, imap, imap_client, managesieve, pop3, pop3_client, smtp, smtp_client};
 
 /// All of a folder, so that one run shows every dialogue that fails.
 fn play_all(name: &str, play: impl Fn(&Transcript)) {
@@ -39,4 +39,19 @@ fn imap_machine_dialogues() {
 #[test]
 fn managesieve_dialogues() {
     play_all("managesieve", |transcript| transcript.play(|| managesieve(transcript)));
+}
+
+#[test]
+fn smtp_client_dialogues() {
+    play_all("smtp_client", |transcript| transcript.play(|| smtp_client(transcript)));
+}
+
+#[test]
+fn pop3_client_dialogues() {
+    play_all("pop3_client", |transcript| transcript.play(|| pop3_client(transcript)));
+}
+
+#[test]
+fn imap_client_dialogues() {
+    play_all("imap_client", |transcript| transcript.play(|| imap_client(transcript)));
 }

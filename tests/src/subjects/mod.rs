@@ -4,16 +4,42 @@
 //! SCRAM keys are those of RFC 7677's example), and logins by `busy` find no room.
 
 mod imap;
+mod imap_client;
 mod managesieve;
 mod pop3;
+mod pop3_client;
 mod smtp;
+mod smtp_client;
 
 pub use imap::ImapSubject;
+pub use imap_client::ImapClientSubject;
 pub use managesieve::ManageSieveSubject;
 pub use pop3::Pop3Subject;
+pub use pop3_client::Pop3ClientSubject;
 pub use smtp::SmtpSubject;
+pub use smtp_client::{Parcel, SmtpClientFacts, SmtpClientSubject, login, parcel};
 
 use protocols::sasl::{Credentials, ScramKeys};
+use protocols::wire::remote::Tls;
+
+/// The client's nonce in the example of RFC 7677.
+pub const CLIENT_NONCE: &str = "rOprNGfwEbeRWgbNEkqO";
+
+/// What a client does about TLS, by its name in a transcript: `never`, `active`, `required` or, as when
+/// nothing is said, `offered`.
+///
+/// # Panics
+/// When it is another.
+#[must_use]
+pub fn tls_of(name: &str) -> Tls {
+    match name {
+        "never" => Tls::Never,
+        "active" => Tls::Active,
+        "required" => Tls::Required,
+        "offered" | "" => Tls::WhenOffered,
+        other => panic!("tls: {other}"),
+    }
+}
 
 /// RFC 7677 section 3: user `user`, password `pencil`. Everyone has these keys.
 #[must_use]

@@ -1,7 +1,10 @@
 //! The subject that a transcript's facts ask for.
 #![allow(dead_code)] // each test binary uses its part
 
-use kura_tests::subjects::{ImapSubject, ManageSieveSubject, Pop3Subject, SmtpSubject};
+use kura_tests::subjects::{
+    ImapClientSubject, ImapSubject, ManageSieveSubject, Pop3ClientSubject, Pop3Subject,
+    SmtpClientFacts, SmtpClientSubject, SmtpSubject, parcel,
+};
 use kura_tests::transcript::Transcript;
 use protocols::smtp::Role;
 use std::path::{Path, PathBuf};
@@ -38,4 +41,27 @@ pub fn imap(transcript: &Transcript) -> ImapSubject {
 
 pub fn managesieve(transcript: &Transcript) -> ManageSieveSubject {
     ManageSieveSubject::new(is_tls(transcript), false)
+}
+
+fn text(transcript: &Transcript, fact: &str) -> String {
+    transcript.fact(fact).unwrap_or_default().to_owned()
+}
+
+pub fn smtp_client(transcript: &Transcript) -> SmtpClientSubject {
+    SmtpClientSubject::new(SmtpClientFacts {
+        lmtp: transcript.fact("role") == Some("lmtp"),
+        tls: text(transcript, "tls"),
+        login: transcript.fact("login").map(str::to_owned),
+        parcels: text(transcript, "send").split_whitespace().map(parcel).collect(),
+    })
+}
+
+pub fn pop3_client(transcript: &Transcript) -> Pop3ClientSubject {
+    let login = transcript.fact("login").unwrap_or("careless");
+    Pop3ClientSubject::new(&text(transcript, "tls"), login)
+}
+
+pub fn imap_client(transcript: &Transcript) -> ImapClientSubject {
+    let login = transcript.fact("login").unwrap_or("careless");
+    ImapClientSubject::new(&text(transcript, "tls"), login, &text(transcript, "plan"))
 }
