@@ -79,3 +79,15 @@ fn secrets_are_not_shown() {
     let progress = exchange.respond(b"\0ann\0hunter2");
     assert!(!format!("{progress:?}").contains("hunter2"));
 }
+
+/// A file that is not named there would not be compiled, and its tests would never run.
+#[test]
+fn every_test_file_is_part_of_the_program() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let main = std::fs::read_to_string(folder.join("main.rs")).unwrap();
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    for file in files {
+        let name = file.to_str().unwrap().trim_end_matches(".rs");
+        assert!(name == "main" || main.contains(&format!("mod {name};")), "{name}");
+    }
+}

@@ -1,15 +1,13 @@
 //! The laws of `protocols/src/machine.rs` for SMTP in its three roles and for POP3. What the clients
 //! of the transcripts say is cut, damaged, glued together and broken off.
 
-mod worlds;
-
+use crate::worlds::{folder, pop3, smtp};
 use kura_tests::laws::{
     self, Subject, Talk, cuts_do_not_matter, junk_does_no_harm, one_reply_per_command, silence_ends,
 };
 use kura_tests::subjects::{Pop3Subject, SmtpSubject};
 use kura_tests::transcript::Transcript;
 use protocols::smtp::Role;
-use worlds::{folder, pop3, smtp};
 
 const ROUNDS: u64 = 1500;
 

@@ -1,14 +1,12 @@
 //! The laws of `protocols/src/machine.rs` for the client machines: what the servers of the transcripts
 //! say is cut, damaged, glued together and broken off.
 
-mod worlds;
-
+use crate::worlds::{folder, imap_client, pop3_client, smtp_client};
 use kura_tests::laws::{Subject, Talk, cuts_do_not_matter, junk_does_no_harm, silence_ends};
 use kura_tests::subjects::{
     ImapClientSubject, Pop3ClientSubject, SmtpClientFacts, SmtpClientSubject, parcel,
 };
 use kura_tests::transcript::Transcript;
-use worlds::{folder, imap_client, pop3_client, smtp_client};
 
 const ROUNDS: u64 = 1500;
 

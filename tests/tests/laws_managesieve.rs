@@ -1,13 +1,11 @@
 //! The laws of `protocols/src/machine.rs` for ManageSieve; see `laws.rs` for the other protocols.
 
-mod worlds;
-
+use crate::worlds::{folder, managesieve};
 use kura_tests::laws::{
     Talk, cuts_do_not_matter, junk_does_no_harm, one_reply_per_command, silence_ends,
 };
 use kura_tests::subjects::ManageSieveSubject;
 use kura_tests::transcript::Transcript;
-use worlds::{folder, managesieve};
 
 const ROUNDS: u64 = 1500;
 

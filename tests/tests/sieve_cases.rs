@@ -1,9 +1,7 @@
 //! Every case of `tests/transcripts/sieve`: compiled, run, compared.
 
-mod worlds;
-
+use crate::worlds::folder;
 use kura_tests::sieve_cases::Case;
-use worlds::folder;
 
 /// All of them, so that one run shows every case that fails.
 #[test]

@@ -1,10 +1,8 @@
 //! Every dialogue of `tests/transcripts`, played against its machine.
 
-mod worlds;
-
+use crate::worlds::{folder, imap, imap_client, managesieve, pop3, pop3_client, smtp, smtp_client};
 use kura_tests::transcript::Transcript;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use worlds::{folder, imap, imap_client, managesieve, pop3, pop3_client, smtp, smtp_client};
 
 /// All of a folder, so that one run shows every dialogue that fails.
 fn play_all(name: &str, play: impl Fn(&Transcript)) {

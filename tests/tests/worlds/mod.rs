@@ -1,5 +1,4 @@
 //! The subject that a transcript's facts ask for.
-#![allow(dead_code)] // each test binary uses its part
 
 use kura_tests::subjects::{
     ImapClientSubject, ImapSubject, ManageSieveSubject, Pop3ClientSubject, Pop3Subject,
