@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+import tomllib
 import unittest
 
 import kura
@@ -357,6 +358,24 @@ class Operator(kura.TestCase):
         )
         self.assertEqual(done.returncode, 1, done.stdout)
         self.assertIn("/dev/null", done.stderr)
+
+    def test_every_key_is_printed_and_what_is_printed_is_a_config_file(self):
+        def printed(path):
+            done = subprocess.run([kura.BINARY, "check-config", "--print", "--config", path],
+                                  capture_output=True, text=True, check=False)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            return done.stdout
+
+        path = os.path.join(self.server.directory, "least.toml")
+        with open(path, "w") as file:
+            file.write(f'hostname = "a.test"\ndata_dir = "{self.server.directory}"\n')
+        text = printed(path)
+        config = tomllib.loads(text)
+        self.assertEqual(config["listen"]["submissions"], ["0.0.0.0:465"])
+        self.assertEqual(config["store"]["retention"], "7d")
+        with open(path, "w") as file:
+            file.write(text)
+        self.assertEqual(printed(path), text)
 
 
 class Stopping(kura.TestCase):

@@ -52,8 +52,9 @@ enum Command {
     Serve(serve::Options),
     /// Reads a config file and says what is wrong with it, if anything.
     ///
-    /// Example: kura check-config --config /etc/kura/kura.toml
-    CheckConfig(serve::Options),
+    /// Examples: kura check-config --config /etc/kura/kura.toml
+    ///           kura check-config --config /etc/kura/kura.toml --print
+    CheckConfig(serve::CheckOptions),
     /// Mail domains.
     ///
     /// Example: kura domain add example.org

@@ -16,6 +16,16 @@ pub(super) struct Options {
     config: PathBuf,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct CheckOptions {
+    /// The config file.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Prints every key that there is, with the value that it has, as TOML.
+    #[arg(long)]
+    print: bool,
+}
+
 pub(super) fn run(options: &Options) -> Result<Outcome, ConfigError> {
     let config = Config::load(&options.config)?;
     layout::expect_store(&config.data_dir)?;
@@ -25,9 +35,14 @@ pub(super) fn run(options: &Options) -> Result<Outcome, ConfigError> {
     Ok(Outcome::Done)
 }
 
-pub(super) fn check(options: &Options) -> Result<Outcome, ConfigError> {
+pub(super) fn check(options: &CheckOptions) -> Result<Outcome, ConfigError> {
     let config = Config::load(&options.config)?;
     super::profile::knobs(&config)?;
+    if options.print {
+        let text = toml::to_string(&config).map_err(|error| ConfigError(error.to_string()))?;
+        out!("{text}")?;
+        return Ok(Outcome::Done);
+    }
     layout::usable(&config.data_dir)?;
     layout::examine(&config.data_dir)?;
     outln!("{} is fine", options.config.display())?;
