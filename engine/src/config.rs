@@ -4,6 +4,7 @@
 //! the file and the key, and how to mend it.
 
 pub use crate::auth::settings::{Auth, Dns};
+pub use crate::scan::settings::Scan;
 use crate::when::Span;
 use hwprofiles::{Knobs, Profile};
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,8 @@ pub struct Config {
     pub auth: Auth,
     #[serde(default)]
     pub dns: Dns,
+    #[serde(default)]
+    pub scan: Scan,
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]
@@ -279,6 +282,7 @@ impl Config {
             ));
         }
         self.auth.check()?;
+        self.scan.check()?;
         let limits = &self.limits;
         for (key, value, least, most) in [
             ("limits.message_bytes_max", limits.message_bytes_max, 65_536, 1 << 31),
@@ -442,6 +446,27 @@ mod tests {
             ("[auth]\ndmarc_overrides = { \"a b\" = \"mark\" }\n", ["kura.toml:4:", "lower case"]),
             ("[dns]\nservers = [\"127.0.0.1\"]\n", ["kura.toml:4:", "address with a port"]),
             ("[dns]\ntimeout_seconds = 60\n", ["kura.toml:4:", "1 to 30"]),
+        ] {
+            let said = load(&format!("{head}{more}")).unwrap_err().0;
+            for word in words {
+                assert!(said.contains(word), "{more}: {said}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_scanning_is_checked_with_its_line() {
+        let head = "hostname = \"a.test\"\ndata_dir = \"d\"\n[scan]\n";
+        let fine =
+            format!("{head}clamd = [\"/run/clamd\", \"127.0.0.1:3310\"]\nfound = \"junk\"\n");
+        assert_eq!(load(&fine).unwrap().scan.clamd.len(), 2);
+        for (more, words) in [
+            ("clamd = [\"localhost\"]\n", ["kura.toml:4:", "unix:/run"]),
+            ("found = \"delete\"\n", ["kura.toml:4:", "`junk`"]),
+            ("found = \"defer\"\n", ["kura.toml:4:", "reject"]),
+            ("when_down = \"reject\"\n", ["kura.toml:4:", "lost"]),
+            ("answer_seconds = 0\n", ["kura.toml:4:", "1 to 300"]),
+            ("timeout = 3\n", ["kura.toml:4:", "answer_seconds"]),
         ] {
             let said = load(&format!("{head}{more}")).unwrap_err().0;
             for word in words {

@@ -10,6 +10,8 @@ use crate::layout;
 use crate::mesh::ShardHandle;
 use crate::metrics::Snapshot;
 use crate::operations::{self, Request};
+use crate::scan;
+use crate::scan::desk::Scanners;
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
@@ -19,6 +21,7 @@ use serde_json::Value;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::runtime::Runtime;
@@ -45,6 +48,7 @@ pub struct ControlPlane {
     signals: Signals,
     socket: PathBuf,
     auth: (Jobs, dns::Resolver),
+    scan: (scan::desk::Jobs, Arc<Scanners>),
 }
 
 struct Signals {
@@ -58,7 +62,7 @@ impl ControlPlane {
         config: &Config,
         handles: &[ShardHandle],
         metrics: Option<std::net::TcpListener>,
-        jobs: Jobs,
+        (jobs, scans): (Jobs, scan::desk::Jobs),
     ) -> Result<ControlPlane, ConfigError> {
         let fault = |what: &str| {
             let what = what.to_owned();
@@ -81,20 +85,23 @@ impl ControlPlane {
             hangup: catch(SignalKind::hangup())?,
         };
         let auth = (jobs, dns::resolver(&config.dns)?);
+        let scan = (scans, Arc::new(Scanners::new(&config.scan)));
         drop(_inside);
         let handles = handles.to_vec();
-        Ok(ControlPlane { runtime, handles, control, metrics, signals, socket, auth })
+        Ok(ControlPlane { runtime, handles, control, metrics, signals, socket, auth, scan })
     }
 
     /// Runs on this thread until the operator stops the server.
     pub fn run(self) {
-        let ControlPlane { runtime, handles, control, metrics, signals, socket, auth } = self;
+        let ControlPlane { runtime, handles, control, metrics, signals, socket, auth, scan } = self;
         let (jobs, resolver) = auth;
+        let (scans, scanners) = scan;
         runtime.block_on(async {
             tokio::spawn(serve_control(control, handles.clone()));
             tokio::spawn(desk::serve(jobs, resolver));
+            tokio::spawn(scan::desk::serve(scans, Arc::clone(&scanners)));
             if let Some(listener) = metrics {
-                tokio::spawn(serve_metrics(listener, handles.clone()));
+                tokio::spawn(serve_metrics(listener, handles.clone(), scanners));
             }
             wait_for_stop(&handles, signals).await;
         });
@@ -102,8 +109,9 @@ impl ControlPlane {
     }
 }
 
-async fn serve_metrics(listener: TcpListener, handles: Vec<ShardHandle>) {
-    let app = Router::new().route("/metrics", get(move || scrape(handles.clone())));
+async fn serve_metrics(listener: TcpListener, handles: Vec<ShardHandle>, scanners: Arc<Scanners>) {
+    let look = move || scrape(handles.clone(), Arc::clone(&scanners));
+    let app = Router::new().route("/metrics", get(look));
     if let Err(error) = axum::serve(listener, app).await {
         tracing::error!(%error, "metrics stopped");
     }
@@ -207,7 +215,7 @@ async fn carry_out(shard: &ShardHandle, request: Request) -> Answer {
     }
 }
 
-async fn scrape(handles: Vec<ShardHandle>) -> impl IntoResponse {
+async fn scrape(handles: Vec<ShardHandle>, scanners: Arc<Scanners>) -> impl IntoResponse {
     let mut sum: Option<Snapshot> = None;
     for handle in &handles {
         let snapshot = handle
@@ -223,6 +231,7 @@ async fn scrape(handles: Vec<ShardHandle>) -> impl IntoResponse {
             }
         }
     }
-    let text = sum.map(|sum| sum.to_text()).unwrap_or_default();
+    let mut text = sum.map(|sum| sum.to_text()).unwrap_or_default();
+    scan::metrics::health_text(&mut text, &scanners.clamd.health());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }

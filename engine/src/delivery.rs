@@ -14,6 +14,8 @@ use crate::auth::evidence::{Evidence, Hashing};
 use crate::auth::results;
 use crate::directory::Home;
 use crate::mesh::Unreachable;
+use crate::scan::session::Scan;
+use crate::scan::verdict;
 use crate::shard::Shard;
 use bytes::Bytes;
 use protocols::message::field::Fields;
@@ -78,6 +80,7 @@ pub struct Intake {
     /// What was `whole`, once it is complete and others look at it.
     sealed: Option<Bytes>,
     large: Option<Large>,
+    scan: Option<Scan>,
     bytes: u64,
 }
 
@@ -131,6 +134,7 @@ impl Intake {
             whole,
             sealed: None,
             large: None,
+            scan: Scan::begin(shard),
             bytes: 0,
         }
     }
@@ -159,6 +163,7 @@ impl Intake {
             self.disarm();
         }
         let piece = Bytes::from(std::mem::take(&mut self.whole));
+        let own = if self.large.is_none() { self.head_octets } else { 0 };
         if self.large.is_none() {
             let mut streams = BTreeMap::new();
             for (&home, &records) in &self.homes {
@@ -178,6 +183,9 @@ impl Intake {
             // A stream that has ended early tells why when it is asked for its outcomes.
             let _ = stream.pieces.send_async(Piece::Bytes(piece.clone())).await;
         }
+        if let Some(scan) = &mut self.scan {
+            scan.push(piece.slice(own..)).await;
+        }
         Ok(())
     }
 
@@ -192,29 +200,56 @@ impl Intake {
 
     /// Before anybody else reads the message.
     fn disarm(&mut self) {
+        let hostname = &self.shard.config.hostname;
+        let message = &mut self.whole[self.head_octets..];
         if self.scrutiny != Scrutiny::None {
-            let hostname = &self.shard.config.hostname;
-            let forged = results::disarm(&mut self.whole[self.head_octets..], hostname);
+            let forged = results::disarm(message, hostname);
             if forged > 0 {
                 tracing::info!(forged, "renamed Authentication-Results that claim to be ours");
             }
         }
+        // What is scanned here is scanned whoever sends it, so an earlier result of ours says nothing.
+        if self.scrutiny != Scrutiny::None || self.scan.is_some() {
+            results::rename_forged(message, (verdict::FIELD, verdict::FORGED_FIELD), hostname);
+        }
+    }
+
+    /// The message is complete, and others look at it: as a whole, without our own head, or at what has been
+    /// taken down of it on its way into the logs.
+    async fn seal(&mut self) -> Result<Option<Bytes>, Error> {
+        if self.large.is_some() {
+            if !self.whole.is_empty() {
+                self.spill().await?;
+            }
+            return Ok(None);
+        }
+        if self.sealed.is_none() {
+            self.disarm();
+            self.sealed = Some(Bytes::from(std::mem::take(&mut self.whole)));
+        }
+        Ok(self.sealed.as_ref().map(|sealed| sealed.slice(self.head_octets..)))
     }
 
     /// What is verified of the message, now that it is complete.
     pub async fn evidence(&mut self) -> Result<Evidence, Error> {
-        if self.large.is_some() {
-            // The rest, so that all of it is hashed.
-            self.spill().await?;
+        if let Some(message) = self.seal().await? {
+            return Ok(Evidence { message, hashed: None });
         }
-        if let Some(Large { hashing, .. }) = &mut self.large {
-            return Ok(hashing.take().map(Hashing::finish).unwrap_or_default());
+        let hashing = self.large.as_mut().and_then(|large| large.hashing.take());
+        Ok(hashing.map(Hashing::finish).unwrap_or_default())
+    }
+
+    /// The scan of the message, now that it is complete, where messages are scanned.
+    pub async fn scan(&mut self) -> Result<Option<Scan>, Error> {
+        if self.scan.is_none() {
+            return Ok(None);
         }
-        self.disarm();
-        let sealed = Bytes::from(std::mem::take(&mut self.whole));
-        let message = sealed.slice(self.head_octets..);
-        self.sealed = Some(sealed);
-        Ok(Evidence { message, hashed: None })
+        let whole = self.seal().await?;
+        let mut scan = self.scan.take();
+        if let Some(scan) = &mut scan {
+            scan.complete(whole).await;
+        }
+        Ok(scan)
     }
 
     /// Delivers to `recipients`; one outcome for each, in their order.

@@ -11,6 +11,7 @@
 //! | [`readiness`], [`watchdog`] | what wakes a session: its socket, its deadline |
 //! | [`session`] | one file for each protocol: answers to its machine's events |
 //! | [`auth`] | SPF, DKIM, ARC and DMARC of what comes from other servers |
+//! | [`scan`] | viruses, dangerous attachments, outbreaks |
 //! | [`delivery`] | from a transaction's bytes to durable mailboxes |
 //! | [`directory`], [`passwords`] | who gets the mail for an address, and who may read it |
 //! | [`operations`], [`control_plane`] | what an operator can ask of a running or stopped server |
@@ -44,6 +45,7 @@ pub mod passwords;
 pub mod readiness;
 mod remembering;
 mod salvage;
+pub mod scan;
 pub mod scrub;
 pub mod server;
 pub mod session;

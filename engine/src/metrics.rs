@@ -72,6 +72,7 @@ pub struct Metrics {
     auth_results: [[Cell<u64>; Outcome::ALL.len()]; Method::ALL.len()],
     /// Microseconds from the question about a message to its answer.
     auth_latency: RefCell<Histogram<u64>>,
+    pub scan: crate::scan::metrics::Metrics,
     /// Microseconds from the end of a message's data to its positive reply.
     accept_latency: RefCell<Histogram<u64>>,
 }
@@ -89,12 +90,13 @@ impl Default for Metrics {
             logins_failed: Cell::default(),
             auth_results: Default::default(),
             auth_latency: RefCell::new(histogram()),
+            scan: Default::default(),
             accept_latency: RefCell::new(histogram()),
         }
     }
 }
 
-fn histogram() -> Histogram<u64> {
+pub fn histogram() -> Histogram<u64> {
     // Two digits from 1 µs to 10 minutes: some 40 KiB.
     Histogram::new_with_bounds(1, 600_000_000, 2).expect("constant bounds are valid")
 }
@@ -135,6 +137,7 @@ impl Metrics {
                 std::array::from_fn(|outcome| self.auth_results[method][outcome].get())
             }),
             auth_latency: self.auth_latency.borrow().clone(),
+            scan: self.scan.snapshot(),
             accept_latency: self.accept_latency.borrow().clone(),
             store: vec![store],
             scrub: vec![scrub],
@@ -159,6 +162,7 @@ pub struct Snapshot {
     counters: [u64; 6],
     auth_results: [[u64; Outcome::ALL.len()]; Method::ALL.len()],
     auth_latency: Histogram<u64>,
+    scan: crate::scan::metrics::Snapshot,
     accept_latency: Histogram<u64>,
     /// One for each shard, in their order.
     store: Vec<storage::store::Stats>,
@@ -176,6 +180,7 @@ impl Snapshot {
             add(into, from);
         }
         let _ = self.auth_latency.add(&other.auth_latency);
+        self.scan.merge(&other.scan);
         let _ = self.accept_latency.add(&other.accept_latency);
         self.store.extend(other.store);
         self.scrub.extend(other.scrub);
@@ -214,11 +219,7 @@ impl Snapshot {
             ),
         ] {
             head(&mut text, name, "summary", help);
-            for quantile in [0.5, 0.99, 0.999] {
-                let seconds = micros_to_seconds(latency.value_at_quantile(quantile));
-                let _ = writeln!(text, "{name}{{quantile=\"{quantile}\"}} {seconds}");
-            }
-            let _ = writeln!(text, "{name}_count {}", latency.len());
+            latency_text(&mut text, name, latency);
         }
         let name = "kura_auth_results_total";
         head(&mut text, name, "counter", "Results of verification, as RFC 8601 names them");
@@ -228,6 +229,7 @@ impl Snapshot {
                 let _ = writeln!(text, "{name}{{method=\"{method}\",result=\"{result}\"}} {value}");
             }
         }
+        self.scan.write(&mut text);
         self.store_text(&mut text, &mut head);
         self.scrub_text(&mut text, &mut head);
         text
@@ -324,6 +326,15 @@ impl Snapshot {
             }
         }
     }
+}
+
+/// The quantiles of a summary in microseconds, behind its head.
+pub fn latency_text(text: &mut String, name: &str, latency: &Histogram<u64>) {
+    for quantile in [0.5, 0.99, 0.999] {
+        let seconds = micros_to_seconds(latency.value_at_quantile(quantile));
+        let _ = writeln!(text, "{name}{{quantile=\"{quantile}\"}} {seconds}");
+    }
+    let _ = writeln!(text, "{name}_count {}", latency.len());
 }
 
 fn micros_to_seconds(micros: u64) -> f64 {

@@ -77,6 +77,7 @@ impl Server {
             data,
         };
         let (auth, jobs) = desk::desk();
+        let (scan, scan_jobs) = crate::scan::desk::desk();
         let (opened, openings) = mpsc::channel();
         let origin = Instant::now();
         for ((id, (poll, inbox)), listeners) in (0..).zip(ears).zip(listeners) {
@@ -88,6 +89,7 @@ impl Server {
                 tls: tls.clone(),
                 secret: server.data.secret,
                 auth: auth.clone(),
+                scan: scan.clone(),
                 origin,
                 poll,
             };
@@ -98,6 +100,7 @@ impl Server {
         server.data.note_made()?;
         server.share_directory()?;
         if mode == Mode::Serving {
+            let jobs = (jobs, scan_jobs);
             server.control =
                 Some(ControlPlane::prepare(&server.config, &server.handles, metrics, jobs)?);
         }

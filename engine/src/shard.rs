@@ -59,6 +59,7 @@ pub struct Shard {
     pub buffers: Buffers,
     pub connections: Connections,
     pub auth: Desk,
+    pub scan: crate::scan::session::Scanning,
     tls: RefCell<Option<Arc<ServerConfig>>>,
     password_checks: Rc<glommio::sync::Semaphore>,
     password_checks_waiting: Cell<usize>,
@@ -79,6 +80,7 @@ pub struct Parts {
     pub tls: Option<Arc<ServerConfig>>,
     pub secret: [u8; 32],
     pub auth: Desk,
+    pub scan: crate::scan::desk::Desk,
     /// Where all cores' clocks begin: deadlines travel with sessions.
     pub origin: Instant,
     pub poll: mio::Poll,
@@ -114,6 +116,7 @@ impl Shard {
             buffers: Buffers::default(),
             connections: Connections::new(&parts.config, &parts.knobs, cores),
             auth: parts.auth,
+            scan: crate::scan::session::Scanning::new(parts.scan),
             config: parts.config,
             knobs: parts.knobs,
             store,

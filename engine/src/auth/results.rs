@@ -76,20 +76,28 @@ pub fn push_value(text: &mut String, value: &str) {
     text.push('"');
 }
 
-/// Renames, in place, each `Authentication-Results` that claims to be ours (RFC 8601 section 5): only we
-/// write those, and this message has just come from elsewhere. Nothing moves, no other byte changes, and
-/// what was claimed can still be read. How many there were.
+/// Renames each `Authentication-Results` that claims to be ours (RFC 8601 section 5). How many there were.
 pub fn disarm(message: &mut [u8], authserv_id: &str) -> usize {
+    rename_forged(message, (NAME, FORGED_NAME), authserv_id)
+}
+
+/// Renames, in place, each field that claims to be ours: only we write those, and this message has just come from
+/// elsewhere. Nothing moves, no other byte changes, and what was claimed can still be read. How many there were.
+pub fn rename_forged(
+    message: &mut [u8],
+    (name, forged_name): (&str, &str),
+    authserv_id: &str,
+) -> usize {
     let mut forged = Vec::new();
     let mut at = 0;
     for field in Fields::new(message) {
-        if field.is(NAME) && claims(field.value, authserv_id) {
+        if field.is(name) && claims(field.value, authserv_id) {
             forged.push(at);
         }
         at += field.whole.len();
     }
     for &at in &forged {
-        message[at..at + NAME.len()].copy_from_slice(FORGED_NAME.as_bytes());
+        message[at..at + name.len()].copy_from_slice(forged_name.as_bytes());
     }
     forged.len()
 }

@@ -164,6 +164,13 @@ impl Verdict {
         }
     }
 
+    /// Whether a DKIM signature of one of these domains passes.
+    pub fn is_signed_by(&self, domains: &[String]) -> bool {
+        let passing = |f: &&Finding| f.method == Method::Dkim && f.outcome == Outcome::Pass;
+        let mut signers = self.findings.iter().filter(passing).flat_map(|f| &f.properties);
+        signers.any(|(property, value)| *property == "header.d" && domains.contains(value))
+    }
+
     /// In words that the sender's postmaster understands.
     pub fn refusal(&self) -> String {
         let domain = &self.author_domain;
@@ -201,6 +208,16 @@ mod tests {
         ] {
             assert_eq!(with(policy).disposition(mode), expected, "{mode:?} {policy:?}");
         }
+    }
+
+    #[test]
+    fn only_a_signature_that_passes_vouches_for_its_domain() {
+        let dkim = |outcome| Finding::new(Method::Dkim, outcome).of("header.d", "news.test");
+        let verdict = |finding| Verdict { findings: vec![finding], ..Verdict::unknown("") };
+        let trusted = ["news.test".to_owned()];
+        assert!(verdict(dkim(Outcome::Pass)).is_signed_by(&trusted));
+        assert!(!verdict(dkim(Outcome::Fail)).is_signed_by(&trusted));
+        assert!(!verdict(dkim(Outcome::Pass)).is_signed_by(&["other.test".to_owned()]));
     }
 
     #[test]

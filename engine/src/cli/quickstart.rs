@@ -104,6 +104,7 @@ fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
         listen,
         // Loopback only, see `high_ports`.
         auth: Auth { plaintext_allowed: true, ..Auth::default() },
+        scan: Default::default(),
         dns: Dns::default(),
         limits: Limits::default(),
         store: StoreConfig::default(),

@@ -10,6 +10,9 @@ use crate::auth::verify::Question;
 use crate::delivery::{Intake, Outcome, Scrutiny, Stamp, unix_millis};
 use crate::directory::Home;
 use crate::metrics::count;
+use crate::scan;
+use crate::scan::session::Origin;
+use crate::scan::settings::Action;
 use protocols::message::received::{Received, delivered_to, received, return_path};
 use protocols::smtp::event::{Asked, Ended};
 use protocols::smtp::{Answer, Refusal, Role};
@@ -31,6 +34,8 @@ pub(super) struct Transaction {
     pub(super) failure: Option<Error>,
     /// What was found out about the sender, for the log.
     pub(super) verdict: Option<Verdict>,
+    /// And about viruses and attachments.
+    pub(super) scan: Option<scan::verdict::Findings>,
 }
 
 #[derive(Debug)]
@@ -136,15 +141,17 @@ impl SmtpSession {
         let results = self.deliver(&mut transaction).await;
         let auth = transaction.verdict.as_ref().map(Verdict::brief);
         let auth = auth.as_deref();
+        let scan = transaction.scan.as_ref().and_then(scan::verdict::Findings::brief);
+        let scan = scan.as_deref();
         let metrics = &self.shard.metrics;
         for (address, result) in &results {
             match result {
                 Ok(_) => {
-                    tracing::info!(id, from, to = %address, octets, peer = %self.peer.address, auth, "accepted");
+                    tracing::info!(id, from, to = %address, octets, peer = %self.peer.address, auth, scan, "accepted");
                 }
                 Err(refusal) => {
                     let (peer, service) = (self.peer.address, self.service.name());
-                    tracing::info!(target: NOTICE, %peer, service, id, from, to = %address, octets, auth, reason = %refusal, "message refused");
+                    tracing::info!(target: NOTICE, %peer, service, id, from, to = %address, octets, auth, scan, reason = %refusal, "message refused");
                 }
             }
         }
@@ -171,7 +178,7 @@ impl SmtpSession {
     ) -> Vec<(Address, Result<Durable, Refusal>)> {
         let recipients = std::mem::take(&mut transaction.recipients);
         let intake = transaction.intake.take();
-        let Transaction { failure, head_octets, from, verdict, .. } = transaction;
+        let Transaction { failure, head_octets, from, verdict, scan: scanned, .. } = transaction;
         let refuse_all = |why: &Refusal, recipients: Vec<Recipient>| {
             recipients.into_iter().map(|recipient| (recipient.address, Err(why.clone()))).collect()
         };
@@ -201,6 +208,13 @@ impl SmtpSession {
                 }
             }
         }
+        // It works while the sender is looked up.
+        let scan = match intake.scan().await {
+            Ok(scan) => scan,
+            Err(error) => return refuse_all(&refusal(&error), recipients),
+        };
+        let taken = homes.iter().map(|home| delivered_to(&home.address).len()).max().unwrap_or(0);
+        let reserved = if scan.is_some() { scan::verdict::FIELD_BYTES_MAX } else { 0 };
         let mut stamp = Stamp::default();
         if intake.scrutiny() == Scrutiny::All {
             let from = from.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -218,12 +232,33 @@ impl SmtpSession {
             }
             let hostname = &self.shard.config.hostname;
             stamp.fields = results::field(hostname, found, usize::MAX) + &found.received_spf;
-            let taken = homes.iter().map(|home| delivered_to(&home.address).len()).max();
-            let room = Stamp::BESIDE_BYTES_MAX.saturating_sub(taken.unwrap_or(0));
+            let room = Stamp::BESIDE_BYTES_MAX.saturating_sub(taken + reserved);
             stamp.beside = results::field(hostname, found, room);
             if stamp.beside.len() + found.received_spf.len() <= room {
                 stamp.beside += &found.received_spf;
             }
+        }
+        if let Some(scan) = scan {
+            let sender = from.as_ref().map(ToString::to_string).unwrap_or_default();
+            let origin = verdict.as_ref().map(|verified| Origin {
+                peer: self.peer.address.ip(),
+                sender: &sender,
+                recipients: recipients.len(),
+                verified,
+            });
+            let found = scanned.insert(scan.findings(origin).await);
+            let (action, words) = found.action(&self.shard.config.scan);
+            match action {
+                Action::Reject => return refuse_all(&Refusal::POLICY.saying(words), recipients),
+                Action::Defer => return refuse_all(&Refusal::BUSY.saying(words), recipients),
+                Action::Junk => stamp.is_junk = true,
+                Action::Mark => {}
+            }
+            let field = found.field(&self.shard.config.hostname);
+            if taken + stamp.beside.len() + field.len() <= Stamp::BESIDE_BYTES_MAX {
+                stamp.beside += &field;
+            }
+            stamp.fields += &field;
         }
         let outcomes = intake.finish(&homes, &stamp).await;
         let outcome_of = |home: &Home| -> Result<Durable, Refusal> {

@@ -1,0 +1,416 @@
+//! clamd's protocol (its manual, clamd(8)), and several of its servers in turn.
+//!
+//! A connection serves one command: `zVERSION`, or `zINSTREAM` with the message in chunks, each behind its length in four
+//! octets, the last one empty. The reply ends with a NUL. Whatever a server answers, and whenever, costs no more
+//! than the time that is left and [`REPLY_BYTES_MAX`]. Runs on the control plane.
+
+pub mod reply;
+
+use super::settings::{Scan, Socket};
+use super::verdict::{Outcome, Verdict, Version, plain};
+pub use reply::{Reply, reply, version};
+use std::io;
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+/// Longest answer that is read.
+pub const REPLY_BYTES_MAX: u64 = 4096;
+const CHUNK_BYTES_MAX: usize = 64 << 10;
+/// In front of each message, in a chunk of its own. clamd tells by the first octets what it looks at. What begins with
+/// `MZ: 1`, or has a Content-Type and no more, is no message to it: it would decode nothing of what is attached.
+const FIRST_FIELD: &[u8] = b"Return-Path: <>\r\n";
+/// A server that has failed is asked last for so long.
+const REST: Duration = Duration::from_secs(5);
+/// So often a server is asked which signatures it has.
+const VERSION_LASTS: Duration = Duration::from_secs(10);
+
+trait Octets: AsyncRead + AsyncWrite + Send {}
+impl<T: AsyncRead + AsyncWrite + Send> Octets for T {}
+
+/// A message on its way to one server.
+pub struct Upload {
+    wire: Pin<Box<dyn Octets>>,
+    /// It takes no more; perhaps it has said why.
+    is_refused: bool,
+}
+
+impl Upload {
+    async fn begin(mut wire: Pin<Box<dyn Octets>>) -> io::Result<Upload> {
+        wire.write_all(b"zINSTREAM\0").await?;
+        let mut upload = Upload { wire, is_refused: false };
+        upload.push(FIRST_FIELD).await;
+        Ok(upload)
+    }
+
+    /// Sends a piece. A server that closes while it is sent to may have answered before: [`Upload::finish`] tells.
+    pub async fn push(&mut self, piece: &[u8]) {
+        for chunk in piece.chunks(CHUNK_BYTES_MAX) {
+            if self.is_refused {
+                return;
+            }
+            let length = u32::try_from(chunk.len()).unwrap_or(0).to_be_bytes();
+            let sent = async {
+                self.wire.write_all(&length).await?;
+                self.wire.write_all(chunk).await
+            };
+            self.is_refused = sent.await.is_err();
+        }
+    }
+
+    pub async fn finish(mut self) -> Reply {
+        if !self.is_refused {
+            // If this fails, the answer says why, or that there is none.
+            let _ = self.wire.write_all(&[0; 4]).await;
+        }
+        match read_reply(&mut self.wire).await.map(|bytes| reply(&bytes)) {
+            // Of what it has not seen it knows nothing.
+            Ok(Reply::Clean) if self.is_refused => {
+                Reply::Fault("answers before the end".to_owned())
+            }
+            Ok(reply) => reply,
+            Err(error) => Reply::Fault(error.to_string()),
+        }
+    }
+}
+
+/// Up to a NUL, the end, or the limit.
+async fn read_reply(wire: &mut Pin<Box<dyn Octets>>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut limited = wire.take(REPLY_BYTES_MAX);
+    while !bytes.contains(&0) {
+        if limited.read_buf(&mut bytes).await? == 0 {
+            break;
+        }
+    }
+    Ok(bytes)
+}
+
+#[derive(Debug)]
+struct Server {
+    socket: Socket,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    resting_until: Option<Instant>,
+    version: Option<(Version, Instant)>,
+}
+
+impl Server {
+    async fn connect(&self) -> io::Result<Pin<Box<dyn Octets>>> {
+        Ok(match &self.socket {
+            Socket::Unix(path) => Box::pin(UnixStream::connect(path).await?),
+            Socket::Tcp(address) => {
+                let stream = TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                Box::pin(stream)
+            }
+        })
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        // A panic elsewhere aborts the server; in tests the state is as good as before.
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn is_resting(&self, now: Instant) -> bool {
+        self.state().resting_until.is_some_and(|until| now < until)
+    }
+
+    fn has_failed(&self, why: &str) {
+        let mut state = self.state();
+        if state.resting_until.replace(Instant::now() + REST).is_none() {
+            tracing::warn!(server = %self.socket, why, "clamd can't be used");
+        }
+    }
+
+    fn has_answered(&self) {
+        if self.state().resting_until.take().is_some() {
+            tracing::info!(target: crate::NOTICE, server = %self.socket, "clamd answers again");
+        }
+    }
+}
+
+/// All servers.
+#[derive(Debug)]
+pub struct Clamd {
+    servers: Vec<Server>,
+    next: AtomicUsize,
+    connect: Duration,
+}
+
+/// A server that takes a message, and the signatures that it has.
+pub struct Taken {
+    pub upload: Upload,
+    pub version: Version,
+    server: usize,
+}
+
+impl Clamd {
+    pub fn new(scan: &Scan) -> Clamd {
+        let server = |socket: &Socket| Server { socket: socket.clone(), state: Mutex::default() };
+        Clamd {
+            servers: scan.clamd.iter().map(server).collect(),
+            next: AtomicUsize::new(0),
+            connect: Duration::from_secs(scan.connect_seconds),
+        }
+    }
+
+    /// In turn.
+    fn order(&self) -> Vec<usize> {
+        self.order_from(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Those that have just failed behind the others.
+    fn order_from(&self, first: usize) -> Vec<usize> {
+        let count = self.servers.len();
+        let mut order: Vec<usize> = (0..count).map(|step| (first + step) % count).collect();
+        let now = Instant::now();
+        order.sort_by_key(|&index| self.servers[index].is_resting(now));
+        order
+    }
+
+    /// Each server's address and whether it has answered when it was last asked.
+    pub fn health(&self) -> Vec<(String, bool)> {
+        let tell =
+            |server: &Server| (server.socket.to_string(), server.state().resting_until.is_none());
+        self.servers.iter().map(tell).collect()
+    }
+
+    /// The version of whichever server answers first: what a verdict found before has to be made with.
+    pub async fn version(&self, until: Instant) -> Option<Version> {
+        // A look, which takes no turn.
+        for index in self.order_from(self.next.load(Ordering::Relaxed)) {
+            if let Ok(version) = self.version_of(index, until).await {
+                return Some(version);
+            }
+        }
+        None
+    }
+
+    async fn version_of(&self, index: usize, until: Instant) -> Result<Version, String> {
+        let server = &self.servers[index];
+        if let Some((version, since)) = &server.state().version
+            && since.elapsed() < VERSION_LASTS
+        {
+            return Ok(version.clone());
+        }
+        let ask = async {
+            let mut wire = server.connect().await?;
+            wire.write_all(b"zVERSION\0").await?;
+            read_reply(&mut wire).await
+        };
+        let patience = self.connect.min(until.saturating_duration_since(Instant::now()));
+        let found = match timeout(patience, ask).await {
+            Ok(Ok(bytes)) => version(&bytes)
+                .ok_or_else(|| format!("is no clamd: to VERSION it says {:?}", plain(&bytes))),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("does not answer in time".to_owned()),
+        };
+        match &found {
+            Ok(version) => {
+                // Whether it scans as well, a message will show.
+                server.state().version = Some((version.clone(), Instant::now()));
+            }
+            Err(why) => {
+                server.state().version = None;
+                server.has_failed(why);
+            }
+        }
+        found
+    }
+
+    /// The first server that takes a message.
+    pub async fn take(&self, until: Instant) -> Result<Taken, String> {
+        let mut last = "no server".to_owned();
+        for index in self.order() {
+            match self.take_by(index, until).await {
+                Ok(taken) => return Ok(taken),
+                Err(why) => last = why,
+            }
+        }
+        Err(last)
+    }
+
+    async fn take_by(&self, index: usize, until: Instant) -> Result<Taken, String> {
+        let version = self.version_of(index, until).await?;
+        let server = &self.servers[index];
+        let begin = async { Upload::begin(server.connect().await?).await };
+        let patience = self.connect.min(until.saturating_duration_since(Instant::now()));
+        match timeout(patience, begin).await {
+            Ok(Ok(upload)) => Ok(Taken { upload, version, server: index }),
+            Ok(Err(error)) => self.failed(index, error.to_string()),
+            Err(_) => self.failed(index, "does not answer in time".to_owned()),
+        }
+    }
+
+    fn failed<T>(&self, index: usize, why: String) -> Result<T, String> {
+        self.servers[index].has_failed(&why);
+        Err(why)
+    }
+
+    /// The end of a message, and the verdict.
+    pub async fn finish(&self, taken: Taken, until: Instant) -> Result<Verdict, String> {
+        let Taken { upload, version, server } = taken;
+        let patience = until.saturating_duration_since(Instant::now());
+        let outcome = match timeout(patience, upload.finish()).await {
+            Ok(Reply::Clean) => Outcome::Clean,
+            Ok(Reply::Found(name)) => Outcome::Found(name),
+            Ok(Reply::TooLarge) => Outcome::TooLarge,
+            Ok(Reply::Fault(why)) => return self.failed(server, why),
+            Err(_) => return self.failed(server, "does not answer in time".to_owned()),
+        };
+        self.servers[server].has_answered();
+        Ok(Verdict::new(outcome, version))
+    }
+
+    /// A server did not take what it was sent.
+    pub fn give_up(&self, taken: &Taken, why: &str) {
+        self.servers[taken.server].has_failed(why);
+    }
+
+    /// A message that is here as a whole: by one server after another, each with its share of the time.
+    pub async fn scan(&self, message: &[u8], until: Instant) -> Verdict {
+        let mut last = "no server".to_owned();
+        let order = self.order();
+        for (tried, &index) in order.iter().enumerate() {
+            let left = until.saturating_duration_since(Instant::now());
+            let share = left / u32::try_from(order.len() - tried).unwrap_or(1).max(1);
+            let until = Instant::now() + share;
+            let attempt = async {
+                let mut taken = self.take_by(index, until).await?;
+                let patience = until.saturating_duration_since(Instant::now());
+                if timeout(patience, taken.upload.push(message)).await.is_err() {
+                    return self.failed(index, "takes nothing in time".to_owned());
+                }
+                self.finish(taken, until).await
+            };
+            match attempt.await {
+                Ok(verdict) => return verdict,
+                Err(why) => last = format!("{}: {why}", self.servers[index].socket),
+            }
+        }
+        Verdict::unknown(last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use tokio::net::TcpListener;
+
+    /// A server that answers VERSION, and to a message what `answer` says; `None`: it hangs.
+    async fn fake(answer: Option<&'static [u8]>) -> (Socket, Arc<Mutex<Vec<u8>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = Socket::Tcp(listener.local_addr().unwrap());
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::clone(&received);
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let received = Arc::clone(&shared);
+                tokio::spawn(async move {
+                    let mut all = Vec::new();
+                    while !all.ends_with(&[0; 4]) && !all.starts_with(b"zVERSION\0") {
+                        if stream.read_buf(&mut all).await.unwrap() == 0 {
+                            return;
+                        }
+                    }
+                    let version = &b"ClamAV 1.2/7/today\0"[..];
+                    let is_version = all.starts_with(b"zVERSION\0");
+                    if !is_version {
+                        *received.lock().unwrap() = all;
+                    }
+                    match answer {
+                        _ if is_version => drop(stream.write_all(version).await),
+                        Some(answer) => drop(stream.write_all(answer).await),
+                        None => std::future::pending().await,
+                    }
+                });
+            }
+        });
+        (socket, received)
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(test);
+    }
+
+    async fn scan(sockets: &[Socket], message: &[u8]) -> (Clamd, Verdict) {
+        let clamd = Clamd::new(&Scan { clamd: sockets.to_vec(), ..Scan::default() });
+        let verdict = clamd.scan(message, Instant::now() + Duration::from_millis(900)).await;
+        (clamd, verdict)
+    }
+
+    #[test]
+    fn a_message_goes_out_in_chunks_and_comes_back_with_a_verdict() {
+        run(async {
+            let (socket, received) = fake(Some(b"stream: Bad FOUND\0")).await;
+            let message = vec![b'x'; CHUNK_BYTES_MAX + 3];
+            let (_, verdict) = scan(&[socket], &message).await;
+            assert_eq!(verdict.outcome, Outcome::Found("Bad".to_owned()));
+            assert_eq!(verdict.brief(), "clamav=found Bad (ClamAV 1.2/7)");
+            let mut expected = b"zINSTREAM\0\0\0\0\x11Return-Path: <>\r\n\0\x01\0\0".to_vec();
+            expected.extend_from_slice(&message[..CHUNK_BYTES_MAX]);
+            expected.extend_from_slice(b"\0\0\0\x03xxx\0\0\0\0");
+            assert!(*received.lock().unwrap() == expected);
+        });
+    }
+
+    #[test]
+    fn who_has_not_taken_all_of_a_message_does_not_call_it_clean() {
+        run(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let socket = Socket::Tcp(listener.local_addr().unwrap());
+            tokio::spawn(async move {
+                loop {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    let mut command = [0; 9];
+                    stream.read_exact(&mut command).await.unwrap();
+                    let is_version = command.starts_with(b"zVERSION");
+                    let answer = if is_version { &b"ClamAV 1.2\0"[..] } else { b"stream: OK\0" };
+                    stream.write_all(answer).await.unwrap();
+                    // Closed, with most of the message on its way.
+                }
+            });
+            let (_, verdict) = scan(&[socket], &vec![b'x'; 16 << 20]).await;
+            assert!(matches!(verdict.outcome, Outcome::Unknown(_)), "{verdict:?}");
+        });
+    }
+
+    #[test]
+    fn another_server_stands_in_for_one_that_is_down_closes_lies_or_hangs() {
+        run(async {
+            let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let refused = Socket::Tcp(gone.local_addr().unwrap());
+            drop(gone);
+            let bad = [
+                refused,
+                Socket::Unix("/nonexistent/clamd".into()),
+                fake(Some(b"")).await.0,
+                fake(Some(b"\xff\xfe garbage")).await.0,
+                fake(None).await.0,
+            ];
+            for bad in bad {
+                let (good, _) = fake(Some(b"stream: OK\0")).await;
+                let (clamd, verdict) = scan(&[bad.clone(), good], b"x").await;
+                assert_eq!(verdict.outcome, Outcome::Clean, "{bad}");
+                assert!(!clamd.health()[0].1, "{bad}");
+                assert!(clamd.health()[1].1);
+                // The next one goes to who is well, although it is the other's turn.
+                clamd.next.store(0, Ordering::Relaxed);
+                assert_eq!(clamd.order(), [1, 0]);
+                let (_, verdict) = scan(std::slice::from_ref(&bad), b"x").await;
+                assert!(matches!(verdict.outcome, Outcome::Unknown(_)), "{bad}: {verdict:?}");
+            }
+        });
+    }
+}
