@@ -38,6 +38,9 @@ const SHARDS_MAX: u64 = 1024;
 /// So often the log tells, at the most, of a disk that fails beside it.
 const LOOK_AT_THE_DISK_EVERY: Duration = Duration::from_secs(1);
 
+/// And of a full one.
+const TELL_OF_SPACE_EVERY: Duration = Duration::from_secs(600);
+
 /// For each core; as many password checks run at once.
 const BLOCKING_THREADS: usize = 2;
 
@@ -169,10 +172,24 @@ async fn run(parts: Parts, inbox: Inbox, listeners: Listeners, opened: mpsc::Sen
     committing.await;
 }
 
-/// A disk that fails beside the log costs nothing yet, and nobody would notice.
+/// A disk that fails beside the log costs nothing yet, and nobody would notice; of a full one only those hear
+/// whose mail is put off.
 async fn tell_of_the_disk(shard: Rc<Shard>) {
     let mut told = 0;
+    let (mut refused, mut told_of_space) = (0, None::<Instant>);
     loop {
+        let refused_now = shard.store.refused_for_space();
+        if refused_now > refused
+            && told_of_space.is_none_or(|told| told.elapsed() >= TELL_OF_SPACE_EVERY)
+        {
+            tracing::warn!(
+                shard = shard.id,
+                refused = refused_now - refused,
+                "the disk is full: new mail is put off (452) until there is room. Mail can be read and expunged; \
+                 free some space on the file system, or see what `kura store stats` says of expunged mail that is kept"
+            );
+            (refused, told_of_space) = (refused_now, Some(Instant::now()));
+        }
         if let Some((count, reason)) = shard.store.given_up()
             && count > told
             && shard.store.halted_by().is_none()

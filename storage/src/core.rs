@@ -77,6 +77,8 @@ pub(crate) struct Core<D: Device> {
     pub(crate) unworthy: RefCell<BTreeMap<SegmentId, Unworthy>>,
     /// Mail was refused for want of space, and nothing has changed since.
     pub(crate) is_full: Cell<bool>,
+    /// How often something was refused for want of space since the store was opened.
+    pub(crate) refused_for_space: Cell<u64>,
     /// Somebody wants all space back that can be had, be it little, out of segments below these: of the log, and
     /// cold ones. What is written meanwhile is left alone, so it comes to an end.
     pub(crate) thorough_below: Cell<Option<(SegmentId, SegmentId)>>,
@@ -190,6 +192,7 @@ impl<D: Device> Core<D> {
 
     /// Somebody has to make room: what was expunged, or lies between what is live.
     fn cry_for_space(&self) {
+        self.refused_for_space.set(self.refused_for_space.get() + 1);
         if !self.is_full.replace(true) {
             self.upkeep.ring();
             self.expiry.ring();

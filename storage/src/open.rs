@@ -104,6 +104,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
         unworthy: RefCell::default(),
         spoiled: RefCell::default(),
         is_full: Cell::default(),
+        refused_for_space: Cell::default(),
         thorough_below: Cell::default(),
         compacts: Cell::default(),
         maintains: Cell::default(),

@@ -55,6 +55,7 @@ class FullDisk(kura.TestCase):
         # It stays so, and is said at once.
         more, reply = self.fill(server, 1)
         self.assertEqual((more, reply[:3]), ([], "452"), reply)
+        self.assertTrue(kura.eventually(lambda: "the disk is full" in server.log(), 5), "the log says nothing of it")
         # Reading and deleting work.
         self.there(server, acknowledged)
         imap = server.imap()

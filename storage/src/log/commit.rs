@@ -96,6 +96,7 @@ async fn launch_all<D: Device>(core: &Rc<Core<D>>, flights: &mut VecDeque<Flight
             }
             Err(error) if is_full(&error) => {
                 let Some(draft) = core.queue.borrow_mut().take() else { return };
+                core.refused_for_space.set(core.refused_for_space.get() + 1);
                 fail(core, draft.entries, draft.buffer, &draft.outcome, full(core));
             }
             Err(error) => {

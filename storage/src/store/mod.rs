@@ -127,6 +127,12 @@ impl<D: Device> Store<D> {
         has_halted.then(|| self.core.halted_by.borrow().clone().unwrap_or_default())
     }
 
+    /// How often something was refused for want of space since the store was opened.
+    #[must_use]
+    pub fn refused_for_space(&self) -> u64 {
+        self.core.refused_for_space.get()
+    }
+
     /// How many checkpoints, copies and spares were given up (`Stats::given_up`), and what the disk said last.
     #[must_use]
     pub fn given_up(&self) -> Option<(u64, String)> {
