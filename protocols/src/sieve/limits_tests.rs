@@ -5,7 +5,7 @@ use crate::Address;
 use crate::message::Summary;
 
 /// Has nothing but scripts whose names are their places.
-struct Nothing(Vec<Script>);
+pub(super) struct Nothing(pub(super) Vec<Script>);
 
 impl World for Nothing {
     fn script(&self, include: &Include) -> Result<&Script, Missing> {

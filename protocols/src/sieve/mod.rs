@@ -1,7 +1,7 @@
 //! Sieve: what a user wants done with a message. RFC 5228 and its extensions.
 //!
 //! [`Script::compile`] checks a script once; [`run`] runs it on a message and gives an [`Outcome`]: a
-//! list of actions with the implicit keep worked out. Nothing is done here. What a script asks beyond
+//! list of actions with the implicit keep worked out. [`run_in_turn`] does so with several. Nothing is done here. What a script asks beyond
 //! the message is answered by a [`World`], at once: what would have to be fetched, the scripts that it
 //! includes, is named beforehand by [`Script::includes`].
 //!
@@ -54,8 +54,10 @@ pub use fault::{Fault, Position};
 pub use limits::Limits;
 pub use outcome::{Action, DuplicateMark, Edited, Outcome, Reply, ReplyCopy, RunError};
 pub use program::{Include, Location, Script};
-pub use run::run;
+pub use run::{run, run_in_turn};
 pub use world::{Mail, Missing, World};
 
 #[cfg(test)]
 mod limits_tests;
+#[cfg(test)]
+mod turns_tests;

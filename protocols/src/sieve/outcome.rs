@@ -6,15 +6,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The end of a run. An error never stands alone: with it, `actions` is the implicit keep and nothing
-/// else (RFC 5228 section 2.10.6), whatever the script had wanted before.
+/// The end of a run. An error never stands alone: with it, the script in which it happened comes to the
+/// implicit keep and nothing else (RFC 5228 section 2.10.6), whatever it had wanted before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// In the order of the script, the implicit keep included. Empty: the message is discarded.
     pub actions: Vec<Action>,
     /// Marks to set once the actions have been carried out (RFC 7352 section 3).
     pub duplicates: Vec<DuplicateMark>,
-    /// Why the run ended before its time.
+    /// Why a script ended before its time; the first one, if there were several.
     pub error: Option<RunError>,
     /// The keep among the actions is there because nothing cancelled it.
     pub implicit_keep: bool,
@@ -25,6 +25,8 @@ pub struct Outcome {
 /// What went wrong in a run: to be told to the script's owner.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct RunError {
+    /// Which of the scripts that were run in turn, from 0.
+    pub turn: usize,
     /// The included script in which it happened; `None`: in the one that was run.
     pub script: Option<Include>,
     pub fault: Fault,

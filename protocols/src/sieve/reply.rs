@@ -4,6 +4,7 @@ use super::outcome::Reply;
 use super::words::encode_words;
 use crate::Address;
 use crate::message::date::field_text;
+use crate::message::field::Fields;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
@@ -11,6 +12,8 @@ use base64::engine::general_purpose::STANDARD;
 const LINE_BYTES_MAX: usize = 900;
 /// Octets of text in a line of base64.
 const BASE64_LINE_BYTES: usize = 57;
+/// How the names of fields begin that are about the content.
+const CONTENT: &str = "content-";
 
 impl Reply {
     /// The whole message, to be sent to [`Reply::to`] with the null path as its sender. `own`: the
@@ -44,11 +47,11 @@ impl Reply {
         }
         field("Auto-Submitted", "auto-replied (vacation)");
         field("MIME-Version", "1.0");
-        if self.mime {
-            message.push_str(&with_line_ends(&self.text));
+        let text = with_line_ends(&self.text);
+        if let Some(entity) = self.mime.then(|| entity(&text)).flatten() {
+            message.push_str(&entity);
             return message.into_bytes();
         }
-        let text = with_line_ends(&self.text);
         field("Content-Type", "text/plain; charset=utf-8");
         if text.is_ascii() && text.split("\r\n").all(|line| line.len() <= LINE_BYTES_MAX) {
             field("Content-Transfer-Encoding", "7bit");
@@ -64,6 +67,22 @@ impl Reply {
         }
         message.into_bytes()
     }
+}
+
+/// A reason that is a MIME entity (RFC 5230 section 4.7). Of its header only what is about the content goes into
+/// ours: a variable in it may hold what the sender has written, line ends included. `None`: it has no such header.
+fn entity(text: &str) -> Option<String> {
+    let mut entity = String::new();
+    let mut header_bytes = 0_usize;
+    for field in Fields::new(text.as_bytes()) {
+        header_bytes = header_bytes.saturating_add(field.whole.len());
+        let start = field.name.get(..CONTENT.len()).unwrap_or_default();
+        if start.eq_ignore_ascii_case(CONTENT.as_bytes()) {
+            entity.push_str(&String::from_utf8_lossy(field.whole));
+        }
+    }
+    let body = text.get(header_bytes..).filter(|body| !body.is_empty()).unwrap_or("\r\n");
+    (!entity.is_empty()).then(|| entity + body)
 }
 
 fn display_name(name: &str) -> String {
@@ -134,6 +153,17 @@ mod tests {
         assert!(message.starts_with("From: \"A\\\"Bcc: x\" <ann@here.test>\r\n"), "{message}");
         assert!(message.contains("\r\nSubject: a  Bcc: y\r\n"), "{message}");
         assert!(!message.contains("\r\nBcc"), "{message}");
+    }
+
+    #[test]
+    fn of_an_entity_s_header_only_what_is_about_the_content_is_sent() {
+        let text = "Content-Type: text/html;\n charset=utf-8\nBcc: all@there.test\nX: y\n\nBcc: <b>away</b>";
+        let message = message(&Reply { mime: true, text: text.into(), ..reply() });
+        let end = "MIME-Version: 1.0\r\nContent-Type: text/html;\r\n charset=utf-8\r\n\r\nBcc: <b>away</b>\r\n";
+        assert!(message.ends_with(end), "{message}");
+        // Without a header it is no entity.
+        let plain = self::message(&Reply { mime: true, text: "Away: till May".into(), ..reply() });
+        assert!(plain.ends_with("7bit\r\n\r\nAway: till May\r\n"), "{plain}");
     }
 
     #[test]

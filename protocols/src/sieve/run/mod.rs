@@ -31,25 +31,72 @@ use std::sync::Arc;
 
 /// Runs a script on a message.
 pub fn run(script: &Script, mail: &Mail<'_>, world: &dyn World, limits: &Limits) -> Outcome {
+    run_in_turn(&[script], mail, world, limits)
+}
+
+/// Runs several scripts, such as an operator's and then a user's, as if they were one: no mailbox and no
+/// address gets the message twice, and what one does to the header the next one sees.
+///
+/// A message that a script keeps, by word or because nothing cancelled it, goes on to the next script, with
+/// the flags that it has by then; the last one's keep is done. One that a script files, redirects, rejects
+/// or discards without keeping it ends the turn. An error costs the script in which it happened all of its
+/// effects, and no other script any of theirs. Each has the work and the variables to itself.
+pub fn run_in_turn(
+    scripts: &[&Script],
+    mail: &Mail<'_>,
+    world: &dyn World,
+    limits: &Limits,
+) -> Outcome {
     let mut run = Run::new(mail, world, limits);
-    let result = run.commands(&script.commands);
-    let work = limits.work_max.saturating_sub(run.work.left());
-    match result.and_then(|_| run.keep_implicitly()) {
-        Ok(()) => Outcome {
-            actions: run.actions,
-            duplicates: run.duplicates,
-            error: None,
-            implicit_keep: run.implicit_keep,
-            work,
-        },
-        Err(halt) => Outcome {
-            actions: vec![Action::Keep { flags: Vec::new(), header: None }],
-            duplicates: Vec::new(),
-            error: Some(*halt.0),
-            implicit_keep: true,
-            work,
-        },
+    let mut work: u64 = 0;
+    let mut error = None;
+    for (index, script) in scripts.iter().enumerate() {
+        let is_last = index.saturating_add(1) == scripts.len();
+        let before = run.begin();
+        let result = run.commands(&script.commands).and_then(|_| run.end(is_last));
+        work = work.saturating_add(limits.work_max.saturating_sub(run.work.left()));
+        match result {
+            Ok(Turn::GoesOn) => {}
+            Ok(Turn::Ended) => break,
+            Err(halt) => {
+                error = error.or(Some(RunError { turn: index, ..*halt.0 }));
+                run.undo(before);
+                if is_last {
+                    let header = run.edited.as_ref().map(|(_, bytes)| Arc::clone(bytes));
+                    let header = header.filter(|_| run.header.edits() > 0);
+                    run.actions.push(Action::Keep { flags: run.flags.clone(), header });
+                    run.implicit_keep = true;
+                }
+            }
+        }
     }
+    if scripts.is_empty() {
+        run.actions.push(Action::Keep { flags: Vec::new(), header: None });
+    }
+    Outcome {
+        actions: run.actions,
+        duplicates: run.duplicates,
+        error,
+        implicit_keep: run.implicit_keep,
+        work,
+    }
+}
+
+/// How a script's turn ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    GoesOn,
+    Ended,
+}
+
+/// What an error gives back.
+struct Before<'r> {
+    header: Rc<Header<'r>>,
+    edited: Option<(usize, Arc<[u8]>)>,
+    flags: Vec<String>,
+    actions: usize,
+    duplicates: usize,
+    has_vacation: bool,
 }
 
 /// The run can't go on.
@@ -121,9 +168,56 @@ impl<'r> Run<'r> {
         }
     }
 
+    /// The next script's turn.
+    fn begin(&mut self) -> Before<'r> {
+        self.work = Work::new(self.limits.work_max);
+        self.scope = Scope::default();
+        self.globals.clear();
+        self.variables = 0;
+        self.running.clear();
+        self.included.clear();
+        self.implicit_keep = true;
+        Before {
+            header: Rc::clone(&self.header),
+            edited: self.edited.clone(),
+            flags: self.flags.clone(),
+            actions: self.actions.len(),
+            duplicates: self.duplicates.len(),
+            has_vacation: self.has_vacation,
+        }
+    }
+
+    fn undo(&mut self, before: Before<'r>) {
+        self.header = before.header;
+        self.edited = before.edited;
+        self.flags = before.flags;
+        self.actions.truncate(before.actions);
+        self.duplicates.truncate(before.duplicates);
+        self.has_vacation = before.has_vacation;
+    }
+
+    /// A keep is done at the end of the last turn only.
+    fn end(&mut self, is_last: bool) -> Result<Turn, Halt> {
+        // So that an error in a later script finds the header at hand.
+        let _ = self.edited_header()?;
+        if is_last {
+            self.keep_implicitly()?;
+            return Ok(Turn::Ended);
+        }
+        let kept = self.actions.iter().position(|action| matches!(action, Action::Keep { .. }));
+        match kept.map(|place| self.actions.remove(place)) {
+            Some(Action::Keep { flags, .. }) => {
+                self.flags = flags;
+                Ok(Turn::GoesOn)
+            }
+            Some(_) | None if self.implicit_keep => Ok(Turn::GoesOn),
+            Some(_) | None => Ok(Turn::Ended),
+        }
+    }
+
     fn halt(&self, text: impl Into<String>) -> Halt {
         let script = self.running.last().cloned();
-        Halt(Box::new(RunError { script, fault: Fault::new(self.at, text) }))
+        Halt(Box::new(RunError { turn: 0, script, fault: Fault::new(self.at, text) }))
     }
 
     fn spent(&self) -> Halt {
