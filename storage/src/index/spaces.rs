@@ -34,6 +34,22 @@ impl Spaces {
             .flat_map(|pages| pages.pages.values().flat_map(|page| page.iter()))
     }
 
+    /// The pairs whose keys begin with `prefix`, by key ascending.
+    pub fn scan_prefix<'s>(
+        &'s self,
+        space: u8,
+        prefix: &'s [u8],
+    ) -> impl Iterator<Item = (&'s Bytes, &'s Bytes)> {
+        let pages = self.spaces.get(&space).into_iter().flat_map(move |pages| {
+            let first = pages.page_of(prefix).map_or(&[][..], |(start, _)| start);
+            let from = (std::ops::Bound::Included(first), std::ops::Bound::Unbounded);
+            pages.pages.range::<[u8], _>(from).flat_map(|(_, page)| page.iter())
+        });
+        pages
+            .skip_while(move |(key, _)| key.as_ref() < prefix)
+            .take_while(move |(key, _)| key.starts_with(prefix))
+    }
+
     pub fn put(&mut self, space: u8, key: &[u8], value: Option<&[u8]>) {
         match value {
             Some(value) => {
@@ -110,5 +126,22 @@ mod tests {
         assert_eq!(spaces.get(1, &7_u32.to_be_bytes()), None);
         assert_eq!(snapshot.get(1, &7_u32.to_be_bytes()), Some(Bytes::from_static(b"value")));
         assert_eq!(spaces.get(2, b"x"), None);
+    }
+
+    #[test]
+    fn a_prefix_finds_its_own_across_pages() {
+        let mut spaces = Spaces::default();
+        assert_eq!(spaces.scan_prefix(1, b"a").count(), 0);
+        for number in 0..2000_u32 {
+            spaces.put(1, &number.to_be_bytes(), Some(b"value"));
+        }
+        let found = |prefix: &[u8]| -> Vec<u32> {
+            let number = |key: &Bytes| u32::from_be_bytes(key[..].try_into().unwrap());
+            spaces.scan_prefix(1, prefix).map(|(key, _)| number(key)).collect()
+        };
+        assert_eq!(found(&[0, 0, 3]), (768..1024).collect::<Vec<_>>());
+        assert_eq!(found(&[0, 0, 3, 7]), [775]);
+        assert_eq!(found(&[0, 0, 9]), []);
+        assert_eq!(found(b"").len(), 2000);
     }
 }

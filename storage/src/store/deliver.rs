@@ -30,6 +30,13 @@ impl<D: Device> Store<D> {
         self.core.admit_mail(0)
     }
 
+    /// The receipt for a message that its owner's rules throw away: nothing of it is to be kept, so nothing
+    /// can be lost. Given only while the store takes mail: it stands at what has landed.
+    pub fn discard(&self) -> Result<Durable, Error> {
+        self.core.check_open()?;
+        Ok(Durable::new(self.core.index.borrow().applied))
+    }
+
     /// Appends the message; returns once it is on stable media. Quotas are exact: what is on its way
     /// counts. `Busy` or `Full` come before anything stalls.
     pub async fn deliver(&self, delivery: Delivery) -> Result<(Vec<Placed>, Durable), Error> {

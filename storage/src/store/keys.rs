@@ -27,6 +27,14 @@ impl<D: Device> Store<D> {
         index.spaces.scan(space.0).map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
+    /// The pairs whose keys begin with `prefix`, by key ascending.
+    #[must_use]
+    pub fn scan_prefix(&self, space: Space, prefix: &[u8]) -> Vec<(Bytes, Bytes)> {
+        let index = self.core.index.borrow();
+        let pairs = index.spaces.scan_prefix(space.0, prefix);
+        pairs.map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
     /// One record, hence atomic. `None` deletes. Concurrent puts to one key: the later call wins.
     pub async fn put(
         &self,
