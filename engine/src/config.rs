@@ -50,6 +50,8 @@ pub struct Config {
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]
+    pub sieve: crate::sieve::Settings,
+    #[serde(default)]
     pub store: StoreConfig,
     #[serde(default)]
     pub metrics: Metrics,
@@ -72,6 +74,7 @@ pub struct Listen {
     pub imaps: Vec<SocketAddr>,
     pub pop3: Vec<SocketAddr>,
     pub pop3s: Vec<SocketAddr>,
+    pub managesieve: Vec<SocketAddr>,
 }
 
 impl Default for Listen {
@@ -87,6 +90,7 @@ impl Default for Listen {
             imaps: any(993),
             pop3: any(110),
             pop3s: any(995),
+            managesieve: any(4190),
         }
     }
 }
@@ -194,6 +198,7 @@ impl Config {
         // By components, so that "." does not show in messages.
         config.data_dir = base.join(&config.data_dir).components().collect();
         config.profile = config.profile.map(|profile| base.join(profile));
+        config.sieve.resolve(base);
         config.file = path.to_owned();
         config.check().map_err(|(key, fault)| config.fault(key, &fault))?;
         Ok(config)
@@ -282,6 +287,7 @@ impl Config {
             ));
         }
         self.auth.check()?;
+        self.sieve.check()?;
         self.scan.check()?;
         let limits = &self.limits;
         for (key, value, least, most) in [
@@ -503,7 +509,7 @@ mod tests {
             }
         };
         let none = "[listen]\nsmtp = []\nsubmission = []\nsubmissions = []\nlmtp = []\nimap = []\n\
-                    imaps = []\npop3 = []\npop3s = []\n";
+                    imaps = []\npop3 = []\npop3s = []\nmanagesieve = []\n";
         for (more, words) in [
             (none, ["kura.toml:3:", "no service listens"]),
             ("[listen]\nimap = [\"0.0.0.0:25\"]\n", ["kura.toml:3:", "listen.smtp already"]),

@@ -13,6 +13,7 @@
 //! | [`auth`] | SPF, DKIM, ARC and DMARC of what comes from other servers |
 //! | [`scan`] | viruses, dangerous attachments, outbreaks |
 //! | [`delivery`] | from a transaction's bytes to durable mailboxes |
+//! | [`sieve`] | what users, and the operator, want done with mail that comes in |
 //! | [`directory`], [`passwords`] | who gets the mail for an address, and who may read it |
 //! | [`operations`], [`control_plane`] | what an operator can ask of a running or stopped server |
 //! | `remembering`, `export` | of these, what is about the past: expunged mail, an account as it was, holds |
@@ -50,6 +51,7 @@ pub mod scrub;
 pub mod server;
 pub mod session;
 pub mod shard;
+pub mod sieve;
 pub mod tls;
 pub mod watchdog;
 pub mod when;

@@ -39,6 +39,7 @@ pub fn addresses(config: &Config) -> Vec<(Service, SocketAddr)> {
         Service::Imaps => &listen.imaps,
         Service::Pop3 => &listen.pop3,
         Service::Pop3s => &listen.pop3s,
+        Service::ManageSieve => &listen.managesieve,
     };
     Service::ALL
         .into_iter()
@@ -169,6 +170,7 @@ fn admit(shard: &Rc<Shard>, service: Service, socket: TcpStream, address: Socket
 /// A word of farewell, if the socket takes it at once.
 fn refuse(socket: &TcpStream, service: Service) {
     let words: &[u8] = match service {
+        Service::ManageSieve => b"BYE (TRYLATER) \"Too many connections, try again later\"\r\n",
         Service::Smtp | Service::Submission | Service::Lmtp => {
             b"421 4.3.2 Too many connections, try again later\r\n"
         }

@@ -20,10 +20,11 @@ pub enum Service {
     Imaps,
     Pop3,
     Pop3s,
+    ManageSieve,
 }
 
 impl Service {
-    pub const ALL: [Service; 8] = [
+    pub const ALL: [Service; 9] = [
         Service::Smtp,
         Service::Submission,
         Service::Submissions,
@@ -32,6 +33,7 @@ impl Service {
         Service::Imaps,
         Service::Pop3,
         Service::Pop3s,
+        Service::ManageSieve,
     ];
 
     pub fn name(self) -> &'static str {
@@ -44,6 +46,7 @@ impl Service {
             Service::Imaps => "imaps",
             Service::Pop3 => "pop3",
             Service::Pop3s => "pop3s",
+            Service::ManageSieve => "managesieve",
         }
     }
 
@@ -51,23 +54,30 @@ impl Service {
     pub fn implicit_tls(self) -> bool {
         match self {
             Service::Submissions | Service::Imaps | Service::Pop3s => true,
-            Service::Smtp | Service::Submission | Service::Lmtp | Service::Imap | Service::Pop3 => {
-                false
-            }
+            Service::Smtp
+            | Service::Submission
+            | Service::Lmtp
+            | Service::Imap
+            | Service::Pop3
+            | Service::ManageSieve => false,
         }
     }
 }
 
 #[derive(Debug)]
 pub struct Metrics {
-    pub connections: [Cell<u64>; 8],
-    pub connections_open: [Cell<u64>; 8],
+    pub connections: [Cell<u64>; Service::ALL.len()],
+    pub connections_open: [Cell<u64>; Service::ALL.len()],
     pub connections_refused: Cell<u64>,
     pub messages_accepted: Cell<u64>,
     pub messages_rejected: Cell<u64>,
     pub messages_deferred: Cell<u64>,
     pub logins: Cell<u64>,
     pub logins_failed: Cell<u64>,
+    /// Messages that an account's scripts have looked at.
+    pub sieve_runs: Cell<u64>,
+    pub sieve_errors: Cell<u64>,
+    pub sieve_actions: SieveActions,
     /// Results of verification, by method and outcome.
     auth_results: [[Cell<u64>; Outcome::ALL.len()]; Method::ALL.len()],
     /// Microseconds from the question about a message to its answer.
@@ -88,11 +98,34 @@ impl Default for Metrics {
             messages_deferred: Cell::default(),
             logins: Cell::default(),
             logins_failed: Cell::default(),
+            sieve_runs: Cell::default(),
+            sieve_errors: Cell::default(),
+            sieve_actions: SieveActions::default(),
             auth_results: Default::default(),
             auth_latency: RefCell::new(histogram()),
             scan: Default::default(),
             accept_latency: RefCell::new(histogram()),
         }
+    }
+}
+
+/// What scripts have asked for. The order is that of [`SieveActions::NAMES`].
+#[derive(Debug, Default)]
+pub struct SieveActions {
+    pub keep: Cell<u64>,
+    pub fileinto: Cell<u64>,
+    pub discard: Cell<u64>,
+    pub redirect: Cell<u64>,
+    pub reject: Cell<u64>,
+    pub vacation: Cell<u64>,
+}
+
+impl SieveActions {
+    const NAMES: [&str; 6] = ["keep", "fileinto", "discard", "redirect", "reject", "vacation"];
+
+    fn counts(&self) -> [u64; 6] {
+        let SieveActions { keep, fileinto, discard, redirect, reject, vacation } = self;
+        [keep, fileinto, discard, redirect, reject, vacation].map(Cell::get)
     }
 }
 
@@ -132,7 +165,10 @@ impl Metrics {
                 self.messages_deferred.get(),
                 self.logins.get(),
                 self.logins_failed.get(),
+                self.sieve_runs.get(),
+                self.sieve_errors.get(),
             ],
+            sieve_actions: self.sieve_actions.counts(),
             auth_results: std::array::from_fn(|method| {
                 std::array::from_fn(|outcome| self.auth_results[method][outcome].get())
             }),
@@ -145,21 +181,24 @@ impl Metrics {
     }
 }
 
-const COUNTERS: [(&str, &str); 6] = [
+const COUNTERS: [(&str, &str); 8] = [
     ("kura_connections_refused_total", "Connections turned away by a limit"),
     ("kura_messages_accepted_total", "Messages answered 250 after they were on stable media"),
     ("kura_messages_rejected_total", "Messages refused for good"),
     ("kura_messages_deferred_total", "Messages answered 4xx"),
     ("kura_logins_total", "Successful logins"),
     ("kura_logins_failed_total", "Failed logins"),
+    ("kura_sieve_runs_total", "Messages that an account's scripts have looked at"),
+    ("kura_sieve_errors_total", "Of these, the ones where a script failed"),
 ];
 
 /// The counters of one or several cores at one moment.
 #[derive(Debug)]
 pub struct Snapshot {
-    connections: [u64; 8],
-    connections_open: [u64; 8],
-    counters: [u64; 6],
+    connections: [u64; Service::ALL.len()],
+    connections_open: [u64; Service::ALL.len()],
+    counters: [u64; COUNTERS.len()],
+    sieve_actions: [u64; SieveActions::NAMES.len()],
     auth_results: [[u64; Outcome::ALL.len()]; Method::ALL.len()],
     auth_latency: Histogram<u64>,
     scan: crate::scan::metrics::Snapshot,
@@ -176,6 +215,7 @@ impl Snapshot {
         add(&mut self.connections, &other.connections);
         add(&mut self.connections_open, &other.connections_open);
         add(&mut self.counters, &other.counters);
+        add(&mut self.sieve_actions, &other.sieve_actions);
         for (into, from) in self.auth_results.iter_mut().zip(&other.auth_results) {
             add(into, from);
         }
@@ -205,6 +245,11 @@ impl Snapshot {
         for ((name, help), value) in COUNTERS.iter().zip(self.counters) {
             head(&mut text, name, "counter", help);
             let _ = writeln!(text, "{name} {value}");
+        }
+        let name = "kura_sieve_actions_total";
+        head(&mut text, name, "counter", "What scripts have asked for");
+        for (action, value) in SieveActions::NAMES.iter().zip(self.sieve_actions) {
+            let _ = writeln!(text, "{name}{{action=\"{action}\"}} {value}");
         }
         for (name, help, latency) in [
             (

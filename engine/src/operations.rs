@@ -9,12 +9,15 @@ use crate::directory::{self, Account, Alias, Domain, Pair};
 use crate::passwords::{self, StoredPassword};
 use crate::remembering::{self, Which};
 use crate::shard::Shard;
+use crate::sieve::operations::SieveRequest;
+use crate::sieve::{self, SystemScripts};
 use crate::{certificates, tls};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use storage::{AccountId, SpecialUse};
 
@@ -67,7 +70,9 @@ pub enum Request {
     AliasRemove {
         alias: String,
     },
-    /// Loads all certificates anew.
+    /// Users' scripts.
+    Sieve(SieveRequest),
+    /// Loads all certificates, and the operator's scripts, anew.
     Reload,
     StoreStats,
     StoreVerify,
@@ -127,6 +132,7 @@ impl Request {
             | Request::DomainShow { .. }
             | Request::AccountList { .. }
             | Request::AliasList
+            | Request::Sieve(_)
             | Request::Reload
             | Request::StoreStats
             | Request::StoreVerify
@@ -173,6 +179,7 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
         }
         Request::AliasList => Ok(alias_list(&shard)),
         Request::AliasRemove { alias } => alias_remove(&shard, &alias).await,
+        Request::Sieve(request) => sieve::operations::execute(&shard, request).await,
         Request::Reload => reload(&shard).await,
         Request::StoreStats => store_stats(&shard).await,
         Request::StoreVerify => store_verify(&shard).await,
@@ -549,6 +556,7 @@ async fn account_remove(shard: &Rc<Shard>, address: &str) -> Result<Value, Fault
     change(shard, vec![pair::<Account>("a:", &address, None)]).await?;
     let id = account.id();
     on(shard, account.shard, move |shard| async move {
+        sieve::scripts::forget(&shard, id).await?;
         match shard.store.remove_account(id).await {
             // A shard that has lost it has nothing to remove.
             Ok(_) | Err(storage::Error::NoSuchAccount(_)) => Ok(()),
@@ -625,20 +633,24 @@ async fn alias_remove(shard: &Rc<Shard>, alias: &str) -> Result<Value, Fault> {
 }
 
 async fn reload(shard: &Rc<Shard>) -> Result<Value, Fault> {
-    let data_dir = shard.config.data_dir.clone();
-    let config = glommio::executor()
-        .spawn_blocking(move || tls::server_config(&data_dir))
-        .await
-        .map_err(|error| error.to_string())?;
+    let config = Arc::clone(&shard.config);
+    let (config, scripts) = glommio::executor()
+        .spawn_blocking(move || {
+            let tls = tls::server_config(&config.data_dir).map_err(|error| error.to_string())?;
+            let scripts = SystemScripts::load(&config).map_err(|error| error.to_string())?;
+            Ok::<_, Fault>((tls, Arc::new(scripts)))
+        })
+        .await?;
     for home in 0..shard.mesh.cores() {
-        let config = config.clone();
+        let (config, scripts) = (config.clone(), Arc::clone(&scripts));
         on(shard, home, move |shard| async move {
             shard.set_tls(config);
+            shard.sieve.set_system(scripts);
             Ok::<(), Fault>(())
         })
         .await?;
     }
-    tracing::info!("certificates loaded anew");
+    tracing::info!("certificates and scripts loaded anew");
     Ok(
         json!({ "certificates": certificates::list(&shard.config.data_dir).map_err(|e| e.to_string())?.len() }),
     )

@@ -15,6 +15,7 @@ use crate::listener;
 use crate::mesh::{self, ShardHandle};
 use crate::readiness::Doorbell;
 use crate::shard::{Parts, Shard};
+use crate::sieve::SystemScripts;
 use crate::tls;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -60,7 +61,11 @@ impl Server {
         };
         let tls = tls::server_config(&config.data_dir)
             .map_err(|error| ConfigError(format!("certificates: {error}")))?;
-        let config = Arc::new(config);
+        let sieve = match mode {
+            Mode::Serving => SystemScripts::load(&config)?,
+            Mode::CommandOnly => SystemScripts::default(),
+        };
+        let (config, sieve) = (Arc::new(config), Arc::new(sieve));
         let no_epoll = |error| ConfigError(format!("can't make an epoll set: {error}"));
         let (mut handles, mut ears) = (Vec::new(), Vec::new());
         for _ in 0..cores {
@@ -89,6 +94,7 @@ impl Server {
                 tls: tls.clone(),
                 secret: server.data.secret,
                 auth: auth.clone(),
+                sieve: Arc::clone(&sieve),
                 scan: scan.clone(),
                 origin,
                 poll,

@@ -59,6 +59,7 @@ pub struct Shard {
     pub buffers: Buffers,
     pub connections: Connections,
     pub auth: Desk,
+    pub sieve: crate::sieve::Sieve,
     pub scan: crate::scan::session::Scanning,
     tls: RefCell<Option<Arc<ServerConfig>>>,
     password_checks: Rc<glommio::sync::Semaphore>,
@@ -80,6 +81,7 @@ pub struct Parts {
     pub tls: Option<Arc<ServerConfig>>,
     pub secret: [u8; 32],
     pub auth: Desk,
+    pub sieve: Arc<crate::sieve::SystemScripts>,
     pub scan: crate::scan::desk::Desk,
     /// Where all cores' clocks begin: deadlines travel with sessions.
     pub origin: Instant,
@@ -116,6 +118,7 @@ impl Shard {
             buffers: Buffers::default(),
             connections: Connections::new(&parts.config, &parts.knobs, cores),
             auth: parts.auth,
+            sieve: crate::sieve::Sieve::new(parts.sieve),
             scan: crate::scan::session::Scanning::new(parts.scan),
             config: parts.config,
             knobs: parts.knobs,

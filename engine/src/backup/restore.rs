@@ -295,5 +295,14 @@ pub(crate) fn for_here(text: &[u8]) -> Result<Vec<u8>, Fault> {
     if names_file {
         table.insert("profile".to_owned(), "profile.toml".into());
     }
+    // The operator's scripts are under the names that the backup gave them.
+    let sieve = table.get("sieve").cloned().map(toml::Value::try_into::<crate::sieve::Settings>);
+    if let Some(mut sieve) = sieve.transpose().map_err(|error| format!("kura.toml: {error}"))? {
+        for (name, path) in sieve.files_mut() {
+            *path = name.into();
+        }
+        let sieve = toml::Value::try_from(sieve).map_err(|error| error.to_string())?;
+        table.insert("sieve".to_owned(), sieve);
+    }
     toml::to_string(&table).map(String::into_bytes).map_err(|error| error.to_string())
 }

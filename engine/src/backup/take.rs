@@ -237,6 +237,9 @@ pub(crate) fn small_files(
     if let Some(profile) = config.profile.as_ref().filter(|profile| profile.is_file()) {
         wanted.insert("profile.toml".to_owned(), profile.clone());
     }
+    let mut sieve = config.sieve.clone();
+    let scripts = sieve.files_mut().into_iter().filter(|(_, path)| path.is_file());
+    wanted.extend(scripts.map(|(name, path)| (name, path.clone())));
     Ok(wanted)
 }
 

@@ -24,6 +24,7 @@ mod restore;
 mod salvage;
 mod scrub;
 mod serve;
+mod sieve;
 mod store;
 
 use crate::config::{Config, ConfigError};
@@ -70,6 +71,11 @@ enum Command {
     /// Example: kura alias add sales@example.org ann@example.org
     #[command(subcommand)]
     Alias(directory::AliasCommand),
+    /// Users' mail filters (Sieve scripts).
+    ///
+    /// Example: kura sieve put filter.sieve --account ann@example.org --activate
+    #[command(subcommand)]
+    Sieve(sieve::SieveCommand),
     /// Certificates for TLS.
     ///
     /// Example: kura cert self-signed mail.example.org
@@ -170,6 +176,7 @@ fn run(command: Command) -> Result<Outcome, ConfigError> {
         Command::Domain(command) => directory::domain(command),
         Command::Account(command) => directory::account(command),
         Command::Alias(command) => directory::alias(command),
+        Command::Sieve(command) => sieve::run(command),
         Command::Cert(command) => certificate::run(command),
         Command::Store(command) => store::run(command),
         Command::Profile(command) => profile::run(command),

@@ -12,6 +12,7 @@ use crate::metrics::Service;
 use crate::operations::{self, Request};
 use crate::passwords;
 use crate::server::{Mode, Server};
+use crate::sieve::Settings;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -107,6 +108,7 @@ fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
         scan: Default::default(),
         dns: Dns::default(),
         limits: Limits::default(),
+        sieve: Settings::default(),
         store: StoreConfig::default(),
         metrics,
         file: PathBuf::new(),
@@ -128,13 +130,14 @@ fn high_ports() -> Listen {
         imaps: on(2993),
         pop3: on(2110),
         pop3s: on(2995),
+        managesieve: on(24190),
     }
 }
 
 fn free_ports() -> std::io::Result<(Listen, Metrics)> {
     // All are held until all are known, so that they differ.
     let held: Vec<TcpListener> =
-        (0..9).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<Result<_, _>>()?;
+        (0..10).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<Result<_, _>>()?;
     let mut addresses = held.iter().map(TcpListener::local_addr);
     let mut next =
         || addresses.next().transpose().map(|address| address.into_iter().collect::<Vec<_>>());
@@ -148,6 +151,7 @@ fn free_ports() -> std::io::Result<(Listen, Metrics)> {
         imaps: next()?,
         pop3: next()?,
         pop3s: next()?,
+        managesieve: next()?,
     };
     Ok((listen, metrics))
 }

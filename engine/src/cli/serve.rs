@@ -5,6 +5,7 @@ use crate::NOTICE;
 use crate::config::{Config, ConfigError, LogFormat};
 use crate::layout;
 use crate::server::{Mode, Server};
+use crate::sieve::SystemScripts;
 use clap::Args;
 use std::path::PathBuf;
 use tracing_appender::non_blocking::WorkerGuard;
@@ -43,6 +44,7 @@ pub(super) fn check(options: &CheckOptions) -> Result<Outcome, ConfigError> {
         out!("{text}")?;
         return Ok(Outcome::Done);
     }
+    SystemScripts::load(&config)?;
     layout::usable(&config.data_dir)?;
     layout::examine(&config.data_dir)?;
     outln!("{} is fine", options.config.display())?;

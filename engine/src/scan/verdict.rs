@@ -127,6 +127,15 @@ pub struct Findings {
 }
 
 impl Findings {
+    /// For `virustest` (RFC 5235 section 3.3): 1 is clean, 5 is a virus; `None`: nobody has looked, or could tell.
+    pub fn virustest(&self) -> Option<u8> {
+        match self.clamav.as_ref()?.outcome {
+            Outcome::Clean => Some(1),
+            Outcome::Found(_) => Some(5),
+            Outcome::TooLarge | Outcome::Unknown(_) => None,
+        }
+    }
+
     /// The hardest that follows from any of them, and what a sender is told.
     pub fn action(&self, scan: &Scan) -> (Action, String) {
         let clamav = self.clamav.as_ref().map(|found| (found.action(scan), found.refusal()));

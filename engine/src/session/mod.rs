@@ -5,6 +5,7 @@
 
 pub mod imap;
 mod login;
+pub mod managesieve;
 pub mod pop3;
 pub mod smtp;
 
@@ -103,6 +104,10 @@ pub async fn start(
         }
         Service::Imap | Service::Imaps => {
             let session = imap::ImapSession::new(&shard, service, &transport, place);
+            serve(shard, Connection { transport, session, watch }, Vec::new()).await;
+        }
+        Service::ManageSieve => {
+            let session = managesieve::ManageSieveSession::new(&shard, service, &transport, place);
             serve(shard, Connection { transport, session, watch }, Vec::new()).await;
         }
         Service::Pop3 | Service::Pop3s => {

@@ -7,7 +7,7 @@ use crate::NOTICE;
 use crate::auth::results;
 use crate::auth::verdict::{Disposition, Verdict};
 use crate::auth::verify::Question;
-use crate::delivery::{Intake, Outcome, Scrutiny, Stamp, unix_millis};
+use crate::delivery::{self, Envelope, Failure, Intake, Judged, Scrutiny, Stamp, To, unix_millis};
 use crate::directory::Home;
 use crate::metrics::count;
 use crate::scan;
@@ -171,6 +171,18 @@ impl SmtpSession {
         self.machine.answer_end(ticket, answers, outbox);
     }
 
+    /// Who shares an answer: over LMTP the accounts behind one recipient, otherwise everybody.
+    fn groups(&self, recipients: &[Recipient], to: &[To]) -> Vec<Vec<usize>> {
+        let place = |home: &Home| to.iter().position(|to| to.home.account == home.account);
+        match self.role {
+            Role::Lmtp => {
+                let of = |recipient: &Recipient| recipient.homes.iter().filter_map(place).collect();
+                recipients.iter().map(of).collect()
+            }
+            Role::Mx | Role::Submission => vec![(0..to.len()).collect()],
+        }
+    }
+
     /// Delivers to everybody's homes; one result for each recipient, in their order.
     async fn deliver(
         &self,
@@ -178,7 +190,8 @@ impl SmtpSession {
     ) -> Vec<(Address, Result<Durable, Refusal>)> {
         let recipients = std::mem::take(&mut transaction.recipients);
         let intake = transaction.intake.take();
-        let Transaction { failure, head_octets, from, verdict, scan: scanned, .. } = transaction;
+        let Transaction { id, failure, head_octets, from, verdict, scan: scanned, .. } =
+            transaction;
         let refuse_all = |why: &Refusal, recipients: Vec<Recipient>| {
             recipients.into_iter().map(|recipient| (recipient.address, Err(why.clone()))).collect()
         };
@@ -191,16 +204,15 @@ impl SmtpSession {
             return refuse_all(&Refusal::LOOP, recipients);
         }
         // Two recipients may share a home: it gets the message once.
-        let mut homes: Vec<Home> =
-            recipients.iter().flat_map(|recipient| recipient.homes.clone()).collect();
-        homes.sort();
-        homes.dedup_by_key(|home| home.account);
+        let mut to: Vec<To> = recipients.iter().flat_map(Recipient::to).collect();
+        to.sort_by(|one, other| one.home.cmp(&other.home));
+        to.dedup_by_key(|to| to.home.account);
         // RFC 9228 section 4: what has been delivered to this address before is going in circles.
-        homes.retain(|home| !trace.delivered_to.contains(&home.address));
+        to.retain(|to| !trace.delivered_to.contains(&to.home.address));
         // SMTP has one reply for all: when somebody's mailbox is full, nobody may have the message yet, or
         // the others get it again with each try (RFC 5321 section 4.2.5). LMTP answers for each.
-        if self.role != Role::Lmtp && homes.len() > 1 {
-            for home in &homes {
+        if self.role != Role::Lmtp && to.len() > 1 {
+            for To { home, .. } in &to {
                 let octets =
                     *head_octets + intake.bytes() + delivered_to(&home.address).len() as u64;
                 if let Err(why) = self.check_quota(home, octets).await {
@@ -213,9 +225,10 @@ impl SmtpSession {
             Ok(scan) => scan,
             Err(error) => return refuse_all(&refusal(&error), recipients),
         };
-        let taken = homes.iter().map(|home| delivered_to(&home.address).len()).max().unwrap_or(0);
+        let taken = to.iter().map(|to| delivered_to(&to.home.address).len()).max().unwrap_or(0);
         let reserved = if scan.is_some() { scan::verdict::FIELD_BYTES_MAX } else { 0 };
         let mut stamp = Stamp::default();
+        let mut judged = Judged::default();
         if intake.scrutiny() == Scrutiny::All {
             let from = from.as_ref().map(ToString::to_string).unwrap_or_default();
             let found = match self.verify(&mut intake, from.clone()).await {
@@ -227,7 +240,7 @@ impl SmtpSession {
                 Disposition::Reject => {
                     return refuse_all(&Refusal::POLICY.saying(found.refusal()), recipients);
                 }
-                Disposition::Junk => stamp.is_junk = true,
+                Disposition::Junk => judged.is_junk = true,
                 Disposition::Deliver => {}
             }
             let hostname = &self.shard.config.hostname;
@@ -247,11 +260,12 @@ impl SmtpSession {
                 verified,
             });
             let found = scanned.insert(scan.findings(origin).await);
+            judged.virus = found.virustest();
             let (action, words) = found.action(&self.shard.config.scan);
             match action {
                 Action::Reject => return refuse_all(&Refusal::POLICY.saying(words), recipients),
                 Action::Defer => return refuse_all(&Refusal::BUSY.saying(words), recipients),
-                Action::Junk => stamp.is_junk = true,
+                Action::Junk => judged.is_junk = true,
                 Action::Mark => {}
             }
             let field = found.field(&self.shard.config.hostname);
@@ -260,9 +274,18 @@ impl SmtpSession {
             }
             stamp.fields += &field;
         }
-        let outcomes = intake.finish(&homes, &stamp).await;
+        let groups = self.groups(&recipients, &to);
+        let envelope = Envelope {
+            id: id.clone(),
+            sender: from.clone(),
+            peer: Some(self.peer.address.ip()),
+            judged,
+            scripts: true,
+            alone: groups.iter().all(|group| group.len() <= 1),
+        };
+        let outcomes = delivery::settle(intake, &to, &groups, &stamp, envelope).await;
         let outcome_of = |home: &Home| -> Result<Durable, Refusal> {
-            match homes.iter().position(|other| other.account == home.account) {
+            match to.iter().position(|other| other.home.account == home.account) {
                 Some(at) => outcome(&outcomes[at]),
                 None => Err(Refusal::LOOP),
             }
@@ -273,6 +296,12 @@ impl SmtpSession {
             (recipient.address.clone(), one_for_all(results.collect()))
         };
         recipients.into_iter().map(result).collect()
+    }
+}
+
+impl Recipient {
+    fn to(&self) -> impl Iterator<Item = To> {
+        self.homes.iter().map(|home| To { home: home.clone(), address: self.address.clone() })
     }
 }
 
@@ -301,10 +330,12 @@ fn answer(result: Result<Durable, Refusal>, id: &str) -> Answer<Durable> {
     }
 }
 
-fn outcome(outcome: &Outcome) -> Result<Durable, Refusal> {
+fn outcome(outcome: &Result<Durable, Failure>) -> Result<Durable, Refusal> {
     match outcome {
         Ok(durable) => Ok(*durable),
-        Err(error) => Err(refusal(error)),
+        Err(Failure::Store(error)) => Err(refusal(error)),
+        // RFC 5429 section 2.2.
+        Err(Failure::Rejected(text)) => Err(Refusal::POLICY.saying(text.clone())),
     }
 }
 

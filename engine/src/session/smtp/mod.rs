@@ -49,9 +49,12 @@ impl SmtpSession {
         let role = match service {
             Service::Submission | Service::Submissions => Role::Submission,
             Service::Lmtp => Role::Lmtp,
-            Service::Smtp | Service::Imap | Service::Imaps | Service::Pop3 | Service::Pop3s => {
-                Role::Mx
-            }
+            Service::Smtp
+            | Service::Imap
+            | Service::Imaps
+            | Service::Pop3
+            | Service::Pop3s
+            | Service::ManageSieve => Role::Mx,
         };
         let config = Config {
             hostname: shard.config.hostname.clone(),

@@ -1,43 +1,29 @@
-//! From a transaction's bytes to durable mailboxes.
+//! A message's bytes as they arrive.
 //!
-//! An [`Intake`] takes a message's bytes as they arrive. A message that fits the session's buffer
-//! becomes one record on each home shard concerned. A larger one streams into the log of each of
-//! them while it arrives, so that a session never holds more than its buffer, and a slow disk slows
-//! the peer down through TCP.
-//!
-//! The order of things is the promise: bytes, log, sync, [`Durable`], reply. When one shard takes the
-//! message and another fails, the transaction is answered 4xx and the peer sends again, so recipients
-//! on the first shard get it twice: RFC 5321 section 4.2.5 prefers that to a loss, and so do we. A full
-//! mailbox is no such failure: the session asks about room before anybody has the message.
+//! A message that fits the session's buffer becomes one record on each home shard concerned. A larger one streams
+//! into the log of each of them while it arrives, so that a session never holds more than its buffer, and a slow
+//! disk slows the peer down through TCP.
 
+use super::filing::{Parcel, file};
+use super::streaming::{Piece, Stream};
+use super::{Envelope, Outcome, To, unix_millis};
 use crate::auth::evidence::{Evidence, Hashing};
 use crate::auth::results;
-use crate::directory::Home;
 use crate::mesh::Unreachable;
 use crate::scan::session::Scan;
 use crate::scan::verdict;
 use crate::shard::Shard;
 use bytes::Bytes;
 use protocols::message::field::Fields;
-use protocols::message::received::delivered_to;
 use protocols::message::scanner::Scanner;
 use protocols::message::summary::Summary;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::{SystemTime, UNIX_EPOCH};
-use storage::{
-    Body, Delivery, Durable, Error, Flags, MailboxId, PLACEMENTS_MAX, Placement, SpecialUse,
-    UnixMillis,
-};
-use tokio::sync::oneshot;
+use std::sync::Arc;
+use storage::{Body, Error, PLACEMENTS_MAX, UnixMillis};
 
-/// Pieces of a large body that may be under way to one shard.
-const PIECES_IN_FLIGHT_MAX: usize = 2;
 /// Trace fields are looked for in this much of a message's head.
 const HEADER_BYTES_SEARCHED: usize = 256 * 1024;
-
-/// One recipient's outcome.
-pub type Outcome = Result<Durable, Error>;
 
 /// How closely a message is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,8 +44,6 @@ pub struct Stamp {
     /// The same, cut to [`Stamp::BESIDE_BYTES_MAX`] less what `Delivered-To` takes: for a body that is in
     /// the log already. They go beside it, like `Delivered-To`.
     pub beside: String,
-    /// Into the mailbox for junk, where there is one.
-    pub is_junk: bool,
 }
 
 impl Stamp {
@@ -94,18 +78,6 @@ struct Large {
     hashing: Option<Hashing>,
 }
 
-/// What goes to the task on a home shard that streams a large body into its log.
-enum Piece {
-    Bytes(Bytes),
-    End { placements: Vec<Placement>, internal_date: UnixMillis, summary: Vec<u8>, is_junk: bool },
-}
-
-#[derive(Debug)]
-struct Stream {
-    pieces: flume::Sender<Piece>,
-    outcomes: oneshot::Receiver<Vec<Outcome>>,
-}
-
 impl Intake {
     /// `homes` are the shards of the recipients, one for each. `head` is what we write on top of the
     /// message: its trace fields. The peer's word for the size is
@@ -117,10 +89,6 @@ impl Intake {
         declared_octets: u64,
         scrutiny: Scrutiny,
     ) -> Intake {
-        let mut counts: BTreeMap<u16, usize> = BTreeMap::new();
-        homes.for_each(|home| *counts.entry(home).or_default() += 1);
-        let records = |(home, count): (u16, usize)| (home, count.div_ceil(PLACEMENTS_MAX));
-        let homes = counts.into_iter().map(records).collect();
         let expected =
             usize::try_from(declared_octets).unwrap_or(usize::MAX).saturating_add(head.len());
         let mut whole =
@@ -130,11 +98,26 @@ impl Intake {
             shard: Rc::clone(shard),
             scrutiny,
             head_octets: head.len(),
-            homes,
+            homes: records_of(homes),
             whole,
             sealed: None,
             large: None,
             scan: Scan::begin(shard),
+            bytes: 0,
+        }
+    }
+
+    /// For what comes from here: a message that was looked at when it came, or one that we have written.
+    pub(super) fn of_ours(shard: &Rc<Shard>, homes: impl Iterator<Item = u16>) -> Intake {
+        Intake {
+            shard: Rc::clone(shard),
+            scrutiny: Scrutiny::None,
+            head_octets: 0,
+            homes: records_of(homes),
+            whole: Vec::new(),
+            sealed: None,
+            large: None,
+            scan: None,
             bytes: 0,
         }
     }
@@ -167,7 +150,7 @@ impl Intake {
         if self.large.is_none() {
             let mut streams = BTreeMap::new();
             for (&home, &records) in &self.homes {
-                let opened = (0..records).map(|_| open_stream(&self.shard, home));
+                let opened = (0..records).map(|_| Stream::open(&self.shard, home));
                 streams.insert(home, opened.collect::<Result<Vec<_>, _>>()?);
             }
             let head = piece[..piece.len().min(HEADER_BYTES_SEARCHED)].to_vec();
@@ -252,24 +235,40 @@ impl Intake {
         Ok(scan)
     }
 
-    /// Delivers to `recipients`; one outcome for each, in their order.
-    pub async fn finish(mut self, recipients: &[Home], stamp: &Stamp) -> Vec<Outcome> {
-        let internal_date = unix_millis();
+    pub fn shard(&self) -> &Rc<Shard> {
+        &self.shard
+    }
+
+    /// Delivers to `recipients`; one outcome for each, in their order, and the message, if it was not too large
+    /// to be at hand.
+    pub(super) async fn finish(
+        mut self,
+        recipients: &[To],
+        stamp: &Stamp,
+        envelope: &Arc<Envelope>,
+    ) -> (Vec<Outcome>, Option<Bytes>) {
         let mut by_home: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
         for (index, recipient) in recipients.iter().enumerate() {
-            by_home.entry(recipient.shard).or_default().push(index);
+            by_home.entry(recipient.home.shard).or_default().push(index);
         }
         if self.large.is_some() && !self.whole.is_empty() {
             // The rest, so that all of it is in the logs.
             if let Err(error) = self.spill().await {
-                return vec![Err(error); recipients.len()];
+                let failed = recipients.iter().map(|_| Err(error.clone())).collect();
+                return (failed, None);
             }
         }
-        let started: Vec<(Vec<usize>, Outcomes)> = match self.large.take() {
-            Some(large) => {
-                self.finish_large(large, recipients, by_home, internal_date, stamp).await
+        let post = Post { recipients, envelope, internal_date: unix_millis() };
+        let (started, at_hand) = match self.large.take() {
+            Some(mut large) => {
+                let head = Bytes::from(std::mem::take(&mut large.head));
+                let started = self.finish_large(large, &head, &post, by_home, stamp).await;
+                (started, None)
             }
-            None => self.finish_whole(recipients, by_home, internal_date, stamp),
+            None => {
+                let body = self.sealed_body(stamp);
+                (self.finish_whole(&body, &post, by_home), Some(body))
+            }
         };
         let mut outcomes: Vec<Option<Outcome>> = recipients.iter().map(|_| None).collect();
         for (indices, asked) in started {
@@ -278,16 +277,12 @@ impl Intake {
                 outcomes[index] = Some(answer);
             }
         }
-        outcomes.into_iter().map(|outcome| outcome.unwrap_or(Err(Error::Busy))).collect()
+        let outcomes = outcomes.into_iter().map(|outcome| outcome.unwrap_or(Err(Error::Busy)));
+        (outcomes.collect(), at_hand)
     }
 
-    fn finish_whole(
-        &mut self,
-        recipients: &[Home],
-        by_home: BTreeMap<u16, Vec<usize>>,
-        internal_date: UnixMillis,
-        stamp: &Stamp,
-    ) -> Vec<(Vec<usize>, Outcomes)> {
+    /// All of the message, with what verification adds.
+    fn sealed_body(&mut self, stamp: &Stamp) -> Bytes {
         let body = match self.sealed.take() {
             Some(sealed) => sealed,
             None => {
@@ -295,29 +290,33 @@ impl Intake {
                 Bytes::from(std::mem::take(&mut self.whole))
             }
         };
-        let body = if stamp.fields.is_empty() {
+        if stamp.fields.is_empty() {
             body
         } else {
             let (head, message) = body.split_at(self.head_octets);
             Bytes::from([head, stamp.fields.as_bytes(), message].concat())
-        };
-        let is_junk = stamp.is_junk;
-        let summary = Summary::compute(&body).encode();
+        }
+    }
+
+    fn finish_whole(
+        &mut self,
+        body: &Bytes,
+        post: &Post<'_>,
+        by_home: BTreeMap<u16, Vec<usize>>,
+    ) -> Vec<(Vec<usize>, Outcomes)> {
+        let summary = Summary::compute(body).encode();
+        let octets = body.len() as u64;
         let ask = |(home, indices): (u16, Vec<usize>)| {
-            let delivery = Delivery {
-                placements: placements(recipients, &indices, ""),
-                internal_date,
-                summary: summary.clone(),
-                body: Body::Whole(body.clone()),
-            };
+            let parcel = post.parcel(&indices, &summary, "", body, octets);
+            let body = body.clone();
             let shard = Rc::clone(&self.shard);
             let count = indices.len();
             // Its own core needs no queue.
             let outcomes: Outcomes = if home == shard.id {
-                Box::pin(async move { deliver(&shard, delivery, is_junk).await })
+                Box::pin(async move { file(&shard, parcel, Body::Whole(body)).await })
             } else {
                 let asked = shard.mesh.ask(home, move |shard| async move {
-                    deliver(&shard, delivery, is_junk).await
+                    file(&shard, parcel, Body::Whole(body)).await
                 });
                 Box::pin(async move { asked.await.unwrap_or_else(|Unreachable| busy(count)) })
             };
@@ -333,24 +332,20 @@ impl Intake {
     async fn finish_large(
         &mut self,
         mut large: Large,
-        recipients: &[Home],
+        head: &Bytes,
+        post: &Post<'_>,
         by_home: BTreeMap<u16, Vec<usize>>,
-        internal_date: UnixMillis,
         stamp: &Stamp,
     ) -> Vec<(Vec<usize>, Outcomes)> {
         let summary = large.scanner.finish().encode();
+        let octets = self.head_octets as u64 + self.bytes;
         let mut started = Vec::new();
         for (home, indices) in by_home {
             // A stream that no recipient needs after all is abandoned.
             let streams = large.streams.remove(&home).unwrap_or_default();
             for (indices, stream) in indices.chunks(PLACEMENTS_MAX).zip(streams) {
-                let end = Piece::End {
-                    placements: placements(recipients, indices, &stamp.beside),
-                    internal_date,
-                    summary: summary.clone(),
-                    is_junk: stamp.is_junk,
-                };
-                let _ = stream.pieces.send_async(end).await;
+                let parcel = post.parcel(indices, &summary, &stamp.beside, head, octets);
+                let _ = stream.pieces.send_async(Piece::End(Box::new(parcel))).await;
                 let count = indices.len();
                 let outcomes: Outcomes =
                     Box::pin(async move { stream.outcomes.await.unwrap_or_else(|_| busy(count)) });
@@ -361,101 +356,45 @@ impl Intake {
     }
 }
 
+struct Post<'p> {
+    recipients: &'p [To],
+    envelope: &'p Arc<Envelope>,
+    internal_date: UnixMillis,
+}
+
+impl Post<'_> {
+    fn parcel(
+        &self,
+        indices: &[usize],
+        summary: &[u8],
+        beside: &str,
+        head: &Bytes,
+        octets: u64,
+    ) -> Parcel {
+        Parcel {
+            to: indices.iter().map(|&index| self.recipients[index].clone()).collect(),
+            envelope: Arc::clone(self.envelope),
+            internal_date: self.internal_date,
+            summary: summary.to_vec(),
+            beside: beside.to_owned(),
+            head: head.clone(),
+            octets,
+        }
+    }
+}
+
+/// Home shards, and the records that each may need.
+fn records_of(homes: impl Iterator<Item = u16>) -> BTreeMap<u16, usize> {
+    let mut counts: BTreeMap<u16, usize> = BTreeMap::new();
+    homes.for_each(|home| *counts.entry(home).or_default() += 1);
+    let records = |(home, count): (u16, usize)| (home, count.div_ceil(PLACEMENTS_MAX));
+    counts.into_iter().map(records).collect()
+}
+
 type Outcomes = std::pin::Pin<Box<dyn Future<Output = Vec<Outcome>>>>;
 
 fn busy(count: usize) -> Vec<Outcome> {
     (0..count).map(|_| Err(Error::Busy)).collect()
-}
-
-fn placements(recipients: &[Home], indices: &[usize], beside: &str) -> Vec<Placement> {
-    let place = |&index: &usize| {
-        let home = &recipients[index];
-        Placement {
-            account: home.account,
-            mailbox: MailboxId::INBOX,
-            prefix: (delivered_to(&home.address) + beside).into_bytes(),
-            flags: Flags::default(),
-            keywords: Vec::new(),
-        }
-    };
-    indices.iter().map(place).collect()
-}
-
-/// Delivers a whole body on this shard, with as few records as hold all placements.
-async fn deliver(shard: &Shard, delivery: Delivery, is_junk: bool) -> Vec<Outcome> {
-    let Delivery { placements, internal_date, summary, body } = delivery;
-    let count = placements.len();
-    let Body::Whole(body) = body else { return busy(count) };
-    let mut outcomes = Vec::with_capacity(count);
-    for placements in placements.chunks(PLACEMENTS_MAX) {
-        let body = Body::Whole(body.clone());
-        let (placements, summary) = (placements.to_vec(), summary.clone());
-        let delivery = Delivery { placements, internal_date, summary, body };
-        outcomes.extend(record(shard, delivery, is_junk).await);
-    }
-    outcomes
-}
-
-/// One record, for those who have room for it.
-async fn record(shard: &Shard, mut delivery: Delivery, is_junk: bool) -> Vec<Outcome> {
-    let count = delivery.placements.len();
-    if is_junk {
-        for placement in &mut delivery.placements {
-            // Who has no such mailbox sees it among the rest, with our results on top.
-            let mailboxes = shard.store.mailboxes(placement.account).unwrap_or_default();
-            let junk = mailboxes.iter().find(|info| info.special_use == Some(SpecialUse::Junk));
-            placement.mailbox = junk.map_or(MailboxId::INBOX, |info| info.id);
-        }
-    }
-    match shard.store.deliver_where_possible(delivery).await {
-        Ok(outcomes) => {
-            outcomes.into_iter().map(|outcome| outcome.map(|(_, durable)| durable)).collect()
-        }
-        Err(error) => vec![Err(error); count],
-    }
-}
-
-fn open_stream(shard: &Rc<Shard>, home: u16) -> Result<Stream, Error> {
-    let (pieces, arriving) = flume::bounded(PIECES_IN_FLIGHT_MAX);
-    let (answer, outcomes) = oneshot::channel();
-    shard
-        .mesh
-        .tell(home, move |shard| async move {
-            if let Some(found) = stream_in(&shard, &arriving).await {
-                let _ = answer.send(found);
-            }
-        })
-        .map_err(|Unreachable| Error::Busy)?;
-    Ok(Stream { pieces, outcomes })
-}
-
-/// Streams a large body into this shard's log. `None`: the transaction was abandoned, and the chunks
-/// are garbage for compaction.
-async fn stream_in(shard: &Shard, arriving: &flume::Receiver<Piece>) -> Option<Vec<Outcome>> {
-    let mut writer = shard.store.body_writer();
-    loop {
-        match arriving.recv_async().await.ok()? {
-            Piece::Bytes(bytes) => {
-                if let Ok(open) = &mut writer
-                    && let Err(error) = open.push(bytes).await
-                {
-                    // The rest is swallowed; the peer learns at the end of its data.
-                    writer = Err(error);
-                }
-            }
-            Piece::End { placements, internal_date, summary, is_junk } => {
-                let count = placements.len();
-                let body = async { Ok(Body::Streamed(writer?.finish().await?)) };
-                return Some(match body.await {
-                    Ok(body) => {
-                        let delivery = Delivery { placements, internal_date, summary, body };
-                        record(shard, delivery, is_junk).await
-                    }
-                    Err(error) => vec![Err(error); count],
-                });
-            }
-        }
-    }
 }
 
 /// What a message's trace fields tell.
@@ -466,7 +405,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    fn read(head: &[u8]) -> Trace {
+    pub fn read(head: &[u8]) -> Trace {
         let mut trace = Trace::default();
         for field in Fields::new(head) {
             if field.is("Received") {
@@ -477,9 +416,4 @@ impl Trace {
         }
         trace
     }
-}
-
-pub fn unix_millis() -> UnixMillis {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    UnixMillis(since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
 }

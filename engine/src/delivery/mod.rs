@@ -1,0 +1,99 @@
+//! From a transaction's bytes to durable mailboxes.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`intake`] | a message's bytes as they arrive; from the session's core to the home shards |
+//! | `streaming` | a large one's, into the log of a home shard |
+//! | `filing` | on a home shard: what its scripts say, and the records that come of it |
+//! | `sending` | what leaves a mailbox for another, and what is kept because it can't |
+//! | `payload` | a copy on its way from one mailbox to another |
+//! | `answering` | what scripts tell the sender: replies, rejections |
+//! | `notes` | the messages that we write ourselves |
+//!
+//! The order of things is the promise: bytes, log, sync, [`Durable`], reply. When one shard takes the
+//! message and another fails, the transaction is answered 4xx and the peer sends again, so recipients
+//! on the first shard get it twice: RFC 5321 section 4.2.5 prefers that to a loss, and so do we. A full
+//! mailbox is no such failure: the session asks about room before anybody has the message.
+
+mod answering;
+mod filing;
+pub mod intake;
+mod notes;
+mod payload;
+mod sending;
+mod streaming;
+
+pub use intake::{Intake, Scrutiny, Stamp, Trace};
+pub use sending::{Failure, settle};
+
+use crate::directory::Home;
+use crate::sieve::marks::Mark;
+use payload::Payload;
+use protocols::Address;
+use protocols::sieve::Reply;
+use std::net::IpAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+use storage::{Durable, Error, MailboxId, Uid, UnixMillis};
+
+/// An account that gets a message, and the recipient of the envelope by which it does.
+#[derive(Debug, Clone)]
+pub struct To {
+    pub home: Home,
+    pub address: Address,
+}
+
+/// What is known of a message beside its bytes; the same for all recipients.
+#[derive(Debug, Clone)]
+pub struct Envelope {
+    /// As in the log.
+    pub id: String,
+    /// `None`: the null path.
+    pub sender: Option<Address>,
+    /// `None`: it was written here.
+    pub peer: Option<IpAddr>,
+    pub judged: Judged,
+    /// Whether scripts look at it.
+    pub scripts: bool,
+    /// A rejection can be the session's answer: nobody else gets the message by the same answer.
+    pub alone: bool,
+}
+
+/// What was found out about a message. A redirect of it is no better.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Judged {
+    /// Into the mailbox for junk, where there is one and no script says otherwise.
+    pub is_junk: bool,
+    /// As RFC 5235 section 3.3 has it: 1 is clean, 5 is a virus. `None`: nobody has looked, or could tell.
+    pub virus: Option<u8>,
+}
+
+/// What became of a message at one account's home.
+pub type Outcome = Result<Filed, Error>;
+
+#[derive(Debug)]
+pub struct Filed {
+    /// `None`: no mailbox of the account has it, and that is not all that its owner wants.
+    durable: Option<Durable>,
+    /// A mailbox of the account has it, and keeps it.
+    has_copy: bool,
+    /// The owner refuses it, in these words.
+    rejected: Option<String>,
+    redirects: Vec<Redirect>,
+    reply: Option<Box<Reply>>,
+    /// Put into INBOX only so that it can be redirected.
+    lent: Option<(MailboxId, Uid, Durable)>,
+    /// To be set once all of it has been carried out.
+    marks: Vec<Mark>,
+}
+
+/// A copy to another address.
+#[derive(Debug)]
+struct Redirect {
+    to: Address,
+    payload: Payload,
+}
+
+pub fn unix_millis() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    UnixMillis(since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+}

@@ -1,0 +1,332 @@
+//! What leaves a mailbox for another: redirects here; replies and rejections in [`super::answering`].
+//!
+//! Addresses of ours get it at once, through their own scripts; there is no way out of this host yet. All of it is
+//! done before the transaction is answered: who has asked for nothing but a redirect has no copy, so the target's
+//! receipt is what the reply is made from. What can't be sent is kept by its owner instead.
+//!
+//! Nothing goes in circles, and chains come to an end: each redirect leaves a `Delivered-To` of its owner on the
+//! message, which gets to no account a second time (RFC 9228 section 4) and not past [`CHAIN_MAX`] of them; one
+//! transaction sends [`SENT_MAX`] messages at the most.
+
+use super::payload::Payload;
+use super::{Envelope, Filed, Intake, Judged, Outcome, Redirect, Stamp, To};
+use crate::NOTICE;
+use crate::directory::{Home, Resolution};
+use crate::mesh::Unreachable;
+use crate::shard::Shard;
+use crate::sieve::marks::{self, Mark};
+use protocols::Address;
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use storage::{AccountId, Durable, Error};
+
+/// Messages that the scripts of one transaction's recipients send, one another's included.
+const SENT_MAX: usize = 100;
+/// Accounts one after another that redirect a message; each is a call within the one before.
+const CHAIN_MAX: usize = 20;
+
+/// Why somebody does not get a message.
+#[derive(Debug, Clone)]
+pub enum Failure {
+    Store(Error),
+    /// The owner of the mailbox refuses it, in these words.
+    Rejected(String),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Store(error)
+    }
+}
+
+/// Why a message was not sent.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum NotSent {
+    #[error("there is no way out of this host yet")]
+    NoWayOut,
+    #[error("nobody can be told")]
+    NoSender,
+    #[error("there is no such user")]
+    NoSuchUser,
+    #[error("it is going in circles")]
+    Loop,
+    #[error("too many messages are sent for one")]
+    TooMany,
+    #[error("it was refused: {0}")]
+    Refused(String),
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+impl From<Failure> for NotSent {
+    fn from(failure: Failure) -> NotSent {
+        match failure {
+            Failure::Store(error) => NotSent::Store(error),
+            Failure::Rejected(text) => NotSent::Refused(text),
+        }
+    }
+}
+
+/// Delivers to everybody, and sends what their scripts want sent; one result for each, in their order. `groups`
+/// are the recipients that share an answer: where some of them refuse the message and others take it, the
+/// sender is told by a message.
+pub async fn settle(
+    intake: Intake,
+    recipients: &[To],
+    groups: &[Vec<usize>],
+    stamp: &Stamp,
+    envelope: Envelope,
+) -> Vec<Result<Durable, Failure>> {
+    let shard = Rc::clone(intake.shard());
+    let envelope = Arc::new(envelope);
+    let (outcomes, at_hand) = intake.finish(recipients, stamp, &envelope).await;
+    let mut post = Post { shard, judged: envelope.judged, sent: 0, having: BTreeMap::new() };
+    recipients.iter().zip(&outcomes).for_each(|(to, outcome)| post.note(to, outcome));
+    let mut results = Vec::with_capacity(outcomes.len());
+    for (to, outcome) in recipients.iter().zip(outcomes) {
+        results.push(post.carry_out(to, &envelope, outcome).await);
+    }
+    for group in groups {
+        let is = |what: fn(&Result<Durable, Failure>) -> bool| {
+            group.iter().any(|&at| what(&results[at]))
+        };
+        let taken = is(|result| result.is_ok());
+        let failed = is(|result| matches!(result, Err(Failure::Store(_))));
+        if !taken || failed {
+            continue;
+        }
+        for &at in group {
+            if let Err(Failure::Rejected(text)) = &results[at] {
+                let text = text.clone();
+                results[at] = match &at_hand {
+                    Some(message) => {
+                        post.send_back(&recipients[at], &envelope, &text, message).await
+                    }
+                    // Filing refuses such a message only where the session can say so.
+                    None => Err(Failure::Store(Error::Busy)),
+                };
+            }
+        }
+    }
+    results
+}
+
+/// One message on its way to others.
+pub(super) struct Post {
+    pub(super) shard: Rc<Shard>,
+    judged: Judged,
+    sent: usize,
+    /// Accounts that have the message already, from this transaction.
+    pub(super) having: BTreeMap<AccountId, Durable>,
+}
+
+type Sent<'f, T> = Pin<Box<dyn Future<Output = T> + 'f>>;
+
+impl Post {
+    /// What was thrown away is not there.
+    fn note(&mut self, to: &To, outcome: &Outcome) {
+        if let Ok(Filed { durable: Some(durable), has_copy: true, .. }) = outcome {
+            self.having.insert(to.home.account, *durable);
+        }
+    }
+
+    /// Sends another message than the one that the rest is about.
+    pub(super) async fn send_note(
+        &mut self,
+        to: &Address,
+        note: Vec<u8>,
+    ) -> Result<Durable, NotSent> {
+        let shard = Rc::clone(&self.shard);
+        let mut other =
+            Post { shard, judged: Judged::default(), sent: self.sent, having: BTreeMap::new() };
+        let sent = other.send(None, None, to, &Payload::Whole(note.into())).await;
+        self.sent = other.sent;
+        sent
+    }
+
+    /// Sends what an account's scripts want sent.
+    async fn carry_out(
+        &mut self,
+        owner: &To,
+        envelope: &Arc<Envelope>,
+        outcome: Outcome,
+    ) -> Result<Durable, Failure> {
+        let Filed { mut durable, has_copy: _, rejected, redirects, reply, lent, marks } = outcome?;
+        if let Some(text) = rejected {
+            return Err(Failure::Rejected(text));
+        }
+        let mut stranded = None;
+        for Redirect { to, payload } in redirects {
+            let sender = envelope.sender.clone();
+            match self.send(Some(owner), sender, &to, &payload).await {
+                // Where it went does not count while the owner has a copy.
+                Ok(sent) => durable = durable.or(Some(sent)),
+                Err(why) => {
+                    let (id, account) = (&envelope.id, &owner.home.address);
+                    tracing::info!(target: NOTICE, id, account, %to, %why, "not redirected; kept");
+                    stranded = stranded.or(Some(payload));
+                }
+            }
+        }
+        // What could not be sent stays with its owner, unless the owner has it anyway.
+        let has_copy = self.having.get(&owner.home.account).copied();
+        durable = durable.or(has_copy.filter(|_| stranded.is_some()));
+        match (stranded, lent) {
+            (None, Some((mailbox, uid, _))) => {
+                let account = owner.home.account;
+                let gone = self.at_home(owner, move |shard| async move {
+                    shard.store.expunge(account, mailbox, &[uid]).await.map(drop)
+                });
+                if let Err(error) = gone.await {
+                    tracing::warn!(account = owner.home.address, %error, "a redirected message stays in INBOX, too");
+                }
+            }
+            (Some(Payload::Whole(message)), None) if has_copy.is_none() => {
+                durable = Some(self.keep(owner, envelope, &message).await?);
+            }
+            // It stays where it was lent from.
+            (Some(_), Some((_, _, receipt))) => durable = Some(receipt),
+            (Some(_) | None, None) => {}
+        }
+        let durable = durable.ok_or(Error::Busy)?;
+        self.remember(owner, marks).await;
+        if let Some(reply) = reply {
+            self.reply(owner, *reply).await;
+        }
+        Ok(durable)
+    }
+
+    /// What was seen counts as seen only now: had it been remembered before, a message that was answered 451
+    /// would be a duplicate when it comes again, and its script might throw away the only one.
+    async fn remember(&self, owner: &To, marks: Vec<Mark>) {
+        if marks.is_empty() {
+            return;
+        }
+        let account = owner.home.account;
+        let set = self.at_home(owner, move |shard| async move {
+            marks::set(&shard, account, &marks, crate::operations::unix_now()).await
+        });
+        if let Err(error) = set.await {
+            tracing::warn!(account = owner.home.address, %error, "duplicates are not remembered");
+        }
+    }
+
+    /// To whom the address belongs, or out. An address that is several accounts' is all of theirs.
+    fn send<'f>(
+        &'f mut self,
+        owner: Option<&'f To>,
+        sender: Option<Address>,
+        to: &'f Address,
+        payload: &'f Payload,
+    ) -> Sent<'f, Result<Durable, NotSent>> {
+        Box::pin(async move {
+            if self.sent >= SENT_MAX {
+                return Err(NotSent::TooMany);
+            }
+            self.sent += 1;
+            let resolution = self.shard.directory.borrow().resolve(to.as_str());
+            let homes = match resolution {
+                Resolution::Local(homes) => homes,
+                Resolution::NoSuchUser => return Err(NotSent::NoSuchUser),
+                // The outbound queue will take it here, and its receipt count.
+                Resolution::NotOurs => return Err(NotSent::NoWayOut),
+            };
+            let trace = self.trace(owner, payload).await?;
+            let is_endless = trace.received > self.shard.config.limits.received_headers_max
+                || trace.delivered_to.len() >= CHAIN_MAX;
+            if is_endless {
+                return Err(NotSent::Loop);
+            }
+            let own = owner.map(|owner| owner.home.account);
+            let is_round = |home: &Home| {
+                own == Some(home.account) || trace.delivered_to.contains(&home.address)
+            };
+            let (mut left, mut receipt, mut round) = (Vec::new(), None, false);
+            for home in homes {
+                if let Some(durable) = self.having.get(&home.account) {
+                    // It has been delivered there, by name or by another's redirect.
+                    receipt = Some(*durable);
+                } else if is_round(&home) {
+                    round = true;
+                } else {
+                    left.push(To { home, address: to.clone() });
+                }
+            }
+            if !left.is_empty() {
+                receipt = Some(self.deliver(owner, sender, &left, payload).await?);
+            }
+            match receipt {
+                Some(durable) if !round => Ok(durable),
+                Some(_) | None => Err(NotSent::Loop),
+            }
+        })
+    }
+
+    async fn deliver(
+        &mut self,
+        owner: Option<&To>,
+        sender: Option<Address>,
+        recipients: &[To],
+        payload: &Payload,
+    ) -> Result<Durable, NotSent> {
+        let envelope = Arc::new(Envelope {
+            id: self.shard.next_id(),
+            sender,
+            peer: None,
+            judged: self.judged,
+            scripts: true,
+            alone: recipients.len() == 1,
+        });
+        let shards = recipients.iter().map(|to| to.home.shard);
+        let mut intake = Intake::of_ours(&self.shard, shards);
+        self.pour(owner, payload, &mut intake).await?;
+        let (outcomes, _) = intake.finish(recipients, &Stamp::default(), &envelope).await;
+        let mut sent = Err(NotSent::NoSuchUser);
+        let mut failed = None;
+        // Who can't be served does not keep it from the others: all are gone through.
+        for (to, outcome) in recipients.iter().zip(outcomes) {
+            self.note(to, &outcome);
+            match self.carry_out(to, &envelope, outcome).await {
+                Ok(durable) => sent = Ok(durable),
+                Err(failure) => failed = failed.or(Some(NotSent::from(failure))),
+            }
+        }
+        failed.map_or(sent, Err)
+    }
+
+    /// Runs on the account's home shard.
+    pub(super) async fn at_home<R, W, F>(&self, owner: &To, work: W) -> Result<R, Error>
+    where
+        R: Send + 'static,
+        W: FnOnce(Rc<Shard>) -> F + Send + 'static,
+        F: Future<Output = Result<R, Error>> + 'static,
+    {
+        let answer = self.shard.mesh.ask(owner.home.shard, work).await;
+        answer.unwrap_or_else(|Unreachable| Err(Error::Busy))
+    }
+
+    /// Into the mailbox of its owner, past all scripts.
+    pub(super) async fn keep(
+        &mut self,
+        owner: &To,
+        envelope: &Envelope,
+        message: &[u8],
+    ) -> Result<Durable, Failure> {
+        let envelope = Arc::new(Envelope { scripts: false, ..envelope.clone() });
+        let homes = std::iter::once(owner.home.shard);
+        let mut intake = Intake::of_ours(&self.shard, homes);
+        intake.push(message).await?;
+        let recipients = std::slice::from_ref(owner);
+        let (outcomes, _) = intake.finish(recipients, &Stamp::default(), &envelope).await;
+        match outcomes.into_iter().next() {
+            Some(Ok(Filed { durable: Some(durable), .. })) => {
+                self.having.insert(owner.home.account, durable);
+                Ok(durable)
+            }
+            Some(Err(error)) => Err(Failure::Store(error)),
+            Some(Ok(_)) | None => Err(Failure::Store(Error::Busy)),
+        }
+    }
+}
