@@ -3,6 +3,7 @@
 import base64
 import re
 import socket
+import tempfile
 import threading
 import time
 import unittest
@@ -138,6 +139,19 @@ class Verified(kura.TestCase):
         self.assertIn("spf=fail smtp.mailfrom=x@doubtful.test", results)
         self.assertIn("dmarc=fail (p=quarantine) header.from=doubtful.test", results)
         self.assertEqual(len(self.server.bodies()), before)
+
+    def test_no_automatic_reply_goes_to_a_sender_who_is_likely_somebody_else(self):
+        (own, _), (other, _) = self.server.accounts[:2]
+        with tempfile.NamedTemporaryFile("w", suffix=".sieve") as file:
+            file.write('require "vacation"; vacation "Away.";')
+            file.flush()
+            done = self.server.command("sieve", "put", file.name, "--name", "v", "--activate", "--account", own)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for domain, mailbox, replies in [("doubtful.test", "Junk", 0), ("silent.test", "INBOX", 1)]:
+            self.accepted(other, mail(domain, "away?", To=own), mailbox=mailbox)
+            found = [body for body in self.server.bodies(1).values() if b"\r\nSubject: Auto: away?" in body]
+            self.assertEqual(len(found), replies, domain)
+        self.assertEqual(self.server.command("sieve", "activate", "--none", "--account", own).returncode, 0)
 
     def test_a_domain_without_records_is_none(self):
         results = self.accepted("x@silent.test", mail("silent.test", "silent"), helo="silent.test")

@@ -2,6 +2,7 @@
 
 import base64
 import re
+import tempfile
 import threading
 import time
 import unittest
@@ -207,6 +208,18 @@ class Junked(Scanned):
             self.deliver(forged + more + EICAR + b"\r\n", "250")
             self.assertIn("clamav=found Kura.Test.Eicar", self.field(mailbox="Junk"))
             self.assertIn(f"X-Virus-Claimed: {hostname}; clamav=clean".encode(), self.newest(mailbox="Junk"))
+        # Users' scripts are told, whose mail is redirected, too.
+        (alice, _), (bob, _) = self.server.accounts[:2]
+        files = ('require ["virustest","relational","comparator-i;ascii-numeric","fileinto"];'
+                 'if virustest :value "eq" :comparator "i;ascii-numeric" "5" { fileinto "Trash"; }')
+        for account, script in [(alice, f'redirect "{bob}";'), (bob, files)]:
+            with tempfile.NamedTemporaryFile("w", suffix=".sieve") as file:
+                file.write(script)
+                file.flush()
+                done = self.server.command("sieve", "put", file.name, "--name", "x", "--activate", "--account", account)
+            self.assertEqual(done.returncode, 0, done.stderr)
+        self.deliver(messages.header("told") + EICAR + b"\r\n", "250")
+        self.assertIn(b"Subject: told\r\n", self.newest(1, "Trash"))
 
 
 class Bad(Scanned):
