@@ -10,6 +10,7 @@ use crate::layout;
 use crate::mesh::ShardHandle;
 use crate::metrics::Snapshot;
 use crate::operations::{self, Request};
+use crate::relay::hosts;
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
@@ -44,7 +45,8 @@ pub struct ControlPlane {
     metrics: Option<TcpListener>,
     signals: Signals,
     socket: PathBuf,
-    auth: (Jobs, dns::Resolver),
+    jobs: (Jobs, hosts::Jobs),
+    resolver: dns::Resolver,
 }
 
 struct Signals {
@@ -58,7 +60,7 @@ impl ControlPlane {
         config: &Config,
         handles: &[ShardHandle],
         metrics: Option<std::net::TcpListener>,
-        jobs: Jobs,
+        jobs: (Jobs, hosts::Jobs),
     ) -> Result<ControlPlane, ConfigError> {
         let fault = |what: &str| {
             let what = what.to_owned();
@@ -80,19 +82,21 @@ impl ControlPlane {
             interrupt: catch(SignalKind::interrupt())?,
             hangup: catch(SignalKind::hangup())?,
         };
-        let auth = (jobs, dns::resolver(&config.dns)?);
+        let resolver = dns::resolver(&config.dns)?;
         drop(_inside);
         let handles = handles.to_vec();
-        Ok(ControlPlane { runtime, handles, control, metrics, signals, socket, auth })
+        Ok(ControlPlane { runtime, handles, control, metrics, signals, socket, jobs, resolver })
     }
 
     /// Runs on this thread until the operator stops the server.
     pub fn run(self) {
-        let ControlPlane { runtime, handles, control, metrics, signals, socket, auth } = self;
-        let (jobs, resolver) = auth;
+        let ControlPlane { runtime, handles, control, metrics, signals, socket, jobs, resolver } =
+            self;
+        let (jobs, host_jobs) = jobs;
         runtime.block_on(async {
             tokio::spawn(serve_control(control, handles.clone()));
-            tokio::spawn(desk::serve(jobs, resolver));
+            tokio::spawn(desk::serve(jobs, resolver.clone()));
+            tokio::spawn(hosts::serve(host_jobs, resolver));
             if let Some(listener) = metrics {
                 tokio::spawn(serve_metrics(listener, handles.clone()));
             }
@@ -212,7 +216,8 @@ async fn scrape(handles: Vec<ShardHandle>) -> impl IntoResponse {
     for handle in &handles {
         let snapshot = handle
             .ask(|shard| async move {
-                shard.metrics.snapshot(shard.store.stats(), shard.scrub.counts())
+                let (stats, scrub) = (shard.store.stats(), shard.scrub.counts());
+                shard.metrics.snapshot(stats, scrub, &shard.queue)
             })
             .await;
         match (snapshot, &mut sum) {

@@ -12,6 +12,7 @@
 //! | [`session`] | one file for each protocol: answers to its machine's events |
 //! | [`auth`] | SPF, DKIM, ARC and DMARC of what comes from other servers |
 //! | [`delivery`] | from a transaction's bytes to durable mailboxes |
+//! | [`queue`], [`relay`] | mail that waits to leave, and how it leaves |
 //! | [`directory`], [`passwords`] | who gets the mail for an address, and who may read it |
 //! | [`operations`], [`control_plane`] | what an operator can ask of a running or stopped server |
 //! | `remembering`, `export` | of these, what is about the past: expunged mail, an account as it was, holds |
@@ -41,7 +42,9 @@ pub mod mesh;
 pub mod metrics;
 pub mod operations;
 pub mod passwords;
+pub mod queue;
 pub mod readiness;
+pub mod relay;
 mod remembering;
 mod salvage;
 pub mod scrub;

@@ -4,6 +4,7 @@
 //! [`Snapshot`] and adds them up when somebody scrapes.
 
 use crate::auth::verdict::{Method, Outcome, Verdict};
+use crate::queue::Queue;
 use crate::scrub::ScrubCounts;
 use hdrhistogram::Histogram;
 use std::cell::{Cell, RefCell};
@@ -119,8 +120,22 @@ impl Metrics {
         self.auth_latency.borrow_mut().saturating_record(micros.max(1));
     }
 
-    pub fn snapshot(&self, store: storage::store::Stats, scrub: ScrubCounts) -> Snapshot {
+    pub fn snapshot(
+        &self,
+        store: storage::store::Stats,
+        scrub: ScrubCounts,
+        queue: &Queue,
+    ) -> Snapshot {
+        let counts = &queue.counts;
         Snapshot {
+            queue: [
+                counts.queued.get(),
+                counts.delivered.get(),
+                counts.deferred.get(),
+                counts.failed.get(),
+                queue.len() as u64,
+                counts.sessions.get(),
+            ],
             connections: std::array::from_fn(|i| self.connections[i].get()),
             connections_open: std::array::from_fn(|i| self.connections_open[i].get()),
             counters: [
@@ -151,12 +166,26 @@ const COUNTERS: [(&str, &str); 6] = [
     ("kura_logins_failed_total", "Failed logins"),
 ];
 
+const QUEUE: [(&str, &str, &str); 6] = [
+    (
+        "kura_queue_messages_taken_total",
+        "counter",
+        "Messages for other hosts, taken into the queue",
+    ),
+    ("kura_queue_delivered_total", "counter", "Recipients whose server has taken a message"),
+    ("kura_queue_deferred_total", "counter", "Tries of a recipient that have to be repeated"),
+    ("kura_queue_failed_total", "counter", "Recipients given up, or refused for good"),
+    ("kura_queue_messages", "gauge", "Messages that wait to leave"),
+    ("kura_queue_sessions", "gauge", "Connections to other servers"),
+];
+
 /// The counters of one or several cores at one moment.
 #[derive(Debug)]
 pub struct Snapshot {
     connections: [u64; 8],
     connections_open: [u64; 8],
     counters: [u64; 6],
+    queue: [u64; 6],
     auth_results: [[u64; Outcome::ALL.len()]; Method::ALL.len()],
     auth_latency: Histogram<u64>,
     accept_latency: Histogram<u64>,
@@ -172,6 +201,7 @@ impl Snapshot {
         add(&mut self.connections, &other.connections);
         add(&mut self.connections_open, &other.connections_open);
         add(&mut self.counters, &other.counters);
+        add(&mut self.queue, &other.queue);
         for (into, from) in self.auth_results.iter_mut().zip(&other.auth_results) {
             add(into, from);
         }
@@ -199,6 +229,10 @@ impl Snapshot {
         }
         for ((name, help), value) in COUNTERS.iter().zip(self.counters) {
             head(&mut text, name, "counter", help);
+            let _ = writeln!(text, "{name} {value}");
+        }
+        for ((name, kind, help), value) in QUEUE.iter().zip(self.queue) {
+            head(&mut text, name, kind, help);
             let _ = writeln!(text, "{name} {value}");
         }
         for (name, help, latency) in [

@@ -14,6 +14,7 @@ use crate::layout::{self, DataDir};
 use crate::listener;
 use crate::mesh::{self, ShardHandle};
 use crate::readiness::Doorbell;
+use crate::relay::hosts;
 use crate::shard::{Parts, Shard};
 use crate::tls;
 use std::rc::Rc;
@@ -77,6 +78,7 @@ impl Server {
             data,
         };
         let (auth, jobs) = desk::desk();
+        let (hosts, host_jobs) = hosts::desk();
         let (opened, openings) = mpsc::channel();
         let origin = Instant::now();
         for ((id, (poll, inbox)), listeners) in (0..).zip(ears).zip(listeners) {
@@ -88,6 +90,7 @@ impl Server {
                 tls: tls.clone(),
                 secret: server.data.secret,
                 auth: auth.clone(),
+                hosts: hosts.clone(),
                 origin,
                 poll,
             };
@@ -98,6 +101,7 @@ impl Server {
         server.data.note_made()?;
         server.share_directory()?;
         if mode == Mode::Serving {
+            let jobs = (jobs, host_jobs);
             server.control =
                 Some(ControlPlane::prepare(&server.config, &server.handles, metrics, jobs)?);
         }

@@ -18,6 +18,7 @@ mod certificate;
 mod compact;
 mod directory;
 mod profile;
+mod queue;
 mod quickstart;
 mod remembering;
 mod restore;
@@ -79,6 +80,11 @@ enum Command {
     /// Example: kura store verify
     #[command(subcommand)]
     Store(store::StoreCommand),
+    /// Mail that waits to leave this host.
+    ///
+    /// Example: kura queue list
+    #[command(subcommand)]
+    Queue(queue::QueueCommand),
     /// What the host can do, and what follows from it.
     ///
     /// Example: kura profile show
@@ -171,6 +177,7 @@ fn run(command: Command) -> Result<Outcome, ConfigError> {
         Command::Alias(command) => directory::alias(command),
         Command::Cert(command) => certificate::run(command),
         Command::Store(command) => store::run(command),
+        Command::Queue(command) => queue::run(command),
         Command::Profile(command) => profile::run(command),
         Command::Bench(BenchCommand::Smtp(options)) => bench(options),
     }
