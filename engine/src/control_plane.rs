@@ -3,13 +3,14 @@
 //!
 //! It asks the cores through their queues and never touches their data.
 
-use crate::auth::desk::{self, Jobs};
+use crate::auth::desk;
 use crate::auth::dns;
 use crate::config::{Config, ConfigError};
 use crate::layout;
 use crate::mesh::ShardHandle;
 use crate::metrics::Snapshot;
 use crate::operations::{self, Request};
+use crate::relay::hosts;
 use crate::scan;
 use crate::scan::desk::Scanners;
 use axum::Router;
@@ -47,8 +48,16 @@ pub struct ControlPlane {
     metrics: Option<TcpListener>,
     signals: Signals,
     socket: PathBuf,
-    auth: (Jobs, dns::Resolver),
-    scan: (scan::desk::Jobs, Arc<Scanners>),
+    jobs: Jobs,
+    resolver: dns::Resolver,
+    scanners: Arc<Scanners>,
+}
+
+/// What cores ask of the control plane.
+pub struct Jobs {
+    pub auth: desk::Jobs,
+    pub hosts: hosts::Jobs,
+    pub scan: scan::desk::Jobs,
 }
 
 struct Signals {
@@ -62,7 +71,7 @@ impl ControlPlane {
         config: &Config,
         handles: &[ShardHandle],
         metrics: Option<std::net::TcpListener>,
-        (jobs, scans): (Jobs, scan::desk::Jobs),
+        jobs: Jobs,
     ) -> Result<ControlPlane, ConfigError> {
         let fault = |what: &str| {
             let what = what.to_owned();
@@ -84,22 +93,41 @@ impl ControlPlane {
             interrupt: catch(SignalKind::interrupt())?,
             hangup: catch(SignalKind::hangup())?,
         };
-        let auth = (jobs, dns::resolver(&config.dns)?);
-        let scan = (scans, Arc::new(Scanners::new(&config.scan)));
+        let resolver = dns::resolver(&config.dns)?;
+        let scanners = Arc::new(Scanners::new(&config.scan));
         drop(_inside);
         let handles = handles.to_vec();
-        Ok(ControlPlane { runtime, handles, control, metrics, signals, socket, auth, scan })
+        Ok(ControlPlane {
+            runtime,
+            handles,
+            control,
+            metrics,
+            signals,
+            socket,
+            jobs,
+            resolver,
+            scanners,
+        })
     }
 
     /// Runs on this thread until the operator stops the server.
     pub fn run(self) {
-        let ControlPlane { runtime, handles, control, metrics, signals, socket, auth, scan } = self;
-        let (jobs, resolver) = auth;
-        let (scans, scanners) = scan;
+        let ControlPlane {
+            runtime,
+            handles,
+            control,
+            metrics,
+            signals,
+            socket,
+            jobs,
+            resolver,
+            scanners,
+        } = self;
         runtime.block_on(async {
             tokio::spawn(serve_control(control, handles.clone()));
-            tokio::spawn(desk::serve(jobs, resolver));
-            tokio::spawn(scan::desk::serve(scans, Arc::clone(&scanners)));
+            tokio::spawn(desk::serve(jobs.auth, resolver.clone()));
+            tokio::spawn(hosts::serve(jobs.hosts, resolver));
+            tokio::spawn(scan::desk::serve(jobs.scan, Arc::clone(&scanners)));
             if let Some(listener) = metrics {
                 tokio::spawn(serve_metrics(listener, handles.clone(), scanners));
             }
@@ -220,7 +248,8 @@ async fn scrape(handles: Vec<ShardHandle>, scanners: Arc<Scanners>) -> impl Into
     for handle in &handles {
         let snapshot = handle
             .ask(|shard| async move {
-                shard.metrics.snapshot(shard.store.stats(), shard.scrub.counts())
+                let (stats, scrub) = (shard.store.stats(), shard.scrub.counts());
+                shard.metrics.snapshot(stats, scrub, &shard.queue)
             })
             .await;
         match (snapshot, &mut sum) {

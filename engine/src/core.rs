@@ -161,6 +161,7 @@ async fn run(parts: Parts, inbox: Inbox, listeners: Listeners, opened: mpsc::Sen
     if !listeners.is_empty() {
         // A command has its store open for a moment only.
         glommio::spawn_local(crate::scrub::run(Rc::clone(&shard))).detach();
+        glommio::spawn_local(crate::relay::sender::run(Rc::clone(&shard))).detach();
     }
     for (service, listener) in listeners {
         glommio::spawn_local(listener::accept_all(Rc::clone(&shard), service, listener)).detach();

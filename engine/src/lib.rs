@@ -14,6 +14,7 @@
 //! | [`scan`] | viruses, dangerous attachments, outbreaks |
 //! | [`delivery`] | from a transaction's bytes to durable mailboxes |
 //! | [`sieve`] | what users, and the operator, want done with mail that comes in |
+//! | [`queue`], [`relay`] | mail that waits to leave, and how it leaves |
 //! | [`directory`], [`passwords`] | who gets the mail for an address, and who may read it |
 //! | [`operations`], [`control_plane`] | what an operator can ask of a running or stopped server |
 //! | `remembering`, `export` | of these, what is about the past: expunged mail, an account as it was, holds |
@@ -43,7 +44,9 @@ pub mod mesh;
 pub mod metrics;
 pub mod operations;
 pub mod passwords;
+pub mod queue;
 pub mod readiness;
+pub mod relay;
 mod remembering;
 mod salvage;
 pub mod scan;

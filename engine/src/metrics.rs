@@ -4,6 +4,7 @@
 //! [`Snapshot`] and adds them up when somebody scrapes.
 
 use crate::auth::verdict::{Method, Outcome, Verdict};
+use crate::queue::Queue;
 use crate::scrub::ScrubCounts;
 use hdrhistogram::Histogram;
 use std::cell::{Cell, RefCell};
@@ -154,8 +155,22 @@ impl Metrics {
         self.auth_latency.borrow_mut().saturating_record(micros.max(1));
     }
 
-    pub fn snapshot(&self, store: storage::store::Stats, scrub: ScrubCounts) -> Snapshot {
+    pub fn snapshot(
+        &self,
+        store: storage::store::Stats,
+        scrub: ScrubCounts,
+        queue: &Queue,
+    ) -> Snapshot {
+        let counts = &queue.counts;
         Snapshot {
+            queue: [
+                counts.queued.get(),
+                counts.delivered.get(),
+                counts.deferred.get(),
+                counts.failed.get(),
+                queue.len() as u64,
+                counts.sessions.get(),
+            ],
             connections: std::array::from_fn(|i| self.connections[i].get()),
             connections_open: std::array::from_fn(|i| self.connections_open[i].get()),
             counters: [
@@ -192,6 +207,19 @@ const COUNTERS: [(&str, &str); 8] = [
     ("kura_sieve_errors_total", "Of these, the ones where a script failed"),
 ];
 
+const QUEUE: [(&str, &str, &str); 6] = [
+    (
+        "kura_queue_messages_taken_total",
+        "counter",
+        "Messages for other hosts, taken into the queue",
+    ),
+    ("kura_queue_delivered_total", "counter", "Recipients whose server has taken a message"),
+    ("kura_queue_deferred_total", "counter", "Tries of a recipient that have to be repeated"),
+    ("kura_queue_failed_total", "counter", "Recipients given up, or refused for good"),
+    ("kura_queue_messages", "gauge", "Messages that wait to leave"),
+    ("kura_queue_sessions", "gauge", "Connections to other servers"),
+];
+
 /// The counters of one or several cores at one moment.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -199,6 +227,7 @@ pub struct Snapshot {
     connections_open: [u64; Service::ALL.len()],
     counters: [u64; COUNTERS.len()],
     sieve_actions: [u64; SieveActions::NAMES.len()],
+    queue: [u64; QUEUE.len()],
     auth_results: [[u64; Outcome::ALL.len()]; Method::ALL.len()],
     auth_latency: Histogram<u64>,
     scan: crate::scan::metrics::Snapshot,
@@ -216,6 +245,7 @@ impl Snapshot {
         add(&mut self.connections_open, &other.connections_open);
         add(&mut self.counters, &other.counters);
         add(&mut self.sieve_actions, &other.sieve_actions);
+        add(&mut self.queue, &other.queue);
         for (into, from) in self.auth_results.iter_mut().zip(&other.auth_results) {
             add(into, from);
         }
@@ -250,6 +280,10 @@ impl Snapshot {
         head(&mut text, name, "counter", "What scripts have asked for");
         for (action, value) in SieveActions::NAMES.iter().zip(self.sieve_actions) {
             let _ = writeln!(text, "{name}{{action=\"{action}\"}} {value}");
+        }
+        for ((name, kind, help), value) in QUEUE.iter().zip(self.queue) {
+            head(&mut text, name, kind, help);
+            let _ = writeln!(text, "{name} {value}");
         }
         for (name, help, latency) in [
             (

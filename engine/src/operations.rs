@@ -7,6 +7,7 @@
 
 use crate::directory::{self, Account, Alias, Domain, Pair};
 use crate::passwords::{self, StoredPassword};
+use crate::queue;
 use crate::remembering::{self, Which};
 use crate::shard::Shard;
 use crate::sieve::operations::SieveRequest;
@@ -113,6 +114,16 @@ pub enum Request {
     StoreCompactStatus,
     /// On the store of a stopped server.
     StoreCompact,
+    QueueList {
+        which: queue::operations::Which,
+    },
+    QueueShow {
+        id: String,
+    },
+    QueueSay {
+        which: queue::operations::Which,
+        word: queue::Word,
+    },
 }
 
 impl Request {
@@ -144,7 +155,10 @@ impl Request {
             | Request::StoreScrub
             | Request::StoreCompactBegin
             | Request::StoreCompactStatus
-            | Request::StoreCompact => false,
+            | Request::StoreCompact
+            | Request::QueueList { .. }
+            | Request::QueueShow { .. }
+            | Request::QueueSay { .. } => false,
         }
     }
 }
@@ -238,6 +252,9 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
             }
             compact_status(&shard).await
         }
+        Request::QueueList { which } => queue::operations::list(&shard, which).await,
+        Request::QueueShow { id } => queue::operations::show(&shard, id).await,
+        Request::QueueSay { which, word } => queue::operations::say(&shard, which, word).await,
         Request::StoreScrub => {
             for home in 0..shard.mesh.cores() {
                 let round = |shard: Rc<Shard>| async move {

@@ -117,7 +117,9 @@ pub(crate) async fn mend(shard: Rc<Shard>) -> Result<Value, Fault> {
     let mut emptied = Vec::new();
     for home in 0..shard.mesh.cores() {
         let there = |shard: Rc<Shard>| async move { Ok::<_, Fault>(shard.store.accounts()) };
-        let there = on(&shard, home, there).await?;
+        let mut there = on(&shard, home, there).await?;
+        // The queue is nobody's account.
+        there.retain(|id| *id != AccountId::QUEUE);
         highest = there.iter().map(|account| account.0).fold(highest, u32::max);
         let known: Vec<(String, Account)> = {
             let directory = shard.directory.borrow();

@@ -7,13 +7,14 @@
 use crate::NOTICE;
 use crate::auth::desk;
 use crate::config::{Config, ConfigError};
-use crate::control_plane::ControlPlane;
+use crate::control_plane::{ControlPlane, Jobs};
 use crate::core::{self, Opened};
 use crate::directory;
 use crate::layout::{self, DataDir};
 use crate::listener;
 use crate::mesh::{self, ShardHandle};
 use crate::readiness::Doorbell;
+use crate::relay::hosts;
 use crate::shard::{Parts, Shard};
 use crate::sieve::SystemScripts;
 use crate::tls;
@@ -83,6 +84,7 @@ impl Server {
         };
         let (auth, jobs) = desk::desk();
         let (scan, scan_jobs) = crate::scan::desk::desk();
+        let (hosts, host_jobs) = hosts::desk();
         let (opened, openings) = mpsc::channel();
         let origin = Instant::now();
         for ((id, (poll, inbox)), listeners) in (0..).zip(ears).zip(listeners) {
@@ -96,6 +98,7 @@ impl Server {
                 auth: auth.clone(),
                 sieve: Arc::clone(&sieve),
                 scan: scan.clone(),
+                hosts: hosts.clone(),
                 origin,
                 poll,
             };
@@ -106,7 +109,7 @@ impl Server {
         server.data.note_made()?;
         server.share_directory()?;
         if mode == Mode::Serving {
-            let jobs = (jobs, scan_jobs);
+            let jobs = Jobs { auth: jobs, hosts: host_jobs, scan: scan_jobs };
             server.control =
                 Some(ControlPlane::prepare(&server.config, &server.handles, metrics, jobs)?);
         }

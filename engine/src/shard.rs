@@ -10,7 +10,9 @@ use crate::directory::{Account, Directory};
 use crate::mesh::{Mesh, ShardHandle};
 use crate::metrics::{Metrics, Service, count};
 use crate::passwords::{ScramKeys, StoredPassword};
+use crate::queue::Queue;
 use crate::readiness::Readiness;
+use crate::relay::hosts;
 use crate::watchdog::Watchdog;
 use protocols::Tick;
 use rustls::ServerConfig;
@@ -61,6 +63,10 @@ pub struct Shard {
     pub auth: Desk,
     pub sieve: crate::sieve::Sieve,
     pub scan: crate::scan::session::Scanning,
+    /// Mail of this core that waits to leave.
+    pub queue: Queue,
+    /// Where it goes, by DNS.
+    pub hosts: hosts::Desk,
     tls: RefCell<Option<Arc<ServerConfig>>>,
     password_checks: Rc<glommio::sync::Semaphore>,
     password_checks_waiting: Cell<usize>,
@@ -83,6 +89,7 @@ pub struct Parts {
     pub auth: Desk,
     pub sieve: Arc<crate::sieve::SystemScripts>,
     pub scan: crate::scan::desk::Desk,
+    pub hosts: hosts::Desk,
     /// Where all cores' clocks begin: deadlines travel with sessions.
     pub origin: Instant,
     pub poll: mio::Poll,
@@ -120,6 +127,8 @@ impl Shard {
             auth: parts.auth,
             sieve: crate::sieve::Sieve::new(parts.sieve),
             scan: crate::scan::session::Scanning::new(parts.scan),
+            queue: Queue::default(),
+            hosts: parts.hosts,
             config: parts.config,
             knobs: parts.knobs,
             store,
@@ -264,14 +273,18 @@ impl Shard {
     /// Waits for the sessions to end, once they have been told to, but not past `until`: what is still
     /// under way then was not acknowledged, and is told so.
     pub async fn drain(&self, until: Instant) {
-        while self.connections.open() > 0 && Instant::now() < until {
+        while self.is_busy() && Instant::now() < until {
             glommio::timer::sleep(Duration::from_millis(20)).await;
         }
         self.watchdog.cut();
         let until = Instant::now() + FAREWELL;
-        while self.connections.open() > 0 && Instant::now() < until {
+        while self.is_busy() && Instant::now() < until {
             glommio::timer::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.connections.open() > 0 || self.queue.counts.sessions.get() > 0
     }
 
     /// Closes the store and ends the core.

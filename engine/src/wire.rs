@@ -8,7 +8,8 @@
 use crate::readiness::{Readiness, Socket};
 use crate::watchdog::{Watch, Woken};
 use protocols::Outbox;
-use rustls::{ServerConfig, ServerConnection};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
@@ -30,7 +31,7 @@ pub struct Peer {
 /// A socket and its TLS state.
 pub struct Transport {
     socket: Socket,
-    tls: Option<Box<ServerConnection>>,
+    tls: Option<Box<Connection>>,
     /// Decrypted octets that wait inside `tls`: the socket will not announce them again.
     decrypted: usize,
     watch: Rc<Watch>,
@@ -40,7 +41,7 @@ pub struct Transport {
 /// What travels when a connection moves to another core.
 pub struct PackedTransport {
     stream: TcpStream,
-    tls: Option<Box<ServerConnection>>,
+    tls: Option<Box<Connection>>,
     decrypted: usize,
     peer: Peer,
 }
@@ -135,6 +136,20 @@ impl Transport {
         }
     }
 
+    /// Resolves when a connection that was begun stands. A stopping server does not wait for it.
+    pub async fn connected(&self, timeout: Duration) -> io::Result<()> {
+        self.watch.set_timeout(timeout);
+        let stands = async {
+            self.socket.writable().await;
+            self.socket.stream().take_error()?.map_or(Ok(()), Err)
+        };
+        let woken = async {
+            self.watch.woken().await;
+            Err(io::ErrorKind::TimedOut.into())
+        };
+        futures_lite::future::or(stands, woken).await
+    }
+
     /// Resolves when a read may find something.
     pub async fn readable(&self) {
         if self.decrypted == 0 {
@@ -145,6 +160,20 @@ impl Transport {
     /// Performs the server's side of a handshake.
     pub async fn start_tls(&mut self, config: Arc<ServerConfig>) -> io::Result<()> {
         let connection = ServerConnection::new(config).map_err(io::Error::other)?;
+        self.handshake(connection.into()).await
+    }
+
+    /// Performs the client's side of a handshake with the server of that name.
+    pub async fn start_tls_client(
+        &mut self,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> io::Result<()> {
+        let connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
+        self.handshake(connection.into()).await
+    }
+
+    async fn handshake(&mut self, connection: Connection) -> io::Result<()> {
         let tls = self.tls.insert(Box::new(connection));
         // Bounds what rustls holds of our replies; the rest waits in the outbox.
         tls.set_buffer_limit(Some(OUTBOX_BYTES_MAX));

@@ -10,6 +10,12 @@ pub struct Lsn(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountId(pub u32);
 
+impl AccountId {
+    /// Nobody's: mail that waits to leave this host. What goes from it is not remembered, whatever the
+    /// retention.
+    pub const QUEUE: AccountId = AccountId(u32::MAX);
+}
+
 /// A mailbox (IMAP folder), unique within its account and never reused. Survives a rename.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MailboxId(pub u32);

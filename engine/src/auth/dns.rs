@@ -106,6 +106,15 @@ impl Resolver {
         Ok(self.lookup(name, RecordType::MX).await?.into_iter().filter_map(host).collect())
     }
 
+    /// The same with their preferences.
+    pub async fn exchangers(&self, name: Name) -> Result<Vec<(u16, Name)>, Missing> {
+        let host = |data| match data {
+            RData::MX(mx) => Some((mx.preference, mx.exchange)),
+            _ => None,
+        };
+        Ok(self.lookup(name, RecordType::MX).await?.into_iter().filter_map(host).collect())
+    }
+
     /// IPv4 addresses, or IPv6.
     pub async fn addresses(&self, name: Name, v4: bool) -> Result<Vec<IpAddr>, Missing> {
         let address = |data| match data {

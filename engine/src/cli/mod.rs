@@ -18,6 +18,7 @@ mod certificate;
 mod compact;
 mod directory;
 mod profile;
+mod queue;
 mod quickstart;
 mod remembering;
 mod restore;
@@ -86,6 +87,11 @@ enum Command {
     /// Example: kura store verify
     #[command(subcommand)]
     Store(store::StoreCommand),
+    /// Mail that waits to leave this host.
+    ///
+    /// Example: kura queue list
+    #[command(subcommand)]
+    Queue(queue::QueueCommand),
     /// What the host can do, and what follows from it.
     ///
     /// Example: kura profile show
@@ -179,6 +185,7 @@ fn run(command: Command) -> Result<Outcome, ConfigError> {
         Command::Sieve(command) => sieve::run(command),
         Command::Cert(command) => certificate::run(command),
         Command::Store(command) => store::run(command),
+        Command::Queue(command) => queue::run(command),
         Command::Profile(command) => profile::run(command),
         Command::Bench(BenchCommand::Smtp(options)) => bench(options),
     }

@@ -5,7 +5,9 @@
 
 use super::Outcome;
 use crate::certificates;
-use crate::config::{Auth, Config, ConfigError, Dns, Limits, Listen, Log, Metrics, StoreConfig};
+use crate::config::{
+    Auth, Config, ConfigError, Dns, Limits, Listen, Log, Metrics, Relay, StoreConfig,
+};
 use crate::layout::{private_dir, write_synced};
 use crate::listener;
 use crate::metrics::Service;
@@ -107,6 +109,9 @@ fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
         auth: Auth { plaintext_allowed: true, ..Auth::default() },
         scan: Default::default(),
         dns: Dns::default(),
+        // A trial sends nothing into the world.
+        relay: Relay { enabled: false, ..Relay::default() },
+        smart_hosts: Vec::new(),
         limits: Limits::default(),
         sieve: Settings::default(),
         store: StoreConfig::default(),

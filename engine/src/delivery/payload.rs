@@ -1,7 +1,7 @@
 //! A copy of a message on its way from one mailbox to another: at hand, or read out of where it lies.
 
 use super::sending::Post;
-use super::{Intake, To, Trace};
+use super::{To, Trace};
 use bytes::Bytes;
 use protocols::message::received::delivered_to;
 use storage::{Error, MailboxId, Uid};
@@ -37,25 +37,25 @@ impl Post {
         }
     }
 
-    /// Fills `intake` with the copy, behind a trace of its owner.
+    /// Hands the copy to `push`, behind a trace of its owner.
     pub(super) async fn pour(
         &self,
         owner: Option<&To>,
         payload: &Payload,
-        intake: &mut Intake,
+        mut push: impl AsyncFnMut(&[u8]) -> Result<(), Error>,
     ) -> Result<(), Error> {
         if let Some(owner) = owner {
-            intake.push(delivered_to(&owner.home.address).as_bytes()).await?;
+            push(delivered_to(&owner.home.address).as_bytes()).await?;
         }
         match (payload, owner) {
             (Payload::Whole(message), _) => {
                 for piece in message.chunks(usize::try_from(PIECE_BYTES).unwrap_or(usize::MAX)) {
-                    intake.push(piece).await?;
+                    push(piece).await?;
                 }
                 Ok(())
             }
             (Payload::Stored { mailbox, uid, head, from }, Some(owner)) => {
-                intake.push(head).await?;
+                push(head).await?;
                 let mut from = *from;
                 loop {
                     let piece = self.read(owner, *mailbox, *uid, from).await?;
@@ -63,7 +63,7 @@ impl Post {
                         return Ok(());
                     }
                     from += piece.len() as u64;
-                    intake.push(&piece).await?;
+                    push(&piece).await?;
                 }
             }
             (Payload::Stored { .. }, None) => Ok(()),

@@ -1,6 +1,6 @@
 //! What leaves a mailbox for another: redirects here; replies and rejections in [`super::answering`].
 //!
-//! Addresses of ours get it at once, through their own scripts; there is no way out of this host yet. All of it is
+//! Addresses of ours get it at once, through their own scripts; for others it goes into the queue. All of it is
 //! done before the transaction is answered: who has asked for nothing but a redirect has no copy, so the target's
 //! receipt is what the reply is made from. What can't be sent is kept by its owner instead.
 //!
@@ -9,13 +9,16 @@
 //! transaction sends [`SENT_MAX`] messages at the most.
 
 use super::payload::Payload;
-use super::{Envelope, Filed, Intake, Judged, Outcome, Redirect, Stamp, To};
+use super::{Envelope, Filed, Intake, Judged, Outcome, Redirect, Stamp, To, Trace};
 use crate::NOTICE;
 use crate::directory::{Home, Resolution};
 use crate::mesh::Unreachable;
+use crate::queue::intake::Submission;
+use crate::queue::message;
 use crate::shard::Shard;
 use crate::sieve::marks::{self, Mark};
 use protocols::Address;
+use protocols::smtp::RecipientParams;
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -44,7 +47,7 @@ impl From<Error> for Failure {
 /// Why a message was not sent.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum NotSent {
-    #[error("there is no way out of this host yet")]
+    #[error("nothing leaves this host ([relay] enabled = false)")]
     NoWayOut,
     #[error("nobody can be told")]
     NoSender,
@@ -230,15 +233,9 @@ impl Post {
             let homes = match resolution {
                 Resolution::Local(homes) => homes,
                 Resolution::NoSuchUser => return Err(NotSent::NoSuchUser),
-                // The outbound queue will take it here, and its receipt count.
-                Resolution::NotOurs => return Err(NotSent::NoWayOut),
+                Resolution::NotOurs => return self.send_out(owner, sender, to, payload).await,
             };
-            let trace = self.trace(owner, payload).await?;
-            let is_endless = trace.received > self.shard.config.limits.received_headers_max
-                || trace.delivered_to.len() >= CHAIN_MAX;
-            if is_endless {
-                return Err(NotSent::Loop);
-            }
+            let trace = self.trace_of_finite(owner, payload).await?;
             let own = owner.map(|owner| owner.home.account);
             let is_round = |home: &Home| {
                 own == Some(home.account) || trace.delivered_to.contains(&home.address)
@@ -281,7 +278,7 @@ impl Post {
         });
         let shards = recipients.iter().map(|to| to.home.shard);
         let mut intake = Intake::of_ours(&self.shard, shards);
-        self.pour(owner, payload, &mut intake).await?;
+        self.pour(owner, payload, async |piece: &[u8]| intake.push(piece).await).await?;
         let (outcomes, _) = intake.finish(recipients, &Stamp::default(), &envelope).await;
         let mut sent = Err(NotSent::NoSuchUser);
         let mut failed = None;
@@ -294,6 +291,60 @@ impl Post {
             }
         }
         failed.map_or(sent, Err)
+    }
+
+    /// Into the queue of this core; without the `Return-Path`, which belongs to the last server alone (RFC 5321
+    /// section 4.4). It may leave before the sender is answered, and again if the sender has to repeat.
+    async fn send_out(
+        &self,
+        owner: Option<&To>,
+        sender: Option<Address>,
+        to: &Address,
+        payload: &Payload,
+    ) -> Result<Durable, NotSent> {
+        if !self.shard.config.relay.enabled {
+            return Err(NotSent::NoWayOut);
+        }
+        self.trace_of_finite(owner, payload).await?;
+        let sender = sender.map(|sender| sender.to_string());
+        let recipient = message::Recipient::new(to.to_string(), &RecipientParams::default());
+        let envelope = message::Envelope {
+            id: self.shard.next_id(),
+            smtp_utf8: !recipient.to.is_ascii()
+                || sender.as_ref().is_some_and(|sender| !sender.is_ascii()),
+            sender,
+            account: owner.map(|owner| owner.home.address.clone()),
+            recipients: vec![recipient],
+            arrived: crate::operations::unix_now(),
+            octets: 0,
+            eight_bit: false,
+            ret_full: None,
+            envid: None,
+        };
+        let mut submission = Submission::new(&self.shard, envelope, String::new());
+        // The message begins behind the trace of its owner.
+        let (mut trace_is_due, mut has_begun) = (owner.is_some(), false);
+        let push = async |piece: &[u8]| {
+            if std::mem::take(&mut trace_is_due) || has_begun || piece.is_empty() {
+                return submission.push(piece).await;
+            }
+            has_begun = true;
+            submission.push(without_return_path(piece)).await
+        };
+        self.pour(owner, payload, push).await?;
+        Ok(submission.finish().await?)
+    }
+
+    /// The trace of a message that does not go in circles.
+    async fn trace_of_finite(
+        &self,
+        owner: Option<&To>,
+        payload: &Payload,
+    ) -> Result<Trace, NotSent> {
+        let trace = self.trace(owner, payload).await?;
+        let is_endless = trace.received > self.shard.config.limits.received_headers_max
+            || trace.delivered_to.len() >= CHAIN_MAX;
+        if is_endless { Err(NotSent::Loop) } else { Ok(trace) }
     }
 
     /// Runs on the account's home shard.
@@ -328,5 +379,33 @@ impl Post {
             Some(Err(error)) => Err(Failure::Store(error)),
             Some(Ok(_)) | None => Err(Failure::Store(Error::Busy)),
         }
+    }
+}
+
+/// `Return-Path` is the first field of what we have delivered, and one line.
+fn without_return_path(message: &[u8]) -> &[u8] {
+    const NAME: &[u8] = b"Return-Path:";
+    let is_first = message.get(..NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME));
+    let end = message.windows(2).position(|pair| pair == b"\r\n");
+    match end.filter(|_| is_first) {
+        Some(end) => &message[end + 2..],
+        None => message,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_return_path;
+
+    #[test]
+    fn a_return_path_stays_here() {
+        let without = |text: &'static str| without_return_path(text.as_bytes());
+        assert_eq!(without("Return-Path: <a@b>\r\nSubject: x\r\n"), b"Subject: x\r\n");
+        assert_eq!(without("return-path:\r\n"), b"");
+        assert_eq!(
+            without("Subject: x\r\nReturn-Path: <>\r\n"),
+            b"Subject: x\r\nReturn-Path: <>\r\n"
+        );
+        assert_eq!(without(""), b"");
     }
 }

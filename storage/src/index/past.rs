@@ -107,7 +107,7 @@ impl Past {
     /// Whether what goes from this account is remembered.
     #[must_use]
     pub fn remembers(&self, account: AccountId) -> bool {
-        self.retention_millis > 0 || self.held.contains(&account)
+        account != AccountId::QUEUE && (self.retention_millis > 0 || self.held.contains(&account))
     }
 
     #[must_use]
@@ -290,6 +290,13 @@ mod tests {
             prefix_bytes: 1,
             placement: 0,
         }
+    }
+
+    #[test]
+    fn the_queue_is_not_remembered_whatever_is_set() {
+        let held = BTreeSet::from([ACCOUNT, AccountId::QUEUE]);
+        let past = Past { retention_millis: 1, held, ..Past::default() };
+        assert!(past.remembers(ACCOUNT) && !past.remembers(AccountId::QUEUE));
     }
 
     #[test]

@@ -10,12 +10,15 @@ use crate::auth::verify::Question;
 use crate::delivery::{self, Envelope, Failure, Intake, Judged, Scrutiny, Stamp, To, unix_millis};
 use crate::directory::Home;
 use crate::metrics::count;
+use crate::operations::unix_now;
+use crate::queue::intake::Submission;
+use crate::queue::message;
 use crate::scan;
 use crate::scan::session::Origin;
 use crate::scan::settings::Action;
 use protocols::message::received::{Received, delivered_to, received, return_path};
 use protocols::smtp::event::{Asked, Ended};
-use protocols::smtp::{Answer, Refusal, Role};
+use protocols::smtp::{Answer, MailParams, RecipientParams, Refusal, Ret, Role};
 use protocols::{Address, Outbox, Ticket};
 use std::time::{Duration, Instant};
 use storage::{Durable, Error};
@@ -26,10 +29,17 @@ pub(super) struct Transaction {
     pub(super) id: String,
     pub(super) from: Option<Address>,
     pub(super) declared_octets: u64,
+    /// Octets of the message so far.
+    pub(super) octets: u64,
     /// Octets of our own trace fields.
     pub(super) head_octets: u64,
+    pub(super) params: MailParams,
     pub(super) recipients: Vec<Recipient>,
+    /// Recipients on other hosts.
+    pub(super) outside: Vec<(Address, RecipientParams)>,
     pub(super) intake: Option<Intake>,
+    /// The copy for them.
+    pub(super) submission: Option<Submission>,
     /// Why the message can't be taken, found while it came.
     pub(super) failure: Option<Error>,
     /// What was found out about the sender, for the log.
@@ -42,6 +52,27 @@ pub(super) struct Transaction {
 pub(super) struct Recipient {
     pub(super) address: Address,
     pub(super) homes: Vec<Home>,
+}
+
+impl Transaction {
+    /// Of the copy for other hosts.
+    fn envelope(&self, user: Option<&str>) -> message::Envelope {
+        let recipient = |(to, params): &(Address, RecipientParams)| {
+            message::Recipient::new(to.to_string(), params)
+        };
+        message::Envelope {
+            id: self.id.clone(),
+            sender: self.from.as_ref().map(ToString::to_string),
+            account: user.map(str::to_owned),
+            recipients: self.outside.iter().map(recipient).collect(),
+            arrived: unix_now(),
+            octets: 0,
+            eight_bit: self.params.eight_bit,
+            smtp_utf8: self.params.smtp_utf8,
+            ret_full: self.params.ret.map(|ret| ret == Ret::Full),
+            envid: self.params.envid.clone(),
+        }
+    }
 }
 
 impl SmtpSession {
@@ -57,23 +88,31 @@ impl SmtpSession {
         self.shard.store.admit().map_err(|error| refusal(&error))?;
         let scrutiny = self.scrutiny();
         let transaction = &mut self.transaction;
-        let only = match transaction.recipients.as_slice() {
-            [one] => Some(one.address.to_string()),
+        let only = match (transaction.recipients.as_slice(), transaction.outside.as_slice()) {
+            ([one], []) => Some(one.address.to_string()),
+            ([], [(one, _)]) => Some(one.to_string()),
             _ => None,
         };
         let from = transaction.from.as_ref().map(ToString::to_string).unwrap_or_default();
-        let head = return_path(&from)
-            + &received(&Received {
-                helo: self.machine.hello(),
-                peer: self.peer.address.ip(),
-                peer_name: None,
-                by: &self.shard.config.hostname,
-                with: self.machine.protocol(),
-                tls: self.tls.as_deref(),
-                id: &transaction.id,
-                recipient: only.as_deref(),
-                unix_millis: unix_millis().0,
-            });
+        let trace = received(&Received {
+            helo: self.machine.hello(),
+            peer: self.peer.address.ip(),
+            peer_name: None,
+            by: &self.shard.config.hostname,
+            with: self.machine.protocol(),
+            tls: self.tls.as_deref(),
+            id: &transaction.id,
+            recipient: only.as_deref(),
+            unix_millis: unix_millis().0,
+        });
+        if !transaction.outside.is_empty() {
+            let envelope = transaction.envelope(self.machine.user());
+            transaction.submission = Some(Submission::new(&self.shard, envelope, trace.clone()));
+            if transaction.recipients.is_empty() {
+                return Ok(());
+            }
+        }
+        let head = return_path(&from) + &trace;
         transaction.head_octets = head.len() as u64;
         let homes = transaction
             .recipients
@@ -124,21 +163,32 @@ impl SmtpSession {
         if self.transaction.failure.is_some() {
             return; // swallowed; refused at the end
         }
-        if let Some(intake) = &mut self.transaction.intake
-            && let Err(error) = intake.push(bytes).await
-        {
-            self.transaction.failure = Some(error);
-            self.transaction.intake = None;
+        let transaction = &mut self.transaction;
+        let pushed = async {
+            if let Some(intake) = &mut transaction.intake {
+                intake.push(bytes).await?;
+            }
+            if let Some(submission) = &mut transaction.submission {
+                submission.push(bytes).await?;
+            }
+            Ok::<(), Error>(())
+        };
+        let pushed = pushed.await;
+        transaction.octets += bytes.len() as u64;
+        if let Err(error) = pushed {
+            transaction.failure = Some(error);
+            transaction.intake = None;
+            transaction.submission = None;
         }
     }
 
     pub(super) async fn end(&mut self, ticket: Ticket<Ended>, outbox: &mut Outbox) {
         let started = Instant::now();
         let mut transaction = std::mem::take(&mut self.transaction);
-        let octets = transaction.intake.as_ref().map_or(0, Intake::bytes);
+        let octets = transaction.octets;
         let id = transaction.id.clone();
         let from = transaction.from.as_ref().map(ToString::to_string).unwrap_or_default();
-        let results = self.deliver(&mut transaction).await;
+        let results = self.settle(&mut transaction).await;
         let auth = transaction.verdict.as_ref().map(Verdict::brief);
         let auth = auth.as_deref();
         let scan = transaction.scan.as_ref().and_then(scan::verdict::Findings::brief);
@@ -181,6 +231,33 @@ impl SmtpSession {
             }
             Role::Mx | Role::Submission => vec![(0..to.len()).collect()],
         }
+    }
+
+    /// To everybody at home first: what is in the queue may leave before the sender is answered.
+    async fn settle(
+        &self,
+        transaction: &mut Transaction,
+    ) -> Vec<(Address, Result<Durable, Refusal>)> {
+        let outside = std::mem::take(&mut transaction.outside);
+        let submission = transaction.submission.take();
+        let mut results = match transaction.recipients.is_empty() {
+            true => Vec::new(),
+            false => self.deliver(transaction).await,
+        };
+        if outside.is_empty() {
+            return results;
+        }
+        // One answer for all: who is told to send again sends to all again.
+        let refused = results.iter().find_map(|(_, result)| result.as_ref().err().cloned());
+        let queued = match (submission, refused, &transaction.failure) {
+            (Some(submission), None, _) => {
+                submission.finish().await.map_err(|error| refusal(&error))
+            }
+            (_, Some(why), _) => Err(why),
+            (None, None, failure) => Err(failure.as_ref().map_or(Refusal::BUSY, refusal)),
+        };
+        results.extend(outside.into_iter().map(|(address, _)| (address, queued.clone())));
+        results
     }
 
     /// Delivers to everybody's homes; one result for each recipient, in their order.

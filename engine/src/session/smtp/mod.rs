@@ -16,7 +16,7 @@ use arrival::{Recipient, Transaction, refusal};
 use protocols::Address;
 use protocols::sasl::LoginOutcome;
 use protocols::smtp::event::Login;
-use protocols::smtp::{Config, Event, MailParams, Refusal, Role, Smtp};
+use protocols::smtp::{Config, Event, MailParams, RecipientParams, Refusal, Role, Smtp};
 use protocols::{Machine, Outbox, Ticket};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -108,6 +108,7 @@ impl SmtpSession {
             id: self.shard.next_id(),
             from,
             declared_octets: params.size.unwrap_or(0),
+            params: params.clone(),
             ..Transaction::default()
         };
         Ok(())
@@ -125,11 +126,19 @@ impl SmtpSession {
         if reaches { Ok(()) } else { Err(Refusal::NOT_OWN_SENDER) }
     }
 
-    async fn recipient(&mut self, address: Address) -> Result<(), Refusal> {
+    async fn recipient(
+        &mut self,
+        address: Address,
+        params: RecipientParams,
+    ) -> Result<(), Refusal> {
         let resolution = self.shard.directory.borrow().resolve(address.as_str());
         let homes = match resolution {
             Resolution::Local(homes) => homes,
             Resolution::NoSuchUser => return Err(Refusal::NO_SUCH_USER),
+            Resolution::NotOurs if self.may_relay() => {
+                self.transaction.outside.push((address, params));
+                return Ok(());
+            }
             Resolution::NotOurs => return Err(Refusal::RELAY_DENIED),
         };
         for home in &homes {
@@ -157,6 +166,11 @@ impl SmtpSession {
             Ok(answer) => answer.map_err(|error| refusal(&error)),
             Err(_) => Err(Refusal::BUSY),
         }
+    }
+
+    /// Only who has logged in sends to other hosts.
+    fn may_relay(&self) -> bool {
+        self.shard.config.relay.enabled && self.role != Role::Lmtp && self.machine.user().is_some()
     }
 
     fn report_refused(&self, what: &str, from: &str, to: Option<&str>, why: &Refusal) {
@@ -205,9 +219,9 @@ impl Session for SmtpSession {
                 }
                 self.machine.answer_command(ticket, answer, wire.outbox);
             }
-            Event::Recipient(address, _params, ticket) => {
+            Event::Recipient(address, params, ticket) => {
                 let name = address.to_string();
-                let answer = self.recipient(address).await;
+                let answer = self.recipient(address, params).await;
                 if let Err(why) = &answer {
                     let from = self.transaction.from.as_ref().map(ToString::to_string);
                     self.report_refused(
@@ -257,7 +271,10 @@ impl Session for SmtpSession {
 
     /// A message on its way may arrive; an envelope is soon said again, to the next server.
     fn in_transaction(&self) -> bool {
-        self.transaction.intake.is_some() || self.transaction.failure.is_some()
+        let transaction = &self.transaction;
+        transaction.intake.is_some()
+            || transaction.submission.is_some()
+            || transaction.failure.is_some()
     }
 
     fn goodbye(&self) -> &'static [u8] {

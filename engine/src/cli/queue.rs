@@ -1,0 +1,167 @@
+//! `kura queue`: mail that waits to leave this host.
+
+use super::Outcome;
+use super::directory::{Common, said, text};
+use crate::config::ConfigError;
+use crate::operations::Request;
+use crate::queue::Word;
+use crate::queue::operations::Which;
+use crate::when::Span;
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+#[derive(Debug, Args)]
+pub(super) struct Filter {
+    /// Only messages for this domain.
+    #[arg(long, value_name = "DOMAIN")]
+    domain: Option<String>,
+    /// Only messages from this address or account.
+    #[arg(long, value_name = "ADDRESS")]
+    sender: Option<String>,
+    /// Only messages that wait for so long: 30m, 2h, 1d.
+    #[arg(long, value_name = "SPAN", value_parser = Span::parse)]
+    older_than: Option<Span>,
+    /// Only messages on hold.
+    #[arg(long)]
+    held: bool,
+}
+
+impl Filter {
+    fn which(self, ids: Vec<String>) -> Which {
+        let Filter { domain, sender, older_than, held } = self;
+        let older_than = older_than.map(|span| span.0.as_secs());
+        Which { ids, domain, sender, older_than, held }
+    }
+}
+
+/// Which messages are meant: by name or by filter, or expressly all.
+#[derive(Debug, Args)]
+pub(super) struct Chosen {
+    /// As `kura queue list` shows them.
+    ids: Vec<String>,
+    #[command(flatten)]
+    filter: Filter,
+    /// Everything in the queue.
+    #[arg(long, conflicts_with = "ids")]
+    all: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum QueueCommand {
+    /// What waits, since when, and why.
+    ///
+    /// Example: kura queue list --domain example.org --older-than 1h
+    List {
+        #[command(flatten)]
+        filter: Filter,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Everything that is known of a message.
+    ///
+    /// Example: kura queue show 0.5a3b1c
+    Show {
+        id: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Tries messages now.
+    ///
+    /// Example: kura queue retry --domain example.org
+    Retry(Chosen),
+    /// Keeps messages back until they are released.
+    ///
+    /// Example: kura queue hold --sender ann@example.org
+    Hold(Chosen),
+    /// Lets held messages go.
+    ///
+    /// Example: kura queue release --all
+    Release(Chosen),
+    /// Takes messages out of the queue. Nobody is told.
+    ///
+    /// Example: kura queue remove 0.5a3b1c
+    Remove(Chosen),
+}
+
+pub(super) fn run(command: QueueCommand) -> Result<Outcome, ConfigError> {
+    match command {
+        QueueCommand::List { filter, common } => {
+            said(&common, Request::QueueList { which: filter.which(Vec::new()) }, list_text)
+        }
+        QueueCommand::Show { id, common } => said(&common, Request::QueueShow { id }, show_text),
+        QueueCommand::Retry(chosen) => say(chosen, Word::Retry, "to be tried now"),
+        QueueCommand::Hold(chosen) => say(chosen, Word::Hold, "on hold"),
+        QueueCommand::Release(chosen) => say(chosen, Word::Release, "released"),
+        QueueCommand::Remove(chosen) => say(chosen, Word::Remove, "removed"),
+    }
+}
+
+fn say(chosen: Chosen, word: Word, done: &str) -> Result<Outcome, ConfigError> {
+    let Chosen { ids, filter, all, common } = chosen;
+    let named = filter.domain.is_some()
+        || filter.sender.is_some()
+        || filter.older_than.is_some()
+        || filter.held;
+    if ids.is_empty() && !named && !all {
+        let what = "say which messages: their names, a filter such as --domain, or --all";
+        return Err(ConfigError(what.to_owned()));
+    }
+    said(&common, Request::QueueSay { which: filter.which(ids), word }, |value| {
+        let later = value["under_way"].as_u64().unwrap_or(0);
+        let later = match later {
+            0 => String::new(),
+            some => format!(", {some} of them once the try that is under way is over"),
+        };
+        format!("{} messages {done}{later}", value["messages"])
+    })
+}
+
+fn list_text(value: &Value) -> String {
+    let rows = value.as_array().map_or(&[][..], Vec::as_slice);
+    let mut lines: Vec<String> = rows.iter().map(row_text).collect();
+    lines.push(format!("{} messages wait", rows.len()));
+    lines.join("\n")
+}
+
+fn row_text(row: &Value) -> String {
+    let recipients = row["recipients"].as_array().map_or(&[][..], Vec::as_slice);
+    let first = recipients.first().and_then(Value::as_str).unwrap_or_default();
+    let more = match recipients.len() {
+        0 | 1 => String::new(),
+        several => format!(" and {} more", several - 1),
+    };
+    let waits = row["waits"].as_u64().unwrap_or(0);
+    format!(
+        "{}  {} -> {first}{more}  {} bytes, for {waits} s\n    {}",
+        text(row, "id"),
+        text(row, "sender"),
+        row["octets"],
+        text(row, "why")
+    )
+}
+
+fn show_text(value: &Value) -> String {
+    let recipients = value["recipients"].as_array().map_or(&[][..], Vec::as_slice);
+    let recipient = |one: &Value| {
+        format!(
+            "\n  {}  {}  {}  {}",
+            text(one, "address"),
+            text(one, "outcome"),
+            text(one, "status"),
+            text(one, "why")
+        )
+    };
+    let account = value["account"].as_str().unwrap_or("nobody");
+    format!(
+        "{} from {} (logged in: {account}), {} bytes, {} tries, waits for {} s\n{}{}",
+        text(value, "id"),
+        text(value, "sender"),
+        value["octets"],
+        value["attempts"],
+        value["waits"],
+        text(value, "why"),
+        recipients.iter().map(recipient).collect::<String>()
+    )
+}

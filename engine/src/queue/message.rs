@@ -1,0 +1,231 @@
+//! What is recorded of a message that waits to leave: its envelope, once, beside the body; and how far
+//! its recipients have come, again with each change. FORMAT.md, "The outbound queue".
+//!
+//! Both are JSON, as the directory is: fields may be added, and are absent where they say nothing.
+
+use protocols::smtp::{Notify, RecipientParams, Ret};
+use serde::{Deserialize, Serialize};
+
+/// Of what a server or a resolver has said; the rest is in the log.
+const WHY_BYTES_MAX: usize = 300;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// As the sender was told in the `250`, and as operators name it.
+    pub id: String,
+    /// `None`: the null path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sender: Option<String>,
+    /// Who has logged in and sent it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    pub recipients: Vec<Recipient>,
+    /// Unix seconds.
+    pub arrived: u64,
+    #[serde(default)]
+    pub octets: u64,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub eight_bit: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub smtp_utf8: bool,
+    /// RFC 3461 RET: whether a failure brings the whole message back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ret_full: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub envid: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recipient {
+    pub to: String,
+    /// RFC 3461 NOTIFY: `s`uccess, `f`ailure, `d`elay; empty for never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notify: Option<String>,
+    /// RFC 3461 ORCPT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<(String, String)>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+impl Recipient {
+    pub fn new(to: String, params: &RecipientParams) -> Recipient {
+        let letters = |notify: Notify| {
+            let all = [(notify.success, 's'), (notify.failure, 'f'), (notify.delay, 'd')];
+            all.iter().filter(|(wanted, _)| *wanted).map(|(_, letter)| letter).collect()
+        };
+        Recipient { to, notify: params.notify.map(letters), original: params.original.clone() }
+    }
+
+    pub fn params(&self) -> RecipientParams {
+        let notify = self.notify.as_ref().map(|letters| Notify {
+            success: letters.contains('s'),
+            failure: letters.contains('f'),
+            delay: letters.contains('d'),
+        });
+        RecipientParams { notify, original: self.original.clone() }
+    }
+
+    /// Whether the sender wants to hear of this; without NOTIFY, of failures and delays.
+    pub fn notifies(&self, of: char) -> bool {
+        self.notify.as_ref().map_or(of != 's', |letters| letters.contains(of))
+    }
+
+    pub fn domain(&self) -> &str {
+        self.to.rsplit_once('@').map_or("", |(_, domain)| domain)
+    }
+}
+
+impl Envelope {
+    pub fn ret(&self) -> Option<Ret> {
+        self.ret_full.map(|full| if full { Ret::Full } else { Ret::Headers })
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("an envelope has string keys only")
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Envelope, String> {
+        serde_json::from_slice(bytes)
+            .map_err(|error| format!("its envelope can't be read: {error}"))
+    }
+}
+
+/// What has become of a recipient.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    #[default]
+    Waiting,
+    /// Another server has taken it upon itself.
+    Delivered,
+    /// For good; its sender has been told.
+    Failed,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    #[serde(default)]
+    pub outcome: Outcome,
+    /// Of the last try: RFC 3463.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub status: String,
+    /// In words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
+    /// Who said so.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub host: String,
+    /// What `host` said, without our own words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub said: String,
+}
+
+impl Standing {
+    pub fn new(outcome: Outcome, status: &str, why: &str) -> Standing {
+        let why = why[..why.floor_char_boundary(WHY_BYTES_MAX)].to_owned();
+        Standing { outcome, status: status.to_owned(), why, ..Standing::default() }
+    }
+
+    pub fn by(mut self, host: &str, said: &str) -> Standing {
+        host.clone_into(&mut self.host);
+        said[..said.floor_char_boundary(WHY_BYTES_MAX)].clone_into(&mut self.said);
+        self
+    }
+}
+
+/// How far a message has come. Recorded once there is something to say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// In the order of the envelope's recipients.
+    pub recipients: Vec<Standing>,
+    #[serde(default)]
+    pub attempts: u32,
+    /// When it is tried next, Unix seconds.
+    #[serde(default)]
+    pub next: u64,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub held: bool,
+    /// The sender knows that it waits.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub told_of_delay: bool,
+}
+
+impl Progress {
+    pub fn of(envelope: &Envelope) -> Progress {
+        let recipients = vec![Standing::default(); envelope.recipients.len()];
+        Progress { recipients, next: envelope.arrived, ..Progress::default() }
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("progress has string keys only")
+    }
+
+    /// That of `envelope`; what can't be read counts as nothing done.
+    pub fn decode(bytes: Option<&[u8]>, envelope: &Envelope) -> Progress {
+        let read = bytes.and_then(|bytes| serde_json::from_slice::<Progress>(bytes).ok());
+        let mut progress = read.unwrap_or_else(|| Progress::of(envelope));
+        progress.recipients.resize(envelope.recipients.len(), Standing::default());
+        progress
+    }
+
+    pub fn waiting(&self) -> impl Iterator<Item = usize> + '_ {
+        let waits = |(_, one): &(usize, &Standing)| one.outcome == Outcome::Waiting;
+        self.recipients.iter().enumerate().filter(waits).map(|(index, _)| index)
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.waiting().next().is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn envelope() -> Envelope {
+        let notify = Some(Notify { success: true, failure: false, delay: true });
+        let original = Some(("rfc822".into(), "x@y".into()));
+        let params = RecipientParams { notify, original };
+        Envelope {
+            id: "0.1".into(),
+            sender: None,
+            account: Some("ann@here.test".into()),
+            recipients: vec![
+                Recipient::new("a@b.test".into(), &params),
+                Recipient::new("c@d.test".into(), &RecipientParams::default()),
+            ],
+            arrived: 1000,
+            octets: 5,
+            eight_bit: true,
+            smtp_utf8: false,
+            ret_full: Some(false),
+            envid: Some("e".into()),
+        }
+    }
+
+    #[test]
+    fn what_is_recorded_is_read_again() {
+        let envelope = envelope();
+        assert_eq!(Envelope::decode(&envelope.encode()), Ok(envelope.clone()));
+        let params = envelope.recipients[0].params();
+        assert_eq!(Recipient::new("a@b.test".into(), &params), envelope.recipients[0]);
+        assert!(envelope.recipients[0].notifies('s') && !envelope.recipients[0].notifies('f'));
+        assert!(!envelope.recipients[1].notifies('s') && envelope.recipients[1].notifies('f'));
+        let mut progress = Progress::of(&envelope);
+        progress.recipients[0] = Standing::new(Outcome::Delivered, "2.0.0", &"ü".repeat(400));
+        let again = Progress::decode(Some(&progress.encode()), &envelope);
+        assert_eq!(again, progress);
+        assert_eq!(again.waiting().collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn progress_that_can_not_be_read_is_none() {
+        let envelope = envelope();
+        assert_eq!(Progress::decode(Some(b"x"), &envelope), Progress::of(&envelope));
+        let short = Progress::decode(Some(br#"{"recipients":[]}"#), &envelope);
+        assert_eq!(short.recipients.len(), 2);
+    }
+}

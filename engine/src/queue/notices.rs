@@ -1,0 +1,146 @@
+//! Tells senders: notices are made, and put on their way, to users of ours at once and to others through the
+//! queue. From the null path, so that none is ever about another.
+
+use super::message::{Envelope, Progress, Recipient, Standing};
+use super::report::{Action, Report};
+use super::{ACCOUNT, MAILBOX, intake::Submission};
+use crate::delivery::{self, Failure, Intake, Judged, Scrutiny, Stamp, To};
+use crate::directory::Resolution;
+use crate::operations::unix_now;
+use crate::shard::Shard;
+use bytes::Bytes;
+use protocols::Address;
+use protocols::message::received::return_path;
+use protocols::smtp::RecipientParams;
+use std::rc::Rc;
+use storage::{Error, Uid};
+
+/// What comes back of a message, at most.
+const HEADER_BYTES_MAX: u64 = 64 << 10;
+const WHOLE_BYTES_MAX: u64 = 256 << 10;
+
+/// Tells the sender of those of `indices` of which it wants to hear. Returns once that is durable; without
+/// a sender, or where nobody wants to hear, there is nothing to do.
+pub async fn tell(
+    shard: &Rc<Shard>,
+    uid: Uid,
+    envelope: &Envelope,
+    progress: &Progress,
+    indices: &[usize],
+    action: Action,
+) -> Result<(), Error> {
+    let letter = match action {
+        Action::Failed => 'f',
+        Action::Delayed => 'd',
+        Action::Relayed => 's',
+    };
+    let Some(sender) = &envelope.sender else { return Ok(()) };
+    let pair = |index: &usize| {
+        let recipient = envelope.recipients.get(*index)?;
+        let standing = progress.recipients.get(*index)?;
+        recipient.notifies(letter).then_some((recipient, standing))
+    };
+    let recipients: Vec<(&Recipient, &Standing)> = indices.iter().filter_map(pair).collect();
+    if recipients.is_empty() {
+        return Ok(());
+    }
+    let (about, is_whole) = about(shard, uid, envelope, action).await?;
+    let config = &shard.config;
+    let id = shard.next_id();
+    let report = Report {
+        action,
+        hostname: &config.hostname,
+        id: &id,
+        to: sender,
+        envelope,
+        recipients,
+        now: unix_now(),
+        until: envelope.arrived + config.relay.expire.0.as_secs(),
+        about: &about,
+        is_whole,
+    };
+    send(shard, id.clone(), sender, report.text()).await
+}
+
+/// The header, or all of a message whose sender asked for it (RFC 3461 section 4.3).
+async fn about(
+    shard: &Shard,
+    uid: Uid,
+    envelope: &Envelope,
+    action: Action,
+) -> Result<(Bytes, bool), Error> {
+    let wanted = envelope.ret_full == Some(true) && action == Action::Failed;
+    if wanted && envelope.octets <= WHOLE_BYTES_MAX {
+        let whole = shard.store.read(ACCOUNT, MAILBOX, uid, 0..WHOLE_BYTES_MAX).await?;
+        return Ok((whole, true));
+    }
+    let head = shard.store.read(ACCOUNT, MAILBOX, uid, 0..HEADER_BYTES_MAX).await?;
+    let end = head.windows(4).position(|four| four == b"\r\n\r\n").map_or(head.len(), |at| at + 2);
+    Ok((head.slice(..end), false))
+}
+
+/// From the null path to `to`. An address of ours that is nobody's any more: it is dropped, and logged.
+async fn send(shard: &Rc<Shard>, id: String, to: &str, message: Vec<u8>) -> Result<(), Error> {
+    let resolution = shard.directory.borrow().resolve(to);
+    match resolution {
+        Resolution::Local(homes) => {
+            let shards = homes.iter().map(|home| home.shard);
+            let head = return_path("");
+            let mut intake = Intake::new(shard, shards, &head, 0, Scrutiny::None);
+            intake.push(&message).await?;
+            let Some(address) = Address::parse(to.as_bytes()) else { return Ok(()) };
+            let envelope = delivery::Envelope {
+                id,
+                sender: None,
+                peer: None,
+                judged: Judged::default(),
+                scripts: true,
+                alone: homes.len() == 1,
+            };
+            let to_homes = homes.into_iter().map(|home| To { home, address: address.clone() });
+            let recipients: Vec<To> = to_homes.collect();
+            let mut refused = None;
+            let stamp = Stamp::default();
+            for result in delivery::settle(intake, &recipients, &[], &stamp, envelope).await {
+                match result {
+                    Ok(_) => return Ok(()),
+                    Err(failure) => refused = Some(failure),
+                }
+            }
+            match refused {
+                // To wait for room would keep the message, too.
+                Some(Failure::Store(error @ (Error::OverQuota | Error::NoSuchAccount(_)))) => {
+                    tracing::warn!(to, %error, "a notice has nowhere to go");
+                    Ok(())
+                }
+                Some(Failure::Store(error)) => Err(error),
+                Some(Failure::Rejected(text)) => {
+                    tracing::warn!(to, text, "a notice is not wanted");
+                    Ok(())
+                }
+                None => Ok(()),
+            }
+        }
+        Resolution::NoSuchUser => {
+            tracing::warn!(to, "a notice has nowhere to go: no such user");
+            Ok(())
+        }
+        Resolution::NotOurs => {
+            let envelope = Envelope {
+                id,
+                sender: None,
+                account: None,
+                recipients: vec![Recipient::new(to.to_owned(), &RecipientParams::default())],
+                arrived: unix_now(),
+                octets: 0,
+                eight_bit: false,
+                smtp_utf8: !to.is_ascii(),
+                ret_full: None,
+                envid: None,
+            };
+            let mut submission = Submission::new(shard, envelope, String::new());
+            submission.push(&message).await?;
+            submission.finish().await.map(drop)
+        }
+    }
+}

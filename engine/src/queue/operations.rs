@@ -1,0 +1,178 @@
+//! `kura queue`: what waits, why, and what the operator makes of it. Runs on shard 0, asks all.
+
+use super::message::{Envelope, Outcome, Progress};
+use super::{ACCOUNT, MAILBOX, Word, command, recorded};
+use crate::operations::{Fault, on, unix_now};
+use crate::shard::Shard;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::rc::Rc;
+use storage::Uid;
+
+/// Which messages; nothing given: all.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Which {
+    pub ids: Vec<String>,
+    /// Of a recipient.
+    pub domain: Option<String>,
+    /// Who sent it: the address it comes from, or the account.
+    pub sender: Option<String>,
+    /// Seconds that it waits at least.
+    pub older_than: Option<u64>,
+    pub held: bool,
+}
+
+impl Which {
+    fn fits(&self, envelope: &Envelope, progress: &Progress, now: u64) -> bool {
+        let id = self.ids.is_empty() || self.ids.contains(&envelope.id);
+        let domain = self.domain.as_ref().is_none_or(|domain| {
+            envelope.recipients.iter().any(|one| one.domain().eq_ignore_ascii_case(domain))
+        });
+        let sender = self.sender.as_ref().is_none_or(|sender| {
+            let is = |one: &Option<String>| {
+                one.as_ref().is_some_and(|one| one.eq_ignore_ascii_case(sender))
+            };
+            is(&envelope.sender) || is(&envelope.account)
+        });
+        let age = self.older_than.is_none_or(|least| now >= envelope.arrived + least);
+        id && domain && sender && age && (!self.held || progress.held)
+    }
+}
+
+struct Found {
+    uid: Uid,
+    envelope: Envelope,
+    progress: Progress,
+}
+
+/// On this shard. What can't be read is named by its UID, and fits no filter but none.
+async fn find(shard: &Shard, which: &Which) -> Result<(Vec<Found>, Vec<String>), String> {
+    let now = unix_now();
+    // A store of before, or of a stopped server: there is no queue yet.
+    let uids = shard.store.uids(ACCOUNT, MAILBOX).unwrap_or_default();
+    let (mut found, mut unreadable) = (Vec::new(), Vec::new());
+    for uid in uids {
+        match recorded(shard, uid).await {
+            Ok((envelope, progress)) if which.fits(&envelope, &progress, now) => {
+                found.push(Found { uid, envelope, progress });
+            }
+            Ok(_) => {}
+            // It was delivered meanwhile.
+            Err(_) if shard.store.entry(ACCOUNT, MAILBOX, uid).is_err() => {}
+            Err(fault) => unreadable.push(format!("shard {}, UID {}: {fault}", shard.id, uid.0)),
+        }
+    }
+    Ok((found, unreadable))
+}
+
+/// One row for each message.
+pub async fn list(shard: &Rc<Shard>, which: Which) -> Result<Value, Fault> {
+    let mut rows = Vec::new();
+    for home in 0..shard.mesh.cores() {
+        let which = which.clone();
+        let part = move |shard: Rc<Shard>| async move {
+            let (found, unreadable) = find(&shard, &which).await?;
+            let now = unix_now();
+            let mut rows: Vec<Value> = found.iter().map(|one| row(&shard, one, now)).collect();
+            rows.extend(unreadable.iter().map(|fault| json!({ "id": "?", "why": fault })));
+            Ok::<_, Fault>(rows)
+        };
+        rows.extend(on(shard, home, part).await?);
+    }
+    rows.sort_by_key(|row| row["arrived"].as_u64());
+    Ok(Value::Array(rows))
+}
+
+fn row(shard: &Shard, found: &Found, now: u64) -> Value {
+    let Found { uid, envelope, progress } = found;
+    let waiting: Vec<&str> =
+        progress.waiting().map(|index| envelope.recipients[index].to.as_str()).collect();
+    json!({
+        "id": envelope.id,
+        "sender": envelope.sender.as_deref().unwrap_or("<>"),
+        "recipients": waiting,
+        "octets": envelope.octets,
+        "arrived": envelope.arrived,
+        "waits": now.saturating_sub(envelope.arrived),
+        "attempts": progress.attempts,
+        "next": if progress.held { Value::Null } else { json!(progress.next) },
+        "held": progress.held,
+        "why": why(shard, *uid, progress, now),
+    })
+}
+
+/// Why a message waits, in words.
+fn why(shard: &Shard, uid: Uid, progress: &Progress, now: u64) -> String {
+    let mut said = progress.waiting().map(|index| progress.recipients[index].why.as_str());
+    let said = said.find(|why| !why.is_empty()).unwrap_or_default();
+    if progress.held {
+        return format!("on hold until it is released; {said}").trim_end_matches("; ").to_owned();
+    }
+    if shard.queue.under_way.borrow().contains_key(&uid) {
+        return format!("is being sent; before: {said}").trim_end_matches("; before: ").to_owned();
+    }
+    match (said, progress.next.saturating_sub(now)) {
+        ("", 0) => "has not been tried yet".to_owned(),
+        ("", wait) => format!("is tried in {wait} s"),
+        (said, 0) => format!("is tried again now; {said}"),
+        (said, wait) => format!("is tried again in {wait} s; {said}"),
+    }
+}
+
+/// Everything that is known of one message.
+pub async fn show(shard: &Rc<Shard>, id: String) -> Result<Value, Fault> {
+    for home in 0..shard.mesh.cores() {
+        let which = Which { ids: vec![id.clone()], ..Which::default() };
+        let part = move |shard: Rc<Shard>| async move {
+            let (found, _) = find(&shard, &which).await?;
+            let now = unix_now();
+            let Some(one) = found.first() else { return Ok(None) };
+            let mut shown = row(&shard, one, now);
+            let recipients = one.envelope.recipients.iter().zip(&one.progress.recipients);
+            let recipient =
+                |(recipient, standing): (&super::message::Recipient, &super::message::Standing)| {
+                    let outcome = match standing.outcome {
+                        Outcome::Waiting => "waiting",
+                        Outcome::Delivered => "delivered",
+                        Outcome::Failed => "failed",
+                    };
+                    json!({
+                        "address": recipient.to, "outcome": outcome, "status": standing.status,
+                        "host": standing.host, "why": standing.why,
+                    })
+                };
+            shown["recipients"] = recipients.map(recipient).collect();
+            shown["account"] = json!(one.envelope.account);
+            shown["shard"] = json!(shard.id);
+            Ok::<_, Fault>(Some(shown))
+        };
+        if let Some(shown) = on(shard, home, part).await? {
+            return Ok(shown);
+        }
+    }
+    Err(format!("no message {id} is in the queue (`kura queue list` shows what is)"))
+}
+
+/// Says the same of all messages that fit.
+pub async fn say(shard: &Rc<Shard>, which: Which, word: Word) -> Result<Value, Fault> {
+    let (mut messages, mut later) = (0_u64, 0_u64);
+    for home in 0..shard.mesh.cores() {
+        let which = which.clone();
+        let part = move |shard: Rc<Shard>| async move {
+            let (found, _) = find(&shard, &which).await?;
+            let mut done = (0_u64, 0_u64);
+            for one in found {
+                let waits = command(&shard, one.uid, word).await?;
+                done = (done.0 + 1, done.1 + u64::from(waits));
+                tracing::info!(target: crate::NOTICE, id = one.envelope.id, ?word, "an operator's word about a queued message");
+            }
+            Ok::<_, Fault>(done)
+        };
+        let (some, waiting) = on(shard, home, part).await?;
+        (messages, later) = (messages + some, later + waiting);
+    }
+    if messages == 0 && !which.ids.is_empty() {
+        return Err("no such message is in the queue (`kura queue list` shows what is)".to_owned());
+    }
+    Ok(json!({ "messages": messages, "under_way": later }))
+}

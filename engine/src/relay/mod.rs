@@ -1,0 +1,21 @@
+//! Mail leaves: what is due in the queue goes to the servers that take it.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`settings`] | `[relay]`, `[[smart_host]]` |
+//! | [`route`] | a smart host, or the recipient's domain |
+//! | [`hosts`] | the domain's servers, by DNS, on the control plane |
+//! | [`sender`] | one core's sender: attempts, destinations, sessions |
+//! | [`outcome`] | what a try makes of a message: taken, tried again, given up |
+//! | [`session`], [`tls`] | one connection to a server, and whose certificates are believed |
+//!
+//! Each core sends what it has taken in, over connections of its own, of which it has its share of the
+//! limits.
+
+pub mod hosts;
+pub mod outcome;
+pub mod route;
+pub mod sender;
+pub mod session;
+pub mod settings;
+pub mod tls;

@@ -1,0 +1,476 @@
+//! One core's sender: takes what is due out of the queue, parts it by destination, and serves each
+//! destination over a few connections, one message after the other.
+//!
+//! A destination that can't be reached is left alone for a while: what goes there meanwhile waits for
+//! the same reason. Bounds: messages under way, connections in all and to one destination.
+
+use super::hosts::{Host, Nobody, Question};
+use super::outcome::{Attempt, is_crowded, standing};
+use super::route::{Route, route};
+use super::session::{Lost, Session};
+use super::settings::TlsMode;
+use super::tls::Trust;
+use crate::operations::unix_now;
+use crate::queue;
+use crate::queue::message::{Outcome, Standing};
+use crate::shard::Shard;
+use futures_lite::future::or;
+use protocols::Address;
+use protocols::sasl::client::{Login, Secret};
+use protocols::smtp::client::{self, Config, Report, Stage};
+use protocols::wire::remote::{Tls, Trouble};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use storage::Uid;
+
+/// Messages of one core that are on their way at once; each holds its envelope.
+const MESSAGES_MAX: usize = 500;
+/// Of these, for one destination: a slow one must not take the place of all others. More are parked: they
+/// are out of the way until there is room, or for a minute.
+const JOBS_MAX: usize = 100;
+const PARKED_SECONDS: u64 = 60;
+/// Recipients of one transaction: every server takes as many (RFC 5321 section 4.5.3.1.8).
+const RECIPIENTS_MAX: usize = 100;
+/// Addresses of a destination that are tried, one after the other.
+const ADDRESSES_MAX: usize = 8;
+/// The longest time that a destination is left alone.
+const LEFT_ALONE_MAX: Duration = Duration::from_secs(60);
+/// The queue is looked at so often at least: clocks jump.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// A message whose envelope can't be read is looked at again after so long.
+const UNREADABLE_SECONDS: u64 = 3600;
+
+/// One transaction to be.
+struct Job {
+    attempt: Rc<Attempt>,
+    indices: Vec<usize>,
+    /// Connections that broke under it before the server had said anything about it.
+    broken: u32,
+}
+
+#[derive(Default)]
+struct Destination {
+    jobs: VecDeque<Job>,
+    parked: VecDeque<Uid>,
+    sessions: usize,
+    /// Until when nobody is bothered, and why.
+    alone: Option<(Instant, Standing)>,
+}
+
+struct Sender {
+    shard: Rc<Shard>,
+    destinations: RefCell<BTreeMap<Route, Destination>>,
+    sessions: Cell<usize>,
+    sessions_max: usize,
+    sessions_per_destination_max: usize,
+    anybody: Trust,
+    /// Of the smart hosts, once they were needed.
+    trusts: RefCell<BTreeMap<usize, Trust>>,
+}
+
+/// Sends until the server stops.
+pub async fn run(shard: Rc<Shard>) {
+    if let Err(error) = queue::load(&shard).await {
+        tracing::error!(shard = shard.id, %error, "the queue can't be read: nothing is sent");
+        return;
+    }
+    let share = |limit: usize| limit.div_ceil(usize::from(shard.mesh.cores()).max(1));
+    let relay = &shard.config.relay;
+    let sender = Rc::new(Sender {
+        destinations: RefCell::default(),
+        sessions: Cell::new(0),
+        sessions_max: share(relay.sessions_max),
+        sessions_per_destination_max: share(relay.sessions_per_destination_max),
+        anybody: Trust::anybody(),
+        trusts: RefCell::default(),
+        shard: Rc::clone(&shard),
+    });
+    while !shard.watchdog.stopping() {
+        let room = MESSAGES_MAX.saturating_sub(shard.queue.under_way());
+        for uid in shard.queue.take_due(unix_now(), room) {
+            let sender = Rc::clone(&sender);
+            glommio::spawn_local(async move { sender.begin(uid).await }).detach();
+        }
+        sender.dispatch();
+        let until = shard.queue.next_due().filter(|_| room > 0);
+        let wait = until.map_or(LOOK_EVERY, |at| {
+            Duration::from_secs(at.saturating_sub(unix_now()))
+                .clamp(Duration::from_millis(50), LOOK_EVERY)
+        });
+        or(shard.queue.stirred(), async {
+            glommio::timer::sleep(wait).await;
+        })
+        .await;
+    }
+}
+
+impl Sender {
+    /// Parts a message by destination.
+    async fn begin(self: Rc<Self>, uid: Uid) {
+        let shard = &self.shard;
+        let (envelope, progress) = match queue::recorded(shard, uid).await {
+            Ok(recorded) => recorded,
+            Err(fault) => {
+                tracing::error!(uid = uid.0, fault, "a queued message can't be read");
+                shard.queue.put_off(uid, unix_now() + UNREADABLE_SECONDS);
+                return;
+            }
+        };
+        let sender_domain = envelope.sender.as_ref().and_then(|one| one.rsplit_once('@'));
+        let sender_domain = sender_domain.map_or("", |(_, domain)| domain).to_owned();
+        let mut by_route: BTreeMap<Route, Vec<usize>> = BTreeMap::new();
+        for index in progress.waiting() {
+            let domain = envelope.recipients[index].domain();
+            let route = route(&shard.config.smart_hosts, &sender_domain, domain);
+            by_route.entry(route).or_default().push(index);
+        }
+        if self.is_parked(uid, by_route.keys()) {
+            return;
+        }
+        let attempt = Rc::new(Attempt::new(uid, envelope, progress));
+        let chunks = by_route.values().map(|indices| indices.len().div_ceil(RECIPIENTS_MAX)).sum();
+        attempt.open.set(chunks);
+        if chunks == 0 {
+            // All was recorded, and then there was a crash.
+            attempt.settle(shard).await;
+            return;
+        }
+        for (route, indices) in by_route {
+            for indices in indices.chunks(RECIPIENTS_MAX) {
+                let attempt = Rc::clone(&attempt);
+                let job = Job { attempt, indices: indices.to_vec(), broken: 0 };
+                let mut destinations = self.destinations.borrow_mut();
+                destinations.entry(route.clone()).or_default().jobs.push_back(job);
+            }
+        }
+        self.dispatch();
+    }
+
+    /// Whether a destination of the message has enough to do already.
+    fn is_parked<'r>(&self, uid: Uid, mut routes: impl Iterator<Item = &'r Route>) -> bool {
+        let mut destinations = self.destinations.borrow_mut();
+        let is_full =
+            |route: &&Route| destinations.get(*route).is_some_and(|one| one.jobs.len() >= JOBS_MAX);
+        let Some(full) = routes.find(is_full) else { return false };
+        if let Some(destination) = destinations.get_mut(full) {
+            destination.parked.push_back(uid);
+        }
+        self.shard.queue.put_off(uid, unix_now() + PARKED_SECONDS);
+        true
+    }
+
+    /// Begins as many sessions as there is work and room for.
+    fn dispatch(self: &Rc<Self>) {
+        let mut begun = Vec::new();
+        let mut left_alone = Vec::new();
+        self.destinations.borrow_mut().retain(|route, destination| {
+            if let Some((until, why)) = &destination.alone {
+                if Instant::now() < *until {
+                    let why = why.clone();
+                    left_alone.extend(destination.jobs.drain(..).map(|job| (job, why.clone())));
+                    return true;
+                }
+                destination.alone = None;
+            }
+            while destination.sessions
+                < destination.jobs.len().min(self.sessions_per_destination_max)
+                && self.sessions.get() < self.sessions_max
+            {
+                destination.sessions += 1;
+                self.sessions.set(self.sessions.get() + 1);
+                begun.push(route.clone());
+            }
+            destination.sessions > 0 || !destination.jobs.is_empty()
+        });
+        self.shard.queue.counts.sessions.set(self.sessions.get() as u64);
+        for route in begun {
+            let sender = Rc::clone(self);
+            glommio::spawn_local(async move {
+                sender.serve(&route).await;
+                sender.sessions.set(sender.sessions.get() - 1);
+                if let Some(destination) = sender.destinations.borrow_mut().get_mut(&route) {
+                    destination.sessions -= 1;
+                }
+                if !sender.shard.watchdog.stopping() {
+                    sender.dispatch();
+                }
+                sender.shard.queue.counts.sessions.set(sender.sessions.get() as u64);
+                sender.shard.queue.stir();
+            })
+            .detach();
+        }
+        for (job, why) in left_alone {
+            let shard = Rc::clone(&self.shard);
+            glommio::spawn_local(async move { job.end(&shard, &why).await }).detach();
+        }
+    }
+
+    fn next_job(&self, route: &Route) -> Option<Job> {
+        if self.shard.watchdog.stopping() {
+            return None;
+        }
+        let mut destinations = self.destinations.borrow_mut();
+        let destination = destinations.get_mut(route)?;
+        if destination.jobs.len() <= JOBS_MAX / 2 {
+            let count = destination.parked.len().min(JOBS_MAX / 2);
+            destination.parked.drain(..count).for_each(|uid| self.shard.queue.hurry(uid));
+        }
+        destination.jobs.pop_front()
+    }
+
+    fn give_back(&self, route: &Route, job: Job) {
+        self.destinations.borrow_mut().entry(route.clone()).or_default().jobs.push_front(job);
+    }
+
+    fn has_jobs(&self, route: &Route) -> bool {
+        let destinations = self.destinations.borrow();
+        !self.shard.watchdog.stopping()
+            && destinations.get(route).is_some_and(|destination| !destination.jobs.is_empty())
+    }
+
+    /// One session after the other, as long as there is something to bring.
+    async fn serve(self: &Rc<Self>, route: &Route) {
+        while self.has_jobs(route) {
+            let (mut session, host) = match self.connect(route).await {
+                Ok(connected) => connected,
+                // That we stop says nothing about the destination.
+                Err(_) if self.shard.watchdog.stopping() => return,
+                Err(why) => return self.leave_alone(route, why).await,
+            };
+            let mut brought = 0_u32;
+            let reusable = loop {
+                let Some(job) = self.next_job(route) else { break true };
+                let Some(job) = job.without_malformed(&self.shard).await else { continue };
+                let report = session.bring(job.envelope(), job.attempt.uid).await;
+                match report {
+                    Ok(report) => {
+                        let reusable = report.reusable;
+                        self.account_for(route, job, &report, &host, brought > 0).await;
+                        if !reusable {
+                            break false;
+                        }
+                        brought += 1;
+                    }
+                    Err(lost) => {
+                        let why = format!("{host} {lost}");
+                        self.try_once_more(route, job, &why).await;
+                        break false;
+                    }
+                }
+            };
+            if reusable {
+                session.quit().await;
+            }
+        }
+    }
+
+    /// The connection broke before the server had said anything about the message.
+    async fn try_once_more(&self, route: &Route, mut job: Job, why: &str) {
+        job.broken += 1;
+        if job.broken > 1 {
+            job.end(&self.shard, &Standing::new(Outcome::Waiting, "4.4.2", why)).await;
+        } else {
+            self.give_back(route, job);
+        }
+    }
+
+    async fn account_for(
+        &self,
+        route: &Route,
+        mut job: Job,
+        report: &Report,
+        host: &str,
+        is_reused: bool,
+    ) {
+        // A server may close an idle connection at any time: that says nothing about this message.
+        let closed = |verdict: &client::Verdict| {
+            verdict.trouble == Some(Trouble::Lost)
+                && matches!(verdict.stage, Stage::Reset | Stage::Mail)
+        };
+        if is_reused && job.broken == 0 && report.verdicts.iter().all(closed) {
+            job.broken = 1;
+            return self.give_back(route, job);
+        }
+        let taken = report.verdicts.iter().any(|one| one.outcome == client::Outcome::Delivered);
+        let mut crowd = Vec::new();
+        for (&index, verdict) in job.indices.iter().zip(&report.verdicts) {
+            if taken && is_crowded(verdict) {
+                crowd.push(index);
+            } else {
+                job.attempt.set(&self.shard, index, standing(verdict, host), report.dsn);
+            }
+        }
+        if !crowd.is_empty() {
+            let attempt = Rc::clone(&job.attempt);
+            attempt.open.set(attempt.open.get() + 1);
+            self.give_back(route, Job { attempt, indices: crowd, broken: 0 });
+        }
+        job.attempt.settle(&self.shard).await;
+    }
+
+    /// Nobody there: all that goes there waits, or fails, for the same reason.
+    async fn leave_alone(&self, route: &Route, why: Standing) {
+        let jobs: Vec<Job> = {
+            let mut destinations = self.destinations.borrow_mut();
+            let destination = destinations.entry(route.clone()).or_default();
+            let half = self.shard.config.relay.retry_first.0 / 2;
+            destination.alone = Some((Instant::now() + half.min(LEFT_ALONE_MAX), why.clone()));
+            destination.jobs.drain(..).collect()
+        };
+        for job in jobs {
+            job.end(&self.shard, &why).await;
+        }
+    }
+
+    /// The first server of the destination that lets us in.
+    async fn connect(&self, route: &Route) -> Result<(Session, String), Standing> {
+        let shard = &self.shard;
+        let relay = &shard.config.relay;
+        let smart_host = match route {
+            Route::SmartHost(number) => shard.config.smart_hosts.get(*number).zip(Some(*number)),
+            Route::Domain(_) => None,
+        };
+        let (question, port) = match (route, smart_host.and_then(|(host, _)| host.parts())) {
+            (Route::Domain(domain), _) => (Question::Exchangers(domain.clone()), relay.port),
+            (Route::SmartHost(_), Some((host, port))) => (Question::Host(host.to_owned()), port),
+            (Route::SmartHost(number), None) => {
+                let why = format!("smart host {number} is not in the config file any more");
+                return Err(Standing::new(Outcome::Waiting, "4.3.5", &why));
+            }
+        };
+        let hosts = shard.hosts.ask(shard, question).await.map_err(
+            |Nobody { is_permanent, status, why }| {
+                // The operator names smart hosts: nothing is returned because of a name that is wrong.
+                let is_permanent = is_permanent && smart_host.is_none();
+                let outcome = if is_permanent { Outcome::Failed } else { Outcome::Waiting };
+                let status = if is_permanent { status } else { "4.4.3" };
+                Standing::new(outcome, status, &why)
+            },
+        )?;
+        let trust = match smart_host {
+            None => self.anybody.clone(),
+            Some((_, number)) => self
+                .trust_of(number)
+                .await
+                .map_err(|why| Standing::new(Outcome::Waiting, "4.7.5", &why))?,
+        };
+        let tls = smart_host.map_or(Tls::WhenOffered, |(host, _)| match host.tls {
+            TlsMode::Required => Tls::Required,
+            TlsMode::Implicit => Tls::Active,
+            TlsMode::Opportunistic => Tls::WhenOffered,
+            TlsMode::Off => Tls::Never,
+        });
+        let login = smart_host.and_then(|(host, _)| {
+            Some(Login {
+                user: host.user.clone()?,
+                secret: Secret::Password(host.password.0.clone()),
+                nonce: nonce(),
+                in_clear: host.tls == TlsMode::Off,
+            })
+        });
+        let hello = relay.hello.clone().unwrap_or_else(|| shard.config.hostname.clone());
+        let mut config = Config { hello, lmtp: false, tls, login };
+        let mut last = Standing::new(Outcome::Waiting, "4.4.1", "it has no address");
+        let all = hosts.iter().flat_map(|Host { name, addresses }| {
+            addresses.iter().map(move |address| (name, SocketAddr::new(*address, port)))
+        });
+        for (name, address) in all.take(ADDRESSES_MAX) {
+            config.tls = tls;
+            let mut opened =
+                Session::open(shard, address, name, Arc::new(config.clone()), trust.clone()).await;
+            if matches!(opened, Err(Lost::Tls(_))) && tls == Tls::WhenOffered {
+                // Encryption that does not work is none: without policy, the message goes without.
+                config.tls = Tls::Never;
+                opened =
+                    Session::open(shard, address, name, Arc::new(config.clone()), trust.clone())
+                        .await;
+            }
+            match opened {
+                Ok(session) => return Ok((session, name.clone())),
+                Err(lost) => {
+                    let said = match &lost {
+                        Lost::Failed(failure) => failure.heard.as_ref().map(ToString::to_string),
+                        Lost::Socket(_) | Lost::Tls(_) => None,
+                    };
+                    let why = format!("{name} ({address}) {lost}");
+                    tracing::debug!(why, "a server was not reached");
+                    last = Standing::new(Outcome::Waiting, "4.4.1", &why)
+                        .by(name, &said.unwrap_or_default());
+                }
+            }
+            if shard.watchdog.stopping() {
+                break;
+            }
+        }
+        Err(last)
+    }
+
+    async fn trust_of(&self, number: usize) -> Result<Trust, String> {
+        if let Some(known) = self.trusts.borrow().get(&number) {
+            return Ok(known.clone());
+        }
+        let Some(host) = self.shard.config.smart_hosts.get(number).cloned() else {
+            return Err("the smart host is not in the config file any more".to_owned());
+        };
+        let trust = glommio::executor().spawn_blocking(move || Trust::of(&host)).await?;
+        self.trusts.borrow_mut().insert(number, trust.clone());
+        Ok(trust)
+    }
+}
+
+impl Job {
+    /// All its recipients come to the same.
+    async fn end(self, shard: &Rc<Shard>, standing: &Standing) {
+        for &index in &self.indices {
+            self.attempt.set(shard, index, standing.clone(), true);
+        }
+        self.attempt.settle(shard).await;
+    }
+
+    /// Addresses were read when they were taken in: one that can't be read now is told to its sender.
+    async fn without_malformed(mut self, shard: &Rc<Shard>) -> Option<Job> {
+        let recipients = &self.attempt.envelope.recipients;
+        let is_fine = |index: &usize| Address::parse(recipients[*index].to.as_bytes()).is_some();
+        let (fine, malformed): (Vec<usize>, Vec<usize>) =
+            self.indices.iter().partition(|index| is_fine(index));
+        for index in malformed {
+            let why = "its address can't be read";
+            self.attempt.set(shard, index, Standing::new(Outcome::Failed, "5.1.3", why), true);
+        }
+        self.indices = fine;
+        if self.indices.is_empty() {
+            self.attempt.settle(shard).await;
+            return None;
+        }
+        Some(self)
+    }
+
+    fn envelope(&self) -> client::Envelope {
+        let envelope = &self.attempt.envelope;
+        let recipient = |index: &usize| {
+            let recipient = envelope.recipients.get(*index)?;
+            let address = Address::parse(recipient.to.as_bytes())?;
+            Some(client::Recipient { address, params: recipient.params() })
+        };
+        client::Envelope {
+            sender: envelope.sender.as_ref().and_then(|sender| Address::parse(sender.as_bytes())),
+            recipients: self.indices.iter().filter_map(recipient).collect(),
+            octets: envelope.octets,
+            eight_bit: envelope.eight_bit,
+            smtp_utf8: envelope.smtp_utf8,
+            require_tls: false,
+            ret: envelope.ret(),
+            envid: envelope.envid.clone(),
+        }
+    }
+}
+
+fn nonce() -> String {
+    let mut bytes = [0; 18];
+    getrandom::fill(&mut bytes).expect("the kernel has a random source");
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

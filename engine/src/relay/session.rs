@@ -1,0 +1,273 @@
+//! One connection to another server: the client machine, its socket, and messages read from the store.
+
+use super::tls::Trust;
+use crate::queue;
+use crate::shard::Shard;
+use crate::watchdog::{Watch, Woken};
+use crate::wire::{Peer, Transport};
+use futures_lite::future::or;
+use protocols::smtp::client::{Client, Config, Envelope, Event, Failure, Piece, Report, Stage};
+use protocols::wire::remote::{Tls, Trouble};
+use protocols::{Machine, Outbox, Step};
+use rustls::pki_types::ServerName;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use storage::Uid;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Octets of a message that are read, and sent, at once.
+const PIECE_BYTES: u64 = 256 << 10;
+
+/// Why a connection has come to nothing.
+#[derive(Debug)]
+pub enum Lost {
+    /// Nobody there, or a broken connection.
+    Socket(io::Error),
+    /// The handshake failed.
+    Tls(io::Error),
+    /// What the machine says.
+    Failed(Failure),
+}
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Lost::Socket(error) => write!(f, "can't be reached: {error}"),
+            Lost::Tls(error) => write!(f, "TLS failed: {error}"),
+            Lost::Failed(failure) => write!(f, "{failure}"),
+        }
+    }
+}
+
+pub struct Session {
+    shard: Rc<Shard>,
+    machine: Client,
+    transport: Transport,
+    watch: Rc<Watch>,
+    trust: Trust,
+    /// For SNI and the certificate.
+    name: ServerName<'static>,
+    input: Vec<u8>,
+    used: usize,
+    /// Nothing can be written any more.
+    broken: bool,
+    /// A message is under way: the server waits for its end before it stops.
+    is_bringing: bool,
+}
+
+/// What the machine has to say.
+enum Told {
+    Ready,
+    Done(Report),
+    Closed,
+}
+
+impl Session {
+    /// Connects, greets, secures and logs in.
+    pub async fn open(
+        shard: &Rc<Shard>,
+        address: SocketAddr,
+        host: &str,
+        config: Arc<Config>,
+        trust: Trust,
+    ) -> Result<Session, Lost> {
+        let watch = shard.watchdog.watch();
+        let mut transport =
+            connect(shard, address, Rc::clone(&watch)).await.map_err(Lost::Socket)?;
+        let name = ServerName::try_from(host.to_owned())
+            .unwrap_or_else(|_| ServerName::IpAddress(address.ip().into()));
+        if config.tls == Tls::Active {
+            let started = transport.start_tls_client(trust.config(), name.clone()).await;
+            started.map_err(Lost::Tls)?;
+        }
+        let mut session = Session {
+            shard: Rc::clone(shard),
+            machine: Client::new(config),
+            transport,
+            watch,
+            trust,
+            name,
+            input: Vec::new(),
+            used: 0,
+            broken: false,
+            is_bringing: false,
+        };
+        match session.drive(None).await? {
+            Told::Ready => Ok(session),
+            Told::Done(_) | Told::Closed => Err(Lost::Socket(io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+
+    /// Brings a message, of which `uid` is the body.
+    pub async fn bring(&mut self, envelope: Envelope, uid: Uid) -> Result<Report, Lost> {
+        if self.machine.begin(envelope).is_err() {
+            let (stage, trouble) = (Stage::Idle, Trouble::Lost);
+            return Err(Lost::Failed(Failure { stage, trouble, heard: None }));
+        }
+        match self.drive(Some(uid)).await? {
+            Told::Done(report) => Ok(report),
+            Told::Ready | Told::Closed => {
+                let (stage, trouble) = (Stage::Idle, Trouble::Lost);
+                Err(Lost::Failed(Failure { stage, trouble, heard: None }))
+            }
+        }
+    }
+
+    /// Says goodbye, and waits for the answer as long as the machine does.
+    pub async fn quit(mut self) {
+        self.machine.quit();
+        let _ = self.drive(None).await;
+        self.transport.close();
+    }
+
+    /// Steps the machine until it has something to say.
+    async fn drive(&mut self, message: Option<Uid>) -> Result<Told, Lost> {
+        let mut outbox = Outbox::new();
+        let mut at = 0;
+        self.is_bringing = message.is_some();
+        loop {
+            let mut input = &self.input[self.used..];
+            let before = input.len();
+            let step = self.machine.step(self.shard.now(), &mut input, &mut outbox);
+            self.used += before - input.len();
+            match step {
+                Step::NeedInput => {
+                    self.send(&mut outbox).await;
+                    self.read().await;
+                }
+                Step::StartTls => {
+                    self.send(&mut outbox).await;
+                    // RFC 3207 section 4.2: what came along in the clear is nobody's.
+                    self.input.clear();
+                    self.used = 0;
+                    let name = self.name.clone();
+                    let started = self.transport.start_tls_client(self.trust.config(), name).await;
+                    started.map_err(Lost::Tls)?;
+                    self.machine.tls_started(self.shard.now());
+                }
+                Step::Close => {
+                    self.send(&mut outbox).await;
+                    self.transport.close();
+                    return Ok(Told::Closed);
+                }
+                Step::Event(Event::Ready) => return Ok(Told::Ready),
+                Step::Event(Event::Done(report)) => {
+                    self.send(&mut outbox).await;
+                    return Ok(Told::Done(report));
+                }
+                Step::Event(Event::Failed(failure)) => {
+                    self.send(&mut outbox).await;
+                    return Err(Lost::Failed(failure));
+                }
+                Step::Event(Event::Derive(derivation, ticket)) => {
+                    let salted = glommio::executor().spawn_blocking(move || derivation.run()).await;
+                    self.machine.answer_derived(ticket, &salted, &mut outbox);
+                }
+                Step::Event(Event::Body(ticket)) => {
+                    // What went before leaves while the store reads.
+                    self.send(&mut outbox).await;
+                    if self.broken {
+                        self.machine.lost();
+                        continue;
+                    }
+                    let piece = self.piece(message, &mut at).await;
+                    let piece = match &piece {
+                        Some((octets, true)) => Piece::Last(octets),
+                        Some((octets, false)) => Piece::More(octets),
+                        None => Piece::Unreadable,
+                    };
+                    self.machine.answer_body(ticket, piece, &mut outbox);
+                }
+            }
+        }
+    }
+
+    /// The next piece of the message, and whether it is the last.
+    async fn piece(&self, message: Option<Uid>, at: &mut u64) -> Option<(bytes::Bytes, bool)> {
+        let (account, mailbox) = (queue::ACCOUNT, queue::MAILBOX);
+        let store = &self.shard.store;
+        let uid = message?;
+        let octets = u64::from(store.entry(account, mailbox, uid).ok()?.bytes);
+        let read = store.read(account, mailbox, uid, *at..*at + PIECE_BYTES).await;
+        let piece = read
+            .inspect_err(
+                |error| tracing::error!(uid = uid.0, %error, "a queued message can't be read"),
+            )
+            .ok()?;
+        *at += piece.len() as u64;
+        Some((piece, *at >= octets))
+    }
+
+    async fn send(&mut self, outbox: &mut Outbox) {
+        if self.broken {
+            outbox.clear();
+        } else if self.transport.send(outbox).await.is_err() {
+            outbox.clear();
+            self.broken = true;
+            // Its last words may say why.
+            let _ = self.try_read();
+            self.machine.lost();
+        }
+    }
+
+    /// Waits for input, the deadline, or the end of the server.
+    async fn read(&mut self) {
+        if self.broken {
+            self.machine.lost();
+            return;
+        }
+        match self.try_read() {
+            Ok(0) => return self.machine.lost(),
+            Ok(_) => return,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return self.machine.lost(),
+        }
+        self.watch.set_deadline(self.machine.deadline());
+        let readable = async {
+            self.transport.readable().await;
+            None
+        };
+        let woken = async { Some(self.watch.woken().await) };
+        match or(readable, woken).await {
+            None | Some(Woken::Deadline) => {}
+            Some(Woken::Stopping) if self.is_bringing => {}
+            Some(Woken::Stopping | Woken::Cut) => {
+                self.broken = true;
+                self.machine.lost();
+            }
+        }
+    }
+
+    /// Behind what is not used yet, of which there is none when the machine needs input.
+    fn try_read(&mut self) -> io::Result<usize> {
+        self.input.drain(..self.used);
+        self.used = 0;
+        let mut buffer = self.shard.buffers.take();
+        let read = self.transport.try_read(&mut buffer);
+        if let Ok(count) = read {
+            self.input.extend_from_slice(&buffer[..count]);
+        }
+        self.shard.buffers.give(buffer);
+        read
+    }
+}
+
+async fn connect(shard: &Shard, address: SocketAddr, watch: Rc<Watch>) -> io::Result<Transport> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    match socket.connect(&SockAddr::from(address)) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        Err(error) => return Err(error),
+    }
+    let local = SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0);
+    let peer = Peer { address, local };
+    let transport = Transport::new(socket.into(), peer, &shard.readiness, watch)?;
+    transport.connected(CONNECT_TIMEOUT).await?;
+    Ok(transport)
+}

@@ -1,0 +1,216 @@
+//! `[relay]` and `[[smart_host]]`: how mail leaves this host.
+
+use crate::when::Span;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Relay {
+    /// Users who have logged in may send to other hosts.
+    pub enabled: bool,
+    /// The name in EHLO; `hostname` without it. It should be the name of the address that connects.
+    pub hello: Option<String>,
+    /// Connections to other servers in all, and to one destination.
+    pub sessions_max: usize,
+    pub sessions_per_destination_max: usize,
+    /// The first wait, such as `5m`; each is twice the one before, up to `retry_most`.
+    pub retry_first: Span,
+    pub retry_most: Span,
+    /// What waits longer goes back to its sender.
+    pub expire: Span,
+    /// What waits longer is told to its sender, once; `0`: never.
+    pub delay_notice: Span,
+    /// Where mail exchangers listen; anything but 25 is for tests.
+    pub port: u16,
+}
+
+impl Default for Relay {
+    fn default() -> Self {
+        let minutes = |count: u64| Span(Duration::from_secs(60 * count));
+        Relay {
+            enabled: true,
+            hello: None,
+            sessions_max: 100,
+            sessions_per_destination_max: 10,
+            retry_first: minutes(5),
+            retry_most: minutes(4 * 60),
+            expire: minutes(5 * 24 * 60),
+            delay_notice: minutes(4 * 60),
+            port: 25,
+        }
+    }
+}
+
+/// A server that takes mail in the place of the recipients' own. The first one that fits is used.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SmartHost {
+    /// `gateway.example.org`, with `:port` unless that is 587 (465 with `tls = "implicit"`).
+    pub host: String,
+    /// Domains of senders, recipients; both empty: everything.
+    #[serde(default)]
+    pub senders: Vec<String>,
+    #[serde(default)]
+    pub recipients: Vec<String>,
+    #[serde(default)]
+    pub tls: TlsMode,
+    /// Certificates to believe in, PEM; without it those of the system.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Its first line is the password.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// What the file said when the config was read.
+    #[serde(skip)]
+    pub password: Password,
+}
+
+#[derive(Clone, Default)]
+pub struct Password(pub String);
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password")
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsMode {
+    /// STARTTLS, with a certificate that is valid for the host.
+    #[default]
+    Required,
+    /// TLS from the first octet, with such a certificate.
+    Implicit,
+    /// STARTTLS where it is offered, with any certificate.
+    Opportunistic,
+    Off,
+}
+
+impl TlsMode {
+    pub fn verifies(self) -> bool {
+        matches!(self, TlsMode::Required | TlsMode::Implicit)
+    }
+}
+
+impl SmartHost {
+    /// Name or address, and port.
+    pub fn parts(&self) -> Option<(&str, u16)> {
+        let standard = if self.tls == TlsMode::Implicit { 465 } else { 587 };
+        let (host, port) = match self.host.rsplit_once(':') {
+            Some((host, port)) if !host.contains(':') || host.starts_with('[') => {
+                (host, port.parse().ok().filter(|port| *port > 0)?)
+            }
+            _ => (self.host.as_str(), standard),
+        };
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        (!host.is_empty()).then_some((host, port))
+    }
+
+    /// An empty list fits all.
+    pub fn fits(&self, sender_domain: &str, recipient_domain: &str) -> bool {
+        let fits = |list: &[String], domain: &str| {
+            list.is_empty() || list.iter().any(|one| one.eq_ignore_ascii_case(domain))
+        };
+        fits(&self.senders, sender_domain) && fits(&self.recipients, recipient_domain)
+    }
+
+    /// Relative paths are relative to the config file.
+    pub(crate) fn read(&mut self, base: &Path) -> Result<(), String> {
+        self.ca_file = self.ca_file.take().map(|file| base.join(file));
+        let host = &self.host;
+        if self.parts().is_none() {
+            return Err(format!(
+                "smart_host.host {host:?} is no host with a port; write it as \"gateway.example.org:587\""
+            ));
+        }
+        match (&self.user, &self.password_file) {
+            (None, None) => Ok(()),
+            (Some(_), Some(file)) => {
+                let file = base.join(file);
+                let text = std::fs::read_to_string(&file).map_err(|error| {
+                    format!("smart_host.password_file {}: {error}", file.display())
+                })?;
+                self.password = Password(text.lines().next().unwrap_or_default().to_owned());
+                Ok(())
+            }
+            _ => Err(format!(
+                "smart_host {host}: user and password_file go together; give both or none"
+            )),
+        }
+    }
+}
+
+impl Relay {
+    pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
+        for (key, value, least, most) in [
+            ("relay.sessions_max", self.sessions_max, 1, 10_000),
+            ("relay.sessions_per_destination_max", self.sessions_per_destination_max, 1, 1000),
+            ("relay.port", usize::from(self.port), 1, 65_535),
+        ] {
+            if !(least..=most).contains(&value) {
+                let what = format!("{key} = {value} is out of range; use {least} to {most}");
+                return Err((key, what));
+            }
+        }
+        let named = |name: &String| {
+            !name.is_empty()
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b))
+        };
+        match &self.hello {
+            Some(hello) if !named(hello) => {
+                let what = format!(
+                    "relay.hello {hello:?} is no domain name; write one such as \"mail.example.org\""
+                );
+                Err(("relay.hello", what))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(text: &str) -> SmartHost {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_smart_host_is_one_line_or_more() {
+        for (text, expected) in [
+            ("host = 'gw.test'", Some(("gw.test", 587))),
+            ("host = 'gw.test'\ntls = 'implicit'", Some(("gw.test", 465))),
+            ("host = 'gw.test:25'", Some(("gw.test", 25))),
+            ("host = '192.0.2.1:25'", Some(("192.0.2.1", 25))),
+            ("host = '[2001:db8::1]:25'", Some(("2001:db8::1", 25))),
+            ("host = '2001:db8::1'", Some(("2001:db8::1", 587))),
+            ("host = 'gw.test:0'", None),
+            ("host = ':25'", None),
+            ("host = 'gw.test:x'", None),
+        ] {
+            assert_eq!(host(text).parts(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_smart_host_is_for_whom_it_says() {
+        let all = host("host = 'gw.test'");
+        assert!(all.fits("a.test", "b.test") && all.fits("", "b.test"));
+        let some =
+            host("host = 'gw.test'\nsenders = ['a.test']\nrecipients = ['b.test', 'c.test']");
+        assert!(some.fits("A.test", "c.test"));
+        assert!(!some.fits("b.test", "c.test") && !some.fits("a.test", "d.test"));
+    }
+
+    #[test]
+    fn half_a_login_is_refused() {
+        assert!(host("host = 'gw.test'\nuser = 'u'").read(Path::new("/")).is_err());
+        assert!(host("host = 'gw.test'\npassword_file = 'p'").read(Path::new("/")).is_err());
+    }
+}

@@ -1,0 +1,110 @@
+//! Whose certificates are believed when we are the client.
+
+use super::settings::{SmartHost, TlsMode};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+#[derive(Debug, Clone)]
+pub struct Trust(Arc<ClientConfig>);
+
+impl Trust {
+    pub fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.0)
+    }
+
+    /// Any certificate: against those who only listen (RFC 7435), as between mail servers without policy.
+    pub fn anybody() -> Trust {
+        let provider = Arc::new(ring::default_provider());
+        let verifier = Anybody(Arc::clone(&provider));
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the ring provider has TLS 1.2 and 1.3 suites")
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
+        Trust(Arc::new(config))
+    }
+
+    /// Certificates valid for the host, from those in `file`, or those that the system trusts. Reads files.
+    pub fn valid(file: Option<&PathBuf>) -> Result<Trust, String> {
+        let mut roots = RootCertStore::empty();
+        match file {
+            Some(file) => {
+                let fault = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+                let certificates =
+                    CertificateDer::pem_file_iter(file).map_err(|error| fault(&error))?;
+                for certificate in certificates {
+                    let certificate = certificate.map_err(|error| fault(&error))?;
+                    roots.add(certificate).map_err(|error| fault(&error))?;
+                }
+            }
+            None => {
+                let found = rustls_native_certs::load_native_certs();
+                roots.add_parsable_certificates(found.certs);
+            }
+        }
+        if roots.is_empty() {
+            return Err(
+                "no certificates to believe in were found; set smart_host.ca_file".to_owned()
+            );
+        }
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("the ring provider has TLS 1.2 and 1.3 suites")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Trust(Arc::new(config)))
+    }
+
+    pub fn of(host: &SmartHost) -> Result<Trust, String> {
+        match host.tls {
+            TlsMode::Required | TlsMode::Implicit => Trust::valid(host.ca_file.as_ref()),
+            TlsMode::Opportunistic | TlsMode::Off => Ok(Trust::anybody()),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, known)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let known = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, known)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
