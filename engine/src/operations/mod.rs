@@ -1,0 +1,367 @@
+//! What an operator can ask of a server, running or stopped.
+//!
+//! The commands send a [`Request`] through the control socket of a running server, or open the store
+//! of a stopped one and carry it out in their own process: either way it is this code, on shard 0,
+//! which alone writes the directory, one change after the other. A change is durable before any core
+//! sees it. What is about the past, the queue and scripts stands with these: `remembering`,
+//! [`crate::queue::operations`], [`crate::sieve::operations`].
+
+mod accounts;
+mod aliases;
+mod domains;
+mod store;
+
+pub(crate) use accounts::{existing_account, make_at_home};
+
+use crate::directory::{self, Pair};
+use crate::passwords::{self, StoredPassword};
+use crate::queue;
+use crate::remembering::{self, Which};
+use crate::shard::Shard;
+use crate::sieve::operations::SieveRequest;
+use crate::sieve::{self, SystemScripts};
+use crate::{certificates, tls};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "operation", rename_all = "snake_case")]
+pub enum Request {
+    /// Without a postmaster, the first domain's is this one's too.
+    DomainAdd {
+        domain: String,
+        #[serde(default)]
+        postmaster: Option<String>,
+    },
+    DomainList,
+    DomainShow {
+        domain: String,
+    },
+    DomainRemove {
+        domain: String,
+    },
+    /// Without a password, one is made up and returned.
+    AccountAdd {
+        address: String,
+        password: Option<String>,
+        quota_bytes: Option<u64>,
+        quota_messages: Option<u64>,
+    },
+    AccountList {
+        domain: Option<String>,
+    },
+    AccountPasswd {
+        address: String,
+        password: Option<String>,
+    },
+    AccountQuota {
+        address: String,
+        quota_bytes: Option<u64>,
+        quota_messages: Option<u64>,
+    },
+    AccountRemove {
+        address: String,
+    },
+    AliasAdd {
+        alias: String,
+        targets: Vec<String>,
+        /// Whether an alias of that name may be there already.
+        #[serde(default)]
+        replace: bool,
+    },
+    AliasList,
+    AliasRemove {
+        alias: String,
+    },
+    /// Users' scripts.
+    Sieve(SieveRequest),
+    /// Loads all certificates, and the operator's scripts, anew.
+    Reload,
+    StoreStats,
+    StoreVerify,
+    /// Lists what has gone since then, in Unix milliseconds; or brings it back.
+    StoreUndelete {
+        account: String,
+        since: u64,
+        mailbox: Option<String>,
+        uids: Option<Vec<(u32, u32)>>,
+        apply: bool,
+        over_quota: bool,
+        removed: bool,
+        /// Writes it to a directory, an absolute path.
+        export: Option<PathBuf>,
+    },
+    /// Shows the account as it was, or writes it to a directory, an absolute path.
+    StoreRestoreAt {
+        account: String,
+        at: u64,
+        export: Option<PathBuf>,
+        over_quota: bool,
+        removed: bool,
+    },
+    HoldAdd {
+        address: String,
+    },
+    HoldRemove {
+        address: String,
+    },
+    HoldList,
+    /// A round in the background.
+    StoreScrubBegin,
+    StoreScrubStatus,
+    /// A round on the store of a stopped server: as fast as its disk goes.
+    StoreScrub,
+    /// In the background.
+    StoreCompactBegin,
+    StoreCompactStatus,
+    /// On the store of a stopped server.
+    StoreCompact,
+    QueueList {
+        which: queue::operations::Which,
+    },
+    QueueShow {
+        id: String,
+    },
+    QueueSay {
+        which: queue::operations::Which,
+        word: queue::Word,
+    },
+}
+
+impl Request {
+    fn changes_directory(&self) -> bool {
+        match self {
+            Request::DomainAdd { .. }
+            | Request::DomainRemove { .. }
+            | Request::AccountAdd { .. }
+            | Request::AccountPasswd { .. }
+            | Request::AccountQuota { .. }
+            | Request::AccountRemove { .. }
+            | Request::AliasAdd { .. }
+            | Request::AliasRemove { .. }
+            | Request::HoldAdd { .. }
+            | Request::HoldRemove { .. } => true,
+            Request::DomainList
+            | Request::DomainShow { .. }
+            | Request::AccountList { .. }
+            | Request::AliasList
+            | Request::Sieve(_)
+            | Request::Reload
+            | Request::StoreStats
+            | Request::StoreVerify
+            | Request::StoreUndelete { .. }
+            | Request::StoreRestoreAt { .. }
+            | Request::HoldList
+            | Request::StoreScrubBegin
+            | Request::StoreScrubStatus
+            | Request::StoreScrub
+            | Request::StoreCompactBegin
+            | Request::StoreCompactStatus
+            | Request::StoreCompact
+            | Request::QueueList { .. }
+            | Request::QueueShow { .. }
+            | Request::QueueSay { .. } => false,
+        }
+    }
+}
+
+/// One line for the operator: what is wrong, and how to mend it.
+pub type Fault = String;
+
+/// Carries out `request`. Runs on shard 0.
+pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault> {
+    let _turn = match request.changes_directory() {
+        true => Some(shard.directory_turn.lock().await),
+        false => None,
+    };
+    match request {
+        Request::DomainAdd { domain, postmaster } => {
+            domains::add(&shard, &domain, postmaster).await
+        }
+        Request::DomainList => Ok(domains::list(&shard)),
+        Request::DomainShow { domain } => domains::show(&shard, &domain),
+        Request::DomainRemove { domain } => domains::remove(&shard, &domain).await,
+        Request::AccountAdd { address, password, quota_bytes, quota_messages } => {
+            accounts::add(&shard, &address, password, quota_bytes, quota_messages).await
+        }
+        Request::AccountList { domain } => accounts::list(&shard, domain).await,
+        Request::AccountPasswd { address, password } => {
+            accounts::passwd(&shard, &address, password).await
+        }
+        Request::AccountQuota { address, quota_bytes, quota_messages } => {
+            accounts::set_quota(&shard, &address, quota_bytes, quota_messages).await
+        }
+        Request::AccountRemove { address } => accounts::remove(&shard, &address).await,
+        Request::AliasAdd { alias, targets, replace } => {
+            aliases::add(&shard, &alias, targets, replace).await
+        }
+        Request::AliasList => Ok(aliases::list(&shard)),
+        Request::AliasRemove { alias } => aliases::remove(&shard, &alias).await,
+        Request::Sieve(request) => sieve::operations::execute(&shard, request).await,
+        Request::Reload => reload(&shard).await,
+        Request::StoreStats => store::stats(&shard).await,
+        Request::StoreVerify => store::verify(&shard).await,
+        Request::StoreUndelete {
+            account,
+            since,
+            mailbox,
+            uids,
+            apply,
+            over_quota,
+            removed,
+            export,
+        } => {
+            let which = Which { address: account, since, mailbox, uids };
+            match export {
+                Some(to) => remembering::export_buried(&shard, which, removed, to).await,
+                None if apply => remembering::undelete(&shard, which, over_quota).await,
+                None => remembering::undelete_list(&shard, which, removed).await,
+            }
+        }
+        Request::StoreRestoreAt { account, at, export, over_quota, removed } => {
+            remembering::restore_at(&shard, &account, at, export, over_quota, removed).await
+        }
+        Request::HoldAdd { address } => remembering::hold_add(&shard, &address).await,
+        Request::HoldRemove { address } => remembering::hold_remove(&shard, &address).await,
+        Request::HoldList => Ok(remembering::hold_list(&shard)),
+        Request::StoreScrubBegin => {
+            for home in 0..shard.mesh.cores() {
+                let begin = |shard: Rc<Shard>| async move {
+                    shard.scrub.begin();
+                    Ok::<(), Fault>(())
+                };
+                on(&shard, home, begin).await?;
+            }
+            Ok(json!({}))
+        }
+        Request::StoreScrubStatus => store::scrub_status(&shard).await,
+        Request::StoreCompactBegin => {
+            for home in 0..shard.mesh.cores() {
+                let begin = |shard: Rc<Shard>| async move {
+                    crate::compact::begin(&shard);
+                    Ok::<(), Fault>(())
+                };
+                on(&shard, home, begin).await?;
+            }
+            Ok(json!({}))
+        }
+        Request::StoreCompactStatus => store::compact_status(&shard).await,
+        Request::StoreCompact => {
+            for home in 0..shard.mesh.cores() {
+                let compact = |shard: Rc<Shard>| async move {
+                    crate::compact::run(&shard).await;
+                    Ok::<(), Fault>(())
+                };
+                on(&shard, home, compact).await?;
+            }
+            store::compact_status(&shard).await
+        }
+        Request::QueueList { which } => queue::operations::list(&shard, which).await,
+        Request::QueueShow { id } => queue::operations::show(&shard, id).await,
+        Request::QueueSay { which, word } => queue::operations::say(&shard, which, word).await,
+        Request::StoreScrub => {
+            for home in 0..shard.mesh.cores() {
+                let round = |shard: Rc<Shard>| async move {
+                    crate::scrub::round(&shard, None).await;
+                    Ok::<(), Fault>(())
+                };
+                on(&shard, home, round).await?;
+            }
+            store::scrub_status(&shard).await
+        }
+    }
+}
+
+async fn reload(shard: &Rc<Shard>) -> Result<Value, Fault> {
+    let config = Arc::clone(&shard.config);
+    let (config, scripts) = glommio::executor()
+        .spawn_blocking(move || {
+            let tls = tls::server_config(&config.data_dir).map_err(|error| error.to_string())?;
+            let scripts = SystemScripts::load(&config).map_err(|error| error.to_string())?;
+            Ok::<_, Fault>((tls, Arc::new(scripts)))
+        })
+        .await?;
+    for home in 0..shard.mesh.cores() {
+        let (config, scripts) = (config.clone(), Arc::clone(&scripts));
+        on(shard, home, move |shard| async move {
+            shard.set_tls(config);
+            shard.sieve.set_system(scripts);
+            Ok::<(), Fault>(())
+        })
+        .await?;
+    }
+    tracing::info!("certificates and scripts loaded anew");
+    Ok(
+        json!({ "certificates": certificates::list(&shard.config.data_dir).map_err(|e| e.to_string())?.len() }),
+    )
+}
+
+// ── shared ──────────────────────────────────────────────────────────────────────────────────────────
+
+/// Runs `work` on core `home` and turns its error into a line for the operator.
+pub(crate) async fn on<R, E, W, F>(shard: &Rc<Shard>, home: u16, work: W) -> Result<R, Fault>
+where
+    R: Send + 'static,
+    E: ToString,
+    W: FnOnce(Rc<Shard>) -> F + Send + 'static,
+    F: Future<Output = Result<R, E>> + 'static,
+{
+    if home >= shard.mesh.cores() {
+        return Err(format!("shard {home} does not exist on this host"));
+    }
+    let work = move |shard| {
+        let future = work(shard);
+        async move { future.await.map_err(|error| error.to_string()) }
+    };
+    shard.mesh.ask(home, work).await.map_err(|error| format!("shard {home}: {error}"))?
+}
+
+/// Writes pairs to the log, then tells every core.
+pub(crate) async fn change(shard: &Rc<Shard>, pairs: Vec<Pair>) -> Result<(), Fault> {
+    let _ = shard
+        .store
+        .put(directory::SPACE, pairs.clone())
+        .await
+        .map_err(|error| error.to_string())?;
+    for home in 0..shard.mesh.cores() {
+        let pairs = pairs.clone();
+        on(shard, home, move |shard| async move {
+            shard.directory.borrow_mut().apply(&pairs);
+            Ok::<(), Fault>(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+pub(crate) fn pair<T: Serialize>(kind: &str, name: &str, value: Option<&T>) -> Pair {
+    let value = value.map(|value| {
+        Bytes::from(serde_json::to_vec(value).expect("directory values have string keys only"))
+    });
+    (Bytes::from(format!("{kind}{name}")), value)
+}
+
+pub(crate) fn password_or_new(password: Option<String>) -> Result<(String, bool), Fault> {
+    match password {
+        Some(password) if password.len() > passwords::BYTES_MAX => Err(format!(
+            "a password has at most {} bytes; choose a shorter one",
+            passwords::BYTES_MAX
+        )),
+        Some(password) => Ok((password, false)),
+        None => Ok((passwords::generate(), true)),
+    }
+}
+
+pub(crate) async fn hash(password: &str) -> StoredPassword {
+    let password = password.as_bytes().to_vec();
+    glommio::executor().spawn_blocking(move || StoredPassword::new(&password)).await
+}
+
+pub(crate) fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
