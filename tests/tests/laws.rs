@@ -1,29 +1,12 @@
 //! The laws of `protocols/src/machine.rs` for SMTP in its three roles and for POP3. What the clients
 //! of the transcripts say is cut, damaged, glued together and broken off.
 
-use crate::worlds::{folder, pop3, smtp};
+use crate::worlds::{ROUNDS, every_talk, pop3, smtp, talks};
 use kura_tests::laws::{
-    self, Subject, Talk, cuts_do_not_matter, junk_does_no_harm, one_reply_per_command, silence_ends,
+    self, Subject, cuts_do_not_matter, junk_does_no_harm, one_reply_per_command, silence_ends,
 };
 use kura_tests::subjects::{Pop3Subject, SmtpSubject};
-use kura_tests::transcript::Transcript;
 use protocols::smtp::Role;
-
-const ROUNDS: u64 = 1500;
-
-fn every_talk<S: Subject>(
-    name: &str,
-    make: impl Fn(&Transcript) -> S,
-    law: impl Fn(&dyn Fn() -> S, &Talk),
-) {
-    for transcript in Transcript::read_all(&folder(name)) {
-        law(&|| make(&transcript), &transcript.talk());
-    }
-}
-
-fn talks(name: &str) -> Vec<Talk> {
-    Transcript::read_all(&folder(name)).iter().map(Transcript::talk).collect()
-}
 
 // ── cuts, and one at a time ─────────────────────────────────────────────────────────────────────
 

@@ -1,28 +1,11 @@
 //! The laws of `protocols/src/machine.rs` for the client machines: what the servers of the transcripts
 //! say is cut, damaged, glued together and broken off.
 
-use crate::worlds::{folder, imap_client, pop3_client, smtp_client};
-use kura_tests::laws::{Subject, Talk, cuts_do_not_matter, junk_does_no_harm, silence_ends};
+use crate::worlds::{ROUNDS, every_talk, imap_client, pop3_client, smtp_client, talks};
+use kura_tests::laws::{cuts_do_not_matter, junk_does_no_harm, silence_ends};
 use kura_tests::subjects::{
     ImapClientSubject, Pop3ClientSubject, SmtpClientFacts, SmtpClientSubject, parcel,
 };
-use kura_tests::transcript::Transcript;
-
-const ROUNDS: u64 = 1500;
-
-fn every_talk<S: Subject>(
-    name: &str,
-    make: impl Fn(&Transcript) -> S,
-    law: impl Fn(&dyn Fn() -> S, &Talk),
-) {
-    for transcript in Transcript::read_all(&folder(name)) {
-        law(&|| make(&transcript), &transcript.talk());
-    }
-}
-
-fn talks(name: &str) -> Vec<Talk> {
-    Transcript::read_all(&folder(name)).iter().map(Transcript::talk).collect()
-}
 
 // ── SMTP ────────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,26 +1,19 @@
 //! The laws of `protocols/src/machine.rs` for IMAP; see `laws.rs` for the other protocols.
 
-use crate::worlds::{folder, imap};
+use crate::worlds::{ROUNDS, every_talk, imap, talks};
 use kura_tests::laws::{
-    Talk, cuts_do_not_matter, junk_does_no_harm, one_reply_per_command, silence_ends,
+    cuts_do_not_matter, junk_does_no_harm, one_reply_per_command, silence_ends,
 };
 use kura_tests::subjects::ImapSubject;
-use kura_tests::transcript::Transcript;
-
-const ROUNDS: u64 = 1500;
 
 #[test]
 fn imap_cuts_do_not_matter() {
-    for transcript in Transcript::read_all(&folder("imap_machine")) {
-        cuts_do_not_matter(|| imap(&transcript), &transcript.talk());
-    }
+    every_talk("imap_machine", imap, |make, talk| cuts_do_not_matter(make, talk));
 }
 
 #[test]
 fn imap_silence_ends() {
-    for transcript in Transcript::read_all(&folder("imap_machine")) {
-        silence_ends(|| imap(&transcript), &transcript.talk());
-    }
+    every_talk("imap_machine", imap, |make, talk| silence_ends(make, talk));
 }
 
 const TOKENS: &[&[u8]] = &[
@@ -91,8 +84,7 @@ const TOKENS: &[&[u8]] = &[
 
 #[test]
 fn imap_junk_does_no_harm() {
-    let talks: Vec<Talk> =
-        Transcript::read_all(&folder("imap_machine")).iter().map(Transcript::talk).collect();
+    let talks = talks("imap_machine");
     junk_does_no_harm(|| ImapSubject::new(false, true), &talks, TOKENS, ROUNDS);
 }
 

@@ -1,26 +1,19 @@
 //! The laws of `protocols/src/machine.rs` for ManageSieve; see `laws.rs` for the other protocols.
 
-use crate::worlds::{folder, managesieve};
+use crate::worlds::{ROUNDS, every_talk, managesieve, talks};
 use kura_tests::laws::{
-    Talk, cuts_do_not_matter, junk_does_no_harm, one_reply_per_command, silence_ends,
+    cuts_do_not_matter, junk_does_no_harm, one_reply_per_command, silence_ends,
 };
 use kura_tests::subjects::ManageSieveSubject;
-use kura_tests::transcript::Transcript;
-
-const ROUNDS: u64 = 1500;
 
 #[test]
 fn managesieve_cuts_do_not_matter() {
-    for transcript in Transcript::read_all(&folder("managesieve")) {
-        cuts_do_not_matter(|| managesieve(&transcript), &transcript.talk());
-    }
+    every_talk("managesieve", managesieve, |make, talk| cuts_do_not_matter(make, talk));
 }
 
 #[test]
 fn managesieve_silence_ends() {
-    for transcript in Transcript::read_all(&folder("managesieve")) {
-        silence_ends(|| managesieve(&transcript), &transcript.talk());
-    }
+    every_talk("managesieve", managesieve, |make, talk| silence_ends(make, talk));
 }
 
 const TOKENS: &[&[u8]] = &[
@@ -67,8 +60,7 @@ const TOKENS: &[&[u8]] = &[
 
 #[test]
 fn managesieve_junk_does_no_harm() {
-    let talks: Vec<Talk> =
-        Transcript::read_all(&folder("managesieve")).iter().map(Transcript::talk).collect();
+    let talks = talks("managesieve");
     junk_does_no_harm(|| ManageSieveSubject::new(false, true), &talks, TOKENS, ROUNDS);
 }
 

@@ -1,5 +1,6 @@
 //! The subject that a transcript's facts ask for.
 
+use kura_tests::laws::{Subject, Talk};
 use kura_tests::subjects::{
     ImapClientSubject, ImapSubject, ManageSieveSubject, Pop3ClientSubject, Pop3Subject,
     SmtpClientFacts, SmtpClientSubject, SmtpSubject, parcel,
@@ -10,6 +11,24 @@ use std::path::{Path, PathBuf};
 
 pub fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("transcripts").join(name)
+}
+
+/// How much junk a machine is given in a test.
+pub const ROUNDS: u64 = 1500;
+
+/// A law for each transcript of a folder.
+pub fn every_talk<S: Subject>(
+    name: &str,
+    make: impl Fn(&Transcript) -> S,
+    law: impl Fn(&dyn Fn() -> S, &Talk),
+) {
+    for transcript in Transcript::read_all(&folder(name)) {
+        law(&|| make(&transcript), &transcript.talk());
+    }
+}
+
+pub fn talks(name: &str) -> Vec<Talk> {
+    Transcript::read_all(&folder(name)).iter().map(Transcript::talk).collect()
 }
 
 fn is_tls(transcript: &Transcript) -> bool {
