@@ -4,6 +4,7 @@
 //! the file and the key, and how to mend it.
 
 pub use crate::auth::settings::{Auth, Dns};
+pub use crate::collect::settings::Collect;
 pub use crate::relay::settings::{Relay, SmartHost};
 pub use crate::scan::settings::Scan;
 use crate::when::Span;
@@ -52,6 +53,8 @@ pub struct Config {
     pub relay: Relay,
     #[serde(default, rename = "smart_host", skip_serializing_if = "Vec::is_empty")]
     pub smart_hosts: Vec<SmartHost>,
+    #[serde(default)]
+    pub collect: Collect,
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]
@@ -205,6 +208,7 @@ impl Config {
         config.profile = config.profile.map(|profile| base.join(profile));
         config.sieve.resolve(base);
         config.file = path.to_owned();
+        config.collect.read(base);
         let read = config.smart_hosts.iter_mut().try_for_each(|host| host.read(base));
         read.map_err(|fault| config.fault("smart_host", &fault))?;
         config.check().map_err(|(key, fault)| config.fault(key, &fault))?;
@@ -297,6 +301,7 @@ impl Config {
         self.sieve.check()?;
         self.scan.check()?;
         self.relay.check()?;
+        self.collect.check()?;
         let limits = &self.limits;
         for (key, value, least, most) in [
             ("limits.message_bytes_max", limits.message_bytes_max, 65_536, 1 << 31),

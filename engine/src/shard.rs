@@ -67,6 +67,8 @@ pub struct Shard {
     pub queue: Queue,
     /// Where it goes, by DNS.
     pub hosts: hosts::Desk,
+    /// Outside mailboxes of the accounts that are at home here.
+    pub collecting: crate::collect::Collecting,
     tls: RefCell<Option<Arc<ServerConfig>>>,
     password_checks: Rc<glommio::sync::Semaphore>,
     password_checks_waiting: Cell<usize>,
@@ -129,6 +131,7 @@ impl Shard {
             scan: crate::scan::session::Scanning::new(parts.scan),
             queue: Queue::default(),
             hosts: parts.hosts,
+            collecting: Default::default(),
             config: parts.config,
             knobs: parts.knobs,
             store,
@@ -284,7 +287,9 @@ impl Shard {
     }
 
     fn is_busy(&self) -> bool {
-        self.connections.open() > 0 || self.queue.counts.sessions.get() > 0
+        self.connections.open() > 0
+            || self.queue.counts.sessions.get() > 0
+            || self.collecting.counts.sessions.get() > 0
     }
 
     /// Closes the store and ends the core.

@@ -71,7 +71,7 @@ pub(super) struct Password {
 }
 
 impl Password {
-    fn read(&self) -> Result<Option<String>, ConfigError> {
+    pub(super) fn read(&self) -> Result<Option<String>, ConfigError> {
         if !self.password_stdin {
             return Ok(None);
         }
@@ -356,7 +356,7 @@ fn quota_size(text: &str) -> Result<u64, String> {
 }
 
 /// `500M`, `10G`, `1048576`.
-fn parse_size(text: &str) -> Result<u64, String> {
+pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let (digits, shift) = match text.to_ascii_uppercase().chars().last() {
         Some('K') => (&text[..text.len() - 1], 10),
         Some('M') => (&text[..text.len() - 1], 20),

@@ -15,6 +15,7 @@ macro_rules! out {
 mod ask;
 mod backup;
 mod certificate;
+mod collect;
 mod compact;
 mod directory;
 mod profile;
@@ -92,6 +93,11 @@ enum Command {
     /// Example: kura queue list
     #[command(subcommand)]
     Queue(queue::QueueCommand),
+    /// Mail from mailboxes that users have elsewhere, over POP3 and IMAP.
+    ///
+    /// Example: kura collect add ann@example.org imap.example.com --user ann --password-stdin
+    #[command(subcommand)]
+    Collect(collect::CollectCommand),
     /// What the host can do, and what follows from it.
     ///
     /// Example: kura profile show
@@ -186,6 +192,7 @@ fn run(command: Command) -> Result<Outcome, ConfigError> {
         Command::Cert(command) => certificate::run(command),
         Command::Store(command) => store::run(command),
         Command::Queue(command) => queue::run(command),
+        Command::Collect(command) => collect::run(command),
         Command::Profile(command) => profile::run(command),
         Command::Bench(BenchCommand::Smtp(options)) => bench(options),
     }

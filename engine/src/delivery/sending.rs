@@ -275,6 +275,7 @@ impl Post {
             judged: self.judged,
             scripts: true,
             alone: recipients.len() == 1,
+            collected: None,
         });
         let shards = recipients.iter().map(|to| to.home.shard);
         let mut intake = Intake::of_ours(&self.shard, shards);

@@ -6,8 +6,8 @@
 
 use super::fields::{
     Pairs, read_account, read_chunks, read_created, read_keywords, read_mode, read_pairs,
-    read_quota, read_ranges, read_renamed, write_chunks, write_created, write_keywords, write_pairs,
-    write_quota, write_ranges,
+    read_quota, read_ranges, read_renamed, write_chunks, write_created, write_keywords,
+    write_pairs, write_quota, write_ranges,
 };
 use super::moves::{Base, Moved};
 use super::past::{Forgot, Shown, Undeleted};

@@ -11,8 +11,8 @@ use super::past::Grave;
 use super::rows::{Row, Rows};
 use super::{Counters, Index, Live, Past};
 use crate::format::{
-    Delivered, Location, Move, NewMailbox, Pairs, PlacedRecord, Record, Reference, SegmentId, Shown,
-    UidRange, Undeleted,
+    Delivered, Location, Move, NewMailbox, Pairs, PlacedRecord, Record, Reference, SegmentId,
+    Shown, UidRange, Undeleted,
 };
 use crate::types::{AccountId, FlagMode, Flags, Lsn, MailboxId, Modseq, Uid, UnixMillis};
 use std::rc::Rc;

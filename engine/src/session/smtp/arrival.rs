@@ -143,7 +143,7 @@ impl SmtpSession {
         let evidence = intake.evidence().await?;
         let config = &self.shard.config;
         let question = Question {
-            peer: self.peer.address.ip(),
+            peer: Some(self.peer.address.ip()),
             helo: self.machine.hello().to_owned(),
             mail_from: from,
             receiver: config.hostname.clone(),
@@ -359,6 +359,7 @@ impl SmtpSession {
             judged,
             scripts: true,
             alone: groups.iter().all(|group| group.len() <= 1),
+            collected: None,
         };
         let outcomes = delivery::settle(intake, &to, &groups, &stamp, envelope).await;
         let outcome_of = |home: &Home| -> Result<Durable, Refusal> {
