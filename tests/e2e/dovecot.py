@@ -21,12 +21,12 @@ def is_possible():
     return os.geteuid() == 0 and program("dovecot") and os.path.exists("/usr/lib/dovecot/pop3")
 
 
-def certificate(directory, name="localhost"):
-    """A certificate that vouches for itself; (certificate, key)."""
+def certificate(directory, name="there"):
+    """A certificate for 127.0.0.1 that vouches for itself; (certificate, key)."""
     chain, key = os.path.join(directory, f"{name}.pem"), os.path.join(directory, f"{name}.key")
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-addext", "basicConstraints=CA:FALSE",
+         "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE",
          "-keyout", key, "-out", chain],
         check=True, capture_output=True,
     )
@@ -79,6 +79,13 @@ disable_plaintext_auth = no
 auth_mechanisms = plain
 mail_location = maildir:~/Maildir
 mail_max_userip_connections = 100
+# Wrong passwords must not slow down what comes after them.
+auth_failure_delay = 0
+service anvil {{
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
+}}
 passdb {{
   driver = passwd-file
   args = username_format=%u {self.directory}/users

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import random
 import re
 import socket
 import threading
@@ -11,9 +12,11 @@ import time
 class Server:
     """What both have in common. `user` with `password` may log in; `lines` are all commands that came."""
 
-    def __init__(self, user="us", password="secret", token=None):
-        self.user, self.password, self.token = user, password, token
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=500)
+    def __init__(self, user="us", password="secret", token=None, tls=None):
+        self.user, self.password, self.token, self.tls = user, password, token, tls
+        # An address of its own, since visits to one host are counted.
+        self.host = f"127.{random.randrange(1, 255)}.{random.randrange(256)}.{random.randrange(1, 255)}"
+        self.listener = socket.create_server((self.host, 0), backlog=500)
         self.port = self.listener.getsockname()[1]
         self.lines, self.connections, self.open, self.open_max, self.logins = [], 0, 0, 0, 0
         # Seconds of silence before the greeting; what is said in its place.
@@ -45,6 +48,8 @@ class Server:
             self.open += 1
             self.open_max = max(self.open_max, self.open)
         try:
+            if self.tls:
+                connection = self.tls.wrap_socket(connection, server_side=True)
             end = time.monotonic() + self.silence
             while time.monotonic() < end and not self.closed:
                 time.sleep(0.05)
@@ -52,7 +57,7 @@ class Server:
                 connection.sendall(self.greeting)
             if self.silence == 0:
                 self.talk(connection, connection.makefile("rb"))
-        except OSError:
+        except OSError:  # and what is wrong with TLS
             pass
         finally:
             connection.close()
@@ -211,6 +216,27 @@ class Imap(Server):
                 say(f"* BYE bye\r\n{tag} OK")
                 return
             say(f"{tag} OK done")
+
+
+class NoNames:
+    """A name server that knows no name, and says so at once."""
+
+    def __init__(self):
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                asked, peer = self.socket.recvfrom(4096)
+                end = asked.index(b"\0", 12) + 5
+                # NXDOMAIN, with the question and nothing else.
+                self.socket.sendto(asked[:2] + b"\x81\x83\0\1\0\0\0\0\0\0" + asked[12:end], peer)
+
+    def close(self):
+        self.socket.close()
 
 
 def uids(text):
