@@ -17,6 +17,7 @@ use super::{ledger, notes};
 use crate::NOTICE;
 use crate::delivery::To;
 use crate::directory::Home;
+use crate::mesh::ShardHandle;
 use crate::operations::unix_now;
 use crate::passwords;
 use crate::relay::hosts::{Host, Question};
@@ -201,6 +202,33 @@ impl Collecting {
         })
         .await;
     }
+}
+
+/// Of all cores, for Prometheus; a core that does not answer is left out.
+pub async fn metrics_text(handles: &[ShardHandle]) -> String {
+    let mut sums = [0; 5];
+    for handle in handles {
+        let counts = |shard: Rc<Shard>| async move {
+            let Collecting { counts, .. } = &shard.collecting;
+            let Totals { sessions, collected, deleted, failed } = counts;
+            let sources = shard.collecting.len() as u64;
+            [sources, sessions.get(), collected.get(), deleted.get(), failed.get()]
+        };
+        if let Ok(counts) = handle.ask(counts).await {
+            sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        }
+    }
+    let names = [
+        ("kura_collect_sources", "gauge", "Outside mailboxes that mail is collected from"),
+        ("kura_collect_sessions", "gauge", "Outside mailboxes that are being visited"),
+        ("kura_collect_messages_total", "counter", "Messages collected"),
+        ("kura_collect_deleted_total", "counter", "Messages deleted on other servers"),
+        ("kura_collect_failed_total", "counter", "Visits that failed"),
+    ];
+    let lines = names.iter().zip(sums).map(|((name, kind, help), value)| {
+        format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n")
+    });
+    lines.collect()
 }
 
 struct Collector {

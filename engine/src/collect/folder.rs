@@ -168,7 +168,8 @@ impl Folder {
     /// All octets of what was asked for have come. `None`: there is nothing to file.
     pub fn arrived(&mut self, hash: Hash) -> Option<Filing> {
         let one = self.current.clone()?;
-        match self.ledger.arrived(&one, hash, self.now) {
+        let stays = self.policy.leave != Leave::Not;
+        match self.ledger.arrived(&one, hash, stays, self.now) {
             Arrival::New(filing) => Some(filing),
             Arrival::Known => {
                 self.is_here(one);
@@ -219,7 +220,7 @@ impl Folder {
             Stage::Open | Stage::Search | Stage::Survey(_) => return false,
             Stage::Expunged => {
                 self.cannot_expunge = true;
-                self.deleting.clear();
+                self.deleting.drain(..).for_each(|one| self.ledger.stays(&one.id));
             }
             Stage::Flagged(_) => {
                 self.counts.withheld += self.deleting.len() as u64;

@@ -6,7 +6,7 @@
 //! be years old. Who has connected is not known, so SPF says nothing, and DMARC only what a signature proves.
 
 use super::keys::SPACE;
-use super::ledger::{Filing, Hash, Hasher};
+use super::ledger::{Filing, Hash, Hasher, Pair};
 use super::reason::{Kind, Reason};
 use super::source::{Protocol, Source};
 use crate::auth::results;
@@ -150,8 +150,7 @@ impl Inbound {
         }
         let collected = Collected {
             space: SPACE,
-            key: filing.key.clone(),
-            value: filing.value.clone(),
+            pairs: filing.pairs.clone(),
             mailbox: target.mailbox,
             flags: target.flags,
             internal_date: target.internal_date,
@@ -175,9 +174,9 @@ impl Inbound {
             None => return Err(storage::Error::Busy.into()),
         }
         // What was redirected or thrown away has no record of its own.
-        if shard.store.get(SPACE, &filing.key).as_ref() != Some(&filing.value) {
-            let pair = (filing.key.clone(), Some(filing.value.clone()));
-            let _durable = shard.store.put(SPACE, vec![pair]).await?;
+        let is_set = |(key, value): &Pair| shard.store.get(SPACE, key) == *value;
+        if !filing.pairs.iter().all(is_set) {
+            let _durable = shard.store.put(SPACE, filing.pairs.clone()).await?;
         }
         tracing::info!(
             id = self.id,

@@ -11,7 +11,7 @@
 //!
 //! *Folder* is eight bytes of the SHA-256 of its name there, all zeroes over POP3. The *identifier* is the same of what UIDL says, 16
 //! bytes; over IMAP eight zeroes, UIDVALIDITY, UID. An *entry* is when it was collected (0: it was passed over), its listed octets (0: unknown), eight
-//! bytes of the SHA-256 of its content (zeroes: it was never read), since when it is not there any more (0: it is there): 4, 4, 8 and 4 bytes,
+//! bytes of the SHA-256 of its content (zeroes: it was never read), since when it is not there any more or is to be deleted (0: it is there): 4, 4, 8 and 4 bytes,
 //! numbers with the highest byte first, times in seconds since 1970.
 
 use super::ledger::{Ledger, Pair, Place};

@@ -6,9 +6,9 @@
 //!
 //! | what is listed | what is done |
 //! |---|---|
-//! | an identifier that is not known | it is read and filed; unless its content is that of one that is not listed any more: the server has changed its identifiers |
+//! | an identifier that is not known | it is read and filed; unless its content is known: the server has changed its identifiers |
 //! | a known one, as before | nothing, or it is deleted when its time has come |
-//! | a known one that was not listed for a while, or of another size | it is read: the same content is the same message, another one was given an identifier that was used before |
+//! | a known one that was not listed for a while, or should be deleted, or is of another size | it is read: the same content is the same message, another one was given an identifier that was used before |
 //! | one identifier for several messages | they are read, and known by their content |
 //! | more octets than the limit | it is passed over, and told once |
 //!
@@ -47,7 +47,8 @@ struct Entry {
     octets: u32,
     /// All zeroes: it was never read.
     hash: Hash,
-    /// Since when it is not listed any more, or is deleted there; 0: it is there.
+    /// Since when it is not listed any more, or is to be deleted there: should it be listed again, it is read again.
+    /// 0: it is there.
     gone: u32,
 }
 
@@ -114,8 +115,10 @@ pub enum Arrival {
 pub struct Filing {
     id: Id,
     entry: Entry,
-    pub key: Bytes,
-    pub value: Bytes,
+    /// What had the identifier before; its content is remembered.
+    displaced: Option<(Id, Entry)>,
+    /// What is set in the record that files it.
+    pub pairs: Vec<Pair>,
 }
 
 /// Where it lies in the store.
@@ -132,8 +135,7 @@ pub struct Ledger {
     epoch: u32,
     entries: BTreeMap<Id, Entry>,
     loose: BTreeSet<Id>,
-    /// Of entries that are not listed any more.
-    gone: HashMap<Hash, Id>,
+    by_content: HashMap<Hash, Id>,
     changed: bool,
 }
 
@@ -157,8 +159,23 @@ impl Ledger {
             entries.insert(id, Entry::decode(value)?);
             set.insert(id);
         }
-        let gone = HashMap::new();
-        Some(Ledger { place, epoch, entries, loose: set, gone, changed: false })
+        let mut ledger = Ledger {
+            place,
+            epoch,
+            entries: BTreeMap::new(),
+            loose: set,
+            by_content: HashMap::new(),
+            changed: false,
+        };
+        entries.into_iter().for_each(|(id, entry)| ledger.insert(id, entry));
+        Some(ledger)
+    }
+
+    fn insert(&mut self, id: Id, entry: Entry) {
+        if entry.is_read() {
+            self.by_content.insert(entry.hash, id);
+        }
+        self.entries.insert(id, entry);
     }
 
     pub fn is_known(&self, id: &Id) -> bool {
@@ -212,7 +229,7 @@ impl Ledger {
                 }
                 Some(_) | None => {
                     let entry = Entry { collected: 0, octets, hash: [0; 8], gone: 0 };
-                    self.entries.insert(one.id, entry);
+                    self.insert(one.id, entry);
                     self.changed = true;
                     work.too_large += 1;
                 }
@@ -234,39 +251,51 @@ impl Ledger {
                 self.changed = true;
             }
         }
-        let read = self.entries.iter().filter(|(_, entry)| entry.gone != 0 && !entry.is_unread());
-        self.gone = read.map(|(id, entry)| (entry.hash, *id)).collect();
     }
 
-    /// All octets of a listed message have come.
-    pub fn arrived(&mut self, listed: &Listed, hash: Hash, now: u32) -> Arrival {
+    /// All octets of a listed message have come. `stays`: it is not deleted there now.
+    pub fn arrived(&mut self, listed: &Listed, hash: Hash, stays: bool, now: u32) -> Arrival {
         let id = if listed.repeated { content_id(&hash) } else { listed.id };
         let octets = clamp(listed.octets);
-        let same = self.entries.get(&id).filter(|entry| entry.hash == hash).map(|_| id);
-        let renamed = || self.gone.get(&hash).copied();
-        if let Some(old) = same.or_else(renamed)
-            && let Some(mut entry) = self.entries.remove(&old)
-        {
-            entry = Entry { octets, gone: 0, ..entry };
-            self.entries.insert(id, entry);
-            self.gone.remove(&hash);
+        let gone = if stays { 0 } else { now.max(1) };
+        let before = self.entries.get(&id).copied().filter(|entry| entry.is_read());
+        let displaced = before.filter(|entry| entry.hash != hash);
+        let displaced =
+            displaced.map(|entry| (content_id(&entry.hash), Entry { gone: now.max(1), ..entry }));
+        let other = || self.by_content.get(&hash).copied();
+        let known = before.filter(|entry| entry.hash == hash).map(|_| id).or_else(other);
+        if let Some((old, known)) = known.and_then(|old| Some((old, *self.entries.get(&old)?))) {
+            if old != id && known.gone != 0 {
+                self.entries.remove(&old);
+            }
+            displaced.into_iter().for_each(|(id, entry)| self.insert(id, entry));
+            self.insert(id, Entry { octets, gone, ..known });
             self.changed = true;
-            return if entry.collected == 0 { Arrival::Refused } else { Arrival::Known };
+            return if known.collected == 0 { Arrival::Refused } else { Arrival::Known };
         }
-        let entry = Entry { collected: now.max(1), octets, hash, gone: 0 };
-        let key = Bytes::from([&self.place.loose[..], &id].concat());
-        Arrival::New(Filing { id, entry, key, value: Bytes::from(entry.encode()) })
+        let entry = Entry { collected: now.max(1), octets, hash, gone };
+        let all = std::iter::once((id, entry)).chain(displaced);
+        let pair =
+            |(id, entry): (Id, Entry)| (self.loose_key(&id), Some(Bytes::from(entry.encode())));
+        Arrival::New(Filing { id, entry, displaced, pairs: all.map(pair).collect() })
+    }
+
+    fn loose_key(&self, id: &Id) -> Bytes {
+        Bytes::from([&self.place.loose[..], id].concat())
     }
 
     /// It is durable here.
     pub fn filed(&mut self, filing: &Filing) {
-        self.entries.insert(filing.id, filing.entry);
-        self.loose.insert(filing.id);
+        for (id, entry) in filing.displaced.into_iter().chain([(filing.id, filing.entry)]) {
+            self.insert(id, entry);
+            self.loose.insert(id);
+        }
     }
 
     /// The scan has refused it: it stays there, and is not read again.
     pub fn refused(&mut self, filing: &Filing) {
-        self.entries.insert(filing.id, Entry { collected: 0, ..filing.entry });
+        filing.displaced.into_iter().for_each(|(id, entry)| self.insert(id, entry));
+        self.insert(filing.id, Entry { collected: 0, gone: 0, ..filing.entry });
         self.changed = true;
     }
 
@@ -275,7 +304,7 @@ impl Ledger {
         if !listed.repeated {
             let octets = clamp(listed.octets);
             let entry = Entry { collected: 0, octets, hash: OVERSIZE, gone: 0 };
-            self.entries.insert(listed.id, entry);
+            self.insert(listed.id, entry);
             self.changed = true;
         }
     }
@@ -284,6 +313,14 @@ impl Ledger {
     pub fn deleted(&mut self, id: &Id, now: u32) {
         if let Some(entry) = self.entries.get_mut(id) {
             entry.gone = now.max(1);
+            self.changed = true;
+        }
+    }
+
+    /// It can't be deleted there.
+    pub fn stays(&mut self, id: &Id) {
+        if let Some(entry) = self.entries.get_mut(id) {
+            entry.gone = 0;
             self.changed = true;
         }
     }
@@ -301,8 +338,7 @@ impl Ledger {
             base.extend_from_slice(&entry.encode());
         }
         let mut pairs = vec![(self.place.base.clone(), Some(Bytes::from(base)))];
-        let key = |id: &Id| Bytes::from([&self.place.loose[..], id].concat());
-        pairs.extend(self.loose.iter().map(|id| (key(id), None)));
+        pairs.extend(self.loose.iter().map(|id| (self.loose_key(id), None)));
         pairs
     }
 
@@ -324,6 +360,11 @@ const OVERSIZE: Hash = *b"oversize";
 impl Entry {
     fn is_unread(&self) -> bool {
         self.hash == [0; 8]
+    }
+
+    /// Its content is known.
+    fn is_read(&self) -> bool {
+        !self.is_unread() && self.hash != OVERSIZE
     }
 
     fn is_as_before(&self, octets: u32) -> bool {
@@ -414,7 +455,7 @@ mod tests {
 
     /// Files it if it is new.
     fn arrives(ledger: &mut Ledger, one: &Listed, text: &str, now: u32) -> bool {
-        match ledger.arrived(one, hash(text), now) {
+        match ledger.arrived(one, hash(text), true, now) {
             Arrival::New(filing) => {
                 ledger.filed(&filing);
                 true
@@ -424,6 +465,7 @@ mod tests {
     }
 
     fn again(ledger: &mut Ledger) -> Ledger {
+        ledger.changed = true;
         let pairs = ledger.fold();
         let base = pairs.first().and_then(|(_, value)| value.clone());
         Ledger::read(place(), base.as_deref(), &[]).unwrap()
@@ -446,13 +488,13 @@ mod tests {
     fn a_filed_message_is_known_from_its_own_key_and_from_the_base() {
         let mut ledger = empty();
         let one = listed("a", 1);
-        let Arrival::New(filing) = ledger.arrived(&one, hash("x"), 10) else { panic!() };
-        let loose = [(filing.key.clone(), filing.value.clone())];
+        let Arrival::New(filing) = ledger.arrived(&one, hash("x"), true, 10) else { panic!() };
+        let loose = [(filing.pairs[0].0.clone(), filing.pairs[0].1.clone().unwrap())];
         let mut other = Ledger::read(place(), None, &loose).unwrap();
         assert!(other.sort(vec![one.clone()], &POLICY, 20).retrieve.is_empty());
         other.set_epoch(7);
         let pairs = other.fold();
-        assert_eq!(pairs[1], (filing.key, None));
+        assert_eq!(pairs[1], (filing.pairs[0].0.clone(), None));
         let mut third = Ledger::read(place(), pairs[0].1.as_deref(), &[]).unwrap();
         assert_eq!(third.epoch(), 7);
         assert!(third.sort(vec![one], &POLICY, 20).retrieve.is_empty());
@@ -496,6 +538,49 @@ mod tests {
         assert_eq!(ledger.sort(vec![larger.clone()], &POLICY, 50).retrieve.len(), 1);
         assert!(!arrives(&mut ledger, &larger, "second", 50));
         assert!(ledger.sort(vec![larger], &POLICY, 60).retrieve.is_empty());
+    }
+
+    #[test]
+    fn what_should_be_deleted_and_is_listed_again_is_read_before_it_is_deleted() {
+        let mut ledger = empty();
+        let leave = Policy { leave: Leave::Not, ..POLICY };
+        let one = listed("a", 1);
+        let Arrival::New(filing) = ledger.arrived(&one, hash("x"), false, 10) else { panic!() };
+        ledger.filed(&filing);
+        for now in [20, 30] {
+            let work = ledger.sort(vec![one.clone()], &leave, now);
+            assert_eq!((work.retrieve.len(), work.delete.len()), (1, 0));
+            assert_eq!(ledger.arrived(&one, hash("x"), false, now), Arrival::Known);
+        }
+        ledger.stays(&one.id);
+        let work = ledger.sort(vec![one.clone()], &leave, 40);
+        assert_eq!((work.retrieve.len(), work.delete.len()), (0, 1));
+    }
+
+    #[test]
+    fn identifiers_that_move_from_message_to_message_double_nothing() {
+        // As where UIDL says the number of the message.
+        let mut ledger = empty();
+        let mut there: Vec<u32> = (0..6).collect();
+        let mut seen = Vec::new();
+        for now in [10, 20, 30, 40] {
+            let list = there.iter().zip(1..);
+            let list = list.map(|(number, at)| Listed {
+                octets: Some(u64::from(100 + number)),
+                ..listed(&at.to_string(), at)
+            });
+            for one in ledger.sort(list.collect(), &POLICY, now).retrieve {
+                let number = there[one.handle as usize - 1];
+                if arrives(&mut ledger, &one, &number.to_string(), now) {
+                    seen.push(number);
+                }
+            }
+            ledger = again(&mut ledger);
+            there.remove(0);
+            there.push(now);
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, [0, 1, 2, 3, 4, 5, 10, 20, 30]);
     }
 
     #[test]
@@ -553,7 +638,9 @@ mod tests {
     #[test]
     fn what_the_scan_refuses_is_neither_read_again_nor_deleted() {
         let mut ledger = empty();
-        let Arrival::New(filing) = ledger.arrived(&listed("a", 1), hash("x"), 10) else { panic!() };
+        let Arrival::New(filing) = ledger.arrived(&listed("a", 1), hash("x"), true, 10) else {
+            panic!()
+        };
         ledger.refused(&filing);
         let mut ledger = again(&mut ledger);
         let work = ledger.sort(vec![listed("a", 1)], &Policy { leave: Leave::Not, ..POLICY }, 20);

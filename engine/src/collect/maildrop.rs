@@ -3,7 +3,7 @@
 //! Order: what is due is deleted, then each message is read, filed, and only then marked as deleted where it is not
 //! to be left. QUIT carries the deletions out; without its answer nobody knows, and the next listing tells.
 
-use super::ledger::{Arrival, Filing, Hash, Id, Ledger, Listed, Policy, Work, uidl_id};
+use super::ledger::{Arrival, Filing, Hash, Id, Leave, Ledger, Listed, Policy, Work, uidl_id};
 use protocols::pop3::client::{Entry, Listing, Next};
 
 #[derive(Debug)]
@@ -106,7 +106,8 @@ impl Maildrop {
     /// All octets of what was asked for have come. `None`: there is nothing to file.
     pub fn arrived(&mut self, hash: Hash) -> Option<Filing> {
         let one = self.current.clone()?;
-        match self.ledger.arrived(&one, hash, self.now) {
+        let stays = self.policy.leave != Leave::Not;
+        match self.ledger.arrived(&one, hash, stays, self.now) {
             Arrival::New(filing) => Some(filing),
             Arrival::Known => {
                 self.is_here(one);
@@ -126,7 +127,7 @@ impl Maildrop {
     }
 
     fn is_here(&mut self, one: Listed) {
-        if self.policy.leave == super::ledger::Leave::Not {
+        if self.policy.leave == Leave::Not {
             self.work.delete.push_back(one);
         }
     }

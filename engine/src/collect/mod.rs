@@ -37,4 +37,4 @@ pub mod schedule;
 pub mod settings;
 pub mod source;
 
-pub use collector::Collecting;
+pub use collector::{Collecting, metrics_text};

@@ -8,7 +8,6 @@ use crate::delivery;
 use protocols::pop3::client::{Asked, Client, Event, Stage};
 use protocols::wire::remote::Trouble;
 use protocols::{Machine, Ticket};
-use std::rc::Rc;
 
 pub struct Visit {
     pub maildrop: Maildrop,
@@ -99,13 +98,5 @@ impl Visit {
             return Some(Reason::new(Kind::TooMany, why));
         }
         self.trouble.take()
-    }
-
-    pub fn way(&self) -> &Way {
-        &self.way
-    }
-
-    pub fn shard(&self) -> &Rc<crate::shard::Shard> {
-        &self.way.shard
     }
 }

@@ -327,10 +327,7 @@ async fn record(
     let internal_date = parcel.internal_date;
     let delivery = Delivery { placements, internal_date, summary, body };
     let delivered = match mark {
-        Some(mark) => {
-            let pairs = vec![(mark.key.clone(), Some(mark.value.clone()))];
-            shard.store.deliver_and_put(delivery, mark.space, pairs).await
-        }
+        Some(mark) => shard.store.deliver_and_put(delivery, mark.space, mark.pairs.clone()).await,
         None => shard.store.deliver_where_possible(delivery).await,
     };
     match delivered {

@@ -69,8 +69,7 @@ pub struct Envelope {
 pub struct Collected {
     /// What is set in the record that files it.
     pub space: Space,
-    pub key: Bytes,
-    pub value: Bytes,
+    pub pairs: Vec<(Bytes, Option<Bytes>)>,
     /// In the place of INBOX, where no script says otherwise.
     pub mailbox: Option<Mailbox>,
     /// As it had them there.
