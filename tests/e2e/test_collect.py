@@ -377,6 +377,28 @@ class FromAnywhere(Collecting):
         self.assertIn(b"Authentication-Results:", body)
         self.assertNotIn(b"spf=", body)
 
+    def test_one_box_for_many_is_split_by_what_the_header_says(self):
+        ann, bob, eve, owner = (self.account() for _ in range(4))
+        self.command("account", "quota", self.address(eve), "--quota", "2K")
+
+        def to(number, *fields):
+            return "".join(f"{field}\r\n" for field in fields).encode() + message(number)
+
+        there = self.outside(outside.Pop3, [(f"u{n}", octets) for n, octets in enumerate([
+            to(0, "Delivered-To: box@provider.test", f"X-Original-To: {self.address(ann)}"),
+            to(1, f"Received: from a by b for <{self.address(bob)}>; Thu, 26 Nov 2026 10:00:00 +0000"),
+            to(2, f"Delivered-To: {self.address(ann)}, {self.address(bob)}"),
+            to(3, "Delivered-To: nobody@provider.test", f"To: {self.address(ann)}"),
+            to(4, f"Delivered-To: {self.address(eve)}"),
+            to(5, f"Delivered-To: {self.address(bob)}") + b"more of it\r\n" * 60_000,
+        ])])
+        self.add(owner, there, "--split", "--delete")
+        self.assertEqual(self.visit(owner)["now_collected"], 6)
+        found = [self.numbers(account) for account in (ann, bob, eve, owner)]
+        # Who has no room does not keep the others from theirs.
+        self.assertEqual(found, [[0, 2], [1, 2, 5], [], [3, 4]])
+        self.assertEqual(there.messages, [])
+
     def test_a_token_is_read_from_its_file_at_each_visit(self):
         imap = self.outside(outside.Imap, {"INBOX": {1: message(1)}}, password=None, token="first")
         pop3 = self.outside(outside.Pop3, [("a", message(2))], password=None, token="first")

@@ -17,6 +17,7 @@ use protocols::{Machine, Outbox, Step, Tick, imap, pop3};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use storage::device::sim::{Executor, Sim};
 use storage::{
     AccountId, Body, Delivery, Flags, MailboxId, Options, Placement, Quota, Store, UnixMillis,
@@ -378,11 +379,27 @@ fn cases(seeds: std::ops::Range<u64>, bug: Option<Bug>) -> impl Iterator<Item = 
     })
 }
 
+/// As many threads as there are cores; what all came to.
+fn on_all_cores(cases: impl Iterator<Item = Case>) -> u64 {
+    let cases: Vec<Case> = cases.collect();
+    let (next, crashes) = (AtomicUsize::new(0), AtomicU64::new(0));
+    let work = || {
+        while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let done = everywhere(*case).unwrap_or_else(|fault| panic!("{fault}"));
+            crashes.fetch_add(done, Ordering::Relaxed);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    crashes.into_inner()
+}
+
 #[test]
 fn collecting_neither_loses_nor_doubles_nor_deletes_early_wherever_it_is_cut() {
-    let crashes: u64 = cases(0..18, None)
-        .map(|case| everywhere(case).unwrap_or_else(|fault| panic!("{fault}")))
-        .sum();
+    let crashes = on_all_cores(cases(0..18, None));
     println!("{crashes} crashes survived");
     assert!(crashes > 2000, "{crashes}");
 }

@@ -3,6 +3,7 @@
 use super::Outcome;
 use super::ask::ask;
 use super::directory::{Common, Password, parse_size, said, text};
+use crate::collect::USUAL;
 use crate::collect::operations::CollectRequest;
 use crate::collect::source::{Left, Mapping, Protocol, Secret, Source, Tls};
 use crate::config::ConfigError;
@@ -70,6 +71,13 @@ pub(super) struct New {
     /// All folders over there (IMAP), under their own names; spam and trash are left out.
     #[arg(long, conflicts_with = "folders")]
     all_folders: bool,
+    /// The mailbox is for many accounts (DomainPOP): each message goes to the addresses of ours that Delivered-To,
+    /// X-Original-To, Envelope-To or Received name, and to ACCOUNT where they name none.
+    #[arg(long)]
+    split: bool,
+    /// The same by other header fields; may be given several times, and the first one that names an address of ours decides.
+    #[arg(long, value_name = "FIELD")]
+    split_by: Vec<String>,
     /// What it is called; absent: as its host.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -186,6 +194,10 @@ fn add(new: New) -> Result<Outcome, ConfigError> {
         mailbox: new.mailbox,
         folders: new.folders,
         all_folders: new.all_folders,
+        split: match (new.split, new.split_by) {
+            (true, by) if by.is_empty() => USUAL.map(str::to_owned).to_vec(),
+            (_, by) => by,
+        },
     };
     let request = CollectRequest::Add { source: Box::new(source) };
     said(&new.common, Request::Collect(request), |value| {
@@ -320,6 +332,11 @@ fn show_text(row: &Value) -> String {
             when(&row["failing_since"]),
             row["failures"]
         ));
+    }
+    let split = row["split"].as_array().map_or(&[][..], Vec::as_slice);
+    if !split.is_empty() {
+        let fields: Vec<&str> = split.iter().filter_map(Value::as_str).collect();
+        lines.push(format!("for many accounts, by {}", fields.join(", ")));
     }
     lines.extend(row["remark"].as_str().map(str::to_owned));
     lines.join("\n")

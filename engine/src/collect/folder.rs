@@ -242,6 +242,11 @@ impl Folder {
         }
     }
 
+    /// Octets of what is asked for, as the server says.
+    pub fn expected(&self) -> u64 {
+        self.current.as_ref().and_then(|one| one.octets).unwrap_or(0)
+    }
+
     /// What was under way.
     pub fn current(&self) -> Option<Id> {
         self.current.as_ref().map(|one| one.id)

@@ -202,8 +202,12 @@ impl Visit {
         self.at.as_ref().and_then(|(_, folder)| folder.current())
     }
 
+    fn begin(&self) -> Inbound {
+        self.way.begin(self.at.as_ref().map_or(0, |(_, folder)| folder.expected()))
+    }
+
     async fn fetched(&mut self, message: Message) -> Result<(), Reason> {
-        let inbound = self.inbound.take().unwrap_or_else(|| self.way.begin());
+        let inbound = self.inbound.take().unwrap_or_else(|| self.begin());
         let Some((wanted, folder)) = &mut self.at else { return Ok(()) };
         let Some(filing) = folder.arrived(inbound.hash()) else { return Ok(()) };
         let is_kept = |flag: &String| {
@@ -287,7 +291,7 @@ impl Talk<Client> for Visit {
             }
             Event::Piece(piece) => {
                 if self.inbound.is_none() {
-                    self.inbound = Some(self.way.begin());
+                    self.inbound = Some(self.begin());
                 }
                 if let Some(inbound) = &mut self.inbound {
                     inbound.push(&piece).await?;

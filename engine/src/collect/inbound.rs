@@ -9,11 +9,13 @@ use super::keys::SPACE;
 use super::ledger::{Filing, Hash, Hasher, Pair};
 use super::reason::{Kind, Reason};
 use super::source::{Protocol, Source};
+use super::split;
 use crate::auth::results;
 use crate::auth::verify::Question;
 use crate::delivery::{
     self, Collected, Envelope, Failure, Intake, Judged, Scrutiny, Stamp, To, unix_millis,
 };
+use crate::directory::Resolution;
 use crate::scan;
 use crate::scan::settings::Action;
 use crate::shard::Shard;
@@ -25,14 +27,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// `Return-Path` is looked for in so much of the message.
-const HEAD_BYTES: usize = 4096;
+/// `Return-Path`, and fields that say who a message is for, are looked for in so much of it.
+const HEAD_BYTES: usize = 64 << 10;
+
+/// Room for our own fields, and for a server's word about a size being a little wrong.
+const ROOM_MORE: u64 = 4 << 10;
 
 /// Where a message comes from, and to whom it goes.
 #[derive(Debug, Clone)]
 pub struct Way {
     pub shard: Rc<Shard>,
+    /// Whose mailbox it is over there.
     pub to: To,
+    /// Fields that name others who get the message.
+    pub split: Vec<String>,
     pub host: String,
     pub peer: IpAddr,
     pub protocol: Protocol,
@@ -44,9 +52,19 @@ pub struct Way {
 pub struct Inbound {
     way: Way,
     id: String,
-    intake: Intake,
+    octets: u64,
+    /// `None`: nobody knows yet whom it is for.
+    started: Option<Started>,
     hasher: Hasher,
+    /// The beginning, up to the piece in which the header ends.
     head: Vec<u8>,
+    has_header: bool,
+}
+
+#[derive(Debug)]
+struct Started {
+    intake: Intake,
+    to: Vec<To>,
 }
 
 /// Where it goes, and what is known of it from there.
@@ -73,6 +91,7 @@ impl Way {
         Way {
             shard: Rc::clone(shard),
             to,
+            split: source.split.clone(),
             host: source.host.clone(),
             peer,
             protocol: source.protocol,
@@ -80,9 +99,55 @@ impl Way {
         }
     }
 
-    pub fn begin(&self) -> Inbound {
+    /// `octets` is what the server says that there will be.
+    pub fn begin(&self, octets: u64) -> Inbound {
+        Inbound {
+            way: self.clone(),
+            id: self.shard.next_id(),
+            octets,
+            started: None,
+            hasher: Hasher::default(),
+            head: Vec::new(),
+            has_header: false,
+        }
+    }
+
+    /// Who gets a message with this header: those of ours whom it names and who have room for it, or else the owner.
+    async fn recipients(&self, header: &[u8], octets: u64) -> Vec<To> {
+        let ours = |address: &str| {
+            let resolution = self.shard.directory.borrow().resolve(address);
+            let (Resolution::Local(homes), Some(address)) =
+                (resolution, Address::parse(address.as_bytes()))
+            else {
+                return Vec::new();
+            };
+            homes.into_iter().map(|home| To { home, address: address.clone() }).collect()
+        };
+        let mut to = Vec::new();
+        for one in split::recipients(header, &self.split, ours) {
+            let account = one.home.account;
+            let has_room = move |shard: Rc<Shard>| async move {
+                shard.store.check_quota(account, octets + ROOM_MORE).is_ok()
+            };
+            match self.shard.mesh.ask(one.home.shard, has_room).await {
+                Ok(true) => to.push(one),
+                Ok(false) | Err(_) => to.push(self.to.clone()),
+            }
+        }
+        if to.is_empty() {
+            to.push(self.to.clone());
+        }
+        to.sort_by(|one, other| one.home.cmp(&other.home));
+        to.dedup_by_key(|to| to.home.account);
+        to
+    }
+
+    fn intake(&self, id: &str, to: &[To]) -> Intake {
         let shard = &self.shard;
-        let id = shard.next_id();
+        let only = match to {
+            [one] => Some(one.home.address.as_str()),
+            _ => None,
+        };
         let trace = received(&Received {
             helo: &self.host,
             peer: self.peer,
@@ -90,29 +155,46 @@ impl Way {
             by: &shard.config.hostname,
             with: self.protocol.name(self.is_tls),
             tls: None,
-            id: &id,
-            recipient: Some(&self.to.home.address),
+            id,
+            recipient: only,
             unix_millis: unix_millis().0,
         });
         let scrutiny = if shard.config.auth.verify { Scrutiny::All } else { Scrutiny::None };
-        let homes = std::iter::once(self.to.home.shard);
-        let intake = Intake::new(shard, homes, &trace, 0, scrutiny);
-        let (hasher, head) = (Hasher::default(), Vec::new());
-        Inbound { way: self.clone(), id, intake, hasher, head }
+        Intake::new(shard, to.iter().map(|to| to.home.shard), &trace, 0, scrutiny)
     }
 }
 
 impl Inbound {
     pub async fn push(&mut self, piece: &[u8]) -> Result<(), Reason> {
-        let room = HEAD_BYTES.saturating_sub(self.head.len()).min(piece.len());
-        self.head.extend_from_slice(&piece[..room]);
         self.hasher.push(piece);
-        self.intake.push(piece).await?;
+        let mut rest = piece;
+        if !self.has_header {
+            let room = HEAD_BYTES.saturating_sub(self.head.len()).min(piece.len());
+            let seam = self.head.len().saturating_sub(3);
+            self.head.extend_from_slice(&piece[..room]);
+            let ends = |part: &[u8]| part.windows(4).any(|window| window == b"\r\n\r\n");
+            self.has_header = ends(&self.head[seam..]) || self.head.len() >= HEAD_BYTES;
+            if self.started.is_none() {
+                if !self.has_header && !self.way.split.is_empty() {
+                    return Ok(());
+                }
+                self.start().await?;
+                rest = &piece[room..];
+            }
+        }
+        if let Some(started) = &mut self.started {
+            started.intake.push(rest).await?;
+        }
         Ok(())
     }
 
-    pub fn octets(&self) -> u64 {
-        self.intake.bytes()
+    /// It is known whom it is for.
+    async fn start(&mut self) -> Result<(), Reason> {
+        let to = self.way.recipients(&self.head, self.octets).await;
+        let mut intake = self.way.intake(&self.id, &to);
+        intake.push(&self.head).await?;
+        self.started = Some(Started { intake, to });
+        Ok(())
     }
 
     pub fn hash(&self) -> Hash {
@@ -121,13 +203,20 @@ impl Inbound {
 
     /// Files it together with what `filing` says. It is durable when this returns [`Fate::Filed`].
     pub async fn file(mut self, filing: &Filing, target: Target) -> Result<Fate, Reason> {
+        if self.started.is_none() {
+            self.start().await?;
+        }
+        let Some(Started { mut intake, to }) = self.started.take() else {
+            return Err(storage::Error::Busy.into());
+        };
         let sender = sender(&self.head);
-        let scan = self.intake.scan().await?;
+        let scan = intake.scan().await?;
         let mut stamp = Stamp::default();
         let mut judged = Judged::default();
-        let room = Stamp::BESIDE_BYTES_MAX - delivered_to(&self.way.to.home.address).len().min(512);
+        let taken = to.iter().map(|to| delivered_to(&to.home.address).len()).max().unwrap_or(0);
+        let room = Stamp::BESIDE_BYTES_MAX.saturating_sub(taken);
         let reserved = if scan.is_some() { scan::verdict::FIELD_BYTES_MAX } else { 0 };
-        self.verify(&mut stamp, room.saturating_sub(reserved)).await?;
+        self.verify(&mut intake, &mut stamp, room.saturating_sub(reserved)).await?;
         let shard = Rc::clone(&self.way.shard);
         if let Some(scan) = scan {
             let found = scan.findings(None).await;
@@ -148,9 +237,11 @@ impl Inbound {
             }
             stamp.fields += &field;
         }
+        // Of accounts that are at home elsewhere, nothing can be said in one record.
+        let is_here = to.iter().all(|to| to.home.shard == shard.id);
         let collected = Collected {
             space: SPACE,
-            pairs: filing.pairs.clone(),
+            pairs: if is_here { filing.pairs.clone() } else { Vec::new() },
             mailbox: target.mailbox,
             flags: target.flags,
             internal_date: target.internal_date,
@@ -161,17 +252,25 @@ impl Inbound {
             peer: Some(self.way.peer),
             judged,
             scripts: target.scripts,
-            alone: true,
+            alone: to.len() == 1,
             collected: Some(Arc::new(collected)),
         };
-        let to = std::slice::from_ref(&self.way.to);
-        let octets = self.octets();
-        let results = delivery::settle(self.intake, to, &[vec![0]], &stamp, envelope).await;
-        match results.into_iter().next() {
-            Some(Ok(_durable)) => {}
-            Some(Err(Failure::Store(error))) => return Err(error.into()),
-            Some(Err(Failure::Rejected(text))) => return Err(Reason::new(Kind::Here, text)),
-            None => return Err(storage::Error::Busy.into()),
+        let octets = intake.bytes();
+        let all = [(0..to.len()).collect()];
+        let results = delivery::settle(intake, &to, &all, &stamp, envelope).await;
+        let has_been_taken = results.iter().any(Result::is_ok);
+        for (result, to) in results.into_iter().zip(&to) {
+            match result {
+                Ok(_durable) => {}
+                Err(Failure::Store(storage::Error::OverQuota)) if has_been_taken => {
+                    // Others have it: to try again would double it there. It stays where it is.
+                    let account = &to.home.address;
+                    tracing::info!(target: crate::NOTICE, id = self.id, account, host = self.way.host, "not collected for somebody whose mailbox is full");
+                    return Ok(Fate::Refused);
+                }
+                Err(Failure::Store(error)) => return Err(error.into()),
+                Err(Failure::Rejected(text)) => return Err(Reason::new(Kind::Here, text)),
+            }
         }
         // What was redirected or thrown away has no record of its own.
         let is_set = |(key, value): &Pair| shard.store.get(SPACE, key) == *value;
@@ -189,7 +288,12 @@ impl Inbound {
     }
 
     /// From whom it is, as far as signatures prove it. Nothing follows from what they don't prove.
-    async fn verify(&mut self, stamp: &mut Stamp, room: usize) -> Result<(), Reason> {
+    async fn verify(
+        &self,
+        intake: &mut Intake,
+        stamp: &mut Stamp,
+        room: usize,
+    ) -> Result<(), Reason> {
         let shard = &self.way.shard;
         let config = &shard.config;
         if !config.auth.verify {
@@ -200,7 +304,7 @@ impl Inbound {
             helo: String::new(),
             mail_from: String::new(),
             receiver: config.hostname.clone(),
-            evidence: self.intake.evidence().await?,
+            evidence: intake.evidence().await?,
             dmarc: config.auth.dmarc,
             received_spf: false,
             trusted_sealers: config.auth.trusted_sealers.clone(),

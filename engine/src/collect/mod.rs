@@ -11,6 +11,7 @@
 //! | [`collector`] | one core's visits: which are due, how many at once |
 //! | [`link`], [`pop3`], [`imap`] | one connection: machine and socket |
 //! | [`inbound`] | one message on its way through the filters into the mailbox |
+//! | [`split`] | one outside mailbox for many accounts (DomainPOP): who gets a message; pure |
 //! | [`reason`], [`notes`] | why a visit failed, with the remedy; what the user is told, once |
 //! | [`operations`] | `kura collect` |
 //!
@@ -19,7 +20,8 @@
 //! on the other server before that record is durable.
 //!
 //! What a crash can repeat all the same: a message of which the user's script makes several records (copies with other
-//! headers), redirects it, or throws it away is known only behind all that, so it may come again; never get lost.
+//! headers), redirects it, or throws it away, and one that goes to accounts of other shards, is known only behind all that, so
+//! it may come again; never get lost.
 
 pub mod collector;
 pub mod folder;
@@ -36,5 +38,7 @@ pub mod reason;
 pub mod schedule;
 pub mod settings;
 pub mod source;
+mod split;
 
 pub use collector::{Collecting, metrics_text};
+pub use split::USUAL;

@@ -249,6 +249,7 @@ fn shown(shard: &Shard, key: Key, source: &Source) -> Value {
         "mailbox": source.mailbox,
         "folders": source.folders,
         "all_folders": source.all_folders,
+        "split": source.split,
         "state": state,
         "collected": standing.collected,
         "deleted": standing.deleted,

@@ -31,7 +31,8 @@ impl Visit {
     }
 
     async fn retrieved(&mut self) -> Result<(), Reason> {
-        let inbound = self.inbound.take().unwrap_or_else(|| self.way.begin());
+        let inbound =
+            self.inbound.take().unwrap_or_else(|| self.way.begin(self.maildrop.expected()));
         let Some(filing) = self.maildrop.arrived(inbound.hash()) else { return Ok(()) };
         let target = Target { mailbox: self.mailbox.clone(), scripts: true, ..Target::default() };
         match inbound.file(&filing, target).await? {
@@ -55,7 +56,7 @@ impl Talk<Client> for Visit {
             }
             Event::Piece(piece) => {
                 if self.inbound.is_none() {
-                    self.inbound = Some(self.way.begin());
+                    self.inbound = Some(self.way.begin(self.maildrop.expected()));
                 }
                 if let Some(inbound) = &mut self.inbound {
                     inbound.push(piece).await?;

@@ -33,6 +33,9 @@ pub struct Source {
     /// IMAP: all folders, under their own names.
     #[serde(default)]
     pub all_folders: bool,
+    /// Fields by which a message goes to other accounts than the one that the mailbox belongs to; empty: it does not.
+    #[serde(default)]
+    pub split: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,6 +175,21 @@ impl Source {
         if self.protocol == Protocol::Pop3 && (self.all_folders || !self.folders.is_empty()) {
             return Err("POP3 has no folders; use --protocol imap, or leave --folder out".into());
         }
+        if !self.split.is_empty()
+            && (self.all_folders || !self.folders.is_empty() || self.mailbox.is_some())
+        {
+            return Err(
+                "--split is for INBOX; leave --mailbox, --folder and --all-folders out".into()
+            );
+        }
+        let is_field = |name: &String| {
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':')
+        };
+        if !self.split.iter().all(is_field) || self.split.len() > 20 {
+            return Err(
+                "--split-by names a header field, such as X-Original-To; up to 20 of them".into()
+            );
+        }
         if self.octets_max < 1024 {
             return Err("--size-max is out of range; use 1K and more".into());
         }
@@ -199,6 +217,7 @@ mod tests {
             mailbox: None,
             folders: Vec::new(),
             all_folders: false,
+            split: Vec::new(),
         }
     }
 
@@ -220,6 +239,8 @@ mod tests {
             Source { every: Some(5), ..source() },
             Source { all_folders: true, ..source() },
             Source { octets_max: 1, ..source() },
+            Source { split: vec!["To:".into()], ..source() },
+            Source { split: vec!["To".into()], mailbox: Some("x".into()), ..source() },
             Source { secret: Secret::Password(String::new()), ..source() },
             Source { secret: Secret::TokenFile("token".into()), ..source() },
         ] {

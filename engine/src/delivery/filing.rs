@@ -90,7 +90,8 @@ pub(super) async fn file(shard: &Shard, parcel: Parcel, body: Body) -> Vec<Outco
     }
     // What is also sent to others is known only once that is done.
     let is_sent = plans.iter().any(|plan| !plan.redirects.is_empty());
-    let collected = parcel.envelope.collected.as_ref().filter(|_| !is_sent);
+    let collected = parcel.envelope.collected.as_ref();
+    let collected = collected.filter(|collected| !is_sent && !collected.pairs.is_empty());
     let mark = collected.cloned();
     let puts = match body {
         Body::Whole(body) => put_whole(shard, &parcel, body, wanted, mark).await,

@@ -67,7 +67,7 @@ pub struct Envelope {
 /// What is known of a message that was collected.
 #[derive(Debug)]
 pub struct Collected {
-    /// What is set in the record that files it.
+    /// What is set in the record that files it; nothing where others get it, too, whose homes are elsewhere.
     pub space: Space,
     pub pairs: Vec<(Bytes, Option<Bytes>)>,
     /// In the place of INBOX, where no script says otherwise.
