@@ -133,7 +133,7 @@ namespace inbox {{
         path = os.path.join(self.mail, user, "Maildir")
         return path if name == "INBOX" else os.path.join(path, "." + name)
 
-    def put(self, user, messages, folder="INBOX", flags=""):
+    def put(self, user, messages, folder="INBOX", flags="", when=None):
         """Messages into a Maildir, as a delivery agent does."""
         path = self.folder(user, folder)
         for part in ("tmp", "new", "cur"):
@@ -143,6 +143,8 @@ namespace inbox {{
             into = f"cur/{name}:2,{flags}" if flags else f"new/{name}"
             with open(os.path.join(path, into), "wb") as file:
                 file.write(octets.replace(b"\r\n", b"\n"))
+            if when is not None:
+                os.utime(os.path.join(path, into), (when, when))
         top = os.path.join(self.mail, user)
         for root, _, files in os.walk(top):
             os.chown(root, UID, UID)

@@ -19,27 +19,32 @@ import outside
 from outside import message, number_of
 
 SECRET = "a secret of there"
+SHARED = {}
+
+
+def setUpModule():
+    server = SHARED["kura"] = kura.Kura()
+    unittest.addModuleCleanup(server.remove)
+    server.start()
+    server.stop()
+    names = outside.NoNames()
+    unittest.addModuleCleanup(names.close)
+    server.configure(r"^servers = .*$", f'servers = ["127.0.0.1:{names.port}"]')
+    server.configure(r"^session_longest = .*$", 'session_longest = "4s"')
+    if dovecot.is_possible():
+        there = SHARED["dovecot"] = dovecot.Dovecot({name: SECRET for name in ("ann", "bob", "eve", "dan", "fay")})
+        unittest.addModuleCleanup(there.remove)
+        there.start()
+        server.configure(r"^\[collect\]$", f'[collect]\nca_file = "{there.chain}"')
+    server.start()
 
 
 class Collecting(unittest.TestCase):
-    """With one Kura for all tests of a class; each test has accounts of its own."""
+    """With one Kura for all; each test has accounts of its own."""
 
     @classmethod
-    def begin(cls, **settings):
-        cls.server = kura.Kura()
-        cls.addClassCleanup(cls.server.remove)
-        cls.server.start()
-        cls.server.stop()
-        names = outside.NoNames()
-        cls.addClassCleanup(names.close)
-        cls.server.configure(r"^servers = .*$", f'servers = ["127.0.0.1:{names.port}"]')
-        for key, value in settings.items():
-            text = value if isinstance(value, int) else f'"{value}"'
-            if key == "ca_file":
-                cls.server.configure(r"^\[collect\]$", f"[collect]\n{key} = {text}")
-            else:
-                cls.server.configure(rf"^{key} = .*$", f"{key} = {text}")
-        cls.server.start()
+    def setUpClass(cls):
+        cls.server = SHARED["kura"]
         cls.domain = cls.server.accounts[0][0].partition("@")[2]
 
     def account(self):
@@ -94,15 +99,14 @@ class Collecting(unittest.TestCase):
 class FromDovecot(Collecting):
     @classmethod
     def setUpClass(cls):
-        cls.there = dovecot.Dovecot({name: SECRET for name in ("ann", "bob", "eve", "dan", "fay")}).start()
-        cls.addClassCleanup(cls.there.remove)
-        cls.begin(ca_file=cls.there.chain)
+        super().setUpClass()
+        cls.there = SHARED["dovecot"]
 
     def at(self, service):
         return f"127.0.0.1:{self.there.ports[service]}"
 
     def test_nothing_is_lost_and_nothing_comes_twice_when_the_server_is_killed_in_between(self):
-        count, rounds = int(os.environ.get("COLLECTED", "200")), int(os.environ.get("KILL_ROUNDS", "12"))
+        count, rounds = int(os.environ.get("COLLECTED", "200")), int(os.environ.get("KILL_ROUNDS", "10"))
         chance = random.Random(int(os.environ.get("KILL_SEED", "1")))
 
         def octets(number):
@@ -130,7 +134,10 @@ class FromDovecot(Collecting):
             self.server.start()
         self.assertGreater(deaths, 3, "the kills came too late")
         for user, account in accounts.items():
-            self.visit(account)
+            # One visit may be too short for all of it on a busy machine.
+            for _ in range(5):
+                if self.server.command("collect", "run", self.address(account)).returncode == 0:
+                    break
             self.assertEqual(self.numbers(account, boxes[user]), list(range(count)), user)
         for body in self.server.bodies(accounts["ann"]).values():
             self.assertTrue(body.endswith(octets(number_of(body))))
@@ -142,7 +149,7 @@ class FromDovecot(Collecting):
         self.assertNotIn(SECRET, self.server.log())
 
     def test_folders_keep_their_names_flags_and_dates(self):
-        self.there.put("eve", [message(1)], flags="FS")
+        self.there.put("eve", [message(1)], flags="FS", when=1_600_000_000)
         self.there.put("eve", [message(2)], folder="Sent", flags="S")
         self.there.put("eve", [message(3)], folder="Work.2026")
         account = self.account()
@@ -153,10 +160,11 @@ class FromDovecot(Collecting):
         self.assertEqual(found, [[1], [2], [3]])
         imap = self.server.imap(account)
         imap.select("INBOX")
-        flags = imap.fetch("1", "(FLAGS)")[1][0]
+        flags = imap.fetch("1", "(FLAGS INTERNALDATE)")[1][0]
         imap.logout()
         self.assertIn(b"\\Flagged", flags)
         self.assertIn(b"\\Seen", flags)
+        self.assertIn(b"13-Sep-2020", flags)
         self.assertEqual(self.visit(account)["now_collected"], 0)
         # One by one, into mailboxes of choice.
         self.add(account, self.at("imap"), "--user", "eve", "--folder", "Work.2026=Old work", "--folder", "Gone",
@@ -179,10 +187,6 @@ class FromDovecot(Collecting):
 
 
 class FromAnywhere(Collecting):
-    @classmethod
-    def setUpClass(cls):
-        cls.begin(session_longest="4s")
-
     # ── identifiers that lie ────────────────────────────────────────────────────────────────────
 
     def test_a_server_that_uses_identifiers_again_loses_nothing(self):
@@ -317,8 +321,8 @@ class FromAnywhere(Collecting):
                     "port": there.port, "tls": "off", "user": "us", "secret": {"password": "x"}, "every": 900,
                     "leave": "forever", "octets_max": 1 << 20}})
         before, descriptors = self.cpu(), len(os.listdir(f"/proc/{self.server.process.pid}/fd"))
-        time.sleep(2)
-        self.assertLess(self.cpu() - before, 0.8, "seconds of CPU in two seconds, with nothing to do")
+        time.sleep(1)
+        self.assertLess(self.cpu() - before, 0.5, "seconds of CPU in one second, with nothing to do")
         self.assertLessEqual(there.open_max, 4 + cores)
         self.assertGreaterEqual(there.open_max, 2)
         self.assertLess(descriptors, 200)

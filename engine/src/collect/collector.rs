@@ -12,6 +12,7 @@ use super::link::Link;
 use super::maildrop::{Counts, Maildrop};
 use super::pop3;
 use super::reason::{Kind, Reason};
+use super::schedule::Standing;
 use super::source::{Protocol, Secret, Source, Tls};
 use super::{ledger, notes};
 use crate::NOTICE;
@@ -75,6 +76,8 @@ struct Known {
     visits: u64,
     /// Somebody has wished for a visit while there was one.
     again: bool,
+    /// As of the last visit; what has not changed is not written down each time.
+    standing: Option<Standing>,
 }
 
 impl Collecting {
@@ -89,7 +92,8 @@ impl Collecting {
     /// A source is there from now on. `due`: its next visit; `None`: at a wish.
     pub fn know(&self, key: Key, host: &str, due: Option<u64>) {
         let host = host.to_owned();
-        let known = Known { host, due: None, is_running: false, visits: 0, again: false };
+        let known =
+            Known { host, due: None, is_running: false, visits: 0, again: false, standing: None };
         self.sources.borrow_mut().insert(key, known);
         self.set_due(key, due);
     }
@@ -108,6 +112,11 @@ impl Collecting {
 
     pub fn is_known(&self, key: Key) -> bool {
         self.sources.borrow().contains_key(&key)
+    }
+
+    /// How it stands, where a visit has found out.
+    pub fn standing(&self, key: Key) -> Option<Standing> {
+        self.sources.borrow().get(&key)?.standing.clone()
     }
 
     pub fn is_running(&self, key: Key) -> bool {
@@ -301,8 +310,8 @@ impl Collector {
         let shard = &self.shard;
         let source = keys::source(shard, key)?;
         let to = self.owner(&source, key)?;
-        let before = keys::standing(shard, key);
-        let mut standing = before.clone();
+        let mut standing = keys::standing(shard, key);
+        let before = standing.clone();
         let stumbled = standing.stumbled.as_deref().and_then(from_hex);
         let report = self.collect(key, &source, &to, stumbled).await;
         let now = unix_now();
@@ -356,7 +365,13 @@ impl Collector {
         if counts.too_large + counts.refused > 0 {
             notes::passed_over(shard, &to, &source, &counts).await;
         }
-        if let Err(error) = keys::put_standing(shard, key, &standing).await {
+        let written = keys::written_standing(shard, key);
+        if let Some(known) = shard.collecting.sources.borrow_mut().get_mut(&key) {
+            known.standing = Some(standing.clone());
+        }
+        if standing.is_news(&before, &written)
+            && let Err(error) = keys::put_standing(shard, key, &standing).await
+        {
             tracing::warn!(account, name, %error, "how a visit ended is not written down");
         }
         let has_more = counts.more && trouble.is_none() && counts.collected > 0;
@@ -425,7 +440,7 @@ impl Collector {
             return Report { trouble: Some(Reason::new(Kind::Here, why)), ..Report::default() };
         };
         let maildrop = Maildrop::new(ledger, source.policy(), now_32(), MESSAGES_MAX, stumbled);
-        let way = Way::new(shard, source, to.clone(), address.ip());
+        let way = Way::new(shard, key, source, to.clone(), address.ip());
         let mut visit = pop3::Visit::new(maildrop, way, source.mailbox.clone());
         let tls = machine_tls(source.tls);
         let config = pop3_client::Config { tls, login, messages_max: ledger::LISTED_MAX };
@@ -434,7 +449,10 @@ impl Collector {
             Ok(mut link) => link.drive(&mut visit).await,
             Err(reason) => Err(reason),
         };
-        let folded = keys::fold(&shard.store, &mut visit.maildrop.ledger).await;
+        let folded = match shard.collecting.is_known(key) {
+            true => keys::fold(&shard.store, &mut visit.maildrop.ledger).await,
+            false => Ok(()),
+        };
         let stumbled = visit.maildrop.current();
         let counts = visit.maildrop.counts;
         let remark = (counts.repeated > 0).then(|| {
@@ -455,7 +473,7 @@ impl Collector {
         stumbled: Option<Id>,
     ) -> Report {
         let shard = &self.shard;
-        let way = Way::new(shard, source, to.clone(), address.ip());
+        let way = Way::new(shard, key, source, to.clone(), address.ip());
         let mut visit =
             imap::Visit::new(key, source.clone(), way, now_32(), MESSAGES_MAX, stumbled);
         let tls = machine_tls(source.tls);

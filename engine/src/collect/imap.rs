@@ -192,7 +192,9 @@ impl Visit {
             let why = "more messages were collected and left there than are remembered";
             self.folder_trouble = Some(Reason::new(Kind::TooMany, why));
         }
-        if let Err(error) = keys::fold(&self.shard().store, &mut folder.ledger).await {
+        if self.shard().collecting.is_known(self.key)
+            && let Err(error) = keys::fold(&self.shard().store, &mut folder.ledger).await
+        {
             self.trouble = self.trouble.take().or(Some(error.into()));
         }
     }

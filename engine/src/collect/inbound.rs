@@ -5,7 +5,7 @@
 //! it is; a rejection by the user's script keeps it, and replies are not sent, since what is collected may
 //! be years old. Who has connected is not known, so SPF says nothing, and DMARC only what a signature proves.
 
-use super::keys::SPACE;
+use super::keys::{Key, SPACE};
 use super::ledger::{Filing, Hash, Hasher, Pair};
 use super::reason::{Kind, Reason};
 use super::source::{Protocol, Source};
@@ -37,6 +37,7 @@ const ROOM_MORE: u64 = 4 << 10;
 #[derive(Debug, Clone)]
 pub struct Way {
     pub shard: Rc<Shard>,
+    pub key: Key,
     /// Whose mailbox it is over there.
     pub to: To,
     /// Fields that name others who get the message.
@@ -87,9 +88,10 @@ pub enum Fate {
 }
 
 impl Way {
-    pub fn new(shard: &Rc<Shard>, source: &Source, to: To, peer: IpAddr) -> Way {
+    pub fn new(shard: &Rc<Shard>, key: Key, source: &Source, to: To, peer: IpAddr) -> Way {
         Way {
             shard: Rc::clone(shard),
+            key,
             to,
             split: source.split.clone(),
             host: source.host.clone(),
@@ -203,6 +205,9 @@ impl Inbound {
 
     /// Files it together with what `filing` says. It is durable when this returns [`Fate::Filed`].
     pub async fn file(mut self, filing: &Filing, target: Target) -> Result<Fate, Reason> {
+        if !self.way.shard.collecting.is_known(self.way.key) {
+            return Err(Reason::new(Kind::Here, "it was removed"));
+        }
         if self.started.is_none() {
             self.start().await?;
         }

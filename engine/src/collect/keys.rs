@@ -120,6 +120,11 @@ pub fn source(shard: &Shard, key: Key) -> Option<Source> {
 }
 
 pub fn standing(shard: &Shard, key: Key) -> Standing {
+    shard.collecting.standing(key).unwrap_or_else(|| written_standing(shard, key))
+}
+
+/// As the store has it, which may be of a while ago.
+pub fn written_standing(shard: &Shard, key: Key) -> Standing {
     let value = shard.store.get(SPACE, &self::key(key.account, b't', key.number));
     value.and_then(|value| serde_json::from_slice(&value).ok()).unwrap_or_default()
 }

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// What may mend itself is told after so long.
 const PATIENCE_SECONDS: u64 = 86_400;
+/// A visit that has brought nothing new is written down so often.
+const WRITTEN_EVERY_SECONDS: u64 = 3600;
 /// What was left for the next visit.
 const SOON_SECONDS: u64 = 1;
 
@@ -46,6 +48,16 @@ impl Standing {
             remark: self.remark.take(),
             ..Standing::default()
         };
+    }
+
+    /// Whether it is written down: what is as it was before is, once in a while.
+    pub fn is_news(&self, before: &Standing, written: &Standing) -> bool {
+        let timeless =
+            |one: &Standing| Standing { last_visit: None, last_success: None, ..one.clone() };
+        let at = |one: &Standing| one.last_visit.unwrap_or(0);
+        timeless(self) != timeless(before)
+            || timeless(self) != timeless(written)
+            || at(self).saturating_sub(at(written)) >= WRITTEN_EVERY_SECONDS
     }
 
     /// Whether the user has to be told.
@@ -99,6 +111,20 @@ mod tests {
         assert_eq!(standing.due(None, false, 2000), None);
         standing.failed(&reason(Kind::Login), &settings, 1000);
         assert_eq!(standing.next, Some(1000 + 2400));
+    }
+
+    #[test]
+    fn visits_that_bring_nothing_are_written_down_once_an_hour() {
+        let mut written = Standing::default();
+        written.succeeded(1000);
+        let mut next = written.clone();
+        next.succeeded(1900);
+        assert!(!next.is_news(&written, &written));
+        next.succeeded(4600);
+        assert!(next.is_news(&written, &written));
+        next.succeeded(1900);
+        next.collected += 1;
+        assert!(next.is_news(&written, &written));
     }
 
     #[test]
