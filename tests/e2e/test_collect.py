@@ -219,6 +219,20 @@ class FromAnywhere(Collecting):
             self.visit(account)
         self.assertEqual(self.numbers(account), [0, 1, 2, 3, 4])
 
+    def test_a_new_password_and_another_wish_do_not_collect_anew(self):
+        there = self.outside(outside.Pop3, [("a", message(1)), ("b", message(2))])
+        account = self.account()
+        self.add(account, there)
+        self.assertEqual(self.visit(account)["now_collected"], 2)
+        there.password = "another"
+        self.visit(account, fails=True)
+        self.command("collect", "change", self.address(account), "there", "--password-stdin", "--delete",
+                     input_text="another\n")
+        row = self.visit(account)
+        self.assertEqual((row["now_collected"], row["now_deleted"], row["failures"]), (0, 2, 0))
+        self.assertEqual(self.numbers(account), [1, 2])
+        self.command("collect", "change", self.address(account), "there", "--user", "", code=1)
+
     def test_another_UIDVALIDITY_doubles_nothing(self):
         there = self.outside(outside.Imap, {"INBOX": {n: message(n) for n in range(1, 6)}})
         account = self.account()

@@ -5,7 +5,7 @@ use super::ask::ask;
 use super::directory::{Common, Password, parse_size, said, text};
 use crate::collect::USUAL;
 use crate::collect::operations::CollectRequest;
-use crate::collect::source::{Left, Mapping, Protocol, Secret, Source, Tls};
+use crate::collect::source::{Change, Left, Mapping, Protocol, Secret, Source, Tls};
 use crate::config::ConfigError;
 use crate::operations::Request;
 use crate::when::{Span, time_text};
@@ -40,8 +40,9 @@ pub(super) struct New {
     /// Who the account is over there.
     #[arg(long, value_name = "USER")]
     user: String,
-    #[command(flatten)]
-    password: Password,
+    /// Reads the password from standard input.
+    #[arg(long)]
+    password_stdin: bool,
     /// Reads an OAuth 2.0 access token from this file at each visit, in the place of a password.
     #[arg(long, value_name = "FILE", conflicts_with = "password_stdin")]
     token_file: Option<PathBuf>,
@@ -85,6 +86,42 @@ pub(super) struct New {
     common: Common,
 }
 
+/// What is given is changed; what was collected before stays known.
+#[derive(Debug, Args)]
+pub(super) struct Changed {
+    account: String,
+    name: String,
+    /// Where the mail lies now, with :port unless that stays as it is.
+    #[arg(long)]
+    host: Option<String>,
+    #[arg(long)]
+    user: Option<String>,
+    /// Reads the new password from standard input.
+    #[arg(long)]
+    password_stdin: bool,
+    /// Reads an OAuth 2.0 access token from this file at each visit, in the place of a password.
+    #[arg(long, value_name = "FILE", conflicts_with = "password_stdin")]
+    token_file: Option<PathBuf>,
+    #[arg(long, value_enum)]
+    tls: Option<Encryption>,
+    #[arg(long, value_name = "SPAN", value_parser = Span::parse)]
+    every: Option<Span>,
+    #[arg(long, conflicts_with = "every")]
+    on_demand: bool,
+    /// Messages stay over there.
+    #[arg(long, conflicts_with_all = ["delete", "delete_after"])]
+    keep: bool,
+    /// Messages are deleted over there once they are durable here; those that were collected before, too.
+    #[arg(long, conflicts_with = "delete_after")]
+    delete: bool,
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..))]
+    delete_after: Option<u16>,
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    size_max: Option<u64>,
+    #[command(flatten)]
+    common: Common,
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum CollectCommand {
     /// Mail is collected from there from now on. The password is kept as it is given, in the store, which the
@@ -122,6 +159,11 @@ pub(super) enum CollectCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// Changes how one is reached and what is left there, such as a new password. What was collected before is not
+    /// collected again, as it would be by `remove` and `add`.
+    ///
+    /// Example: kura collect change ann@example.org imap.example.com --password-stdin
+    Change(Box<Changed>),
     /// No mail is collected from there any more. What was collected stays.
     ///
     /// Example: kura collect remove ann@example.org imap.example.com
@@ -143,6 +185,7 @@ pub(super) fn run(command: CollectCommand) -> Result<Outcome, ConfigError> {
             said(&common, Request::Collect(CollectRequest::Show { account, name }), show_text)
         }
         CollectCommand::Run { account, name, all: _, common } => visit(account, name, &common),
+        CollectCommand::Change(changed) => change(*changed),
         CollectCommand::Remove { account, name, common } => {
             let request = CollectRequest::Remove { account, name };
             said(&common, Request::Collect(request), |value| {
@@ -157,23 +200,15 @@ pub(super) fn run(command: CollectCommand) -> Result<Outcome, ConfigError> {
 }
 
 fn add(new: New) -> Result<Outcome, ConfigError> {
-    let secret = match &new.token_file {
-        Some(file) => Secret::TokenFile(std::path::absolute(file).map_err(|error| {
-            ConfigError(format!("--token-file {}: {error}", file.display()))
-        })?),
-        None => Secret::Password(new.password.read()?.ok_or_else(|| {
-            ConfigError("how to log in is missing; pipe the password in with --password-stdin, or name a --token-file".into())
-        })?),
-    };
+    let secret = secret(new.password_stdin, new.token_file.as_ref())?.ok_or_else(|| {
+        let what = "how to log in is missing; pipe the password in with --password-stdin, or name a --token-file";
+        ConfigError(what.into())
+    })?;
     let protocol = match new.protocol {
         Proto::Pop3 => Protocol::Pop3,
         Proto::Imap => Protocol::Imap,
     };
-    let tls = match new.tls {
-        Encryption::Implicit => Tls::Implicit,
-        Encryption::Starttls => Tls::Starttls,
-        Encryption::Off => Tls::Off,
-    };
+    let tls = Tls::from(new.tls);
     let (host, port) = host_and_port(&new.host, protocol.port(tls))?;
     let source = Source {
         name: new.name.unwrap_or_default(),
@@ -185,11 +220,7 @@ fn add(new: New) -> Result<Outcome, ConfigError> {
         user: new.user,
         secret,
         every: (!new.on_demand).then_some(new.every.0.as_secs()),
-        leave: match (new.delete, new.delete_after) {
-            (true, _) => Left::Not,
-            (false, Some(days)) => Left::Days(days),
-            (false, None) => Left::Forever,
-        },
+        leave: left(new.delete, new.delete_after).unwrap_or(Left::Forever),
         octets_max: new.size_max,
         mailbox: new.mailbox,
         folders: new.folders,
@@ -213,6 +244,53 @@ fn add(new: New) -> Result<Outcome, ConfigError> {
             _ => "",
         };
         format!("{name} added to {account}; {when}{clear}")
+    })
+}
+
+impl From<Encryption> for Tls {
+    fn from(encryption: Encryption) -> Tls {
+        match encryption {
+            Encryption::Implicit => Tls::Implicit,
+            Encryption::Starttls => Tls::Starttls,
+            Encryption::Off => Tls::Off,
+        }
+    }
+}
+
+fn secret(is_stdin: bool, file: Option<&PathBuf>) -> Result<Option<Secret>, ConfigError> {
+    match file {
+        Some(file) => {
+            let fault = |error| ConfigError(format!("--token-file {}: {error}", file.display()));
+            Ok(Some(Secret::TokenFile(std::path::absolute(file).map_err(fault)?)))
+        }
+        None if is_stdin => Ok(Some(Secret::Password(Password::from_stdin()?))),
+        None => Ok(None),
+    }
+}
+
+fn left(delete: bool, days: Option<u16>) -> Option<Left> {
+    if delete { Some(Left::Not) } else { days.map(Left::Days) }
+}
+
+fn change(changed: Changed) -> Result<Outcome, ConfigError> {
+    let Changed { account, name, host, user, tls, every, on_demand, keep, size_max, .. } = &changed;
+    let place = host.as_ref().map(|host| host_and_port(host, 0)).transpose()?;
+    let (host, port) = place.unzip();
+    let change = Change {
+        host,
+        port: port.filter(|port| *port > 0),
+        tls: tls.map(Tls::from),
+        user: user.clone(),
+        secret: secret(changed.password_stdin, changed.token_file.as_ref())?,
+        every: every.map(|span| span.0.as_secs()).or_else(|| on_demand.then_some(0)),
+        leave: left(changed.delete, changed.delete_after).or_else(|| keep.then_some(Left::Forever)),
+        octets_max: *size_max,
+    };
+    let (account, name) = (account.clone(), name.clone());
+    let request = CollectRequest::Change { account, name, change: Box::new(change) };
+    said(&changed.common, Request::Collect(request), |value| {
+        let (account, name) = (text(value, "account"), text(value, "name"));
+        format!("{name} of {account} is changed; how it goes: kura collect run {account} {name}")
     })
 }
 

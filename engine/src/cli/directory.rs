@@ -71,10 +71,11 @@ pub(super) struct Password {
 }
 
 impl Password {
-    pub(super) fn read(&self) -> Result<Option<String>, ConfigError> {
-        if !self.password_stdin {
-            return Ok(None);
-        }
+    fn read(&self) -> Result<Option<String>, ConfigError> {
+        self.password_stdin.then(Password::from_stdin).transpose()
+    }
+
+    pub(super) fn from_stdin() -> Result<String, ConfigError> {
         let mut line = String::new();
         // One byte more than a password and its line end may have shows that it is too long.
         let most = passwords::BYTES_MAX as u64 + 3;
@@ -93,7 +94,7 @@ impl Password {
                 passwords::BYTES_MAX
             )));
         }
-        Ok(Some(password))
+        Ok(password)
     }
 }
 

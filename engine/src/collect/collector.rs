@@ -98,6 +98,22 @@ impl Collecting {
         self.set_due(key, due);
     }
 
+    /// It is another one than it was, and how it stands has to be found out.
+    pub fn know_anew(&self, key: Key, host: &str, due: Option<u64>) {
+        let mut sources = self.sources.borrow_mut();
+        let Some(known) = sources.get_mut(&key) else {
+            drop(sources);
+            return self.know(key, host, due);
+        };
+        (known.host, known.standing) = (host.to_owned(), None);
+        known.again |= known.is_running && due.is_some();
+        let is_running = known.is_running;
+        drop(sources);
+        if !is_running {
+            self.set_due(key, due);
+        }
+    }
+
     pub fn forget(&self, key: Key) {
         let gone = self.sources.borrow_mut().remove(&key);
         if let Some(due) = gone.and_then(|known| known.due) {

@@ -145,6 +145,17 @@ pub async fn add(shard: &Shard, account: AccountId, source: &Source) -> Result<K
     Ok(Key { account, number })
 }
 
+/// A source is another one from now on, and how it stands has to be found out.
+pub async fn put_source(shard: &Shard, key: Key, source: &Source) -> Result<(), Error> {
+    let before = standing(shard, key);
+    let fresh =
+        Standing { collected: before.collected, deleted: before.deleted, ..Standing::default() };
+    let of = |kind| self::key(key.account, kind, key.number);
+    let pairs = vec![(of(b's'), json(source)), (of(b't'), json(&fresh))];
+    let _durable = shard.store.put(SPACE, pairs).await?;
+    Ok(())
+}
+
 /// A source goes, with what is known of it.
 pub async fn remove(shard: &Shard, key: Key) -> Result<(), Error> {
     let keys = [b's', b't', b'b', b'l'];

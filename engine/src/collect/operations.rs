@@ -2,7 +2,7 @@
 //! shard 0, which knows the addresses; the work is done on the account's home shard. No answer holds a password.
 
 use super::keys::{self, Key};
-use super::source::{Protocol, Secret, Source, Tls};
+use super::source::{Change, Protocol, Secret, Source, Tls};
 use crate::operations::{Fault, existing_account, on, unix_now};
 use crate::shard::Shard;
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,12 @@ pub enum CollectRequest {
         account: String,
         name: String,
     },
+    /// What was collected from there stays known.
+    Change {
+        account: String,
+        name: String,
+        change: Box<Change>,
+    },
 }
 
 pub(crate) async fn execute(shard: &Rc<Shard>, request: CollectRequest) -> Result<Value, Fault> {
@@ -52,6 +58,20 @@ pub(crate) async fn execute(shard: &Rc<Shard>, request: CollectRequest) -> Resul
             .await
         }
         CollectRequest::Run { account, name } => run(shard, account, name).await,
+        CollectRequest::Change { account, name, change } => {
+            at(shard, &account, name, |shard, key, source| async move {
+                let source = change.apply(source);
+                source.check()?;
+                let put = keys::put_source(&shard, key, &source).await;
+                put.map_err(|error| error.to_string())?;
+                if shard.collecting.runs.get() {
+                    let due = source.every.map(|_| unix_now());
+                    shard.collecting.know_anew(key, &source.host, due);
+                }
+                Ok(shown(&shard, key, &source))
+            })
+            .await
+        }
         CollectRequest::Remove { account, name } => {
             at(shard, &account, name, |shard, key, source| async move {
                 // First forgotten: a visit that is under way writes nothing more.

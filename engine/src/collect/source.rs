@@ -88,6 +88,41 @@ impl Left {
     }
 }
 
+/// What is to be different; `None`: as it was.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Change {
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    pub tls: Option<Tls>,
+    pub user: Option<String>,
+    pub secret: Option<Secret>,
+    /// Seconds; 0: at a wish only.
+    pub every: Option<u64>,
+    pub leave: Option<Left>,
+    pub octets_max: Option<u64>,
+}
+
+impl Change {
+    pub fn apply(self, source: Source) -> Source {
+        let tls = self.tls.unwrap_or(source.tls);
+        // The usual port goes with the encryption, another one is kept.
+        let is_usual = source.port == source.protocol.port(source.tls);
+        let port = if is_usual { source.protocol.port(tls) } else { source.port };
+        Source {
+            host: self.host.unwrap_or(source.host),
+            port: self.port.unwrap_or(port),
+            tls,
+            user: self.user.unwrap_or(source.user),
+            secret: self.secret.unwrap_or(source.secret),
+            every: self.every.map_or(source.every, |every| Some(every).filter(|every| *every > 0)),
+            leave: self.leave.unwrap_or(source.leave),
+            octets_max: self.octets_max.unwrap_or(source.octets_max),
+            ..source
+        }
+    }
+}
+
 /// A folder there, and the mailbox here; `None`: the one of the same name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mapping {
@@ -227,6 +262,17 @@ mod tests {
         assert_eq!(serde_json::from_slice::<Source>(&text).unwrap(), source());
         assert!(!format!("{:?}", source()).contains("secret\""));
         assert_eq!(source().policy().leave, Leave::For(30 * 86_400));
+    }
+
+    #[test]
+    fn what_is_changed_is_changed_and_nothing_else() {
+        assert_eq!(Change::default().apply(source()), source());
+        let change = Change { tls: Some(Tls::Starttls), every: Some(0), ..Change::default() };
+        let changed = change.apply(source());
+        assert_eq!((changed.port, changed.every, changed.secret), (110, None, source().secret));
+        let other = Source { port: 1995, ..source() };
+        let change = Change { tls: Some(Tls::Starttls), ..Change::default() };
+        assert_eq!(change.apply(other).port, 1995);
     }
 
     #[test]

@@ -42,9 +42,18 @@ fn named(field: &Field<'_>) -> Vec<String> {
     found.into_iter().filter_map(address).collect()
 }
 
-/// RFC 5321 section 4.4: `for <ann@example.org>`.
+/// RFC 5321 section 4.4: `for <ann@example.org>`; comments hold what the client said.
 fn received_for(value: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(value);
+    let mut depth = 0_usize;
+    let outside = |c: &char| {
+        depth = match c {
+            '(' => depth + 1,
+            ')' => depth.saturating_sub(1),
+            _ => depth,
+        };
+        depth == 0
+    };
+    let text: String = String::from_utf8_lossy(value).chars().filter(outside).collect();
     let mut words = text.split(|c: char| c.is_ascii_whitespace() || c == ';');
     words.find(|word| word.eq_ignore_ascii_case("for"))?;
     let word = words.find(|word| !word.is_empty())?;
@@ -76,7 +85,7 @@ mod tests {
 
     #[test]
     fn received_says_for_whom() {
-        let header = "Received: from a (for fun) by b\r\n\tfor <ann@b.test>; date\r\n\
+        let header = "Received: from a (for <eve@b.test> (x)) by b\r\n\tid y; date\r\n\
             Received: by x for bob@b.test; date\r\n\r\n";
         assert_eq!(to(header, &["Received"]), ["bob@b.test"]);
         let header = "Received: from a by b\r\n\tid x for <ann@b.test>; date\r\n\r\n";
