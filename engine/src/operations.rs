@@ -6,6 +6,9 @@
 //! sees it.
 
 use crate::directory::{self, Account, Alias, Domain, Pair};
+use crate::filter::learning::{self, Lesson};
+use crate::filter::senders;
+use crate::filter::tokens::Tokens;
 use crate::passwords::{self, StoredPassword};
 use crate::queue;
 use crate::remembering::{self, Which};
@@ -75,6 +78,13 @@ pub enum Request {
     Sieve(SieveRequest),
     /// Loads all certificates, and the operator's scripts, anew.
     Reload,
+    /// What the spam classifier says of each.
+    SpamMargins {
+        messages: Vec<Tokens>,
+    },
+    SpamLearn {
+        lessons: Vec<Lesson>,
+    },
     StoreStats,
     StoreVerify,
     /// Lists what has gone since then, in Unix milliseconds; or brings it back.
@@ -145,6 +155,8 @@ impl Request {
             | Request::AliasList
             | Request::Sieve(_)
             | Request::Reload
+            | Request::SpamMargins { .. }
+            | Request::SpamLearn { .. }
             | Request::StoreStats
             | Request::StoreVerify
             | Request::StoreUndelete { .. }
@@ -195,6 +207,15 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
         Request::AliasRemove { alias } => alias_remove(&shard, &alias).await,
         Request::Sieve(request) => sieve::operations::execute(&shard, request).await,
         Request::Reload => reload(&shard).await,
+        Request::SpamMargins { messages } => {
+            let learned = shard.learned.borrow();
+            let margins = messages.iter().map(|tokens| learned.classifier.margin(tokens));
+            Ok(json!(margins.collect::<Vec<_>>()))
+        }
+        Request::SpamLearn { lessons } => match learning::learn(&shard, lessons).await {
+            Ok(learned) => Ok(json!({ "learned": learned })),
+            Err(error) => Err(error.to_string()),
+        },
         Request::StoreStats => store_stats(&shard).await,
         Request::StoreVerify => store_verify(&shard).await,
         Request::StoreUndelete {
@@ -573,6 +594,7 @@ async fn account_remove(shard: &Rc<Shard>, address: &str) -> Result<Value, Fault
     change(shard, vec![pair::<Account>("a:", &address, None)]).await?;
     let id = account.id();
     on(shard, account.shard, move |shard| async move {
+        senders::forget(&shard, id).await?;
         sieve::scripts::forget(&shard, id).await?;
         match shard.store.remove_account(id).await {
             // A shard that has lost it has nothing to remove.
