@@ -4,6 +4,8 @@
 //! the file and the key, and how to mend it.
 
 pub use crate::auth::settings::{Auth, Dns};
+pub use crate::filter::settings::Spam;
+pub use crate::policy::settings::Policy;
 pub use crate::relay::settings::{Relay, SmartHost};
 pub use crate::scan::settings::Scan;
 use crate::when::Span;
@@ -46,6 +48,10 @@ pub struct Config {
     pub auth: Auth,
     #[serde(default)]
     pub dns: Dns,
+    #[serde(default)]
+    pub policy: Policy,
+    #[serde(default)]
+    pub spam: Spam,
     #[serde(default)]
     pub scan: Scan,
     #[serde(default)]
@@ -203,6 +209,7 @@ impl Config {
         // By components, so that "." does not show in messages.
         config.data_dir = base.join(&config.data_dir).components().collect();
         config.profile = config.profile.map(|profile| base.join(profile));
+        config.spam.rules = config.spam.rules.map(|rules| base.join(rules));
         config.sieve.resolve(base);
         config.file = path.to_owned();
         let read = config.smart_hosts.iter_mut().try_for_each(|host| host.read(base));
@@ -294,6 +301,12 @@ impl Config {
             ));
         }
         self.auth.check()?;
+        self.policy.check()?;
+        self.spam.check()?;
+        if self.policy.greylist.enabled && !self.spam.enabled {
+            let what = "policy.greylist asks who has a spam score; set spam.enabled = true";
+            return Err(("policy.greylist.enabled", what.to_owned()));
+        }
         self.sieve.check()?;
         self.scan.check()?;
         self.relay.check()?;

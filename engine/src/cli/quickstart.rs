@@ -6,7 +6,7 @@
 use super::Outcome;
 use crate::certificates;
 use crate::config::{
-    Auth, Config, ConfigError, Dns, Limits, Listen, Log, Metrics, Relay, StoreConfig,
+    Auth, Config, ConfigError, Dns, Limits, Listen, Log, Metrics, Policy, Relay, Spam, StoreConfig,
 };
 use crate::layout::{private_dir, write_synced};
 use crate::listener;
@@ -109,6 +109,8 @@ fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
         auth: Auth { plaintext_allowed: true, ..Auth::default() },
         scan: Default::default(),
         dns: Dns::default(),
+        policy: Policy::default(),
+        spam: Spam::default(),
         // A trial sends nothing into the world.
         relay: Relay { enabled: false, ..Relay::default() },
         smart_hosts: Vec::new(),

@@ -4,7 +4,7 @@
 //! of a stopped one and carry it out in their own process: either way it is this code, on shard 0,
 //! which alone writes the directory, one change after the other. A change is durable before any core
 //! sees it. What is about the past, the queue and scripts stands with these: `remembering`,
-//! [`crate::queue::operations`], [`crate::sieve::operations`].
+//! [`crate::queue::operations`], [`crate::sieve::operations`], [`crate::filter::operations`].
 
 mod accounts;
 mod aliases;
@@ -14,6 +14,8 @@ mod store;
 pub(crate) use accounts::{existing_account, make_at_home};
 
 use crate::directory::{self, Pair};
+use crate::filter;
+use crate::filter::operations::SpamRequest;
 use crate::passwords::{self, StoredPassword};
 use crate::queue;
 use crate::remembering::{self, Which};
@@ -82,6 +84,7 @@ pub enum Request {
     Sieve(SieveRequest),
     /// Loads all certificates, and the operator's scripts, anew.
     Reload,
+    Spam(SpamRequest),
     StoreStats,
     StoreVerify,
     /// Lists what has gone since then, in Unix milliseconds; or brings it back.
@@ -152,6 +155,7 @@ impl Request {
             | Request::AliasList
             | Request::Sieve(_)
             | Request::Reload
+            | Request::Spam(_)
             | Request::StoreStats
             | Request::StoreVerify
             | Request::StoreUndelete { .. }
@@ -204,6 +208,7 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
         Request::AliasRemove { alias } => aliases::remove(&shard, &alias).await,
         Request::Sieve(request) => sieve::operations::execute(&shard, request).await,
         Request::Reload => reload(&shard).await,
+        Request::Spam(request) => filter::operations::execute(&shard, request).await,
         Request::StoreStats => store::stats(&shard).await,
         Request::StoreVerify => store::verify(&shard).await,
         Request::StoreUndelete {

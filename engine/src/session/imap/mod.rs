@@ -19,6 +19,7 @@ mod search;
 pub use account::ImapAccount;
 
 use super::{Next, Session, login};
+use crate::filter::sorting;
 use crate::metrics::Service;
 use crate::shard::{Disk, LoggedIn, LoginError, Origin, Place, Shard};
 use crate::wire::{Peer, Transport, Wire};
@@ -136,7 +137,13 @@ impl Session for ImapSession {
                 self.answer_login(Err(wrong), ticket, wire)
             }
             other => match &mut self.account {
-                Some(account) => account.answer(&mut self.machine, other, wire).await,
+                Some(account) => {
+                    let next = account.answer(&mut self.machine, other, wire).await;
+                    for sorted in account.take_sorted() {
+                        sorting::learn(&self.shard, account.id(), sorted);
+                    }
+                    next
+                }
                 // The machine asks for nothing else before a login.
                 None => Next::Close,
             },
