@@ -109,7 +109,7 @@ impl Intake {
     }
 
     /// For what comes from here: a message that was looked at when it came, or one that we have written.
-    pub(super) fn of_ours(shard: &Rc<Shard>, homes: impl Iterator<Item = u16>) -> Intake {
+    pub(crate) fn of_ours(shard: &Rc<Shard>, homes: impl Iterator<Item = u16>) -> Intake {
         Intake {
             shard: Rc::clone(shard),
             scrutiny: Scrutiny::None,
