@@ -3,6 +3,7 @@
 import glob
 import os
 import smtplib
+import subprocess
 import threading
 import time
 import unittest
@@ -222,6 +223,23 @@ class Queue(test_relay.Sending):
         self.empty(server)
         self.assertEqual(len(sink.messages), 100)
 
+    def test_cores_that_are_not_let_in_beside_others_put_nothing_off(self):
+        sink = self.sink()
+
+        def answer(verb, line):
+            if verb == "CONNECT" and sink.open > 1:
+                return "421 4.7.0 Too many concurrent connections"
+            return 0.05 if verb == "END" else True
+
+        sink.answer = answer
+        server = self.server(sink.port, retry_first="1h", retry_most="1h")
+        # One connection after the other, so that all cores have some.
+        for number in range(20):
+            self.submit(server, "x@there.test", f"Subject: {number}\r\n\r\n")
+        until("all of them", lambda: len(sink.messages) == 20, 90)
+        self.empty(server)
+        self.assertEqual(len(sink.messages), 20)
+
     def test_what_a_client_declares_out_of_habit_is_not_believed(self):
         sink = self.sink(offers=("PIPELINING",))
         server = self.server(sink.port)
@@ -234,6 +252,14 @@ class Queue(test_relay.Sending):
         found = {part["Status"] for report in reports for part in list(report.iter_parts())[1].get_payload()[1:]}
         self.assertEqual(found, {"5.6.3", "5.6.7"})
         self.assertEqual(len(sink.messages), 1)
+
+    def test_check_config_says_when_each_core_has_more_than_its_share(self):
+        server = self.server(1)
+        config = os.path.join(server.directory, "kura.toml")
+        cores = len(glob.glob(os.path.join(server.directory, "store/shard-*")))
+        server.configure(r"^sessions_per_destination_max = .*$", "sessions_per_destination_max = 1")
+        done = subprocess.run([kura.BINARY, "check-config", "--config", config], capture_output=True, text=True, check=True)
+        self.assertEqual(f"there may be {cores} all the same" in done.stdout, cores > 1, done.stdout)
 
     # ── what may not leave, and what must not come back ─────────────────────────────────────────
 

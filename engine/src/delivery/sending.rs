@@ -400,7 +400,7 @@ impl HeaderOnItsWay {
     fn without_return_path<'p>(&mut self, piece: &'p [u8]) -> Vec<&'p [u8]> {
         let mut parts = Vec::new();
         let (mut from, mut at) = (0, 0);
-        if !self.is_over {
+        if !self.is_over && !piece.is_empty() {
             for field in Fields::new(piece) {
                 if field.is("Return-Path") {
                     parts.push(&piece[from..at]);
@@ -439,7 +439,7 @@ mod tests {
 
     #[test]
     fn a_return_path_behind_what_we_put_in_front_stays_here_too() {
-        let pieces = ["Delivered-To: a@b\r\n", "X: y\r\n", "Return-Path: <>\r\nA: b\r\n\r\n"];
+        let pieces = ["Delivered-To: a@b\r\n", "", "X: y\r\n", "Return-Path: <>\r\nA: b\r\n\r\n"];
         assert_eq!(without(&pieces), "Delivered-To: a@b\r\nX: y\r\nA: b\r\n\r\n");
     }
 

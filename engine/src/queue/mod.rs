@@ -31,6 +31,7 @@ pub mod schedule;
 pub mod state;
 
 use crate::operations::unix_now;
+use crate::relay::destination::Serving;
 use crate::shard::Shard;
 use bytes::Bytes;
 use message::{Envelope, Progress};
@@ -57,6 +58,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 pub struct Queue {
     states: RefCell<States>,
     removals: Removals,
+    /// Where this core sends just now.
+    pub serving: Serving,
     waker: RefCell<Option<Waker>>,
     stirred: Cell<bool>,
     pub counts: Counts,
@@ -238,7 +241,14 @@ async fn put_back(shard: &Rc<Shard>, uid: Uid, progress: &mut Progress) -> Resul
     let mut is_recorded = false;
     loop {
         match shard.queue.heed(uid) {
-            Some(Word::Remove) => return remove(shard, uid).await,
+            Some(Word::Remove) => {
+                let removed = remove(shard, uid).await;
+                if removed.is_err() {
+                    // It is still to be heeded.
+                    shard.queue.apply(uid, Event::Said(Word::Remove));
+                }
+                return removed;
+            }
             Some(word) => {
                 word.apply(progress, unix_now());
                 is_recorded = false;

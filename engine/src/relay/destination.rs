@@ -3,15 +3,16 @@
 //!
 //! - A message that finds its destination busy is *parked*: it waits outside, where it takes nobody's place, and is
 //!   called in when there is room, at the latest when the destination has nothing else to do.
-//! - A session that is not let in while others of its destination are says how many the server takes at once. For a
-//!   while there are no more; what waits goes over those that are in. Only the last one that is not let in means
-//!   that nobody is there: then the destination is left alone for a while, and all that waits for it, or comes
-//!   meanwhile, is put off for the same reason.
+//! - A session that is not let in while others of its destination are, here or on another core, says how many the server
+//!   takes at once. For a while there are no more; what waits goes over those that are in. Only the last one that is
+//!   not let in means that nobody is there: then the destination is left alone for a while, and all that waits
+//!   for it, or comes meanwhile, is put off for the same reason.
 //! - While much is going on, a destination that has not taken anything yet gets few of the places: slow ones must
 //!   not take all.
 
 use super::route::Route;
 use crate::queue::message::Standing;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 use storage::Uid;
@@ -22,6 +23,8 @@ pub const JOBS_MAX: usize = 100;
 pub const JOBS_MAX_WHEN_CROWDED: usize = 20;
 /// How long we believe that a server takes no more sessions than it took.
 const LIMIT_LASTS: Duration = Duration::from_secs(300);
+/// The same, where it took none of this core's.
+const SHUT_OUT_LASTS: Duration = Duration::from_secs(15);
 /// Who was called in and has not come by then is not coming.
 const CALL_LASTS: Duration = Duration::from_secs(5);
 
@@ -60,6 +63,30 @@ pub struct Destinations<J> {
     sessions: usize,
     sessions_max: usize,
     per_destination_max: usize,
+}
+
+/// How many sessions a core has where, for the other cores to ask.
+#[derive(Debug, Default)]
+pub struct Serving(RefCell<BTreeMap<Route, usize>>);
+
+impl Serving {
+    pub fn begin(&self, route: &Route) {
+        *self.0.borrow_mut().entry(route.clone()).or_default() += 1;
+    }
+
+    pub fn end(&self, route: &Route) {
+        let mut all = self.0.borrow_mut();
+        if let Some(count) = all.get_mut(route) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(route);
+            }
+        }
+    }
+
+    pub fn has_some(&self, route: &Route) -> bool {
+        self.0.borrow().contains_key(route)
+    }
 }
 
 /// What is to be done now.
@@ -136,19 +163,26 @@ impl<J> Destinations<J> {
         }
     }
 
-    /// A session of the destination is not let in, and ends. What comes back is put off for that reason; the
-    /// destination is left alone for `pause`.
+    /// Whether a session of the destination is the only one of this core.
+    pub fn is_last(&self, route: &Route) -> bool {
+        self.all.get(route).is_none_or(|destination| destination.sessions <= 1)
+    }
+
+    /// A session of the destination is not let in, and ends. `elsewhere`: other cores have some. What comes back is put
+    /// off for that reason; the destination is left alone for `pause`.
     pub fn not_let_in(
         &mut self,
         route: &Route,
         why: &Standing,
+        elsewhere: bool,
         now: Instant,
         pause: Duration,
     ) -> Vec<J> {
         let Some(destination) = self.all.get_mut(route) else { return Vec::new() };
         let others = destination.sessions.saturating_sub(1);
-        if others > 0 {
-            destination.limit = Some((others, now + LIMIT_LASTS));
+        if others > 0 || elsewhere {
+            let lasts = if others > 0 { LIMIT_LASTS } else { SHUT_OUT_LASTS };
+            destination.limit = Some((others, now + lasts));
             return Vec::new();
         }
         destination.limit = None;
@@ -269,7 +303,7 @@ mod tests {
         let a = route("a");
         assert_eq!(begun(&destinations.turn(now, false), "a"), 10);
         for _ in 0..7 {
-            assert_eq!(destinations.not_let_in(&a, &why(), now, PAUSE), Vec::<u32>::new());
+            assert_eq!(destinations.not_let_in(&a, &why(), false, now, PAUSE), Vec::<u32>::new());
             destinations.ended(&a);
             assert_eq!(begun(&destinations.turn(now, false), "a"), 0);
         }
@@ -283,15 +317,31 @@ mod tests {
     }
 
     #[test]
+    fn where_other_cores_are_let_in_nothing_is_put_off() {
+        let (mut destinations, now) = with_jobs("a", 3);
+        let a = route("a");
+        destinations.turn(now, false);
+        for _ in 0..2 {
+            destinations.not_let_in(&a, &why(), false, now, PAUSE);
+            destinations.ended(&a);
+        }
+        assert!(destinations.is_last(&a));
+        assert_eq!(destinations.not_let_in(&a, &why(), true, now, PAUSE), Vec::<u32>::new());
+        destinations.ended(&a);
+        assert_eq!(begun(&destinations.turn(now, false), "a"), 0);
+        assert_eq!(begun(&destinations.turn(now + SHUT_OUT_LASTS, false), "a"), 3);
+    }
+
+    #[test]
     fn when_the_last_one_is_not_let_in_all_that_waits_is_put_off() {
         let (mut destinations, now) = with_jobs("a", 3);
         let a = route("a");
         assert_eq!(begun(&destinations.turn(now, false), "a"), 3);
         for _ in 0..2 {
-            assert_eq!(destinations.not_let_in(&a, &why(), now, PAUSE), Vec::<u32>::new());
+            assert_eq!(destinations.not_let_in(&a, &why(), false, now, PAUSE), Vec::<u32>::new());
             destinations.ended(&a);
         }
-        assert_eq!(destinations.not_let_in(&a, &why(), now, PAUSE), [0, 1, 2]);
+        assert_eq!(destinations.not_let_in(&a, &why(), false, now, PAUSE), [0, 1, 2]);
         destinations.ended(&a);
         // What comes meanwhile, too.
         destinations.add(&a, Uid(9), 9);
@@ -369,7 +419,7 @@ mod tests {
         // Nobody is there: they are called, too, and put off for the same reason.
         let (mut destinations, now) = with_jobs("a", 1);
         (100..110).for_each(|uid| destinations.park(&a, Uid(uid)));
-        destinations.not_let_in(&a, &why(), now, PAUSE);
+        destinations.not_let_in(&a, &why(), false, now, PAUSE);
         assert_eq!(destinations.turn(now, false).call.len(), 10);
     }
 

@@ -159,9 +159,11 @@ impl Sender {
         call.into_iter().for_each(|uid| self.shard.queue.hurry(uid));
         for route in begin {
             let sender = Rc::clone(self);
+            sender.shard.queue.serving.begin(&route);
             glommio::spawn_local(async move {
                 sender.serve(&route).await;
                 sender.destinations.borrow_mut().ended(&route);
+                sender.shard.queue.serving.end(&route);
                 if !sender.shard.watchdog.stopping() {
                     sender.dispatch();
                 }
@@ -208,7 +210,7 @@ impl Sender {
                 Ok(connected) => connected,
                 // That we stop says nothing about the destination.
                 Err(_) if self.shard.watchdog.stopping() => return,
-                Err(why) => return self.leave_alone(route, why).await,
+                Err(why) => return self.not_let_in(route, why).await,
             };
             let mut brought = 0_u32;
             // The message before: what became of it is recorded while the next one is on its way.
@@ -291,13 +293,30 @@ impl Sender {
     }
 
     /// A session was not let in. If it was the only one, all that goes there waits, or fails, for the same reason.
-    async fn leave_alone(&self, route: &Route, why: Standing) {
+    async fn not_let_in(&self, route: &Route, why: Standing) {
+        let may_be_full =
+            why.outcome == Outcome::Waiting && self.destinations.borrow().is_last(route);
+        let elsewhere = may_be_full && self.is_served_elsewhere(route).await;
         let half = self.shard.config.relay.retry_first.0 / 2;
-        let pause = half.min(LEFT_ALONE_MAX);
-        let jobs = self.destinations.borrow_mut().not_let_in(route, &why, Instant::now(), pause);
+        let (now, pause) = (Instant::now(), half.min(LEFT_ALONE_MAX));
+        let jobs = self.destinations.borrow_mut().not_let_in(route, &why, elsewhere, now, pause);
         for job in jobs {
             job.end(&self.shard, &why).await;
         }
+    }
+
+    /// Whether another core has a session there.
+    async fn is_served_elsewhere(&self, route: &Route) -> bool {
+        let mesh = &self.shard.mesh;
+        for core in (0..mesh.cores()).filter(|core| *core != self.shard.id) {
+            let route = route.clone();
+            let has_some =
+                mesh.ask(core, move |shard| async move { shard.queue.serving.has_some(&route) });
+            if has_some.await.unwrap_or(false) {
+                return true;
+            }
+        }
+        false
     }
 
     /// The first server of the destination that lets us in.
