@@ -154,11 +154,11 @@ class Queue(test_relay.Sending):
         self.assertEqual({self.got(sink, f"{who}@there.test") for who in "xyz"}, {1})
 
     def eat(self, server, account):
-        imap = server.imap(account)
-        imap.select("INBOX")
-        for number in range(10_000):
-            if imap.uid("STORE", "1", ("-", "+")[number % 2] + "FLAGS", "K")[0] != "OK":
-                return
+        with server.imap(account) as imap:
+            imap.select("INBOX")
+            for number in range(10_000):
+                if imap.uid("STORE", "1", ("-", "+")[number % 2] + "FLAGS", "K")[0] != "OK":
+                    return
         self.fail("the disk is not full")
 
     # ── rot ─────────────────────────────────────────────────────────────────────────────────────

@@ -186,6 +186,17 @@ impl Progress {
         lengths.find(|cut| cut.len() <= PROGRESS_BYTES_MAX).unwrap_or_else(|| cut_to(0))
     }
 
+    /// Whether something is told here that must not be forgotten, beyond what is `recorded`.
+    pub fn adds_to(&self, recorded: Option<&[u8]>) -> bool {
+        let recorded = recorded.and_then(|bytes| serde_json::from_slice::<Progress>(bytes).ok());
+        let recorded = recorded.unwrap_or_default();
+        let before = recorded.recipients.iter().map(|one| one.outcome);
+        let before = before.chain(std::iter::repeat(Outcome::Waiting));
+        self.held != recorded.held
+            || self.told_of_delay != recorded.told_of_delay
+            || self.recipients.iter().zip(before).any(|(one, before)| one.outcome != before)
+    }
+
     pub fn next(&self) -> Next {
         (!self.held).then_some(self.next)
     }
@@ -272,6 +283,23 @@ mod tests {
         progress.recipients.truncate(20);
         let again: Progress = serde_json::from_slice(&progress.encode()).unwrap();
         assert_eq!(again, progress);
+    }
+
+    #[test]
+    fn what_must_not_be_forgotten_is_told_from_what_may() {
+        let plain = Progress::of(&envelope());
+        let mut tried = Progress { attempts: 3, next: 9, ..plain.clone() };
+        tried.recipients[1] = Standing::new(Outcome::Waiting, "4.2.1", "not today");
+        let recorded = tried.encode();
+        assert!(!tried.adds_to(None) && !plain.adds_to(Some(&recorded)));
+        let mut taken = tried.clone();
+        taken.recipients[1].outcome = Outcome::Delivered;
+        let held = Progress { held: true, ..tried.clone() };
+        let told = Progress { told_of_delay: true, ..tried.clone() };
+        for more in [taken, held, told] {
+            assert!(more.adds_to(None) && more.adds_to(Some(&recorded)), "{more:?}");
+            assert!(!more.adds_to(Some(&more.encode())));
+        }
     }
 
     #[test]

@@ -263,7 +263,13 @@ async fn put_back(shard: &Rc<Shard>, uid: Uid, progress: &mut Progress) -> Resul
             shard.queue.done(uid, progress.next());
             return Ok(());
         }
-        record(shard, uid, progress).await?;
+        if let Err(error) = record(shard, uid, progress).await {
+            if progress.adds_to(shard.store.get(SPACE, &key(uid)).as_deref()) {
+                return Err(error);
+            }
+            // How often it was tried in vain is no reason to wait until there is room.
+            tracing::debug!(uid = uid.0, %error, "a try that came to nothing is not recorded");
+        }
         is_recorded = true;
     }
 }
