@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 /// What the control plane may take, beyond its own deadline, to say that it was too late.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Attachments of a message that is not larger are looked at on its core, as long as nothing has to be unpacked.
-const GLANCE_BYTES_MAX: usize = 64 << 10;
+/// Fingerprints of a message that is not larger are taken on its core.
+const FINGERPRINTED_BYTES_MAX: usize = 64 << 10;
 /// Inspections on the blocking pool at once; password checks are there, too.
 const INSPECTIONS_MAX: u64 = 1;
 /// Who has waited so long for a place is told that nobody has looked inside.
@@ -273,7 +273,7 @@ impl Scan {
         if origin.verified.is_signed_by(&rules.trusted_domains) {
             return None;
         }
-        let fingerprints = if beginning.len() <= GLANCE_BYTES_MAX {
+        let fingerprints = if beginning.len() <= FINGERPRINTED_BYTES_MAX {
             fingerprints(&beginning)
         } else {
             let _place = self.place().await?;
@@ -309,11 +309,9 @@ impl Scan {
             Message::TooLarge(scanner) => return attachments::inspect_names(&scanner.finish()),
             Message::Pieces(pieces, scanner) => (pieces, Some(scanner)),
             Message::Whole(message) => {
-                if message.len() <= GLANCE_BYTES_MAX {
-                    let report = attachments::glance(&message);
-                    if !report.is_packed {
-                        return report;
-                    }
+                let report = attachments::glance(&message);
+                if !report.is_partial {
+                    return report;
                 }
                 (vec![message], None)
             }
