@@ -92,18 +92,18 @@ impl Report {
     }
 }
 
-/// A whole message, with everything that is packed in it. May take some tenths of a second.
-pub fn inspect(message: &[u8]) -> Report {
+/// A whole message of this summary, with everything that is packed in it. May take some tenths of a second.
+pub fn inspect(message: &[u8], summary: &Summary) -> Report {
     let mut inspection = Inspection::new(true);
-    inspection.message(message, 0, "");
+    inspection.message(message, summary, 0, "");
     inspection.report
 }
 
 /// The same for a core, in about the time that it takes to read the message: nothing is unpacked, and of long parts only
 /// texts are looked at.
-pub fn glance(message: &[u8]) -> Report {
+pub fn glance(message: &[u8], summary: &Summary) -> Report {
     let mut inspection = Inspection::new(false);
-    inspection.message(message, 0, "");
+    inspection.message(message, summary, 0, "");
     inspection.report
 }
 
@@ -185,8 +185,7 @@ impl Inspection {
         }
     }
 
-    fn message(&mut self, message: &[u8], depth: usize, path: &str) {
-        let summary = Summary::compute(message);
+    fn message(&mut self, message: &[u8], summary: &Summary, depth: usize, path: &str) {
         if summary.parts.len() >= PARTS_MAX {
             self.tell(Kind::Unseen, &inside(path, "parts"));
         }
@@ -231,7 +230,7 @@ impl Inspection {
             if !mime::is_message(content) {
                 self.file(&decoded, depth, &file);
             } else if depth < limits::DEPTH_MAX {
-                self.message(&decoded, depth + 1, &file);
+                self.message(&decoded, &Summary::compute(&decoded), depth + 1, &file);
             } else {
                 self.tell(Kind::Unseen, &file);
             }

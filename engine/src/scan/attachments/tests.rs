@@ -1,5 +1,13 @@
-use super::*;
+use super::{glance as glance_with, inspect as inspect_with, *};
 use std::io::Write;
+
+fn glance(message: &[u8]) -> Report {
+    glance_with(message, &Summary::compute(message))
+}
+
+fn inspect(message: &[u8]) -> Report {
+    inspect_with(message, &Summary::compute(message))
+}
 
 /// A program, as far as anybody looks.
 fn program() -> Vec<u8> {
