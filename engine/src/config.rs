@@ -209,13 +209,26 @@ impl Config {
         // By components, so that "." does not show in messages.
         config.data_dir = base.join(&config.data_dir).components().collect();
         config.profile = config.profile.map(|profile| base.join(profile));
-        config.spam.rules = config.spam.rules.map(|rules| base.join(rules));
-        config.sieve.resolve(base);
+        for (_, file) in config.files_mut() {
+            *file = base.join(&file).components().collect();
+        }
         config.file = path.to_owned();
-        let read = config.smart_hosts.iter_mut().try_for_each(|host| host.read(base));
+        let read = config.smart_hosts.iter_mut().try_for_each(SmartHost::read);
         read.map_err(|fault| config.fault("smart_host", &fault))?;
         config.check().map_err(|(key, fault)| config.fault(key, &fault))?;
         Ok(config)
+    }
+
+    /// The files that it names, but for the profile, and what they are called in a backup, where all lie beside it.
+    pub fn files_mut(&mut self) -> Vec<(String, &mut PathBuf)> {
+        let mut files = self.sieve.files_mut();
+        files.extend(self.spam.rules.iter_mut().map(|path| ("spam-rules.toml".to_owned(), path)));
+        for (number, host) in (1..).zip(&mut self.smart_hosts) {
+            let name = |what: &str| format!("smart-host-{number}{what}");
+            files.extend(host.password_file.iter_mut().map(|path| (name(".password"), path)));
+            files.extend(host.ca_file.iter_mut().map(|path| (name(".pem"), path)));
+        }
+        files
     }
 
     /// The profile's knobs, but for those that the operator has set.

@@ -6,10 +6,11 @@
 //! | [`account`] | an account being served: which event is answered where, sync points, IDLE |
 //! | `append` | a message on its way in |
 //! | `mailboxes` | SELECT, CREATE, DELETE, RENAME, SUBSCRIBE, LIST, STATUS, quotas |
-//! | `fetch`, `search` | reading |
+//! | `fetch`, `search` | reading; `ahead`: several reads at once |
 //! | `change` | STORE, COPY, MOVE, EXPUNGE, CLOSE |
 
 pub mod account;
+mod ahead;
 mod append;
 mod change;
 mod fetch;
