@@ -15,7 +15,9 @@ use crate::shard::{Disk, Shard};
 use bytes::Bytes;
 use protocols::message::date::field_text;
 use protocols::message::field::Fields;
+use protocols::message::scanner::Scanner;
 use std::rc::Rc;
+use std::sync::Arc;
 use storage::{Body, BodyWriter, Delivery, Durable, Error, Flags, Placement};
 
 #[derive(Debug)]
@@ -29,7 +31,8 @@ pub struct Submission {
     writer: Option<BodyWriter<Disk>>,
     /// The end of the message, or all of it, once it is complete and others look at it.
     sealed: Option<Bytes>,
-    scan: Option<Scan>,
+    /// And the outline of what has come, for it.
+    scan: Option<(Scan, Scanner)>,
     octets: u64,
     /// What has been looked at of the header.
     found: Found,
@@ -58,11 +61,14 @@ impl Submission {
 
     /// It will be scanned, where messages are: nobody at home gets it, so nobody else looks at it.
     pub fn scanned(mut self) -> Submission {
-        self.scan = Scan::begin(&self.shard);
+        self.scan = Scan::begin(&self.shard).map(|scan| (scan, Scanner::new()));
         self
     }
 
     pub async fn push(&mut self, piece: &[u8]) -> Result<(), Error> {
+        if let Some((_, scanner)) = &mut self.scan {
+            scanner.push(piece);
+        }
         self.buffer.extend_from_slice(piece);
         if self.buffer.len() >= self.shard.knobs.session_buffer_bytes() {
             self.spill().await?;
@@ -77,7 +83,7 @@ impl Submission {
             None => self.writer.insert(self.shard.store.body_writer()?),
         };
         writer.push(piece.clone()).await?;
-        if let Some(scan) = &mut self.scan {
+        if let Some((scan, _)) = &mut self.scan {
             scan.push(piece.slice(own..)).await;
         }
         Ok(())
@@ -121,15 +127,16 @@ impl Submission {
 
     /// What is found in the complete message, where it is scanned. Before anything else is asked of it.
     pub async fn findings(&mut self) -> Result<Option<Findings>, Error> {
-        let Some(mut scan) = self.scan.take() else { return Ok(None) };
+        let Some((mut scan, scanner)) = self.scan.take() else { return Ok(None) };
+        let outline = Arc::new(scanner.finish());
         let rest = self.seal();
         if self.writer.is_none() {
-            scan.complete(Some(rest)).await;
+            scan.complete(Some(rest), outline).await;
         } else {
             if !rest.is_empty() {
                 scan.push(rest).await;
             }
-            scan.complete(None).await;
+            scan.complete(None, outline).await;
         }
         Ok(Some(scan.findings(None).await))
     }
