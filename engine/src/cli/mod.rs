@@ -27,7 +27,9 @@ mod salvage;
 mod scrub;
 mod serve;
 mod sieve;
+mod spam;
 mod store;
+mod trace;
 
 use crate::config::{Config, ConfigError};
 use clap::{Args, Parser, Subcommand};
@@ -88,6 +90,11 @@ enum Command {
     /// Example: kura store verify
     #[command(subcommand)]
     Store(store::StoreCommand),
+    /// The spam filter: what it makes of a message, and what it is taught.
+    ///
+    /// Example: kura spam test suspicious.eml
+    #[command(subcommand)]
+    Spam(spam::SpamCommand),
     /// Mail that waits to leave this host.
     ///
     /// Example: kura queue list
@@ -98,6 +105,11 @@ enum Command {
     /// Example: kura collect add ann@example.org imap.example.com --user ann --password-stdin
     #[command(subcommand)]
     Collect(collect::CollectCommand),
+    /// What has become of messages: where they are, who brought them, what was decided about them and why.
+    ///
+    /// Examples: kura trace ann@example.org --since 2h
+    ///           kura trace '<20261126.7@example.net>' --since 7d
+    Trace(trace::Options),
     /// What the host can do, and what follows from it.
     ///
     /// Example: kura profile show
@@ -191,8 +203,10 @@ fn run(command: Command) -> Result<Outcome, ConfigError> {
         Command::Sieve(command) => sieve::run(command),
         Command::Cert(command) => certificate::run(command),
         Command::Store(command) => store::run(command),
+        Command::Spam(command) => spam::run(command),
         Command::Queue(command) => queue::run(command),
         Command::Collect(command) => collect::run(command),
+        Command::Trace(options) => trace::run(options),
         Command::Profile(command) => profile::run(command),
         Command::Bench(BenchCommand::Smtp(options)) => bench(options),
     }

@@ -11,11 +11,14 @@ use super::reason::{Kind, Reason};
 use super::source::{Protocol, Source};
 use super::split;
 use crate::auth::results;
+use crate::auth::verdict::{Method, Outcome, Verdict};
 use crate::auth::verify::Question;
 use crate::delivery::{
     self, Collected, Envelope, Failure, Intake, Judged, Scrutiny, Stamp, To, unix_millis,
 };
 use crate::directory::Resolution;
+use crate::filter;
+use crate::filter::senders::Filing as Filed;
 use crate::scan;
 use crate::scan::settings::Action;
 use crate::shard::Shard;
@@ -66,6 +69,15 @@ pub struct Inbound {
 struct Started {
     intake: Intake,
     to: Vec<To>,
+}
+
+/// What its score goes by, beside the message.
+struct Mail<'m> {
+    sender: Option<&'m Address>,
+    to: &'m [To],
+    verdict: &'m Verdict,
+    /// Milliseconds since 1970.
+    when: Option<u64>,
 }
 
 /// Where it goes, and what is known of it from there.
@@ -221,8 +233,17 @@ impl Inbound {
         let taken = to.iter().map(|to| delivered_to(&to.home.address).len()).max().unwrap_or(0);
         let room = Stamp::BESIDE_BYTES_MAX.saturating_sub(taken);
         let reserved = if scan.is_some() { scan::verdict::FIELD_BYTES_MAX } else { 0 };
-        self.verify(&mut intake, &mut stamp, room.saturating_sub(reserved)).await?;
         let shard = Rc::clone(&self.way.shard);
+        let room_before = room.saturating_sub(reserved);
+        let verdict = self.verify(&mut intake, &mut stamp, room_before).await?;
+        if target.scripts
+            && let Some(verdict) = &verdict
+        {
+            let mail =
+                Mail { sender: sender.as_ref(), to: &to, verdict, when: target.internal_date };
+            let left = room_before.saturating_sub(stamp.beside.len());
+            self.score(&mut intake, &mut stamp, &mut judged, mail, left).await?;
+        }
         if let Some(scan) = scan {
             let found = scan.findings(None).await;
             judged.virus = found.virustest();
@@ -233,7 +254,8 @@ impl Inbound {
                     return Ok(Fate::Refused);
                 }
                 Action::Defer => return Err(Reason::new(Kind::Here, words)),
-                Action::Junk => judged.is_junk = true,
+                // Whoever it is from: friends send viruses, too.
+                Action::Junk => judged.filing = Filed { is_junk: true, ..Filed::default() },
                 Action::Mark => {}
             }
             let field = found.field(&shard.config.hostname);
@@ -258,6 +280,7 @@ impl Inbound {
             judged,
             scripts: target.scripts,
             alone: to.len() == 1,
+            others: false,
             collected: Some(Arc::new(collected)),
         };
         let octets = intake.bytes();
@@ -298,11 +321,11 @@ impl Inbound {
         intake: &mut Intake,
         stamp: &mut Stamp,
         room: usize,
-    ) -> Result<(), Reason> {
+    ) -> Result<Option<Verdict>, Reason> {
         let shard = &self.way.shard;
         let config = &shard.config;
         if !config.auth.verify {
-            return Ok(());
+            return Ok(None);
         }
         let question = Question {
             peer: None,
@@ -318,6 +341,53 @@ impl Inbound {
         let found = shard.auth.ask(shard, question).await;
         stamp.fields = results::field(&config.hostname, &found, usize::MAX);
         stamp.beside = results::field(&config.hostname, &found, room);
+        Ok(Some(found))
+    }
+
+    /// How much it looks like spam. Of old mail, as of its own day.
+    async fn score(
+        &self,
+        intake: &mut Intake,
+        stamp: &mut Stamp,
+        judged: &mut Judged,
+        mail: Mail<'_>,
+        room: usize,
+    ) -> Result<(), Reason> {
+        let shard = &self.way.shard;
+        if !shard.config.spam.enabled {
+            return Ok(());
+        }
+        let message = intake.beginning().await?;
+        let rules = Arc::clone(&shard.rules);
+        let mail_from = mail.sender.map(ToString::to_string).unwrap_or_default();
+        let recipients: Vec<String> = mail.to.iter().map(|to| to.address.to_string()).collect();
+        let auth: Vec<_> =
+            mail.verdict.findings.iter().map(|one| (one.method, one.outcome)).collect();
+        let seconds = mail.when.unwrap_or_else(|| unix_millis().0) / 1000;
+        let unix_seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+        let judge = move || {
+            let (mail_from, recipients, auth) = (&mail_from, &recipients, &auth);
+            let envelope = filter::Envelope { mail_from, recipients, auth, unix_seconds };
+            filter::judge(&rules, &message, &envelope)
+        };
+        let found = glommio::executor().spawn_blocking(judge).await;
+        let found = found.judged_by(&shard.learned.borrow().classifier);
+        let sender = found.sender;
+        let verdict = filter::verdict::Verdict::new(found.hits, &shard.config.spam);
+        stamp.fields += &verdict.fields(usize::MAX);
+        stamp.beside += &verdict.fields(room);
+        judged.spam_percent = Some(verdict.percent());
+        // Nobody can be refused any more.
+        let is_junk = matches!(
+            verdict.action,
+            filter::verdict::Action::Junk | filter::verdict::Action::Reject
+        );
+        let is_proven = mail
+            .verdict
+            .findings
+            .iter()
+            .any(|one| one.method == Method::Dmarc && one.outcome == Outcome::Pass);
+        judged.filing = Filed { is_junk, sender, is_doubtful: !is_proven };
         Ok(())
     }
 }

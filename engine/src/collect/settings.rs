@@ -2,7 +2,7 @@
 
 use crate::when::Span;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -39,11 +39,6 @@ impl Default for Collect {
 }
 
 impl Collect {
-    /// Relative paths are relative to the config file.
-    pub(crate) fn read(&mut self, base: &Path) {
-        self.ca_file = self.ca_file.take().map(|file| base.join(file));
-    }
-
     pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
         for (key, value, most) in [
             ("collect.sessions_max", self.sessions_max, 1000),

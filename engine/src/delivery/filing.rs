@@ -70,20 +70,26 @@ pub(super) async fn file(shard: &Shard, parcel: Parcel, body: Body) -> Vec<Outco
             plan.filings = Plan::keep().filings;
         }
         let to = &parcel.to[owner];
+        let (is_junk, why) = parcel.envelope.judged.filing.decide(shard, to.home.account);
         for filing in std::mem::take(&mut plan.filings) {
             let account = to.home.account;
+            let target = match &parcel.envelope.collected {
+                Some(collected) if !is_junk => collected.target(filing.target),
+                Some(_) | None => filing.target,
+            };
             let mailbox = match lends[owner] {
                 true => MailboxId::INBOX,
-                false => {
-                    mailbox(shard, account, &filing.target, parcel.envelope.judged.is_junk).await
-                }
+                false => mailbox(shard, account, &target, is_junk).await,
             };
             // No mailbox gets a message twice (RFC 5228 section 2.10.3), such as INBOX in place of several.
             let mut own = wanted.iter().rev().take_while(|one: &&Wanted| one.owner == owner);
             if own.any(|one| one.placement.mailbox == mailbox) {
                 continue;
             }
-            let prefix = (delivered_to(&to.home.address) + &parcel.beside).into_bytes();
+            let mut prefix = (delivered_to(&to.home.address) + &parcel.beside).into_bytes();
+            if prefix.len() + why.len() <= Stamp::BESIDE_BYTES_MAX {
+                prefix.extend_from_slice(why.as_bytes());
+            }
             let placement = placement(account, mailbox, prefix, &filing.flags);
             wanted.push(Wanted { owner, placement, header: filing.header });
         }
@@ -137,7 +143,7 @@ async fn plans(shard: &Shard, parcel: &Parcel, is_streamed: bool) -> Vec<Plan> {
 
 impl Collected {
     /// Nobody can be told no, and what comes may be years old: it is kept rather than rejected, and not replied to. What
-    /// no script says anything about goes where the owner wants it, as it was there.
+    /// no script says anything about is as it was there.
     fn adapt(&self, shard: &Shard, to: &To, plan: &mut Plan) {
         if let Some(reply) = plan.reply.take() {
             shard.sieve.answered(to.home.account, reply.key);
@@ -150,9 +156,16 @@ impl Collected {
                 continue;
             }
             filing.flags.extend(self.flags.iter().cloned());
-            if let Some(Mailbox { name, special_use }) = self.mailbox.clone() {
-                filing.target = Target::Mailbox { name, create: true, special_use };
+        }
+    }
+
+    /// Where it goes that is no junk.
+    fn target(&self, target: Target) -> Target {
+        match (target, self.mailbox.clone()) {
+            (Target::Keep, Some(Mailbox { name, special_use })) => {
+                Target::Mailbox { name, create: true, special_use }
             }
+            (target, _) => target,
         }
     }
 }

@@ -28,6 +28,7 @@ pub use intake::{Intake, Scrutiny, Stamp, Trace};
 pub use sending::{Failure, settle};
 
 use crate::directory::Home;
+use crate::filter::senders::Filing;
 use crate::sieve::marks::Mark;
 use bytes::Bytes;
 use payload::Payload;
@@ -60,6 +61,8 @@ pub struct Envelope {
     pub scripts: bool,
     /// A rejection can be the session's answer: nobody else gets the message by the same answer.
     pub alone: bool,
+    /// Recipients on other hosts get it by the same answer.
+    pub others: bool,
     /// It was collected from another server, for one account.
     pub collected: Option<Arc<Collected>>,
 }
@@ -95,8 +98,10 @@ impl Mailbox {
 /// What was found out about a message. A redirect of it is no better.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Judged {
-    /// Into the mailbox for junk, where there is one and no script says otherwise.
-    pub is_junk: bool,
+    /// Into the mailbox for junk, where there is one and no script says otherwise?
+    pub filing: Filing,
+    /// 0 to 100, where junk begins; `None`: nobody has looked.
+    pub spam_percent: Option<u8>,
     /// As RFC 5235 section 3.3 has it: 1 is clean, 5 is a virus. `None`: nobody has looked, or could tell.
     pub virus: Option<u8>,
 }

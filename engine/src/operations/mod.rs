@@ -4,7 +4,7 @@
 //! of a stopped one and carry it out in their own process: either way it is this code, on shard 0,
 //! which alone writes the directory, one change after the other. A change is durable before any core
 //! sees it. What is about the past, the queue and scripts stands with these: `remembering`,
-//! [`crate::queue::operations`], [`crate::sieve::operations`].
+//! [`crate::queue::operations`], [`crate::sieve::operations`], [`crate::filter::operations`].
 
 mod accounts;
 mod aliases;
@@ -15,13 +15,15 @@ pub(crate) use accounts::{existing_account, make_at_home};
 
 use crate::collect::{self, operations::CollectRequest};
 use crate::directory::{self, Pair};
+use crate::filter;
+use crate::filter::operations::SpamRequest;
 use crate::passwords::{self, StoredPassword};
 use crate::queue;
 use crate::remembering::{self, Which};
 use crate::shard::Shard;
 use crate::sieve::operations::SieveRequest;
 use crate::sieve::{self, SystemScripts};
-use crate::{certificates, tls};
+use crate::{certificates, tls, trace};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -83,6 +85,12 @@ pub enum Request {
     Sieve(SieveRequest),
     /// Loads all certificates, and the operator's scripts, anew.
     Reload,
+    Spam(SpamRequest),
+    /// What has become of messages that came since then (Unix milliseconds).
+    Trace {
+        who: String,
+        since: u64,
+    },
     StoreStats,
     StoreVerify,
     /// Lists what has gone since then, in Unix milliseconds; or brings it back.
@@ -155,6 +163,8 @@ impl Request {
             | Request::AliasList
             | Request::Sieve(_)
             | Request::Reload
+            | Request::Spam(_)
+            | Request::Trace { .. }
             | Request::StoreStats
             | Request::StoreVerify
             | Request::StoreUndelete { .. }
@@ -208,6 +218,8 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
         Request::AliasRemove { alias } => aliases::remove(&shard, &alias).await,
         Request::Sieve(request) => sieve::operations::execute(&shard, request).await,
         Request::Reload => reload(&shard).await,
+        Request::Spam(request) => filter::operations::execute(&shard, request).await,
+        Request::Trace { who, since } => trace::trace(&shard, &who, since).await,
         Request::StoreStats => store::stats(&shard).await,
         Request::StoreVerify => store::verify(&shard).await,
         Request::StoreUndelete {

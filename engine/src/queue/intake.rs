@@ -2,17 +2,22 @@
 //!
 //! Up to the session's buffer it is one record. A larger one streams into the log while it arrives, so that
 //! a session never holds more. What RFC 6409 section 8 has us add goes in front: a `Date` and a
-//! `Message-ID` where there is none.
+//! `Message-ID` where there is none. Whether it needs 8BITMIME or SMTPUTF8 on its way is found out by looking: clients
+//! declare both out of habit, and a server without them could not have it.
 
 use super::message::Envelope;
 use super::{ACCOUNT, MAILBOX};
-use crate::delivery::unix_millis;
+use crate::delivery::{Trace, unix_millis};
 use crate::metrics::count;
+use crate::scan::session::Scan;
+use crate::scan::verdict::Findings;
 use crate::shard::{Disk, Shard};
 use bytes::Bytes;
 use protocols::message::date::field_text;
 use protocols::message::field::Fields;
+use protocols::message::scanner::Scanner;
 use std::rc::Rc;
+use std::sync::Arc;
 use storage::{Body, BodyWriter, Delivery, Durable, Error, Flags, Placement};
 
 #[derive(Debug)]
@@ -24,47 +29,124 @@ pub struct Submission {
     buffer: Vec<u8>,
     /// Of a message that has outgrown the buffer.
     writer: Option<BodyWriter<Disk>>,
+    /// The end of the message, or all of it, once it is complete and others look at it.
+    sealed: Option<Bytes>,
+    /// And the outline of what has come, for it.
+    scan: Option<(Scan, Scanner)>,
     octets: u64,
+    /// What has been looked at of the header.
+    found: Found,
+}
+
+#[derive(Debug, Default)]
+struct Found {
+    received: usize,
+    is_header_ascii: bool,
 }
 
 impl Submission {
     pub fn new(shard: &Rc<Shard>, envelope: Envelope, head: String) -> Submission {
-        let shard = Rc::clone(shard);
-        Submission { shard, envelope, head, buffer: Vec::new(), writer: None, octets: 0 }
+        Submission {
+            shard: Rc::clone(shard),
+            envelope,
+            head,
+            buffer: Vec::new(),
+            writer: None,
+            sealed: None,
+            scan: None,
+            octets: 0,
+            found: Found::default(),
+        }
+    }
+
+    /// It will be scanned, where messages are: nobody at home gets it, so nobody else looks at it.
+    pub fn scanned(mut self) -> Submission {
+        self.scan = Scan::begin(&self.shard).map(|scan| (scan, Scanner::new()));
+        self
     }
 
     pub async fn push(&mut self, piece: &[u8]) -> Result<(), Error> {
+        if let Some((_, scanner)) = &mut self.scan {
+            scanner.push(piece);
+        }
         self.buffer.extend_from_slice(piece);
         if self.buffer.len() >= self.shard.knobs.session_buffer_bytes() {
-            let piece = self.take();
-            let writer = match &mut self.writer {
-                Some(writer) => writer,
-                None => self.writer.insert(self.shard.store.body_writer()?),
-            };
-            writer.push(piece).await?;
+            self.spill().await?;
         }
         Ok(())
     }
 
-    /// What is buffered; the first time, behind what we put in front.
-    fn take(&mut self) -> Bytes {
-        let piece = std::mem::take(&mut self.buffer);
-        let piece = match std::mem::take(&mut self.head) {
-            head if head.is_empty() => piece,
-            head => {
-                let missing =
-                    missing_fields(&piece, &self.envelope.id, &self.shard.config.hostname);
-                [head.as_bytes(), missing.as_bytes(), &piece].concat()
-            }
+    async fn spill(&mut self) -> Result<(), Error> {
+        let (piece, own) = self.take();
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            None => self.writer.insert(self.shard.store.body_writer()?),
         };
-        self.octets += piece.len() as u64;
+        writer.push(piece.clone()).await?;
+        if let Some((scan, _)) = &mut self.scan {
+            scan.push(piece.slice(own..)).await;
+        }
+        Ok(())
+    }
+
+    /// What is buffered; the first time, behind what we put in front: so many octets.
+    fn take(&mut self) -> (Bytes, usize) {
+        let piece = std::mem::take(&mut self.buffer);
         self.envelope.eight_bit |= !piece.is_ascii();
-        Bytes::from(piece)
+        let is_first = self.octets == 0;
+        if is_first {
+            self.found = Found {
+                received: Trace::read(&piece).received,
+                is_header_ascii: header(&piece).is_ascii(),
+            };
+        }
+        let own = match std::mem::take(&mut self.head) {
+            head if head.is_empty() => head,
+            head => head + &missing_fields(&piece, &self.envelope.id, &self.shard.config.hostname),
+        };
+        self.envelope.eight_bit |= !own.is_ascii();
+        let piece =
+            if own.is_empty() { piece } else { [own.as_bytes(), piece.as_slice()].concat() };
+        self.octets += piece.len() as u64;
+        (Bytes::from(piece), own.len())
+    }
+
+    /// The message is complete: the rest of it, without our own fields.
+    fn seal(&mut self) -> Bytes {
+        let (rest, own) = self.take();
+        self.sealed.insert(rest).slice(own..)
+    }
+
+    /// How many servers the complete message has passed before us.
+    pub fn received(&mut self) -> usize {
+        if self.sealed.is_none() {
+            self.seal();
+        }
+        self.found.received
+    }
+
+    /// What is found in the complete message, where it is scanned. Before anything else is asked of it.
+    pub async fn findings(&mut self) -> Result<Option<Findings>, Error> {
+        let Some((mut scan, scanner)) = self.scan.take() else { return Ok(None) };
+        let outline = Arc::new(scanner.finish());
+        let rest = self.seal();
+        if self.writer.is_none() {
+            scan.complete(Some(rest), outline).await;
+        } else {
+            if !rest.is_empty() {
+                scan.push(rest).await;
+            }
+            scan.complete(None, outline).await;
+        }
+        Ok(Some(scan.findings(None).await))
     }
 
     /// The receipt comes once the message and its envelope are durable.
     pub async fn finish(mut self) -> Result<Durable, Error> {
-        let rest = self.take();
+        let rest = match self.sealed.take() {
+            Some(sealed) => sealed,
+            None => self.take().0,
+        };
         let body = match self.writer.take() {
             None => Body::Whole(rest),
             Some(mut writer) => {
@@ -72,6 +154,10 @@ impl Submission {
                 Body::Streamed(writer.finish().await?)
             }
         };
+        let mut names = self.envelope.recipients.iter().map(|one| &one.to);
+        let is_named_in_ascii = names.all(|to| to.is_ascii())
+            && self.envelope.sender.as_ref().is_none_or(|s| s.is_ascii());
+        self.envelope.smtp_utf8 &= !(is_named_in_ascii && self.found.is_header_ascii);
         self.envelope.octets = self.octets;
         let placement = Placement {
             account: ACCOUNT,
@@ -89,9 +175,15 @@ impl Submission {
         let (placed, durable) = self.shard.store.deliver(delivery).await?;
         let queue = &self.shard.queue;
         count(&queue.counts.queued);
-        placed.iter().for_each(|placed| queue.set_due(placed.uid, self.envelope.arrived));
+        placed.iter().for_each(|placed| queue.found(placed.uid, Some(self.envelope.arrived)));
         Ok(durable)
     }
+}
+
+/// All of `message` if its header does not end in it.
+fn header(message: &[u8]) -> &[u8] {
+    let end = message.windows(4).position(|four| four == b"\r\n\r\n");
+    &message[..end.unwrap_or(message.len())]
 }
 
 fn missing_fields(message: &[u8], id: &str, hostname: &str) -> String {
@@ -108,7 +200,13 @@ fn missing_fields(message: &[u8], id: &str, hostname: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::missing_fields;
+    use super::{header, missing_fields};
+
+    #[test]
+    fn a_header_ends_at_the_blank_line() {
+        assert_eq!(header(b"A: b\r\n\r\n\xff"), b"A: b");
+        assert_eq!(header(b"A: b\r\nC: d"), b"A: b\r\nC: d");
+    }
 
     #[test]
     fn only_what_is_missing_is_added() {

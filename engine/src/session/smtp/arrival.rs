@@ -3,24 +3,23 @@
 //! The `250` is made from those outcomes alone.
 
 use super::SmtpSession;
+use super::stages::Stages;
 use crate::NOTICE;
-use crate::auth::results;
-use crate::auth::verdict::{Disposition, Verdict};
-use crate::auth::verify::Question;
+use crate::auth::verdict::Verdict;
 use crate::delivery::{self, Envelope, Failure, Intake, Judged, Scrutiny, Stamp, To, unix_millis};
 use crate::directory::Home;
+use crate::filter::verdict::Verdict as SpamVerdict;
 use crate::metrics::count;
 use crate::operations::unix_now;
 use crate::queue::intake::Submission;
 use crate::queue::message;
 use crate::scan;
-use crate::scan::session::Origin;
 use crate::scan::settings::Action;
 use protocols::message::received::{Received, delivered_to, received, return_path};
 use protocols::smtp::event::{Asked, Ended};
 use protocols::smtp::{Answer, MailParams, RecipientParams, Refusal, Ret, Role};
 use protocols::{Address, Outbox, Ticket};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use storage::{Durable, Error};
 
 /// The envelope and, once it comes, the message.
@@ -44,6 +43,8 @@ pub(super) struct Transaction {
     pub(super) failure: Option<Error>,
     /// What was found out about the sender, for the log.
     pub(super) verdict: Option<Verdict>,
+    /// Whether it looks like spam.
+    pub(super) spam: Option<SpamVerdict>,
     /// And about viruses and attachments.
     pub(super) scan: Option<scan::verdict::Findings>,
 }
@@ -67,7 +68,7 @@ impl Transaction {
             recipients: self.outside.iter().map(recipient).collect(),
             arrived: unix_now(),
             octets: 0,
-            eight_bit: self.params.eight_bit,
+            eight_bit: false,
             smtp_utf8: self.params.smtp_utf8,
             ret_full: self.params.ret.map(|ret| ret == Ret::Full),
             envid: self.params.envid.clone(),
@@ -107,10 +108,12 @@ impl SmtpSession {
         });
         if !transaction.outside.is_empty() {
             let envelope = transaction.envelope(self.machine.user());
-            transaction.submission = Some(Submission::new(&self.shard, envelope, trace.clone()));
+            let submission = Submission::new(&self.shard, envelope, trace.clone());
             if transaction.recipients.is_empty() {
+                transaction.submission = Some(submission.scanned());
                 return Ok(());
             }
+            transaction.submission = Some(submission);
         }
         let head = return_path(&from) + &trace;
         transaction.head_octets = head.len() as u64;
@@ -129,34 +132,13 @@ impl SmtpSession {
         let peer = self.peer.address.ip();
         match self.role {
             Role::Lmtp => Scrutiny::None,
-            _ if !auth.verify => Scrutiny::None,
+            _ if !auth.verify && !self.shard.config.spam.enabled => Scrutiny::None,
             Role::Mx if auth.trusted_networks.iter().any(|network| network.contains(peer)) => {
                 Scrutiny::None
             }
             Role::Mx if self.machine.user().is_none() => Scrutiny::All,
             Role::Mx | Role::Submission => Scrutiny::Forgery,
         }
-    }
-
-    /// Asks the control plane who has sent the message, and awaits it until the deadline.
-    async fn verify(&self, intake: &mut Intake, from: String) -> Result<Verdict, Error> {
-        let evidence = intake.evidence().await?;
-        let config = &self.shard.config;
-        let question = Question {
-            peer: Some(self.peer.address.ip()),
-            helo: self.machine.hello().to_owned(),
-            mail_from: from,
-            receiver: config.hostname.clone(),
-            evidence,
-            dmarc: config.auth.dmarc,
-            received_spf: config.auth.received_spf,
-            trusted_sealers: config.auth.trusted_sealers.clone(),
-            deadline: Instant::now() + Duration::from_secs(config.auth.deadline_seconds),
-        };
-        let started = Instant::now();
-        let verdict = self.shard.auth.ask(&self.shard, question).await;
-        self.shard.metrics.verified(&verdict, started.elapsed());
-        Ok(verdict)
     }
 
     pub(super) async fn body(&mut self, bytes: &[u8]) {
@@ -191,17 +173,19 @@ impl SmtpSession {
         let results = self.settle(&mut transaction).await;
         let auth = transaction.verdict.as_ref().map(Verdict::brief);
         let auth = auth.as_deref();
+        let spam = transaction.spam.as_ref().map(SpamVerdict::brief);
+        let spam = spam.as_deref();
         let scan = transaction.scan.as_ref().and_then(scan::verdict::Findings::brief);
         let scan = scan.as_deref();
         let metrics = &self.shard.metrics;
         for (address, result) in &results {
             match result {
                 Ok(_) => {
-                    tracing::info!(id, from, to = %address, octets, peer = %self.peer.address, auth, scan, "accepted");
+                    tracing::info!(id, from, to = %address, octets, peer = %self.peer.address, auth, spam, scan, "accepted");
                 }
                 Err(refusal) => {
                     let (peer, service) = (self.peer.address, self.service.name());
-                    tracing::info!(target: NOTICE, %peer, service, id, from, to = %address, octets, auth, scan, reason = %refusal, "message refused");
+                    tracing::info!(target: NOTICE, %peer, service, id, from, to = %address, octets, auth, spam, scan, reason = %refusal, "message refused");
                 }
             }
         }
@@ -242,7 +226,7 @@ impl SmtpSession {
         let submission = transaction.submission.take();
         let mut results = match transaction.recipients.is_empty() {
             true => Vec::new(),
-            false => self.deliver(transaction).await,
+            false => self.deliver(transaction, !outside.is_empty()).await,
         };
         if outside.is_empty() {
             return results;
@@ -250,9 +234,7 @@ impl SmtpSession {
         // One answer for all: who is told to send again sends to all again.
         let refused = results.iter().find_map(|(_, result)| result.as_ref().err().cloned());
         let queued = match (submission, refused, &transaction.failure) {
-            (Some(submission), None, _) => {
-                submission.finish().await.map_err(|error| refusal(&error))
-            }
+            (Some(submission), None, _) => self.enqueue(submission, &mut transaction.scan).await,
             (_, Some(why), _) => Err(why),
             (None, None, failure) => Err(failure.as_ref().map_or(Refusal::BUSY, refusal)),
         };
@@ -260,14 +242,40 @@ impl SmtpSession {
         results
     }
 
-    /// Delivers to everybody's homes; one result for each recipient, in their order.
+    /// Into the queue, past what is asked of all messages that nobody else has asked yet.
+    async fn enqueue(
+        &self,
+        mut submission: Submission,
+        scanned: &mut Option<scan::verdict::Findings>,
+    ) -> Result<Durable, Refusal> {
+        let found = submission.findings().await.map_err(|error| refusal(&error))?;
+        if let Some(found) = found {
+            let found = scanned.insert(found);
+            let (action, words) = found.action(&self.shard.config.scan);
+            match action {
+                Action::Reject => return Err(Refusal::POLICY.saying(words)),
+                Action::Defer => return Err(Refusal::BUSY.saying(words)),
+                // What leaves is not changed, and files itself nowhere.
+                Action::Junk | Action::Mark => {}
+            }
+        }
+        // We are one more.
+        if submission.received() >= self.shard.config.limits.received_headers_max {
+            return Err(Refusal::LOOP);
+        }
+        submission.finish().await.map_err(|error| refusal(&error))
+    }
+
+    /// Delivers to everybody's homes; one result for each recipient, in their order. `others`: on other hosts, who
+    /// share the answer.
     async fn deliver(
         &self,
         transaction: &mut Transaction,
+        others: bool,
     ) -> Vec<(Address, Result<Durable, Refusal>)> {
         let recipients = std::mem::take(&mut transaction.recipients);
         let intake = transaction.intake.take();
-        let Transaction { id, failure, head_octets, from, verdict, scan: scanned, .. } =
+        let Transaction { id, failure, head_octets, from, verdict, spam, scan: scanned, .. } =
             transaction;
         let refuse_all = |why: &Refusal, recipients: Vec<Recipient>| {
             recipients.into_iter().map(|recipient| (recipient.address, Err(why.clone()))).collect()
@@ -305,52 +313,27 @@ impl SmtpSession {
         let taken = to.iter().map(|to| delivered_to(&to.home.address).len()).max().unwrap_or(0);
         let reserved = if scan.is_some() { scan::verdict::FIELD_BYTES_MAX } else { 0 };
         let mut stamp = Stamp::default();
-        let mut judged = Judged::default();
-        if intake.scrutiny() == Scrutiny::All {
-            let from = from.as_ref().map(ToString::to_string).unwrap_or_default();
-            let found = match self.verify(&mut intake, from.clone()).await {
-                Ok(found) => verdict.insert(found),
-                Err(error) => return refuse_all(&refusal(&error), recipients),
-            };
-            let mode = self.shard.config.auth.dmarc_of(&found.author_domain, &from);
-            match found.disposition(mode) {
-                Disposition::Reject => {
-                    return refuse_all(&Refusal::POLICY.saying(found.refusal()), recipients);
-                }
-                Disposition::Junk => judged.is_junk = true,
-                Disposition::Deliver => {}
-            }
-            let hostname = &self.shard.config.hostname;
-            stamp.fields = results::field(hostname, found, usize::MAX) + &found.received_spf;
-            let room = Stamp::BESIDE_BYTES_MAX.saturating_sub(taken + reserved);
-            stamp.beside = results::field(hostname, found, room);
-            if stamp.beside.len() + found.received_spf.len() <= room {
-                stamp.beside += &found.received_spf;
-            }
+        let sender = from.as_ref().map(ToString::to_string).unwrap_or_default();
+        let mut stages = Stages {
+            from: &sender,
+            recipients: &recipients,
+            room: Stamp::BESIDE_BYTES_MAX.saturating_sub(taken + reserved),
+            stamp: &mut stamp,
+            judged: Judged::default(),
+        };
+        if let Err(why) = self.authenticate(&mut intake, &mut stages, verdict).await {
+            return refuse_all(&why, recipients);
+        }
+        if let Err(why) = self.score(&mut intake, &mut stages, verdict.as_ref(), spam).await {
+            return refuse_all(&why, recipients);
         }
         if let Some(scan) = scan {
-            let sender = from.as_ref().map(ToString::to_string).unwrap_or_default();
-            let origin = verdict.as_ref().map(|verified| Origin {
-                peer: self.peer.address.ip(),
-                sender: &sender,
-                recipients: recipients.len(),
-                verified,
-            });
-            let found = scanned.insert(scan.findings(origin).await);
-            judged.virus = found.virustest();
-            let (action, words) = found.action(&self.shard.config.scan);
-            match action {
-                Action::Reject => return refuse_all(&Refusal::POLICY.saying(words), recipients),
-                Action::Defer => return refuse_all(&Refusal::BUSY.saying(words), recipients),
-                Action::Junk => judged.is_junk = true,
-                Action::Mark => {}
+            stages.room += reserved;
+            if let Err(why) = self.scanned(scan, &mut stages, verdict.as_ref(), scanned).await {
+                return refuse_all(&why, recipients);
             }
-            let field = found.field(&self.shard.config.hostname);
-            if taken + stamp.beside.len() + field.len() <= Stamp::BESIDE_BYTES_MAX {
-                stamp.beside += &field;
-            }
-            stamp.fields += &field;
         }
+        let judged = stages.judged;
         let groups = self.groups(&recipients, &to);
         let envelope = Envelope {
             id: id.clone(),
@@ -358,7 +341,8 @@ impl SmtpSession {
             peer: Some(self.peer.address.ip()),
             judged,
             scripts: true,
-            alone: groups.iter().all(|group| group.len() <= 1),
+            alone: !others && groups.iter().all(|group| group.len() <= 1),
+            others,
             collected: None,
         };
         let outcomes = delivery::settle(intake, &to, &groups, &stamp, envelope).await;
