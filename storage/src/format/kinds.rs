@@ -192,6 +192,16 @@ const PACKED_VERSION: u8 = 2;
 const PUTTING_VERSION: u8 = 3;
 const PUTTING_PACKED_VERSION: u8 = 4;
 
+/// Whether this Kura reads that version of the kind.
+fn is_known(kind: u8, version: u8) -> bool {
+    let newest = match kind {
+        kind::DELIVERED => PUTTING_PACKED_VERSION,
+        kind::CHUNK => PACKED_VERSION,
+        _ => 1,
+    };
+    (1..=newest).contains(&version)
+}
+
 /// Whether the record's body, if it has one, is packed.
 #[must_use]
 pub fn is_packed(header: &RecordHeader) -> bool {
@@ -386,12 +396,7 @@ impl Record {
 
     /// Reads a verified meta. For a delivery, the summary is checked for and left alone.
     pub fn decode(kind: u8, version: u8, meta: &[u8]) -> Result<Record, Malformed> {
-        let newest = match kind {
-            kind::DELIVERED => PUTTING_PACKED_VERSION,
-            kind::CHUNK => PACKED_VERSION,
-            _ => 1,
-        };
-        if !(1..=newest).contains(&version) {
+        if !is_known(kind, version) {
             return Err(Malformed("has a version that only a newer Kura reads"));
         }
         let mut reader = Reader::new(meta);
@@ -508,10 +513,11 @@ impl Delivered {
     /// Of a verified meta: where in it the summary is, and the body's length. For who lists thousands of messages, and
     /// needs nothing else of it.
     pub(crate) fn summary(
-        header: &RecordHeader,
+        kind: u8,
+        version: u8,
         meta: &[u8],
     ) -> Result<(Range<usize>, u32), Malformed> {
-        if header.kind != kind::DELIVERED || !matches!(header.version, 1 | PACKED_VERSION) {
+        if kind != kind::DELIVERED || !is_known(kind, version) {
             return Err(Malformed("is no message that this Kura reads"));
         }
         let mut reader = Reader::new(meta);
@@ -561,5 +567,37 @@ impl Delivered {
             unpacked,
             put,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_of_every_version_is_found_without_the_rest() {
+        let put = Some((10, vec![(b"key".to_vec(), Some(b"value".to_vec()))]));
+        for (unpacked, put) in
+            [(None, None), (Some(vec![]), None), (None, put.clone()), (Some(vec![]), put)]
+        {
+            let delivered = Delivered {
+                internal_date: UnixMillis(1),
+                body_bytes: 4096,
+                summary_bytes: 7,
+                placements: Vec::new(),
+                chunks: Vec::new(),
+                unpacked,
+                put,
+            };
+            let record = Record::Delivered(delivered);
+            let meta = [record.encode(), b"summary".to_vec()].concat();
+            let (kind, version) = (record.kind(), record.version());
+            assert_eq!(Record::decode(kind, version, &meta).as_ref(), Ok(&record));
+            let (summary, body_bytes) = Delivered::summary(kind, version, &meta).unwrap();
+            assert_eq!((&meta[summary], body_bytes), (&b"summary"[..], 4096), "version {version}");
+            assert!(Delivered::summary(kind, 5, &meta).is_err());
+            assert!(Delivered::summary(kind::COPIED, 1, &meta).is_err());
+            assert!(Delivered::summary(kind, version, &meta[..15]).is_err());
+        }
     }
 }

@@ -77,7 +77,7 @@ impl<D: Device> Store<D> {
         header: &RecordHeader,
         meta: &[u8],
     ) -> Result<Range<usize>, Error> {
-        let found = Delivered::summary(header, meta).ok();
+        let found = Delivered::summary(header.kind, header.version, meta).ok();
         let (summary, _) = found
             .filter(|(_, body_bytes)| is_body_of(row, *body_bytes))
             .ok_or_else(|| self.core.corrupt("a reference", row.location, Some(header)))?;
