@@ -15,7 +15,9 @@ use crate::shard::{Disk, Shard};
 use bytes::Bytes;
 use protocols::message::date::field_text;
 use protocols::message::field::Fields;
+use protocols::message::scanner::Scanner;
 use std::rc::Rc;
+use std::sync::Arc;
 use storage::{Body, BodyWriter, Delivery, Durable, Error, Flags, Placement};
 
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub struct Submission {
     /// The end of the message, or all of it, once it is complete and others look at it.
     sealed: Option<Bytes>,
     scan: Option<Scan>,
+    /// For the scan: of what has come.
+    scanner: Scanner,
     octets: u64,
     /// What has been looked at of the header.
     found: Found,
@@ -51,6 +55,7 @@ impl Submission {
             writer: None,
             sealed: None,
             scan: None,
+            scanner: Scanner::new(),
             octets: 0,
             found: Found::default(),
         }
@@ -63,6 +68,9 @@ impl Submission {
     }
 
     pub async fn push(&mut self, piece: &[u8]) -> Result<(), Error> {
+        if self.scan.is_some() {
+            self.scanner.push(piece);
+        }
         self.buffer.extend_from_slice(piece);
         if self.buffer.len() >= self.shard.knobs.session_buffer_bytes() {
             self.spill().await?;
@@ -123,13 +131,14 @@ impl Submission {
     pub async fn findings(&mut self) -> Result<Option<Findings>, Error> {
         let Some(mut scan) = self.scan.take() else { return Ok(None) };
         let rest = self.seal();
+        let outline = Arc::new(std::mem::take(&mut self.scanner).finish());
         if self.writer.is_none() {
-            scan.complete(Some(rest)).await;
+            scan.complete(Some(rest), outline).await;
         } else {
             if !rest.is_empty() {
                 scan.push(rest).await;
             }
-            scan.complete(None).await;
+            scan.complete(None, outline).await;
         }
         Ok(Some(scan.findings(None).await))
     }
