@@ -46,6 +46,41 @@ class Queue(test_relay.Sending):
         with sink.lock:
             return sum(recipients.count(recipient) for _, recipients, _ in sink.messages)
 
+    def test_what_waited_is_on_hold_in_what_is_restored_or_salvaged(self):
+        sink = self.sink()
+        sink.answer = lambda verb, line: "451 4.3.2 Come later" if verb == "RCPT" else True
+        server = self.server(sink.port, retry_first="1h", retry_most="1h")
+        for number in range(3):
+            self.submit(server, f"y{number}@there.test")
+        until("three tries", lambda: all(row["attempts"] == 1 for row in self.queue(server)))
+        place = os.path.join(server.directory, "backup")
+        self.assertEqual(server.command("store", "backup", "--to", place).returncode, 0)
+        server.stop()
+        self.on_hold("salvage", "--dir", server.directory, "--to")
+        server.start()
+        sink.answer = lambda verb, line: True
+        self.assertEqual(server.command("queue", "retry", "--all").returncode, 0)
+        self.empty(server)
+        self.assertEqual(self.got(sink, "y1@there.test"), 1)
+        server.stop()
+        restored = self.on_hold("restore", "--from", place, "--dir").start()
+        self.assertEqual(len(self.queue(restored)), 3)
+        self.assertEqual(restored.command("queue", "release", "--all").returncode, 0)
+        self.empty(restored)
+        self.assertEqual(self.got(sink, "y1@there.test"), 2)
+        restored.stop()
+
+    def on_hold(self, *make):
+        """A data directory made by that command, in which three messages wait and none is sent."""
+        other = kura.Kura()
+        self.addCleanup(other.remove)
+        done = subprocess.run([kura.BINARY, "store", *make, other.directory],
+                              capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("on hold: 3 messages", done.stdout)
+        self.assertEqual([row["held"] for row in self.queue(other)], [True] * 3)
+        return other
+
     # ── one at a time ───────────────────────────────────────────────────────────────────────────
 
     def test_whatever_operators_say_during_tries_everybody_gets_it_once(self):

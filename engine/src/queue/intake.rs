@@ -31,9 +31,8 @@ pub struct Submission {
     writer: Option<BodyWriter<Disk>>,
     /// The end of the message, or all of it, once it is complete and others look at it.
     sealed: Option<Bytes>,
-    scan: Option<Scan>,
-    /// For the scan: of what has come.
-    scanner: Scanner,
+    /// And the outline of what has come, for it.
+    scan: Option<(Scan, Scanner)>,
     octets: u64,
     /// What has been looked at of the header.
     found: Found,
@@ -55,7 +54,6 @@ impl Submission {
             writer: None,
             sealed: None,
             scan: None,
-            scanner: Scanner::new(),
             octets: 0,
             found: Found::default(),
         }
@@ -63,13 +61,13 @@ impl Submission {
 
     /// It will be scanned, where messages are: nobody at home gets it, so nobody else looks at it.
     pub fn scanned(mut self) -> Submission {
-        self.scan = Scan::begin(&self.shard);
+        self.scan = Scan::begin(&self.shard).map(|scan| (scan, Scanner::new()));
         self
     }
 
     pub async fn push(&mut self, piece: &[u8]) -> Result<(), Error> {
-        if self.scan.is_some() {
-            self.scanner.push(piece);
+        if let Some((_, scanner)) = &mut self.scan {
+            scanner.push(piece);
         }
         self.buffer.extend_from_slice(piece);
         if self.buffer.len() >= self.shard.knobs.session_buffer_bytes() {
@@ -85,7 +83,7 @@ impl Submission {
             None => self.writer.insert(self.shard.store.body_writer()?),
         };
         writer.push(piece.clone()).await?;
-        if let Some(scan) = &mut self.scan {
+        if let Some((scan, _)) = &mut self.scan {
             scan.push(piece.slice(own..)).await;
         }
         Ok(())
@@ -129,9 +127,9 @@ impl Submission {
 
     /// What is found in the complete message, where it is scanned. Before anything else is asked of it.
     pub async fn findings(&mut self) -> Result<Option<Findings>, Error> {
-        let Some(mut scan) = self.scan.take() else { return Ok(None) };
+        let Some((mut scan, scanner)) = self.scan.take() else { return Ok(None) };
+        let outline = Arc::new(scanner.finish());
         let rest = self.seal();
-        let outline = Arc::new(std::mem::take(&mut self.scanner).finish());
         if self.writer.is_none() {
             scan.complete(Some(rest), outline).await;
         } else {
