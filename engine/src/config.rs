@@ -4,6 +4,7 @@
 //! the file and the key, and how to mend it.
 
 pub use crate::auth::settings::{Auth, Dns};
+pub use crate::collect::settings::Collect;
 pub use crate::filter::settings::Spam;
 pub use crate::policy::settings::Policy;
 pub use crate::relay::settings::{Relay, SmartHost};
@@ -58,6 +59,8 @@ pub struct Config {
     pub relay: Relay,
     #[serde(default, rename = "smart_host", skip_serializing_if = "Vec::is_empty")]
     pub smart_hosts: Vec<SmartHost>,
+    #[serde(default)]
+    pub collect: Collect,
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]
@@ -228,6 +231,8 @@ impl Config {
             files.extend(host.password_file.iter_mut().map(|path| (name(".password"), path)));
             files.extend(host.ca_file.iter_mut().map(|path| (name(".pem"), path)));
         }
+        let collect = self.collect.ca_file.iter_mut();
+        files.extend(collect.map(|path| ("collect-ca.pem".to_owned(), path)));
         files
     }
 
@@ -323,6 +328,7 @@ impl Config {
         self.sieve.check()?;
         self.scan.check()?;
         self.relay.check()?;
+        self.collect.check()?;
         let limits = &self.limits;
         for (key, value, least, most) in [
             ("limits.message_bytes_max", limits.message_bytes_max, 65_536, 1 << 31),

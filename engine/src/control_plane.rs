@@ -262,5 +262,6 @@ async fn scrape(handles: Vec<ShardHandle>, scanners: Arc<Scanners>) -> impl Into
     }
     let mut text = sum.map(|sum| sum.to_text()).unwrap_or_default();
     scan::metrics::health_text(&mut text, &scanners.clamd.health());
+    text += &crate::collect::metrics_text(&handles).await;
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
