@@ -16,10 +16,11 @@
 //! | [`notices`], [`report`] | what senders are told (RFC 3464) |
 //! | [`operations`] | `kura queue` |
 //!
-//! Invariants: a `250` is built from the receipt of the record; a recipient that another server has taken
-//! is recorded before anything else is done with the message; a sender is told of a failure before it
-//! is recorded. So a crash may repeat, to other servers: what was under way, and what they took within
-//! the time of one write before it. To senders: a notice that was under way.
+//! Invariants: a `250` is built from the receipt of the record; a message has one who tries or changes it at a time,
+//! and is not tried with less than is known of it; a recipient that another server has taken is recorded before
+//! anything else is done with the message; a sender is told of a failure before it is recorded. So a crash may
+//! repeat, to other servers: what was under way, and what they took in the time of two writes and
+//! [`removal::GATHERED_FOR`] before it. To senders: a notice that was under way.
 
 pub mod intake;
 pub mod message;

@@ -13,7 +13,7 @@ use storage::{Error, Uid};
 use tokio::sync::oneshot;
 
 /// A crash within it has what was taken sent again; much shorter, and each message takes a flush of its own.
-const GATHERED_FOR: Duration = Duration::from_millis(20);
+pub const GATHERED_FOR: Duration = Duration::from_millis(20);
 
 type Told = oneshot::Sender<Result<(), Error>>;
 
