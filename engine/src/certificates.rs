@@ -8,6 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use std::fs;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -97,6 +98,60 @@ fn store(folder: &Path, chain: &str, key: &str) -> Result<(), CertificateError> 
 
 pub fn list(data_dir: &Path) -> Result<Vec<Listed>, CertificateError> {
     folders(data_dir)?.iter().map(|folder| describe(folder)).collect()
+}
+
+/// A certificate as DNS speaks of it.
+#[derive(Debug, Clone)]
+pub struct Published {
+    pub name: String,
+    pub issuer: String,
+    /// SHA-256 of its SubjectPublicKeyInfo, in hex.
+    pub key_sha256: String,
+}
+
+/// The one that a client gets which asks for `name`, if it is valid for that.
+pub fn for_name(data_dir: &Path, name: &str) -> Result<Option<Published>, CertificateError> {
+    let mut found = None;
+    for folder in folders(data_dir)? {
+        let listed = describe(&folder)?;
+        let rank = match covers(&listed.dns_names, name) {
+            Cover::Exact => 2,
+            Cover::Wildcard => 1,
+            Cover::None => continue,
+        };
+        if found.as_ref().is_none_or(|(best, _, _)| rank > *best) {
+            found = Some((rank, folder, listed));
+        }
+    }
+    let Some((_, folder, listed)) = found else { return Ok(None) };
+    let chain = folder.join("chain.pem");
+    let der = CertificateDer::from_pem_file(&chain).map_err(|error| bad(&chain, error))?;
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(&der).map_err(|error| bad(&chain, error))?;
+    let key_sha256 = hex(&Sha256::digest(parsed.public_key().raw));
+    Ok(Some(Published { name: listed.name, issuer: listed.issuer, key_sha256 }))
+}
+
+enum Cover {
+    Exact,
+    Wildcard,
+    None,
+}
+
+fn covers(dns_names: &[String], name: &str) -> Cover {
+    let name = name.to_lowercase();
+    let wildcard = name.split_once('.').map(|(_, above)| format!("*.{above}"));
+    if dns_names.contains(&name) {
+        Cover::Exact
+    } else if wildcard.is_some_and(|wildcard| dns_names.contains(&wildcard)) {
+        Cover::Wildcard
+    } else {
+        Cover::None
+    }
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 /// All certificates, ready to serve, ordered by folder name.

@@ -4,6 +4,7 @@
 //! the file and the key, and how to mend it.
 
 pub use crate::auth::settings::{Auth, Dns};
+pub use crate::domain::settings::Web;
 pub use crate::relay::settings::{Relay, SmartHost};
 pub use crate::scan::settings::Scan;
 use crate::when::Span;
@@ -32,6 +33,9 @@ impl std::error::Error for ConfigError {}
 pub struct Config {
     /// The name in greetings and trace headers; a fully qualified domain name.
     pub hostname: String,
+    /// The addresses that others know this host by, for `kura dns`; without them, those that it sends from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<std::net::IpAddr>,
     /// Holds the store, the certificates and the control socket.
     pub data_dir: PathBuf,
     /// A measured or shipped hardware profile; without it the generic one applies.
@@ -60,6 +64,8 @@ pub struct Config {
     pub store: StoreConfig,
     #[serde(default)]
     pub metrics: Metrics,
+    #[serde(default)]
+    pub web: Web,
     #[serde(default)]
     pub log: Log,
     /// Where it was read from, for messages.

@@ -13,7 +13,7 @@ use super::{Envelope, Filed, Intake, Judged, Outcome, Redirect, Stamp, To, Trace
 use crate::NOTICE;
 use crate::directory::{Home, Resolution};
 use crate::mesh::Unreachable;
-use crate::queue::intake::Submission;
+use crate::queue::intake::{Author, Submission};
 use crate::queue::message;
 use crate::shard::Shard;
 use crate::sieve::marks::{self, Mark};
@@ -321,7 +321,8 @@ impl Post {
             ret_full: None,
             envid: None,
         };
-        let mut submission = Submission::new(&self.shard, envelope, String::new());
+        let author = if owner.is_some() { Author::Stranger } else { Author::Ourselves };
+        let mut submission = Submission::new(&self.shard, author, envelope, String::new());
         // The message begins behind the trace of its owner.
         let (mut trace_is_due, mut has_begun) = (owner.is_some(), false);
         let push = async |piece: &[u8]| {

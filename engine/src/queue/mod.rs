@@ -69,6 +69,8 @@ pub enum Word {
 #[derive(Debug, Default)]
 pub struct Counts {
     pub queued: Cell<u64>,
+    /// Of these, with DKIM signatures.
+    pub signed: Cell<u64>,
     pub delivered: Cell<u64>,
     pub deferred: Cell<u64>,
     pub failed: Cell<u64>,

@@ -1,9 +1,10 @@
 //! Tells senders: notices are made, and put on their way, to users of ours at once and to others through the
 //! queue. From the null path, so that none is ever about another.
 
+use super::intake::{Author, Submission};
 use super::message::{Envelope, Progress, Recipient, Standing};
 use super::report::{Action, Report};
-use super::{ACCOUNT, MAILBOX, intake::Submission};
+use super::{ACCOUNT, MAILBOX};
 use crate::delivery::{self, Failure, Intake, Judged, Scrutiny, Stamp, To};
 use crate::directory::Resolution;
 use crate::operations::unix_now;
@@ -138,7 +139,7 @@ async fn send(shard: &Rc<Shard>, id: String, to: &str, message: Vec<u8>) -> Resu
                 ret_full: None,
                 envid: None,
             };
-            let mut submission = Submission::new(shard, envelope, String::new());
+            let mut submission = Submission::new(shard, Author::Ourselves, envelope, String::new());
             submission.push(&message).await?;
             submission.finish().await.map(drop)
         }

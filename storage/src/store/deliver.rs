@@ -15,7 +15,7 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-const PREFIX_BYTES_MAX: usize = 1024;
+const PREFIX_BYTES_MAX: usize = 4096;
 const KEYWORD_BYTES_MAX: usize = 255;
 /// Placements of one delivery, which is one record.
 pub const PLACEMENTS_MAX: usize = 1000;
@@ -194,7 +194,7 @@ fn check_placements(placements: &[Placement]) -> Result<(), Error> {
         return Err(Error::Limit("a delivery has from 1 to 1000 placements"));
     }
     if placements.iter().any(|placement| placement.prefix.len() > PREFIX_BYTES_MAX) {
-        return Err(Error::Limit("a placement's prefix has at most 1 KiB"));
+        return Err(Error::Limit("a placement's prefix has at most 4 KiB"));
     }
     placements.iter().try_for_each(|placement| check_keywords(&placement.keywords))
 }

@@ -11,7 +11,7 @@ use crate::delivery::{self, Envelope, Failure, Intake, Judged, Scrutiny, Stamp, 
 use crate::directory::Home;
 use crate::metrics::count;
 use crate::operations::unix_now;
-use crate::queue::intake::Submission;
+use crate::queue::intake::{Author, Submission};
 use crate::queue::message;
 use crate::scan;
 use crate::scan::session::Origin;
@@ -107,7 +107,8 @@ impl SmtpSession {
         });
         if !transaction.outside.is_empty() {
             let envelope = transaction.envelope(self.machine.user());
-            transaction.submission = Some(Submission::new(&self.shard, envelope, trace.clone()));
+            transaction.submission =
+                Some(Submission::new(&self.shard, Author::Account, envelope, trace.clone()));
             if transaction.recipients.is_empty() {
                 return Ok(());
             }
