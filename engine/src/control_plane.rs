@@ -1,11 +1,13 @@
-//! The one thread that is not a core: signals, the control socket, metrics over HTTP, DNS and what is
-//! verified with it.
+//! The one thread that is not a core: signals, the control socket, metrics over HTTP, settings over HTTPS, DNS and
+//! what is verified with it.
 //!
 //! It asks the cores through their queues and never touches their data.
 
 use crate::auth::desk;
 use crate::auth::dns;
+use crate::certificates;
 use crate::config::{Config, ConfigError};
+use crate::domain::web;
 use crate::layout;
 use crate::mesh::ShardHandle;
 use crate::metrics::Snapshot;
@@ -46,6 +48,8 @@ pub struct ControlPlane {
     handles: Vec<ShardHandle>,
     control: UnixListener,
     metrics: Option<TcpListener>,
+    web: Vec<TcpListener>,
+    config: Arc<Config>,
     signals: Signals,
     socket: PathBuf,
     jobs: Jobs,
@@ -68,9 +72,10 @@ struct Signals {
 
 impl ControlPlane {
     pub fn prepare(
-        config: &Config,
+        config: &Arc<Config>,
         handles: &[ShardHandle],
         metrics: Option<std::net::TcpListener>,
+        web: Vec<std::net::TcpListener>,
         jobs: Jobs,
     ) -> Result<ControlPlane, ConfigError> {
         let fault = |what: &str| {
@@ -87,6 +92,8 @@ impl ControlPlane {
             .map_err(fault(&format!("can't make control socket {}", socket.display())))?;
         let metrics =
             metrics.map(TcpListener::from_std).transpose().map_err(fault("metrics.listen"))?;
+        let web = web.into_iter().map(TcpListener::from_std).collect::<io::Result<_>>();
+        let web = web.map_err(fault("web.listen"))?;
         let catch = |kind| signal(kind).map_err(fault("signals"));
         let signals = Signals {
             terminate: catch(SignalKind::terminate())?,
@@ -102,6 +109,8 @@ impl ControlPlane {
             handles,
             control,
             metrics,
+            web,
+            config: Arc::clone(config),
             signals,
             socket,
             jobs,
@@ -117,6 +126,8 @@ impl ControlPlane {
             handles,
             control,
             metrics,
+            web,
+            config,
             signals,
             socket,
             jobs,
@@ -129,16 +140,26 @@ impl ControlPlane {
             tokio::spawn(hosts::serve(jobs.hosts, resolver));
             tokio::spawn(scan::desk::serve(jobs.scan, Arc::clone(&scanners)));
             if let Some(listener) = metrics {
-                tokio::spawn(serve_metrics(listener, handles.clone(), scanners));
+                let config = Arc::clone(&config);
+                tokio::spawn(serve_metrics(listener, handles.clone(), scanners, config));
             }
+            if !web.is_empty() {
+                tokio::spawn(web::serve(web, Arc::clone(&config), handles[0].clone()));
+            }
+            tokio::spawn(certificates::expiry::watch(config.data_dir.clone()));
             wait_for_stop(&handles, signals).await;
         });
         let _ = std::fs::remove_file(&socket);
     }
 }
 
-async fn serve_metrics(listener: TcpListener, handles: Vec<ShardHandle>, scanners: Arc<Scanners>) {
-    let look = move || scrape(handles.clone(), Arc::clone(&scanners));
+async fn serve_metrics(
+    listener: TcpListener,
+    handles: Vec<ShardHandle>,
+    scanners: Arc<Scanners>,
+    config: Arc<Config>,
+) {
+    let look = move || scrape(handles.clone(), Arc::clone(&scanners), Arc::clone(&config));
     let app = Router::new().route("/metrics", get(look));
     if let Err(error) = axum::serve(listener, app).await {
         tracing::error!(%error, "metrics stopped");
@@ -243,7 +264,11 @@ async fn carry_out(shard: &ShardHandle, request: Request) -> Answer {
     }
 }
 
-async fn scrape(handles: Vec<ShardHandle>, scanners: Arc<Scanners>) -> impl IntoResponse {
+async fn scrape(
+    handles: Vec<ShardHandle>,
+    scanners: Arc<Scanners>,
+    config: Arc<Config>,
+) -> impl IntoResponse {
     let mut sum: Option<Snapshot> = None;
     for handle in &handles {
         let snapshot = handle
@@ -262,5 +287,7 @@ async fn scrape(handles: Vec<ShardHandle>, scanners: Arc<Scanners>) -> impl Into
     }
     let mut text = sum.map(|sum| sum.to_text()).unwrap_or_default();
     scan::metrics::health_text(&mut text, &scanners.clamd.health());
+    // Files, a few, which the page cache has.
+    certificates::expiry::metrics_text(&mut text, &config.data_dir);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }

@@ -82,6 +82,18 @@ pub fn bind_metrics(config: &Config) -> Result<Option<TcpListener>, ConfigError>
     Ok(Some(listener))
 }
 
+/// Those of HTTPS, for the control plane.
+pub fn bind_web(config: &Config) -> Result<Vec<TcpListener>, ConfigError> {
+    let bind = |&address: &SocketAddr| {
+        probe(address).map_err(|error| {
+            ConfigError(format!(
+                "can't listen on {address} (web.listen): {error}; stop the other server, or choose another address"
+            ))
+        })
+    };
+    config.web.listen.iter().map(bind).collect()
+}
+
 /// Binds alone. The sockets of a server that was just killed are still there for a moment, while the
 /// kernel takes its rings apart: only a port that stays in use is an error.
 fn probe(address: SocketAddr) -> io::Result<TcpListener> {

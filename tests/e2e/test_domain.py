@@ -1,14 +1,21 @@
 """A domain on the air: mail that leaves is signed, and others verify it; what DNS has to say, and whether it does."""
 
 import functools
+import http.client
 import json
 import os
+import plistlib
 import re
+import shutil
 import socket
+import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import unittest
+import urllib.request
+from xml.etree import ElementTree
 
 import kura
 import messages
@@ -20,19 +27,18 @@ from test_relay import until
 # A verifier that we did not write: dkimpy, with the keys given rather than from DNS. Which signatures hold?
 VERIFIER = """
 import json, sys, dkim
-keys = json.loads(sys.argv[1])
+given = json.load(sys.stdin)
 def text(name, timeout=5):
-    found = keys.get(name.decode().rstrip("."))
+    found = given["keys"].get(name.decode().rstrip("."))
     return found and found.encode()
-message = dkim.DKIM(sys.stdin.buffer.read())
-count = sum(1 for name, _ in message.headers if name.lower() == b"dkim-signature")
-found = []
-for index in range(count):
-    try:
-        found.append(bool(message.verify(index, dnsfunc=text)))
-    except dkim.DKIMException as fault:
-        found.append(str(fault))
-print(json.dumps(found))
+def outcomes(octets):
+    message = dkim.DKIM(octets)
+    for index in range(sum(1 for name, _ in message.headers if name.lower() == b"dkim-signature")):
+        try:
+            yield bool(message.verify(index, dnsfunc=text))
+        except dkim.DKIMException as fault:
+            yield str(fault)
+print(json.dumps([list(outcomes(one.encode("latin-1"))) for one in given["messages"]]))
 """
 
 
@@ -48,11 +54,16 @@ def verifying_python():
     return None
 
 
-def verified(message, keys):
-    done = subprocess.run([verifying_python(), "-c", VERIFIER, json.dumps(keys)], input=message,
-                          capture_output=True, check=False, timeout=60)
+def all_verified(messages, keys):
+    given = json.dumps({"keys": keys, "messages": [one.decode("latin-1") for one in messages]})
+    done = subprocess.run([verifying_python(), "-c", VERIFIER], input=given.encode(), capture_output=True,
+                          check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def verified(message, keys):
+    return all_verified([message], keys)[0]
 
 
 def signatures(message):
@@ -120,10 +131,11 @@ class Signing(Domains):
                 body = until("the message", lambda: list(sink.messages))[0][2]
                 self.assertTrue(body.startswith(b"DKIM-Signature: "), body[:200])
                 self.assertTrue(body.endswith(text), "not the same octets")
-                self.assertEqual(verified(body, keys), [True, True])
                 # The verifier says no where it has to.
-                self.assertEqual(verified(body + b"P.S.\r\n", keys).count(True), 0)
-                self.assertNotIn(True, verified(b"From: eve@there.test\r\n" + body, keys))
+                changed = [body + b"P.S.\r\n", b"From: eve@there.test\r\n" + body]
+                good, *bad = all_verified([body, *changed], keys)
+                self.assertEqual(good, [True, True])
+                self.assertFalse(any(True in one for one in bad), bad)
                 found = signatures(body)
                 self.assertEqual([one["a"] for one in found], ["rsa-sha256", "ed25519-sha256"])
                 for one in found:
@@ -288,8 +300,11 @@ class Records(Domains):
         self.assertIn("no AD", found["tlsa", "_25._tcp.mail.a.test", "TLSA"]["why"])
         self.assertIn("and mail.a.test has 192.0.2.1", found["reverse", "1.2.0.192.in-addr.arpa", "PTR"]["why"])
         self.assertGreaterEqual(len(found), 15)
-        # The configured name server does it, too.
+        # The configured name server does it, too; one that validates is told from one that does not.
         self.check(server, 0)
+        with Validating(self.names.port) as port:
+            validated = self.check(server, 0, "--resolver", f"127.0.0.1:{port}")
+        self.assertIn("validated it (AD)", validated["tlsa", "_25._tcp.mail.a.test", "TLSA"]["why"])
         spoiled = re.sub(r'(?s)rsa(\d+)._domainkey.a.test. 3600 IN TXT \(.*?\)', r'rsa\1._domainkey TXT "v=DKIM1; p=AAAA"', zone)
         for old, new in [("10 mail.a.test.", "10 elsewhere.test."), ("v=spf1 mx ~all", "v=spf1 -all"),
                          ("3 1 1 ", "3 1 1 00"), (f"{server.ports['imaps']} mail.a.test.", "143 mail.a.test.")]:
@@ -317,12 +332,222 @@ class Records(Domains):
         found = self.check(server, 3, *resolver)
         self.assertEqual({one["verdict"] for one in found.values()}, {"unknown"})
 
-    def test_a_resolver_that_validates_is_told_from_one_that_does_not(self):
+
+class Web(Domains):
+    """Policies and settings over HTTPS."""
+
+    ADDRESS = "127.0.0.3"
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.port = 443 if os.geteuid() == 0 else 8443
+        zone = f"""mail A {cls.ADDRESS}
+mta-sts CNAME mail
+autoconfig CNAME mail
+autodiscover CNAME mail
+"""
+        cls.names.set("a.test.", zone)
+
+    def configured(self):
+        server = self.server(1)
+        server.stop()
+        server.configure(r"^listen = \[\]$", f'listen = ["{self.ADDRESS}:{self.port}"]')
+        server.configure(r"^hostname = .*$", f'hostname = "mail.a.test"\naddresses = ["{self.ADDRESS}"]')
+        server.start()
+        hosts = [f"{name}.a.test" for name in ("mail", "mta-sts", "autoconfig", "autodiscover")]
+        self.done(server, "cert", "self-signed", *hosts)
+        self.ca = f"{server.directory}/certificates/mail.a.test/chain.pem"
+        return server
+
+    def fetch(self, host, target, body=None):
+        """Status, type and text; the certificate has to be valid for the host."""
+        context = ssl.create_default_context(cafile=self.ca)
+        with socket.create_connection((self.ADDRESS, self.port), timeout=10) as plain:
+            with context.wrap_socket(plain, server_hostname=host) as tls:
+                connection = http.client.HTTPConnection(host)
+                connection.sock = tls
+                connection.request("GET" if body is None else "POST", target, body, {"Connection": "close"})
+                answer = connection.getresponse()
+                return answer.status, answer.headers.get("Content-Type"), answer.read().decode()
+
+    def test_others_and_mail_programs_find_what_they_look_for(self):
         server = self.configured()
-        self.publish(server)
-        with Validating(self.names.port) as port:
-            found = self.check(server, 0, "--resolver", f"127.0.0.1:{port}")
-        self.assertIn("validated it (AD)", found["tlsa", "_25._tcp.mail.a.test", "TLSA"]["why"])
+        self.pages(server)
+        if os.geteuid() == 0:
+            # Others ask at port 443.
+            self.checked(server)
+
+    def pages(self, server):
+        status, kind, policy = self.fetch("mta-sts.a.test", "/.well-known/mta-sts.txt")
+        self.assertEqual((status, kind), (200, "text/plain"))
+        self.assertEqual(policy, "version: STSv1\r\nmode: testing\r\nmx: mail.a.test\r\nmax_age: 604800\r\n")
+        status, _, text = self.fetch("autoconfig.a.test", "/mail/config-v1.1.xml?emailaddress=ann%40a.test")
+        self.assertEqual(status, 200)
+        provider = ElementTree.fromstring(text).find("emailProvider")
+        self.assertEqual(provider.get("id"), "a.test")
+        found = {(one.get("type"), one.findtext("socketType")): (one.findtext("hostname"), int(one.findtext("port")))
+                 for one in provider if one.tag.endswith("Server")}
+        for kind, security, service in [("imap", "SSL", "imaps"), ("imap", "STARTTLS", "imap"), ("pop3", "SSL", "pop3s"),
+                                        ("smtp", "SSL", "submissions"), ("smtp", "STARTTLS", "submission")]:
+            self.assertEqual(found[kind, security], ("mail.a.test", server.ports[service]))
+        asked = ('<?xml version="1.0"?><Autodiscover xmlns="http://schemas.microsoft.com/exchange/autodiscover/outlook/'
+                 'requestschema/2006"><Request><EMailAddress>a&amp;b@a.test</EMailAddress></Request></Autodiscover>')
+        status, _, text = self.fetch("autodiscover.a.test", "/Autodiscover/Autodiscover.xml", asked)
+        self.assertEqual(status, 200)
+        space = "{http://schemas.microsoft.com/exchange/autodiscover/outlook/responseschema/2006a}"
+        protocols = {one.findtext(f"{space}Type"): one for one in ElementTree.fromstring(text).iter(f"{space}Protocol")}
+        self.assertEqual(protocols["IMAP"].findtext(f"{space}Port"), str(server.ports["imaps"]))
+        self.assertEqual(protocols["SMTP"].findtext(f"{space}LoginName"), "a&b@a.test")
+        status, kind, text = self.fetch("mail.a.test", "/mail.mobileconfig?email=ann@a.test")
+        self.assertEqual((status, kind.split(";")[0]), (200, "application/x-apple-aspen-config"))
+        profile = plistlib.loads(text.encode())
+        account = profile["PayloadContent"][0]
+        self.assertEqual(account["IncomingMailServerPortNumber"], server.ports["imaps"])
+        self.assertEqual((account["EmailAddress"], account["EmailAccountType"]), ("ann@a.test", "EmailTypeIMAP"))
+        # Of others' domains nothing is said, and nothing of who has an account.
+        for host, target in [("mta-sts.b.test", "/.well-known/mta-sts.txt"), ("mail.a.test", "/.well-known/mta-sts.txt"),
+                             ("mail.a.test", "/mail.mobileconfig?email=x@b.test"), ("mail.a.test", "/"),
+                             ("mail.a.test", "/metrics")]:
+            with self.subTest(target):
+                self.assertEqual(self.asked_as("mail.a.test", host, target), 404)
+        self.assertEqual(self.fetch("mail.a.test", "/mail.mobileconfig?email=nobody@a.test")[0], 200)
+        self.assertEqual(self.fetch("autodiscover.a.test", "/autodiscover/autodiscover.xml", "x" * 20_000)[0], 413)
+
+    def asked_as(self, name, host, target):
+        """With another Host than the certificate is for."""
+        context = ssl.create_default_context(cafile=self.ca)
+        with socket.create_connection((self.ADDRESS, self.port), timeout=10) as plain:
+            with context.wrap_socket(plain, server_hostname=name) as tls:
+                tls.sendall(f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+                return int(tls.recv(100).split()[1])
+
+    def checked(self, server):
+        printed = self.done(server, "dns", "print", "a.test")
+        self.names.set("a.test.", printed)
+        self.addCleanup(self.setUpClass_zone)
+
+        def verdicts(*more):
+            said = json.loads(server.command("dns", "check", "a.test", "--json", *more).stdout)
+            return {one["name"]: (one["verdict"], one["why"]) for one in said["findings"]
+                    if one["what"] in ("mta_sts", "mta_sts_host", "mta_sts_policy", "autoconfig")}
+
+        found = verdicts("--ca-file", self.ca)
+        self.assertEqual({verdict for verdict, _ in found.values()}, {"ok"}, found)
+        self.assertEqual(len(found), 6)
+        url = "https://mta-sts.a.test/.well-known/mta-sts.txt"
+        # Others do not believe it.
+        verdict, why = verdicts()[url]
+        self.assertEqual(verdict, "wrong")
+        self.assertIn("can't be fetched", why)
+        # Another policy has another id: DNS is a step behind.
+        server.stop()
+        server.configure(r'^mta_sts = "testing"$', 'mta_sts = "enforce"')
+        server.start()
+        found = verdicts("--ca-file", self.ca)
+        self.assertEqual(found["_mta-sts.a.test"], ("wrong", "the id is not that of our policy"))
+        self.assertEqual(found[url][0], "ok")
+
+    def setUpClass_zone(self):
+        self.names.set("a.test.", f"mail A {self.ADDRESS}\n")
+
+
+class Certificates(kura.TestCase):
+    """Asked for, issued by an authority of the test's own, taken in, and served at once."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.place = tempfile.mkdtemp(prefix="kura-ca-")
+        cls.addClassCleanup(shutil.rmtree, cls.place)
+        with open(f"{cls.place}/ca.ext", "w") as file:
+            file.write("basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign\n")
+        for name, by in [("root", None), ("between", "root"), ("other", None)]:
+            names.openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                          "-keyout", f"{cls.place}/{name}.key", "-subj", f"/CN={name}", "-out", f"{cls.place}/{name}.csr")
+            cls.issue(name, by or name, extensions=True, own=by is None)
+
+    @classmethod
+    def issue(cls, name, by, days=30, extensions=False, own=False):
+        issuer = ["-key", f"{cls.place}/{name}.key"] if own else [
+            "-CA", f"{cls.place}/{by}.pem", "-CAkey", f"{cls.place}/{by}.key", "-CAcreateserial"]
+        more = ["-extfile", f"{cls.place}/ca.ext"] if extensions else ["-copy_extensions", "copyall"]
+        names.openssl("x509", "-req", "-in", f"{cls.place}/{name}.csr", *issuer, *more, "-days", str(days),
+                      "-out", f"{cls.place}/{name}.pem")
+
+    def command(self, *arguments, code=0):
+        done = self.server.command(*arguments)
+        self.assertEqual(done.returncode, code, f"{arguments}: {done.stdout}{done.stderr}")
+        return done.stdout if code == 0 else done.stderr
+
+    def chain(self, *parts):
+        path = f"{self.place}/chain-{len(os.listdir(self.place))}.pem"
+        with open(path, "w") as file:
+            for part in parts:
+                file.write(open(f"{self.place}/{part}.pem").read())
+        return path
+
+    def request(self, host, *more, **how):
+        with open(f"{self.place}/{host}.csr", "w") as file:
+            file.write(self.command("cert", "csr", host, *more))
+        self.issue(host, "between", **how)
+
+    def served(self, host):
+        """Who is it, for a client that believes in the root alone?"""
+        context = ssl.create_default_context(cafile=f"{self.place}/root.pem")
+        with socket.create_connection(("127.0.0.1", self.server.ports["imaps"]), timeout=10) as plain:
+            with context.wrap_socket(plain, server_hostname=host) as tls:
+                return [value for kind, value in tls.getpeercert()["subjectAltName"]], tls.getpeercert(True)
+
+    def test_a_certificate_is_asked_for_taken_in_and_served_by_name(self):
+        self.request("mail.c.test", "mta-sts.c.test")
+        self.request("mail.d.test")
+        said = self.command("cert", "import", "--chain", self.chain("mail.c.test", "between"), "--name", "mail.c.test")
+        self.assertRegex(said, r"mail.c.test, mta-sts.c.test, (29|30) days left")
+        self.command("cert", "import", "--chain", self.chain("mail.d.test", "between", "root"), "--name", "mail.d.test")
+        # Without a restart, to each who asks for it.
+        self.assertEqual(self.served("mail.c.test")[0], ["mail.c.test", "mta-sts.c.test"])
+        self.assertEqual(self.served("mta-sts.c.test")[0], ["mail.c.test", "mta-sts.c.test"])
+        self.assertEqual(self.served("mail.d.test")[0], ["mail.d.test"])
+        keys = [path for path, _, files in os.walk(f"{self.server.directory}/certificates") if "request-key.pem" in files]
+        self.assertEqual(keys, [], "what was asked for has come")
+        # Renewed with the same key, TLSA records stay as they are.
+        before = self.served("mail.d.test")[1]
+        self.request("mail.d.test", "--keep-key", days=5)
+        self.command("cert", "import", "--chain", self.chain("mail.d.test", "between"), "--name", "mail.d.test")
+        after = self.served("mail.d.test")[1]
+        self.assertNotEqual(before, after)
+
+        def public(der):
+            return names.openssl("x509", "-inform", "DER", "-pubkey", "-noout", given=der)
+
+        self.assertEqual(public(before), public(after))
+        listed = self.command("cert", "list")
+        self.assertRegex(listed, r"mail.d.test: mail.d.test \(CN=between\), until 20\S+, [45] days left  RENEW SOON")
+        with open(f"{self.server.directory}/kura.toml") as file:
+            address = re.search(r'\[metrics\]\s*listen = "([^"]+)"', file.read()).group(1)
+        text = urllib.request.urlopen(f"http://{address}/metrics", timeout=10).read().decode()
+        self.assertRegex(text, r'kura_certificate_expires_seconds\{name="mail.d.test"\} [0-9]{10}')
+        self.server.stop()
+        self.server.start()
+        self.assertTrue(kura.eventually(lambda: "expires soon" in self.server.log()), self.server.log())
+        self.assertIn("mail.d.test", self.server.log())
+
+    def test_what_does_not_fit_is_refused_and_nothing_changes(self):
+        self.request("mail.e.test")
+        before = self.command("cert", "list")
+        chain = self.chain("mail.e.test", "between")
+        for words, arguments in [
+            ("not for mail.example.test", ["--chain", chain]),
+            ("not for mail.f.test", ["--chain", chain, "--name", "mail.f.test"]),
+            ("does the key belong", ["--chain", chain, "--key", f"{self.place}/other.key", "--name", "mail.e.test"]),
+            ("did not issue", ["--chain", self.chain("mail.e.test", "root"), "--name", "mail.e.test"]),
+            ("none of the", ["--chain", self.chain("between", "root"), "--name", "between"]),
+        ]:
+            self.assertIn(words, self.command("cert", "import", *arguments, code=1))
+        self.assertEqual(self.command("cert", "list"), before)
+        said = self.command("cert", "import", "--chain", self.chain("mail.e.test"), "--name", "mail.e.test")
+        self.assertIn("but the chain ends with the host's own certificate", said)
 
 
 class Validating:

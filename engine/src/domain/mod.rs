@@ -7,7 +7,7 @@
 //! | [`records`], [`zone`] | what DNS has to say, and as a zone file |
 //! | [`check`] | what it does say |
 //! | [`mta_sts`] | the policy by which others encrypt |
-//! | [`settings`] | `[web]` |
+//! | [`settings`], [`web`] | `[web]`: HTTPS for the policy, and for mail programs that look for their settings |
 
 pub mod check;
 pub mod keys;
@@ -15,4 +15,5 @@ pub mod mta_sts;
 pub mod records;
 pub mod settings;
 pub mod signing;
+pub mod web;
 pub mod zone;

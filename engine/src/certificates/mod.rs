@@ -1,8 +1,18 @@
-//! Certificates on disk: issue, import, list, load.
+//! Certificates on disk: issue, ask for, import, list, load.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`chain`] | whether a chain holds, before it is taken in |
+//! | [`request`] | asking somebody else for a certificate |
+//! | [`expiry`] | how long they are good for, in metrics and log |
 //!
 //! `DATA/certificates/NAME/chain.pem` and `key.pem`, one folder for each certificate, named after its
 //! first DNS name. Files, not log records: every TLS tool can read them, and other programs renew
 //! them. A running server loads them anew when told (`kura cert …` does, SIGHUP too).
+
+pub mod chain;
+pub mod expiry;
+pub mod request;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -15,6 +25,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Certificates with fewer days left are pointed out.
+pub const DAYS_LEFT_WARNED: i64 = 21;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
@@ -65,15 +78,27 @@ fn rcgen_certificate(names: &[String]) -> Result<(String, String), rcgen::Error>
     Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
 }
 
-/// Takes a chain and its key from PEM files, after proving that they belong together.
-pub fn import(data_dir: &Path, chain: &Path, key: &Path) -> Result<Listed, CertificateError> {
-    let certified = certified_key(chain, key)?;
+/// Takes a chain and its key from PEM files, after proving that they belong together, that the chain holds, and that
+/// it is for `name`. Without a key, the one that the certificate was asked for with. Returns what is odd, too.
+pub fn import(
+    data_dir: &Path,
+    chain: &Path,
+    key: Option<&Path>,
+    name: &str,
+) -> Result<(Listed, Vec<String>), CertificateError> {
+    let key = match key {
+        Some(key) => key.to_owned(),
+        None => request::find_key(data_dir, chain)?,
+    };
+    let certified = certified_key(chain, &key)?;
+    let odd = chain::check(chain, &certified.cert, name)?;
     let names = dns_names(chain, certified.end_entity_cert().map_err(|e| bad(chain, e))?)?;
     let first = names.first().ok_or_else(|| bad(chain, "the certificate names no DNS name"))?;
     let folder = directory(data_dir).join(first.replace('*', "_"));
     let read = |path: &Path| fs::read_to_string(path).map_err(|source| io_error(path, source));
-    store(&folder, &read(chain)?, &read(key)?)?;
-    describe(&folder)
+    store(&folder, &read(chain)?, &read(&key)?)?;
+    request::close(&key);
+    Ok((describe(&folder)?, odd))
 }
 
 /// Writes both files beside their final names, syncs, then renames: a reader or a crash never sees a
@@ -81,19 +106,23 @@ pub fn import(data_dir: &Path, chain: &Path, key: &Path) -> Result<Listed, Certi
 fn store(folder: &Path, chain: &str, key: &str) -> Result<(), CertificateError> {
     fs::create_dir_all(folder).map_err(|source| io_error(folder, source))?;
     for (name, text) in [("key.pem", key), ("chain.pem", chain)] {
-        let path = folder.join(name);
-        let fresh = folder.join(format!("{name}.new"));
-        let write = || -> io::Result<()> {
-            let mut options = fs::OpenOptions::new();
-            options.write(true).create(true).truncate(true).mode(0o600);
-            let mut file = options.open(&fresh)?;
-            io::Write::write_all(&mut file, text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&fresh, &path)
-        };
-        write().map_err(|source| io_error(&path, source))?;
+        write_private(&folder.join(name), text)?;
     }
     Ok(())
+}
+
+/// A whole file or none, for nobody else to read.
+fn write_private(path: &Path, text: &str) -> Result<(), CertificateError> {
+    let fresh = path.with_extension("pem.new");
+    let write = || -> io::Result<()> {
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&fresh)?;
+        io::Write::write_all(&mut file, text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&fresh, path)
+    };
+    write().map_err(|source| io_error(path, source))
 }
 
 pub fn list(data_dir: &Path) -> Result<Vec<Listed>, CertificateError> {
