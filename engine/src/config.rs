@@ -5,6 +5,8 @@
 
 pub use crate::auth::settings::{Auth, Dns};
 pub use crate::domain::settings::Web;
+pub use crate::filter::settings::Spam;
+pub use crate::policy::settings::Policy;
 pub use crate::relay::settings::{Relay, SmartHost};
 pub use crate::scan::settings::Scan;
 use crate::when::Span;
@@ -50,6 +52,10 @@ pub struct Config {
     pub auth: Auth,
     #[serde(default)]
     pub dns: Dns,
+    #[serde(default)]
+    pub policy: Policy,
+    #[serde(default)]
+    pub spam: Spam,
     #[serde(default)]
     pub scan: Scan,
     #[serde(default)]
@@ -209,12 +215,26 @@ impl Config {
         // By components, so that "." does not show in messages.
         config.data_dir = base.join(&config.data_dir).components().collect();
         config.profile = config.profile.map(|profile| base.join(profile));
-        config.sieve.resolve(base);
+        for (_, file) in config.files_mut() {
+            *file = base.join(&file).components().collect();
+        }
         config.file = path.to_owned();
-        let read = config.smart_hosts.iter_mut().try_for_each(|host| host.read(base));
+        let read = config.smart_hosts.iter_mut().try_for_each(SmartHost::read);
         read.map_err(|fault| config.fault("smart_host", &fault))?;
         config.check().map_err(|(key, fault)| config.fault(key, &fault))?;
         Ok(config)
+    }
+
+    /// The files that it names, but for the profile, and what they are called in a backup, where all lie beside it.
+    pub fn files_mut(&mut self) -> Vec<(String, &mut PathBuf)> {
+        let mut files = self.sieve.files_mut();
+        files.extend(self.spam.rules.iter_mut().map(|path| ("spam-rules.toml".to_owned(), path)));
+        for (number, host) in (1..).zip(&mut self.smart_hosts) {
+            let name = |what: &str| format!("smart-host-{number}{what}");
+            files.extend(host.password_file.iter_mut().map(|path| (name(".password"), path)));
+            files.extend(host.ca_file.iter_mut().map(|path| (name(".pem"), path)));
+        }
+        files
     }
 
     /// The profile's knobs, but for those that the operator has set.
@@ -300,6 +320,12 @@ impl Config {
             ));
         }
         self.auth.check()?;
+        self.policy.check()?;
+        self.spam.check()?;
+        if self.policy.greylist.enabled && !self.spam.enabled {
+            let what = "policy.greylist asks who has a spam score; set spam.enabled = true";
+            return Err(("policy.greylist.enabled", what.to_owned()));
+        }
         self.sieve.check()?;
         self.scan.check()?;
         self.relay.check()?;

@@ -5,6 +5,7 @@
 
 use crate::config::{Config, ConfigError};
 use crate::metrics::{Service, count};
+use crate::policy::connect::{self, KeptOut};
 use crate::session::start;
 use crate::shard::{Place, Shard};
 use crate::wire::Peer;
@@ -161,8 +162,12 @@ pub async fn accept_all(shard: Rc<Shard>, service: Service, listener: TcpListene
 }
 
 fn admit(shard: &Rc<Shard>, service: Service, socket: TcpStream, address: SocketAddr) {
+    if let Err(kept_out) = connect::admit(shard, address.ip(), service) {
+        refuse(&socket, service, Some(kept_out));
+        return;
+    }
     let Some(place) = Place::take(shard, address.ip(), service) else {
-        refuse(&socket, service);
+        refuse(&socket, service, None);
         return;
     };
     count(&shard.metrics.connections[service as usize]);
@@ -180,8 +185,19 @@ fn admit(shard: &Rc<Shard>, service: Service, socket: TcpStream, address: Socket
 }
 
 /// A word of farewell, if the socket takes it at once.
-fn refuse(socket: &TcpStream, service: Service) {
+fn refuse(socket: &TcpStream, service: Service, kept_out: Option<KeptOut>) {
     let words: &[u8] = match service {
+        Service::Smtp | Service::Submission | Service::Lmtp
+            if kept_out == Some(KeptOut::Denied) =>
+        {
+            b"554 5.7.1 Nothing is taken from your address\r\n"
+        }
+        // Others may send from the same address: their mail waits, and is not lost.
+        Service::Smtp | Service::Submission | Service::Lmtp if kept_out.is_some() => {
+            b"421 4.7.0 Nothing is taken from your address for now\r\n"
+        }
+        Service::Imap if kept_out.is_some() => b"* BYE Your address is kept out\r\n",
+        Service::Pop3 if kept_out.is_some() => b"-ERR [SYS/TEMP] Your address is kept out\r\n",
         Service::ManageSieve => b"BYE (TRYLATER) \"Too many connections, try again later\"\r\n",
         Service::Smtp | Service::Submission | Service::Lmtp => {
             b"421 4.3.2 Too many connections, try again later\r\n"

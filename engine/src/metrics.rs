@@ -4,6 +4,8 @@
 //! [`Snapshot`] and adds them up when somebody scrapes.
 
 use crate::auth::verdict::{Method, Outcome, Verdict};
+use crate::filter::verdict::{Action, Verdict as SpamVerdict};
+use crate::policy::screening::Offence;
 use crate::queue::Queue;
 use crate::scrub::ScrubCounts;
 use hdrhistogram::Histogram;
@@ -70,6 +72,14 @@ pub struct Metrics {
     pub connections: [Cell<u64>; Service::ALL.len()],
     pub connections_open: [Cell<u64>; Service::ALL.len()],
     pub connections_refused: Cell<u64>,
+    /// Of addresses that are denied, or kept out for a while.
+    pub connections_banned: Cell<u64>,
+    /// By what has led to them.
+    pub bans: [Cell<u64>; Offence::ALL.len()],
+    /// Messages whose senders were asked to come again.
+    pub greylisted: Cell<u64>,
+    /// Clients that a list in DNS has led to the refusal of.
+    pub listed_refused: Cell<u64>,
     pub messages_accepted: Cell<u64>,
     pub messages_rejected: Cell<u64>,
     pub messages_deferred: Cell<u64>,
@@ -83,6 +93,10 @@ pub struct Metrics {
     auth_results: [[Cell<u64>; Outcome::ALL.len()]; Method::ALL.len()],
     /// Microseconds from the question about a message to its answer.
     auth_latency: RefCell<Histogram<u64>>,
+    /// What became of messages that were given a score.
+    spam_actions: [Cell<u64>; Action::ALL.len()],
+    /// Microseconds that giving it took.
+    spam_latency: RefCell<Histogram<u64>>,
     pub scan: crate::scan::metrics::Metrics,
     /// Microseconds from the end of a message's data to its positive reply.
     accept_latency: RefCell<Histogram<u64>>,
@@ -94,6 +108,10 @@ impl Default for Metrics {
             connections: Default::default(),
             connections_open: Default::default(),
             connections_refused: Cell::default(),
+            connections_banned: Cell::default(),
+            bans: Default::default(),
+            listed_refused: Cell::default(),
+            greylisted: Cell::default(),
             messages_accepted: Cell::default(),
             messages_rejected: Cell::default(),
             messages_deferred: Cell::default(),
@@ -104,6 +122,8 @@ impl Default for Metrics {
             sieve_actions: SieveActions::default(),
             auth_results: Default::default(),
             auth_latency: RefCell::new(histogram()),
+            spam_actions: Default::default(),
+            spam_latency: RefCell::new(histogram()),
             scan: Default::default(),
             accept_latency: RefCell::new(histogram()),
         }
@@ -155,6 +175,12 @@ impl Metrics {
         self.auth_latency.borrow_mut().saturating_record(micros.max(1));
     }
 
+    pub fn judged(&self, verdict: &SpamVerdict, latency: std::time::Duration) {
+        count(&self.spam_actions[verdict.action as usize]);
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        self.spam_latency.borrow_mut().saturating_record(micros.max(1));
+    }
+
     pub fn snapshot(
         &self,
         store: storage::store::Stats,
@@ -181,14 +207,20 @@ impl Metrics {
                 self.messages_deferred.get(),
                 self.logins.get(),
                 self.logins_failed.get(),
+                self.connections_banned.get(),
+                self.listed_refused.get(),
+                self.greylisted.get(),
                 self.sieve_runs.get(),
                 self.sieve_errors.get(),
             ],
+            bans: std::array::from_fn(|offence| self.bans[offence].get()),
             sieve_actions: self.sieve_actions.counts(),
             auth_results: std::array::from_fn(|method| {
                 std::array::from_fn(|outcome| self.auth_results[method][outcome].get())
             }),
             auth_latency: self.auth_latency.borrow().clone(),
+            spam_actions: std::array::from_fn(|action| self.spam_actions[action].get()),
+            spam_latency: self.spam_latency.borrow().clone(),
             scan: self.scan.snapshot(),
             accept_latency: self.accept_latency.borrow().clone(),
             store: vec![store],
@@ -197,13 +229,16 @@ impl Metrics {
     }
 }
 
-const COUNTERS: [(&str, &str); 8] = [
+const COUNTERS: [(&str, &str); 11] = [
     ("kura_connections_refused_total", "Connections turned away by a limit"),
     ("kura_messages_accepted_total", "Messages answered 250 after they were on stable media"),
     ("kura_messages_rejected_total", "Messages refused for good"),
     ("kura_messages_deferred_total", "Messages answered 4xx"),
     ("kura_logins_total", "Successful logins"),
     ("kura_logins_failed_total", "Failed logins"),
+    ("kura_connections_banned_total", "Connections turned away by [policy]"),
+    ("kura_listed_refused_total", "Recipients refused because a list in DNS names the client"),
+    ("kura_greylisted_total", "Messages whose senders were asked to come again"),
     ("kura_sieve_runs_total", "Messages that an account's scripts have looked at"),
     ("kura_sieve_errors_total", "Of these, the ones where a script failed"),
 ];
@@ -228,10 +263,13 @@ pub struct Snapshot {
     connections: [u64; Service::ALL.len()],
     connections_open: [u64; Service::ALL.len()],
     counters: [u64; COUNTERS.len()],
+    bans: [u64; Offence::ALL.len()],
     sieve_actions: [u64; SieveActions::NAMES.len()],
     queue: [u64; QUEUE.len()],
     auth_results: [[u64; Outcome::ALL.len()]; Method::ALL.len()],
     auth_latency: Histogram<u64>,
+    spam_actions: [u64; Action::ALL.len()],
+    spam_latency: Histogram<u64>,
     scan: crate::scan::metrics::Snapshot,
     accept_latency: Histogram<u64>,
     /// One for each shard, in their order.
@@ -246,12 +284,15 @@ impl Snapshot {
         add(&mut self.connections, &other.connections);
         add(&mut self.connections_open, &other.connections_open);
         add(&mut self.counters, &other.counters);
+        add(&mut self.bans, &other.bans);
         add(&mut self.sieve_actions, &other.sieve_actions);
         add(&mut self.queue, &other.queue);
         for (into, from) in self.auth_results.iter_mut().zip(&other.auth_results) {
             add(into, from);
         }
+        add(&mut self.spam_actions, &other.spam_actions);
         let _ = self.auth_latency.add(&other.auth_latency);
+        let _ = self.spam_latency.add(&other.spam_latency);
         self.scan.merge(&other.scan);
         let _ = self.accept_latency.add(&other.accept_latency);
         self.store.extend(other.store);
@@ -298,6 +339,7 @@ impl Snapshot {
                 "Of that, for who has sent it (SPF, DKIM, DMARC)",
                 &self.auth_latency,
             ),
+            ("kura_spam_latency_seconds", "Of that, for its score", &self.spam_latency),
         ] {
             head(&mut text, name, "summary", help);
             latency_text(&mut text, name, latency);
@@ -309,6 +351,16 @@ impl Snapshot {
                 let (method, result) = (method.name(), outcome.name());
                 let _ = writeln!(text, "{name}{{method=\"{method}\",result=\"{result}\"}} {value}");
             }
+        }
+        let name = "kura_bans_total";
+        head(&mut text, name, "counter", "Addresses and networks kept out for a while, by reason");
+        for (offence, value) in Offence::ALL.iter().zip(self.bans) {
+            let _ = writeln!(text, "{name}{{reason=\"{}\"}} {value}", offence.name());
+        }
+        let name = "kura_spam_verdicts_total";
+        head(&mut text, name, "counter", "Messages that were given a score, by what followed");
+        for (action, value) in Action::ALL.iter().zip(self.spam_actions) {
+            let _ = writeln!(text, "{name}{{action=\"{}\"}} {value}", action.name());
         }
         self.scan.write(&mut text);
         self.store_text(&mut text, &mut head);

@@ -10,9 +10,11 @@ use crate::config::{Config, ConfigError};
 use crate::control_plane::{ControlPlane, Jobs};
 use crate::core::{self, Opened};
 use crate::directory;
+use crate::filter::{self, learning};
 use crate::layout::{self, DataDir};
 use crate::listener;
 use crate::mesh::{self, ShardHandle};
+use crate::policy::greylist;
 use crate::readiness::Doorbell;
 use crate::relay::hosts;
 use crate::shard::{Parts, Shard};
@@ -66,6 +68,7 @@ impl Server {
         };
         let tls = tls::server_config(&config.data_dir)
             .map_err(|error| ConfigError(format!("certificates: {error}")))?;
+        let rules = Arc::new(filter::load(&config.spam)?);
         let sieve = match mode {
             Mode::Serving => SystemScripts::load(&config)?,
             Mode::CommandOnly => SystemScripts::default(),
@@ -100,6 +103,7 @@ impl Server {
                 tls: tls.clone(),
                 secret: server.data.secret,
                 auth: auth.clone(),
+                rules: Arc::clone(&rules),
                 sieve: Arc::clone(&sieve),
                 scan: scan.clone(),
                 hosts: hosts.clone(),
@@ -112,6 +116,7 @@ impl Server {
         server.await_openings(&openings)?;
         server.data.note_made()?;
         server.share_directory()?;
+        server.share_learned()?;
         if mode == Mode::Serving {
             let jobs = Jobs { auth: jobs, hosts: host_jobs, scan: scan_jobs };
             server.control =
@@ -155,6 +160,23 @@ impl Server {
             }
         }
         Ok(())
+    }
+
+    /// Gives every core what the classifier has learned, and shard 0 what it goes on from, and its greylist.
+    fn share_learned(&self) -> Result<(), ConfigError> {
+        let pairs = self.ask(0, |shard| async move { shard.store.scan(learning::SPACE) })?;
+        let learned = learning::Learned::restore(&pairs);
+        for home in 1..self.handles.len() {
+            let classifier = learned.classifier.clone();
+            self.ask(home, move |shard| async move {
+                shard.learned.borrow_mut().classifier = classifier;
+            })?;
+        }
+        self.ask(0, move |shard| async move { *shard.learned.borrow_mut() = learned })?;
+        self.ask(0, |shard| async move {
+            let pairs = shard.store.scan(greylist::SPACE);
+            *shard.greylist.borrow_mut() = greylist::Known::restore(&pairs);
+        })
     }
 
     fn report_ready(&self, certificate: bool) {

@@ -7,9 +7,14 @@ use crate::NOTICE;
 use crate::auth::desk::Desk;
 use crate::config::Config;
 use crate::directory::{Account, Directory};
+use crate::filter::learning::Learned;
+use crate::filter::rules::Rules;
 use crate::mesh::{Mesh, ShardHandle};
 use crate::metrics::{Metrics, Service, count};
 use crate::passwords::{ScramKeys, StoredPassword};
+use crate::policy::connect;
+use crate::policy::greylist::Known;
+use crate::policy::screening::{Offence, Screen};
 use crate::queue::Queue;
 use crate::readiness::Readiness;
 use crate::relay::hosts;
@@ -61,6 +66,18 @@ pub struct Shard {
     pub buffers: Buffers,
     pub connections: Connections,
     pub auth: Desk,
+    /// Who is kept out for a while.
+    pub screen: RefCell<Screen>,
+    /// Who has been asked to come again. Of use on shard 0.
+    pub greylist: RefCell<Known>,
+    /// Of the spam filter; the same on every core.
+    pub rules: Arc<Rules>,
+    /// What the spam filter has learned. Shard 0's is the truth.
+    pub learned: RefCell<Learned>,
+    /// Held while something is learned.
+    pub learning_turn: tokio::sync::Mutex<()>,
+    /// Commands of users who sort their mail, whose messages are being looked at.
+    pub sorting: Cell<usize>,
     pub sieve: crate::sieve::Sieve,
     pub scan: crate::scan::session::Scanning,
     /// Mail of this core that waits to leave.
@@ -87,6 +104,7 @@ pub struct Parts {
     pub tls: Option<Arc<ServerConfig>>,
     pub secret: [u8; 32],
     pub auth: Desk,
+    pub rules: Arc<Rules>,
     pub sieve: Arc<crate::sieve::SystemScripts>,
     pub scan: crate::scan::desk::Desk,
     pub hosts: hosts::Desk,
@@ -125,6 +143,12 @@ impl Shard {
             buffers: Buffers::default(),
             connections: Connections::new(&parts.config, &parts.knobs, cores),
             auth: parts.auth,
+            screen: RefCell::new(Screen::new(parts.origin)),
+            greylist: RefCell::default(),
+            rules: parts.rules,
+            learned: RefCell::default(),
+            learning_turn: tokio::sync::Mutex::default(),
+            sorting: Cell::default(),
             sieve: crate::sieve::Sieve::new(parts.sieve),
             scan: crate::scan::session::Scanning::new(parts.scan),
             queue: Queue::default(),
@@ -245,6 +269,7 @@ impl Shard {
     /// ban addresses (README.md, "Logs").
     pub async fn login_failed(&self, user: &str, origin: Origin) {
         count(&self.metrics.logins_failed);
+        connect::note(self, origin.peer.ip(), Offence::FailedLogin);
         let Origin { peer, service } = origin;
         tracing::info!(target: NOTICE, %peer, service = service.name(), user, "login failed");
         glommio::timer::sleep(WRONG_PASSWORD_DELAY).await;

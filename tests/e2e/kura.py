@@ -129,12 +129,13 @@ class Kura:
         self.accounts.append((address, password))
         return address, password
 
-    def configure(self, old, new):
-        """Replaces text in the configuration; the server has to be started anew."""
+    def configure(self, old, new, section=None):
+        """Replaces text in the configuration, or in one section of it; the server has to be started anew."""
         path = os.path.join(self.directory, "kura.toml")
         with open(path) as file:
             text = file.read()
-        changed = re.sub(old, new, text, count=1, flags=re.MULTILINE)
+        start = text.index(f"\n[{section}]\n") if section else 0
+        changed = text[:start] + re.sub(old, new, text[start:], count=1, flags=re.MULTILINE)
         if changed == text:
             raise Failed(f"{old!r} is not in the configuration:\n{text}")
         with open(path, "w") as file:
@@ -308,7 +309,8 @@ class Wire:
 
 # Trace fields that a server may write on top (RFC 5321 section 4.4), folded or not.
 TRACE = re.compile(
-    rb"(?:(?:Return-Path|Delivered-To|Received|Authentication-Results|Received-SPF|X-Virus-Scanned)"
+    rb"(?:(?:Return-Path|Delivered-To|Received|Authentication-Results|Received-SPF|X-Spam-Status|X-Spam-Flag|X-Spam-Sender"
+    rb"|X-Virus-Scanned)"
     rb":[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*)*",
     re.IGNORECASE,
 )

@@ -1,8 +1,10 @@
 """A real name server (NSD) on loopback, with a zone made for the test, and DKIM signatures made by OpenSSL."""
 
 import base64
+import contextlib
 import hashlib
 import os
+import random
 import re
 import shutil
 import signal
@@ -18,14 +20,23 @@ def program(name):
     return shutil.which(name, path=PATH)
 
 
+def free_port():
+    """For UDP and TCP, below those that the kernel lends to whoever connects: a test may stop and start its server."""
+    while True:
+        port = random.randrange(10000, 32000)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
+            with contextlib.suppress(OSError):
+                udp.bind(("127.0.0.1", port))
+                tcp.bind(("127.0.0.1", port))
+                return port
+
+
 class NameServer:
     """Authoritative for the zones given, as {name: text}; everything else is REFUSED."""
 
     def __init__(self, zones):
         self.directory = tempfile.mkdtemp(prefix="kura-nsd-")
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
-            held.bind(("127.0.0.1", 0))
-            self.port = held.getsockname()[1]
+        self.port = free_port()
         config = f"""server:
   ip-address: 127.0.0.1@{self.port}
   port: {self.port}

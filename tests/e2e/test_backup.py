@@ -110,6 +110,31 @@ class Backup(kura.TestCase):
         self.server.start()
         self.compare(expected)
 
+    def test_files_that_the_configuration_names_come_along(self):
+        elsewhere = tempfile.mkdtemp(prefix="kura-elsewhere-")
+        self.addCleanup(shutil.rmtree, elsewhere, ignore_errors=True)
+        named = {"gateway.password": "secret\n", "gateway.pem": "", "rules.toml": "", "first.sieve": "keep;\n"}
+        for name, text in named.items():
+            with open(os.path.join(elsewhere, name), "w") as file:
+                file.write(text)
+        self.server.stop()
+        self.server.configure(r"^\[spam\]\n", f'[spam]\nrules = "{elsewhere}/rules.toml"\n')
+        self.server.configure(r"^\[sieve\]\n", f'[sieve]\nbefore = "{elsewhere}/first.sieve"\n')
+        with open(os.path.join(self.server.directory, "kura.toml"), "a") as file:
+            file.write(f'\n[[smart_host]]\nhost = "gateway.test"\nuser = "u"\n'
+                       f'password_file = "{elsewhere}/gateway.password"\nca_file = "{elsewhere}/gateway.pem"\n')
+        self.server.start()
+        self.backup()
+        self.server.stop()
+        shutil.rmtree(elsewhere)
+        other = self.restored().start()
+        with open(os.path.join(other.directory, "smart-host-1.password")) as file:
+            self.assertEqual(file.read(), "secret\n")
+        self.assertEqual(os.stat(file.name).st_mode & 0o077, 0)
+        with open(os.path.join(other.directory, "kura.toml")) as file:
+            self.assertNotIn(elsewhere, file.read())
+        other.stop()
+
     def test_under_load_killed_and_gone_on_with(self):
         log = os.path.join(self.place + ".acknowledged")
         self.addCleanup(lambda: os.path.exists(log) and os.unlink(log))

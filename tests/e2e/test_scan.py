@@ -29,7 +29,7 @@ def attached(subject, name, content, more=b""):
 def configure(server, sockets, **more):
     server.configure(r"^clamd = .*$", f"clamd = {sockets}".replace("'", '"'))
     for key, value in more.items():
-        server.configure(rf"^{key} = .*$", f"{key} = {value}")
+        server.configure(rf"^{key} = .*$", f"{key} = {value}", "scan")
 
 
 def strangers(server):
@@ -303,7 +303,7 @@ class Bad(Scanned):
         self.good.behaviour = "clean"
         self.restart([self.good.socket], connections_max=1)
         self.server.stop()
-        self.server.configure(r"^answer_seconds = .*$", "answer_seconds = 40")
+        self.server.configure(r"^answer_seconds = .*$", "answer_seconds = 40", "scan")
         self.server.start()
         with kura.Wire(self.server.ports["smtp"]) as slow:
             slow.expect("220")
@@ -318,7 +318,8 @@ class Bad(Scanned):
             self.assertIn("clamav=clean", self.field())
             self.assertLess(time.monotonic() - start, 25)
             slow.send(b".\r\n")
-            self.assertTrue(slow.reply().startswith("451 "))
+            reply = slow.reply()
+            self.assertTrue(reply.startswith("451 "), reply)
 
     def test_a_hanging_scanner_holds_nobody_else(self):
         self.fake.behaviour = "hang"

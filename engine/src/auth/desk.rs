@@ -8,6 +8,7 @@ use super::dns::Resolver;
 use super::verdict::Verdict;
 use super::verify::{Question, verify};
 use crate::mesh::Reply;
+use crate::policy::lists::{Inquiry, look_up};
 use crate::shard::Shard;
 use futures_lite::future::or;
 use std::rc::Rc;
@@ -21,9 +22,9 @@ const QUESTIONS_AT_ONCE_MAX: usize = 512;
 /// What the control plane may take, beyond the deadline, to say that it was too late.
 const GRACE: Duration = Duration::from_secs(2);
 
-pub struct Job {
-    question: Question,
-    reply: Reply,
+pub enum Job {
+    Verify(Question, Reply),
+    LookUp(Inquiry, Reply),
 }
 
 /// The cores' end.
@@ -50,7 +51,7 @@ impl Desk {
     pub async fn ask(&self, shard: &Rc<Shard>, question: Question) -> Verdict {
         let patience = question.deadline.saturating_duration_since(Instant::now()) + GRACE;
         let (reply, answer) = shard.mesh.open_question();
-        if self.jobs.try_send(Job { question, reply }).is_err() {
+        if self.jobs.try_send(Job::Verify(question, reply)).is_err() {
             return Verdict::unknown("too busy");
         }
         let answered = async { answer.await.unwrap_or_else(|_| Verdict::unknown("not answered")) };
@@ -62,14 +63,35 @@ impl Desk {
     }
 }
 
+impl Desk {
+    /// For each list in DNS, whether the client is on it. What is not known in time is no.
+    pub async fn look_up(&self, shard: &Rc<Shard>, inquiry: Inquiry) -> Vec<bool> {
+        let patience = inquiry.deadline.saturating_duration_since(Instant::now()) + GRACE;
+        let nowhere = vec![false; inquiry.lists.len()];
+        let (reply, answer) = shard.mesh.open_question();
+        if self.jobs.try_send(Job::LookUp(inquiry, reply)).is_err() {
+            return nowhere;
+        }
+        let answered = async { answer.await.ok() };
+        let late = async {
+            glommio::timer::sleep(patience).await;
+            None
+        };
+        or(answered, late).await.unwrap_or(nowhere)
+    }
+}
+
 /// Answers, until every core has gone.
 pub async fn serve(jobs: Jobs, resolver: Resolver) {
     let places = Arc::new(Semaphore::new(QUESTIONS_AT_ONCE_MAX));
-    while let Ok(Job { question, reply }) = jobs.recv_async().await {
+    while let Ok(job) = jobs.recv_async().await {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let resolver = resolver.clone();
         tokio::spawn(async move {
-            reply.answer(verify(&resolver, &question).await);
+            match job {
+                Job::Verify(question, reply) => reply.answer(verify(&resolver, &question).await),
+                Job::LookUp(inquiry, reply) => reply.answer(look_up(&resolver, &inquiry).await),
+            }
             drop(place);
         });
     }

@@ -8,6 +8,7 @@ use super::manifest::{FilePart, Manifest};
 use super::progress::Progress;
 use super::target::Target;
 use super::{Fault, sha256};
+use crate::config::Config;
 use crate::layout::{self, private_dir};
 use crate::shard::Disk;
 use glommio::LocalExecutorBuilder;
@@ -295,14 +296,19 @@ pub(crate) fn for_here(text: &[u8]) -> Result<Vec<u8>, Fault> {
     if names_file {
         table.insert("profile".to_owned(), "profile.toml".into());
     }
-    // The operator's scripts are under the names that the backup gave them.
-    let sieve = table.get("sieve").cloned().map(toml::Value::try_into::<crate::sieve::Settings>);
-    if let Some(mut sieve) = sieve.transpose().map_err(|error| format!("kura.toml: {error}"))? {
-        for (name, path) in sieve.files_mut() {
-            *path = name.into();
+    // The files that it names are under the names that the backup gave them.
+    let mut config: Config =
+        toml::from_str(&text).map_err(|error| format!("kura.toml of the backup: {error}"))?;
+    for (name, path) in config.files_mut() {
+        *path = name.into();
+    }
+    let renamed = toml::Table::try_from(&config).map_err(|error| error.to_string())?;
+    for (section, content) in renamed {
+        if matches!(section.as_str(), "sieve" | "spam" | "smart_host")
+            && table.contains_key(&section)
+        {
+            table.insert(section, content);
         }
-        let sieve = toml::Value::try_from(sieve).map_err(|error| error.to_string())?;
-        table.insert("sieve".to_owned(), sieve);
     }
     toml::to_string(&table).map(String::into_bytes).map_err(|error| error.to_string())
 }

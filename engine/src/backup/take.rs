@@ -127,7 +127,7 @@ fn check_owner(
         Some(marker) if marker.generation == generation => return Ok(()),
         Some(marker) if !marker.generation.is_empty() && !take_over => {
             return Err(format!(
-                "backup {}: another installation of this store, from which this one was restored or the other way                  round, backs up to it; choose another place, or, if that installation is no more, add --take-over",
+                "backup {}: another installation of this store, from which this one was restored or the other way round, backs up to it; choose another place, or, if that installation is no more, add --take-over",
                 target.name
             ));
         }
@@ -226,7 +226,8 @@ impl Taking<'_> {
     }
 }
 
-/// Configuration, profile, certificates with their keys: names below a data directory, and where they are.
+/// Configuration and the files that it names, certificates with their keys: names below a data directory, and
+/// where they are.
 pub(crate) fn small_files(
     config: &Config,
     config_file: &Path,
@@ -237,9 +238,9 @@ pub(crate) fn small_files(
     if let Some(profile) = config.profile.as_ref().filter(|profile| profile.is_file()) {
         wanted.insert("profile.toml".to_owned(), profile.clone());
     }
-    let mut sieve = config.sieve.clone();
-    let scripts = sieve.files_mut().into_iter().filter(|(_, path)| path.is_file());
-    wanted.extend(scripts.map(|(name, path)| (name, path.clone())));
+    let mut config = config.clone();
+    let named = config.files_mut().into_iter().filter(|(_, path)| path.is_file());
+    wanted.extend(named.map(|(name, path)| (name, path.clone())));
     Ok(wanted)
 }
 

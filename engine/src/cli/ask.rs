@@ -49,6 +49,24 @@ pub(super) fn link(config: &Config) -> Result<Link, ConfigError> {
     Ok(Link::Store(Box::new(Server::start(config.clone(), knobs, Mode::CommandOnly)?)))
 }
 
+/// Carries out `request` where the link leads; a running server is called anew for each.
+pub(super) fn ask_over(
+    config: &Config,
+    link: &Link,
+    request: Request,
+) -> Result<Value, ConfigError> {
+    match link {
+        Link::Server(_) => {
+            let stream = connect(config)
+                .ok_or_else(|| ConfigError("the server has stopped meanwhile; try again".into()))?;
+            ask_server(stream, &request)
+        }
+        Link::Store(server) => {
+            server.ask(0, |shard| operations::execute(shard, request))?.map_err(ConfigError)
+        }
+    }
+}
+
 /// The control socket of a server that is running.
 fn connect(config: &Config) -> Option<UnixStream> {
     UnixStream::connect(ShortPath::open(&config.data_dir).ok()?.socket()).ok()

@@ -28,6 +28,7 @@ mod salvage;
 mod scrub;
 mod serve;
 mod sieve;
+mod spam;
 mod store;
 
 use crate::config::{Config, ConfigError};
@@ -94,6 +95,11 @@ enum Command {
     /// Example: kura store verify
     #[command(subcommand)]
     Store(store::StoreCommand),
+    /// The spam filter: what it makes of a message, and what it is taught.
+    ///
+    /// Example: kura spam test suspicious.eml
+    #[command(subcommand)]
+    Spam(spam::SpamCommand),
     /// Mail that waits to leave this host.
     ///
     /// Example: kura queue list
@@ -193,6 +199,7 @@ fn run(command: Command) -> Result<Outcome, ConfigError> {
         Command::Sieve(command) => sieve::run(command),
         Command::Cert(command) => certificate::run(command),
         Command::Store(command) => store::run(command),
+        Command::Spam(command) => spam::run(command),
         Command::Queue(command) => queue::run(command),
         Command::Profile(command) => profile::run(command),
         Command::Bench(BenchCommand::Smtp(options)) => bench(options),

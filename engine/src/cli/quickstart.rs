@@ -6,7 +6,7 @@
 use super::Outcome;
 use crate::certificates;
 use crate::config::{
-    Auth, Config, ConfigError, Dns, Limits, Listen, Log, Metrics, Relay, StoreConfig,
+    Auth, Config, ConfigError, Dns, Limits, Listen, Log, Metrics, Policy, Relay, Spam, StoreConfig,
 };
 use crate::layout::{private_dir, write_synced};
 use crate::listener;
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -110,6 +111,8 @@ fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
         auth: Auth { plaintext_allowed: true, ..Auth::default() },
         scan: Default::default(),
         dns: Dns::default(),
+        policy: Policy::default(),
+        spam: Spam::default(),
         // A trial sends nothing into the world.
         relay: Relay { enabled: false, ..Relay::default() },
         smart_hosts: Vec::new(),
@@ -141,10 +144,30 @@ fn high_ports() -> Listen {
     }
 }
 
+/// Services and metrics.
+const PORTS: usize = 10;
+/// Below the ports that the kernel lends to whoever connects: such a one might be lent when the server is
+/// started again.
+const FREE_PORTS: std::ops::Range<u16> = 10_000..32_000;
+
 fn free_ports() -> std::io::Result<(Listen, Metrics)> {
+    let anywhere = |_| {
+        let random = RandomState::new().hash_one(0);
+        let among = u64::from(FREE_PORTS.end - FREE_PORTS.start);
+        FREE_PORTS.start + u16::try_from(random % among).unwrap_or(0)
+    };
     // All are held until all are known, so that they differ.
-    let held: Vec<TcpListener> =
-        (0..10).map(|_| TcpListener::bind(("127.0.0.1", 0))).collect::<Result<_, _>>()?;
+    let mut held = Vec::new();
+    for port in (0..1000).map(anywhere) {
+        if held.len() == PORTS {
+            break;
+        }
+        held.extend(TcpListener::bind(("127.0.0.1", port)));
+    }
+    // Where so many are taken, whatever there is.
+    while held.len() < PORTS {
+        held.push(TcpListener::bind(("127.0.0.1", 0))?);
+    }
     let mut addresses = held.iter().map(TcpListener::local_addr);
     let mut next =
         || addresses.next().transpose().map(|address| address.into_iter().collect::<Vec<_>>());

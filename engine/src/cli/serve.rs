@@ -39,6 +39,7 @@ pub(super) fn run(options: &Options) -> Result<Outcome, ConfigError> {
 pub(super) fn check(options: &CheckOptions) -> Result<Outcome, ConfigError> {
     let config = Config::load(&options.config)?;
     super::profile::knobs(&config)?;
+    crate::filter::load(&config.spam)?.check_examples().map_err(ConfigError)?;
     if options.print {
         let text = toml::to_string(&config).map_err(|error| ConfigError(error.to_string()))?;
         out!("{text}")?;

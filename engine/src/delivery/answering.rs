@@ -64,7 +64,7 @@ impl Post {
     ) -> Result<Durable, Failure> {
         let told = async {
             // The sender of junk is likely somebody else.
-            let sender = envelope.sender.clone().filter(|_| !envelope.judged.is_junk);
+            let sender = envelope.sender.clone().filter(|_| !envelope.judged.filing.is_junk);
             let sender = sender.ok_or(NotSent::NoSender)?;
             let note = notes::rejection(&self.shard, &sender, &to.address, text, message);
             self.send_note(&sender, note).await

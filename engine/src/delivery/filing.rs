@@ -70,20 +70,22 @@ pub(super) async fn file(shard: &Shard, parcel: Parcel, body: Body) -> Vec<Outco
             plan.filings = Plan::keep().filings;
         }
         let to = &parcel.to[owner];
+        let (is_junk, why) = parcel.envelope.judged.filing.decide(shard, to.home.account);
         for filing in std::mem::take(&mut plan.filings) {
             let account = to.home.account;
             let mailbox = match lends[owner] {
                 true => MailboxId::INBOX,
-                false => {
-                    mailbox(shard, account, &filing.target, parcel.envelope.judged.is_junk).await
-                }
+                false => mailbox(shard, account, &filing.target, is_junk).await,
             };
             // No mailbox gets a message twice (RFC 5228 section 2.10.3), such as INBOX in place of several.
             let mut own = wanted.iter().rev().take_while(|one: &&Wanted| one.owner == owner);
             if own.any(|one| one.placement.mailbox == mailbox) {
                 continue;
             }
-            let prefix = (delivered_to(&to.home.address) + &parcel.beside).into_bytes();
+            let mut prefix = (delivered_to(&to.home.address) + &parcel.beside).into_bytes();
+            if prefix.len() + why.len() <= Stamp::BESIDE_BYTES_MAX {
+                prefix.extend_from_slice(why.as_bytes());
+            }
             let placement = placement(account, mailbox, prefix, &filing.flags);
             wanted.push(Wanted { owner, placement, header: filing.header });
         }

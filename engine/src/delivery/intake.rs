@@ -9,6 +9,7 @@ use super::streaming::{Piece, Stream};
 use super::{Envelope, Outcome, To, unix_millis};
 use crate::auth::evidence::{Evidence, Hashing};
 use crate::auth::results;
+use crate::filter::{self, limits::MESSAGE_BYTES_MAX};
 use crate::mesh::Unreachable;
 use crate::scan::session::Scan;
 use crate::scan::verdict;
@@ -186,9 +187,9 @@ impl Intake {
         let hostname = &self.shard.config.hostname;
         let message = &mut self.whole[self.head_octets..];
         if self.scrutiny != Scrutiny::None {
-            let forged = results::disarm(message, hostname);
+            let forged = results::disarm(message, hostname) + filter::verdict::disarm(message);
             if forged > 0 {
-                tracing::info!(forged, "renamed Authentication-Results that claim to be ours");
+                tracing::info!(forged, "renamed fields that claim to be ours");
             }
         }
         // What is scanned here is scanned whoever sends it, so an earlier result of ours says nothing.
@@ -233,6 +234,16 @@ impl Intake {
             scan.complete(whole).await;
         }
         Ok(scan)
+    }
+
+    /// The message's beginning, once it is complete: what the spam filter looks at.
+    pub async fn beginning(&mut self) -> Result<Bytes, Error> {
+        if let Some(message) = self.seal().await? {
+            return Ok(message);
+        }
+        let head = self.large.as_ref().map(|large| large.head.as_slice()).unwrap_or_default();
+        let head = head.get(self.head_octets..).unwrap_or_default();
+        Ok(Bytes::copy_from_slice(&head[..head.len().min(MESSAGE_BYTES_MAX)]))
     }
 
     pub fn shard(&self) -> &Rc<Shard> {

@@ -27,6 +27,7 @@ pub use intake::{Intake, Scrutiny, Stamp, Trace};
 pub use sending::{Failure, settle};
 
 use crate::directory::Home;
+use crate::filter::senders::Filing;
 use crate::sieve::marks::Mark;
 use payload::Payload;
 use protocols::Address;
@@ -61,8 +62,10 @@ pub struct Envelope {
 /// What was found out about a message. A redirect of it is no better.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Judged {
-    /// Into the mailbox for junk, where there is one and no script says otherwise.
-    pub is_junk: bool,
+    /// Into the mailbox for junk, where there is one and no script says otherwise?
+    pub filing: Filing,
+    /// 0 to 100, where junk begins; `None`: nobody has looked.
+    pub spam_percent: Option<u8>,
     /// As RFC 5235 section 3.3 has it: 1 is clean, 5 is a virus. `None`: nobody has looked, or could tell.
     pub virus: Option<u8>,
 }

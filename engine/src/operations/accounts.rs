@@ -3,6 +3,7 @@
 use super::domains::{check_domain, existing_domain, named};
 use super::{Fault, change, hash, on, pair, password_or_new, unix_now};
 use crate::directory::{self, Account, Alias};
+use crate::filter::senders;
 use crate::shard::Shard;
 use crate::sieve;
 use bytes::Bytes;
@@ -178,6 +179,7 @@ pub(super) async fn remove(shard: &Rc<Shard>, address: &str) -> Result<Value, Fa
     change(shard, vec![pair::<Account>("a:", &address, None)]).await?;
     let id = account.id();
     on(shard, account.shard, move |shard| async move {
+        senders::forget(&shard, id).await?;
         sieve::scripts::forget(&shard, id).await?;
         match shard.store.remove_account(id).await {
             // A shard that has lost it has nothing to remove.

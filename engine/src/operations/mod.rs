@@ -4,7 +4,7 @@
 //! of a stopped one and carry it out in their own process: either way it is this code, on shard 0,
 //! which alone writes the directory, one change after the other. A change is durable before any core
 //! sees it. What is about the past, the queue and scripts stands with these: `remembering`,
-//! [`crate::queue::operations`], [`crate::sieve::operations`].
+//! [`crate::queue::operations`], [`crate::sieve::operations`], [`crate::filter::operations`].
 
 mod accounts;
 mod aliases;
@@ -16,6 +16,8 @@ pub(crate) use accounts::{existing_account, make_at_home};
 pub use dkim::DkimRequest;
 
 use crate::directory::{self, Pair};
+use crate::filter;
+use crate::filter::operations::SpamRequest;
 use crate::passwords::{self, StoredPassword};
 use crate::queue;
 use crate::remembering::{self, Which};
@@ -94,6 +96,7 @@ pub enum Request {
     Sieve(SieveRequest),
     /// Loads all certificates, and the operator's scripts, anew.
     Reload,
+    Spam(SpamRequest),
     StoreStats,
     StoreVerify,
     /// Lists what has gone since then, in Unix milliseconds; or brings it back.
@@ -166,6 +169,7 @@ impl Request {
             | Request::AliasList
             | Request::Sieve(_)
             | Request::Reload
+            | Request::Spam(_)
             | Request::StoreStats
             | Request::StoreVerify
             | Request::StoreUndelete { .. }
@@ -220,6 +224,7 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
         Request::AliasRemove { alias } => aliases::remove(&shard, &alias).await,
         Request::Sieve(request) => sieve::operations::execute(&shard, request).await,
         Request::Reload => reload(&shard).await,
+        Request::Spam(request) => filter::operations::execute(&shard, request).await,
         Request::StoreStats => store::stats(&shard).await,
         Request::StoreVerify => store::verify(&shard).await,
         Request::StoreUndelete {

@@ -2,7 +2,7 @@
 
 use crate::when::Span;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -119,9 +119,8 @@ impl SmartHost {
         fits(&self.senders, sender_domain) && fits(&self.recipients, recipient_domain)
     }
 
-    /// Relative paths are relative to the config file.
-    pub(crate) fn read(&mut self, base: &Path) -> Result<(), String> {
-        self.ca_file = self.ca_file.take().map(|file| base.join(file));
+    /// What the types can't say, and the password from its file.
+    pub(crate) fn read(&mut self) -> Result<(), String> {
         let host = &self.host;
         if self.parts().is_none() {
             return Err(format!(
@@ -131,8 +130,7 @@ impl SmartHost {
         match (&self.user, &self.password_file) {
             (None, None) => Ok(()),
             (Some(_), Some(file)) => {
-                let file = base.join(file);
-                let text = std::fs::read_to_string(&file).map_err(|error| {
+                let text = std::fs::read_to_string(file).map_err(|error| {
                     format!("smart_host.password_file {}: {error}", file.display())
                 })?;
                 self.password = Password(text.lines().next().unwrap_or_default().to_owned());
@@ -220,7 +218,7 @@ mod tests {
 
     #[test]
     fn half_a_login_is_refused() {
-        assert!(host("host = 'gw.test'\nuser = 'u'").read(Path::new("/")).is_err());
-        assert!(host("host = 'gw.test'\npassword_file = 'p'").read(Path::new("/")).is_err());
+        assert!(host("host = 'gw.test'\nuser = 'u'").read().is_err());
+        assert!(host("host = 'gw.test'\npassword_file = 'p'").read().is_err());
     }
 }

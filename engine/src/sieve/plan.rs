@@ -115,7 +115,7 @@ pub fn plan(shard: &Shard, to: &To, envelope: &Envelope, seen: &Seen) -> Plan {
     let vacation = marks::Kind::Vacation;
     plan.reply = plan.reply.filter(|reply| {
         // Its sender is likely not who it says.
-        !envelope.judged.is_junk
+        !envelope.judged.filing.decide(shard, account).0
             && !marks::is_set(shard, account, vacation, &reply.key, world.unix_seconds)
             && shard.sieve.may_answer(account, reply.key)
     });

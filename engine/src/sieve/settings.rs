@@ -35,13 +35,6 @@ pub struct OfDomain {
 }
 
 impl Settings {
-    /// Relative paths are relative to the config file.
-    pub fn resolve(&mut self, base: &Path) {
-        for (_, path) in self.files_mut() {
-            *path = base.join(&path).components().collect();
-        }
-    }
-
     /// All files, each with a name of its own that a backup keeps it under.
     pub fn files_mut(&mut self) -> Vec<(String, &mut PathBuf)> {
         let Settings { before, after, global, domains } = self;

@@ -85,7 +85,7 @@ impl World for AccountWorld<'_> {
     }
 
     fn spam_percent(&self) -> Option<u8> {
-        None
+        self.envelope.judged.spam_percent
     }
 
     fn virus(&self) -> Option<u8> {

@@ -134,8 +134,8 @@ impl<'b> Summary<&'b [u8]> {
         if input.number()? == 0 {
             return Err(Undecodable("no parts"));
         }
-        let root: Part<&[u8]> = input.part()?;
-        Ok(root.envelope.map(|envelope| *envelope))
+        input.pass_content()?;
+        input.option(Reader::envelope)
     }
 }
 
@@ -410,16 +410,25 @@ impl<'b> Reader<'b> {
     }
 
     /// Every item takes at least a byte, so that the count can't promise more than there is.
-    fn list<T>(&mut self, mut read: impl FnMut(&mut Self) -> Read<T>) -> Read<Vec<T>> {
+    fn count(&mut self) -> Read<usize> {
         let count = usize::try_from(self.number()?).map_err(|_| Undecodable("list too long"))?;
         if count > self.rest.len() {
             return Err(Undecodable("list longer than its bytes"));
         }
+        Ok(count)
+    }
+
+    fn list<T>(&mut self, mut read: impl FnMut(&mut Self) -> Read<T>) -> Read<Vec<T>> {
+        let count = self.count()?;
         let mut items = Vec::with_capacity(count.min(LIST_GUESS));
         for _ in 0..count {
             items.push(read(self)?);
         }
         Ok(items)
+    }
+
+    fn each(&mut self, mut read: impl FnMut(&mut Self) -> Read<()>) -> Read<()> {
+        (0..self.count()?).try_for_each(|_| read(self))
     }
 
     fn parameters<T: From<&'b [u8]>>(&mut self) -> Read<Parameters<T>> {
@@ -432,15 +441,18 @@ impl<'b> Reader<'b> {
         Ok(Span { start, end })
     }
 
+    fn kind(&mut self) -> Read<Kind> {
+        match self.byte()? {
+            0 => Ok(Kind::Leaf),
+            1 => Ok(Kind::Multipart),
+            2 => Ok(Kind::Message),
+            _ => Err(Undecodable("unknown kind of part")),
+        }
+    }
+
     fn part<T: From<&'b [u8]>>(&mut self) -> Read<Part<T>> {
-        let kind = match self.byte()? {
-            0 => Kind::Leaf,
-            1 => Kind::Multipart,
-            2 => Kind::Message,
-            _ => return Err(Undecodable("unknown kind of part")),
-        };
         Ok(Part {
-            kind,
+            kind: self.kind()?,
             subtree: self.small()?,
             header: self.span()?,
             body: self.span()?,
@@ -465,6 +477,32 @@ impl<'b> Reader<'b> {
             languages: self.list(Self::text)?,
             location: self.text_option()?,
         })
+    }
+
+    /// Everything of a part that stands before its envelope, in the order of [`Reader::part`] and [`Reader::content`].
+    fn pass_content(&mut self) -> Read<()> {
+        let pass = |input: &mut Self| input.text().map(|_: &[u8]| ());
+        let pass_option = |input: &mut Self| input.option(pass).map(|_| ());
+        let _kind = self.kind()?;
+        let _subtree = self.small()?;
+        let _header = self.span()?;
+        let _body = self.span()?;
+        let _lines = self.small()?;
+        for _ in ["main", "sub"] {
+            pass(self)?;
+        }
+        self.pass_parameters()?;
+        for _ in ["id", "description", "encoding", "md5"] {
+            pass_option(self)?;
+        }
+        self.option(|input| pass(input).and_then(|()| input.pass_parameters()))?;
+        self.each(pass)?;
+        pass_option(self)
+    }
+
+    fn pass_parameters(&mut self) -> Read<()> {
+        let text = |input: &mut Self| input.text().map(|_: &[u8]| ());
+        self.each(|input| text(input).and_then(|()| text(input)))
     }
 
     fn envelope<T: From<&'b [u8]>>(&mut self) -> Read<Envelope<T>> {

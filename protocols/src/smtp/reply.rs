@@ -124,6 +124,8 @@ refusals! {
     BUSY = 451 3 0 "Too busy, try again later";
     /// A shard has halted, or another core did not answer.
     NO_STORE = 451 3 0 "Mail store not available, try again later";
+    /// Greylisting.
+    COME_AGAIN = 451 7 1 "Please try again in a few minutes";
     DISK_FULL = 452 3 1 "Insufficient system storage";
     MAILBOX_FULL = 452 2 2 "Mailbox full";
     TOO_MANY_RECIPIENTS = 452 5 3 "Too many recipients";

@@ -15,6 +15,7 @@ use super::{Location, Malformed, Reader, RecordHeader, Writer};
 use crate::types::{
     AccountId, FlagMode, Flags, Lsn, MailboxId, Quota, SpecialUse, Uid, UnixMillis,
 };
+use std::ops::Range;
 
 /// A run of UIDs, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -477,6 +478,23 @@ impl Delivered {
             writer.count(unpacked.len());
             unpacked.iter().for_each(|bytes| writer.u32(*bytes));
         }
+    }
+
+    /// Of a verified meta: where in it the summary is, and the body's length. For who lists thousands of messages, and
+    /// needs nothing else of it.
+    pub(crate) fn summary(
+        header: &RecordHeader,
+        meta: &[u8],
+    ) -> Result<(Range<usize>, u32), Malformed> {
+        if header.kind != kind::DELIVERED || !matches!(header.version, 1 | PACKED_VERSION) {
+            return Err(Malformed("is no message that this Kura reads"));
+        }
+        let mut reader = Reader::new(meta);
+        let _internal_date = reader.u64()?;
+        let (body_bytes, summary_bytes) = (reader.u32()?, reader.u32()?);
+        let start = meta.len().checked_sub(summary_bytes as usize);
+        let start = start.ok_or(Malformed("has a summary longer than itself"))?;
+        Ok((start..meta.len(), body_bytes))
     }
 
     fn decode(version: u8, reader: &mut Reader<'_>) -> Result<Delivered, Malformed> {

@@ -20,6 +20,13 @@ pub(crate) struct Fetched {
     pub(crate) body: Bytes,
 }
 
+/// Where a record's meta is among bytes that start with the record.
+pub(crate) enum Meta {
+    Here(RecordHeader, Range<usize>),
+    /// The bytes end before it does: so many hold it.
+    Until(usize),
+}
+
 impl<D: Device> Core<D> {
     /// The whole record of `record_bytes`.
     pub(crate) async fn fetch(
@@ -58,29 +65,27 @@ impl<D: Device> Core<D> {
         location: Location,
         record_bytes: u64,
     ) -> Result<Fetched, Error> {
-        let bytes = self.read_bytes(location, record_bytes.min(META_GUESS_BYTES)).await?;
-        let end = self.meta_end(location, &bytes)?;
-        let bytes =
-            if end <= bytes.len() { bytes } else { self.read_bytes(location, end as u64).await? };
-        self.take_meta(location, &bytes)
+        let mut bytes = self.read_bytes(location, record_bytes.min(META_GUESS_BYTES)).await?;
+        let mut found = self.find_meta(location, &bytes)?;
+        if let Meta::Until(end) = found {
+            bytes = self.read_bytes(location, end as u64).await?;
+            found = self.find_meta(location, &bytes)?;
+        }
+        match found {
+            Meta::Here(header, meta) => {
+                Ok(Fetched { header, meta: bytes.slice(meta), body: Bytes::new() })
+            }
+            Meta::Until(_) => Err(self.corrupt("a message's record", location, None)),
+        }
     }
 
-    /// How many bytes from the record's first on hold its header and meta; `bytes` hold the header.
-    pub(crate) fn meta_end(&self, location: Location, bytes: &[u8]) -> Result<usize, Error> {
+    /// The verified meta in bytes that start with the record.
+    pub(crate) fn find_meta(&self, location: Location, bytes: &[u8]) -> Result<Meta, Error> {
         let header = self.check_header(location, bytes)?;
-        Ok(RECORD_HEADER_BYTES + header.meta_bytes as usize)
-    }
-
-    /// Header and meta, verified, of bytes that start with the record.
-    pub(crate) fn take_meta(&self, location: Location, bytes: &Bytes) -> Result<Fetched, Error> {
-        let header = self.check_header(location, bytes)?;
-        let end = RECORD_HEADER_BYTES + header.meta_bytes as usize;
-        let Some(meta) = bytes.get(RECORD_HEADER_BYTES..end) else {
-            return Err(self.corrupt("a message's record", location, Some(&header)));
-        };
+        let range = RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + header.meta_bytes as usize;
+        let Some(meta) = bytes.get(range.clone()) else { return Ok(Meta::Until(range.end)) };
         self.check(location, &header, "a message's record", header.meta_checksum, meta)?;
-        let meta = bytes.slice(RECORD_HEADER_BYTES..end);
-        Ok(Fetched { header, meta, body: Bytes::new() })
+        Ok(Meta::Here(header, range))
     }
 
     pub(crate) async fn read_bytes(&self, location: Location, length: u64) -> Result<Bytes, Error> {

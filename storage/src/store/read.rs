@@ -3,7 +3,7 @@
 use super::Store;
 use crate::device::Device;
 use crate::error::Error;
-use crate::format::{Delivered, Location, Record, is_packed};
+use crate::format::{Delivered, Location, Record, RecordHeader, is_packed};
 use crate::index::Row;
 use crate::index::mailbox::entry;
 use crate::log::reader::Fetched;
@@ -66,13 +66,22 @@ impl<D: Device> Store<D> {
 
     pub(super) async fn summary_of(&self, row: &Row) -> Result<Bytes, Error> {
         let fetched = self.core.fetch_meta(row.location, u64::from(row.record_bytes)).await?;
-        self.summary_in(row, &fetched)
+        let summary = self.summary_in(row, &fetched.header, &fetched.meta)?;
+        Ok(fetched.meta.slice(summary))
     }
 
-    pub(super) fn summary_in(&self, row: &Row, fetched: &Fetched) -> Result<Bytes, Error> {
-        let delivered = self.delivered(row, fetched)?;
-        let start = fetched.meta.len() - delivered.summary_bytes as usize;
-        Ok(fetched.meta.slice(start..))
+    /// Where in the meta of the record at the row's place the summary is; it must be a delivery with this body.
+    pub(super) fn summary_in(
+        &self,
+        row: &Row,
+        header: &RecordHeader,
+        meta: &[u8],
+    ) -> Result<Range<usize>, Error> {
+        let found = Delivered::summary(header, meta).ok();
+        let (summary, _) = found
+            .filter(|(_, body_bytes)| is_body_of(row, *body_bytes))
+            .ok_or_else(|| self.core.corrupt("a reference", row.location, Some(header)))?;
+        Ok(summary)
     }
 
     /// Bytes `range` of the message (prefix and body together), cut at its end. Verified by checksum.
@@ -175,8 +184,7 @@ impl<D: Device> Store<D> {
             Record::Delivered(delivered) => delivered,
             _ => return Err(corrupt()),
         };
-        let bytes = u64::from(delivered.body_bytes) + u64::from(row.prefix_bytes);
-        if bytes == u64::from(row.bytes) { Ok(delivered) } else { Err(corrupt()) }
+        if is_body_of(row, delivered.body_bytes) { Ok(delivered) } else { Err(corrupt()) }
     }
 
     fn prefix<'d>(
@@ -212,6 +220,11 @@ impl<D: Device> Store<D> {
             })
         })
     }
+}
+
+/// Whether a body of so many bytes makes the message that the index knows.
+fn is_body_of(row: &Row, body_bytes: u32) -> bool {
+    u64::from(body_bytes) + u64::from(row.prefix_bytes) == u64::from(row.bytes)
 }
 
 fn to_usize(number: u64) -> usize {

@@ -9,7 +9,7 @@ use crate::device::Device;
 use crate::error::Error;
 use crate::index::Row;
 use crate::index::mailbox::entry;
-use crate::log::reader::META_GUESS_BYTES;
+use crate::log::reader::{META_GUESS_BYTES, Meta};
 use crate::types::{AccountId, MailboxId, MessageEntry, Uid};
 use bytes::Bytes;
 
@@ -91,15 +91,14 @@ impl<D: Device> Store<D> {
     /// Nothing where the meta is longer than what was read of it.
     fn summary_within(&self, row: &Row, window: &Window) -> Option<Result<Bytes, Error>> {
         let start = usize::try_from(row.location.offset() - window.run.start).ok()?;
-        let bytes = window.bytes.get(start..).map(|_| window.bytes.slice(start..))?;
-        match self.core.meta_end(row.location, &bytes) {
-            Ok(end) if end > bytes.len() => None,
-            Ok(_) => {
-                let fetched = self.core.take_meta(row.location, &bytes);
-                Some(fetched.and_then(|fetched| self.summary_in(row, &fetched)))
-            }
-            Err(error) => Some(Err(error)),
-        }
+        let record = window.bytes.get(start..)?;
+        let found = self.core.find_meta(row.location, record).and_then(|found| {
+            let Meta::Here(header, meta) = found else { return Ok(None) };
+            let start = start + meta.start;
+            let summary = self.summary_in(row, &header, &record[meta])?;
+            Ok(Some(window.bytes.slice(start + summary.start..start + summary.end)))
+        });
+        found.transpose()
     }
 }
 

@@ -9,6 +9,7 @@
 //! what follows could not be told from it.
 
 use super::append::Incoming;
+use crate::filter::sorting::Sorted;
 use crate::session::Next;
 use crate::wire::Wire;
 use protocols::Ticket;
@@ -27,6 +28,8 @@ pub struct ImapAccount<D: Device> {
     pub(super) account: AccountId,
     pub(super) selected: Option<MailboxId>,
     pub(super) incoming: Option<Incoming<D>>,
+    /// What the client has sorted into Junk or out of it, for the session to learn from.
+    pub(super) sorted: Vec<Sorted>,
     /// What IDLE has looked at: everything up to here.
     watched: Cell<Modseq>,
 }
@@ -45,12 +48,17 @@ impl<D: Device> ImapAccount<D> {
     #[must_use]
     pub fn new(store: Store<D>, account: AccountId) -> ImapAccount<D> {
         let watched = Cell::new(Modseq::default());
-        ImapAccount { store, account, selected: None, incoming: None, watched }
+        ImapAccount { store, account, selected: None, incoming: None, sorted: Vec::new(), watched }
     }
 
     #[must_use]
     pub fn id(&self) -> AccountId {
         self.account
+    }
+
+    /// What was sorted by the command before.
+    pub fn take_sorted(&mut self) -> Vec<Sorted> {
+        std::mem::take(&mut self.sorted)
     }
 
     /// Whether a message is on its way in.

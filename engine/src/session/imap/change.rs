@@ -2,6 +2,8 @@
 
 use super::account::{Broken, ImapAccount, breathe, refusal};
 use super::fetch::GONE;
+use crate::filter::classifier::Class;
+use crate::filter::sorting::Sorted;
 use crate::wire::Wire;
 use protocols::imap::command::{StoreFlags, StoreMode};
 use protocols::imap::fetch::Response;
@@ -9,7 +11,7 @@ use protocols::imap::flags::FlagBits;
 use protocols::imap::{Code, Completion, Imap, Targets};
 use storage::device::Device;
 use storage::store::FlagsChanged;
-use storage::{Error, FlagChange, FlagMode, Flags, MailboxId, Uid};
+use storage::{Error, FlagChange, FlagMode, Flags, MailboxId, SpecialUse, Uid};
 
 impl<D: Device> ImapAccount<D> {
     pub(super) async fn store_flags(
@@ -35,7 +37,7 @@ impl<D: Device> ImapAccount<D> {
     }
 
     async fn change(
-        &self,
+        &mut self,
         machine: &Imap,
         targets: &Targets,
         store: &StoreFlags,
@@ -52,7 +54,14 @@ impl<D: Device> ImapAccount<D> {
         };
         let uids = self.pick(machine, targets, mailbox, |_| true).await;
         let changed = self.store.change_flags(self.account, mailbox, &uids, &change, None).await;
-        changed.map(|changed| (mailbox, changed)).map_err(|error| refusal(&error))
+        let changed = changed.map_err(|error| refusal(&error))?;
+        if store.mode != StoreMode::Remove
+            && let Some(class) = class_of(&store.flags.keywords)
+        {
+            let uids = changed.changed.iter().map(|entry| entry.uid).collect();
+            self.sorted.push(Sorted { mailbox, uids, class });
+        }
+        Ok((mailbox, changed))
     }
 
     /// The flags of all targets as they are now, changed or not (RFC 3501 section 6.4.6).
@@ -101,6 +110,7 @@ impl<D: Device> ImapAccount<D> {
             }
             let copied = self.store.copy(self.account, from, &uids, to).await;
             let (pairs, _durable) = copied.map_err(|error| try_create(&error))?;
+            self.note_sorted(from, to, &pairs);
             Ok(self.copy_uid(to, &pairs))
         };
         match copied.await {
@@ -125,6 +135,7 @@ impl<D: Device> ImapAccount<D> {
             }
             let moved = self.store.move_messages(self.account, from, &uids, to).await;
             let (pairs, _durable) = moved.map_err(|error| try_create(&error))?;
+            self.note_sorted(from, to, &pairs);
             Ok(self.copy_uid(to, &pairs))
         };
         match moved.await {
@@ -136,6 +147,19 @@ impl<D: Device> ImapAccount<D> {
             }
             Err(refused) => refused,
         }
+    }
+
+    /// Into Junk is spam; out of it, but not into Trash, is wanted.
+    fn note_sorted(&mut self, from: MailboxId, to: MailboxId, pairs: &[(Uid, Uid)]) {
+        let special = |mailbox| self.store.mailbox(self.account, mailbox).ok()?.special_use;
+        let class = match (special(from), special(to)) {
+            (Some(SpecialUse::Junk), Some(SpecialUse::Junk | SpecialUse::Trash)) => return,
+            (_, Some(SpecialUse::Junk)) => Class::Spam,
+            (Some(SpecialUse::Junk), _) => Class::Wanted,
+            _ => return,
+        };
+        let uids = pairs.iter().map(|(_, uid)| *uid).collect();
+        self.sorted.push(Sorted { mailbox: to, uids, class });
     }
 
     fn copy_uid(&self, to: MailboxId, pairs: &[(Uid, Uid)]) -> Option<Code> {
@@ -175,6 +199,18 @@ impl<D: Device> ImapAccount<D> {
         }
         self.selected = None;
         Completion::Ok(None, "Closed")
+    }
+}
+
+/// What keywords say of a message: those of the IANA registry, and those that Thunderbird sets.
+fn class_of(keywords: &[String]) -> Option<Class> {
+    let has = |names: [&str; 2]| {
+        keywords.iter().any(|keyword| names.iter().any(|name| keyword.eq_ignore_ascii_case(name)))
+    };
+    match (has(["$Junk", "Junk"]), has(["$NotJunk", "NonJunk"])) {
+        (true, false) => Some(Class::Spam),
+        (false, true) => Some(Class::Wanted),
+        _ => None,
     }
 }
 

@@ -6,16 +6,15 @@
 //! NO and not the connection.
 
 use super::account::{Broken, ImapAccount, breathe, breathe_after, refusal};
+use super::ahead::Ahead;
 use crate::wire::Wire;
 use bytes::Bytes;
-use futures_util::stream::{self, StreamExt};
 use protocols::imap::fetch::{FetchItem, FetchSection, Located, Response, SectionText};
 use protocols::imap::flags::FlagBits;
 use protocols::imap::{Code, Completion, Imap, Targets};
 use protocols::message::{Envelope, Summary, Undecodable, field};
 use std::collections::HashMap;
 use std::ops::Range;
-use std::pin::pin;
 use storage::device::Device;
 use storage::{Error, FlagChange, FlagMode, Flags, MailboxId, MessageEntry, Uid};
 use tokio::sync::Semaphore;
@@ -110,51 +109,62 @@ impl<D: Device> ImapAccount<D> {
     ) -> Result<(Vec<(u32, u64)>, Option<Error>), Broken> {
         let Some(view) = machine.view() else { return Ok((Vec::new(), None)) };
         let named = targets.positions().filter_map(|at| view.message(at));
+        let named =
+            named.map(|(sequence, uid)| Named { sequence, uid, recent: view.is_recent(uid) });
+        let mut sent = Sent::default();
+        if asked.summaries_alone() {
+            let mut named = named.peekable();
+            let parts = std::iter::from_fn(|| {
+                named.peek()?;
+                Some(named.by_ref().take(NEIGHBOURS_MAX).collect::<Vec<_>>())
+            });
+            let runs = parts.flat_map(|named| self.runs(asked, named));
+            let mut loading = Ahead::new(runs.map(|run| self.load_summaries(asked, run)), RUNS_MAX);
+            while let Some(run) = loading.next().await {
+                for (message, loaded) in run {
+                    self.send_one(asked, &message, loaded, &mut sent, wire).await?;
+                }
+            }
+            return Ok((sent.told, sent.worst));
+        }
         // Asked in the order of the messages, and given back when one has been written: the first
         // has always got its share.
         let budget = &Semaphore::new(to_usize(AHEAD_BYTES_MAX));
-        let mut loading = pin!(if asked.summaries_alone() {
-            stream::iter(named)
-                .chunks(NEIGHBOURS_MAX)
-                .flat_map(|named| stream::iter(self.runs(asked, named)))
-                .map(|run| self.load_summaries(asked, run))
-                .buffered(RUNS_MAX)
-                .flat_map(stream::iter)
-                .map(|(sequence, uid, loaded)| (sequence, uid, None, loaded))
-                .left_stream()
-        } else {
-            stream::iter(named)
-                .then(|(sequence, uid)| {
-                    let share = self.share(asked, uid);
-                    async move { (sequence, uid, budget.acquire_many(share).await) }
-                })
-                .map(|(sequence, uid, share)| async move {
-                    (sequence, uid, Some(share), self.load(asked, uid).await)
-                })
-                .buffered(LOADING_MAX)
-                .right_stream()
+        let loads = named.map(async |message| {
+            let share = budget.acquire_many(self.share(asked, message.uid)).await;
+            let loaded = self.load(asked, message.uid).await;
+            (message, share, loaded)
         });
-        let mut told = Vec::new();
-        let mut worst = None;
-        let mut breath = 0;
-        while let Some((sequence, uid, share, loaded)) = loading.next().await {
-            match loaded {
-                Ok(loaded) => {
-                    let message = Named { sequence, uid, recent: view.is_recent(uid) };
-                    let written =
-                        self.write_one(asked, &message, loaded, &mut breath, wire).await?;
-                    told.extend(written.told);
-                    worst = written.worst.or(worst);
-                }
-                // One that another session removed; by UID it is as if it had never been.
-                Err(Error::NoSuchMessage(_)) if asked.by_uid => {}
-                Err(error) => worst = Some(error),
-            }
+        let mut loading = Ahead::new(loads, LOADING_MAX);
+        while let Some((message, share, loaded)) = loading.next().await {
+            self.send_one(asked, &message, loaded, &mut sent, wire).await?;
             drop(share);
-            wire.relieve().await?;
-            breathe(&mut breath).await;
         }
-        Ok((told, worst))
+        Ok((sent.told, sent.worst))
+    }
+
+    async fn send_one(
+        &self,
+        asked: &Asked<'_>,
+        message: &Named,
+        loaded: Result<Loaded, Error>,
+        sent: &mut Sent,
+        wire: &mut Wire<'_>,
+    ) -> Result<(), Broken> {
+        match loaded {
+            Ok(loaded) => {
+                let breath = &mut sent.breath;
+                let written = self.write_one(asked, message, loaded, breath, wire).await?;
+                sent.told.extend(written.told);
+                sent.worst = written.worst.or(sent.worst.take());
+            }
+            // One that another session removed; by UID it is as if it had never been.
+            Err(Error::NoSuchMessage(_)) if asked.by_uid => {}
+            Err(error) => sent.worst = Some(error),
+        }
+        wire.relieve().await?;
+        breathe(&mut sent.breath).await;
+        Ok(())
     }
 
     /// Marks as seen what is about to be read, in one record for all, and looks up the keywords.
@@ -298,8 +308,8 @@ impl<D: Device> ImapAccount<D> {
     }
 
     /// Parts messages into runs, the summaries of which are read together.
-    fn runs(&self, asked: &Asked<'_>, named: Vec<(u32, u32)>) -> Vec<Vec<(u32, u32)>> {
-        let uids: Vec<Uid> = named.iter().map(|(_, uid)| Uid(*uid)).collect();
+    fn runs(&self, asked: &Asked<'_>, named: Vec<Named>) -> Vec<Vec<Named>> {
+        let uids: Vec<Uid> = named.iter().map(|message| Uid(message.uid)).collect();
         let lengths = self.store.summary_runs(self.account, asked.mailbox, &uids);
         // A mailbox that is gone: each message says so.
         let lengths = lengths.unwrap_or_else(|_| vec![1; uids.len()]);
@@ -310,20 +320,19 @@ impl<D: Device> ImapAccount<D> {
     async fn load_summaries(
         &self,
         asked: &Asked<'_>,
-        run: Vec<(u32, u32)>,
-    ) -> Vec<(u32, u32, Result<Loaded, Error>)> {
+        run: Vec<Named>,
+    ) -> impl Iterator<Item = (Named, Result<Loaded, Error>)> + use<D> {
         let (account, mailbox) = (self.account, asked.mailbox);
-        let uids: Vec<Uid> = run.iter().map(|(_, uid)| Uid(*uid)).collect();
+        let uids: Vec<Uid> = run.iter().map(|message| Uid(message.uid)).collect();
         let summaries = self.store.summaries(account, mailbox, &uids).await;
-        let loaded = run.into_iter().zip(summaries).map(|((sequence, uid), summary)| {
+        run.into_iter().zip(summaries).map(move |(message, summary)| {
             let loaded = summary.map(|(entry, summary)| {
                 let source =
                     Source { mailbox, entry, several: false, start: 0, window: Bytes::new() };
                 Loaded { entry, summary: Some(summary), source }
             });
-            (sequence, uid, loaded)
-        });
-        loaded.collect()
+            (message, loaded)
+        })
     }
 
     /// Before the first byte of a message's response, everything of it that is likely to fail.
@@ -469,6 +478,15 @@ struct Loaded {
     /// As the store keeps it.
     summary: Option<Bytes>,
     source: Source,
+}
+
+/// What has become of a FETCH so far.
+#[derive(Default)]
+struct Sent {
+    told: Vec<(u32, u64)>,
+    worst: Option<Error>,
+    /// See [`breathe`].
+    breath: u32,
 }
 
 /// What became of a response.

@@ -6,10 +6,11 @@
 //! | [`account`] | an account being served: which event is answered where, sync points, IDLE |
 //! | `append` | a message on its way in |
 //! | `mailboxes` | SELECT, CREATE, DELETE, RENAME, SUBSCRIBE, LIST, STATUS, quotas |
-//! | `fetch`, `search` | reading |
+//! | `fetch`, `search` | reading; `ahead`: several reads at once |
 //! | `change` | STORE, COPY, MOVE, EXPUNGE, CLOSE |
 
 pub mod account;
+mod ahead;
 mod append;
 mod change;
 mod fetch;
@@ -19,6 +20,7 @@ mod search;
 pub use account::ImapAccount;
 
 use super::{Next, Session, login};
+use crate::filter::sorting;
 use crate::metrics::Service;
 use crate::shard::{Disk, LoggedIn, LoginError, Origin, Place, Shard};
 use crate::wire::{Peer, Transport, Wire};
@@ -136,7 +138,13 @@ impl Session for ImapSession {
                 self.answer_login(Err(wrong), ticket, wire)
             }
             other => match &mut self.account {
-                Some(account) => account.answer(&mut self.machine, other, wire).await,
+                Some(account) => {
+                    let next = account.answer(&mut self.machine, other, wire).await;
+                    for sorted in account.take_sorted() {
+                        sorting::learn(&self.shard, account.id(), sorted);
+                    }
+                    next
+                }
                 // The machine asks for nothing else before a login.
                 None => Next::Close,
             },

@@ -1,10 +1,10 @@
 //! SEARCH: each message is loaded no further than its keys need.
 
 use super::account::{ImapAccount, breathe_after, refusal};
+use super::ahead::Ahead;
 use super::fetch::{LOADING_MAX, LONG_ITEM};
 use crate::core::give_way;
 use crate::wire::Wire;
-use futures_util::stream::{self, StreamExt};
 use protocols::imap::flags::FlagBits;
 use protocols::imap::search::{
     Candidate, HeaderText, Level, Looked, SearchCommand, Verdict, source_texts, text_sources,
@@ -13,7 +13,6 @@ use protocols::imap::search::{
 use protocols::imap::{Completion, Imap};
 use protocols::message::Summary;
 use protocols::message::date::Day;
-use std::pin::pin;
 use storage::device::Device;
 use storage::{Error, MailboxId, MessageEntry, Uid};
 
@@ -64,21 +63,18 @@ impl<D: Device> ImapAccount<D> {
         let keywords = keywords.as_slice();
         let all = view.all();
         let named = all.positions().filter_map(|at| view.message(at));
-        let mut deciding = pin!(
-            stream::iter(named)
-                .map(|(sequence, uid)| async move {
-                    let entry = match self.store.entry(self.account, mailbox, Uid(uid)) {
-                        Ok(entry) => entry,
-                        Err(Error::NoSuchMessage(_)) => return Ok((None, 1)),
-                        Err(error) => return Err(error),
-                    };
-                    let recent = view.is_recent(uid);
-                    let (matched, weight) =
-                        self.matches(mailbox, search, &entry, sequence, recent, keywords).await?;
-                    Ok((matched.then_some(if by_uid { uid } else { sequence }), weight))
-                })
-                .buffered(LOADING_MAX)
-        );
+        let decisions = named.map(async |(sequence, uid)| {
+            let entry = match self.store.entry(self.account, mailbox, Uid(uid)) {
+                Ok(entry) => entry,
+                Err(Error::NoSuchMessage(_)) => return Ok((None, 1)),
+                Err(error) => return Err(error),
+            };
+            let recent = view.is_recent(uid);
+            let (matched, weight) =
+                self.matches(mailbox, search, &entry, sequence, recent, keywords).await?;
+            Ok((matched.then_some(if by_uid { uid } else { sequence }), weight))
+        });
+        let mut deciding = Ahead::new(decisions, LOADING_MAX);
         let mut found = Vec::new();
         let mut breath = 0;
         while let Some(decided) = deciding.next().await {

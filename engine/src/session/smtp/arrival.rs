@@ -3,24 +3,22 @@
 //! The `250` is made from those outcomes alone.
 
 use super::SmtpSession;
+use super::stages::Stages;
 use crate::NOTICE;
-use crate::auth::results;
-use crate::auth::verdict::{Disposition, Verdict};
-use crate::auth::verify::Question;
+use crate::auth::verdict::Verdict;
 use crate::delivery::{self, Envelope, Failure, Intake, Judged, Scrutiny, Stamp, To, unix_millis};
 use crate::directory::Home;
+use crate::filter::verdict::Verdict as SpamVerdict;
 use crate::metrics::count;
 use crate::operations::unix_now;
 use crate::queue::intake::{Author, Submission};
 use crate::queue::message;
 use crate::scan;
-use crate::scan::session::Origin;
-use crate::scan::settings::Action;
 use protocols::message::received::{Received, delivered_to, received, return_path};
 use protocols::smtp::event::{Asked, Ended};
 use protocols::smtp::{Answer, MailParams, RecipientParams, Refusal, Ret, Role};
 use protocols::{Address, Outbox, Ticket};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use storage::{Durable, Error};
 
 /// The envelope and, once it comes, the message.
@@ -44,6 +42,8 @@ pub(super) struct Transaction {
     pub(super) failure: Option<Error>,
     /// What was found out about the sender, for the log.
     pub(super) verdict: Option<Verdict>,
+    /// Whether it looks like spam.
+    pub(super) spam: Option<SpamVerdict>,
     /// And about viruses and attachments.
     pub(super) scan: Option<scan::verdict::Findings>,
 }
@@ -130,34 +130,13 @@ impl SmtpSession {
         let peer = self.peer.address.ip();
         match self.role {
             Role::Lmtp => Scrutiny::None,
-            _ if !auth.verify => Scrutiny::None,
+            _ if !auth.verify && !self.shard.config.spam.enabled => Scrutiny::None,
             Role::Mx if auth.trusted_networks.iter().any(|network| network.contains(peer)) => {
                 Scrutiny::None
             }
             Role::Mx if self.machine.user().is_none() => Scrutiny::All,
             Role::Mx | Role::Submission => Scrutiny::Forgery,
         }
-    }
-
-    /// Asks the control plane who has sent the message, and awaits it until the deadline.
-    async fn verify(&self, intake: &mut Intake, from: String) -> Result<Verdict, Error> {
-        let evidence = intake.evidence().await?;
-        let config = &self.shard.config;
-        let question = Question {
-            peer: self.peer.address.ip(),
-            helo: self.machine.hello().to_owned(),
-            mail_from: from,
-            receiver: config.hostname.clone(),
-            evidence,
-            dmarc: config.auth.dmarc,
-            received_spf: config.auth.received_spf,
-            trusted_sealers: config.auth.trusted_sealers.clone(),
-            deadline: Instant::now() + Duration::from_secs(config.auth.deadline_seconds),
-        };
-        let started = Instant::now();
-        let verdict = self.shard.auth.ask(&self.shard, question).await;
-        self.shard.metrics.verified(&verdict, started.elapsed());
-        Ok(verdict)
     }
 
     pub(super) async fn body(&mut self, bytes: &[u8]) {
@@ -192,17 +171,19 @@ impl SmtpSession {
         let results = self.settle(&mut transaction).await;
         let auth = transaction.verdict.as_ref().map(Verdict::brief);
         let auth = auth.as_deref();
+        let spam = transaction.spam.as_ref().map(SpamVerdict::brief);
+        let spam = spam.as_deref();
         let scan = transaction.scan.as_ref().and_then(scan::verdict::Findings::brief);
         let scan = scan.as_deref();
         let metrics = &self.shard.metrics;
         for (address, result) in &results {
             match result {
                 Ok(_) => {
-                    tracing::info!(id, from, to = %address, octets, peer = %self.peer.address, auth, scan, "accepted");
+                    tracing::info!(id, from, to = %address, octets, peer = %self.peer.address, auth, spam, scan, "accepted");
                 }
                 Err(refusal) => {
                     let (peer, service) = (self.peer.address, self.service.name());
-                    tracing::info!(target: NOTICE, %peer, service, id, from, to = %address, octets, auth, scan, reason = %refusal, "message refused");
+                    tracing::info!(target: NOTICE, %peer, service, id, from, to = %address, octets, auth, spam, scan, reason = %refusal, "message refused");
                 }
             }
         }
@@ -268,7 +249,7 @@ impl SmtpSession {
     ) -> Vec<(Address, Result<Durable, Refusal>)> {
         let recipients = std::mem::take(&mut transaction.recipients);
         let intake = transaction.intake.take();
-        let Transaction { id, failure, head_octets, from, verdict, scan: scanned, .. } =
+        let Transaction { id, failure, head_octets, from, verdict, spam, scan: scanned, .. } =
             transaction;
         let refuse_all = |why: &Refusal, recipients: Vec<Recipient>| {
             recipients.into_iter().map(|recipient| (recipient.address, Err(why.clone()))).collect()
@@ -306,52 +287,27 @@ impl SmtpSession {
         let taken = to.iter().map(|to| delivered_to(&to.home.address).len()).max().unwrap_or(0);
         let reserved = if scan.is_some() { scan::verdict::FIELD_BYTES_MAX } else { 0 };
         let mut stamp = Stamp::default();
-        let mut judged = Judged::default();
-        if intake.scrutiny() == Scrutiny::All {
-            let from = from.as_ref().map(ToString::to_string).unwrap_or_default();
-            let found = match self.verify(&mut intake, from.clone()).await {
-                Ok(found) => verdict.insert(found),
-                Err(error) => return refuse_all(&refusal(&error), recipients),
-            };
-            let mode = self.shard.config.auth.dmarc_of(&found.author_domain, &from);
-            match found.disposition(mode) {
-                Disposition::Reject => {
-                    return refuse_all(&Refusal::POLICY.saying(found.refusal()), recipients);
-                }
-                Disposition::Junk => judged.is_junk = true,
-                Disposition::Deliver => {}
-            }
-            let hostname = &self.shard.config.hostname;
-            stamp.fields = results::field(hostname, found, usize::MAX) + &found.received_spf;
-            let room = Stamp::BESIDE_BYTES_MAX.saturating_sub(taken + reserved);
-            stamp.beside = results::field(hostname, found, room);
-            if stamp.beside.len() + found.received_spf.len() <= room {
-                stamp.beside += &found.received_spf;
-            }
+        let sender = from.as_ref().map(ToString::to_string).unwrap_or_default();
+        let mut stages = Stages {
+            from: &sender,
+            recipients: &recipients,
+            room: Stamp::BESIDE_BYTES_MAX.saturating_sub(taken + reserved),
+            stamp: &mut stamp,
+            judged: Judged::default(),
+        };
+        if let Err(why) = self.authenticate(&mut intake, &mut stages, verdict).await {
+            return refuse_all(&why, recipients);
+        }
+        if let Err(why) = self.score(&mut intake, &mut stages, verdict.as_ref(), spam).await {
+            return refuse_all(&why, recipients);
         }
         if let Some(scan) = scan {
-            let sender = from.as_ref().map(ToString::to_string).unwrap_or_default();
-            let origin = verdict.as_ref().map(|verified| Origin {
-                peer: self.peer.address.ip(),
-                sender: &sender,
-                recipients: recipients.len(),
-                verified,
-            });
-            let found = scanned.insert(scan.findings(origin).await);
-            judged.virus = found.virustest();
-            let (action, words) = found.action(&self.shard.config.scan);
-            match action {
-                Action::Reject => return refuse_all(&Refusal::POLICY.saying(words), recipients),
-                Action::Defer => return refuse_all(&Refusal::BUSY.saying(words), recipients),
-                Action::Junk => judged.is_junk = true,
-                Action::Mark => {}
+            stages.room += reserved;
+            if let Err(why) = self.scanned(scan, &mut stages, verdict.as_ref(), scanned).await {
+                return refuse_all(&why, recipients);
             }
-            let field = found.field(&self.shard.config.hostname);
-            if taken + stamp.beside.len() + field.len() <= Stamp::BESIDE_BYTES_MAX {
-                stamp.beside += &field;
-            }
-            stamp.fields += &field;
         }
+        let judged = stages.judged;
         let groups = self.groups(&recipients, &to);
         let envelope = Envelope {
             id: id.clone(),

@@ -2,14 +2,18 @@
 //!
 //! Policy in the order of the transaction: may this sender send, does this recipient exist and have
 //! room, will the store take a message now; then [`arrival`]: bytes into an
-//! intake, and at the end one outcome for each recipient.
+//! intake, and at the end one outcome for each recipient. What it has to pass before that: [`stages`].
 
 mod arrival;
+mod scoring;
+mod stages;
 
 use super::{Next, Session, login};
 use crate::NOTICE;
 use crate::directory::{Home, Resolution};
 use crate::metrics::{Service, count};
+use crate::policy::connect;
+use crate::policy::screening::Offence;
 use crate::shard::{Origin, Place, Shard};
 use crate::wire::{Peer, Transport, Wire};
 use arrival::{Recipient, Transaction, refusal};
@@ -36,6 +40,8 @@ pub struct SmtpSession {
     peer: Peer,
     tls: Option<String>,
     transaction: Transaction,
+    /// For each of `policy.dns_lists`, whether the client is on it; once somebody has asked.
+    listed: Option<Vec<bool>>,
     _place: Place,
 }
 
@@ -74,6 +80,7 @@ impl SmtpSession {
             peer: transport.peer,
             tls: transport.tls_text(),
             transaction: Transaction::default(),
+            listed: None,
             _place: place,
         }
     }
@@ -134,13 +141,19 @@ impl SmtpSession {
         let resolution = self.shard.directory.borrow().resolve(address.as_str());
         let homes = match resolution {
             Resolution::Local(homes) => homes,
-            Resolution::NoSuchUser => return Err(Refusal::NO_SUCH_USER),
+            Resolution::NoSuchUser => {
+                if self.is_stranger() {
+                    connect::note(&self.shard, self.peer.address.ip(), Offence::UnknownRecipient);
+                }
+                return Err(Refusal::NO_SUCH_USER);
+            }
             Resolution::NotOurs if self.may_relay() => {
                 self.transaction.outside.push((address, params));
                 return Ok(());
             }
             Resolution::NotOurs => return Err(Refusal::RELAY_DENIED),
         };
+        self.check_lists().await?;
         for home in &homes {
             self.check_quota(home, self.transaction.declared_octets).await?;
         }

@@ -1,0 +1,327 @@
+//! Teaching the classifier, and keeping what it was taught.
+//!
+//! Shard 0 learns, durably, and tells every core the slots that have changed. Each message is learned once in each
+//! direction, as long as it is among the last [`SEEN_MAX`].
+//!
+//! Key space 4 of shard 0's log:
+//!
+//! | key | value |
+//! |---|---|
+//! | `t` and a block's number, big-endian u16 | its [`BLOCK_SLOTS`] slots: weight and doubt, f32 each |
+//! | `s` | messages learned (wanted, spam; u64 each), then fingerprints, oldest first; u64 each |
+//! | `l` and a number, big-endian u64 | one message learned since the blocks were written: class, fingerprint, tokens |
+//!
+//! All numbers in values are little-endian. A message is durable as an `l` before it counts; every
+//! [`LEARNED_BETWEEN_TABLES`] of them the blocks are written anew and the `l` keys deleted. A crash between
+//! those two learns some messages twice, which moves next to nothing: what is sure is not learned again.
+
+use super::classifier::{Class, Classifier, SLOTS, Slot};
+use super::limits::{MESSAGE_BYTES_MAX, TOKENS_MAX};
+use super::tokens::{Tokens, fingerprint};
+use super::{Envelope, judge};
+use crate::shard::Shard;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::collections::{HashSet, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use storage::store::Space;
+
+pub const SPACE: Space = Space(4);
+const BLOCK_SLOTS: usize = 8192;
+const _: () = assert!(SLOTS.is_multiple_of(BLOCK_SLOTS));
+const LEARNED_BETWEEN_TABLES: usize = 500;
+/// Fingerprints that are remembered: half a MiB at most.
+const SEEN_MAX: usize = 32_768;
+/// One message to learn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lesson {
+    pub class: Class,
+    pub fingerprint: u64,
+    pub tokens: Tokens,
+}
+
+/// The classifier of one core, and, on shard 0, what else is needed to go on learning.
+#[derive(Debug, Default)]
+pub struct Learned {
+    pub classifier: Classifier,
+    seen: HashSet<u64>,
+    order: VecDeque<u64>,
+    /// Numbers of the `l` keys that are there.
+    lessons: VecDeque<u64>,
+    next: u64,
+}
+
+impl Learned {
+    /// Fingerprint and class in one number.
+    fn mark(lesson: &Lesson) -> u64 {
+        (lesson.fingerprint & !1) | u64::from(lesson.class == Class::Spam)
+    }
+
+    /// Remembers that it has been learned. False: it was before.
+    fn note(&mut self, mark: u64) -> bool {
+        if !self.seen.insert(mark) {
+            return false;
+        }
+        // What was learned the other way may be learned this way again.
+        self.seen.remove(&(mark ^ 1));
+        self.order.push_back(mark);
+        if self.order.len() > SEEN_MAX
+            && let Some(old) = self.order.pop_front()
+        {
+            self.seen.remove(&old);
+        }
+        true
+    }
+
+    /// From the pairs of the key space.
+    pub fn restore(pairs: &[(Bytes, Bytes)]) -> Learned {
+        let mut learned = Learned::default();
+        let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
+        let (mut wanted, mut spam) = (0, 0);
+        for (key, value) in pairs {
+            match key.split_first() {
+                Some((b't', block)) => {
+                    let block =
+                        usize::from(u16::from_be_bytes(block.try_into().unwrap_or_default()));
+                    let slots = read_block(block, value);
+                    learned.classifier.apply(&slots, 0, 0);
+                }
+                Some((b's', _)) => {
+                    let mut numbers = value.chunks_exact(8).map(number);
+                    (wanted, spam) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+                    numbers.take(SEEN_MAX).for_each(|mark| {
+                        learned.note(mark);
+                    });
+                }
+                _ => {}
+            }
+        }
+        learned.classifier.apply(&[], wanted, spam);
+        for (key, value) in pairs {
+            if let Some((b'l', name)) = key.split_first()
+                && let Some(lesson) = read_lesson(value)
+            {
+                let name = u64::from_be_bytes(name.try_into().unwrap_or_default());
+                learned.lessons.push_back(name);
+                learned.next = learned.next.max(name + 1);
+                learned.note(Learned::mark(&lesson));
+                learned.classifier.learn(&lesson.tokens, lesson.class);
+            }
+        }
+        learned
+    }
+
+    /// Everything but the lessons, which it makes superfluous.
+    fn table(&self) -> Vec<(Bytes, Option<Bytes>)> {
+        let mut pairs = Vec::new();
+        for block in 0..SLOTS / BLOCK_SLOTS {
+            let mut value = Vec::with_capacity(BLOCK_SLOTS * 8);
+            for slot in self.classifier.slots(block * BLOCK_SLOTS..(block + 1) * BLOCK_SLOTS) {
+                value.extend(slot.weight.to_le_bytes());
+                value.extend(slot.doubt.to_le_bytes());
+            }
+            let number = u16::try_from(block).unwrap_or(0).to_be_bytes();
+            let key = [b"t".as_slice(), &number].concat();
+            pairs.push((Bytes::from(key), Some(Bytes::from(value))));
+        }
+        let mut state = Vec::with_capacity(16 + self.order.len() * 8);
+        state.extend(self.classifier.learned_wanted.to_le_bytes());
+        state.extend(self.classifier.learned_spam.to_le_bytes());
+        self.order.iter().for_each(|mark| state.extend(mark.to_le_bytes()));
+        pairs.push((Bytes::from_static(b"s"), Some(Bytes::from(state))));
+        pairs
+    }
+}
+
+fn read_block(block: usize, value: &[u8]) -> Vec<Slot> {
+    let float = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap_or_default());
+    let slot = |(index, bytes): (usize, &[u8])| {
+        let at = u32::try_from(block * BLOCK_SLOTS + index).ok()?;
+        Some(Slot { at, weight: float(&bytes[..4]), doubt: float(&bytes[4..]) })
+    };
+    value.chunks_exact(8).take(BLOCK_SLOTS).enumerate().filter_map(slot).collect()
+}
+
+fn lesson_key(number: u64) -> Bytes {
+    Bytes::from([b"l".as_slice(), &number.to_be_bytes()].concat())
+}
+
+fn write_lesson(lesson: &Lesson) -> Bytes {
+    let mut value = vec![u8::from(lesson.class == Class::Spam)];
+    value.extend(lesson.fingerprint.to_le_bytes());
+    lesson.tokens.0.iter().for_each(|token| value.extend(token.to_le_bytes()));
+    Bytes::from(value)
+}
+
+fn read_lesson(value: &[u8]) -> Option<Lesson> {
+    let (&class, rest) = value.split_first()?;
+    let (fingerprint, rest) = rest.split_first_chunk::<8>()?;
+    let tokens = rest.chunks_exact(4).take(TOKENS_MAX);
+    let tokens = tokens.map(|bytes| u32::from_le_bytes(bytes.try_into().unwrap_or_default()));
+    Some(Lesson {
+        class: if class == 0 { Class::Wanted } else { Class::Spam },
+        fingerprint: u64::from_le_bytes(*fingerprint),
+        tokens: Tokens(tokens.collect()),
+    })
+}
+
+/// On shard 0: learns what is new, durably, and tells every core. How many were new.
+pub async fn learn(shard: &Rc<Shard>, lessons: Vec<Lesson>) -> Result<usize, storage::Error> {
+    // One after the other: numbers and fingerprints belong to one order.
+    let _turn = shard.learning_turn.lock().await;
+    let mut pairs = Vec::new();
+    let mut fresh = Vec::new();
+    {
+        let mut learned = shard.learned.borrow_mut();
+        for mut lesson in lessons {
+            lesson.tokens.0.truncate(TOKENS_MAX);
+            if learned.seen.contains(&Learned::mark(&lesson)) {
+                continue;
+            }
+            let number = learned.next;
+            learned.next += 1;
+            pairs.push((lesson_key(number), Some(write_lesson(&lesson))));
+            fresh.push((number, lesson));
+        }
+    }
+    if fresh.is_empty() {
+        return Ok(0);
+    }
+    let _durable = shard.store.put(SPACE, pairs).await?;
+    let mut count = 0;
+    for (number, lesson) in fresh {
+        let changed = {
+            let mut learned = shard.learned.borrow_mut();
+            learned.lessons.push_back(number);
+            if !learned.note(Learned::mark(&lesson)) {
+                continue; // twice in one batch
+            }
+            learned.classifier.learn(&lesson.tokens, lesson.class)
+        };
+        count += 1;
+        tell(shard, changed);
+        crate::core::give_way().await;
+    }
+    if shard.learned.borrow().lessons.len() >= LEARNED_BETWEEN_TABLES {
+        keep(shard).await?;
+    }
+    Ok(count)
+}
+
+/// Tells the other cores. One whose queue is full misses it, until those slots change again or it starts anew:
+/// it is some points less sure of a message or two.
+fn tell(shard: &Shard, changed: Vec<Slot>) {
+    let (wanted, spam) = {
+        let learned = shard.learned.borrow();
+        (learned.classifier.learned_wanted, learned.classifier.learned_spam)
+    };
+    let changed: Arc<[Slot]> = changed.into();
+    for core in (0..shard.mesh.cores()).filter(|&core| core != shard.id) {
+        let changed = Arc::clone(&changed);
+        let _ = shard.mesh.tell(core, move |shard| async move {
+            shard.learned.borrow_mut().classifier.apply(&changed, wanted, spam);
+        });
+    }
+}
+
+/// Writes the table anew, and deletes the lessons that are in it.
+async fn keep(shard: &Rc<Shard>) -> Result<(), storage::Error> {
+    let (table, lessons): (_, Vec<u64>) = {
+        let learned = shard.learned.borrow();
+        (learned.table(), learned.lessons.iter().copied().collect())
+    };
+    for pair in table {
+        let _durable = shard.store.put(SPACE, vec![pair]).await?;
+    }
+    let gone = lessons.iter().map(|&number| (lesson_key(number), None)).collect();
+    let _durable = shard.store.put(SPACE, gone).await?;
+    let mut learned = shard.learned.borrow_mut();
+    learned.lessons.retain(|number| !lessons.contains(number));
+    Ok(())
+}
+
+/// What there is to learn from a message as it is stored.
+pub fn lesson(rules: &super::rules::Rules, message: &[u8], class: Class) -> Lesson {
+    let message = &message[..message.len().min(MESSAGE_BYTES_MAX)];
+    let envelope = Envelope { mail_from: "", recipients: &[], auth: &[], unix_seconds: 0 };
+    let found = judge(rules, message, &envelope);
+    Lesson { class, fingerprint: fingerprint(message), tokens: found.tokens }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lesson(number: u64, class: Class) -> Lesson {
+        let word = u32::try_from(number).unwrap().wrapping_mul(0x9e37_79b1);
+        let common = if class == Class::Spam { 7 << 20 } else { 9 << 24 };
+        Lesson { class, fingerprint: number << 8, tokens: Tokens(vec![common, word]) }
+    }
+
+    /// What `learn` does, without a store.
+    fn learn(learned: &mut Learned, pairs: &mut Vec<(Bytes, Bytes)>, lesson: Lesson) -> bool {
+        if !learned.note(Learned::mark(&lesson)) {
+            return false;
+        }
+        pairs.push((lesson_key(learned.next), write_lesson(&lesson)));
+        learned.next += 1;
+        learned.classifier.learn(&lesson.tokens, lesson.class);
+        true
+    }
+
+    #[test]
+    fn what_was_learned_comes_back_from_table_and_lessons() {
+        let (mut learned, mut pairs) = (Learned::default(), Vec::new());
+        for number in 1..100 {
+            let class = if number % 3 == 0 { Class::Wanted } else { Class::Spam };
+            assert!(learn(&mut learned, &mut pairs, lesson(number, class)));
+            if number == 60 {
+                let table = learned.table().into_iter();
+                pairs = table.map(|(key, value)| (key, value.unwrap())).collect();
+            }
+        }
+        pairs.sort();
+        let restored = Learned::restore(&pairs);
+        assert_eq!(restored.next, learned.next);
+        assert_eq!(restored.classifier.learned_spam, learned.classifier.learned_spam);
+        let probe = Tokens(vec![7 << 20, 5]);
+        assert_eq!(restored.classifier.margin(&probe), learned.classifier.margin(&probe));
+        assert!(restored.classifier.margin(&probe).unwrap() > 0.3);
+        let mut restored = restored;
+        assert!(!learn(&mut restored, &mut Vec::new(), lesson(3, Class::Wanted)));
+    }
+
+    #[test]
+    fn a_message_is_learned_once_in_each_direction_until_somebody_changes_their_mind() {
+        let (mut learned, mut pairs) = (Learned::default(), Vec::new());
+        assert!(learn(&mut learned, &mut pairs, lesson(1, Class::Spam)));
+        assert!(!learn(&mut learned, &mut pairs, lesson(1, Class::Spam)));
+        assert!(learn(&mut learned, &mut pairs, lesson(1, Class::Wanted)));
+        assert!(!learn(&mut learned, &mut pairs, lesson(1, Class::Wanted)));
+        assert!(learn(&mut learned, &mut pairs, lesson(1, Class::Spam)));
+    }
+
+    #[test]
+    fn fingerprints_are_bounded_and_damaged_values_harm_nothing() {
+        let mut learned = Learned::default();
+        for mark in 0..2 * SEEN_MAX as u64 {
+            learned.note(mark << 1);
+        }
+        assert!(learned.seen.len() <= SEEN_MAX && learned.order.len() <= SEEN_MAX);
+        let odd =
+            |key: &[u8], value: &[u8]| (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+        let nan = f32::NAN.to_le_bytes().repeat(4);
+        let pairs = [
+            odd(b"t", b"x"),
+            odd(b"t\xff\xff", &nan),
+            odd(b"t\0\0", &nan),
+            odd(b"l", b""),
+            odd(b"lx", b"123456789012"),
+            odd(b"s", b"1"),
+            odd(b"", b""),
+        ];
+        let restored = Learned::restore(&pairs);
+        assert_eq!(restored.classifier.margin(&Tokens(vec![0])), None);
+    }
+}

@@ -1,0 +1,136 @@
+//! Is a message wanted? The content phase: rules with scores, and a classifier that learns.
+//!
+//! | where | what |
+//! |---|---|
+//! | `rules.toml` | the rules, each with examples |
+//! | [`rules`] | reading and compiling rule files |
+//! | [`mail`], [`html`], [`url`] | a message, decoded once |
+//! | [`facts`] | what can be counted in it |
+//! | [`evaluate`] | which rules match |
+//! | [`tokens`], [`classifier`] | what has been learned from mail that people have sorted |
+//! | [`sorting`] | what users move into Junk or out of it, and whom that teaches |
+//! | [`learning`] | learning, and keeping what was learned |
+//! | [`senders`] | whose mail each account has sorted, for itself alone |
+//! | [`verdict`] | the sum, what follows from it, and how it is written into the message |
+//! | [`operations`] | what an operator can ask of the classifier |
+//! | [`settings`] | what the operator says: `[spam]` |
+//!
+//! But for learning, everything here is pure: bytes and an envelope in, a list of rules with scores and reasons out. Work is
+//! linear in what is looked at, which is bounded by [`limits`]; a message that streams is judged by its
+//! beginning.
+
+pub mod classifier;
+pub mod evaluate;
+pub mod facts;
+pub mod html;
+pub mod learning;
+pub mod mail;
+pub mod operations;
+pub mod rules;
+pub mod senders;
+pub mod settings;
+pub mod sorting;
+pub mod tokens;
+pub mod url;
+pub mod verdict;
+
+use crate::auth::verdict::{Method, Outcome};
+use crate::config::ConfigError;
+use classifier::Classifier;
+use mail::Mail;
+use rules::Rules;
+use senders::Sender;
+use settings::Spam;
+use tokens::Tokens;
+
+/// What bounds the work and memory that a message can cost here.
+pub mod limits {
+    /// Of a message, the rest is not looked at.
+    pub const MESSAGE_BYTES_MAX: usize = 256 << 10;
+    pub const HEADER_BYTES_MAX: usize = 64 << 10;
+    pub const FIELDS_MAX: usize = 500;
+    /// Encoded bytes of all text parts that are decoded.
+    pub const RAW_TEXT_BYTES_MAX: usize = 96 << 10;
+    pub const PARTS_DECODED_MAX: usize = 50;
+    /// Of visible text that patterns and the classifier see.
+    pub const TEXT_BYTES_MAX: usize = 64 << 10;
+    pub const LINKS_MAX: usize = 300;
+    pub const LINK_TEXT_BYTES_MAX: usize = 400;
+    pub const URL_BYTES_MAX: usize = 1024;
+    /// Of all addresses that patterns see.
+    pub const URL_BYTES_ALL_MAX: usize = 32 << 10;
+    pub const RULES_MAX: usize = 1000;
+    pub const PATTERN_BYTES_MAX: usize = 4096;
+    /// Of one message, for the classifier.
+    pub const TOKENS_MAX: usize = 4096;
+    pub const WORD_BYTES_MAX: usize = 24;
+}
+
+/// How a message has come.
+#[derive(Debug, Clone, Copy)]
+pub struct Envelope<'e> {
+    /// Empty for the null sender.
+    pub mail_from: &'e str,
+    pub recipients: &'e [String],
+    /// What verification has found.
+    pub auth: &'e [(Method, Outcome)],
+    /// Now.
+    pub unix_seconds: i64,
+}
+
+/// A rule that matches, and what it adds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hit {
+    pub rule: String,
+    pub score: f64,
+    pub reason: String,
+    /// Whether the message alone has led to it.
+    pub of_content: bool,
+}
+
+/// What was found in one message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    pub hits: Vec<Hit>,
+    /// What the classifier looks at.
+    pub tokens: Tokens,
+    pub sender: Option<Sender>,
+}
+
+/// The rules over the beginning of a message, and what the classifier will look at. Some 30 µs for each
+/// KiB of text: long enough that a core does not do it for a large message.
+pub fn judge(rules: &Rules, message: &[u8], envelope: &Envelope<'_>) -> Found {
+    let message = &message[..message.len().min(limits::MESSAGE_BYTES_MAX)];
+    let mail = Mail::read(message);
+    let text = evaluate::visible_text(&mail);
+    let facts = facts::count(&mail, &text, envelope);
+    let hits = rules.evaluate(&mail, &text, &facts, envelope.auth);
+    let tokens = Tokens::of(&mail, &text, &hits, &facts);
+    Found { hits, tokens, sender: Sender::of(&mail) }
+}
+
+impl Found {
+    /// With the classifier's word, where it has one.
+    pub fn judged_by(mut self, classifier: &Classifier) -> Found {
+        self.hits.extend(classifier.hit(&self.tokens));
+        self
+    }
+}
+
+/// The rules that the config asks for, once their examples have been tried.
+pub fn load(spam: &Spam) -> Result<Rules, ConfigError> {
+    let own = match &spam.rules {
+        None => None,
+        Some(file) => Some(std::fs::read_to_string(file).map_err(|error| {
+            ConfigError(format!("spam.rules: can't read {}: {error}", file.display()))
+        })?),
+    };
+    let place =
+        || spam.rules.as_ref().map_or("spam.scores".to_owned(), |f| f.display().to_string());
+    let fault = |what: String| ConfigError(format!("{}: {what}", place()));
+    let rules = Rules::read(own.as_deref(), &spam.scores).map_err(fault)?;
+    if own.is_some() {
+        rules.check_examples().map_err(fault)?;
+    }
+    Ok(rules)
+}

@@ -1,0 +1,93 @@
+//! What users sort, and whom that teaches.
+//!
+//! A message that is moved into Junk or gets the keyword `$Junk` is spam; one that is moved out of it (but not
+//! into Trash) or gets `$NotJunk` is wanted. That decides about its sender for this account ([`senders`]), and, where
+//! `spam.learn = "everybody"`, trains the classifier ([`learning`]). It happens behind the client's command, on its
+//! account's home core, and what it takes to read the messages on the blocking pool.
+
+use super::classifier::Class;
+use super::learning::{self, Lesson};
+use super::limits::{HEADER_BYTES_MAX, MESSAGE_BYTES_MAX};
+use super::mail::Mail;
+use super::senders::{self, Sender};
+use super::settings::Learn;
+use crate::shard::Shard;
+use std::rc::Rc;
+use std::sync::Arc;
+use storage::{AccountId, MailboxId, Uid};
+
+/// Messages of one command that are looked at; the rest is not.
+const SORTED_MAX: usize = 200;
+/// Commands whose messages are being looked at, on one core; what comes beside them is not. Each holds one message's
+/// beginning.
+const COMMANDS_MAX: usize = 32;
+
+/// What one command has sorted.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Sorted {
+    pub mailbox: MailboxId,
+    pub uids: Vec<Uid>,
+    pub class: Class,
+}
+
+/// On the account's home core: learns what its client has sorted, in the background.
+pub fn learn(shard: &Rc<Shard>, account: AccountId, mut sorted: Sorted) {
+    if shard.config.spam.learn == Learn::Nobody {
+        return;
+    }
+    if shard.sorting.get() >= COMMANDS_MAX {
+        tracing::info!(account = account.0, "too busy to learn what was sorted");
+        return;
+    }
+    shard.sorting.set(shard.sorting.get() + 1);
+    sorted.uids.truncate(SORTED_MAX);
+    let shard = Rc::clone(shard);
+    glommio::spawn_local(async move {
+        let mut changes = Vec::new();
+        for &uid in &sorted.uids {
+            let sender = look_at(&shard, account, sorted.mailbox, uid, sorted.class).await;
+            changes.extend(sender.map(|sender| (sender, sorted.class)));
+        }
+        if let Err(error) = senders::remember(&shard, account, &changes).await {
+            tracing::warn!(account = account.0, %error, "what was sorted was not learned");
+        }
+        shard.sorting.set(shard.sorting.get() - 1);
+    })
+    .detach();
+}
+
+async fn look_at(
+    shard: &Rc<Shard>,
+    account: AccountId,
+    mailbox: MailboxId,
+    uid: Uid,
+    class: Class,
+) -> Option<Sender> {
+    let for_everybody = shard.config.spam.learn == Learn::Everybody;
+    let most = if for_everybody { MESSAGE_BYTES_MAX } else { HEADER_BYTES_MAX };
+    // Expunged meanwhile: there is nothing to learn.
+    let message = shard.store.read(account, mailbox, uid, 0..most as u64).await.ok()?;
+    let rules = Arc::clone(&shard.rules);
+    let (sender, lesson) = glommio::executor()
+        .spawn_blocking(move || {
+            let lesson = for_everybody.then(|| learning::lesson(&rules, &message, class));
+            (Sender::of(&Mail::read(&message)), lesson)
+        })
+        .await;
+    if let Some(lesson) = lesson {
+        teach(shard, lesson).await;
+    }
+    sender
+}
+
+async fn teach(shard: &Rc<Shard>, lesson: Lesson) {
+    let asked = shard.mesh.ask(0, move |shard| async move {
+        let learned = learning::learn(&shard, vec![lesson]).await;
+        learned.map_err(|error| error.to_string())
+    });
+    match asked.await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!(error, "a message was not learned"),
+        Err(_) => tracing::warn!("a message was not learned: shard 0 is too busy"),
+    }
+}

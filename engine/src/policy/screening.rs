@@ -1,0 +1,289 @@
+//! Who has done too much of something is kept out for a while. Pure: time is an argument.
+//!
+//! Each address is counted by one core, which its hash chooses; that core tells all others of a ban
+//! ([`connect`](super::connect)). Counts are of two windows, this one and the one before, weighted by how much of
+//! the latter is still within reach: a sliding window in two numbers. Memory is bounded: with more addresses
+//! than [`COUNTED_MAX`] those that are quiet longest are forgotten, and a table full of others forgets at random.
+
+use super::settings::Screening;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+/// Addresses and networks that one core counts: some 10 MiB at most.
+const COUNTED_MAX: usize = 100_000;
+/// Bans that are known at once.
+const BANS_MAX: usize = 100_000;
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// A network may do so many times as much as an address.
+const NETWORK_FACTOR: u32 = 4;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offence {
+    Connection,
+    FailedLogin,
+    UnknownRecipient,
+    RefusedMessage,
+}
+
+impl Offence {
+    pub const ALL: [Offence; 4] = [
+        Offence::Connection,
+        Offence::FailedLogin,
+        Offence::UnknownRecipient,
+        Offence::RefusedMessage,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Offence::Connection => "connections",
+            Offence::FailedLogin => "failed logins",
+            Offence::UnknownRecipient => "unknown recipients",
+            Offence::RefusedMessage => "refused messages",
+        }
+    }
+
+    /// Where it leads to being kept out.
+    pub fn door(self) -> Door {
+        match self {
+            Offence::FailedLogin => Door::Login,
+            Offence::Connection | Offence::UnknownRecipient | Offence::RefusedMessage => Door::Mail,
+        }
+    }
+
+    /// 0: as often as anybody likes.
+    pub fn limit(self, screening: &Screening) -> u32 {
+        match self {
+            Offence::Connection => screening.connections_max,
+            Offence::FailedLogin => screening.failed_logins_max,
+            Offence::UnknownRecipient => screening.unknown_recipients_max,
+            Offence::RefusedMessage => screening.refused_messages_max,
+        }
+    }
+}
+
+/// Who guesses passwords may still bring mail, and a server whose mail is refused has users who log in: many share
+/// an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Door {
+    /// `listen.smtp`.
+    Mail,
+    /// Every other service.
+    Login,
+}
+
+/// An address, or a network by its first address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Place {
+    Address(IpAddr),
+    Network(IpAddr),
+}
+
+/// What one place has done: by offence, in the window under way and in the one before.
+#[derive(Debug, Default, Clone, Copy)]
+struct Counts {
+    window: u64,
+    now: [u32; 4],
+    before: [u32; 4],
+}
+
+#[derive(Debug)]
+pub struct Screen {
+    origin: Instant,
+    counted: HashMap<Place, Counts>,
+    bans: HashMap<(Door, Place), Instant>,
+    /// When bans that are over were last looked for.
+    swept: Instant,
+}
+
+impl Screen {
+    pub fn new(origin: Instant) -> Screen {
+        Screen { origin, counted: HashMap::new(), bans: HashMap::new(), swept: origin }
+    }
+
+    /// Counts an offence. The places that are to be kept out from now on.
+    pub fn note(
+        &mut self,
+        now: Instant,
+        address: IpAddr,
+        offence: Offence,
+        screening: &Screening,
+    ) -> Vec<Place> {
+        let limit = offence.limit(screening);
+        if limit == 0 {
+            return Vec::new();
+        }
+        let address = address.to_canonical();
+        let places = [
+            (Place::Address(address), limit),
+            (Place::Network(network(address)), limit.saturating_mul(NETWORK_FACTOR)),
+        ];
+        let mut over = Vec::new();
+        for (place, limit) in places {
+            if self.count(now, place, offence, screening.window_seconds) > f64::from(limit) {
+                // It begins anew when the ban is over.
+                self.counted.remove(&place);
+                over.push(place);
+            }
+        }
+        over
+    }
+
+    fn count(&mut self, now: Instant, place: Place, offence: Offence, seconds: u64) -> f64 {
+        let since = now.saturating_duration_since(self.origin).as_secs_f64();
+        let seconds = Duration::from_secs(seconds.max(1)).as_secs_f64();
+        // Windows are counted from the start: a number of them fits.
+        let window = (since / seconds) as u64;
+        if self.counted.len() >= COUNTED_MAX && !self.counted.contains_key(&place) {
+            self.forget(window);
+        }
+        let counts = self.counted.entry(place).or_default();
+        match window.saturating_sub(counts.window) {
+            0 => {}
+            1 => (counts.before, counts.now) = (counts.now, [0; 4]),
+            _ => (counts.before, counts.now) = ([0; 4], [0; 4]),
+        }
+        counts.window = window;
+        let index = offence as usize;
+        counts.now[index] = counts.now[index].saturating_add(1);
+        let left = 1.0 - (since / seconds).fract();
+        f64::from(counts.now[index]) + left * f64::from(counts.before[index])
+    }
+
+    fn forget(&mut self, window: u64) {
+        self.counted.retain(|_, counts| window.saturating_sub(counts.window) < 2);
+        if self.counted.len() >= COUNTED_MAX {
+            // All are busy: an attack from everywhere. Half of them go; who goes on is soon counted again.
+            let mut keep = false;
+            self.counted.retain(|_, _| {
+                keep = !keep;
+                keep
+            });
+        }
+    }
+
+    /// Keeps a place out. On every core.
+    pub fn ban(&mut self, now: Instant, door: Door, place: Place, until: Instant) {
+        // A table full of bans is looked through once in a while, not with each more.
+        if self.bans.len() >= BANS_MAX && now >= self.swept + SWEEP_EVERY {
+            self.swept = now;
+            self.bans.retain(|_, until| *until > now);
+        }
+        if self.bans.len() < BANS_MAX {
+            self.bans.insert((door, place), until);
+        }
+    }
+
+    pub fn is_banned(&self, now: Instant, door: Door, address: IpAddr) -> bool {
+        if self.bans.is_empty() {
+            return false;
+        }
+        let address = address.to_canonical();
+        [Place::Address(address), Place::Network(network(address))]
+            .iter()
+            .any(|&place| self.bans.get(&(door, place)).is_some_and(|until| *until > now))
+    }
+}
+
+/// The /24, or the /64 of IPv6, that an address is in.
+pub fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() & !0xff).into(),
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Screening = Screening {
+        window_seconds: 100,
+        ban_seconds: 1000,
+        connections_max: 0,
+        failed_logins_max: 10,
+        unknown_recipients_max: 20,
+        refused_messages_max: 5,
+    };
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn an_address_is_over_its_limit_within_a_sliding_window_and_not_beyond() {
+        let origin = Instant::now();
+        let at = |seconds: f64| origin + Duration::from_secs_f64(seconds);
+        let address = ip("192.0.2.1");
+        let mut screen = Screen::new(origin);
+        for second in 0..10 {
+            let over = screen.note(at(f64::from(second)), address, Offence::FailedLogin, &LIMITS);
+            assert_eq!(over, [], "{second}");
+        }
+        let over = screen.note(at(10.0), address, Offence::FailedLogin, &LIMITS);
+        assert_eq!(over, [Place::Address(address)]);
+        // Ten in one window, and two in the middle of the next: 2 + 10/2 are within the limit.
+        let mut screen = Screen::new(origin);
+        for _ in 0..10 {
+            assert_eq!(screen.note(at(99.0), address, Offence::FailedLogin, &LIMITS), []);
+        }
+        assert_eq!(screen.note(at(101.0), address, Offence::FailedLogin, &LIMITS).len(), 1);
+        let mut screen = Screen::new(origin);
+        for _ in 0..10 {
+            screen.note(at(99.0), address, Offence::FailedLogin, &LIMITS);
+        }
+        assert_eq!(screen.note(at(150.0), address, Offence::FailedLogin, &LIMITS), []);
+        // What is not limited is not counted, and other things are counted apart.
+        for _ in 0..1000 {
+            assert_eq!(screen.note(at(150.0), address, Offence::Connection, &LIMITS), []);
+        }
+        assert_eq!(screen.note(at(150.0), address, Offence::RefusedMessage, &LIMITS), []);
+    }
+
+    #[test]
+    fn a_network_is_over_when_its_addresses_are_together() {
+        let now = Instant::now();
+        let mut screen = Screen::new(now);
+        let mut over = Vec::new();
+        for last in 1..=50 {
+            over.extend(screen.note(
+                now,
+                ip(&format!("192.0.2.{last}")),
+                Offence::FailedLogin,
+                &LIMITS,
+            ));
+        }
+        assert_eq!(over, [Place::Network(ip("192.0.2.0"))]);
+        screen.ban(now, Door::Login, over[0], now + Duration::from_secs(9));
+        let is_banned = |seconds, door, address| {
+            screen.is_banned(now + Duration::from_secs(seconds), door, ip(address))
+        };
+        assert!(is_banned(0, Door::Login, "192.0.2.200"));
+        assert!(is_banned(0, Door::Login, "::ffff:192.0.2.200"));
+        assert!(!is_banned(0, Door::Login, "192.0.3.1"));
+        assert!(!is_banned(10, Door::Login, "192.0.2.200"));
+        assert!(!is_banned(0, Door::Mail, "192.0.2.200"), "it may still bring mail");
+        assert_eq!(network(ip("2001:db8:1:2:3::4")), ip("2001:db8:1:2::"));
+    }
+
+    #[test]
+    fn memory_is_bounded_whoever_comes() {
+        let now = Instant::now();
+        let mut screen = Screen::new(now);
+        for number in 0..300_000_u32 {
+            let address = Ipv4Addr::from_bits(number << 8).into();
+            screen.note(now, address, Offence::FailedLogin, &LIMITS);
+            let until = now + Duration::from_secs(1);
+            screen.ban(now, Door::Mail, Place::Address(address), until);
+        }
+        assert!(screen.counted.len() <= COUNTED_MAX && screen.bans.len() <= BANS_MAX);
+        // And when those bans are over, there is room for others.
+        let later = now + Duration::from_secs(2);
+        let last = ip("203.0.113.1");
+        screen.ban(later, Door::Mail, Place::Address(last), later + Duration::from_secs(9));
+        assert!(screen.is_banned(later, Door::Mail, last));
+        assert_eq!(screen.bans.len(), 1);
+    }
+}

@@ -1,0 +1,163 @@
+//! What a stranger's mail has to pass beyond its envelope: lists in DNS, the spam score, greylisting.
+
+use super::SmtpSession;
+use super::arrival::{Recipient, refusal};
+use super::stages::Stages;
+use crate::auth::verdict::{Finding, Method, Outcome, Verdict as Authentication};
+use crate::delivery::{Intake, Scrutiny, unix_millis};
+use crate::filter::senders::Sender;
+use crate::filter::verdict::{Action, Verdict};
+use crate::filter::{self, Envelope, Hit};
+use crate::metrics::count;
+use crate::policy::connect;
+use crate::policy::greylist::{self, Triple};
+use crate::policy::lists::Inquiry;
+use crate::policy::screening::Offence;
+use crate::policy::settings::DnsList;
+use crate::shard::Shard;
+use protocols::smtp::{Refusal, Role};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A sixth of a millisecond of rules, a few where a text is made to cost much. To cross over costs less than the rest.
+const JUDGED_ON_CORE_BYTES_MAX: u64 = 4 << 10;
+
+impl SmtpSession {
+    /// Whether the client is another server's, and nobody that we know.
+    pub(super) fn is_stranger(&self) -> bool {
+        self.role == Role::Mx
+            && self.machine.user().is_none()
+            && !connect::is_friend(&self.shard, self.peer.address.ip())
+    }
+
+    /// Asks the lists in DNS once in a session, with the first recipient who exists.
+    pub(super) async fn check_lists(&mut self) -> Result<(), Refusal> {
+        let config = Arc::clone(&self.shard.config);
+        let lists = &config.policy.dns_lists;
+        if lists.is_empty() || !self.is_stranger() {
+            return Ok(());
+        }
+        let peer = self.peer.address.ip();
+        if self.listed.is_none() {
+            let deadline = Instant::now() + Duration::from_secs(config.dns.timeout_seconds * 2);
+            let inquiry = Inquiry { peer, lists: lists.clone(), deadline };
+            self.listed = Some(self.shard.auth.look_up(&self.shard, inquiry).await);
+        }
+        let on = |found: &(&DnsList, &bool)| *found.1 && found.0.refuse;
+        match lists.iter().zip(self.listed.iter().flatten()).find(on) {
+            Some((list, _)) => {
+                count(&self.shard.metrics.listed_refused);
+                let zone = &list.zone;
+                Err(Refusal::POLICY.saying(format!("{peer} is on the block list {zone}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What the lists add to a message's score.
+    fn list_hits(&self) -> Vec<Hit> {
+        let lists = self.shard.config.policy.dns_lists.iter();
+        let listed = lists.zip(self.listed.iter().flatten()).filter(|(_, listed)| **listed);
+        let hit = |(list, _): (&DnsList, &bool)| {
+            let zone = list.zone.to_uppercase();
+            let name: String =
+                zone.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+            let rule = format!("LIST_{name}");
+            let reason = format!("the client is on the list {}", list.zone);
+            Hit { rule, score: list.score, reason, of_content: false }
+        };
+        listed.map(hit).collect()
+    }
+
+    /// How much it looks like spam, and what follows from that.
+    pub(super) async fn score(
+        &self,
+        intake: &mut Intake,
+        stages: &mut Stages<'_>,
+        auth: Option<&Authentication>,
+        verdict: &mut Option<Verdict>,
+    ) -> Result<(), Refusal> {
+        if intake.scrutiny() != Scrutiny::All || !self.shard.config.spam.enabled {
+            return Ok(());
+        }
+        let names = stages.recipients.iter().map(|one| one.address.to_string()).collect();
+        let (found, sender) = self.judge(intake, stages.from, names, auth).await?;
+        stages.add(&found.fields(usize::MAX), |room| found.fields(room));
+        stages.judged.spam_percent = Some(found.percent());
+        let filing = &mut stages.judged.filing;
+        filing.is_junk |= found.action == Action::Junk;
+        filing.sender = sender;
+        filing.is_doubtful = auth.is_some_and(|auth| dmarc_is(auth, Outcome::Fail));
+        let found = verdict.insert(found);
+        if found.action == Action::Reject {
+            connect::note(&self.shard, self.peer.address.ip(), Offence::RefusedMessage);
+            return Err(Refusal::POLICY.saying(found.refusal()));
+        }
+        let score = found.score;
+        if self.must_come_again(score, auth, stages.from, stages.recipients).await {
+            count(&self.shard.metrics.greylisted);
+            return Err(Refusal::COME_AGAIN);
+        }
+        Ok(())
+    }
+
+    /// Greylisting, for doubtful mail of strangers.
+    async fn must_come_again(
+        &self,
+        score: f64,
+        auth: Option<&Authentication>,
+        from: &str,
+        recipients: &[Recipient],
+    ) -> bool {
+        let greylist = &self.shard.config.policy.greylist;
+        let proven = auth.is_some_and(|auth| dmarc_is(auth, Outcome::Pass));
+        if !greylist.enabled || proven || score < greylist.from_score || !self.is_stranger() {
+            return false;
+        }
+        let recipient = recipients.first().map(|one| one.address.to_string()).unwrap_or_default();
+        let triple = Triple::of(self.peer.address.ip(), from, &recipient);
+        let now = unix_millis().0 / 1000;
+        let ask =
+            move |shard: Rc<Shard>| async move { greylist::decide(&shard, now, triple).await };
+        // Who can't be asked lets it pass.
+        matches!(self.shard.mesh.ask(0, ask).await, Ok(greylist::Answer::Wait))
+    }
+
+    /// Gives the message a score. A large one takes long enough that the blocking pool does it.
+    async fn judge(
+        &self,
+        intake: &mut Intake,
+        mail_from: &str,
+        recipients: Vec<String>,
+        auth: Option<&Authentication>,
+    ) -> Result<(Verdict, Option<Sender>), Refusal> {
+        let started = Instant::now();
+        let findings = auth.map(|auth| auth.findings.as_slice()).unwrap_or_default();
+        let auth: Vec<_> = findings.iter().map(|one| (one.method, one.outcome)).collect();
+        let unix_seconds = i64::try_from(unix_millis().0 / 1000).unwrap_or(i64::MAX);
+        let message = intake.beginning().await.map_err(|error| refusal(&error))?;
+        let rules = Arc::clone(&self.shard.rules);
+        let mail_from = mail_from.to_owned();
+        let judge = move || {
+            let (mail_from, recipients, auth) = (&mail_from, &recipients, &auth);
+            let envelope = Envelope { mail_from, recipients, auth, unix_seconds };
+            filter::judge(&rules, &message, &envelope)
+        };
+        let found = if intake.bytes() <= JUDGED_ON_CORE_BYTES_MAX {
+            judge()
+        } else {
+            glommio::executor().spawn_blocking(judge).await
+        };
+        let mut found = found.judged_by(&self.shard.learned.borrow().classifier);
+        found.hits.extend(self.list_hits());
+        let verdict = Verdict::new(found.hits, &self.shard.config.spam);
+        self.shard.metrics.judged(&verdict, started.elapsed());
+        Ok((verdict, found.sender))
+    }
+}
+
+fn dmarc_is(auth: &Authentication, outcome: Outcome) -> bool {
+    let found = |one: &Finding| one.method == Method::Dmarc && one.outcome == outcome;
+    auth.findings.iter().any(found)
+}
