@@ -4,6 +4,7 @@
 //! the file and the key, and how to mend it.
 
 pub use crate::auth::settings::{Auth, Dns};
+pub use crate::certificates::acme::settings::Acme;
 pub use crate::domain::settings::Web;
 pub use crate::filter::settings::Spam;
 pub use crate::policy::settings::Policy;
@@ -72,6 +73,8 @@ pub struct Config {
     pub metrics: Metrics,
     #[serde(default)]
     pub web: Web,
+    #[serde(default)]
+    pub acme: Acme,
     #[serde(default)]
     pub log: Log,
     /// Where it was read from, for messages.
@@ -229,6 +232,7 @@ impl Config {
     pub fn files_mut(&mut self) -> Vec<(String, &mut PathBuf)> {
         let mut files = self.sieve.files_mut();
         files.extend(self.spam.rules.iter_mut().map(|path| ("spam-rules.toml".to_owned(), path)));
+        files.extend(self.acme.ca_file.iter_mut().map(|path| ("acme-ca.pem".to_owned(), path)));
         for (number, host) in (1..).zip(&mut self.smart_hosts) {
             let name = |what: &str| format!("smart-host-{number}{what}");
             files.extend(host.password_file.iter_mut().map(|path| (name(".password"), path)));
@@ -329,6 +333,7 @@ impl Config {
         self.sieve.check()?;
         self.scan.check()?;
         self.relay.check()?;
+        self.acme.check(!self.web.http.is_empty(), !self.web.listen.is_empty())?;
         let limits = &self.limits;
         for (key, value, least, most) in [
             ("limits.message_bytes_max", limits.message_bytes_max, 65_536, 1 << 31),

@@ -5,7 +5,7 @@
 
 use crate::auth::desk;
 use crate::auth::dns;
-use crate::certificates;
+use crate::certificates::{self, acme};
 use crate::config::{Config, ConfigError};
 use crate::domain::web;
 use crate::layout;
@@ -48,7 +48,7 @@ pub struct ControlPlane {
     handles: Vec<ShardHandle>,
     control: UnixListener,
     metrics: Option<TcpListener>,
-    web: Vec<TcpListener>,
+    web: web::Listeners,
     config: Arc<Config>,
     signals: Signals,
     socket: PathBuf,
@@ -75,7 +75,7 @@ impl ControlPlane {
         config: &Arc<Config>,
         handles: &[ShardHandle],
         metrics: Option<std::net::TcpListener>,
-        web: Vec<std::net::TcpListener>,
+        web: crate::listener::Web,
         jobs: Jobs,
     ) -> Result<ControlPlane, ConfigError> {
         let fault = |what: &str| {
@@ -92,8 +92,7 @@ impl ControlPlane {
             .map_err(fault(&format!("can't make control socket {}", socket.display())))?;
         let metrics =
             metrics.map(TcpListener::from_std).transpose().map_err(fault("metrics.listen"))?;
-        let web = web.into_iter().map(TcpListener::from_std).collect::<io::Result<_>>();
-        let web = web.map_err(fault("web.listen"))?;
+        let web = web::Listeners::of(web).map_err(fault("web.listen"))?;
         let catch = |kind| signal(kind).map_err(fault("signals"));
         let signals = Signals {
             terminate: catch(SignalKind::terminate())?,
@@ -134,18 +133,29 @@ impl ControlPlane {
             resolver,
             scanners,
         } = self;
+        let challenges = Arc::new(acme::Challenges::default());
         runtime.block_on(async {
             tokio::spawn(serve_control(control, handles.clone()));
             tokio::spawn(desk::serve(jobs.auth, resolver.clone()));
             tokio::spawn(hosts::serve(jobs.hosts, resolver));
             tokio::spawn(scan::desk::serve(jobs.scan, Arc::clone(&scanners)));
             if let Some(listener) = metrics {
-                let config = Arc::clone(&config);
-                tokio::spawn(serve_metrics(listener, handles.clone(), scanners, config));
+                let (config, challenges) = (Arc::clone(&config), Arc::clone(&challenges));
+                let serving =
+                    serve_metrics(listener, handles.clone(), scanners, config, challenges);
+                tokio::spawn(serving);
             }
-            if !web.is_empty() {
-                tokio::spawn(web::serve(web, Arc::clone(&config), handles[0].clone()));
-            }
+            let shard = handles[0].clone();
+            web::serve(web, Arc::clone(&config), shard.clone(), Arc::clone(&challenges));
+            tokio::spawn(acme::keep(Arc::clone(&config), challenges, move || {
+                let shard = shard.clone();
+                async move {
+                    match carry_out(&shard, Request::Reload).await {
+                        Answer::Done(_) => Ok(()),
+                        Answer::Failed(fault) => Err(fault),
+                    }
+                }
+            }));
             tokio::spawn(certificates::expiry::watch(config.data_dir.clone()));
             wait_for_stop(&handles, signals).await;
         });
@@ -158,8 +168,12 @@ async fn serve_metrics(
     handles: Vec<ShardHandle>,
     scanners: Arc<Scanners>,
     config: Arc<Config>,
+    challenges: Arc<acme::Challenges>,
 ) {
-    let look = move || scrape(handles.clone(), Arc::clone(&scanners), Arc::clone(&config));
+    let look = move || {
+        let (scanners, config) = (Arc::clone(&scanners), Arc::clone(&config));
+        scrape(handles.clone(), scanners, config, Arc::clone(&challenges))
+    };
     let app = Router::new().route("/metrics", get(look));
     if let Err(error) = axum::serve(listener, app).await {
         tracing::error!(%error, "metrics stopped");
@@ -268,6 +282,7 @@ async fn scrape(
     handles: Vec<ShardHandle>,
     scanners: Arc<Scanners>,
     config: Arc<Config>,
+    challenges: Arc<acme::Challenges>,
 ) -> impl IntoResponse {
     let mut sum: Option<Snapshot> = None;
     for handle in &handles {
@@ -289,5 +304,6 @@ async fn scrape(
     scan::metrics::health_text(&mut text, &scanners.clamd.health());
     // Files, a few, which the page cache has.
     certificates::expiry::metrics_text(&mut text, &config.data_dir);
+    challenges.metrics_text(&mut text);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }

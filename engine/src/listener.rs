@@ -83,16 +83,26 @@ pub fn bind_metrics(config: &Config) -> Result<Option<TcpListener>, ConfigError>
     Ok(Some(listener))
 }
 
-/// Those of HTTPS, for the control plane.
-pub fn bind_web(config: &Config) -> Result<Vec<TcpListener>, ConfigError> {
-    let bind = |&address: &SocketAddr| {
-        probe(address).map_err(|error| {
-            ConfigError(format!(
-                "can't listen on {address} (web.listen): {error}; stop the other server, or choose another address"
-            ))
-        })
+/// Of the control plane's web server.
+#[derive(Debug, Default)]
+pub struct Web {
+    pub https: Vec<TcpListener>,
+    pub http: Vec<TcpListener>,
+}
+
+pub fn bind_web(config: &Config) -> Result<Web, ConfigError> {
+    let bind = |key: &str, addresses: &[SocketAddr]| -> Result<Vec<TcpListener>, ConfigError> {
+        let one = |&address: &SocketAddr| {
+            probe(address).map_err(|error| {
+                ConfigError(format!(
+                    "can't listen on {address} ({key}): {error}; stop the other server, or choose another address"
+                ))
+            })
+        };
+        addresses.iter().map(one).collect()
     };
-    config.web.listen.iter().map(bind).collect()
+    let https = bind("web.listen", &config.web.listen)?;
+    Ok(Web { https, http: bind("web.http", &config.web.http)? })
 }
 
 /// Binds alone. The sockets of a server that was just killed are still there for a moment, while the

@@ -64,7 +64,7 @@ impl Server {
         };
         let web = match mode {
             Mode::Serving => listener::bind_web(&config)?,
-            Mode::CommandOnly => Vec::new(),
+            Mode::CommandOnly => listener::Web::default(),
         };
         let tls = tls::server_config(&config.data_dir)
             .map_err(|error| ConfigError(format!("certificates: {error}")))?;

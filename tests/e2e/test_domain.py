@@ -6,22 +6,18 @@ import json
 import os
 import plistlib
 import re
-import shutil
 import socket
 import ssl
 import subprocess
 import sys
-import tempfile
 import threading
 import unittest
-import urllib.request
 from xml.etree import ElementTree
 
 import kura
 import messages
 import names
 import test_relay
-from sink import Sink
 from test_relay import until
 
 # A verifier that we did not write: dkimpy, with the keys given rather than from DNS. Which signatures hold?
@@ -450,104 +446,6 @@ autodiscover CNAME mail
 
     def setUpClass_zone(self):
         self.names.set("a.test.", f"mail A {self.ADDRESS}\n")
-
-
-class Certificates(kura.TestCase):
-    """Asked for, issued by an authority of the test's own, taken in, and served at once."""
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.place = tempfile.mkdtemp(prefix="kura-ca-")
-        cls.addClassCleanup(shutil.rmtree, cls.place)
-        with open(f"{cls.place}/ca.ext", "w") as file:
-            file.write("basicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign\n")
-        for name, by in [("root", None), ("between", "root"), ("other", None)]:
-            names.openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-                          "-keyout", f"{cls.place}/{name}.key", "-subj", f"/CN={name}", "-out", f"{cls.place}/{name}.csr")
-            cls.issue(name, by or name, extensions=True, own=by is None)
-
-    @classmethod
-    def issue(cls, name, by, days=30, extensions=False, own=False):
-        issuer = ["-key", f"{cls.place}/{name}.key"] if own else [
-            "-CA", f"{cls.place}/{by}.pem", "-CAkey", f"{cls.place}/{by}.key", "-CAcreateserial"]
-        more = ["-extfile", f"{cls.place}/ca.ext"] if extensions else ["-copy_extensions", "copyall"]
-        names.openssl("x509", "-req", "-in", f"{cls.place}/{name}.csr", *issuer, *more, "-days", str(days),
-                      "-out", f"{cls.place}/{name}.pem")
-
-    def command(self, *arguments, code=0):
-        done = self.server.command(*arguments)
-        self.assertEqual(done.returncode, code, f"{arguments}: {done.stdout}{done.stderr}")
-        return done.stdout if code == 0 else done.stderr
-
-    def chain(self, *parts):
-        path = f"{self.place}/chain-{len(os.listdir(self.place))}.pem"
-        with open(path, "w") as file:
-            for part in parts:
-                file.write(open(f"{self.place}/{part}.pem").read())
-        return path
-
-    def request(self, host, *more, **how):
-        with open(f"{self.place}/{host}.csr", "w") as file:
-            file.write(self.command("cert", "csr", host, *more))
-        self.issue(host, "between", **how)
-
-    def served(self, host):
-        """Who is it, for a client that believes in the root alone?"""
-        context = ssl.create_default_context(cafile=f"{self.place}/root.pem")
-        with socket.create_connection(("127.0.0.1", self.server.ports["imaps"]), timeout=10) as plain:
-            with context.wrap_socket(plain, server_hostname=host) as tls:
-                return [value for kind, value in tls.getpeercert()["subjectAltName"]], tls.getpeercert(True)
-
-    def test_a_certificate_is_asked_for_taken_in_and_served_by_name(self):
-        self.request("mail.c.test", "mta-sts.c.test")
-        self.request("mail.d.test")
-        said = self.command("cert", "import", "--chain", self.chain("mail.c.test", "between"), "--name", "mail.c.test")
-        self.assertRegex(said, r"mail.c.test, mta-sts.c.test, (29|30) days left")
-        self.command("cert", "import", "--chain", self.chain("mail.d.test", "between", "root"), "--name", "mail.d.test")
-        # Without a restart, to each who asks for it.
-        self.assertEqual(self.served("mail.c.test")[0], ["mail.c.test", "mta-sts.c.test"])
-        self.assertEqual(self.served("mta-sts.c.test")[0], ["mail.c.test", "mta-sts.c.test"])
-        self.assertEqual(self.served("mail.d.test")[0], ["mail.d.test"])
-        keys = [path for path, _, files in os.walk(f"{self.server.directory}/certificates") if "request-key.pem" in files]
-        self.assertEqual(keys, [], "what was asked for has come")
-        # Renewed with the same key, TLSA records stay as they are.
-        before = self.served("mail.d.test")[1]
-        self.request("mail.d.test", "--keep-key", days=5)
-        self.command("cert", "import", "--chain", self.chain("mail.d.test", "between"), "--name", "mail.d.test")
-        after = self.served("mail.d.test")[1]
-        self.assertNotEqual(before, after)
-
-        def public(der):
-            return names.openssl("x509", "-inform", "DER", "-pubkey", "-noout", given=der)
-
-        self.assertEqual(public(before), public(after))
-        listed = self.command("cert", "list")
-        self.assertRegex(listed, r"mail.d.test: mail.d.test \(CN=between\), until 20\S+, [45] days left  RENEW SOON")
-        with open(f"{self.server.directory}/kura.toml") as file:
-            address = re.search(r'\[metrics\]\s*listen = "([^"]+)"', file.read()).group(1)
-        text = urllib.request.urlopen(f"http://{address}/metrics", timeout=10).read().decode()
-        self.assertRegex(text, r'kura_certificate_expires_seconds\{name="mail.d.test"\} [0-9]{10}')
-        self.server.stop()
-        self.server.start()
-        self.assertTrue(kura.eventually(lambda: "expires soon" in self.server.log()), self.server.log())
-        self.assertIn("mail.d.test", self.server.log())
-
-    def test_what_does_not_fit_is_refused_and_nothing_changes(self):
-        self.request("mail.e.test")
-        before = self.command("cert", "list")
-        chain = self.chain("mail.e.test", "between")
-        for words, arguments in [
-            ("not for mail.example.test", ["--chain", chain]),
-            ("not for mail.f.test", ["--chain", chain, "--name", "mail.f.test"]),
-            ("does the key belong", ["--chain", chain, "--key", f"{self.place}/other.key", "--name", "mail.e.test"]),
-            ("did not issue", ["--chain", self.chain("mail.e.test", "root"), "--name", "mail.e.test"]),
-            ("none of the", ["--chain", self.chain("between", "root"), "--name", "between"]),
-        ]:
-            self.assertIn(words, self.command("cert", "import", *arguments, code=1))
-        self.assertEqual(self.command("cert", "list"), before)
-        said = self.command("cert", "import", "--chain", self.chain("mail.e.test"), "--name", "mail.e.test")
-        self.assertIn("but the chain ends with the host's own certificate", said)
 
 
 class Validating:

@@ -4,12 +4,14 @@
 //! |---|---|
 //! | [`chain`] | whether a chain holds, before it is taken in |
 //! | [`request`] | asking somebody else for a certificate |
+//! | [`acme`] | having them issued and renewed without anybody |
 //! | [`expiry`] | how long they are good for, in metrics and log |
 //!
-//! `DATA/certificates/NAME/chain.pem` and `key.pem`, one folder for each certificate, named after its
-//! first DNS name. Files, not log records: every TLS tool can read them, and other programs renew
+//! `DATA/certificates/NAME/chain.pem` and `key.pem`, one folder for each certificate, named after the
+//! name that it was asked for or imported for. Files, not log records: every TLS tool can read them, and other programs renew
 //! them. A running server loads them anew when told (`kura cert …` does, SIGHUP too).
 
+pub mod acme;
 pub mod chain;
 pub mod expiry;
 pub mod request;
@@ -43,6 +45,8 @@ pub struct Listed {
     pub name: String,
     pub dns_names: Vec<String>,
     pub issuer: String,
+    pub self_signed: bool,
+    pub not_before_unix: i64,
     pub not_after_unix: i64,
     pub days_left: i64,
 }
@@ -93,8 +97,11 @@ pub fn import(
     let certified = certified_key(chain, &key)?;
     let odd = chain::check(chain, &certified.cert, name)?;
     let names = dns_names(chain, certified.end_entity_cert().map_err(|e| bad(chain, e))?)?;
+    // Under the name that it is for, in the place of what served that; issuers put names in an order of their own.
+    let name = name.to_lowercase();
     let first = names.first().ok_or_else(|| bad(chain, "the certificate names no DNS name"))?;
-    let folder = directory(data_dir).join(first.replace('*', "_"));
+    let folder = if names.contains(&name) { &name } else { first };
+    let folder = directory(data_dir).join(folder.replace('*', "_"));
     let read = |path: &Path| fs::read_to_string(path).map_err(|source| io_error(path, source));
     store(&folder, &read(chain)?, &read(&key)?)?;
     request::close(&key);
@@ -237,6 +244,8 @@ fn describe(folder: &Path) -> Result<Listed, CertificateError> {
             .unwrap_or_default(),
         dns_names,
         issuer: parsed.issuer().to_string(),
+        self_signed: parsed.issuer().as_raw() == parsed.subject().as_raw(),
+        not_before_unix: parsed.validity().not_before.timestamp(),
         not_after_unix,
         days_left: (not_after_unix - i64::try_from(now).unwrap_or(0)) / 86_400,
     })

@@ -121,6 +121,7 @@ fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
         store: StoreConfig::default(),
         metrics,
         web: Default::default(),
+        acme: Default::default(),
         file: PathBuf::new(),
         // Each message would be a line, too: too much on a terminal.
         log: Log { level: "notice".to_owned(), ..Log::default() },

@@ -97,9 +97,9 @@ pub async fn check(asking: &Asking<'_>, facts: &Facts) -> Vec<Finding> {
         let judged = judge(asking, facts, &record).await;
         finding(record, judged)
     });
-    let mut findings: Vec<Finding> =
-        stream::iter(judged).buffered(QUESTIONS_AT_ONCE).collect().await;
-    if let Some(finding) = stray_addresses(asking, facts).await {
+    let judged = stream::iter(judged).buffered(QUESTIONS_AT_ONCE).collect::<Vec<Finding>>();
+    let (mut findings, stray) = tokio::join!(judged, stray_addresses(asking, facts));
+    if let Some(finding) = stray {
         findings.insert(0, finding);
     }
     findings
@@ -356,11 +356,12 @@ async fn same_host(resolver: &Resolver, facts: &Facts, record: &Record) -> Judge
 /// Addresses of the host's name that we do not know of: others try them, too.
 async fn stray_addresses(asking: &Asking<'_>, facts: &Facts) -> Option<Finding> {
     let name = dns::name(&facts.hostname)?;
-    let mut strays: Vec<IpAddr> = Vec::new();
-    for v4 in [true, false] {
-        let found = asking.resolver.addresses(name.clone(), v4).await.unwrap_or_default();
-        strays.extend(found.into_iter().filter(|address| !facts.addresses.contains(address)));
-    }
+    let (v4, v6) = tokio::join!(
+        asking.resolver.addresses(name.clone(), true),
+        asking.resolver.addresses(name, false)
+    );
+    let found = v4.unwrap_or_default().into_iter().chain(v6.unwrap_or_default());
+    let strays: Vec<IpAddr> = found.filter(|address| !facts.addresses.contains(address)).collect();
     let first = *strays.first()?;
     let kind = if first.is_ipv4() { Kind::A } else { Kind::Aaaa };
     let record = Record {

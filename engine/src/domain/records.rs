@@ -320,7 +320,10 @@ impl List {
             "of the certificate {}; it changes when the certificate gets another key",
             found.name
         );
-        match issuer_domain(&found.issuer) {
+        let asked = config.acme.directory.as_deref();
+        let asked =
+            asked.filter(|url| url.contains(".letsencrypt.org/")).map(|_| "letsencrypt.org");
+        match asked.or_else(|| issuer_domain(&found.issuer)) {
             Some(issuer) => {
                 let value = format!("0 issue \"{issuer}\"");
                 self.option(What::Caa, domain, Kind::Caa, value);

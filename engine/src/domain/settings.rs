@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 pub struct Web {
     /// HTTPS: policies for other servers, settings for mail programs. None by default: port 443 may be another's.
     pub listen: Vec<SocketAddr>,
+    /// HTTP: nothing but the answers that ACME's HTTP-01 asks for.
+    pub http: Vec<SocketAddr>,
     pub mta_sts: PolicyMode,
 }
 

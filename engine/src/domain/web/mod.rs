@@ -1,4 +1,5 @@
-//! HTTPS on the control plane: policies for other servers, settings for mail programs ([`pages`]).
+//! HTTPS on the control plane: policies for other servers, settings for mail programs ([`pages`]). Over HTTP there is
+//! nothing but answers for an ACME server.
 //!
 //! Bounded: [`CONNECTIONS_MAX`] at once, [`LIFE`] for each from its first octet to its last, requests of
 //! [`REQUEST_BYTES_MAX`] octets. More connections wait in the listener's backlog. Certificates are those of the
@@ -7,14 +8,17 @@
 pub mod pages;
 mod settings_xml;
 
+use crate::certificates::acme::Challenges;
 use crate::config::Config;
 use crate::mesh::ShardHandle;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Path};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use pages::{Asked, Page};
+use rustls::server::Acceptor;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -25,35 +29,83 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Sleep, sleep};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 const CONNECTIONS_MAX: usize = 64;
 const LIFE: Duration = Duration::from_secs(20);
 const REQUEST_BYTES_MAX: usize = 16 << 10;
+/// RFC 8737 section 6.2.
+const ACME_PROTOCOL: &[u8] = b"acme-tls/1";
 /// After accept fails for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until the runtime ends.
-pub async fn serve(listeners: Vec<TcpListener>, config: Arc<Config>, shard: ShardHandle) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let (ready, secured) = mpsc::channel(CONNECTIONS_MAX);
-    let Some(address) = listeners.first().and_then(|one| one.local_addr().ok()) else { return };
-    for listener in listeners {
-        tokio::spawn(accept(listener, Arc::clone(&places), shard.clone(), ready.clone()));
+/// Bound, and in the hands of the runtime.
+pub struct Listeners {
+    https: Vec<TcpListener>,
+    http: Vec<TcpListener>,
+}
+
+impl Listeners {
+    /// Must be called within the runtime.
+    pub fn of(bound: crate::listener::Web) -> io::Result<Listeners> {
+        let taken = |bound: Vec<std::net::TcpListener>| {
+            bound.into_iter().map(TcpListener::from_std).collect::<io::Result<Vec<_>>>()
+        };
+        Ok(Listeners { https: taken(bound.https)?, http: taken(bound.http)? })
     }
-    drop(ready);
+}
+
+/// Has the runtime serve, until it ends.
+pub fn serve(
+    listeners: Listeners,
+    config: Arc<Config>,
+    shard: ShardHandle,
+    challenges: Arc<Challenges>,
+) {
+    let Listeners { https, http } = listeners;
+    let asked = shard.clone();
     let page = move |method: Method, uri: Uri, headers: axum::http::HeaderMap, body: Bytes| {
-        let (config, shard) = (Arc::clone(&config), shard.clone());
+        let (config, shard) = (Arc::clone(&config), asked.clone());
         async move {
             let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
             answer(&config, &shard, &method, &uri, host.unwrap_or_default(), &body).await
         }
     };
     let app = Router::new().fallback(page).layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX));
-    if let Err(error) = axum::serve(Secured { secured, address }, app).await {
-        tracing::error!(%error, "HTTPS stopped");
+    let proofs = Arc::clone(&challenges);
+    let secure = move |stream| {
+        let (shard, proofs) = (shard.clone(), Arc::clone(&proofs));
+        async move { secure(stream, &shard, &proofs).await }
+    };
+    start(https, app, secure);
+    // RFC 8555 section 8.3, and nothing else in the clear.
+    let token = move |Path(token): Path<String>| {
+        let page = challenges.page(&token);
+        async move { page.ok_or(StatusCode::NOT_FOUND) }
+    };
+    let app = Router::new().route("/.well-known/acme-challenge/{token}", get(token));
+    start(http, app, async |stream| Ok(stream));
+}
+
+/// One service over all of `listeners`; `prepared` is what is done before the first request is read.
+fn start<S, P, F>(listeners: Vec<TcpListener>, app: Router, prepared: P)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    P: Fn(TcpStream) -> F + Clone + Send + 'static,
+    F: Future<Output = io::Result<S>> + Send + 'static,
+{
+    let Some(address) = listeners.first().and_then(|one| one.local_addr().ok()) else { return };
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let (ready, arrived) = mpsc::channel(CONNECTIONS_MAX);
+    for listener in listeners {
+        tokio::spawn(accept(listener, Arc::clone(&places), prepared.clone(), ready.clone()));
     }
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(Arriving { arrived, address }, app).await {
+            tracing::error!(%error, %address, "the web server stopped");
+        }
+    });
 }
 
 async fn answer(
@@ -90,27 +142,30 @@ async fn answer(
 }
 
 /// Handshakes run beside each other: who is slow holds up nobody.
-async fn accept(
+async fn accept<S, P, F>(
     listener: TcpListener,
     places: Arc<Semaphore>,
-    shard: ShardHandle,
-    ready: mpsc::Sender<(Connection, SocketAddr)>,
-) {
+    prepared: P,
+    ready: mpsc::Sender<(Connection<S>, SocketAddr)>,
+) where
+    S: Send + 'static,
+    P: Fn(TcpStream) -> F,
+    F: Future<Output = io::Result<S>> + Send + 'static,
+{
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "HTTPS can't accept; waiting");
+                tracing::warn!(%error, "the web server can't accept; waiting");
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let (shard, ready) = (shard.clone(), ready.clone());
+        let (ready, prepared) = (ready.clone(), prepared(stream));
         tokio::spawn(async move {
             let until = Box::pin(sleep(LIFE));
-            let secured = tokio::time::timeout(LIFE, secure(stream, &shard));
-            match secured.await {
+            match tokio::time::timeout(LIFE, prepared).await {
                 Ok(Ok(stream)) => {
                     let connection = Connection { stream, until, _place: place };
                     // Nobody takes it when the server stops.
@@ -123,21 +178,35 @@ async fn accept(
     }
 }
 
-async fn secure(stream: TcpStream, shard: &ShardHandle) -> io::Result<TlsStream<TcpStream>> {
+async fn secure(
+    stream: TcpStream,
+    shard: &ShardHandle,
+    challenges: &Challenges,
+) -> io::Result<TlsStream<TcpStream>> {
+    let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let hello = begun.client_hello();
+    let is_proof = hello.alpn().is_some_and(|mut offered| offered.any(|one| one == ACME_PROTOCOL));
+    let name = hello.server_name().unwrap_or_default().to_owned();
+    if is_proof {
+        let key = challenges.proof(&name);
+        let key = key.ok_or_else(|| io::Error::other("nobody has asked for this proof"))?;
+        let config = crate::tls::proof_config(key, ACME_PROTOCOL);
+        return begun.into_stream(Arc::new(config)).await;
+    }
     let config = shard.ask(|shard| async move { shard.tls() }).await;
     let config = config.map_err(|_| io::Error::other("the server is busy"))?;
     let config = config.ok_or_else(|| io::Error::other("no certificate"))?;
-    TlsAcceptor::from(config).accept(stream).await
+    begun.into_stream(config).await
 }
 
 /// A connection that ends in time, and then gives its place back.
-struct Connection {
-    stream: TlsStream<TcpStream>,
+struct Connection<S> {
+    stream: S,
     until: Pin<Box<Sleep>>,
     _place: OwnedSemaphorePermit,
 }
 
-impl Connection {
+impl<S> Connection<S> {
     fn is_over(&mut self, context: &mut Context<'_>) -> bool {
         self.until.as_mut().poll(context).is_ready()
     }
@@ -147,7 +216,7 @@ fn over() -> io::Error {
     io::ErrorKind::TimedOut.into()
 }
 
-impl AsyncRead for Connection {
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -160,7 +229,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -188,17 +257,17 @@ impl AsyncWrite for Connection {
 }
 
 /// Connections behind their handshakes.
-struct Secured {
-    secured: mpsc::Receiver<(Connection, SocketAddr)>,
+struct Arriving<S> {
+    arrived: mpsc::Receiver<(Connection<S>, SocketAddr)>,
     address: SocketAddr,
 }
 
-impl axum::serve::Listener for Secured {
-    type Io = Connection;
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> axum::serve::Listener for Arriving<S> {
+    type Io = Connection<S>;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        match self.secured.recv().await {
+    async fn accept(&mut self) -> (Connection<S>, SocketAddr) {
+        match self.arrived.recv().await {
             Some(connection) => connection,
             // No listener is left.
             None => std::future::pending().await,
