@@ -8,6 +8,7 @@ use engine::scan::clamd::reply;
 use engine::scan::outbreak::fingerprint::fingerprints;
 use engine::scan::outbreak::table::{Sighting, Table};
 use kura_benches::{mime_message, plain_message};
+use protocols::message::Summary;
 use std::hint::black_box;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -21,12 +22,13 @@ fn messages(criterion: &mut Criterion) {
     ];
     let mut group = criterion.benchmark_group("scan");
     for (name, message) in &messages {
+        let summary = Summary::compute(message);
         group.throughput(Throughput::Bytes(message.len() as u64));
         group.bench_with_input(BenchmarkId::new("glance", name), message, |b, message| {
-            b.iter(|| glance(black_box(message)));
+            b.iter(|| glance(black_box(message), &summary));
         });
         group.bench_with_input(BenchmarkId::new("inspect", name), message, |b, message| {
-            b.iter(|| inspect(black_box(message)));
+            b.iter(|| inspect(black_box(message), &summary));
         });
         group.bench_with_input(BenchmarkId::new("fingerprints", name), message, |b, message| {
             b.iter(|| fingerprints(black_box(message)));

@@ -147,13 +147,14 @@ pub fn keep_private() {
 }
 
 /// What can be said of a data directory without locking or making it: for `kura check-config`.
-pub fn examine(path: &Path) -> Result<(), ConfigError> {
+pub fn examine(path: &Path) -> Result<Option<u16>, ConfigError> {
     if path.join("layout.toml").exists() || path.join("store").exists() {
         // A store without its layout is an error; nothing is written here when there is one.
         let layout = read_layout(path)?.ok_or_else(|| no_layout(path))?;
-        return check_shards(path, &layout);
+        check_shards(path, &layout)?;
+        return Ok(Some(layout.shards));
     }
-    Ok(())
+    Ok(None)
 }
 
 /// A shard that is missing must not be replaced by an empty one: its mail would bounce, and what comes

@@ -11,6 +11,7 @@
 //! | [`readiness`], [`watchdog`] | what wakes a session: its socket, its deadline |
 //! | [`session`] | one file for each protocol: answers to its machine's events |
 //! | [`auth`] | SPF, DKIM, ARC and DMARC of what comes from other servers |
+//! | [`policy`], [`filter`] | who is kept out; whether a message is wanted |
 //! | [`scan`] | viruses, dangerous attachments, outbreaks |
 //! | [`delivery`] | from a transaction's bytes to durable mailboxes |
 //! | [`sieve`] | what users, and the operator, want done with mail that comes in |
@@ -19,6 +20,7 @@
 //! | [`directory`], [`passwords`] | who gets the mail for an address, and who may read it |
 //! | [`operations`], [`control_plane`] | what an operator can ask of a running or stopped server |
 //! | `remembering`, `export` | of these, what is about the past: expunged mail, an account as it was, holds |
+//! | `trace` | and what has become of messages |
 //! | [`certificates`], [`tls`], [`metrics`] | the rest of running a server |
 //! | [`bench`] | load programs |
 
@@ -60,6 +62,7 @@ pub mod session;
 pub mod shard;
 pub mod sieve;
 pub mod tls;
+mod trace;
 pub mod watchdog;
 pub mod when;
 pub mod wire;

@@ -26,6 +26,8 @@ pub enum Woken {
 #[derive(Debug)]
 pub struct Watch {
     deadline: Cell<Option<Tick>>,
+    /// No deadline is later than this, whatever progress there is.
+    limit: Cell<Option<Tick>>,
     waker: RefCell<Option<Waker>>,
     /// Whether this session has been told that the server stops.
     told: Cell<bool>,
@@ -48,11 +50,24 @@ impl Clock {
 
 impl Watch {
     pub fn set_deadline(&self, deadline: Option<Tick>) {
-        self.deadline.set(deadline);
+        let limit = self.limit.get();
+        self.deadline.set(match (deadline, limit) {
+            (Some(deadline), Some(limit)) => Some(deadline.min(limit)),
+            (deadline, limit) => deadline.or(limit),
+        });
     }
 
     pub fn set_timeout(&self, timeout: Duration) {
-        self.deadline.set(Some(self.clock.now().after(timeout)));
+        self.set_deadline(Some(self.clock.now().after(timeout)));
+    }
+
+    /// For the deadlines that are set from now on; `None`: they may be as late as they like.
+    pub fn set_limit(&self, limit: Option<Tick>) {
+        self.limit.set(limit);
+    }
+
+    pub fn is_limit_over(&self) -> bool {
+        self.limit.get().is_some_and(|limit| limit <= self.clock.now())
     }
 
     /// Resolves at the deadline, once when the server begins to stop, and once when it waits no longer.
@@ -97,6 +112,7 @@ impl Watchdog {
     pub fn watch(&self) -> Rc<Watch> {
         let watch = Rc::new(Watch {
             deadline: Cell::new(None),
+            limit: Cell::new(None),
             waker: RefCell::new(None),
             told: Cell::new(false),
             told_to_end: Cell::new(false),
@@ -141,5 +157,30 @@ impl Watchdog {
             }
             true
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_progress_moves_a_deadline_past_the_limit() {
+        let watchdog = Watchdog::new(Instant::now());
+        let watch = watchdog.watch();
+        let limit = watchdog.now().after(Duration::from_secs(10));
+        watch.set_limit(Some(limit));
+        watch.set_timeout(Duration::from_secs(300));
+        assert_eq!(watch.deadline.get(), Some(limit));
+        watch.set_timeout(Duration::from_secs(1));
+        assert!(watch.deadline.get() < Some(limit));
+        watch.set_deadline(None);
+        assert_eq!(watch.deadline.get(), Some(limit));
+        assert!(!watch.is_limit_over());
+        watch.set_limit(Some(watchdog.now()));
+        assert!(watch.is_limit_over());
+        watch.set_limit(None);
+        watch.set_timeout(Duration::from_secs(300));
+        assert!(watch.deadline.get() > Some(limit) && !watch.is_limit_over());
     }
 }

@@ -9,7 +9,8 @@ import time
 
 class Sink:
     """Answers as `answer(verb, line)` says: a reply, or `None` to close, or a number of seconds to be silent. Without
-    an opinion (`True`) it takes everything. What it took is in `messages`, as (sender, recipients, octets)."""
+    an opinion (`True`) it takes everything. What it took is in `messages`, as (sender, recipients, octets); `open` is how
+    many connections there are."""
 
     def __init__(self, address="127.0.0.1", port=0, offers=("PIPELINING", "8BITMIME", "SIZE 10000000"), tls=None):
         self.listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -19,7 +20,7 @@ class Sink:
         self.port = self.listener.getsockname()[1]
         self.offers, self.tls = list(offers), tls
         self.answer = lambda verb, line: True
-        self.messages, self.lines, self.connections = [], [], 0
+        self.messages, self.lines, self.connections, self.open = [], [], 0, 0
         self.lock = threading.Lock()
         self.closed = False
         threading.Thread(target=self.accept, daemon=True).start()
@@ -41,11 +42,15 @@ class Sink:
         self.listener.close()
 
     def serve(self, connection):
+        with self.lock:
+            self.open += 1
         try:
             self.talk(connection)
         except OSError:
             pass
         finally:
+            with self.lock:
+                self.open -= 1
             connection.close()
 
     def talk(self, connection):

@@ -43,7 +43,9 @@ def until(what, condition, seconds=30):
 
 
 @unittest.skipUnless(names.program("nsd"), "no nsd on this host")
-class Relaying(unittest.TestCase):
+class Sending(unittest.TestCase):
+    """What every class does that has mail leave."""
+
     @classmethod
     def setUpClass(cls):
         cls.names = names.NameServer({"test.": ZONE}).start()
@@ -52,9 +54,10 @@ class Relaying(unittest.TestCase):
     def tearDownClass(cls):
         cls.names.remove()
 
-    def server(self, port, user="ann@a.test", more="", **settings):
+    def server(self, port, user="ann@a.test", more="", directory=None, log_path=None, **settings):
         """A Kura that sends, to mail exchangers at that port."""
-        server = kura.Kura()
+        server = kura.Kura(directory)
+        server.log_path = log_path or server.log_path
         self.addCleanup(server.remove)
         server.start()
         domain = user.partition("@")[2]
@@ -97,14 +100,16 @@ class Relaying(unittest.TestCase):
         bodies = until(f"{count} notices", lambda: (b := server.bodies()) and len(b) >= count and b, seconds)
         return [email.message_from_bytes(body, policy=email.policy.default) for body in bodies.values()]
 
-    def filter(self, server, script):
+    def filter(self, server, script, account=None):
         with tempfile.NamedTemporaryFile("w", suffix=".sieve") as file:
             file.write(script)
             file.flush()
             done = server.command("sieve", "put", file.name, "--name", "f", "--activate",
-                                  "--account", server.accounts[0][0])
+                                  "--account", account or server.accounts[0][0])
         self.assertEqual(done.returncode, 0, done.stderr)
 
+
+class Relaying(Sending):
     # ── what filters send ───────────────────────────────────────────────────────────────────────
 
     def test_a_redirect_leaves_through_the_queue_and_so_does_a_large_one(self):

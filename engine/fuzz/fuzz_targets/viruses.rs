@@ -39,7 +39,8 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn look(message: &[u8]) -> Report {
-    let (first, all) = (glance(message), inspect(message));
+    let summary = Summary::compute(message);
+    let (first, all) = (glance(message, &summary), inspect(message, &summary));
     for finding in &first.findings {
         let known = |other: &&engine::scan::attachments::Finding| other.kind == finding.kind;
         assert!(all.findings.iter().any(|other| known(&other)), "{finding:?} is gone at a second look");

@@ -1,7 +1,7 @@
 //! `kura store backup` and `kura store restore --from`.
 
 use super::ask::{Link, link};
-use super::{Outcome, Where};
+use super::{Outcome, Where, queue};
 use crate::backup::progress::Progress;
 use crate::backup::restore::Listed;
 use crate::backup::source::Source;
@@ -161,18 +161,22 @@ pub(super) fn restore(options: &Restore) -> Result<Outcome, ConfigError> {
         .config
         .clone()
         .unwrap_or_else(|| data_dir.join(super::quickstart::CONFIG_FILE));
-    look_at(&config_file, &manifest)?;
+    let held = look_at(&config_file, &manifest)?;
     if options.json {
-        outln!("{}", json!({ "name": name, "messages": messages, "dir": data_dir }))?;
+        let said =
+            json!({ "name": name, "messages": messages, "dir": data_dir, "queue_on_hold": held });
+        outln!("{said}")?;
     } else {
         outln!("backup {name} is restored: {messages} messages in {}", data_dir.display())?;
+        queue::say_held(held)?;
         outln!("start it: kura serve --config {}", config_file.display())?;
     }
     Ok(Outcome::Done)
 }
 
-/// Opens what was restored with the ordinary code: it has to be what was backed up, position by position.
-fn look_at(config_file: &Path, manifest: &Manifest) -> Result<(), ConfigError> {
+/// Opens what was restored with the ordinary code: it has to be what was backed up, position by position. Then its queue is
+/// put on hold: how many messages that is.
+fn look_at(config_file: &Path, manifest: &Manifest) -> Result<u64, ConfigError> {
     let config = Config::load(config_file)?;
     let knobs = super::profile::knobs(&config)?;
     let server = Server::start(config, knobs, Mode::CommandOnly)?;
@@ -190,8 +194,9 @@ fn look_at(config_file: &Path, manifest: &Manifest) -> Result<(), ConfigError> {
             ));
         }
     }
+    let held = queue::hold_all(&server);
     server.stop();
-    wrong.map_or(Ok(()), |what| Err(ConfigError(what)))
+    wrong.map_or(held, |what| Err(ConfigError(what)))
 }
 
 impl Where {

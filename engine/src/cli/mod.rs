@@ -30,6 +30,7 @@ mod serve;
 mod sieve;
 mod spam;
 mod store;
+mod trace;
 
 use crate::config::{Config, ConfigError};
 use clap::{Args, Parser, Subcommand};
@@ -105,6 +106,11 @@ enum Command {
     /// Example: kura queue list
     #[command(subcommand)]
     Queue(queue::QueueCommand),
+    /// What has become of messages: where they are, who brought them, what was decided about them and why.
+    ///
+    /// Examples: kura trace ann@example.org --since 2h
+    ///           kura trace '<20261126.7@example.net>' --since 7d
+    Trace(trace::Options),
     /// What the host can do, and what follows from it.
     ///
     /// Example: kura profile show
@@ -201,6 +207,7 @@ fn run(command: Command) -> Result<Outcome, ConfigError> {
         Command::Store(command) => store::run(command),
         Command::Spam(command) => spam::run(command),
         Command::Queue(command) => queue::run(command),
+        Command::Trace(options) => trace::run(options),
         Command::Profile(command) => profile::run(command),
         Command::Bench(BenchCommand::Smtp(options)) => bench(options),
     }

@@ -3,9 +3,10 @@
 use super::Outcome;
 use super::directory::{Common, said, text};
 use crate::config::ConfigError;
-use crate::operations::Request;
+use crate::operations::{self, Request};
 use crate::queue::Word;
 use crate::queue::operations::Which;
+use crate::server::Server;
 use crate::when::Span;
 use clap::{Args, Subcommand};
 use serde_json::Value;
@@ -46,6 +47,24 @@ pub(super) struct Chosen {
     all: bool,
     #[command(flatten)]
     common: Common,
+}
+
+/// In a store that was restored or salvaged: what waited to leave may have left since. How much there is.
+pub(super) fn hold_all(server: &Server) -> Result<u64, ConfigError> {
+    let hold = Request::QueueSay { which: Which::default(), word: Word::Hold };
+    let held = server.ask(0, |shard| operations::execute(shard, hold))?.map_err(ConfigError)?;
+    Ok(held["messages"].as_u64().unwrap_or(0))
+}
+
+/// What to do with it.
+pub(super) fn say_held(messages: u64) -> Result<(), ConfigError> {
+    if messages > 0 {
+        outln!(
+            "on hold: {messages} messages that waited to leave, since they may have left after all; see `kura queue list`, \
+             then `kura queue release` or `remove`"
+        )?;
+    }
+    Ok(())
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,6 +1,6 @@
 //! `kura store salvage`: what can be saved of a damaged store.
 
-use super::{Outcome, Where};
+use super::{Outcome, Where, queue};
 use crate::config::{Config, ConfigError};
 use crate::directory::Directory;
 use crate::salvage;
@@ -44,13 +44,16 @@ pub(super) fn run(options: &SalvageOptions) -> Result<Outcome, ConfigError> {
         let directory = shard.directory.borrow();
         addresses(&directory)
     });
+    let held = queue::hold_all(&server);
     server.stop();
-    let (mended, names) = (mended?.map_err(ConfigError)?, names?);
-    let said = told(&reports, &mended, &names);
+    let (mended, names, held) = (mended?.map_err(ConfigError)?, names?, held?);
+    let mut said = told(&reports, &mended, &names);
+    said["queue_on_hold"] = json!(held);
     if options.json {
         outln!("{said}")?;
     } else {
         print(&said)?;
+        queue::say_held(held)?;
         outln!("start it: kura serve --config {}", config_file.display())?;
     }
     let is_whole = said["messages_lost"] == 0 && said["records_lost"] == 0;

@@ -47,8 +47,15 @@ pub(super) fn check(options: &CheckOptions) -> Result<Outcome, ConfigError> {
     }
     SystemScripts::load(&config)?;
     layout::usable(&config.data_dir)?;
-    layout::examine(&config.data_dir)?;
+    let shards = layout::examine(&config.data_dir)?;
     outln!("{} is fine", options.config.display())?;
+    let to_one = config.relay.sessions_per_destination_max;
+    if let Some(shards) = shards.map(usize::from).filter(|shards| *shards > to_one) {
+        outln!(
+            "relay.sessions_per_destination_max {to_one}: there may be {shards} all the same, since each of {shards} \
+             cores sends what it has taken in"
+        )?;
+    }
     match config.store.retention {
         none if none.0.is_zero() => outln!("store.retention 0: expunged mail is gone at once")?,
         retention => outln!(

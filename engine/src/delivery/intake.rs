@@ -61,6 +61,10 @@ pub struct Intake {
     head_octets: usize,
     /// Home shards concerned, known before the first byte, and the records that each may need.
     homes: BTreeMap<u16, usize>,
+    /// Of what has come: without our own head.
+    scanner: Scanner,
+    /// Of the complete message, for all who look at it.
+    outline: Option<Arc<Summary>>,
     whole: Vec<u8>,
     /// What was `whole`, once it is complete and others look at it.
     sealed: Option<Bytes>,
@@ -72,7 +76,6 @@ pub struct Intake {
 /// A message that has outgrown the session's buffer.
 #[derive(Debug)]
 struct Large {
-    scanner: Scanner,
     /// One for each record.
     streams: BTreeMap<u16, Vec<Stream>>,
     head: Vec<u8>,
@@ -100,6 +103,8 @@ impl Intake {
             scrutiny,
             head_octets: head.len(),
             homes: records_of(homes),
+            scanner: Scanner::new(),
+            outline: None,
             whole,
             sealed: None,
             large: None,
@@ -109,12 +114,14 @@ impl Intake {
     }
 
     /// For what comes from here: a message that was looked at when it came, or one that we have written.
-    pub(super) fn of_ours(shard: &Rc<Shard>, homes: impl Iterator<Item = u16>) -> Intake {
+    pub(crate) fn of_ours(shard: &Rc<Shard>, homes: impl Iterator<Item = u16>) -> Intake {
         Intake {
             shard: Rc::clone(shard),
             scrutiny: Scrutiny::None,
             head_octets: 0,
             homes: records_of(homes),
+            scanner: Scanner::new(),
+            outline: None,
             whole: Vec::new(),
             sealed: None,
             large: None,
@@ -134,6 +141,7 @@ impl Intake {
 
     pub async fn push(&mut self, piece: &[u8]) -> Result<(), Error> {
         self.bytes += piece.len() as u64;
+        self.scanner.push(piece);
         self.whole.extend_from_slice(piece);
         if self.whole.len() >= self.shard.knobs.session_buffer_bytes() {
             self.spill().await?;
@@ -157,12 +165,11 @@ impl Intake {
             let head = piece[..piece.len().min(HEADER_BYTES_SEARCHED)].to_vec();
             let hashing = (self.scrutiny == Scrutiny::All)
                 .then(|| Hashing::begin(&piece.slice(self.head_octets..)));
-            self.large = Some(Large { scanner: Scanner::new(), streams, head, hashing });
+            self.large = Some(Large { streams, head, hashing });
         } else if let Some(Large { hashing: Some(hashing), .. }) = &mut self.large {
             hashing.push(&piece);
         }
         let Some(large) = &mut self.large else { return Ok(()) };
-        large.scanner.push(&piece);
         for stream in large.streams.values().flatten() {
             // A stream that has ended early tells why when it is asked for its outcomes.
             let _ = stream.pieces.send_async(Piece::Bytes(piece.clone())).await;
@@ -223,6 +230,17 @@ impl Intake {
         Ok(hashing.map(Hashing::finish).unwrap_or_default())
     }
 
+    /// Of the complete message: it is parsed once, as it comes in.
+    fn take_outline(&mut self) -> Arc<Summary> {
+        let outline = self.outline.take();
+        outline.unwrap_or_else(|| Arc::new(std::mem::take(&mut self.scanner).finish()))
+    }
+
+    /// What the store keeps beside the message, of which `octets` of our own are in front.
+    fn summary(&mut self, octets: usize) -> Vec<u8> {
+        Arc::unwrap_or_clone(self.take_outline()).behind(octets).encode()
+    }
+
     /// The scan of the message, now that it is complete, where messages are scanned.
     pub async fn scan(&mut self) -> Result<Option<Scan>, Error> {
         if self.scan.is_none() {
@@ -231,7 +249,9 @@ impl Intake {
         let whole = self.seal().await?;
         let mut scan = self.scan.take();
         if let Some(scan) = &mut scan {
-            scan.complete(whole).await;
+            let outline = self.take_outline();
+            self.outline = Some(Arc::clone(&outline));
+            scan.complete(whole, outline).await;
         }
         Ok(scan)
     }
@@ -278,7 +298,8 @@ impl Intake {
             }
             None => {
                 let body = self.sealed_body(stamp);
-                (self.finish_whole(&body, &post, by_home), Some(body))
+                let summary = self.summary(self.head_octets + stamp.fields.len());
+                (self.finish_whole(&body, &summary, &post, by_home), Some(body))
             }
         };
         let mut outcomes: Vec<Option<Outcome>> = recipients.iter().map(|_| None).collect();
@@ -312,13 +333,13 @@ impl Intake {
     fn finish_whole(
         &mut self,
         body: &Bytes,
+        summary: &[u8],
         post: &Post<'_>,
         by_home: BTreeMap<u16, Vec<usize>>,
     ) -> Vec<(Vec<usize>, Outcomes)> {
-        let summary = Summary::compute(body).encode();
         let octets = body.len() as u64;
         let ask = |(home, indices): (u16, Vec<usize>)| {
-            let parcel = post.parcel(&indices, &summary, "", body, octets);
+            let parcel = post.parcel(&indices, summary, "", body, octets);
             let body = body.clone();
             let shard = Rc::clone(&self.shard);
             let count = indices.len();
@@ -348,7 +369,7 @@ impl Intake {
         by_home: BTreeMap<u16, Vec<usize>>,
         stamp: &Stamp,
     ) -> Vec<(Vec<usize>, Outcomes)> {
-        let summary = large.scanner.finish().encode();
+        let summary = self.summary(self.head_octets);
         let octets = self.head_octets as u64 + self.bytes;
         let mut started = Vec::new();
         for (home, indices) in by_home {

@@ -57,6 +57,8 @@ pub struct Envelope {
     pub scripts: bool,
     /// A rejection can be the session's answer: nobody else gets the message by the same answer.
     pub alone: bool,
+    /// Recipients on other hosts get it by the same answer.
+    pub others: bool,
 }
 
 /// What was found out about a message. A redirect of it is no better.

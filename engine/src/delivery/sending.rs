@@ -13,12 +13,14 @@ use super::{Envelope, Filed, Intake, Judged, Outcome, Redirect, Stamp, To, Trace
 use crate::NOTICE;
 use crate::directory::{Home, Resolution};
 use crate::mesh::Unreachable;
-use crate::queue::intake::{Author, Submission};
+use crate::queue::author::Author;
+use crate::queue::intake::Submission;
 use crate::queue::message;
 use crate::shard::Shard;
 use crate::sieve::marks::{self, Mark};
 use protocols::Address;
-use protocols::smtp::RecipientParams;
+use protocols::message::field::Fields;
+use protocols::smtp::{Notify, RecipientParams};
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -73,8 +75,8 @@ impl From<Failure> for NotSent {
 }
 
 /// Delivers to everybody, and sends what their scripts want sent; one result for each, in their order. `groups`
-/// are the recipients that share an answer: where some of them refuse the message and others take it, the
-/// sender is told by a message.
+/// are the recipients that share an answer: where some of them refuse the message and others take it, be it on other
+/// hosts, the sender is told by a message.
 pub async fn settle(
     intake: Intake,
     recipients: &[To],
@@ -95,7 +97,7 @@ pub async fn settle(
         let is = |what: fn(&Result<Durable, Failure>) -> bool| {
             group.iter().any(|&at| what(&results[at]))
         };
-        let taken = is(|result| result.is_ok());
+        let taken = envelope.others || is(|result| result.is_ok());
         let failed = is(|result| matches!(result, Err(Failure::Store(_))));
         if !taken || failed {
             continue;
@@ -275,6 +277,7 @@ impl Post {
             judged: self.judged,
             scripts: true,
             alone: recipients.len() == 1,
+            others: false,
         });
         let shards = recipients.iter().map(|to| to.home.shard);
         let mut intake = Intake::of_ours(&self.shard, shards);
@@ -294,7 +297,8 @@ impl Post {
     }
 
     /// Into the queue of this core; without the `Return-Path`, which belongs to the last server alone (RFC 5321
-    /// section 4.4). It may leave before the sender is answered, and again if the sender has to repeat.
+    /// section 4.4). It may leave before the sender is answered, and again if the sender has to repeat. Who is named as the
+    /// sender of junk is likely somebody else, and not told when another host refuses it.
     async fn send_out(
         &self,
         owner: Option<&To>,
@@ -307,7 +311,11 @@ impl Post {
         }
         self.trace_of_finite(owner, payload).await?;
         let sender = sender.map(|sender| sender.to_string());
-        let recipient = message::Recipient::new(to.to_string(), &RecipientParams::default());
+        let params = RecipientParams {
+            notify: self.judged.filing.is_junk.then(Notify::default),
+            ..RecipientParams::default()
+        };
+        let recipient = message::Recipient::new(to.to_string(), &params);
         let envelope = message::Envelope {
             id: self.shard.next_id(),
             smtp_utf8: !recipient.to.is_ascii()
@@ -323,14 +331,12 @@ impl Post {
         };
         let author = if owner.is_some() { Author::Stranger } else { Author::Ourselves };
         let mut submission = Submission::new(&self.shard, author, envelope, String::new());
-        // The message begins behind the trace of its owner.
-        let (mut trace_is_due, mut has_begun) = (owner.is_some(), false);
+        let mut header = HeaderOnItsWay::default();
         let push = async |piece: &[u8]| {
-            if std::mem::take(&mut trace_is_due) || has_begun || piece.is_empty() {
-                return submission.push(piece).await;
+            for part in header.without_return_path(piece) {
+                submission.push(part).await?;
             }
-            has_begun = true;
-            submission.push(without_return_path(piece)).await
+            Ok(())
         };
         self.pour(owner, payload, push).await?;
         Ok(submission.finish().await?)
@@ -383,30 +389,67 @@ impl Post {
     }
 }
 
-/// `Return-Path` is the first field of what we have delivered, and one line.
-fn without_return_path(message: &[u8]) -> &[u8] {
-    const NAME: &[u8] = b"Return-Path:";
-    let is_first = message.get(..NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME));
-    let end = message.windows(2).position(|pair| pair == b"\r\n");
-    match end.filter(|_| is_first) {
-        Some(end) => &message[end + 2..],
-        None => message,
+/// The header of a message that goes by in pieces. `Return-Path` is the first field of what we have delivered, but
+/// other fields may have been put in front.
+#[derive(Default)]
+struct HeaderOnItsWay {
+    is_over: bool,
+}
+
+impl HeaderOnItsWay {
+    /// The piece in parts, without that field. A field that is cut in two is left alone: those of a header stand at
+    /// its beginning, and pieces are larger.
+    fn without_return_path<'p>(&mut self, piece: &'p [u8]) -> Vec<&'p [u8]> {
+        let mut parts = Vec::new();
+        let (mut from, mut at) = (0, 0);
+        if !self.is_over && !piece.is_empty() {
+            for field in Fields::new(piece) {
+                if field.is("Return-Path") {
+                    parts.push(&piece[from..at]);
+                    from = at + field.whole.len();
+                }
+                at += field.whole.len();
+            }
+            self.is_over = at < piece.len() || !piece.ends_with(b"\n");
+        }
+        parts.push(&piece[from..]);
+        parts.retain(|part| !part.is_empty());
+        parts
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::without_return_path;
+    use super::HeaderOnItsWay;
+
+    fn without(pieces: &[&str]) -> String {
+        let mut header = HeaderOnItsWay::default();
+        let parts = pieces.iter().flat_map(|piece| header.without_return_path(piece.as_bytes()));
+        String::from_utf8(parts.flatten().copied().collect()).unwrap()
+    }
 
     #[test]
     fn a_return_path_stays_here() {
-        let without = |text: &'static str| without_return_path(text.as_bytes());
-        assert_eq!(without("Return-Path: <a@b>\r\nSubject: x\r\n"), b"Subject: x\r\n");
-        assert_eq!(without("return-path:\r\n"), b"");
+        assert_eq!(without(&["Return-Path: <a@b>\r\nSubject: x\r\n"]), "Subject: x\r\n");
+        assert_eq!(without(&["return-path:\r\n", "A: b\r\n"]), "A: b\r\n");
         assert_eq!(
-            without("Subject: x\r\nReturn-Path: <>\r\n"),
-            b"Subject: x\r\nReturn-Path: <>\r\n"
+            without(&["A: b\r\nReturn-Path:\r\n <>\r\nC: d\r\n\r\nx"]),
+            "A: b\r\nC: d\r\n\r\nx"
         );
-        assert_eq!(without(""), b"");
+        assert_eq!(without(&[""]), "");
+    }
+
+    #[test]
+    fn a_return_path_behind_what_we_put_in_front_stays_here_too() {
+        let pieces = ["Delivered-To: a@b\r\n", "", "X: y\r\n", "Return-Path: <>\r\nA: b\r\n\r\n"];
+        assert_eq!(without(&pieces), "Delivered-To: a@b\r\nX: y\r\nA: b\r\n\r\n");
+    }
+
+    #[test]
+    fn what_looks_like_one_in_the_text_leaves() {
+        let pieces = ["A: b\r\n\r\n", "Return-Path: <>\r\n"];
+        assert_eq!(without(&pieces), pieces.concat());
+        let pieces = ["A: b\r\n", "\r\nReturn-Path: <>\r\n", "Return-Path: <>\r\n"];
+        assert_eq!(without(&pieces), pieces.concat());
     }
 }

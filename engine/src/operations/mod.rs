@@ -24,7 +24,7 @@ use crate::remembering::{self, Which};
 use crate::shard::Shard;
 use crate::sieve::operations::SieveRequest;
 use crate::sieve::{self, SystemScripts};
-use crate::{certificates, tls};
+use crate::{certificates, tls, trace};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -97,6 +97,11 @@ pub enum Request {
     /// Loads all certificates, and the operator's scripts, anew.
     Reload,
     Spam(SpamRequest),
+    /// What has become of messages that came since then (Unix milliseconds).
+    Trace {
+        who: String,
+        since: u64,
+    },
     StoreStats,
     StoreVerify,
     /// Lists what has gone since then, in Unix milliseconds; or brings it back.
@@ -170,6 +175,7 @@ impl Request {
             | Request::Sieve(_)
             | Request::Reload
             | Request::Spam(_)
+            | Request::Trace { .. }
             | Request::StoreStats
             | Request::StoreVerify
             | Request::StoreUndelete { .. }
@@ -225,6 +231,7 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
         Request::Sieve(request) => sieve::operations::execute(&shard, request).await,
         Request::Reload => reload(&shard).await,
         Request::Spam(request) => filter::operations::execute(&shard, request).await,
+        Request::Trace { who, since } => trace::trace(&shard, &who, since).await,
         Request::StoreStats => store::stats(&shard).await,
         Request::StoreVerify => store::verify(&shard).await,
         Request::StoreUndelete {

@@ -2,42 +2,30 @@
 //!
 //! Up to the session's buffer it is one record. A larger one streams into the log while it arrives, so that
 //! a session never holds more. What RFC 6409 section 8 has us add goes in front: a `Date` and a
-//! `Message-ID` where there is none.
+//! `Message-ID` where there is none. Whether it needs 8BITMIME or SMTPUTF8 on its way is found out by looking: clients
+//! declare both out of habit, and a server without them could not have it.
 //!
 //! What leaves in the name of a domain of ours is signed (DKIM) before it is recorded, once for all tries and
 //! recipients. The signatures are the record's prefix, so they need not be known before the body; they are
-//! made on the blocking pool. [`Author`] says in whose name a message speaks.
+//! made on the blocking pool.
 
+use super::author::{Author, Signer};
 use super::message::Envelope;
 use super::{ACCOUNT, MAILBOX};
-use crate::delivery::unix_millis;
-use crate::directory::{self, Directory, Resolution};
-use crate::domain::keys::DkimKeys;
-use crate::domain::signing::{self, Digest, Signing};
+use crate::delivery::{Trace, unix_millis};
+use crate::domain::signing::{Digest, Signing};
 use crate::metrics::count;
 use crate::operations::unix_now;
+use crate::scan::session::Scan;
+use crate::scan::verdict::Findings;
 use crate::shard::{Disk, Shard};
 use bytes::Bytes;
 use protocols::message::date::field_text;
 use protocols::message::field::Fields;
+use protocols::message::scanner::Scanner;
 use std::rc::Rc;
 use std::sync::Arc;
 use storage::{Body, BodyWriter, Delivery, Durable, Error, Flags, Placement};
-
-/// Whose words a message is, for signing it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Author {
-    /// Those of the account that has logged in: signed by the domain in From if that address is the account's, so
-    /// that nobody has another's domain vouch for what they write; otherwise by the domain of the sender.
-    Account,
-    /// Our own, or written by us for a user.
-    Ourselves,
-    /// Somebody else's, passed on: not signed, and what others have signed still holds.
-    Stranger,
-}
-
-/// With whose keys a message is signed.
-type Signer = (String, Arc<DkimKeys>);
 
 #[derive(Debug)]
 pub struct Submission {
@@ -50,8 +38,20 @@ pub struct Submission {
     /// Of a message that has outgrown the buffer.
     writer: Option<BodyWriter<Disk>>,
     /// Of such a message, if it is to be signed.
-    signing: Option<(Signing, Signer)>,
+    signing: Option<Box<(Signing, Signer)>>,
+    /// The end of the message, or all of it, once it is complete and others look at it.
+    sealed: Option<Bytes>,
+    /// And the outline of what has come, for it.
+    scan: Option<(Scan, Scanner)>,
     octets: u64,
+    /// What has been looked at of the header.
+    found: Found,
+}
+
+#[derive(Debug, Default)]
+struct Found {
+    received: usize,
+    is_header_ascii: bool,
 }
 
 impl Submission {
@@ -64,72 +64,119 @@ impl Submission {
             buffer: Vec::new(),
             writer: None,
             signing: None,
+            sealed: None,
+            scan: None,
             octets: 0,
+            found: Found::default(),
         }
     }
 
+    /// It will be scanned, where messages are: nobody at home gets it, so nobody else looks at it.
+    pub fn scanned(mut self) -> Submission {
+        self.scan = Scan::begin(&self.shard).map(|scan| (scan, Scanner::new()));
+        self
+    }
+
     pub async fn push(&mut self, piece: &[u8]) -> Result<(), Error> {
+        if let Some((_, scanner)) = &mut self.scan {
+            scanner.push(piece);
+        }
         self.buffer.extend_from_slice(piece);
         if self.buffer.len() >= self.shard.knobs.session_buffer_bytes() {
-            let piece = self.take();
-            if self.writer.is_none() {
-                self.signing = self.begin_signing(&piece);
-            } else if let Some((signing, _)) = &mut self.signing {
-                signing.push(&piece);
-            }
-            let writer = match &mut self.writer {
-                Some(writer) => writer,
-                None => self.writer.insert(self.shard.store.body_writer()?),
-            };
-            writer.push(piece).await?;
+            self.spill().await?;
         }
         Ok(())
     }
 
-    /// What is buffered; the first time, behind what we put in front.
-    fn take(&mut self) -> Bytes {
-        let piece = std::mem::take(&mut self.buffer);
-        let piece = match std::mem::take(&mut self.head) {
-            head if head.is_empty() => piece,
-            head => {
-                let missing =
-                    missing_fields(&piece, &self.envelope.id, &self.shard.config.hostname);
-                [head.as_bytes(), missing.as_bytes(), &piece].concat()
-            }
+    async fn spill(&mut self) -> Result<(), Error> {
+        let (piece, own) = self.take();
+        if self.writer.is_none() {
+            self.signing = self.begin_signing(&piece);
+        } else if let Some(signing) = &mut self.signing {
+            signing.0.push(&piece);
+        }
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            None => self.writer.insert(self.shard.store.body_writer()?),
         };
-        self.octets += piece.len() as u64;
+        writer.push(piece.clone()).await?;
+        if let Some((scan, _)) = &mut self.scan {
+            scan.push(piece.slice(own..)).await;
+        }
+        Ok(())
+    }
+
+    /// What is buffered; the first time, behind what we put in front: so many octets.
+    fn take(&mut self) -> (Bytes, usize) {
+        let piece = std::mem::take(&mut self.buffer);
         self.envelope.eight_bit |= !piece.is_ascii();
-        Bytes::from(piece)
+        let is_first = self.octets == 0;
+        if is_first {
+            self.found = Found {
+                received: Trace::read(&piece).received,
+                is_header_ascii: header(&piece).is_ascii(),
+            };
+        }
+        let own = match std::mem::take(&mut self.head) {
+            head if head.is_empty() => head,
+            head => head + &missing_fields(&piece, &self.envelope.id, &self.shard.config.hostname),
+        };
+        self.envelope.eight_bit |= !own.is_ascii();
+        let piece =
+            if own.is_empty() { piece } else { [own.as_bytes(), piece.as_slice()].concat() };
+        self.octets += piece.len() as u64;
+        (Bytes::from(piece), own.len())
+    }
+
+    /// The message is complete: the rest of it, without our own fields.
+    fn seal(&mut self) -> Bytes {
+        let (rest, own) = self.take();
+        self.sealed.insert(rest).slice(own..)
+    }
+
+    /// How many servers the complete message has passed before us.
+    pub fn received(&mut self) -> usize {
+        if self.sealed.is_none() {
+            self.seal();
+        }
+        self.found.received
+    }
+
+    /// What is found in the complete message, where it is scanned. Before anything else is asked of it.
+    pub async fn findings(&mut self) -> Result<Option<Findings>, Error> {
+        let Some((mut scan, scanner)) = self.scan.take() else { return Ok(None) };
+        let outline = Arc::new(scanner.finish());
+        let rest = self.seal();
+        if self.writer.is_none() {
+            scan.complete(Some(rest), outline).await;
+        } else {
+            if !rest.is_empty() {
+                scan.push(rest).await;
+            }
+            scan.complete(None, outline).await;
+        }
+        Ok(Some(scan.findings(None).await))
     }
 
     /// The receipt comes once the message and its envelope are durable.
     pub async fn finish(mut self) -> Result<Durable, Error> {
-        let rest = self.take();
-        let (body, prefix) = match self.writer.take() {
-            None => {
-                let signatures = match self.signer(&rest) {
-                    Some(signer) => {
-                        let message = rest.clone();
-                        self.sign(signer, move || Digest::of(&message)).await
-                    }
-                    None => Vec::new(),
-                };
-                (Body::Whole(rest), signatures)
-            }
+        let rest = match self.sealed.take() {
+            Some(sealed) => sealed,
+            None => self.take().0,
+        };
+        // In a box of its own, which sessions need not have room for while they do something else.
+        let prefix = Box::pin(self.signatures(&rest)).await;
+        let body = match self.writer.take() {
+            None => Body::Whole(rest),
             Some(mut writer) => {
-                let mut signing = self.signing.take();
-                if let Some((signing, _)) = &mut signing {
-                    signing.push(&rest);
-                }
                 writer.push(rest).await?;
-                let body = Body::Streamed(writer.finish().await?);
-                let signatures = match signing {
-                    Some((signing, signer)) => self.sign(signer, move || signing.finish()).await,
-                    None => Vec::new(),
-                };
-                (body, signatures)
+                Body::Streamed(writer.finish().await?)
             }
         };
+        let mut names = self.envelope.recipients.iter().map(|one| &one.to);
+        let is_named_in_ascii = names.all(|to| to.is_ascii())
+            && self.envelope.sender.as_ref().is_none_or(|s| s.is_ascii());
+        self.envelope.smtp_utf8 &= !(is_named_in_ascii && self.found.is_header_ascii);
         self.envelope.octets = self.octets + prefix.len() as u64;
         let placement = Placement {
             account: ACCOUNT,
@@ -147,36 +194,39 @@ impl Submission {
         let (placed, durable) = self.shard.store.deliver(delivery).await?;
         let queue = &self.shard.queue;
         count(&queue.counts.queued);
-        placed.iter().for_each(|placed| queue.set_due(placed.uid, self.envelope.arrived));
+        placed.iter().for_each(|placed| queue.found(placed.uid, Some(self.envelope.arrived)));
         Ok(durable)
     }
 
-    fn begin_signing(&self, first: &[u8]) -> Option<(Signing, Signer)> {
+    fn signer(&self, message: &[u8]) -> Option<Signer> {
+        self.author.signer(&self.shard.directory.borrow(), &self.envelope, message)
+    }
+
+    /// Of the message whose end, or all of it, is `rest`.
+    async fn signatures(&mut self, rest: &Bytes) -> Vec<u8> {
+        match self.signing.take() {
+            Some(begun) => {
+                let (mut signing, signer) = *begun;
+                signing.push(rest);
+                self.sign(signer, move || signing.finish()).await
+            }
+            None if self.writer.is_none() => {
+                let Some(signer) = self.signer(rest) else { return Vec::new() };
+                let message = rest.clone();
+                self.sign(signer, move || Digest::of(&message)).await
+            }
+            None => Vec::new(),
+        }
+    }
+
+    fn begin_signing(&self, first: &[u8]) -> Option<Box<(Signing, Signer)>> {
         let signer = self.signer(first)?;
         let signing = Signing::begin(first);
         if signing.is_none() {
             let id = &self.envelope.id;
             tracing::warn!(id, "not signed: its header does not fit the session's buffer");
         }
-        Some((signing?, signer))
-    }
-
-    /// Who signs a message that begins like this.
-    fn signer(&self, message: &[u8]) -> Option<Signer> {
-        if self.author == Author::Stranger {
-            return None;
-        }
-        let directory = self.shard.directory.borrow();
-        let authors = signing::authors(message).unwrap_or_default();
-        let candidates = match self.author {
-            Author::Account => names_of_account(&directory, &self.envelope, &authors),
-            Author::Ourselves | Author::Stranger => own_names(&authors),
-        };
-        candidates.into_iter().find_map(|domain| {
-            let keys = directory.dkim(&domain)?;
-            keys.signing().next()?;
-            Some((domain, Arc::clone(keys)))
-        })
+        Some(Box::new((signing?, signer)))
     }
 
     /// Off the core. What can't be signed leaves without: its recipients may know us by our address.
@@ -200,39 +250,10 @@ impl Submission {
     }
 }
 
-/// The one domain of all authors, if all of them are the account's own addresses; the sender's, which was looked at
-/// before; the account's.
-fn names_of_account(directory: &Directory, envelope: &Envelope, authors: &[String]) -> Vec<String> {
-    let user = envelope.account.as_deref().unwrap_or_default();
-    let own = directory.login(user).map(|(_, account)| account.id());
-    let is_own = |author: &String| match directory.resolve(author) {
-        Resolution::Local(homes) => homes.iter().any(|home| Some(home.account) == own),
-        Resolution::NoSuchUser | Resolution::NotOurs => false,
-    };
-    let mut domains: Vec<Option<String>> = authors.iter().map(|one| domain_of(one)).collect();
-    domains.dedup();
-    let author = match domains.as_slice() {
-        [Some(domain)] if authors.iter().all(is_own) => Some(domain.clone()),
-        _ => None,
-    };
-    let sender = envelope.sender.as_deref().and_then(domain_of);
-    [author, sender, domain_of(user)].into_iter().flatten().collect()
-}
-
-/// The author's domain, or the next one above it that is ours: reports come from `postmaster@` our host's name.
-fn own_names(authors: &[String]) -> Vec<String> {
-    let [author] = authors else { return Vec::new() };
-    let mut names = Vec::new();
-    let mut next = domain_of(author);
-    while let Some(name) = next {
-        next = name.split_once('.').map(|(_, above)| above.to_owned());
-        names.push(name);
-    }
-    names
-}
-
-fn domain_of(address: &str) -> Option<String> {
-    directory::canonical_domain(address.rsplit_once('@')?.1)
+/// All of `message` if its header does not end in it.
+fn header(message: &[u8]) -> &[u8] {
+    let end = message.windows(4).position(|four| four == b"\r\n\r\n");
+    &message[..end.unwrap_or(message.len())]
 }
 
 fn missing_fields(message: &[u8], id: &str, hostname: &str) -> String {
@@ -249,82 +270,12 @@ fn missing_fields(message: &[u8], id: &str, hostname: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::domain::keys::DkimKeys;
-
-    fn directory() -> Directory {
-        let mut directory = Directory::default();
-        let account = |id: u32| {
-            let hash = crate::passwords::ScramKeys::nobody("x", &[0; 32]);
-            let password =
-                crate::passwords::StoredPassword { argon2id: String::new(), scram: hash };
-            directory::Account {
-                id,
-                shard: 0,
-                password,
-                quota_bytes: None,
-                quota_messages: None,
-                created_unix: 0,
-            }
-        };
-        let json = |value: serde_json::Value| Some(Bytes::from(value.to_string()));
-        let domain = serde_json::json!({ "created_unix": 0 });
-        let alias = serde_json::json!({ "targets": ["ann@a.test"] });
-        let value = |id| json(serde_json::to_value(account(id)).unwrap());
-        let unreadable = directory.apply(&[
-            (Bytes::from("d:a.test"), json(domain.clone())),
-            (Bytes::from("d:b.test"), json(domain)),
-            (Bytes::from("a:ann@a.test"), value(1)),
-            (Bytes::from("a:bob@b.test"), value(2)),
-            (Bytes::from("l:sales@b.test"), json(alias)),
-            (Bytes::from("k:a.test"), json(serde_json::to_value(DkimKeys::default()).unwrap())),
-        ]);
-        assert_eq!(unreadable, [""; 0]);
-        assert!(directory.dkim("a.test").is_some() && directory.dkim("b.test").is_none());
-        directory
-    }
+    use super::{header, missing_fields};
 
     #[test]
-    fn nobody_signs_with_the_domain_of_another() {
-        let directory = directory();
-        let envelope = Envelope {
-            id: "0.1".into(),
-            sender: Some("ann@a.test".into()),
-            account: Some("ann@a.test".into()),
-            recipients: Vec::new(),
-            arrived: 0,
-            octets: 0,
-            eight_bit: false,
-            smtp_utf8: false,
-            ret_full: None,
-            envid: None,
-        };
-        let first = |authors: &[&str]| {
-            let authors: Vec<String> = authors.iter().map(|&one| one.to_owned()).collect();
-            names_of_account(&directory, &envelope, &authors).remove(0)
-        };
-        assert_eq!(first(&["Ann@A.test"]), "a.test");
-        assert_eq!(first(&["ann+news@a.test"]), "a.test");
-        // An alias of hers in another domain of ours.
-        assert_eq!(first(&["sales@b.test"]), "b.test");
-        for forged in [
-            &["bob@b.test"][..],
-            &["nobody@b.test"],
-            &["x@bank.test"],
-            &["sales@b.test", "bob@b.test"],
-            &["sales@b.test", "ann@a.test"],
-            &["sales@b.test", "x@"],
-            &[],
-        ] {
-            assert_eq!(first(forged), "a.test", "{forged:?}");
-        }
-    }
-
-    #[test]
-    fn our_own_words_are_signed_by_the_domain_that_our_host_is_in() {
-        let names = own_names(&["postmaster@mail.a.test".to_owned()]);
-        assert_eq!(names, ["mail.a.test", "a.test", "test"]);
-        assert!(own_names(&[]).is_empty());
+    fn a_header_ends_at_the_blank_line() {
+        assert_eq!(header(b"A: b\r\n\r\n\xff"), b"A: b");
+        assert_eq!(header(b"A: b\r\nC: d"), b"A: b\r\nC: d");
     }
 
     #[test]

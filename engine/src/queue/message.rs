@@ -3,11 +3,16 @@
 //!
 //! Both are JSON, as the directory is: fields may be added, and are absent where they say nothing.
 
+use super::state::Next;
 use protocols::smtp::{Notify, RecipientParams, Ret};
 use serde::{Deserialize, Serialize};
 
 /// Of what a server or a resolver has said; the rest is in the log.
 const WHY_BYTES_MAX: usize = 300;
+/// Of one message. Senders send to the rest by themselves (RFC 5321 section 4.5.3.1.10).
+pub const RECIPIENTS_MAX: usize = 1000;
+/// Segments of 4 MiB take records eight times as large; without words, a thousand recipients take a third of it.
+const PROGRESS_BYTES_MAX: usize = 128 << 10;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
@@ -159,8 +164,41 @@ impl Progress {
         Progress { recipients, next: envelope.arrived, ..Progress::default() }
     }
 
+    /// Where there is too much to be said, it is cut.
     pub fn encode(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("progress has string keys only")
+        let encode = |progress: &Progress| {
+            serde_json::to_vec(progress).expect("progress has string keys only")
+        };
+        let whole = encode(self);
+        if whole.len() <= PROGRESS_BYTES_MAX {
+            return whole;
+        }
+        let cut_to = |octets_max: usize| {
+            let mut progress = self.clone();
+            for Standing { why, host, said, .. } in &mut progress.recipients {
+                for words in [why, host, said] {
+                    words.truncate(words.floor_char_boundary(octets_max));
+                }
+            }
+            encode(&progress)
+        };
+        let mut lengths = [60, 20].into_iter().map(cut_to);
+        lengths.find(|cut| cut.len() <= PROGRESS_BYTES_MAX).unwrap_or_else(|| cut_to(0))
+    }
+
+    /// Whether something is told here that must not be forgotten, beyond what is `recorded`.
+    pub fn adds_to(&self, recorded: Option<&[u8]>) -> bool {
+        let recorded = recorded.and_then(|bytes| serde_json::from_slice::<Progress>(bytes).ok());
+        let recorded = recorded.unwrap_or_default();
+        let before = recorded.recipients.iter().map(|one| one.outcome);
+        let before = before.chain(std::iter::repeat(Outcome::Waiting));
+        self.held != recorded.held
+            || self.told_of_delay != recorded.told_of_delay
+            || self.recipients.iter().zip(before).any(|(one, before)| one.outcome != before)
+    }
+
+    pub fn next(&self) -> Next {
+        (!self.held).then_some(self.next)
     }
 
     /// That of `envelope`; what can't be read counts as nothing done.
@@ -219,6 +257,49 @@ mod tests {
         let again = Progress::decode(Some(&progress.encode()), &envelope);
         assert_eq!(again, progress);
         assert_eq!(again.waiting().collect::<Vec<_>>(), [1]);
+    }
+
+    #[test]
+    fn progress_of_the_largest_message_fits_a_record() {
+        let words = "\"\u{1}".repeat(400);
+        let standing =
+            Standing::new(Outcome::Waiting, "4.2.1", &words).by(&"h".repeat(255), &words);
+        let mut progress = Progress {
+            recipients: vec![standing.clone(); RECIPIENTS_MAX],
+            attempts: 9,
+            next: u64::MAX,
+            held: true,
+            told_of_delay: true,
+        };
+        progress.recipients[7].outcome = Outcome::Delivered;
+        let encoded = progress.encode();
+        assert!(encoded.len() <= PROGRESS_BYTES_MAX, "{} octets", encoded.len());
+        let again: Progress = serde_json::from_slice(&encoded).unwrap();
+        let outcomes = |progress: &Progress| -> Vec<_> {
+            progress.recipients.iter().map(|one| (one.outcome, one.status.clone())).collect()
+        };
+        assert_eq!(outcomes(&again), outcomes(&progress));
+        assert_eq!((again.attempts, again.next()), (9, None));
+        progress.recipients.truncate(20);
+        let again: Progress = serde_json::from_slice(&progress.encode()).unwrap();
+        assert_eq!(again, progress);
+    }
+
+    #[test]
+    fn what_must_not_be_forgotten_is_told_from_what_may() {
+        let plain = Progress::of(&envelope());
+        let mut tried = Progress { attempts: 3, next: 9, ..plain.clone() };
+        tried.recipients[1] = Standing::new(Outcome::Waiting, "4.2.1", "not today");
+        let recorded = tried.encode();
+        assert!(!tried.adds_to(None) && !plain.adds_to(Some(&recorded)));
+        let mut taken = tried.clone();
+        taken.recipients[1].outcome = Outcome::Delivered;
+        let held = Progress { held: true, ..tried.clone() };
+        let told = Progress { told_of_delay: true, ..tried.clone() };
+        for more in [taken, held, told] {
+            assert!(more.adds_to(None) && more.adds_to(Some(&recorded)), "{more:?}");
+            assert!(!more.adds_to(Some(&more.encode())));
+        }
     }
 
     #[test]

@@ -9,7 +9,10 @@
 //! | file | what |
 //! |---|---|
 //! | [`message`] | what is recorded |
-//! | [`intake`] | from a transaction's bytes to a durable message, with what RFC 6409 adds |
+//! | [`intake`] | from a transaction's bytes to a durable message, with what RFC 6409 adds, signed |
+//! | [`author`] | in whose name, and with whose keys |
+//! | [`state`] | what each message is about to do: one has it at a time |
+//! | [`removal`] | what has been dealt with leaves |
 //! | [`schedule`] | when it is tried, and for how long |
 //! | [`notices`], [`report`] | what senders are told (RFC 3464) |
 //! | [`operations`] | `kura queue` |
@@ -19,21 +22,29 @@
 //! is recorded. So a crash may repeat, to other servers: what was under way, and what they took within
 //! the time of one write before it. To senders: a notice that was under way.
 
+pub mod author;
 pub mod intake;
 pub mod message;
 pub mod notices;
 pub mod operations;
+pub mod removal;
 pub mod report;
 pub mod schedule;
+pub mod state;
 
 use crate::operations::unix_now;
+use crate::relay::destination::Serving;
 use crate::shard::Shard;
 use bytes::Bytes;
 use message::{Envelope, Progress};
+use removal::{Removals, remove};
+pub use state::Word;
+use state::{Event, Next, State, States};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 use storage::store::Space;
 use storage::{AccountId, Error, MailboxId, Quota, Uid};
 
@@ -41,29 +52,19 @@ use storage::{AccountId, Error, MailboxId, Quota, Uid};
 pub const SPACE: Space = Space(7);
 pub const ACCOUNT: AccountId = AccountId::QUEUE;
 pub const MAILBOX: MailboxId = MailboxId::INBOX;
-/// Of a held message: it is never due.
-const NEVER: u64 = u64::MAX;
+/// What the store did not take is put to it again so often.
+const AGAIN: Duration = Duration::from_secs(5);
 
-/// What a core knows of its queue without looking: when each message is due.
+/// What a core knows of its queue without looking: of each message, what it is about to do.
 #[derive(Debug, Default)]
 pub struct Queue {
-    due: RefCell<BTreeSet<(u64, Uid)>>,
-    times: RefCell<BTreeMap<Uid, u64>>,
-    /// Being delivered; an operator's word about it is kept until that is over.
-    under_way: RefCell<BTreeMap<Uid, Option<Word>>>,
+    states: RefCell<States>,
+    removals: Removals,
+    /// Where this core sends just now.
+    pub serving: Serving,
     waker: RefCell<Option<Waker>>,
     stirred: Cell<bool>,
     pub counts: Counts,
-}
-
-/// What an operator says of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Word {
-    Retry,
-    Hold,
-    Release,
-    Remove,
 }
 
 #[derive(Debug, Default)]
@@ -80,7 +81,7 @@ pub struct Counts {
 impl Queue {
     /// Messages, those under way included.
     pub fn len(&self) -> usize {
-        self.times.borrow().len()
+        self.states.borrow().count()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -88,25 +89,41 @@ impl Queue {
     }
 
     pub fn under_way(&self) -> usize {
-        self.under_way.borrow().len()
+        self.states.borrow().under_way()
     }
 
-    fn set_due(&self, uid: Uid, at: u64) {
-        let before = self.times.borrow_mut().insert(uid, at);
-        let mut due = self.due.borrow_mut();
-        if let Some(before) = before {
-            due.remove(&(before, uid));
-        }
-        due.insert((at, uid));
-        drop(due);
+    pub fn is_under_way(&self, uid: Uid) -> bool {
+        self.states.borrow().is_under_way(uid)
+    }
+
+    fn apply(&self, uid: Uid, event: Event) -> Option<State> {
+        self.states.borrow_mut().apply(uid, event)
+    }
+
+    /// It is in the store.
+    pub fn found(&self, uid: Uid, next: Next) {
+        self.apply(uid, Event::Found(next));
         self.stir();
     }
 
-    fn forget(&self, uid: Uid) {
-        if let Some(at) = self.times.borrow_mut().remove(&uid) {
-            self.due.borrow_mut().remove(&(at, uid));
+    /// It is in the store no more.
+    fn left(&self, uid: Uid) {
+        self.apply(uid, Event::Left);
+        self.stir();
+    }
+
+    /// What an operator has said of a message under way since it was, or was last asked.
+    fn heed(&self, uid: Uid) -> Option<Word> {
+        match self.apply(uid, Event::Heeded) {
+            Some(State::UnderWay(word)) => word,
+            Some(State::Waits(_) | State::Held) | None => None,
         }
-        self.under_way.borrow_mut().remove(&uid);
+    }
+
+    /// It is under way no more.
+    pub fn done(&self, uid: Uid, next: Next) {
+        self.apply(uid, Event::Done(next));
+        self.stir();
     }
 
     /// Something is to be done earlier than it seemed.
@@ -128,39 +145,20 @@ impl Queue {
         .await;
     }
 
-    /// Takes out what is due: at most `count` messages, which are under way from now on.
+    /// Takes what is due: at most `count` messages, which are under way from now on.
     pub fn take_due(&self, now: u64, count: usize) -> Vec<Uid> {
-        let mut due = self.due.borrow_mut();
-        let mut taken = Vec::new();
-        while taken.len() < count
-            && let Some(&(at, uid)) = due.first()
-            && at <= now
-        {
-            due.pop_first();
-            taken.push(uid);
-        }
-        let mut under_way = self.under_way.borrow_mut();
-        under_way.extend(taken.iter().map(|uid| (*uid, None)));
-        taken
-    }
-
-    /// What can't be tried is looked at again then.
-    pub fn put_off(&self, uid: Uid, at: u64) {
-        self.under_way.borrow_mut().remove(&uid);
-        self.set_due(uid, at);
+        self.states.borrow_mut().take_due(now, count)
     }
 
     /// Due at once after all, if it waits for a time to come.
     pub fn hurry(&self, uid: Uid) {
-        let at = self.times.borrow().get(&uid).copied();
-        if at.is_some_and(|at| at < NEVER) && !self.under_way.borrow().contains_key(&uid) {
-            self.set_due(uid, unix_now());
-        }
+        self.apply(uid, Event::Hurried(unix_now()));
+        self.stir();
     }
 
     /// When the next one is due.
     pub fn next_due(&self) -> Option<u64> {
-        self.due.borrow().first().map(|(at, _)| *at).filter(|at| *at < NEVER)
+        self.states.borrow().next_due()
     }
 }
 
@@ -175,36 +173,34 @@ pub async fn load(shard: &Rc<Shard>) -> Result<(), Error> {
         Err(error) => return Err(error),
     }
     let recorded = shard.store.scan(SPACE);
-    let mut times: BTreeMap<Uid, u64> = BTreeMap::new();
+    let mut times: BTreeMap<Uid, Next> = BTreeMap::new();
     for entry in shard.store.entries(ACCOUNT, MAILBOX, 1..=u32::MAX)? {
-        times.insert(entry.uid, entry.internal_date.0 / 1000);
+        times.insert(entry.uid, Some(entry.internal_date.0 / 1000));
     }
     let mut stale = Vec::new();
     for (key, value) in recorded {
         let uid = <[u8; 4]>::try_from(&key[..]).map(|octets| Uid(u32::from_be_bytes(octets)));
         match uid.ok().and_then(|uid| times.get_mut(&uid)) {
-            Some(at) => *at = due_of(&value),
+            Some(next) => *next = next_of(&value),
             // It was expunged, and then there was a crash.
             None => stale.push((key, None)),
         }
     }
-    if !stale.is_empty() {
-        let _ = shard.store.put(SPACE, stale).await?;
-    }
     if !times.is_empty() {
         tracing::info!(shard = shard.id, messages = times.len(), "mail waits to be sent");
     }
-    times.into_iter().for_each(|(uid, at)| shard.queue.set_due(uid, at));
+    times.into_iter().for_each(|(uid, next)| shard.queue.found(uid, next));
+    if !stale.is_empty()
+        && let Err(error) = shard.store.put(SPACE, stale).await
+    {
+        tracing::debug!(%error, "progress of messages that have left stays until the next start");
+    }
     Ok(())
 }
 
 /// What can't be read is due at once: it says so when it is tried.
-fn due_of(progress: &[u8]) -> u64 {
-    match serde_json::from_slice::<Progress>(progress) {
-        Ok(Progress { held: true, .. }) => NEVER,
-        Ok(progress) => progress.next,
-        Err(_) => 0,
-    }
+fn next_of(progress: &[u8]) -> Next {
+    serde_json::from_slice(progress).map_or(Some(0), |progress: Progress| progress.next())
 }
 
 /// What is recorded of a message.
@@ -222,72 +218,118 @@ pub async fn record(shard: &Shard, uid: Uid, progress: &Progress) -> Result<(), 
     shard.store.put(SPACE, vec![(key(uid), value)]).await.map(drop)
 }
 
-/// The message leaves the queue.
-pub async fn remove(shard: &Shard, uid: Uid) -> Result<(), Error> {
-    shard.store.expunge(ACCOUNT, MAILBOX, &[uid]).await.map(drop)?;
-    shard.queue.forget(uid);
-    if shard.store.get(SPACE, &key(uid)).is_some() {
-        // Without it, the next start does it.
-        let _ = shard.store.put(SPACE, vec![(key(uid), None)]).await?;
-    }
-    Ok(())
+/// Who had the message is done with it: it waits on, for its time or for what an operator has said meanwhile, or
+/// leaves. What the store does not take now is put to it until it does. Until then the message stays under
+/// way: nobody tries it with what is recorded of it, which is less than what has been done.
+pub async fn finish(shard: &Rc<Shard>, uid: Uid, mut progress: Progress) {
+    let Err(error) = put_back(shard, uid, &mut progress).await else { return };
+    tracing::error!(shard = shard.id, uid = uid.0, %error, "can't record what became of a queued message; it waits until that is possible");
+    let shard = Rc::clone(shard);
+    let again = async move {
+        while !shard.watchdog.stopping() {
+            glommio::timer::sleep(AGAIN).await;
+            if put_back(&shard, uid, &mut progress).await.is_ok() {
+                tracing::info!(
+                    shard = shard.id,
+                    uid = uid.0,
+                    "what became of a queued message is recorded after all"
+                );
+                return;
+            }
+        }
+    };
+    glommio::spawn_local(again).detach();
 }
 
-/// A try is over, and the message waits on: for its time, or for what an operator has said meanwhile.
-pub async fn put_back(shard: &Shard, uid: Uid, mut progress: Progress) -> Result<(), Error> {
-    let word = shard.queue.under_way.borrow_mut().remove(&uid).flatten();
-    match word {
-        Some(Word::Remove) => return remove(shard, uid).await,
-        Some(Word::Retry) => progress.next = unix_now(),
-        Some(Word::Hold) => progress.held = true,
-        Some(Word::Release) | None => {}
+async fn put_back(shard: &Rc<Shard>, uid: Uid, progress: &mut Progress) -> Result<(), Error> {
+    let mut is_recorded = false;
+    loop {
+        match shard.queue.heed(uid) {
+            Some(Word::Remove) => {
+                let removed = remove(shard, uid).await;
+                if removed.is_err() {
+                    // It is still to be heeded.
+                    shard.queue.apply(uid, Event::Said(Word::Remove));
+                }
+                return removed;
+            }
+            Some(word) => {
+                word.apply(progress, unix_now());
+                is_recorded = false;
+            }
+            None => {}
+        }
+        if progress.is_over() {
+            return remove(shard, uid).await;
+        }
+        // Nothing can be said between this look and the end.
+        if is_recorded {
+            shard.queue.done(uid, progress.next());
+            return Ok(());
+        }
+        if let Err(error) = record(shard, uid, progress).await {
+            if progress.adds_to(shard.store.get(SPACE, &key(uid)).as_deref()) {
+                return Err(error);
+            }
+            // How often it was tried in vain is no reason to wait until there is room.
+            tracing::debug!(uid = uid.0, %error, "a try that came to nothing is not recorded");
+        }
+        is_recorded = true;
     }
-    let recorded = record(shard, uid, &progress).await;
-    shard.queue.set_due(uid, if progress.held { NEVER } else { progress.next });
-    recorded
+}
+
+/// A message under way is not tried after all, but looked at again at `at`. `known`: what is recorded, if that can be
+/// read.
+pub async fn put_off(shard: &Rc<Shard>, uid: Uid, at: u64, known: Option<Progress>) {
+    let Some(word) = shard.queue.heed(uid) else { return shard.queue.done(uid, Some(at)) };
+    match (word, known) {
+        (Word::Remove, _) => {
+            if let Err(error) = remove(shard, uid).await {
+                tracing::error!(uid = uid.0, %error, "a queued message can't be removed");
+                shard.queue.done(uid, Some(at));
+            }
+        }
+        (word, Some(mut progress)) => {
+            word.apply(&mut progress, unix_now());
+            finish(shard, uid, progress).await;
+        }
+        // To record something would be to forget what is recorded and can't be read.
+        (Word::Hold, None) => shard.queue.done(uid, None),
+        (Word::Retry | Word::Release, None) => shard.queue.done(uid, Some(unix_now())),
+    }
 }
 
 /// Carries out what an operator says; tells whether it has to wait until a try is over.
-pub async fn command(shard: &Shard, uid: Uid, word: Word) -> Result<bool, String> {
-    if let Some(said) = shard.queue.under_way.borrow_mut().get_mut(&uid) {
-        *said = Some(word);
+pub async fn command(shard: &Rc<Shard>, uid: Uid, word: Word) -> Result<bool, String> {
+    let before = shard.queue.apply(uid, Event::Said(word));
+    if matches!(before, Some(State::UnderWay(_))) {
         return Ok(true);
     }
-    let fault = |error: Error| error.to_string();
-    if word == Word::Remove {
-        return remove(shard, uid).await.map(|()| false).map_err(fault);
+    // From here on the message is ours.
+    let done = carry_out(shard, uid, word).await;
+    if done.is_err() {
+        if let Some(word) = shard.queue.heed(uid) {
+            tracing::warn!(
+                uid = uid.0,
+                ?word,
+                "what was said of a queued message meanwhile can't be done either"
+            );
+        }
+        match before {
+            Some(State::Waits(at)) => shard.queue.done(uid, Some(at)),
+            Some(State::Held) => shard.queue.done(uid, None),
+            Some(State::UnderWay(_)) | None => shard.queue.left(uid),
+        }
     }
-    let (_, mut progress) = recorded(shard, uid).await?;
-    match word {
-        Word::Hold => progress.held = true,
-        Word::Release => progress.held = false,
-        Word::Retry | Word::Remove => {}
-    }
-    if word != Word::Hold {
-        progress.next = unix_now();
-    }
-    record(shard, uid, &progress).await.map_err(fault)?;
-    shard.queue.set_due(uid, if progress.held { NEVER } else { progress.next });
-    Ok(false)
+    done.map(|()| false)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_due_first_comes_first_and_only_once() {
-        let queue = Queue::default();
-        queue.set_due(Uid(1), 30);
-        queue.set_due(Uid(2), 10);
-        queue.set_due(Uid(3), NEVER);
-        queue.set_due(Uid(1), 20);
-        assert_eq!((queue.len(), queue.next_due()), (3, Some(10)));
-        assert_eq!(queue.take_due(9, 10), []);
-        assert_eq!(queue.take_due(25, 1), [Uid(2)]);
-        assert_eq!(queue.take_due(25, 9), [Uid(1)]);
-        assert_eq!((queue.under_way(), queue.next_due()), (2, None));
-        queue.forget(Uid(2));
-        assert_eq!((queue.len(), queue.under_way()), (2, 1));
+async fn carry_out(shard: &Rc<Shard>, uid: Uid, word: Word) -> Result<(), String> {
+    let fault = |error: Error| error.to_string();
+    if word == Word::Remove {
+        return remove(shard, uid).await.map_err(fault);
     }
+    let (_, mut progress) = recorded(shard, uid).await?;
+    word.apply(&mut progress, unix_now());
+    put_back(shard, uid, &mut progress).await.map_err(fault)
 }

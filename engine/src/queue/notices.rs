@@ -1,18 +1,17 @@
 //! Tells senders: notices are made, and put on their way, to users of ours at once and to others through the
 //! queue. From the null path, so that none is ever about another.
 
-use super::intake::{Author, Submission};
-use super::message::{Envelope, Progress, Recipient, Standing};
-use super::report::{Action, Report};
-use super::{ACCOUNT, MAILBOX};
-use crate::delivery::{self, Failure, Intake, Judged, Scrutiny, Stamp, To};
+use super::message::{Envelope, Recipient, Standing};
+use super::report::{About, Action, Report};
+use super::{ACCOUNT, MAILBOX, author::Author, intake::Submission};
+use crate::delivery::{self, Failure, Intake, Judged, Stamp, To};
 use crate::directory::Resolution;
 use crate::operations::unix_now;
 use crate::shard::Shard;
-use bytes::Bytes;
 use protocols::Address;
 use protocols::message::received::return_path;
 use protocols::smtp::RecipientParams;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use storage::{Error, Uid};
 
@@ -20,14 +19,13 @@ use storage::{Error, Uid};
 const HEADER_BYTES_MAX: u64 = 64 << 10;
 const WHOLE_BYTES_MAX: u64 = 256 << 10;
 
-/// Tells the sender of those of `indices` of which it wants to hear. Returns once that is durable; without
-/// a sender, or where nobody wants to hear, there is nothing to do.
+/// Tells the sender of those of `standings` (by the recipient's index) of which it wants to hear. Returns once that is
+/// durable; without a sender, or where nobody wants to hear, there is nothing to do.
 pub async fn tell(
     shard: &Rc<Shard>,
     uid: Uid,
     envelope: &Envelope,
-    progress: &Progress,
-    indices: &[usize],
+    standings: &BTreeMap<usize, Standing>,
     action: Action,
 ) -> Result<(), Error> {
     let letter = match action {
@@ -36,16 +34,15 @@ pub async fn tell(
         Action::Relayed => 's',
     };
     let Some(sender) = &envelope.sender else { return Ok(()) };
-    let pair = |index: &usize| {
-        let recipient = envelope.recipients.get(*index)?;
-        let standing = progress.recipients.get(*index)?;
-        recipient.notifies(letter).then_some((recipient, standing))
-    };
-    let recipients: Vec<(&Recipient, &Standing)> = indices.iter().filter_map(pair).collect();
+    let named = standings.iter().filter_map(|(index, standing)| {
+        envelope.recipients.get(*index).map(|recipient| (recipient, standing))
+    });
+    let recipients: Vec<(&Recipient, &Standing)> =
+        named.filter(|(recipient, _)| recipient.notifies(letter)).collect();
     if recipients.is_empty() {
         return Ok(());
     }
-    let (about, is_whole) = about(shard, uid, envelope, action).await?;
+    let about = about(shard, uid, envelope, action).await?;
     let config = &shard.config;
     let id = shard.next_id();
     let report = Report {
@@ -58,26 +55,32 @@ pub async fn tell(
         now: unix_now(),
         until: envelope.arrived + config.relay.expire.0.as_secs(),
         about: &about,
-        is_whole,
     };
     send(shard, id.clone(), sender, report.text()).await
 }
 
-/// The header, or all of a message whose sender asked for it (RFC 3461 section 4.3).
+/// The header, or all of a message whose sender asked for it (RFC 3461 section 4.3). Of a damaged one the sender
+/// hears all the same.
 async fn about(
     shard: &Shard,
     uid: Uid,
     envelope: &Envelope,
     action: Action,
-) -> Result<(Bytes, bool), Error> {
+) -> Result<About, Error> {
     let wanted = envelope.ret_full == Some(true) && action == Action::Failed;
-    if wanted && envelope.octets <= WHOLE_BYTES_MAX {
-        let whole = shard.store.read(ACCOUNT, MAILBOX, uid, 0..WHOLE_BYTES_MAX).await?;
-        return Ok((whole, true));
+    let is_whole = wanted && envelope.octets <= WHOLE_BYTES_MAX;
+    let octets_max = if is_whole { WHOLE_BYTES_MAX } else { HEADER_BYTES_MAX };
+    let piece = match shard.store.read(ACCOUNT, MAILBOX, uid, 0..octets_max).await {
+        Ok(piece) => piece,
+        Err(Error::Corrupt { .. }) => return Ok(About::Damaged),
+        Err(error) => return Err(error),
+    };
+    if is_whole {
+        return Ok(About::Whole(piece));
     }
-    let head = shard.store.read(ACCOUNT, MAILBOX, uid, 0..HEADER_BYTES_MAX).await?;
-    let end = head.windows(4).position(|four| four == b"\r\n\r\n").map_or(head.len(), |at| at + 2);
-    Ok((head.slice(..end), false))
+    let end =
+        piece.windows(4).position(|four| four == b"\r\n\r\n").map_or(piece.len(), |at| at + 2);
+    Ok(About::Header(piece.slice(..end)))
 }
 
 /// From the null path to `to`. An address of ours that is nobody's any more: it is dropped, and logged.
@@ -85,11 +88,13 @@ async fn send(shard: &Rc<Shard>, id: String, to: &str, message: Vec<u8>) -> Resu
     let resolution = shard.directory.borrow().resolve(to);
     match resolution {
         Resolution::Local(homes) => {
-            let shards = homes.iter().map(|home| home.shard);
-            let head = return_path("");
-            let mut intake = Intake::new(shard, shards, &head, 0, Scrutiny::None);
+            let Some(address) = Address::parse(to.as_bytes()) else {
+                tracing::warn!(to, "a notice has nowhere to go: the address can't be read");
+                return Ok(());
+            };
+            let mut intake = Intake::of_ours(shard, homes.iter().map(|home| home.shard));
+            intake.push(return_path("").as_bytes()).await?;
             intake.push(&message).await?;
-            let Some(address) = Address::parse(to.as_bytes()) else { return Ok(()) };
             let envelope = delivery::Envelope {
                 id,
                 sender: None,
@@ -97,6 +102,7 @@ async fn send(shard: &Rc<Shard>, id: String, to: &str, message: Vec<u8>) -> Resu
                 judged: Judged::default(),
                 scripts: true,
                 alone: homes.len() == 1,
+                others: false,
             };
             let to_homes = homes.into_iter().map(|home| To { home, address: address.clone() });
             let recipients: Vec<To> = to_homes.collect();

@@ -37,6 +37,14 @@ impl Which {
         let age = self.older_than.is_none_or(|least| now >= envelope.arrived + least);
         id && domain && sender && age && (!self.held || progress.held)
     }
+
+    /// What can't be read has no more than its name, and is meant by that or with everything.
+    fn fits_unreadable(&self, name: &str) -> bool {
+        if !self.ids.is_empty() {
+            return self.ids.iter().any(|id| id == name);
+        }
+        self.domain.is_none() && self.sender.is_none() && self.older_than.is_none() && !self.held
+    }
 }
 
 struct Found {
@@ -45,8 +53,15 @@ struct Found {
     progress: Progress,
 }
 
-/// On this shard. What can't be read is named by its UID, and fits no filter but none.
-async fn find(shard: &Shard, which: &Which) -> Result<(Vec<Found>, Vec<String>), String> {
+/// A message whose envelope is damaged; named by shard and UID.
+struct Unreadable {
+    uid: Uid,
+    name: String,
+    fault: String,
+}
+
+/// On this shard.
+async fn find(shard: &Shard, which: &Which) -> Result<(Vec<Found>, Vec<Unreadable>), String> {
     let now = unix_now();
     // A store of before, or of a stopped server: there is no queue yet.
     let uids = shard.store.uids(ACCOUNT, MAILBOX).unwrap_or_default();
@@ -59,7 +74,12 @@ async fn find(shard: &Shard, which: &Which) -> Result<(Vec<Found>, Vec<String>),
             Ok(_) => {}
             // It was delivered meanwhile.
             Err(_) if shard.store.entry(ACCOUNT, MAILBOX, uid).is_err() => {}
-            Err(fault) => unreadable.push(format!("shard {}, UID {}: {fault}", shard.id, uid.0)),
+            Err(fault) => {
+                let name = format!("{:x}.uid{}", shard.id, uid.0);
+                if which.fits_unreadable(&name) {
+                    unreadable.push(Unreadable { uid, name, fault });
+                }
+            }
         }
     }
     Ok((found, unreadable))
@@ -74,7 +94,8 @@ pub async fn list(shard: &Rc<Shard>, which: Which) -> Result<Value, Fault> {
             let (found, unreadable) = find(&shard, &which).await?;
             let now = unix_now();
             let mut rows: Vec<Value> = found.iter().map(|one| row(&shard, one, now)).collect();
-            rows.extend(unreadable.iter().map(|fault| json!({ "id": "?", "why": fault })));
+            let row = |one: &Unreadable| json!({ "id": one.name, "why": one.fault });
+            rows.extend(unreadable.iter().map(row));
             Ok::<_, Fault>(rows)
         };
         rows.extend(on(shard, home, part).await?);
@@ -108,7 +129,7 @@ fn why(shard: &Shard, uid: Uid, progress: &Progress, now: u64) -> String {
     if progress.held {
         return format!("on hold until it is released; {said}").trim_end_matches("; ").to_owned();
     }
-    if shard.queue.under_way.borrow().contains_key(&uid) {
+    if shard.queue.is_under_way(uid) {
         return format!("is being sent; before: {said}").trim_end_matches("; before: ").to_owned();
     }
     match (said, progress.next.saturating_sub(now)) {
@@ -124,7 +145,10 @@ pub async fn show(shard: &Rc<Shard>, id: String) -> Result<Value, Fault> {
     for home in 0..shard.mesh.cores() {
         let which = Which { ids: vec![id.clone()], ..Which::default() };
         let part = move |shard: Rc<Shard>| async move {
-            let (found, _) = find(&shard, &which).await?;
+            let (found, unreadable) = find(&shard, &which).await?;
+            if let Some(Unreadable { name, fault, .. }) = unreadable.first() {
+                return Err(format!("{name}: {fault} (`kura queue remove {name}` takes it away)"));
+            }
             let now = unix_now();
             let Some(one) = found.first() else { return Ok(None) };
             let mut shown = row(&shard, one, now);
@@ -159,12 +183,23 @@ pub async fn say(shard: &Rc<Shard>, which: Which, word: Word) -> Result<Value, F
     for home in 0..shard.mesh.cores() {
         let which = which.clone();
         let part = move |shard: Rc<Shard>| async move {
-            let (found, _) = find(&shard, &which).await?;
+            let (found, unreadable) = find(&shard, &which).await?;
+            let mut named: Vec<(Uid, String)> =
+                found.into_iter().map(|one| (one.uid, one.envelope.id)).collect();
+            // Nothing else can be done with them; who names one is told so.
+            if word == Word::Remove || !which.ids.is_empty() {
+                named.extend(unreadable.into_iter().map(|one| (one.uid, one.name)));
+            }
             let mut done = (0_u64, 0_u64);
-            for one in found {
-                let waits = command(&shard, one.uid, word).await?;
+            for (uid, id) in named {
+                let waits = match command(&shard, uid, word).await {
+                    Ok(waits) => waits,
+                    // It was delivered meanwhile.
+                    Err(_) if shard.store.entry(ACCOUNT, MAILBOX, uid).is_err() => continue,
+                    Err(fault) => return Err(format!("{id}: {fault}")),
+                };
                 done = (done.0 + 1, done.1 + u64::from(waits));
-                tracing::info!(target: crate::NOTICE, id = one.envelope.id, ?word, "an operator's word about a queued message");
+                tracing::info!(target: crate::NOTICE, id, ?word, "an operator's word about a queued message");
             }
             Ok::<_, Fault>(done)
         };

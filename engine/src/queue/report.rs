@@ -5,6 +5,7 @@
 //! broken out of.
 
 use super::message::{Envelope, Recipient, Standing};
+use bytes::Bytes;
 use protocols::message::date::field_text;
 use std::fmt::Write;
 
@@ -30,9 +31,16 @@ pub struct Report<'r> {
     pub now: u64,
     /// Until when it is tried.
     pub until: u64,
-    /// Of the message: its header, or all of it.
-    pub about: &'r [u8],
-    pub is_whole: bool,
+    pub about: &'r About,
+}
+
+/// What comes back of the message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum About {
+    Header(Bytes),
+    Whole(Bytes),
+    /// It can't be read any more.
+    Damaged,
 }
 
 impl Report<'_> {
@@ -71,13 +79,20 @@ impl Report<'_> {
             people = self.people(),
             programs = self.programs(),
         );
-        let kind = if self.is_whole { "message/rfc822" } else { "text/rfc822-headers" };
-        let encoding = if self.about.is_ascii() { "7bit" } else { "8bit" };
+        let (kind, about) = match self.about {
+            About::Header(header) => ("text/rfc822-headers", &header[..]),
+            About::Whole(message) => ("message/rfc822", &message[..]),
+            About::Damaged => {
+                let _ = write!(text, "\r\n--{boundary}--\r\n");
+                return text.into_bytes();
+            }
+        };
+        let encoding = if about.is_ascii() { "7bit" } else { "8bit" };
         let _ = write!(
             text,
             "\r\n--{boundary}\r\nContent-Type: {kind}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n"
         );
-        [text.as_bytes(), self.about, format!("\r\n--{boundary}--\r\n").as_bytes()].concat()
+        [text.as_bytes(), about, format!("\r\n--{boundary}--\r\n").as_bytes()].concat()
     }
 
     fn subject(&self) -> &'static str {
@@ -108,6 +123,10 @@ impl Report<'_> {
             Action::Delayed => "\r\nIt is tried again. You need not send it again.\r\n",
             Action::Relayed => "",
         };
+        if *self.about == About::Damaged {
+            text +=
+                "The message itself can't be read here any more, so nothing of it comes back.\r\n";
+        }
         if self.action == Action::Delayed {
             let until = field_text(self.until * 1000);
             let _ = write!(text, "If it is still here on {until}, you will be told.\r\n");
@@ -220,8 +239,7 @@ mod tests {
             recipients: envelope.recipients.iter().map(|one| (one, &standing)).collect(),
             now: 760_000_001,
             until: 0,
-            about: b"Subject: x\r\n",
-            is_whole: false,
+            about: &About::Header(Bytes::from_static(b"Subject: x\r\n")),
         };
         let text = String::from_utf8(report.text()).unwrap();
         for expected in [
@@ -238,5 +256,15 @@ mod tests {
         }
         assert!(text.lines().all(|line| !line.starts_with("X:")), "{text}");
         assert!(!text.replace("\r\n", "").contains(['\r', '\n']));
+        let damaged = Report { about: &About::Damaged, ..report };
+        let text = String::from_utf8(damaged.text()).unwrap();
+        assert!(text.contains("can't be read here any more"), "{text}");
+        assert!(
+            text.ends_with(
+                "Action: failed\r\nStatus: 5.4.1\r\nRemote-MTA: dns; mx.b.test\r\n\
+             Diagnostic-Code: smtp; 450 n?  Action: delivered\r\n\r\n--kura-0-2--\r\n"
+            ),
+            "{text}"
+        );
     }
 }

@@ -17,9 +17,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 
 const QUESTIONS_WAITING_MAX: usize = 4096;
-/// Hosts of a domain that are tried, and addresses of each.
+/// Hosts of a domain that are tried, and addresses of each: so few that the next host has its turn, too.
 const HOSTS_MAX: usize = 8;
-const ADDRESSES_MAX: usize = 4;
+const ADDRESSES_PER_FAMILY_MAX: usize = 2;
 
 /// A host of a destination with its addresses, in the order in which they are tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,7 +166,7 @@ async fn resolve(resolver: &Resolver, hosts: Vec<String>, domain: &str) -> Answe
         let mut addresses = Vec::new();
         for v4 in [false, true] {
             match resolver.addresses(fully.clone(), v4).await {
-                Ok(some) => addresses.extend(some.into_iter().take(ADDRESSES_MAX)),
+                Ok(some) => addresses.extend(some.into_iter().take(ADDRESSES_PER_FAMILY_MAX)),
                 Err(Missing::Failed) => failed = true,
                 Err(Missing::NoRecords | Missing::NoSuchName) => {}
             }
@@ -215,16 +215,24 @@ mod tests {
         for (number, host) in [(1, "a.test."), (2, "b.test."), (3, "here.test.")] {
             add(host, RecordType::A, vec![RData::A(A(Ipv4Addr::new(192, 0, 2, number)))]);
         }
+        let many = (1..=4).map(|number| RData::A(A(Ipv4Addr::new(192, 0, 2, number)))).collect();
+        add("many.test.", RecordType::A, many);
+        add("lots.test.", RecordType::MX, vec![mx(10, "many.test")]);
         add("only.test.", RecordType::MX, vec![mx(5, "gone.test")]);
         zone
     }
 
-    fn found(domain: &str) -> Result<Vec<String>, &'static str> {
+    fn ask(domain: &str) -> Answer {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let resolver = Resolver::from_zone(zone());
         let question = Question::Exchangers(domain.to_owned());
-        let answer = runtime.block_on(find(&resolver, question, "here.test", 7));
-        answer.map(|hosts| hosts.into_iter().map(|host| host.name).collect()).map_err(|n| n.status)
+        runtime.block_on(find(&resolver, question, "here.test", 7))
+    }
+
+    fn found(domain: &str) -> Result<Vec<String>, &'static str> {
+        ask(domain)
+            .map(|hosts| hosts.into_iter().map(|host| host.name).collect())
+            .map_err(|n| n.status)
     }
 
     #[test]
@@ -238,6 +246,12 @@ mod tests {
         assert_eq!(found("nothing.test"), Err("5.1.2"));
         assert_eq!(found("[192.0.2.9]"), names(&["[192.0.2.9]"]));
         assert_eq!(found("[x]"), Err("5.1.2"));
+    }
+
+    #[test]
+    fn a_host_with_many_addresses_leaves_turns_to_the_next() {
+        let hosts = ask("lots.test").unwrap();
+        assert_eq!(hosts[0].addresses.len(), 2);
     }
 
     #[test]

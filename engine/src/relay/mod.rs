@@ -5,13 +5,15 @@
 //! | [`settings`] | `[relay]`, `[[smart_host]]` |
 //! | [`route`] | a smart host, or the recipient's domain |
 //! | [`hosts`] | the domain's servers, by DNS, on the control plane |
-//! | [`sender`] | one core's sender: attempts, destinations, sessions |
+//! | [`sender`] | one core's sender: attempts, sessions |
+//! | [`destination`] | what is to be done next for each destination; pure |
 //! | [`outcome`] | what a try makes of a message: taken, tried again, given up |
 //! | [`session`], [`tls`] | one connection to a server, and whose certificates are believed |
 //!
 //! Each core sends what it has taken in, over connections of its own, of which it has its share of the
 //! limits.
 
+pub mod destination;
 pub mod hosts;
 pub mod outcome;
 pub mod route;

@@ -6,25 +6,30 @@ use crate::metrics::count;
 use crate::operations::unix_now;
 use crate::queue::message::{Envelope, Outcome, Progress, Standing};
 use crate::queue::report::Action;
-use crate::queue::{self, notices, schedule};
+use crate::queue::{self, Counts, notices, schedule};
 use crate::shard::Shard;
 use protocols::smtp::client::{self, Stage, Verdict};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
-use storage::{Error, Uid};
+use storage::Uid;
+
+/// By the recipient's index.
+type Standings = BTreeMap<usize, Standing>;
 
 /// One try of one message, at all of its recipients' destinations.
 #[derive(Debug)]
 pub struct Attempt {
     pub uid: Uid,
     pub envelope: Envelope,
-    pub progress: RefCell<Progress>,
+    /// As it may be recorded at any time: who failed waits in it, until the sender has been told.
+    progress: RefCell<Progress>,
     /// Transactions that are not over.
     pub open: Cell<usize>,
-    /// Recipients that failed in this try: their sender does not know yet.
-    failed: RefCell<Vec<usize>>,
+    /// Who failed in this try: their sender does not know yet.
+    failed: RefCell<Standings>,
     /// Taken by a server that will not tell the sender, who wants to hear of it.
-    relayed: RefCell<Vec<usize>>,
+    relayed: RefCell<Standings>,
     /// Something was taken that is not recorded yet.
     unrecorded: Cell<bool>,
 }
@@ -43,114 +48,129 @@ impl Attempt {
     }
 
     /// `tells`: the server reports deliveries itself where that is wanted.
-    pub fn set(&self, shard: &Shard, index: usize, standing: Standing, tells: bool) {
+    pub fn set(&self, counts: &Counts, index: usize, standing: Standing, tells: bool) {
         let Some(recipient) = self.envelope.recipients.get(index) else { return };
-        let counts = &shard.queue.counts;
         let (id, to) = (&self.envelope.id, &recipient.to);
-        let Standing { status, why, host, .. } = &standing;
-        match standing.outcome {
+        let Standing { outcome, status, why, host, said } = &standing;
+        let recorded = match outcome {
             Outcome::Delivered => {
                 count(&counts.delivered);
                 self.unrecorded.set(true);
-                if !tells && recipient.notifies('s') {
-                    self.relayed.borrow_mut().push(index);
-                }
-                tracing::info!(id, %to, host, said = standing.said, "sent");
+                tracing::info!(id, %to, host, said, "sent");
+                // How it was said is in the log, and of no use any more.
+                let words = String::new;
+                Standing { why: words(), said: words(), ..standing.clone() }
             }
             Outcome::Failed => {
                 count(&counts.failed);
-                self.failed.borrow_mut().push(index);
                 tracing::info!(target: NOTICE, id, %to, host, status, why, "not sent: it failed for good");
+                Standing { outcome: Outcome::Waiting, ..standing.clone() }
             }
             Outcome::Waiting => {
                 count(&counts.deferred);
                 tracing::info!(id, %to, host, status, why, "not sent yet");
+                standing.clone()
             }
-        }
+        };
         if let Some(place) = self.progress.borrow_mut().recipients.get_mut(index) {
-            *place = standing;
+            *place = recorded;
+        }
+        match standing.outcome {
+            Outcome::Delivered if !tells && recipient.notifies('s') => {
+                self.relayed.borrow_mut().insert(index, standing);
+            }
+            Outcome::Failed => drop(self.failed.borrow_mut().insert(index, standing)),
+            Outcome::Delivered | Outcome::Waiting => {}
         }
     }
 
     /// A transaction is over.
     pub async fn settle(&self, shard: &Rc<Shard>) {
         self.open.set(self.open.get().saturating_sub(1));
-        let done = if self.open.get() > 0 {
-            self.record_taken(shard).await
+        if self.open.get() > 0 {
+            self.record_taken(shard).await;
         } else {
-            self.conclude(shard).await
-        };
-        if let Err(error) = done {
-            // What was taken is sent again after a restart; the store has halted or is full.
-            let id = &self.envelope.id;
-            tracing::error!(id, %error, "can't record what became of a queued message");
+            self.conclude(shard).await;
         }
     }
 
-    /// What was taken is recorded; failures are not before their sender has been told.
-    async fn record_taken(&self, shard: &Shard) -> Result<(), Error> {
+    /// What was taken, before anything else is done. If that can't be recorded now, it is at the end.
+    async fn record_taken(&self, shard: &Shard) {
         if !self.unrecorded.replace(false) {
-            return Ok(());
+            return;
         }
-        let mut progress = self.progress.borrow().clone();
-        for &index in &*self.failed.borrow() {
-            progress.recipients[index].outcome = Outcome::Waiting;
+        let progress = self.progress.borrow().clone();
+        if let Err(error) = queue::record(shard, self.uid, &progress).await {
+            tracing::warn!(id = self.envelope.id, %error, "can't record yet that a queued message was taken");
+            self.unrecorded.set(true);
         }
-        queue::record(shard, self.uid, &progress).await
     }
 
-    async fn conclude(&self, shard: &Rc<Shard>) -> Result<(), Error> {
+    /// All have been tried.
+    async fn conclude(&self, shard: &Rc<Shard>) {
         let now = unix_now();
         let relay = &shard.config.relay;
         let arrived = self.envelope.arrived;
-        let waiting: Vec<usize> = self.progress.borrow().waiting().collect();
         if schedule::is_expired(relay, arrived, now) {
-            for &index in &waiting {
-                let last = self.progress.borrow().recipients[index].clone();
+            for (index, last) in self.waiting() {
                 let patience = relay.expire.text();
                 let why = format!("not delivered within {patience}; at last: {}", last.why);
                 let status = if last.status.is_empty() { "4.4.7" } else { &last.status };
                 let given_up =
                     Standing::new(Outcome::Failed, status, &why).by(&last.host, &last.said);
-                self.set(shard, index, given_up, true);
+                self.set(&shard.queue.counts, index, given_up, true);
             }
         }
-        let failed = std::mem::take(&mut *self.failed.borrow_mut());
-        let relayed = std::mem::take(&mut *self.relayed.borrow_mut());
-        let waits = !self.progress.borrow().is_over();
-        let late = waits
-            && !self.progress.borrow().told_of_delay
-            && schedule::is_delayed(relay, arrived, now);
-        if !(failed.is_empty() && relayed.is_empty()) || late {
-            failed.clone_into(&mut self.failed.borrow_mut());
-            self.record_taken(shard).await?;
-            self.failed.borrow_mut().clear();
+        let waiting = self.waiting();
+        let (failed, relayed) = (self.failed.take(), self.relayed.take());
+        let is_late = schedule::is_delayed(relay, arrived, now)
+            && !waiting.is_empty()
+            && !self.progress.borrow().told_of_delay;
+        if !failed.is_empty() || !relayed.is_empty() || is_late {
+            self.record_taken(shard).await;
         }
-        if let Err(error) = self.tell(shard, &failed, Action::Failed).await {
-            tracing::warn!(id = self.envelope.id, %error, "its sender can't be told of a failure yet");
-            let mut progress = self.progress.borrow_mut();
-            failed.iter().for_each(|&index| progress.recipients[index].outcome = Outcome::Waiting);
+        match self.tell(shard, &failed, Action::Failed).await {
+            Ok(()) => self.fail(failed),
+            Err(error) => {
+                tracing::warn!(id = self.envelope.id, %error, "its sender can't be told of a failure yet");
+            }
         }
         // These tell of nothing that has to be done: they are not tried again.
         let _ = self.tell(shard, &relayed, Action::Relayed).await;
-        if late && self.tell(shard, &waiting, Action::Delayed).await.is_ok() {
+        if is_late && self.tell(shard, &waiting, Action::Delayed).await.is_ok() {
             self.progress.borrow_mut().told_of_delay = true;
         }
-        let mut progress = self.progress.borrow().clone();
-        if progress.is_over() {
-            return queue::remove(shard, self.uid).await;
-        }
+        let mut progress = self.progress.take();
         progress.attempts += 1;
         progress.next = now + schedule::wait(relay, progress.attempts, self.uid.0);
-        queue::put_back(shard, self.uid, progress).await
+        queue::finish(shard, self.uid, progress).await;
     }
 
-    async fn tell(&self, shard: &Rc<Shard>, of: &[usize], action: Action) -> Result<(), Error> {
+    /// Who waits for another try.
+    fn waiting(&self) -> Standings {
+        let (progress, failed) = (self.progress.borrow(), self.failed.borrow());
+        let waiting = progress.waiting().filter(|index| !failed.contains_key(index));
+        waiting.map(|index| (index, progress.recipients[index].clone())).collect()
+    }
+
+    /// Their sender knows.
+    fn fail(&self, failed: Standings) {
+        let mut progress = self.progress.borrow_mut();
+        for (index, standing) in failed {
+            progress.recipients[index] = standing;
+        }
+    }
+
+    async fn tell(
+        &self,
+        shard: &Rc<Shard>,
+        of: &Standings,
+        action: Action,
+    ) -> Result<(), storage::Error> {
         if of.is_empty() {
             return Ok(());
         }
-        let progress = self.progress.borrow().clone();
-        notices::tell(shard, self.uid, &self.envelope, &progress, of, action).await
+        notices::tell(shard, self.uid, &self.envelope, of, action).await
     }
 }
 
@@ -175,4 +195,66 @@ pub fn is_crowded(verdict: &Verdict) -> bool {
     verdict.outcome == client::Outcome::Later
         && verdict.stage == Stage::Recipient
         && verdict.heard.as_ref().is_some_and(|heard| matches!(heard.code, 452 | 552))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::message::Recipient;
+    use protocols::smtp::RecipientParams;
+
+    fn attempt(recipients: usize) -> Attempt {
+        let recipient =
+            |number| Recipient::new(format!("u{number}@there.test"), &RecipientParams::default());
+        let envelope = Envelope {
+            id: "0.1".into(),
+            sender: Some("ann@here.test".into()),
+            account: None,
+            recipients: (0..recipients).map(recipient).collect(),
+            arrived: 0,
+            octets: 1,
+            eight_bit: false,
+            smtp_utf8: false,
+            ret_full: None,
+            envid: None,
+        };
+        let progress = Progress::of(&envelope);
+        Attempt::new(Uid(1), envelope, progress)
+    }
+
+    fn standing(outcome: Outcome) -> Standing {
+        Standing::new(outcome, "2.0.0", "in words").by("mx.there.test", "what it said")
+    }
+
+    fn outcomes(attempt: &Attempt) -> Vec<Outcome> {
+        attempt.progress.borrow().recipients.iter().map(|one| one.outcome).collect()
+    }
+
+    #[test]
+    fn who_failed_waits_in_what_is_recorded_until_the_sender_knows() {
+        let attempt = attempt(3);
+        let counts = Counts::default();
+        attempt.set(&counts, 0, standing(Outcome::Delivered), true);
+        attempt.set(&counts, 1, standing(Outcome::Failed), true);
+        attempt.set(&counts, 2, standing(Outcome::Waiting), true);
+        use Outcome::{Delivered, Failed, Waiting};
+        assert_eq!(outcomes(&attempt), [Delivered, Waiting, Waiting]);
+        assert!(attempt.unrecorded.get());
+        assert_eq!(attempt.waiting().into_keys().collect::<Vec<_>>(), [2]);
+        let failed = attempt.failed.take();
+        assert_eq!(failed[&1], standing(Failed));
+        attempt.fail(failed);
+        assert_eq!(outcomes(&attempt), [Delivered, Failed, Waiting]);
+    }
+
+    #[test]
+    fn what_was_said_to_a_delivery_is_not_kept() {
+        let attempt = attempt(1);
+        attempt.set(&Counts::default(), 0, standing(Outcome::Delivered), false);
+        let progress = attempt.progress.borrow();
+        let kept = &progress.recipients[0];
+        assert_eq!((kept.why.as_str(), kept.said.as_str()), ("", ""));
+        assert_eq!(kept.host, "mx.there.test");
+        assert!(progress.is_over());
+    }
 }

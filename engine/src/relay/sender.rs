@@ -1,9 +1,10 @@
 //! One core's sender: takes what is due out of the queue, parts it by destination, and serves each
 //! destination over a few connections, one message after the other.
 //!
-//! A destination that can't be reached is left alone for a while: what goes there meanwhile waits for
-//! the same reason. Bounds: messages under way, connections in all and to one destination.
+//! What is to be done next for a destination is [`destination`](super::destination)'s to say. Bounds: messages under
+//! way, connections in all and to one destination.
 
+use super::destination::{Destinations, Turn, share};
 use super::hosts::{Host, Nobody, Question};
 use super::outcome::{Attempt, is_crowded, standing};
 use super::route::{Route, route};
@@ -19,23 +20,22 @@ use protocols::Address;
 use protocols::sasl::client::{Login, Secret};
 use protocols::smtp::client::{self, Config, Report, Stage};
 use protocols::wire::remote::{Tls, Trouble};
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use storage::Uid;
+use tokio::sync::oneshot;
 
 /// Messages of one core that are on their way at once; each holds its envelope.
 const MESSAGES_MAX: usize = 500;
-/// Of these, for one destination: a slow one must not take the place of all others. More are parked: they
-/// are out of the way until there is room, or for a minute.
-const JOBS_MAX: usize = 100;
-const PARKED_SECONDS: u64 = 60;
+/// What is parked is called in before; this is for what is not.
+const PARKED_SECONDS: u64 = 600;
 /// Recipients of one transaction: every server takes as many (RFC 5321 section 4.5.3.1.8).
 const RECIPIENTS_MAX: usize = 100;
-/// Addresses of a destination that are tried, one after the other.
+/// Addresses of a destination that are tried, one after the other; those to which no way leads from here don't count.
 const ADDRESSES_MAX: usize = 8;
 /// The longest time that a destination is left alone.
 const LEFT_ALONE_MAX: Duration = Duration::from_secs(60);
@@ -52,21 +52,9 @@ struct Job {
     broken: u32,
 }
 
-#[derive(Default)]
-struct Destination {
-    jobs: VecDeque<Job>,
-    parked: VecDeque<Uid>,
-    sessions: usize,
-    /// Until when nobody is bothered, and why.
-    alone: Option<(Instant, Standing)>,
-}
-
 struct Sender {
     shard: Rc<Shard>,
-    destinations: RefCell<BTreeMap<Route, Destination>>,
-    sessions: Cell<usize>,
-    sessions_max: usize,
-    sessions_per_destination_max: usize,
+    destinations: RefCell<Destinations<Job>>,
     anybody: Trust,
     /// Of the smart hosts, once they were needed.
     trusts: RefCell<BTreeMap<usize, Trust>>,
@@ -78,13 +66,11 @@ pub async fn run(shard: Rc<Shard>) {
         tracing::error!(shard = shard.id, %error, "the queue can't be read: nothing is sent");
         return;
     }
-    let share = |limit: usize| limit.div_ceil(usize::from(shard.mesh.cores()).max(1));
+    let share = |limit: usize| share(limit, shard.id, shard.mesh.cores());
     let relay = &shard.config.relay;
+    let (sessions, to_one) = (relay.sessions_max, relay.sessions_per_destination_max);
     let sender = Rc::new(Sender {
-        destinations: RefCell::default(),
-        sessions: Cell::new(0),
-        sessions_max: share(relay.sessions_max),
-        sessions_per_destination_max: share(relay.sessions_per_destination_max),
+        destinations: RefCell::new(Destinations::new(share(sessions), share(to_one))),
         anybody: Trust::anybody(),
         trusts: RefCell::default(),
         shard: Rc::clone(&shard),
@@ -92,6 +78,10 @@ pub async fn run(shard: Rc<Shard>) {
     while !shard.watchdog.stopping() {
         let room = MESSAGES_MAX.saturating_sub(shard.queue.under_way());
         for uid in shard.queue.take_due(unix_now(), room) {
+            if sender.destinations.borrow().is_parked(uid, sender.is_crowded()) {
+                shard.queue.done(uid, Some(unix_now() + PARKED_SECONDS));
+                continue;
+            }
             let sender = Rc::clone(&sender);
             glommio::spawn_local(async move { sender.begin(uid).await }).detach();
         }
@@ -116,7 +106,7 @@ impl Sender {
             Ok(recorded) => recorded,
             Err(fault) => {
                 tracing::error!(uid = uid.0, fault, "a queued message can't be read");
-                shard.queue.put_off(uid, unix_now() + UNREADABLE_SECONDS);
+                queue::put_off(shard, uid, unix_now() + UNREADABLE_SECONDS, None).await;
                 return;
             }
         };
@@ -128,7 +118,9 @@ impl Sender {
             let route = route(&shard.config.smart_hosts, &sender_domain, domain);
             by_route.entry(route).or_default().push(index);
         }
-        if self.is_parked(uid, by_route.keys()) {
+        if let Some(full) = by_route.keys().find(|route| self.is_full(route)) {
+            self.destinations.borrow_mut().park(full, uid);
+            queue::put_off(shard, uid, unix_now() + PARKED_SECONDS, Some(progress)).await;
             return;
         }
         let attempt = Rc::new(Attempt::new(uid, envelope, progress));
@@ -143,70 +135,52 @@ impl Sender {
             for indices in indices.chunks(RECIPIENTS_MAX) {
                 let attempt = Rc::clone(&attempt);
                 let job = Job { attempt, indices: indices.to_vec(), broken: 0 };
-                let mut destinations = self.destinations.borrow_mut();
-                destinations.entry(route.clone()).or_default().jobs.push_back(job);
+                self.destinations.borrow_mut().add(&route, uid, job);
             }
         }
         self.dispatch();
     }
 
-    /// Whether a destination of the message has enough to do already.
-    fn is_parked<'r>(&self, uid: Uid, mut routes: impl Iterator<Item = &'r Route>) -> bool {
-        let mut destinations = self.destinations.borrow_mut();
-        let is_full =
-            |route: &&Route| destinations.get(*route).is_some_and(|one| one.jobs.len() >= JOBS_MAX);
-        let Some(full) = routes.find(is_full) else { return false };
-        if let Some(destination) = destinations.get_mut(full) {
-            destination.parked.push_back(uid);
-        }
-        self.shard.queue.put_off(uid, unix_now() + PARKED_SECONDS);
-        true
+    /// More than half of the places are taken.
+    fn is_crowded(&self) -> bool {
+        self.shard.queue.under_way() > MESSAGES_MAX / 2
     }
 
-    /// Begins as many sessions as there is work and room for.
+    fn is_full(&self, route: &Route) -> bool {
+        self.destinations.borrow().is_full(route, self.is_crowded())
+    }
+
+    /// Does what is to be done for all destinations.
     fn dispatch(self: &Rc<Self>) {
-        let mut begun = Vec::new();
-        let mut left_alone = Vec::new();
-        self.destinations.borrow_mut().retain(|route, destination| {
-            if let Some((until, why)) = &destination.alone {
-                if Instant::now() < *until {
-                    let why = why.clone();
-                    left_alone.extend(destination.jobs.drain(..).map(|job| (job, why.clone())));
-                    return true;
-                }
-                destination.alone = None;
-            }
-            while destination.sessions
-                < destination.jobs.len().min(self.sessions_per_destination_max)
-                && self.sessions.get() < self.sessions_max
-            {
-                destination.sessions += 1;
-                self.sessions.set(self.sessions.get() + 1);
-                begun.push(route.clone());
-            }
-            destination.sessions > 0 || !destination.jobs.is_empty()
-        });
-        self.shard.queue.counts.sessions.set(self.sessions.get() as u64);
-        for route in begun {
+        let crowded = self.is_crowded();
+        let Turn { begin, put_off, call } =
+            self.destinations.borrow_mut().turn(Instant::now(), crowded);
+        self.count_sessions();
+        call.into_iter().for_each(|uid| self.shard.queue.hurry(uid));
+        for route in begin {
             let sender = Rc::clone(self);
+            sender.shard.queue.serving.begin(&route);
             glommio::spawn_local(async move {
                 sender.serve(&route).await;
-                sender.sessions.set(sender.sessions.get() - 1);
-                if let Some(destination) = sender.destinations.borrow_mut().get_mut(&route) {
-                    destination.sessions -= 1;
-                }
+                sender.destinations.borrow_mut().ended(&route);
+                sender.shard.queue.serving.end(&route);
                 if !sender.shard.watchdog.stopping() {
                     sender.dispatch();
                 }
-                sender.shard.queue.counts.sessions.set(sender.sessions.get() as u64);
+                sender.count_sessions();
                 sender.shard.queue.stir();
             })
             .detach();
         }
-        for (job, why) in left_alone {
+        for (job, why) in put_off {
             let shard = Rc::clone(&self.shard);
             glommio::spawn_local(async move { job.end(&shard, &why).await }).detach();
         }
+    }
+
+    fn count_sessions(&self) {
+        let sessions = self.destinations.borrow().sessions();
+        self.shard.queue.counts.sessions.set(sessions as u64);
     }
 
     fn next_job(&self, route: &Route) -> Option<Job> {
@@ -214,22 +188,19 @@ impl Sender {
             return None;
         }
         let mut destinations = self.destinations.borrow_mut();
-        let destination = destinations.get_mut(route)?;
-        if destination.jobs.len() <= JOBS_MAX / 2 {
-            let count = destination.parked.len().min(JOBS_MAX / 2);
-            destination.parked.drain(..count).for_each(|uid| self.shard.queue.hurry(uid));
-        }
-        destination.jobs.pop_front()
+        let job = destinations.next_job(route);
+        let call = destinations.call_in(route, Instant::now(), self.is_crowded());
+        drop(destinations);
+        call.into_iter().for_each(|uid| self.shard.queue.hurry(uid));
+        job
     }
 
     fn give_back(&self, route: &Route, job: Job) {
-        self.destinations.borrow_mut().entry(route.clone()).or_default().jobs.push_front(job);
+        self.destinations.borrow_mut().give_back(route, job);
     }
 
     fn has_jobs(&self, route: &Route) -> bool {
-        let destinations = self.destinations.borrow();
-        !self.shard.watchdog.stopping()
-            && destinations.get(route).is_some_and(|destination| !destination.jobs.is_empty())
+        !self.shard.watchdog.stopping() && self.destinations.borrow().has_jobs(route)
     }
 
     /// One session after the other, as long as there is something to bring.
@@ -239,17 +210,20 @@ impl Sender {
                 Ok(connected) => connected,
                 // That we stop says nothing about the destination.
                 Err(_) if self.shard.watchdog.stopping() => return,
-                Err(why) => return self.leave_alone(route, why).await,
+                Err(why) => return self.not_let_in(route, why).await,
             };
             let mut brought = 0_u32;
+            // The message before: what became of it is recorded while the next one is on its way.
+            let mut before = Settling::default();
             let reusable = loop {
                 let Some(job) = self.next_job(route) else { break true };
                 let Some(job) = job.without_malformed(&self.shard).await else { continue };
                 let report = session.bring(job.envelope(), job.attempt.uid).await;
+                before.over().await;
                 match report {
                     Ok(report) => {
                         let reusable = report.reusable;
-                        self.account_for(route, job, &report, &host, brought > 0).await;
+                        before = self.account_for(route, job, &report, &host, brought > 0);
                         if !reusable {
                             break false;
                         }
@@ -265,6 +239,7 @@ impl Sender {
             if reusable {
                 session.quit().await;
             }
+            before.over().await;
         }
     }
 
@@ -278,14 +253,14 @@ impl Sender {
         }
     }
 
-    async fn account_for(
+    fn account_for(
         &self,
         route: &Route,
         mut job: Job,
         report: &Report,
         host: &str,
         is_reused: bool,
-    ) {
+    ) -> Settling {
         // A server may close an idle connection at any time: that says nothing about this message.
         let closed = |verdict: &client::Verdict| {
             verdict.trouble == Some(Trouble::Lost)
@@ -293,15 +268,20 @@ impl Sender {
         };
         if is_reused && job.broken == 0 && report.verdicts.iter().all(closed) {
             job.broken = 1;
-            return self.give_back(route, job);
+            self.give_back(route, job);
+            return Settling::default();
         }
         let taken = report.verdicts.iter().any(|one| one.outcome == client::Outcome::Delivered);
+        if taken {
+            self.destinations.borrow_mut().got_through(route);
+        }
         let mut crowd = Vec::new();
         for (&index, verdict) in job.indices.iter().zip(&report.verdicts) {
             if taken && is_crowded(verdict) {
                 crowd.push(index);
             } else {
-                job.attempt.set(&self.shard, index, standing(verdict, host), report.dsn);
+                let counts = &self.shard.queue.counts;
+                job.attempt.set(counts, index, standing(verdict, host), report.dsn);
             }
         }
         if !crowd.is_empty() {
@@ -309,21 +289,34 @@ impl Sender {
             attempt.open.set(attempt.open.get() + 1);
             self.give_back(route, Job { attempt, indices: crowd, broken: 0 });
         }
-        job.attempt.settle(&self.shard).await;
+        Settling::begin(&self.shard, job.attempt)
     }
 
-    /// Nobody there: all that goes there waits, or fails, for the same reason.
-    async fn leave_alone(&self, route: &Route, why: Standing) {
-        let jobs: Vec<Job> = {
-            let mut destinations = self.destinations.borrow_mut();
-            let destination = destinations.entry(route.clone()).or_default();
-            let half = self.shard.config.relay.retry_first.0 / 2;
-            destination.alone = Some((Instant::now() + half.min(LEFT_ALONE_MAX), why.clone()));
-            destination.jobs.drain(..).collect()
-        };
+    /// A session was not let in. If it was the only one, all that goes there waits, or fails, for the same reason.
+    async fn not_let_in(&self, route: &Route, why: Standing) {
+        let may_be_full =
+            why.outcome == Outcome::Waiting && self.destinations.borrow().is_last(route);
+        let elsewhere = may_be_full && self.is_served_elsewhere(route).await;
+        let half = self.shard.config.relay.retry_first.0 / 2;
+        let (now, pause) = (Instant::now(), half.min(LEFT_ALONE_MAX));
+        let jobs = self.destinations.borrow_mut().not_let_in(route, &why, elsewhere, now, pause);
         for job in jobs {
             job.end(&self.shard, &why).await;
         }
+    }
+
+    /// Whether another core has a session there.
+    async fn is_served_elsewhere(&self, route: &Route) -> bool {
+        let mesh = &self.shard.mesh;
+        for core in (0..mesh.cores()).filter(|core| *core != self.shard.id) {
+            let route = route.clone();
+            let has_some =
+                mesh.ask(core, move |shard| async move { shard.queue.serving.has_some(&route) });
+            if has_some.await.unwrap_or(false) {
+                return true;
+            }
+        }
+        false
     }
 
     /// The first server of the destination that lets us in.
@@ -378,7 +371,11 @@ impl Sender {
         let all = hosts.iter().flat_map(|Host { name, addresses }| {
             addresses.iter().map(move |address| (name, SocketAddr::new(*address, port)))
         });
-        for (name, address) in all.take(ADDRESSES_MAX) {
+        let mut tried = 0;
+        for (name, address) in all {
+            if tried == ADDRESSES_MAX {
+                break;
+            }
             config.tls = tls;
             let mut opened =
                 Session::open(shard, address, name, Arc::new(config.clone()), trust.clone()).await;
@@ -392,6 +389,7 @@ impl Sender {
             match opened {
                 Ok(session) => return Ok((session, name.clone())),
                 Err(lost) => {
+                    tried += usize::from(!lost.is_unreachable());
                     let said = match &lost {
                         Lost::Failed(failure) => failure.heard.as_ref().map(ToString::to_string),
                         Lost::Socket(_) | Lost::Tls(_) => None,
@@ -422,11 +420,34 @@ impl Sender {
     }
 }
 
+/// What has become of a message is being recorded.
+#[derive(Default)]
+struct Settling(Option<oneshot::Receiver<()>>);
+
+impl Settling {
+    fn begin(shard: &Rc<Shard>, attempt: Rc<Attempt>) -> Settling {
+        let (done, over) = oneshot::channel();
+        let shard = Rc::clone(shard);
+        let settle = async move {
+            attempt.settle(&shard).await;
+            let _ = done.send(());
+        };
+        glommio::spawn_local(settle).detach();
+        Settling(Some(over))
+    }
+
+    async fn over(&mut self) {
+        if let Some(over) = self.0.take() {
+            let _ = over.await;
+        }
+    }
+}
+
 impl Job {
     /// All its recipients come to the same.
     async fn end(self, shard: &Rc<Shard>, standing: &Standing) {
         for &index in &self.indices {
-            self.attempt.set(shard, index, standing.clone(), true);
+            self.attempt.set(&shard.queue.counts, index, standing.clone(), true);
         }
         self.attempt.settle(shard).await;
     }
@@ -439,7 +460,8 @@ impl Job {
             self.indices.iter().partition(|index| is_fine(index));
         for index in malformed {
             let why = "its address can't be read";
-            self.attempt.set(shard, index, Standing::new(Outcome::Failed, "5.1.3", why), true);
+            let failed = Standing::new(Outcome::Failed, "5.1.3", why);
+            self.attempt.set(&shard.queue.counts, index, failed, true);
         }
         self.indices = fine;
         if self.indices.is_empty() {

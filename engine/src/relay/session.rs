@@ -21,6 +21,10 @@ use storage::Uid;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Octets of a message that are read, and sent, at once.
 const PIECE_BYTES: u64 = 256 << 10;
+/// A message has to be out within this and what its octets take at the lowest rate, however patiently the server
+/// answers and reads. Each answer alone may take minutes (RFC 5321 section 4.5.3.2).
+const OUT_WITHIN: Duration = Duration::from_secs(30 * 60);
+const OUT_BYTES_PER_SECOND: u64 = 10 << 10;
 
 /// Why a connection has come to nothing.
 #[derive(Debug)]
@@ -31,6 +35,13 @@ pub enum Lost {
     Tls(io::Error),
     /// What the machine says.
     Failed(Failure),
+}
+
+impl Lost {
+    /// No way leads to that address from here, as to IPv6 from many hosts: nobody was asked.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Lost::Socket(error) if error.kind() == io::ErrorKind::NetworkUnreachable)
+    }
 }
 
 impl std::fmt::Display for Lost {
@@ -104,11 +115,16 @@ impl Session {
 
     /// Brings a message, of which `uid` is the body.
     pub async fn bring(&mut self, envelope: Envelope, uid: Uid) -> Result<Report, Lost> {
+        let octets = envelope.octets;
         if self.machine.begin(envelope).is_err() {
             let (stage, trouble) = (Stage::Idle, Trouble::Lost);
             return Err(Lost::Failed(Failure { stage, trouble, heard: None }));
         }
-        match self.drive(Some(uid)).await? {
+        let patience = out_within(octets);
+        self.watch.set_limit(Some(self.shard.now().after(patience)));
+        let told = self.drive(Some(uid)).await;
+        self.watch.set_limit(None);
+        match told? {
             Told::Done(report) => Ok(report),
             Told::Ready | Told::Closed => {
                 let (stage, trouble) = (Stage::Idle, Trouble::Lost);
@@ -128,6 +144,7 @@ impl Session {
     async fn drive(&mut self, message: Option<Uid>) -> Result<Told, Lost> {
         let mut outbox = Outbox::new();
         let mut at = 0;
+        let mut is_out = false;
         self.is_bringing = message.is_some();
         loop {
             let mut input = &self.input[self.used..];
@@ -137,6 +154,10 @@ impl Session {
             match step {
                 Step::NeedInput => {
                     self.send(&mut outbox).await;
+                    if is_out {
+                        // The last word has its own time: to cut it short would be to send all of it again.
+                        self.watch.set_limit(None);
+                    }
                     self.read().await;
                 }
                 Step::StartTls => {
@@ -175,6 +196,7 @@ impl Session {
                         continue;
                     }
                     let piece = self.piece(message, &mut at).await;
+                    is_out = !matches!(piece, Some((_, false)));
                     let piece = match &piece {
                         Some((octets, true)) => Piece::Last(octets),
                         Some((octets, false)) => Piece::More(octets),
@@ -233,7 +255,12 @@ impl Session {
         };
         let woken = async { Some(self.watch.woken().await) };
         match or(readable, woken).await {
-            None | Some(Woken::Deadline) => {}
+            None => {}
+            Some(Woken::Deadline) if !self.watch.is_limit_over() => {}
+            Some(Woken::Deadline) => {
+                self.broken = true;
+                self.machine.lost();
+            }
             Some(Woken::Stopping) if self.is_bringing => {}
             Some(Woken::Stopping | Woken::Cut) => {
                 self.broken = true;
@@ -254,6 +281,10 @@ impl Session {
         self.shard.buffers.give(buffer);
         read
     }
+}
+
+fn out_within(octets: u64) -> Duration {
+    OUT_WITHIN + Duration::from_secs(octets / OUT_BYTES_PER_SECOND)
 }
 
 async fn connect(shard: &Shard, address: SocketAddr, watch: Rc<Watch>) -> io::Result<Transport> {

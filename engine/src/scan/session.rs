@@ -9,18 +9,19 @@ use crate::auth;
 use crate::shard::Shard;
 use bytes::Bytes;
 use futures_lite::future::or;
-use protocols::message::scanner::Scanner;
+use protocols::message::Summary;
 use std::cell::Cell;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What the control plane may take, beyond its own deadline, to say that it was too late.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Attachments of a message that is not larger are looked at on its core, as long as nothing has to be unpacked.
-const GLANCE_BYTES_MAX: usize = 64 << 10;
+/// Fingerprints of a message that is not larger are taken on its core.
+const FINGERPRINTED_BYTES_MAX: usize = 64 << 10;
 /// Inspections on the blocking pool at once; password checks are there, too.
 const INSPECTIONS_MAX: u64 = 1;
 /// Who has waited so long for a place is told that nobody has looked inside.
@@ -65,6 +66,8 @@ pub struct Scan {
     octets: u64,
     state: State,
     message: Message,
+    /// Of the complete message.
+    outline: Option<Arc<Summary>>,
     /// What fingerprints are taken of: all of a message, or its first piece.
     beginning: Option<Bytes>,
     /// Octets that are kept, for the core's account.
@@ -76,9 +79,9 @@ enum Message {
     /// Nothing has come yet, or nobody wants to know.
     None,
     Whole(Bytes),
-    /// A larger one: all of it, and its outline in case that it becomes too large.
-    Pieces(Vec<Bytes>, Box<Scanner>),
-    TooLarge(Box<Scanner>),
+    /// A larger one.
+    Pieces(Vec<Bytes>),
+    TooLarge,
 }
 
 enum State {
@@ -116,6 +119,7 @@ impl Scan {
             octets: 0,
             state,
             message: Message::None,
+            outline: None,
             beginning: None,
             kept_bytes: 0,
         })
@@ -180,28 +184,22 @@ impl Scan {
         if !rules.enabled {
             return;
         }
-        let (mut pieces, mut scanner) = match std::mem::replace(&mut self.message, Message::None) {
-            Message::Pieces(pieces, scanner) => (Some(pieces), scanner),
-            Message::TooLarge(scanner) => (None, scanner),
-            Message::None | Message::Whole(_) => (Some(Vec::new()), Box::default()),
+        let mut pieces = match std::mem::replace(&mut self.message, Message::TooLarge) {
+            Message::Pieces(pieces) => pieces,
+            Message::None | Message::Whole(_) => Vec::new(),
+            Message::TooLarge => return,
         };
-        scanner.push(piece);
         let account = &self.shard.scan.kept_bytes;
         let in_all = account.get() + piece.len() as u64;
         let most = rules.attachment_bytes_max;
         if self.octets > most || in_all > most.saturating_mul(KEPT_MESSAGES_MAX) {
-            pieces = None;
             account.set(account.get() - std::mem::take(&mut self.kept_bytes));
+            return;
         }
-        self.message = match pieces {
-            Some(mut pieces) => {
-                pieces.push(piece.clone());
-                account.set(in_all);
-                self.kept_bytes += piece.len() as u64;
-                Message::Pieces(pieces, scanner)
-            }
-            None => Message::TooLarge(scanner),
-        };
+        pieces.push(piece.clone());
+        account.set(in_all);
+        self.kept_bytes += piece.len() as u64;
+        self.message = Message::Pieces(pieces);
     }
 
     fn open_stream(&self) -> State {
@@ -216,8 +214,9 @@ impl Scan {
     }
 
     /// The message is complete: `whole`, unless it has come in pieces. From here on the scanner works by itself.
-    pub async fn complete(&mut self, whole: Option<Bytes>) {
+    pub async fn complete(&mut self, whole: Option<Bytes>, outline: Arc<Summary>) {
         let since = Instant::now();
+        self.outline = Some(outline);
         if let Some(message) = &whole
             && self.shard.config.scan.attachments.enabled
         {
@@ -273,7 +272,7 @@ impl Scan {
         if origin.verified.is_signed_by(&rules.trusted_domains) {
             return None;
         }
-        let fingerprints = if beginning.len() <= GLANCE_BYTES_MAX {
+        let fingerprints = if beginning.len() <= FINGERPRINTED_BYTES_MAX {
             fingerprints(&beginning)
         } else {
             let _place = self.place().await?;
@@ -304,30 +303,28 @@ impl Scan {
     }
 
     async fn inspect(&mut self) -> Report {
-        let (pieces, outline) = match std::mem::replace(&mut self.message, Message::None) {
+        let Some(outline) = self.outline.take() else { return Report::default() };
+        let pieces = match std::mem::replace(&mut self.message, Message::None) {
             Message::None => return Report::default(),
-            Message::TooLarge(scanner) => return attachments::inspect_names(&scanner.finish()),
-            Message::Pieces(pieces, scanner) => (pieces, Some(scanner)),
+            Message::TooLarge => return attachments::inspect_names(&outline),
+            Message::Pieces(pieces) => pieces,
             Message::Whole(message) => {
-                if message.len() <= GLANCE_BYTES_MAX {
-                    let report = attachments::glance(&message);
-                    if !report.is_packed {
-                        return report;
-                    }
+                let report = attachments::glance(&message, &outline);
+                if !report.is_partial {
+                    return report;
                 }
-                (vec![message], None)
+                vec![message]
             }
         };
         let Some(_place) = self.place().await else {
-            return match (outline, pieces.as_slice()) {
-                (Some(scanner), _) => attachments::inspect_names(&scanner.finish()),
-                (None, [message]) => attachments::glance(message).not_opened(),
-                (None, _) => Report::default(),
+            return match pieces.as_slice() {
+                [message] => attachments::glance(message, &outline).not_opened(),
+                _ => attachments::inspect_names(&outline),
             };
         };
         let inspect = move || match pieces.as_slice() {
-            [message] => attachments::inspect(message),
-            pieces => attachments::inspect(&pieces.concat()),
+            [message] => attachments::inspect(message, &outline),
+            pieces => attachments::inspect(&pieces.concat(), &outline),
         };
         glommio::executor().spawn_blocking(inspect).await
     }

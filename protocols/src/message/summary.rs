@@ -95,6 +95,22 @@ impl Summary {
         scanner.finish()
     }
 
+    /// Of the same message behind so many octets of further fields, none of which says what it is: trace fields, results.
+    #[must_use]
+    pub fn behind(mut self, octets: usize) -> Summary {
+        let octets = u32::try_from(octets).unwrap_or(u32::MAX);
+        for (index, part) in self.parts.iter_mut().enumerate() {
+            for span in [&mut part.header, &mut part.body] {
+                span.start = span.start.saturating_add(octets);
+                span.end = span.end.saturating_add(octets);
+            }
+            if index == 0 {
+                part.header.start = 0;
+            }
+        }
+        self
+    }
+
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer { bytes: Vec::with_capacity(512) };

@@ -192,6 +192,9 @@ fn spoiled_messages_scan_the_same_in_any_pieces() {
             assert!(part.header.end <= part.body.start && part.body.start <= part.body.end);
             assert!(part.body.end as usize <= raw.len(), "round {round}");
         }
+        let head = b"Received: by host.test\r\n\twith ESMTP\r\nAuthentication-Results: host.test; none\r\n";
+        let behind = Summary::compute(&[head.as_slice(), &raw].concat());
+        assert_eq!(whole.clone().behind(head.len()), behind, "round {round}");
         let step = 1 + random() % 30;
         assert_eq!(scan_in_pieces(&raw, (0..raw.len()).step_by(step)), whole, "round {round}");
         assert_eq!(Summary::decode(&whole.encode()), Ok(whole), "round {round}");

@@ -86,6 +86,17 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+/// What is to be said in the course of a login, kept until the server asks for it. It is not shown, as [`Secret`] is
+/// not: whoever logs a machine logs no password.
+#[derive(Default, Clone, PartialEq, Eq)]
+pub(crate) struct Hidden(pub(crate) Vec<u8>);
+
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Hidden({} octets)", self.0.len())
+    }
+}
+
 /// Who we are on that server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {

@@ -24,7 +24,8 @@ mod tests;
 use super::settings::Action;
 use super::verdict::plain;
 pub use mime::decode;
-use protocols::message::scanner::limits::PARTS_MAX;
+use protocols::message::content::Content;
+use protocols::message::scanner::limits::{PARTS_MAX, TEXT_BYTES_MAX};
 use protocols::message::summary::{Kind as PartKind, Summary};
 pub use rules::{Attachments, Kind};
 
@@ -42,6 +43,8 @@ pub mod limits {
     pub const CLAIMED_BYTES_MAX: u64 = 100 << 20;
     /// Unpacked against packed bytes.
     pub const RATIO_MAX: u64 = 200;
+    /// Of a part that is longer, a glance looks at its name alone, and at the beginning of a text.
+    pub const GLANCED_BYTES_MAX: usize = 64 << 10;
     /// Findings kept.
     pub const FINDINGS_MAX: usize = 16;
     /// Bytes kept of where a file is packed, its end.
@@ -59,8 +62,8 @@ pub struct Finding {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     pub findings: Vec<Finding>,
-    /// Something is packed, and was not looked into because that takes time: ask again with [`inspect`].
-    pub is_packed: bool,
+    /// Something was not looked into because that takes time: ask again with [`inspect`].
+    pub is_partial: bool,
 }
 
 impl Report {
@@ -89,17 +92,18 @@ impl Report {
     }
 }
 
-/// A whole message, with everything that is packed in it. May take some tenths of a second.
-pub fn inspect(message: &[u8]) -> Report {
+/// A whole message of this summary, with everything that is packed in it. May take some tenths of a second.
+pub fn inspect(message: &[u8], summary: &Summary) -> Report {
     let mut inspection = Inspection::new(true);
-    inspection.message(message, 0, "");
+    inspection.message(message, summary, 0, "");
     inspection.report
 }
 
-/// The same, but nothing is unpacked: linear in the bytes, for a core.
-pub fn glance(message: &[u8]) -> Report {
+/// The same for a core, in about the time that it takes to read the message: nothing is unpacked, and of long parts only
+/// texts are looked at.
+pub fn glance(message: &[u8], summary: &Summary) -> Report {
     let mut inspection = Inspection::new(false);
-    inspection.message(message, 0, "");
+    inspection.message(message, summary, 0, "");
     inspection.report
 }
 
@@ -130,6 +134,19 @@ fn tail(text: &str, bytes_max: usize) -> &str {
         start += 1;
     }
     &text[start..]
+}
+
+/// A text that programs show, and save under no name that somebody else has chosen.
+fn is_shown(content: &Content, names: &[String]) -> bool {
+    let disposition = content.disposition.as_ref().map(|disposition| &disposition.kind);
+    let is_inline = disposition.is_none_or(|kind| kind.eq_ignore_ascii_case(b"inline"));
+    content.is("text") && names.is_empty() && is_inline
+}
+
+/// By its beginning, of which an encoding makes three bytes of one at most.
+fn looks_like_text(content: &Content, body: &[u8]) -> bool {
+    let beginning = &body[..body.len().min(3 * content::SNIFFED_BYTES)];
+    content::type_of(&mime::decode(content, beginning)) == content::Type::Other
 }
 
 /// Under way through one message.
@@ -168,11 +185,15 @@ impl Inspection {
         }
     }
 
-    fn message(&mut self, message: &[u8], depth: usize, path: &str) {
-        let summary = Summary::compute(message);
+    fn message(&mut self, message: &[u8], summary: &Summary, depth: usize, path: &str) {
         if summary.parts.len() >= PARTS_MAX {
             self.tell(Kind::Unseen, &inside(path, "parts"));
         }
+        // The summary keeps a limited amount of text, a field for less than sixteen times its octets; of longer headers
+        // every part's own is read once more.
+        let header_bytes: u64 =
+            summary.parts.iter().map(|part| u64::from(part.header.bytes())).sum();
+        let keeps_all = header_bytes.saturating_mul(16) <= TEXT_BYTES_MAX as u64;
         for part in &summary.parts {
             if part.kind != PartKind::Leaf {
                 continue;
@@ -181,8 +202,7 @@ impl Inspection {
                 let at = |offset| usize::try_from(offset).unwrap_or(usize::MAX);
                 message.get(at(span.start)..at(span.end)).unwrap_or_default()
             };
-            // The summary keeps a limited amount of text; here every part's own header counts.
-            let header = mime::read_header(bytes(part.header));
+            let header = (!keeps_all).then(|| mime::read_header(bytes(part.header))).flatten();
             let content = header.as_ref().unwrap_or(&part.content);
             let names = mime::names(content);
             for name in &names {
@@ -198,12 +218,19 @@ impl Inspection {
                 // Past the scanner's depth, or without a boundary.
                 self.tell(Kind::Unseen, &inside(path, "nested parts"));
             }
+            if is_shown(content, &names) && looks_like_text(content, body) {
+                continue;
+            }
+            if !self.unpacks && body.len() > limits::GLANCED_BYTES_MAX {
+                self.report.is_partial = true;
+                continue;
+            }
             let decoded = mime::decode(content, body);
             let file = inside(path, names.first().map_or("attachment", String::as_str));
             if !mime::is_message(content) {
                 self.file(&decoded, depth, &file);
             } else if depth < limits::DEPTH_MAX {
-                self.message(&decoded, depth + 1, &file);
+                self.message(&decoded, &Summary::compute(&decoded), depth + 1, &file);
             } else {
                 self.tell(Kind::Unseen, &file);
             }

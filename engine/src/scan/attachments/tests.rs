@@ -1,5 +1,13 @@
-use super::*;
+use super::{glance as glance_with, inspect as inspect_with, *};
 use std::io::Write;
+
+fn glance(message: &[u8]) -> Report {
+    glance_with(message, &Summary::compute(message))
+}
+
+fn inspect(message: &[u8]) -> Report {
+    inspect_with(message, &Summary::compute(message))
+}
 
 /// A program, as far as anybody looks.
 fn program() -> Vec<u8> {
@@ -217,12 +225,45 @@ fn what_a_listing_says_of_sizes_hides_nothing() {
 #[test]
 fn a_glance_unpacks_nothing_and_says_that_there_is_something() {
     let packed = message("a.zip", &zip(&[deflated("data", &program())]));
-    assert_eq!(glance(&packed), Report { findings: Vec::new(), is_packed: true });
+    assert_eq!(glance(&packed), Report { findings: Vec::new(), is_partial: true });
     let named = glance(&message("a.zip", &zip(&[deflated("a.exe", b"x")])));
     assert_eq!(named.brief().as_deref(), Some("attachments=executable"));
     let plain = glance(&message("a.pdf", b"%PDF"));
     assert_eq!(plain, Report::default());
     assert_eq!(plain.brief(), None);
+}
+
+#[test]
+fn a_glance_reads_long_texts_and_leaves_other_long_parts() {
+    let long = vec![b'x'; limits::GLANCED_BYTES_MAX + 1];
+    let part = |header: &str, body: &[u8]| {
+        [
+            b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n",
+            header.as_bytes(),
+            b"\r\n\r\n",
+            body,
+            b"\r\n--b--\r\n",
+        ]
+        .concat()
+    };
+    let text = part("Content-Type: text/plain", &long);
+    assert_eq!((glance(&text), inspect(&text)), Default::default());
+    let uuencoded = [long.as_slice(), b"\r\nbegin 644 a.exe\r\n"].concat();
+    assert_eq!(
+        glance(&part("Content-Type: text/plain", &uuencoded)).brief().unwrap(),
+        "attachments=executable"
+    );
+    // What only says that it is a text, and what is saved under a name.
+    let program = [program(), long.clone()].concat();
+    for header in
+        ["Content-Type: text/plain", "Content-Type: text/plain; name=x", "Content-Type: image/png"]
+    {
+        let hidden = part(header, &program);
+        assert_eq!(glance(&hidden), Report { findings: Vec::new(), is_partial: true }, "{header}");
+        assert_eq!(kinds(&hidden), [Kind::Executable], "{header}");
+    }
+    let attached = part("Content-Type: text/plain\r\nContent-Disposition: attachment", &long);
+    assert!(glance(&attached).is_partial && inspect(&attached).findings.is_empty());
 }
 
 #[test]

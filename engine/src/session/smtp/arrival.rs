@@ -11,9 +11,11 @@ use crate::directory::Home;
 use crate::filter::verdict::Verdict as SpamVerdict;
 use crate::metrics::count;
 use crate::operations::unix_now;
-use crate::queue::intake::{Author, Submission};
+use crate::queue::author::Author;
+use crate::queue::intake::Submission;
 use crate::queue::message;
 use crate::scan;
+use crate::scan::settings::Action;
 use protocols::message::received::{Received, delivered_to, received, return_path};
 use protocols::smtp::event::{Asked, Ended};
 use protocols::smtp::{Answer, MailParams, RecipientParams, Refusal, Ret, Role};
@@ -67,7 +69,7 @@ impl Transaction {
             recipients: self.outside.iter().map(recipient).collect(),
             arrived: unix_now(),
             octets: 0,
-            eight_bit: self.params.eight_bit,
+            eight_bit: false,
             smtp_utf8: self.params.smtp_utf8,
             ret_full: self.params.ret.map(|ret| ret == Ret::Full),
             envid: self.params.envid.clone(),
@@ -107,11 +109,12 @@ impl SmtpSession {
         });
         if !transaction.outside.is_empty() {
             let envelope = transaction.envelope(self.machine.user());
-            transaction.submission =
-                Some(Submission::new(&self.shard, Author::Account, envelope, trace.clone()));
+            let submission = Submission::new(&self.shard, Author::Account, envelope, trace.clone());
             if transaction.recipients.is_empty() {
+                transaction.submission = Some(submission.scanned());
                 return Ok(());
             }
+            transaction.submission = Some(submission);
         }
         let head = return_path(&from) + &trace;
         transaction.head_octets = head.len() as u64;
@@ -224,7 +227,7 @@ impl SmtpSession {
         let submission = transaction.submission.take();
         let mut results = match transaction.recipients.is_empty() {
             true => Vec::new(),
-            false => self.deliver(transaction).await,
+            false => self.deliver(transaction, !outside.is_empty()).await,
         };
         if outside.is_empty() {
             return results;
@@ -232,9 +235,7 @@ impl SmtpSession {
         // One answer for all: who is told to send again sends to all again.
         let refused = results.iter().find_map(|(_, result)| result.as_ref().err().cloned());
         let queued = match (submission, refused, &transaction.failure) {
-            (Some(submission), None, _) => {
-                submission.finish().await.map_err(|error| refusal(&error))
-            }
+            (Some(submission), None, _) => self.enqueue(submission, &mut transaction.scan).await,
             (_, Some(why), _) => Err(why),
             (None, None, failure) => Err(failure.as_ref().map_or(Refusal::BUSY, refusal)),
         };
@@ -242,10 +243,36 @@ impl SmtpSession {
         results
     }
 
-    /// Delivers to everybody's homes; one result for each recipient, in their order.
+    /// Into the queue, past what is asked of all messages that nobody else has asked yet.
+    async fn enqueue(
+        &self,
+        mut submission: Submission,
+        scanned: &mut Option<scan::verdict::Findings>,
+    ) -> Result<Durable, Refusal> {
+        let found = submission.findings().await.map_err(|error| refusal(&error))?;
+        if let Some(found) = found {
+            let found = scanned.insert(found);
+            let (action, words) = found.action(&self.shard.config.scan);
+            match action {
+                Action::Reject => return Err(Refusal::POLICY.saying(words)),
+                Action::Defer => return Err(Refusal::BUSY.saying(words)),
+                // What leaves is not changed, and files itself nowhere.
+                Action::Junk | Action::Mark => {}
+            }
+        }
+        // We are one more.
+        if submission.received() >= self.shard.config.limits.received_headers_max {
+            return Err(Refusal::LOOP);
+        }
+        submission.finish().await.map_err(|error| refusal(&error))
+    }
+
+    /// Delivers to everybody's homes; one result for each recipient, in their order. `others`: on other hosts, who
+    /// share the answer.
     async fn deliver(
         &self,
         transaction: &mut Transaction,
+        others: bool,
     ) -> Vec<(Address, Result<Durable, Refusal>)> {
         let recipients = std::mem::take(&mut transaction.recipients);
         let intake = transaction.intake.take();
@@ -315,7 +342,8 @@ impl SmtpSession {
             peer: Some(self.peer.address.ip()),
             judged,
             scripts: true,
-            alone: groups.iter().all(|group| group.len() <= 1),
+            alone: !others && groups.iter().all(|group| group.len() <= 1),
+            others,
         };
         let outcomes = delivery::settle(intake, &to, &groups, &stamp, envelope).await;
         let outcome_of = |home: &Home| -> Result<Durable, Refusal> {

@@ -14,6 +14,7 @@ use crate::directory::{Home, Resolution};
 use crate::metrics::{Service, count};
 use crate::policy::connect;
 use crate::policy::screening::Offence;
+use crate::queue::message::RECIPIENTS_MAX;
 use crate::shard::{Origin, Place, Shard};
 use crate::wire::{Peer, Transport, Wire};
 use arrival::{Recipient, Transaction, refusal};
@@ -148,6 +149,9 @@ impl SmtpSession {
                 return Err(Refusal::NO_SUCH_USER);
             }
             Resolution::NotOurs if self.may_relay() => {
+                if self.transaction.outside.len() >= RECIPIENTS_MAX {
+                    return Err(Refusal::TOO_MANY_RECIPIENTS);
+                }
                 self.transaction.outside.push((address, params));
                 return Ok(());
             }

@@ -3,7 +3,8 @@
 use super::event::{Event, Refusal, Stage};
 use super::session::{Awaited, Client, Phase};
 use crate::sasl::client::{
-    Exchange, Mechanism, Reaction, Secret, challenge_octets, initial_base64, response_base64,
+    Exchange, Hidden, Mechanism, Reaction, Secret, challenge_octets, initial_base64,
+    response_base64,
 };
 use crate::wire::remote::Trouble;
 use crate::{Outbox, Step};
@@ -38,7 +39,7 @@ impl Client {
             say = say.text(" ").text(&initial_base64(first));
             waiting = None;
         }
-        self.say(say, Awaited::Authenticate(waiting), output);
+        self.say(say, Awaited::Authenticate(waiting.map(Hidden)), output);
         None
     }
 
@@ -68,12 +69,12 @@ impl Client {
 
     pub(super) fn challenged<'i>(
         &mut self,
-        response: Option<Vec<u8>>,
+        response: Option<Hidden>,
         challenge: &[u8],
         output: &mut Outbox,
     ) -> Option<Step<Event<'i>>> {
         let response = match response {
-            Some(response) => response,
+            Some(Hidden(response)) => response,
             None => {
                 let reaction = challenge_octets(challenge)
                     .zip(self.exchange.as_mut())

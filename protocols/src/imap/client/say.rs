@@ -1,15 +1,16 @@
 //! Commands on their way out. A string that can't be quoted goes as a literal, which waits until the
 //! server asks for it: RFC 3501 section 4.3.
 
+use crate::sasl::client::Hidden;
 use std::collections::VecDeque;
 
 /// Longer strings go as literals, too.
 const QUOTED_OCTETS_MAX: usize = 1000;
 
 /// A command in parts: each but the first is sent when the server has said `+`.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Say {
-    parts: VecDeque<Vec<u8>>,
+    parts: VecDeque<Hidden>,
     last: Vec<u8>,
 }
 
@@ -40,15 +41,15 @@ impl Say {
             self.last.push(b'"');
         } else {
             self.last.extend_from_slice(format!("{{{}}}\r\n", octets.len()).as_bytes());
-            self.parts.push_back(std::mem::take(&mut self.last));
+            self.parts.push_back(Hidden(std::mem::take(&mut self.last)));
             self.last.extend_from_slice(octets);
         }
         Some(self)
     }
 
-    pub(super) fn finish(mut self) -> VecDeque<Vec<u8>> {
+    pub(super) fn finish(mut self) -> VecDeque<Hidden> {
         self.last.extend_from_slice(b"\r\n");
-        self.parts.push_back(self.last);
+        self.parts.push_back(Hidden(self.last));
         self.parts
     }
 }
@@ -59,7 +60,7 @@ mod tests {
 
     fn parts(say: Option<Say>) -> Vec<String> {
         let parts = say.unwrap().finish();
-        parts.iter().map(|part| part.escape_ascii().to_string()).collect()
+        parts.iter().map(|part| part.0.escape_ascii().to_string()).collect()
     }
 
     #[test]

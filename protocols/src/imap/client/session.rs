@@ -21,7 +21,7 @@ use super::event::{Config, Event, Failure, Next, Refusal, Stage};
 use super::heard::Fetched;
 use super::say::Say;
 use crate::imap::framing::Framing;
-use crate::sasl::client::{Exchange, Offered};
+use crate::sasl::client::{Exchange, Hidden, Offered};
 use crate::wire::remote::{Patience, Tls, Trouble};
 use crate::{Machine, Outbox, Step, Tick};
 use std::collections::VecDeque;
@@ -41,7 +41,7 @@ pub(super) enum Awaited {
     StartTls,
     Login,
     /// The response that is sent once the server asks for it.
-    Authenticate(Option<Vec<u8>>),
+    Authenticate(Option<Hidden>),
     List {
         count: usize,
     },
@@ -117,7 +117,7 @@ pub struct Client {
     /// Octets of the message's literal that are still to come.
     pub(super) literal_left: u32,
     /// Parts of the command that wait until the server asks for them.
-    pub(super) parts: VecDeque<Vec<u8>>,
+    pub(super) parts: VecDeque<Hidden>,
     tag: u32,
     pub(super) offers: Offers,
     pub(super) encrypted: bool,
@@ -169,7 +169,7 @@ impl Client {
             Phase::Awaiting(Awaited::Search { found, .. }) => found.capacity(),
             _ => 0,
         };
-        let parts = self.parts.iter().map(Vec::capacity).fold(0, usize::saturating_add);
+        let parts = self.parts.iter().map(|part| part.0.capacity()).fold(0, usize::saturating_add);
         let found = found.saturating_mul(size_of::<u32>());
         self.framing.retained_bytes().saturating_add(parts).saturating_add(found)
     }
@@ -198,7 +198,7 @@ impl Client {
     pub(super) fn say_part(&mut self, output: &mut Outbox) -> bool {
         match self.parts.pop_front() {
             Some(part) => {
-                output.push(&part);
+                output.push(&part.0);
                 true
             }
             None => false,
@@ -231,7 +231,7 @@ impl Client {
         output: &mut Outbox,
     ) -> Option<Step<Event<'i>>> {
         let goodbye = self.tagged().text("LOGOUT").finish();
-        goodbye.iter().for_each(|part| output.push(part));
+        goodbye.iter().for_each(|part| output.push(&part.0));
         self.fail(stage, trouble, refusal)
     }
 

@@ -5,7 +5,8 @@
 use super::event::{Event, Refusal, Stage};
 use super::session::{Awaited, Client, Phase};
 use crate::sasl::client::{
-    Exchange, Mechanism, Reaction, Secret, challenge_octets, initial_base64, response_base64,
+    Exchange, Hidden, Mechanism, Reaction, Secret, challenge_octets, initial_base64,
+    response_base64,
 };
 use crate::wire::remote::{Tls, Trouble};
 use crate::{Outbox, Step};
@@ -83,7 +84,7 @@ impl Client {
                 if line.len() <= COMMAND_OCTETS_MAX {
                     self.say(&line, Awaited::Auth(None), output);
                 } else {
-                    self.say(&format!("AUTH {name}"), Awaited::Auth(first), output);
+                    self.say(&format!("AUTH {name}"), Awaited::Auth(first.map(Hidden)), output);
                 }
                 None
             }
@@ -117,11 +118,11 @@ impl Client {
 
     pub(super) fn challenged<'i>(
         &mut self,
-        response: Option<Vec<u8>>,
+        response: Option<Hidden>,
         challenge: &[u8],
         output: &mut Outbox,
     ) -> Option<Step<Event<'i>>> {
-        if let Some(response) = response {
+        if let Some(Hidden(response)) = response {
             self.say(&response_base64(&response), Awaited::Auth(None), output);
             return None;
         }

@@ -19,7 +19,7 @@
 
 use super::event::{Config, Event, Failure, Listing, Next, Refusal, Stage};
 use super::heard::{self, Heard};
-use crate::sasl::client::{Exchange, Offered};
+use crate::sasl::client::{Exchange, Hidden, Offered};
 use crate::wire::dots::Unstuffer;
 use crate::wire::line::{Framed, LineFault, LineReader};
 use crate::wire::remote::{Patience, Tls, Trouble};
@@ -42,7 +42,7 @@ pub(super) enum Awaited {
     User,
     Password,
     /// The response that is sent once the server asks for it.
-    Auth(Option<Vec<u8>>),
+    Auth(Option<Hidden>),
     Count,
     Identifiers,
     IdentifierLines,

@@ -6,7 +6,8 @@ use super::session::{Client, Phase, Sent};
 use crate::Outbox;
 use crate::machine::Ticket;
 use crate::sasl::client::{
-    Exchange, Mechanism, Reaction, Salted, challenge_octets, initial_base64, response_base64,
+    Exchange, Hidden, Mechanism, Reaction, Salted, challenge_octets, initial_base64,
+    response_base64,
 };
 use crate::wire::remote::Trouble;
 
@@ -28,7 +29,7 @@ impl Client {
                 if line.len() <= COMMAND_OCTETS_MAX {
                     self.say(&line, Sent::Auth, output);
                 } else {
-                    self.first_response = first;
+                    self.first_response = first.map(Hidden);
                     self.say(&format!("AUTH {name}\r\n"), Sent::Auth, output);
                 }
             }
@@ -56,7 +57,7 @@ impl Client {
             Class::GoOn => {
                 let challenge = challenge_octets(heard.text.as_bytes());
                 let reaction = match (self.first_response.take(), challenge) {
-                    (Some(first), _) => Reaction::Respond(first),
+                    (Some(Hidden(first)), _) => Reaction::Respond(first),
                     (None, Some(challenge)) => exchange.challenge(&challenge),
                     (None, None) => Reaction::Cancel("its challenge is not base64"),
                 };

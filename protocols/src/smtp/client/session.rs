@@ -27,7 +27,7 @@ use super::event::{Config, Envelope, Event, Failure, Stage};
 use super::heard::{Class, Found, Heard, Reader};
 use super::offers::Offers;
 use super::transaction::Transaction;
-use crate::sasl::client::Exchange;
+use crate::sasl::client::{Exchange, Hidden};
 use crate::wire::remote::{Patience, Tls, Trouble};
 use crate::{Machine, Outbox, Step, Tick};
 use std::collections::VecDeque;
@@ -123,7 +123,7 @@ pub struct Client {
     pub(super) tls_refused: bool,
     pub(super) exchange: Option<Box<Exchange>>,
     /// Sent once the server asks for it.
-    pub(super) first_response: Option<Vec<u8>>,
+    pub(super) first_response: Option<Hidden>,
     pub(super) logged_in: bool,
     pub(super) transaction: Option<Box<Transaction>>,
     /// The last transaction has not come to the end of a message.

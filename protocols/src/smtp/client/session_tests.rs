@@ -210,6 +210,9 @@ fn a_long_first_response_waits_until_it_is_asked_for() {
         assert!(output.len() <= 512);
         if !at_once {
             output.clear();
+            let shown = format!("{client:?}");
+            assert!(shown.contains("Hidden("), "{shown}");
+            assert!(!shown.contains(&format!("{0}, {0}, {0}", b't')), "{shown}");
             assert_eq!(hear(&mut client, "334 \r\n", &mut output), Step::NeedInput);
             assert!(output.len() > octets && output.as_bytes().starts_with(b"dXNlcj11c2Vy"));
         }
