@@ -5,6 +5,7 @@
 
 pub use crate::auth::settings::{Auth, Dns};
 pub use crate::certificates::acme::settings::Acme;
+pub use crate::collect::settings::Collect;
 pub use crate::domain::settings::Web;
 pub use crate::filter::settings::Spam;
 pub use crate::policy::settings::Policy;
@@ -63,6 +64,8 @@ pub struct Config {
     pub relay: Relay,
     #[serde(default, rename = "smart_host", skip_serializing_if = "Vec::is_empty")]
     pub smart_hosts: Vec<SmartHost>,
+    #[serde(default)]
+    pub collect: Collect,
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]
@@ -238,6 +241,8 @@ impl Config {
             files.extend(host.password_file.iter_mut().map(|path| (name(".password"), path)));
             files.extend(host.ca_file.iter_mut().map(|path| (name(".pem"), path)));
         }
+        let collect = self.collect.ca_file.iter_mut();
+        files.extend(collect.map(|path| ("collect-ca.pem".to_owned(), path)));
         files
     }
 
@@ -334,6 +339,7 @@ impl Config {
         self.scan.check()?;
         self.relay.check()?;
         self.acme.check(!self.web.http.is_empty(), !self.web.listen.is_empty())?;
+        self.collect.check()?;
         let limits = &self.limits;
         for (key, value, least, most) in [
             ("limits.message_bytes_max", limits.message_bytes_max, 65_536, 1 << 31),

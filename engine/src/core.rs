@@ -162,6 +162,7 @@ async fn run(parts: Parts, inbox: Inbox, listeners: Listeners, opened: mpsc::Sen
         // A command has its store open for a moment only.
         glommio::spawn_local(crate::scrub::run(Rc::clone(&shard))).detach();
         glommio::spawn_local(crate::relay::sender::run(Rc::clone(&shard))).detach();
+        glommio::spawn_local(crate::collect::collector::run(Rc::clone(&shard))).detach();
     }
     for (service, listener) in listeners {
         glommio::spawn_local(listener::accept_all(Rc::clone(&shard), service, listener)).detach();

@@ -15,6 +15,7 @@
 //! | [`scan`] | viruses, dangerous attachments, outbreaks |
 //! | [`delivery`] | from a transaction's bytes to durable mailboxes |
 //! | [`sieve`] | what users, and the operator, want done with mail that comes in |
+//! | [`collect`] | mail from mailboxes that users have elsewhere |
 //! | [`queue`], [`relay`] | mail that waits to leave, and how it leaves |
 //! | [`domain`] | DKIM keys and signatures; what DNS has to say of a domain |
 //! | [`directory`], [`passwords`] | who gets the mail for an address, and who may read it |
@@ -33,6 +34,7 @@ pub mod backup;
 pub mod bench;
 pub mod certificates;
 pub mod cli;
+pub mod collect;
 pub mod compact;
 pub mod config;
 pub mod connection;

@@ -84,6 +84,8 @@ pub struct Shard {
     pub queue: Queue,
     /// Where it goes, by DNS.
     pub hosts: hosts::Desk,
+    /// Outside mailboxes of the accounts that are at home here.
+    pub collecting: crate::collect::Collecting,
     tls: RefCell<Option<Arc<ServerConfig>>>,
     password_checks: Rc<glommio::sync::Semaphore>,
     password_checks_waiting: Cell<usize>,
@@ -153,6 +155,7 @@ impl Shard {
             scan: crate::scan::session::Scanning::new(parts.scan),
             queue: Queue::default(),
             hosts: parts.hosts,
+            collecting: Default::default(),
             config: parts.config,
             knobs: parts.knobs,
             store,
@@ -309,7 +312,9 @@ impl Shard {
     }
 
     fn is_busy(&self) -> bool {
-        self.connections.open() > 0 || self.queue.counts.sessions.get() > 0
+        self.connections.open() > 0
+            || self.queue.counts.sessions.get() > 0
+            || self.collecting.counts.sessions.get() > 0
     }
 
     /// Closes the store and ends the core.

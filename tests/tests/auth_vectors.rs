@@ -38,7 +38,7 @@ fn keys() -> Zone {
 fn ask(zone: Zone, evidence: Evidence, from: &str) -> Verdict {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let question = Question {
-        peer: Ipv4Addr::new(192, 0, 2, 1).into(),
+        peer: Some(Ipv4Addr::new(192, 0, 2, 1).into()),
         helo: "client.test".to_owned(),
         mail_from: from.to_owned(),
         receiver: "mx.b.test".to_owned(),

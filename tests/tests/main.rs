@@ -2,6 +2,7 @@
 
 mod auth_vectors;
 mod client_and_server;
+mod collect_crashes;
 mod crash_checker;
 mod crash_every_operation;
 mod crash_planted_bugs;

@@ -50,7 +50,7 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(results::disarm(&mut message, OURS), 0, "forged results that came back");
     let message = Bytes::from(message);
     let ask = |evidence| Question {
-        peer: PEER,
+        peer: Some(PEER),
         helo: helo.clone(),
         mail_from: mail_from.clone(),
         receiver: OURS.to_owned(),

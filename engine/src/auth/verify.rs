@@ -19,7 +19,9 @@ use tokio::time::timeout_at;
 /// A message that has arrived, and where from.
 #[derive(Debug)]
 pub struct Question {
-    pub peer: IpAddr,
+    /// `None`: nobody knows, since it was collected from another server. Then SPF says nothing, and nothing follows
+    /// from a DMARC that does not pass.
+    pub peer: Option<IpAddr>,
     /// The argument of HELO or EHLO.
     pub helo: String,
     /// Empty for the null sender.
@@ -37,7 +39,7 @@ pub struct Question {
 pub async fn verify(resolver: &Resolver, question: &Question) -> Verdict {
     let started = Instant::now();
     let Question { helo, receiver, .. } = question;
-    let peer = question.peer.to_canonical();
+    let peer = question.peer.map(|peer| peer.to_canonical());
     let sender = ascii_domain(&question.mail_from);
     let helo_domain = ascii_domain(helo);
     let header = Header::read(&question.evidence.message);
@@ -45,17 +47,16 @@ pub async fn verify(resolver: &Resolver, question: &Question) -> Verdict {
     let until = tokio::time::Instant::from_std(question.deadline);
 
     let iprev = async {
-        let found = timeout_at(until, spf::iprev(resolver, peer)).await;
-        found.unwrap_or(Outcome::TempError)
+        let found = timeout_at(until, spf::iprev(resolver, peer?)).await;
+        Some(found.unwrap_or(Outcome::TempError))
     };
     let spf_helo = async {
+        let Some(peer) = peer else { return Outcome::None };
         let found = spf::helo(resolver, peer, &helo_domain);
         timeout_at(until, found).await.unwrap_or(Outcome::TempError)
     };
     let spf_mail_from = async {
-        if sender.is_empty() {
-            return None;
-        }
+        let peer = peer.filter(|_| !sender.is_empty())?;
         let found = spf::mail_from(resolver, peer, &helo_domain, &sender);
         Some(timeout_at(until, found).await.unwrap_or(Outcome::TempError))
     };
@@ -76,8 +77,11 @@ pub async fn verify(resolver: &Resolver, question: &Question) -> Verdict {
     let (iprev, spf_helo, spf_mail_from, signatures, (chain_finding, chain)) =
         tokio::join!(iprev, spf_helo, spf_mail_from, signatures, chain);
 
-    let iprev = Finding::new(Method::Iprev, iprev).of("policy.iprev", peer.to_string());
-    let mut findings = vec![iprev, spf::finding(spf_helo, "smtp.helo", helo)];
+    let mut findings = Vec::new();
+    if let (Some(peer), Some(iprev)) = (peer, iprev) {
+        findings.push(Finding::new(Method::Iprev, iprev).of("policy.iprev", peer.to_string()));
+        findings.push(spf::finding(spf_helo, "smtp.helo", helo));
+    }
     if let Some(outcome) = spf_mail_from {
         findings.push(spf::finding(outcome, "smtp.mailfrom", &question.mail_from));
     }
@@ -110,14 +114,17 @@ pub async fn verify(resolver: &Resolver, question: &Question) -> Verdict {
             concluded.reason.push_str(&format!(", local_policy: arc=pass of {sealer}"));
             concluded.policy = Policy::None;
         }
+        if peer.is_none() && concluded.outcome == Outcome::Fail {
+            let why = "collected: without SPF nobody can tell";
+            concluded = Conclusion::without_record(Outcome::None, why, &concluded.author_domain);
+        }
         findings.push(concluded.finding());
         policy = concluded.policy;
         author_domain = concluded.author_domain;
     }
-    let received_spf = if question.received_spf {
-        spf::received_spf(spf, peer, helo, &question.mail_from, receiver)
-    } else {
-        String::new()
+    let received_spf = match peer.filter(|_| question.received_spf) {
+        Some(peer) => spf::received_spf(spf, peer, helo, &question.mail_from, receiver),
+        None => String::new(),
     };
     Verdict { findings, policy, author_domain, received_spf, elapsed: started.elapsed() }
 }

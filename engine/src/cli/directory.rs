@@ -79,9 +79,10 @@ pub(super) struct Password {
 
 impl Password {
     fn read(&self) -> Result<Option<String>, ConfigError> {
-        if !self.password_stdin {
-            return Ok(None);
-        }
+        self.password_stdin.then(Password::from_stdin).transpose()
+    }
+
+    pub(super) fn from_stdin() -> Result<String, ConfigError> {
         let mut line = String::new();
         // One byte more than a password and its line end may have shows that it is too long.
         let most = passwords::BYTES_MAX as u64 + 3;
@@ -100,7 +101,7 @@ impl Password {
                 passwords::BYTES_MAX
             )));
         }
-        Ok(Some(password))
+        Ok(password)
     }
 }
 
@@ -381,7 +382,7 @@ fn quota_size(text: &str) -> Result<u64, String> {
 }
 
 /// `500M`, `10G`, `1048576`.
-fn parse_size(text: &str) -> Result<u64, String> {
+pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let (digits, shift) = match text.to_ascii_uppercase().chars().last() {
         Some('K') => (&text[..text.len() - 1], 10),
         Some('M') => (&text[..text.len() - 1], 20),

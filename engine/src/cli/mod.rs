@@ -15,6 +15,7 @@ macro_rules! out {
 mod ask;
 mod backup;
 mod certificate;
+mod collect;
 mod compact;
 mod directory;
 mod dkim;
@@ -106,6 +107,11 @@ enum Command {
     /// Example: kura queue list
     #[command(subcommand)]
     Queue(queue::QueueCommand),
+    /// Mail from mailboxes that users have elsewhere, over POP3 and IMAP.
+    ///
+    /// Example: kura collect add ann@example.org imap.example.com --user ann --password-stdin
+    #[command(subcommand)]
+    Collect(collect::CollectCommand),
     /// What has become of messages: where they are, who brought them, what was decided about them and why.
     ///
     /// Examples: kura trace ann@example.org --since 2h
@@ -207,6 +213,7 @@ fn run(command: Command) -> Result<Outcome, ConfigError> {
         Command::Store(command) => store::run(command),
         Command::Spam(command) => spam::run(command),
         Command::Queue(command) => queue::run(command),
+        Command::Collect(command) => collect::run(command),
         Command::Trace(options) => trace::run(options),
         Command::Profile(command) => profile::run(command),
         Command::Bench(BenchCommand::Smtp(options)) => bench(options),

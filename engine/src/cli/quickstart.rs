@@ -116,6 +116,7 @@ fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
         // A trial sends nothing into the world.
         relay: Relay { enabled: false, ..Relay::default() },
         smart_hosts: Vec::new(),
+        collect: Default::default(),
         limits: Limits::default(),
         sieve: Settings::default(),
         store: StoreConfig::default(),

@@ -8,7 +8,7 @@
 //! and are made in what is redirected, which is read back.
 
 use super::payload::Payload;
-use super::{Envelope, Filed, Outcome, Redirect, Stamp, To, notes};
+use super::{Collected, Envelope, Filed, Mailbox, Outcome, Redirect, Stamp, To, notes};
 use crate::core::give_way;
 use crate::shard::Shard;
 use crate::sieve::plan::{Filing, Seen, Target, plan};
@@ -73,9 +73,13 @@ pub(super) async fn file(shard: &Shard, parcel: Parcel, body: Body) -> Vec<Outco
         let (is_junk, why) = parcel.envelope.judged.filing.decide(shard, to.home.account);
         for filing in std::mem::take(&mut plan.filings) {
             let account = to.home.account;
+            let target = match &parcel.envelope.collected {
+                Some(collected) if !is_junk => collected.target(filing.target),
+                Some(_) | None => filing.target,
+            };
             let mailbox = match lends[owner] {
                 true => MailboxId::INBOX,
-                false => mailbox(shard, account, &filing.target, is_junk).await,
+                false => mailbox(shard, account, &target, is_junk).await,
             };
             // No mailbox gets a message twice (RFC 5228 section 2.10.3), such as INBOX in place of several.
             let mut own = wanted.iter().rev().take_while(|one: &&Wanted| one.owner == owner);
@@ -90,9 +94,14 @@ pub(super) async fn file(shard: &Shard, parcel: Parcel, body: Body) -> Vec<Outco
             wanted.push(Wanted { owner, placement, header: filing.header });
         }
     }
+    // What is also sent to others is known only once that is done.
+    let is_sent = plans.iter().any(|plan| !plan.redirects.is_empty());
+    let collected = parcel.envelope.collected.as_ref();
+    let collected = collected.filter(|collected| !is_sent && !collected.pairs.is_empty());
+    let mark = collected.cloned();
     let puts = match body {
-        Body::Whole(body) => put_whole(shard, &parcel, body, wanted).await,
-        streamed => put_streamed(shard, &parcel, streamed, wanted).await,
+        Body::Whole(body) => put_whole(shard, &parcel, body, wanted, mark).await,
+        streamed => put_streamed(shard, &parcel, streamed, wanted, mark).await,
     };
     let mut by_owner: Vec<Vec<_>> = plans.iter().map(|_| Vec::new()).collect();
     puts.into_iter().for_each(|put| by_owner[put.owner].push(put));
@@ -126,7 +135,39 @@ async fn plans(shard: &Shard, parcel: &Parcel, is_streamed: bool) -> Vec<Plan> {
         }
         plans.push(plan);
     }
+    if let Some(collected) = &parcel.envelope.collected {
+        plans.iter_mut().zip(&parcel.to).for_each(|(plan, to)| collected.adapt(shard, to, plan));
+    }
     plans
+}
+
+impl Collected {
+    /// Nobody can be told no, and what comes may be years old: it is kept rather than rejected, and not replied to. What
+    /// no script says anything about is as it was there.
+    fn adapt(&self, shard: &Shard, to: &To, plan: &mut Plan) {
+        if let Some(reply) = plan.reply.take() {
+            shard.sieve.answered(to.home.account, reply.key);
+        }
+        if plan.reject.is_some() {
+            *plan = Plan { error: plan.error.take(), ..Plan::keep() };
+        }
+        for filing in &mut plan.filings {
+            if filing.target != Target::Keep {
+                continue;
+            }
+            filing.flags.extend(self.flags.iter().cloned());
+        }
+    }
+
+    /// Where it goes that is no junk.
+    fn target(&self, target: Target) -> Target {
+        match (target, self.mailbox.clone()) {
+            (Target::Keep, Some(Mailbox { name, special_use })) => {
+                Target::Mailbox { name, create: true, special_use }
+            }
+            (target, _) => target,
+        }
+    }
 }
 
 impl Parcel {
@@ -206,8 +247,15 @@ async fn mailbox(shard: &Shard, account: AccountId, target: &Target, is_junk: bo
     keep().unwrap_or(MailboxId::INBOX)
 }
 
-/// As few records as hold all placements, and one for each header that differs.
-async fn put_whole(shard: &Shard, parcel: &Parcel, body: Bytes, wanted: Vec<Wanted>) -> Vec<Put> {
+/// As few records as hold all placements, and one for each header that differs. The last one says that the message was
+/// collected, if it was.
+async fn put_whole(
+    shard: &Shard,
+    parcel: &Parcel,
+    body: Bytes,
+    wanted: Vec<Wanted>,
+    mark: Option<Arc<Collected>>,
+) -> Vec<Put> {
     let (edited, as_it_came): (Vec<Wanted>, Vec<Wanted>) =
         wanted.into_iter().partition(|wanted| wanted.header.is_some());
     let mut puts = Vec::with_capacity(as_it_came.len() + edited.len());
@@ -215,7 +263,8 @@ async fn put_whole(shard: &Shard, parcel: &Parcel, body: Bytes, wanted: Vec<Want
     while left.peek().is_some() {
         let some: Vec<Wanted> = left.by_ref().take(PLACEMENTS_MAX).collect();
         let body = Body::Whole(body.clone());
-        puts.extend(record(shard, parcel, parcel.summary.clone(), body, some).await);
+        let mark = mark.clone().filter(|_| left.peek().is_none() && edited.is_empty());
+        puts.extend(record(shard, parcel, parcel.summary.clone(), body, some, mark).await);
     }
     let mut left = edited;
     while let Some(header) = left.first().and_then(|wanted| wanted.header.clone()) {
@@ -226,7 +275,8 @@ async fn put_whole(shard: &Shard, parcel: &Parcel, body: Bytes, wanted: Vec<Want
         left = others;
         let body = parcel.edited(&body, &header);
         let summary = Summary::compute(&body).encode();
-        puts.extend(record(shard, parcel, summary, Body::Whole(body), same).await);
+        let mark = mark.clone().filter(|_| left.is_empty());
+        puts.extend(record(shard, parcel, summary, Body::Whole(body), same, mark).await);
     }
     puts
 }
@@ -236,6 +286,7 @@ async fn put_streamed(
     parcel: &Parcel,
     body: Body,
     mut wanted: Vec<Wanted>,
+    mark: Option<Arc<Collected>>,
 ) -> Vec<Put> {
     for one in &mut wanted {
         let Some(header) = one.header.take() else { continue };
@@ -263,7 +314,7 @@ async fn put_streamed(
     if wanted.is_empty() {
         return Vec::new();
     }
-    record(shard, parcel, parcel.summary.clone(), body, wanted).await
+    record(shard, parcel, parcel.summary.clone(), body, wanted, mark).await
 }
 
 /// What a script has put in front of the header, if it has done nothing else to it.
@@ -281,6 +332,7 @@ async fn record(
     summary: Vec<u8>,
     body: Body,
     wanted: Vec<Wanted>,
+    mark: Option<Arc<Collected>>,
 ) -> Vec<Put> {
     let whose: Vec<(usize, usize)> =
         wanted.iter().map(|wanted| (wanted.owner, wanted.placement.prefix.len())).collect();
@@ -288,7 +340,11 @@ async fn record(
     let placements = wanted.into_iter().map(|wanted| wanted.placement).collect();
     let internal_date = parcel.internal_date;
     let delivery = Delivery { placements, internal_date, summary, body };
-    match shard.store.deliver_where_possible(delivery).await {
+    let delivered = match mark {
+        Some(mark) => shard.store.deliver_and_put(delivery, mark.space, mark.pairs.clone()).await,
+        None => shard.store.deliver_where_possible(delivery).await,
+    };
+    match delivered {
         Ok(outcomes) => whose.into_iter().zip(outcomes).map(put).collect(),
         Err(error) => whose.into_iter().map(|whose| put((whose, Err(error.clone())))).collect(),
     }
@@ -385,6 +441,16 @@ async fn tell_owner(shard: &Shard, to: &To, error: &str, now: u64) {
     if let Err(error) = done.await {
         tracing::warn!(account = to.home.address, %error, "the owner of a failing script is not told");
     }
+}
+
+/// A message of ours to the owner of an account, past all scripts.
+pub(crate) async fn put_into_inbox(
+    shard: &Shard,
+    to: &To,
+    message: Vec<u8>,
+) -> Result<Durable, Error> {
+    let inbox = Filing { target: Target::Keep, flags: Vec::new(), header: None };
+    put_note(shard, to, inbox, message).await
 }
 
 /// Puts a message of ours into a mailbox of the account, past its scripts.

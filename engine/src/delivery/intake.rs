@@ -289,7 +289,9 @@ impl Intake {
                 return (failed, None);
             }
         }
-        let post = Post { recipients, envelope, internal_date: unix_millis() };
+        let date = envelope.collected.as_ref().and_then(|collected| collected.internal_date);
+        let internal_date = date.map_or_else(unix_millis, UnixMillis);
+        let post = Post { recipients, envelope, internal_date };
         let (started, at_hand) = match self.large.take() {
             Some(mut large) => {
                 let head = Bytes::from(std::mem::take(&mut large.head));

@@ -18,22 +18,26 @@
 mod answering;
 mod filing;
 pub mod intake;
-mod notes;
+pub(crate) mod notes;
 mod payload;
 mod sending;
 mod streaming;
 
+pub(crate) use filing::put_into_inbox;
 pub use intake::{Intake, Scrutiny, Stamp, Trace};
 pub use sending::{Failure, settle};
 
 use crate::directory::Home;
 use crate::filter::senders::Filing;
 use crate::sieve::marks::Mark;
+use bytes::Bytes;
 use payload::Payload;
 use protocols::Address;
 use protocols::sieve::Reply;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use storage::store::Space;
 use storage::{Durable, Error, MailboxId, Uid, UnixMillis};
 
 /// An account that gets a message, and the recipient of the envelope by which it does.
@@ -59,6 +63,36 @@ pub struct Envelope {
     pub alone: bool,
     /// Recipients on other hosts get it by the same answer.
     pub others: bool,
+    /// It was collected from another server, for one account.
+    pub collected: Option<Arc<Collected>>,
+}
+
+/// What is known of a message that was collected.
+#[derive(Debug)]
+pub struct Collected {
+    /// What is set in the record that files it; nothing where others get it, too, whose homes are elsewhere.
+    pub space: Space,
+    pub pairs: Vec<(Bytes, Option<Bytes>)>,
+    /// In the place of INBOX, where no script says otherwise.
+    pub mailbox: Option<Mailbox>,
+    /// As it had them there.
+    pub flags: Vec<String>,
+    /// Milliseconds since 1970; `None`: now.
+    pub internal_date: Option<u64>,
+}
+
+/// A mailbox by its use, or else by its name; it is made if there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mailbox {
+    pub name: String,
+    /// Such as `\Sent`.
+    pub special_use: Option<String>,
+}
+
+impl Mailbox {
+    pub fn named(name: String) -> Mailbox {
+        Mailbox { name, special_use: None }
+    }
 }
 
 /// What was found out about a message. A redirect of it is no better.

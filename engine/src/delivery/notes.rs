@@ -9,7 +9,7 @@ use std::fmt::Write;
 /// Octets of the refused message's header that go with its report.
 const HEADER_BYTES_MAX: usize = 16 << 10;
 
-fn head(shard: &Shard, to: &str, subject: &str, submitted: &str) -> String {
+pub(crate) fn head(shard: &Shard, to: &str, subject: &str, submitted: &str) -> String {
     let (hostname, id) = (&shard.config.hostname, shard.next_id());
     let date = field_text(unix_millis().0);
     format!(
@@ -88,7 +88,7 @@ fn header(message: &[u8]) -> &[u8] {
 }
 
 /// A line of somebody's text, cut to what a line may hold.
-fn visible(line: &str) -> String {
+pub(crate) fn visible(line: &str) -> String {
     const CHARACTERS_MAX: usize = 240;
     line.chars().filter(|c| !c.is_control()).take(CHARACTERS_MAX).collect()
 }

@@ -277,6 +277,7 @@ impl Post {
             judged: self.judged,
             scripts: true,
             alone: recipients.len() == 1,
+            collected: None,
             others: false,
         });
         let shards = recipients.iter().map(|to| to.home.shard);

@@ -2,6 +2,7 @@
 
 use super::domains::{check_domain, existing_domain, named};
 use super::{Fault, change, hash, on, pair, password_or_new, unix_now};
+use crate::collect;
 use crate::directory::{self, Account, Alias};
 use crate::filter::senders;
 use crate::shard::Shard;
@@ -181,6 +182,8 @@ pub(super) async fn remove(shard: &Rc<Shard>, address: &str) -> Result<Value, Fa
     on(shard, account.shard, move |shard| async move {
         senders::forget(&shard, id).await?;
         sieve::scripts::forget(&shard, id).await?;
+        shard.collecting.forget_all_of(id);
+        collect::keys::remove_all(&shard, id).await?;
         match shard.store.remove_account(id).await {
             // A shard that has lost it has nothing to remove.
             Ok(_) | Err(storage::Error::NoSuchAccount(_)) => Ok(()),

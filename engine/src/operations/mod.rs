@@ -15,6 +15,7 @@ mod store;
 pub(crate) use accounts::{existing_account, make_at_home};
 pub use dkim::DkimRequest;
 
+use crate::collect::{self, operations::CollectRequest};
 use crate::directory::{self, Pair};
 use crate::filter;
 use crate::filter::operations::SpamRequest;
@@ -151,6 +152,8 @@ pub enum Request {
         which: queue::operations::Which,
         word: queue::Word,
     },
+    /// Outside mailboxes.
+    Collect(CollectRequest),
 }
 
 impl Request {
@@ -189,7 +192,8 @@ impl Request {
             | Request::StoreCompact
             | Request::QueueList { .. }
             | Request::QueueShow { .. }
-            | Request::QueueSay { .. } => false,
+            | Request::QueueSay { .. }
+            | Request::Collect(_) => false,
         }
     }
 }
@@ -292,6 +296,7 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
         Request::QueueList { which } => queue::operations::list(&shard, which).await,
         Request::QueueShow { id } => queue::operations::show(&shard, id).await,
         Request::QueueSay { which, word } => queue::operations::say(&shard, which, word).await,
+        Request::Collect(request) => collect::operations::execute(&shard, request).await,
         Request::StoreScrub => {
             for home in 0..shard.mesh.cores() {
                 let round = |shard: Rc<Shard>| async move {

@@ -102,6 +102,7 @@ async fn send(shard: &Rc<Shard>, id: String, to: &str, message: Vec<u8>) -> Resu
                 judged: Judged::default(),
                 scripts: true,
                 alone: homes.len() == 1,
+                collected: None,
                 others: false,
             };
             let to_homes = homes.into_iter().map(|home| To { home, address: address.clone() });

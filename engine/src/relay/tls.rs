@@ -49,9 +49,7 @@ impl Trust {
             }
         }
         if roots.is_empty() {
-            return Err(
-                "no certificates to believe in were found; set smart_host.ca_file".to_owned()
-            );
+            return Err("no certificates to believe in were found; set ca_file".to_owned());
         }
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()

@@ -120,7 +120,8 @@ pub(crate) fn write_pairs(writer: &mut Writer, space: u8, pairs: &[(Vec<u8>, Opt
     }
 }
 
-pub(crate) type Pairs = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+/// Keys, each with its value; `None`: it is deleted.
+pub type Pairs = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
 pub(crate) fn read_pairs(reader: &mut Reader<'_>) -> Result<Pairs, Malformed> {
     let mut pairs = Vec::new();

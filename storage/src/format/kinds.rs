@@ -5,9 +5,9 @@
 //! stay for ever. Golden bytes of each are in `golden/`.
 
 use super::fields::{
-    read_account, read_chunks, read_created, read_keywords, read_mode, read_pairs, read_quota,
-    read_ranges, read_renamed, write_chunks, write_created, write_keywords, write_pairs,
-    write_quota, write_ranges,
+    Pairs, read_account, read_chunks, read_created, read_keywords, read_mode, read_pairs,
+    read_quota, read_ranges, read_renamed, write_chunks, write_created, write_keywords,
+    write_pairs, write_quota, write_ranges,
 };
 use super::moves::{Base, Moved};
 use super::past::{Forgot, Shown, Undeleted};
@@ -89,6 +89,8 @@ pub struct Delivered {
     /// Version 2: the body is packed, or (some of) its chunks are, and what each of these holds unpacked.
     /// `None`: everything is as it was received.
     pub unpacked: Option<Vec<u32>>,
+    /// Versions 3 and 4: keys of a space that are set together with it.
+    pub put: Option<(u8, Pairs)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -186,11 +188,18 @@ pub enum Record {
 
 /// Of deliveries and chunks with packed bodies.
 const PACKED_VERSION: u8 = 2;
+/// Of deliveries that set keys, and of those with packed bodies.
+const PUTTING_VERSION: u8 = 3;
+const PUTTING_PACKED_VERSION: u8 = 4;
 
 /// Whether the record's body, if it has one, is packed.
 #[must_use]
 pub fn is_packed(header: &RecordHeader) -> bool {
-    matches!(header.kind, kind::DELIVERED | kind::CHUNK) && header.version == PACKED_VERSION
+    match header.kind {
+        kind::DELIVERED => matches!(header.version, PACKED_VERSION | PUTTING_PACKED_VERSION),
+        kind::CHUNK => header.version == PACKED_VERSION,
+        _ => false,
+    }
 }
 
 mod kind {
@@ -289,8 +298,8 @@ impl Record {
     #[must_use]
     pub fn version(&self) -> u8 {
         match self {
-            Record::Delivered(Delivered { unpacked: Some(_), .. })
-            | Record::Chunk { packed: true } => PACKED_VERSION,
+            Record::Delivered(delivered) => delivered.version(),
+            Record::Chunk { packed: true } => PACKED_VERSION,
             _ => 1,
         }
     }
@@ -377,8 +386,12 @@ impl Record {
 
     /// Reads a verified meta. For a delivery, the summary is checked for and left alone.
     pub fn decode(kind: u8, version: u8, meta: &[u8]) -> Result<Record, Malformed> {
-        let has_two = matches!(kind, kind::DELIVERED | kind::CHUNK);
-        if version != 1 && !(has_two && version == PACKED_VERSION) {
+        let newest = match kind {
+            kind::DELIVERED => PUTTING_PACKED_VERSION,
+            kind::CHUNK => PACKED_VERSION,
+            _ => 1,
+        };
+        if !(1..=newest).contains(&version) {
             return Err(Malformed("has a version that only a newer Kura reads"));
         }
         let mut reader = Reader::new(meta);
@@ -460,6 +473,15 @@ fn read_record(kind: u8, version: u8, reader: &mut Reader<'_>) -> Result<Record,
 }
 
 impl Delivered {
+    fn version(&self) -> u8 {
+        match (&self.unpacked, &self.put) {
+            (None, None) => 1,
+            (Some(_), None) => PACKED_VERSION,
+            (None, Some(_)) => PUTTING_VERSION,
+            (Some(_), Some(_)) => PUTTING_PACKED_VERSION,
+        }
+    }
+
     fn encode(&self, writer: &mut Writer) {
         writer.u64(self.internal_date.0);
         writer.u32(self.body_bytes);
@@ -477,6 +499,9 @@ impl Delivered {
         if let Some(unpacked) = &self.unpacked {
             writer.count(unpacked.len());
             unpacked.iter().for_each(|bytes| writer.u32(*bytes));
+        }
+        if let Some((space, pairs)) = &self.put {
+            write_pairs(writer, *space, pairs);
         }
     }
 
@@ -513,7 +538,7 @@ impl Delivered {
             });
         }
         let chunks = read_chunks(reader)?;
-        let unpacked = if version == PACKED_VERSION {
+        let unpacked = if matches!(version, PACKED_VERSION | PUTTING_PACKED_VERSION) {
             let count = reader.count(4)?;
             if count != chunks.len() {
                 return Err(Malformed("does not say how long each of its chunks is"));
@@ -522,7 +547,19 @@ impl Delivered {
         } else {
             None
         };
+        let put = match version {
+            PUTTING_VERSION | PUTTING_PACKED_VERSION => Some((reader.u8()?, read_pairs(reader)?)),
+            _ => None,
+        };
         reader.raw(summary_bytes as usize)?;
-        Ok(Delivered { internal_date, body_bytes, summary_bytes, placements, chunks, unpacked })
+        Ok(Delivered {
+            internal_date,
+            body_bytes,
+            summary_bytes,
+            placements,
+            chunks,
+            unpacked,
+            put,
+        })
     }
 }

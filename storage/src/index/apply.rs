@@ -11,8 +11,8 @@ use super::past::Grave;
 use super::rows::{Row, Rows};
 use super::{Counters, Index, Live, Past};
 use crate::format::{
-    Delivered, Location, Move, NewMailbox, PlacedRecord, Record, Reference, SegmentId, Shown,
-    UidRange, Undeleted,
+    Delivered, Location, Move, NewMailbox, Pairs, PlacedRecord, Record, Reference, SegmentId,
+    Shown, UidRange, Undeleted,
 };
 use crate::types::{AccountId, FlagMode, Flags, Lsn, MailboxId, Modseq, Uid, UnixMillis};
 use std::rc::Rc;
@@ -134,9 +134,7 @@ impl Index {
             }
             Record::Chunk { .. } | Record::Piece => true,
             Record::Put { space, pairs } => {
-                for (key, value) in pairs {
-                    self.spaces.put(*space, key, value.as_deref());
-                }
+                self.put(*space, pairs);
                 true
             }
             Record::Lost { count, .. } => {
@@ -238,6 +236,12 @@ impl Index {
         repointed as usize == one.references.len()
     }
 
+    fn put(&mut self, space: u8, pairs: &Pairs) {
+        for (key, value) in pairs {
+            self.spaces.put(space, key, value.as_deref());
+        }
+    }
+
     fn deliver(&mut self, logged: Logged<'_>, delivered: &Delivered) -> bool {
         self.counters.bytes_received += u64::from(delivered.body_bytes);
         let mut placed = 0;
@@ -247,6 +251,9 @@ impl Index {
             }));
         }
         self.live.add(logged.location, logged.record_bytes, placed, &delivered.chunks);
+        if let Some((space, pairs)) = &delivered.put {
+            self.put(*space, pairs);
+        }
         placed as usize == delivered.placements.len()
     }
 

@@ -239,6 +239,8 @@ impl<D: Device> Writer<'_, D> {
                 placements,
                 chunks,
                 unpacked,
+                // Keys are written from what all records have made of them.
+                put: None,
             });
             let parts = Parts { fields: record.encode(), summary, body };
             self.put_parts(record, &parts, hold.take().unwrap_or_default()).await?;
@@ -313,6 +315,7 @@ impl<D: Device> Writer<'_, D> {
             placements: vec![placement],
             chunks: Vec::new(),
             unpacked: None,
+            put: None,
         };
         self.put(Record::Delivered(empty)).await?;
         let uids = vec![UidRange { first: uid, last: uid }];

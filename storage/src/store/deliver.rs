@@ -1,10 +1,11 @@
 //! Messages in: deliveries, and large bodies that stream into the log before them.
 
 use super::Store;
+use super::keys::{Space, checked};
 use crate::device::Device;
 use crate::durable::Durable;
 use crate::error::Error;
-use crate::format::{ChunkRef, Delivered, PlacedRecord, Record};
+use crate::format::{ChunkRef, Delivered, Pairs, PlacedRecord, Record};
 use crate::index::Index;
 use crate::locks::Access;
 use crate::log::queue::{Hold, Parts};
@@ -16,6 +17,8 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 const PREFIX_BYTES_MAX: usize = 4096;
+/// Of keys and values that are set together with a message.
+const PUT_BYTES_MAX: usize = 64 << 10;
 const KEYWORD_BYTES_MAX: usize = 255;
 /// Placements of one delivery, which is one record.
 pub const PLACEMENTS_MAX: usize = 1000;
@@ -40,7 +43,7 @@ impl<D: Device> Store<D> {
     /// Appends the message; returns once it is on stable media. Quotas are exact: what is on its way
     /// counts. `Busy` or `Full` come before anything stalls.
     pub async fn deliver(&self, delivery: Delivery) -> Result<(Vec<Placed>, Durable), Error> {
-        let delivered = self.deliver_each(delivery, true).await?;
+        let delivered = self.deliver_each(delivery, true, None).await?;
         let delivered: Vec<(Placed, Durable)> = delivered.into_iter().collect::<Result<_, _>>()?;
         let (_, durable) = *delivered.last().expect("a delivery has a placement");
         Ok((delivered.into_iter().map(|(placed, _)| placed).collect(), durable))
@@ -49,11 +52,34 @@ impl<D: Device> Store<D> {
     /// The same, but a placement for which there is no account, mailbox or quota is left out, instead
     /// of all. One outcome for each, in their order.
     pub async fn deliver_where_possible(&self, delivery: Delivery) -> Result<Vec<Outcome>, Error> {
-        self.deliver_each(delivery, false).await
+        self.deliver_each(delivery, false, None).await
+    }
+
+    /// The same, and in the same record, hence atomically with it, keys of a space. Without a placement that is
+    /// possible, they are not set either.
+    pub async fn deliver_and_put(
+        &self,
+        delivery: Delivery,
+        space: Space,
+        pairs: Vec<(Bytes, Option<Bytes>)>,
+    ) -> Result<Vec<Outcome>, Error> {
+        let pairs = checked(pairs)?;
+        let bytes = |(key, value): &(Vec<u8>, Option<Vec<u8>>)| {
+            key.len() + value.as_ref().map_or(0, Vec::len)
+        };
+        if pairs.iter().map(bytes).sum::<usize>() > PUT_BYTES_MAX {
+            return Err(Error::Limit("keys that are set with a message have at most 64 KiB"));
+        }
+        self.deliver_each(delivery, false, Some((space.0, pairs))).await
     }
 
     /// One record for those that can be placed; without any, there is none.
-    async fn deliver_each(&self, delivery: Delivery, all: bool) -> Result<Vec<Outcome>, Error> {
+    async fn deliver_each(
+        &self,
+        delivery: Delivery,
+        all: bool,
+        put: Option<(u8, Pairs)>,
+    ) -> Result<Vec<Outcome>, Error> {
         let Delivery { placements, internal_date, summary, body } = delivery;
         check_placements(&placements)?;
         let body = match body {
@@ -89,8 +115,15 @@ impl<D: Device> Store<D> {
         }
         let summary_bytes = u32::try_from(summary.len())
             .map_err(|_| Error::Limit("a summary is smaller than 4 GiB"))?;
-        let delivered =
-            Delivered { internal_date, body_bytes, summary_bytes, placements, chunks, unpacked };
+        let delivered = Delivered {
+            internal_date,
+            body_bytes,
+            summary_bytes,
+            placements,
+            chunks,
+            unpacked,
+            put,
+        };
         let record = Record::Delivered(delivered);
         let parts = Parts { fields: record.encode(), summary: &summary, body: &body };
         let receipt = self.core.enqueue_parts(record, &parts, hold)?;

@@ -4,7 +4,7 @@ use super::Store;
 use crate::device::Device;
 use crate::durable::Durable;
 use crate::error::Error;
-use crate::format::Record;
+use crate::format::{Pairs, Record};
 use crate::log::queue::Hold;
 use bytes::Bytes;
 
@@ -41,14 +41,18 @@ impl<D: Device> Store<D> {
         space: Space,
         pairs: Vec<(Bytes, Option<Bytes>)>,
     ) -> Result<Durable, Error> {
-        if pairs.iter().any(|(key, _)| key.len() > KEY_BYTES_MAX) {
-            return Err(Error::Limit("a key has at most 1 KiB"));
-        }
-        let owned = |(key, value): (Bytes, Option<Bytes>)| (Vec::from(key), value.map(Vec::from));
-        let pairs = pairs.into_iter().map(owned).collect();
+        let pairs = checked(pairs)?;
         let record = Record::Put { space: space.0, pairs };
         let receipt = self.core.enqueue(record, Hold::default())?;
         let (lsn, _) = receipt.landed().await?;
         Ok(Durable::new(lsn))
     }
+}
+
+pub(super) fn checked(pairs: Vec<(Bytes, Option<Bytes>)>) -> Result<Pairs, Error> {
+    if pairs.iter().any(|(key, _)| key.len() > KEY_BYTES_MAX) {
+        return Err(Error::Limit("a key has at most 1 KiB"));
+    }
+    let owned = |(key, value): (Bytes, Option<Bytes>)| (Vec::from(key), value.map(Vec::from));
+    Ok(pairs.into_iter().map(owned).collect())
 }

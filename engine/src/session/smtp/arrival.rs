@@ -344,6 +344,7 @@ impl SmtpSession {
             scripts: true,
             alone: !others && groups.iter().all(|group| group.len() <= 1),
             others,
+            collected: None,
         };
         let outcomes = delivery::settle(intake, &to, &groups, &stamp, envelope).await;
         let outcome_of = |home: &Home| -> Result<Durable, Refusal> {

@@ -104,7 +104,7 @@ impl SmtpSession {
         let evidence = intake.evidence().await?;
         let config = &self.shard.config;
         let question = Question {
-            peer: self.peer.address.ip(),
+            peer: Some(self.peer.address.ip()),
             helo: self.machine.hello().to_owned(),
             mail_from: from,
             receiver: config.hostname.clone(),

@@ -20,5 +20,5 @@ mod responses;
 mod say;
 pub mod session;
 
-pub use event::{Config, Event, Failure, Mailbox, Message, Next, Opened, Refusal, Stage};
+pub use event::{Asked, Config, Event, Failure, Mailbox, Message, Next, Opened, Refusal, Stage};
 pub use session::Client;

@@ -16,5 +16,5 @@ mod login;
 mod maildrop;
 pub mod session;
 
-pub use event::{Config, Entry, Event, Failure, Listing, Next, Refusal, Stage};
+pub use event::{Asked, Config, Entry, Event, Failure, Listing, Next, Refusal, Stage};
 pub use session::Client;

@@ -1,0 +1,586 @@
+//! One core's visits: which sources are due, and how many are visited at once.
+//!
+//! A source that waits is an entry here and nothing else: no connection, no task. Visits are bounded in all and to each
+//! host, and each ends after a while; what it left comes with the next one, behind the others that are due.
+
+use super::folder;
+use super::imap;
+use super::inbound::Way;
+use super::keys::{self, Key};
+use super::ledger::Id;
+use super::link::Link;
+use super::maildrop::{Counts, Maildrop};
+use super::pop3;
+use super::reason::{Kind, Reason};
+use super::schedule::Standing;
+use super::source::{Protocol, Secret, Source, Tls};
+use super::{ledger, notes};
+use crate::NOTICE;
+use crate::delivery::To;
+use crate::directory::Home;
+use crate::mesh::ShardHandle;
+use crate::operations::unix_now;
+use crate::passwords;
+use crate::relay::hosts::{Host, Question};
+use crate::relay::tls::Trust;
+use crate::shard::Shard;
+use futures_lite::future::or;
+use protocols::Address;
+use protocols::sasl::client::{self as sasl, Login};
+use protocols::wire::remote;
+use protocols::{imap::client as imap_client, pop3::client as pop3_client};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+/// Messages that one visit reads.
+const MESSAGES_MAX: usize = 1000;
+/// Addresses of a host that are tried.
+const ADDRESSES_MAX: usize = 4;
+/// It is looked so often at least whether something is due: clocks jump.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+const TOKEN_OCTETS_MAX: u64 = 16 << 10;
+
+/// What a core knows of its sources without looking.
+#[derive(Debug, Default)]
+pub struct Collecting {
+    sources: RefCell<BTreeMap<Key, Known>>,
+    due: RefCell<BTreeSet<(u64, Key)>>,
+    waker: RefCell<Option<Waker>>,
+    stirred: Cell<bool>,
+    /// Visits are made at all: not by a command on a stopped store, nor where `[collect]` says no.
+    pub runs: Cell<bool>,
+    pub counts: Totals,
+}
+
+/// Since the start, for metrics.
+#[derive(Debug, Default)]
+pub struct Totals {
+    pub sessions: Cell<u64>,
+    pub collected: Cell<u64>,
+    pub deleted: Cell<u64>,
+    pub failed: Cell<u64>,
+}
+
+#[derive(Debug)]
+struct Known {
+    host: String,
+    due: Option<u64>,
+    is_running: bool,
+    /// Visits that are over.
+    visits: u64,
+    /// Somebody has wished for a visit while there was one.
+    again: bool,
+    /// As of the last visit; what has not changed is not written down each time.
+    standing: Option<Standing>,
+}
+
+impl Collecting {
+    pub fn len(&self) -> usize {
+        self.sources.borrow().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A source is there from now on. `due`: its next visit; `None`: at a wish.
+    pub fn know(&self, key: Key, host: &str, due: Option<u64>) {
+        let host = host.to_owned();
+        let known =
+            Known { host, due: None, is_running: false, visits: 0, again: false, standing: None };
+        self.sources.borrow_mut().insert(key, known);
+        self.set_due(key, due);
+    }
+
+    /// It is another one than it was, and how it stands has to be found out.
+    pub fn know_anew(&self, key: Key, host: &str, due: Option<u64>) {
+        let mut sources = self.sources.borrow_mut();
+        let Some(known) = sources.get_mut(&key) else {
+            drop(sources);
+            return self.know(key, host, due);
+        };
+        (known.host, known.standing) = (host.to_owned(), None);
+        known.again |= known.is_running && due.is_some();
+        let is_running = known.is_running;
+        drop(sources);
+        if !is_running {
+            self.set_due(key, due);
+        }
+    }
+
+    pub fn forget(&self, key: Key) {
+        let gone = self.sources.borrow_mut().remove(&key);
+        if let Some(due) = gone.and_then(|known| known.due) {
+            self.due.borrow_mut().remove(&(due, key));
+        }
+    }
+
+    pub fn forget_all_of(&self, account: storage::AccountId) {
+        let keys: Vec<Key> = self.sources.borrow().keys().copied().collect();
+        keys.into_iter().filter(|key| key.account == account).for_each(|key| self.forget(key));
+    }
+
+    pub fn is_known(&self, key: Key) -> bool {
+        self.sources.borrow().contains_key(&key)
+    }
+
+    /// How it stands, where a visit has found out.
+    pub fn standing(&self, key: Key) -> Option<Standing> {
+        self.sources.borrow().get(&key)?.standing.clone()
+    }
+
+    pub fn is_running(&self, key: Key) -> bool {
+        self.sources.borrow().get(&key).is_some_and(|known| known.is_running)
+    }
+
+    pub fn due_of(&self, key: Key) -> Option<u64> {
+        self.sources.borrow().get(&key)?.due
+    }
+
+    /// The number of the visit that does what is wished for now.
+    pub fn hurry(&self, key: Key) -> Option<u64> {
+        let mut sources = self.sources.borrow_mut();
+        let known = sources.get_mut(&key)?;
+        let wanted = known.visits + 1 + u64::from(known.is_running);
+        known.again |= known.is_running;
+        let is_running = known.is_running;
+        drop(sources);
+        if !is_running {
+            self.set_due(key, Some(0));
+        }
+        Some(wanted)
+    }
+
+    /// Whether that visit is over.
+    pub fn is_over(&self, key: Key, visit: u64) -> bool {
+        self.sources.borrow().get(&key).is_none_or(|known| known.visits >= visit)
+    }
+
+    fn set_due(&self, key: Key, at: Option<u64>) {
+        let mut sources = self.sources.borrow_mut();
+        let Some(known) = sources.get_mut(&key) else { return };
+        let mut due = self.due.borrow_mut();
+        if let Some(before) = std::mem::replace(&mut known.due, at) {
+            due.remove(&(before, key));
+        }
+        if let Some(at) = at {
+            due.insert((at, key));
+        }
+        drop((sources, due));
+        self.stir();
+    }
+
+    /// The first one that is due and whose host has room.
+    fn take_due(&self, now: u64, per_host_max: usize) -> Option<Key> {
+        let mut sources = self.sources.borrow_mut();
+        let mut busy: BTreeMap<&str, usize> = BTreeMap::new();
+        for known in sources.values().filter(|known| known.is_running) {
+            *busy.entry(known.host.as_str()).or_default() += 1;
+        }
+        let mut due = self.due.borrow_mut();
+        let has_room = |key: &Key| {
+            let host = sources.get(key).map(|known| known.host.as_str());
+            host.is_some_and(|host| busy.get(host).is_none_or(|count| *count < per_host_max))
+        };
+        let found = due.iter().take_while(|(at, _)| *at <= now).find(|(_, key)| has_room(key));
+        let (at, key) = *found?;
+        due.remove(&(at, key));
+        let known = sources.get_mut(&key)?;
+        (known.due, known.is_running) = (None, true);
+        Some(key)
+    }
+
+    fn is_finished(&self, key: Key, due: Option<u64>) {
+        let mut sources = self.sources.borrow_mut();
+        let Some(known) = sources.get_mut(&key) else { return };
+        known.is_running = false;
+        known.visits += 1;
+        let due = if std::mem::take(&mut known.again) { Some(0) } else { due };
+        drop(sources);
+        self.set_due(key, due);
+    }
+
+    fn next_due(&self) -> Option<u64> {
+        self.due.borrow().first().map(|(at, _)| *at)
+    }
+
+    fn stir(&self) {
+        self.stirred.set(true);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    async fn stirred(&self) {
+        std::future::poll_fn(|context| {
+            if self.stirred.replace(false) {
+                return Poll::Ready(());
+            }
+            *self.waker.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Of all cores, for Prometheus; a core that does not answer is left out.
+pub async fn metrics_text(handles: &[ShardHandle]) -> String {
+    let mut sums = [0; 5];
+    for handle in handles {
+        let counts = |shard: Rc<Shard>| async move {
+            let Collecting { counts, .. } = &shard.collecting;
+            let Totals { sessions, collected, deleted, failed } = counts;
+            let sources = shard.collecting.len() as u64;
+            [sources, sessions.get(), collected.get(), deleted.get(), failed.get()]
+        };
+        if let Ok(counts) = handle.ask(counts).await {
+            sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        }
+    }
+    let names = [
+        ("kura_collect_sources", "gauge", "Outside mailboxes that mail is collected from"),
+        ("kura_collect_sessions", "gauge", "Outside mailboxes that are being visited"),
+        ("kura_collect_messages_total", "counter", "Messages collected"),
+        ("kura_collect_deleted_total", "counter", "Messages deleted on other servers"),
+        ("kura_collect_failed_total", "counter", "Visits that failed"),
+    ];
+    let lines = names.iter().zip(sums).map(|((name, kind, help), value)| {
+        format!("# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n")
+    });
+    lines.collect()
+}
+
+struct Collector {
+    shard: Rc<Shard>,
+    /// Once it was needed.
+    trust: RefCell<Option<Trust>>,
+}
+
+/// Visits what is due until the server stops.
+pub async fn run(shard: Rc<Shard>) {
+    let settings = &shard.config.collect;
+    if !settings.enabled {
+        return;
+    }
+    let share = |limit: usize| limit.div_ceil(usize::from(shard.mesh.cores()).max(1));
+    let sessions_max = share(settings.sessions_max);
+    let per_host_max = share(settings.sessions_per_host_max);
+    let now = unix_now();
+    for (key, source) in keys::all(&shard) {
+        let standing = keys::standing(&shard, key);
+        let regular = source.every.map(|_| now);
+        let due = if standing.failures > 0 { standing.next.or(regular) } else { regular };
+        shard.collecting.know(key, &source.host, due.filter(|_| source.every.is_some()));
+    }
+    let collecting = &shard.collecting;
+    collecting.runs.set(true);
+    let collector = Rc::new(Collector { shard: Rc::clone(&shard), trust: RefCell::default() });
+    let running = Rc::new(Cell::new(0_usize));
+    while !shard.watchdog.stopping() {
+        while running.get() < sessions_max
+            && let Some(key) = collecting.take_due(unix_now(), per_host_max)
+        {
+            running.set(running.get() + 1);
+            collecting.counts.sessions.set(running.get() as u64);
+            let (collector, running) = (Rc::clone(&collector), Rc::clone(&running));
+            glommio::spawn_local(async move {
+                let due = collector.visit(key).await;
+                let collecting = &collector.shard.collecting;
+                running.set(running.get() - 1);
+                collecting.counts.sessions.set(running.get() as u64);
+                collecting.is_finished(key, due);
+            })
+            .detach();
+        }
+        let until = collecting.next_due().filter(|_| running.get() < sessions_max);
+        let wait = until.map_or(LOOK_EVERY, |at| {
+            let left = Duration::from_secs(at.saturating_sub(unix_now()));
+            // What is due already waits for its host.
+            left.clamp(Duration::from_millis(200), LOOK_EVERY)
+        });
+        or(collecting.stirred(), async {
+            glommio::timer::sleep(wait).await;
+        })
+        .await;
+    }
+}
+
+/// What a visit has come to, and why it ended early if it did.
+#[derive(Debug, Default)]
+struct Report {
+    counts: Counts,
+    trouble: Option<Reason>,
+    stumbled: Option<Id>,
+    remark: Option<String>,
+}
+
+impl Collector {
+    /// Visits a source; when it is due again.
+    async fn visit(&self, key: Key) -> Option<u64> {
+        let shard = &self.shard;
+        let source = keys::source(shard, key)?;
+        let to = self.owner(&source, key)?;
+        let mut standing = keys::standing(shard, key);
+        let before = standing.clone();
+        let stumbled = standing.stumbled.as_deref().and_then(from_hex);
+        let report = self.collect(key, &source, &to, stumbled).await;
+        let now = unix_now();
+        let Report { counts, trouble, stumbled, remark } = report;
+        let (account, name, host) = (&source.account, &source.name, &source.host);
+        let totals = &shard.collecting.counts;
+        totals.collected.set(totals.collected.get() + counts.collected);
+        totals.deleted.set(totals.deleted.get() + counts.deleted);
+        if shard.watchdog.stopping() || !shard.collecting.is_known(key) {
+            // That we stop says nothing about the server.
+            return None;
+        }
+        standing.collected += counts.collected;
+        standing.deleted += counts.deleted;
+        standing.remark = remark;
+        match &trouble {
+            None => {
+                standing.succeeded(now);
+                tracing::info!(
+                    account,
+                    name,
+                    host,
+                    collected = counts.collected,
+                    deleted = counts.deleted,
+                    "visited"
+                );
+            }
+            Some(reason) => {
+                totals.failed.set(totals.failed.get() + 1);
+                standing.stumbled = stumbled.map(|id| hex(&id));
+                let tells = standing.failed(reason, &shard.config.collect, now);
+                let why = &reason.why;
+                if standing.failures == 1 || tells {
+                    tracing::info!(target: NOTICE, account, name, host, why, "mail can't be collected");
+                } else {
+                    tracing::info!(
+                        account,
+                        name,
+                        host,
+                        why,
+                        failures = standing.failures,
+                        "mail can't be collected"
+                    );
+                }
+                if tells {
+                    notes::failed(shard, &to, &source, reason).await;
+                    standing.told = Some(reason.kind);
+                }
+            }
+        }
+        if counts.too_large + counts.refused > 0 {
+            notes::passed_over(shard, &to, &source, &counts).await;
+        }
+        let written = keys::written_standing(shard, key);
+        if let Some(known) = shard.collecting.sources.borrow_mut().get_mut(&key) {
+            known.standing = Some(standing.clone());
+        }
+        if standing.is_news(&before, &written)
+            && let Err(error) = keys::put_standing(shard, key, &standing).await
+        {
+            tracing::warn!(account, name, %error, "how a visit ended is not written down");
+        }
+        let has_more = counts.more && trouble.is_none() && counts.collected > 0;
+        standing.due(source.every, has_more, now)
+    }
+
+    /// Who gets the mail; `None`: the account is gone.
+    fn owner(&self, source: &Source, key: Key) -> Option<To> {
+        let shard = &self.shard;
+        let directory = shard.directory.borrow();
+        let account = directory.account(&source.account)?;
+        let is_it = account.id() == key.account && account.shard == shard.id;
+        let address = Address::parse(source.account.as_bytes()).filter(|_| is_it)?;
+        let home = Home { shard: shard.id, account: key.account, address: source.account.clone() };
+        Some(To { home, address })
+    }
+
+    async fn collect(&self, key: Key, source: &Source, to: &To, stumbled: Option<Id>) -> Report {
+        let failed = |reason| Report { trouble: Some(reason), ..Report::default() };
+        let login = match self.login(source).await {
+            Ok(login) => login,
+            Err(reason) => return failed(reason),
+        };
+        let hosts =
+            match self.shard.hosts.ask(&self.shard, Question::Host(source.host.clone())).await {
+                Ok(hosts) => hosts,
+                Err(nobody) => {
+                    return failed(Reason::new(
+                        Kind::Unreachable,
+                        format!("can't be found: {}", nobody.why),
+                    ));
+                }
+            };
+        let addresses = hosts.iter().flat_map(|Host { addresses, .. }| addresses);
+        let mut last = failed(Reason::new(Kind::Unreachable, "has no address"));
+        for address in addresses.take(ADDRESSES_MAX) {
+            let address = SocketAddr::new(*address, source.port);
+            last = match source.protocol {
+                Protocol::Pop3 => {
+                    self.by_pop3(key, source, to, address, login.clone(), stumbled).await
+                }
+                Protocol::Imap => {
+                    self.by_imap(key, source, to, address, login.clone(), stumbled).await
+                }
+            };
+            let is_unreachable = |reason: &Reason| reason.kind == Kind::Unreachable;
+            if !last.trouble.as_ref().is_some_and(is_unreachable) || last.counts.collected > 0 {
+                break;
+            }
+        }
+        last
+    }
+
+    async fn by_pop3(
+        &self,
+        key: Key,
+        source: &Source,
+        to: &To,
+        address: SocketAddr,
+        login: Login,
+        stumbled: Option<Id>,
+    ) -> Report {
+        let shard = &self.shard;
+        let Some(ledger) = keys::ledger(&shard.store, key.place(b"")) else {
+            let why = "what was collected before can't be read";
+            return Report { trouble: Some(Reason::new(Kind::Here, why)), ..Report::default() };
+        };
+        let maildrop = Maildrop::new(ledger, source.policy(), now_32(), MESSAGES_MAX, stumbled);
+        let way = Way::new(shard, key, source, to.clone(), address.ip());
+        let mut visit = pop3::Visit::new(maildrop, way, source.mailbox.clone());
+        let tls = machine_tls(source.tls);
+        let config = pop3_client::Config { tls, login, messages_max: ledger::LISTED_MAX };
+        let machine = pop3_client::Client::new(Arc::new(config));
+        let ended = match self.link(source, address, machine).await {
+            Ok(mut link) => link.drive(&mut visit).await,
+            Err(reason) => Err(reason),
+        };
+        let folded = match shard.collecting.is_known(key) {
+            true => keys::fold(&shard.store, &mut visit.maildrop.ledger).await,
+            false => Ok(()),
+        };
+        let stumbled = visit.maildrop.current();
+        let counts = visit.maildrop.counts;
+        let remark = (counts.repeated > 0).then(|| {
+            format!("{} messages share their identifiers with others, so they are read anew at each visit", counts.repeated)
+        });
+        let trouble = ended.err().or_else(|| visit.concluded());
+        let trouble = trouble.or_else(|| folded.err().map(Reason::from));
+        Report { counts, trouble, stumbled, remark }
+    }
+
+    async fn by_imap(
+        &self,
+        key: Key,
+        source: &Source,
+        to: &To,
+        address: SocketAddr,
+        login: Login,
+        stumbled: Option<Id>,
+    ) -> Report {
+        let shard = &self.shard;
+        let way = Way::new(shard, key, source, to.clone(), address.ip());
+        let mut visit =
+            imap::Visit::new(key, source.clone(), way, now_32(), MESSAGES_MAX, stumbled);
+        let tls = machine_tls(source.tls);
+        let config = imap_client::Config { tls, login, messages_max: ledger::LISTED_MAX };
+        let machine = imap_client::Client::new(Arc::new(config));
+        let ended = match self.link(source, address, machine).await {
+            Ok(mut link) => link.drive(&mut visit).await,
+            Err(reason) => Err(reason),
+        };
+        let stumbled = visit.current();
+        visit.close_folder().await;
+        let remark = visit.cannot_expunge.then(|| folder::CANNOT_EXPUNGE.to_owned());
+        let trouble = ended.err().or_else(|| visit.concluded());
+        Report { counts: visit.counts, trouble, stumbled, remark }
+    }
+
+    async fn link<M: super::link::Client>(
+        &self,
+        source: &Source,
+        address: SocketAddr,
+        machine: M,
+    ) -> Result<Link<M>, Reason> {
+        let shard = &self.shard;
+        let trust = self.trust().await?;
+        let until = shard.now().after(shard.config.collect.session_longest.0);
+        let tls = source.tls == Tls::Implicit;
+        Link::open(shard, address, &source.host, machine, tls, trust, until).await
+    }
+
+    async fn trust(&self) -> Result<Trust, Reason> {
+        if let Some(known) = &*self.trust.borrow() {
+            return Ok(known.clone());
+        }
+        let file = self.shard.config.collect.ca_file.clone();
+        let read = glommio::executor().spawn_blocking(move || Trust::valid(file.as_ref())).await;
+        let trust = read.map_err(|why| Reason::new(Kind::Here, why))?;
+        *self.trust.borrow_mut() = Some(trust.clone());
+        Ok(trust)
+    }
+
+    async fn login(&self, source: &Source) -> Result<Login, Reason> {
+        let secret = match &source.secret {
+            Secret::Password(password) => sasl::Secret::Password(password.clone()),
+            Secret::TokenFile(file) => {
+                let file = file.clone();
+                let read = glommio::executor().spawn_blocking(move || read_token(&file)).await;
+                sasl::Secret::Token(read.map_err(|why| Reason::new(Kind::Token, why))?)
+            }
+        };
+        let nonce: [u8; 18] = passwords::random();
+        let in_clear = source.tls == Tls::Off;
+        Ok(Login { user: source.user.clone(), secret, nonce: hex(&nonce), in_clear })
+    }
+}
+
+fn read_token(file: &PathBuf) -> Result<String, String> {
+    use std::io::Read;
+    let fault = |error: std::io::Error| format!("token file {}: {error}", file.display());
+    let mut text = String::new();
+    let open = std::fs::File::open(file).map_err(fault)?;
+    open.take(TOKEN_OCTETS_MAX).read_to_string(&mut text).map_err(fault)?;
+    let token = text.lines().next().unwrap_or_default().trim().to_owned();
+    if token.is_empty() {
+        return Err(format!("token file {} is empty", file.display()));
+    }
+    Ok(token)
+}
+
+fn machine_tls(tls: Tls) -> remote::Tls {
+    match tls {
+        Tls::Implicit => remote::Tls::Active,
+        Tls::Starttls => remote::Tls::Required,
+        Tls::Off => remote::Tls::Never,
+    }
+}
+
+/// Of the ledgers' clock, which goes until 2106.
+fn now_32() -> u32 {
+    u32::try_from(unix_now()).unwrap_or(u32::MAX)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(text: &str) -> Option<Id> {
+    let digits = text.as_bytes();
+    let mut id: Id = [0; 16];
+    for (at, byte) in id.iter_mut().enumerate() {
+        let pair = std::str::from_utf8(digits.get(2 * at..2 * at + 2)?).ok()?;
+        *byte = u8::from_str_radix(pair, 16).ok()?;
+    }
+    (digits.len() == 32).then_some(id)
+}
