@@ -4,7 +4,9 @@
 //! the file and the key, and how to mend it.
 
 pub use crate::auth::settings::{Auth, Dns};
+pub use crate::certificates::acme::settings::Acme;
 pub use crate::collect::settings::Collect;
+pub use crate::domain::settings::Web;
 pub use crate::filter::settings::Spam;
 pub use crate::policy::settings::Policy;
 pub use crate::relay::settings::{Relay, SmartHost};
@@ -35,6 +37,9 @@ impl std::error::Error for ConfigError {}
 pub struct Config {
     /// The name in greetings and trace headers; a fully qualified domain name.
     pub hostname: String,
+    /// The addresses that others know this host by, for `kura dns`; without them, those that it sends from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<std::net::IpAddr>,
     /// Holds the store, the certificates and the control socket.
     pub data_dir: PathBuf,
     /// A measured or shipped hardware profile; without it the generic one applies.
@@ -69,6 +74,10 @@ pub struct Config {
     pub store: StoreConfig,
     #[serde(default)]
     pub metrics: Metrics,
+    #[serde(default)]
+    pub web: Web,
+    #[serde(default)]
+    pub acme: Acme,
     #[serde(default)]
     pub log: Log,
     /// Where it was read from, for messages.
@@ -226,6 +235,7 @@ impl Config {
     pub fn files_mut(&mut self) -> Vec<(String, &mut PathBuf)> {
         let mut files = self.sieve.files_mut();
         files.extend(self.spam.rules.iter_mut().map(|path| ("spam-rules.toml".to_owned(), path)));
+        files.extend(self.acme.ca_file.iter_mut().map(|path| ("acme-ca.pem".to_owned(), path)));
         for (number, host) in (1..).zip(&mut self.smart_hosts) {
             let name = |what: &str| format!("smart-host-{number}{what}");
             files.extend(host.password_file.iter_mut().map(|path| (name(".password"), path)));
@@ -328,6 +338,7 @@ impl Config {
         self.sieve.check()?;
         self.scan.check()?;
         self.relay.check()?;
+        self.acme.check(!self.web.http.is_empty(), !self.web.listen.is_empty())?;
         self.collect.check()?;
         let limits = &self.limits;
         for (key, value, least, most) in [

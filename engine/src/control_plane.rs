@@ -1,11 +1,13 @@
-//! The one thread that is not a core: signals, the control socket, metrics over HTTP, DNS and what is
-//! verified with it.
+//! The one thread that is not a core: signals, the control socket, metrics over HTTP, settings over HTTPS, DNS and
+//! what is verified with it.
 //!
 //! It asks the cores through their queues and never touches their data.
 
 use crate::auth::desk;
 use crate::auth::dns;
+use crate::certificates::{self, acme};
 use crate::config::{Config, ConfigError};
+use crate::domain::web;
 use crate::layout;
 use crate::mesh::ShardHandle;
 use crate::metrics::Snapshot;
@@ -46,6 +48,8 @@ pub struct ControlPlane {
     handles: Vec<ShardHandle>,
     control: UnixListener,
     metrics: Option<TcpListener>,
+    web: web::Listeners,
+    config: Arc<Config>,
     signals: Signals,
     socket: PathBuf,
     jobs: Jobs,
@@ -68,9 +72,10 @@ struct Signals {
 
 impl ControlPlane {
     pub fn prepare(
-        config: &Config,
+        config: &Arc<Config>,
         handles: &[ShardHandle],
         metrics: Option<std::net::TcpListener>,
+        web: crate::listener::Web,
         jobs: Jobs,
     ) -> Result<ControlPlane, ConfigError> {
         let fault = |what: &str| {
@@ -87,6 +92,7 @@ impl ControlPlane {
             .map_err(fault(&format!("can't make control socket {}", socket.display())))?;
         let metrics =
             metrics.map(TcpListener::from_std).transpose().map_err(fault("metrics.listen"))?;
+        let web = web::Listeners::of(web).map_err(fault("web.listen"))?;
         let catch = |kind| signal(kind).map_err(fault("signals"));
         let signals = Signals {
             terminate: catch(SignalKind::terminate())?,
@@ -102,6 +108,8 @@ impl ControlPlane {
             handles,
             control,
             metrics,
+            web,
+            config: Arc::clone(config),
             signals,
             socket,
             jobs,
@@ -117,28 +125,55 @@ impl ControlPlane {
             handles,
             control,
             metrics,
+            web,
+            config,
             signals,
             socket,
             jobs,
             resolver,
             scanners,
         } = self;
+        let challenges = Arc::new(acme::Challenges::default());
         runtime.block_on(async {
             tokio::spawn(serve_control(control, handles.clone()));
             tokio::spawn(desk::serve(jobs.auth, resolver.clone()));
             tokio::spawn(hosts::serve(jobs.hosts, resolver));
             tokio::spawn(scan::desk::serve(jobs.scan, Arc::clone(&scanners)));
             if let Some(listener) = metrics {
-                tokio::spawn(serve_metrics(listener, handles.clone(), scanners));
+                let (config, challenges) = (Arc::clone(&config), Arc::clone(&challenges));
+                let serving =
+                    serve_metrics(listener, handles.clone(), scanners, config, challenges);
+                tokio::spawn(serving);
             }
+            let shard = handles[0].clone();
+            web::serve(web, Arc::clone(&config), shard.clone(), Arc::clone(&challenges));
+            tokio::spawn(acme::keep(Arc::clone(&config), challenges, move || {
+                let shard = shard.clone();
+                async move {
+                    match carry_out(&shard, Request::Reload).await {
+                        Answer::Done(_) => Ok(()),
+                        Answer::Failed(fault) => Err(fault),
+                    }
+                }
+            }));
+            tokio::spawn(certificates::expiry::watch(config.data_dir.clone()));
             wait_for_stop(&handles, signals).await;
         });
         let _ = std::fs::remove_file(&socket);
     }
 }
 
-async fn serve_metrics(listener: TcpListener, handles: Vec<ShardHandle>, scanners: Arc<Scanners>) {
-    let look = move || scrape(handles.clone(), Arc::clone(&scanners));
+async fn serve_metrics(
+    listener: TcpListener,
+    handles: Vec<ShardHandle>,
+    scanners: Arc<Scanners>,
+    config: Arc<Config>,
+    challenges: Arc<acme::Challenges>,
+) {
+    let look = move || {
+        let (scanners, config) = (Arc::clone(&scanners), Arc::clone(&config));
+        scrape(handles.clone(), scanners, config, Arc::clone(&challenges))
+    };
     let app = Router::new().route("/metrics", get(look));
     if let Err(error) = axum::serve(listener, app).await {
         tracing::error!(%error, "metrics stopped");
@@ -243,7 +278,12 @@ async fn carry_out(shard: &ShardHandle, request: Request) -> Answer {
     }
 }
 
-async fn scrape(handles: Vec<ShardHandle>, scanners: Arc<Scanners>) -> impl IntoResponse {
+async fn scrape(
+    handles: Vec<ShardHandle>,
+    scanners: Arc<Scanners>,
+    config: Arc<Config>,
+    challenges: Arc<acme::Challenges>,
+) -> impl IntoResponse {
     let mut sum: Option<Snapshot> = None;
     for handle in &handles {
         let snapshot = handle
@@ -262,6 +302,9 @@ async fn scrape(handles: Vec<ShardHandle>, scanners: Arc<Scanners>) -> impl Into
     }
     let mut text = sum.map(|sum| sum.to_text()).unwrap_or_default();
     scan::metrics::health_text(&mut text, &scanners.clamd.health());
+    // Files, a few, which the page cache has.
+    certificates::expiry::metrics_text(&mut text, &config.data_dir);
+    challenges.metrics_text(&mut text);
     text += &crate::collect::metrics_text(&handles).await;
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }

@@ -8,14 +8,17 @@
 //! |---|---|
 //! | `d:DOMAIN` | [`Domain`] |
 //! | `a:USER@DOMAIN` | [`Account`] |
+//! | `k:DOMAIN` | [`DkimKeys`] |
 //! | `l:USER@DOMAIN`, `l:@DOMAIN` (catch-all) | [`Alias`] |
 //! | `h:USER@DOMAIN` | [`Held`], also after the account was removed |
 //! | `n:account` | the next account's number |
 
+use crate::domain::keys::DkimKeys;
 use crate::passwords::StoredPassword;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use storage::{AccountId, Quota};
 use unicode_normalization::UnicodeNormalization;
 
@@ -99,6 +102,8 @@ pub struct Directory {
     accounts: BTreeMap<String, Account>,
     aliases: BTreeMap<String, Alias>,
     holds: BTreeMap<String, Held>,
+    /// Shared with those who sign, off the core.
+    dkim: BTreeMap<String, Arc<DkimKeys>>,
 }
 
 impl Directory {
@@ -117,6 +122,7 @@ impl Directory {
                 Some(("a:", name)) => set(&mut self.accounts, name, value),
                 Some(("l:", name)) => set(&mut self.aliases, name, value),
                 Some(("h:", name)) => set(&mut self.holds, name, value),
+                Some(("k:", name)) => set_with(&mut self.dkim, name, value, Arc::new),
                 Some(("n:", _)) => true,
                 _ => false,
             };
@@ -191,6 +197,10 @@ impl Directory {
         self.domains.get(name)
     }
 
+    pub fn dkim(&self, domain: &str) -> Option<&Arc<DkimKeys>> {
+        self.dkim.get(domain)
+    }
+
     pub fn account(&self, address: &str) -> Option<&Account> {
         self.accounts.get(address)
     }
@@ -237,13 +247,22 @@ fn set<T: serde::de::DeserializeOwned>(
     name: &str,
     value: Option<&[u8]>,
 ) -> bool {
+    set_with(map, name, value, |value: T| value)
+}
+
+fn set_with<T: serde::de::DeserializeOwned, U>(
+    map: &mut BTreeMap<String, U>,
+    name: &str,
+    value: Option<&[u8]>,
+    kept: impl FnOnce(T) -> U,
+) -> bool {
     let Some(value) = value else {
         map.remove(name);
         return true;
     };
     match serde_json::from_slice(value) {
         Ok(value) => {
-            map.insert(name.to_owned(), value);
+            map.insert(name.to_owned(), kept(value));
             true
         }
         Err(_) => false,

@@ -17,6 +17,7 @@
 //! | [`sieve`] | what users, and the operator, want done with mail that comes in |
 //! | [`collect`] | mail from mailboxes that users have elsewhere |
 //! | [`queue`], [`relay`] | mail that waits to leave, and how it leaves |
+//! | [`domain`] | DKIM keys and signatures; what DNS has to say of a domain |
 //! | [`directory`], [`passwords`] | who gets the mail for an address, and who may read it |
 //! | [`operations`], [`control_plane`] | what an operator can ask of a running or stopped server |
 //! | `remembering`, `export` | of these, what is about the past: expunged mail, an account as it was, holds |
@@ -41,6 +42,7 @@ pub mod control_plane;
 pub mod core;
 pub mod delivery;
 pub mod directory;
+pub mod domain;
 mod export;
 pub mod filter;
 pub mod layout;

@@ -83,6 +83,28 @@ pub fn bind_metrics(config: &Config) -> Result<Option<TcpListener>, ConfigError>
     Ok(Some(listener))
 }
 
+/// Of the control plane's web server.
+#[derive(Debug, Default)]
+pub struct Web {
+    pub https: Vec<TcpListener>,
+    pub http: Vec<TcpListener>,
+}
+
+pub fn bind_web(config: &Config) -> Result<Web, ConfigError> {
+    let bind = |key: &str, addresses: &[SocketAddr]| -> Result<Vec<TcpListener>, ConfigError> {
+        let one = |&address: &SocketAddr| {
+            probe(address).map_err(|error| {
+                ConfigError(format!(
+                    "can't listen on {address} ({key}): {error}; stop the other server, or choose another address"
+                ))
+            })
+        };
+        addresses.iter().map(one).collect()
+    };
+    let https = bind("web.listen", &config.web.listen)?;
+    Ok(Web { https, http: bind("web.http", &config.web.http)? })
+}
+
 /// Binds alone. The sockets of a server that was just killed are still there for a moment, while the
 /// kernel takes its rings apart: only a port that stays in use is an error.
 fn probe(address: SocketAddr) -> io::Result<TcpListener> {

@@ -191,6 +191,7 @@ impl Metrics {
         Snapshot {
             queue: [
                 counts.queued.get(),
+                counts.signed.get(),
                 counts.delivered.get(),
                 counts.deferred.get(),
                 counts.failed.get(),
@@ -242,12 +243,13 @@ const COUNTERS: [(&str, &str); 11] = [
     ("kura_sieve_errors_total", "Of these, the ones where a script failed"),
 ];
 
-const QUEUE: [(&str, &str, &str); 6] = [
+const QUEUE: [(&str, &str, &str); 7] = [
     (
         "kura_queue_messages_taken_total",
         "counter",
         "Messages for other hosts, taken into the queue",
     ),
+    ("kura_queue_messages_signed_total", "counter", "Of these, the ones with DKIM signatures"),
     ("kura_queue_delivered_total", "counter", "Recipients whose server has taken a message"),
     ("kura_queue_deferred_total", "counter", "Tries of a recipient that have to be repeated"),
     ("kura_queue_failed_total", "counter", "Recipients given up, or refused for good"),

@@ -62,6 +62,10 @@ impl Server {
             Mode::Serving => listener::bind_metrics(&config)?,
             Mode::CommandOnly => None,
         };
+        let web = match mode {
+            Mode::Serving => listener::bind_web(&config)?,
+            Mode::CommandOnly => listener::Web::default(),
+        };
         let tls = tls::server_config(&config.data_dir)
             .map_err(|error| ConfigError(format!("certificates: {error}")))?;
         let rules = Arc::new(filter::load(&config.spam)?);
@@ -116,7 +120,7 @@ impl Server {
         if mode == Mode::Serving {
             let jobs = Jobs { auth: jobs, hosts: host_jobs, scan: scan_jobs };
             server.control =
-                Some(ControlPlane::prepare(&server.config, &server.handles, metrics, jobs)?);
+                Some(ControlPlane::prepare(&server.config, &server.handles, metrics, web, jobs)?);
         }
         server.begin()?;
         if mode == Mode::Serving {

@@ -28,6 +28,18 @@ pub fn server_config(data_dir: &Path) -> Result<Option<Arc<ServerConfig>>, Certi
     Ok(Some(Arc::new(config)))
 }
 
+/// For one handshake that proves a name, and nothing more: this certificate, whoever asks.
+pub fn proof_config(key: Arc<CertifiedKey>, protocol: &[u8]) -> ServerConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the ring provider has TLS 1.2 and 1.3 suites")
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from((*key).clone())));
+    config.alpn_protocols = vec![protocol.to_vec()];
+    config
+}
+
 #[derive(Debug)]
 struct ByName {
     names: HashMap<String, Arc<CertifiedKey>>,

@@ -146,7 +146,7 @@ pub struct Delivery {
 pub struct Placement {
     pub account: AccountId,
     pub mailbox: MailboxId,
-    /// Bytes of this recipient's own in front of the shared body; at most 1 KiB.
+    /// Bytes of this recipient's own in front of the shared body; at most 4 KiB.
     pub prefix: Vec<u8>,
     /// System flags.
     pub flags: Flags,

@@ -52,13 +52,24 @@ class NameServer:
 remote-control:
   control-enable: no
 """
+        self.zones = list(zones)
         for number, (name, text) in enumerate(zones.items()):
-            with open(f"{self.directory}/{number}.zone", "w") as file:
-                file.write(f"$ORIGIN {name}\n$TTL 1\n@ SOA ns.test. admin.test. 1 60 60 60 1\n@ NS ns.test.\n{text}\n")
+            self.write(name, text)
             config += f'zone:\n  name: "{name}"\n  zonefile: "{number}.zone"\n'
         with open(f"{self.directory}/nsd.conf", "w") as file:
             file.write(config)
         self.process = None
+
+    def write(self, name, text):
+        number = self.zones.index(name)
+        with open(f"{self.directory}/{number}.zone", "w") as file:
+            file.write(f"$ORIGIN {name}\n$TTL 1\n@ SOA ns.test. admin.test. 1 60 60 60 1\n@ NS ns.test.\n{text}\n")
+
+    def set(self, name, text):
+        """Another text of a zone, from now on."""
+        self.stop()
+        self.write(name, text)
+        return self.start()
 
     def start(self):
         self.process = subprocess.Popen([program("nsd"), "-d", "-c", f"{self.directory}/nsd.conf"],

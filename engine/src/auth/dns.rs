@@ -85,6 +85,11 @@ impl Resolver {
         if found.is_empty() { Err(Missing::NoRecords) } else { Ok(found) }
     }
 
+    /// The records of any type.
+    pub async fn records(&self, domain: &str, kind: RecordType) -> Result<Vec<RData>, Missing> {
+        self.lookup(name(domain).ok_or(Missing::NoSuchName)?, kind).await
+    }
+
     /// Each record's strings, joined. What is too long to be of use is left out.
     pub async fn texts(&self, domain: &str) -> Result<Vec<Vec<u8>>, Missing> {
         let name = name(domain).ok_or(Missing::NoSuchName)?;
@@ -197,6 +202,14 @@ pub fn resolver(dns: &Dns) -> Result<Resolver, ConfigError> {
         .build()
         .map(|resolver| Resolver(Source::Network(Arc::new(resolver))))
         .map_err(|error| fault(&error))
+}
+
+/// The first server that the system names.
+pub fn system_server() -> Option<std::net::SocketAddr> {
+    let (system, _) = read_system_conf().ok()?;
+    let first = system.name_servers().first()?;
+    let port = first.connections.first().map_or(53, |connection| connection.port);
+    Some(std::net::SocketAddr::new(first.ip, port))
 }
 
 fn name_server(address: std::net::SocketAddr) -> NameServerConfig {

@@ -1,12 +1,15 @@
-//! `kura cert`: issue, import and list certificates; a running server takes them at once.
+//! `kura cert`: issue, ask for, import and list certificates; a running server takes them at once.
 
 use super::ask::ask;
 use super::{Outcome, Where};
-use crate::certificates::{self, Listed};
+use crate::certificates::request::{Request as Asked, request};
+use crate::certificates::{self, DAYS_LEFT_WARNED, Listed};
 use crate::config::ConfigError;
 use crate::operations::Request;
+use crate::when::time_text;
 use clap::Subcommand;
 use serde_json::json;
+use std::io::Write;
 use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
@@ -23,14 +26,37 @@ pub(super) enum CertCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Takes a certificate chain and its key from PEM files.
+    /// Makes a key and prints a request for a certificate (PEM), for whoever issues yours. The key stays here.
     ///
-    /// Example: kura cert import --chain fullchain.pem --key privkey.pem
+    /// Example: kura cert csr mail.example.org mta-sts.example.org > mail.csr
+    Csr {
+        #[arg(required = true)]
+        names: Vec<String>,
+        /// Asks with the key of the certificate that serves the first name now: TLSA records stay as they are.
+        #[arg(long)]
+        keep_key: bool,
+        #[command(flatten)]
+        place: Where,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Takes a certificate chain and its key from PEM files, if they belong together, the chain holds, and it is for
+    /// this host.
+    ///
+    /// Examples: kura cert import --chain fullchain.pem --key privkey.pem
+    ///           kura cert import --chain issued.pem --name mail.example.com
     Import {
+        /// The host's own certificate, then who issued it, and so on.
         #[arg(long)]
         chain: PathBuf,
+        /// Absent: the one that `kura cert csr` has made.
         #[arg(long)]
-        key: PathBuf,
+        key: Option<PathBuf>,
+        /// The host that it has to be for; absent: `hostname` of the config file. Clients that ask for another of its
+        /// names (SNI) get it, too.
+        #[arg(long)]
+        name: Option<String>,
         #[command(flatten)]
         place: Where,
         /// Prints JSON.
@@ -49,29 +75,46 @@ pub(super) enum CertCommand {
     },
 }
 
-/// Certificates with fewer days left are pointed out.
-const DAYS_LEFT_WARNED: i64 = 21;
-
 pub(super) fn run(command: CertCommand) -> Result<Outcome, ConfigError> {
     let fault = |error: certificates::CertificateError| ConfigError(error.to_string());
     match command {
         CertCommand::SelfSigned { names, place, json } => {
-            if let Some(name) =
-                names.iter().find(|name| crate::directory::canonical_domain(name).is_none())
-            {
-                return Err(ConfigError(format!(
-                    "{name:?} is no host name; write it like mail.example.org"
-                )));
-            }
+            expect_host_names(&names)?;
             let made = certificates::self_signed(&place.load()?.data_dir, &names).map_err(fault)?;
             let line =
                 format!("certificate {} issued for {}", made.name, made.dns_names.join(", "));
             tell_server(&place, &made, json, &line)
         }
-        CertCommand::Import { chain, key, place, json } => {
-            let made =
-                certificates::import(&place.load()?.data_dir, &chain, &key).map_err(fault)?;
-            let line = format!("certificate {} imported, {} days left", made.name, made.days_left);
+        CertCommand::Csr { names, keep_key, place, json } => {
+            expect_host_names(&names)?;
+            let asked = request(&place.load()?.data_dir, &names, keep_key).map_err(fault)?;
+            if json {
+                outln!("{}", json!(asked))?;
+            } else {
+                let Asked { csr, key_file, .. } = asked;
+                out!("{csr}")?;
+                // What goes to a file is the request alone.
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "its key is in {}; once it is issued: kura cert import --chain FILE --name {}",
+                    key_file.display(),
+                    names[0]
+                );
+            }
+            Ok(Outcome::Done)
+        }
+        CertCommand::Import { chain, key, name, place, json } => {
+            let config = place.load()?;
+            let name = name.unwrap_or_else(|| config.hostname.clone());
+            let (made, odd) = certificates::import(&config.data_dir, &chain, key.as_deref(), &name)
+                .map_err(fault)?;
+            let line = format!(
+                "certificate {} imported: {}, {} days left{}",
+                made.name,
+                made.dns_names.join(", "),
+                made.days_left,
+                odd.iter().map(|odd| format!("\nbut {odd}")).collect::<String>()
+            );
             tell_server(&place, &made, json, &line)
         }
         CertCommand::List { place, json } => {
@@ -87,14 +130,33 @@ pub(super) fn run(command: CertCommand) -> Result<Outcome, ConfigError> {
 }
 
 fn print(one: &Listed) -> Result<(), ConfigError> {
-    let warning = if one.days_left < DAYS_LEFT_WARNED { "  RENEW SOON" } else { "" };
+    let warning = match one.days_left {
+        ..0 => "  EXPIRED",
+        0..DAYS_LEFT_WARNED => "  RENEW SOON",
+        _ => "",
+    };
+    let until = u64::try_from(one.not_after_unix).map_or(0, |unix| unix * 1000);
     outln!(
-        "{}: {} ({}), {} days left{warning}",
+        "{}: {} ({}), until {}, {} days left{warning}",
         one.name,
         one.dns_names.join(", "),
         one.issuer,
+        time_text(until),
         one.days_left
     )
+}
+
+fn expect_host_names(names: &[String]) -> Result<(), ConfigError> {
+    let is_odd = |name: &&String| {
+        let plain = name.strip_prefix("*.").unwrap_or(name);
+        crate::directory::canonical_domain(plain).is_none()
+    };
+    match names.iter().find(is_odd) {
+        Some(name) => {
+            Err(ConfigError(format!("{name:?} is no host name; write it like mail.example.org")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The server first: it must not miss a certificate because nobody reads what is printed.

@@ -11,15 +11,19 @@ use std::io::{BufRead, BufReader, Read};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DomainCommand {
-    /// Makes a domain, and `postmaster@` it: every domain that takes mail takes it for its postmaster
-    /// (RFC 5321 section 4.5.1).
+    /// Makes a domain with its DKIM keys, and `postmaster@` and `abuse@` it: every domain that takes mail takes it for
+    /// these (RFC 5321 section 4.5.1, RFC 2142). Prints what DNS has to say of it.
     ///
-    /// Example: kura domain add example.org --postmaster ann@example.com
+    /// Example: kura domain add example.org --postmaster ann@example.org
     Add {
         domain: String,
-        /// Who gets the mail for its postmaster; absent: who gets it for the first domain's.
+        /// Who gets the mail for its postmaster: an address here, or one of the new domain that is to get an account;
+        /// absent: who gets it for the first domain's.
         #[arg(long, value_name = "ADDRESS")]
         postmaster: Option<String>,
+        /// Who gets the mail for abuse@; absent: its postmaster.
+        #[arg(long, value_name = "ADDRESS")]
+        abuse: Option<String>,
         #[command(flatten)]
         common: Common,
     },
@@ -34,7 +38,10 @@ pub(super) enum DomainCommand {
         #[command(flatten)]
         common: Common,
     },
-    /// Removes a domain that has no accounts and aliases left.
+    /// The keys that sign a domain's mail (DKIM).
+    #[command(subcommand)]
+    Dkim(super::dkim::DkimCommand),
+    /// Removes a domain that has no accounts and aliases left, and its keys.
     ///
     /// Example: kura domain remove example.org
     Remove {
@@ -182,23 +189,11 @@ pub(super) enum AliasCommand {
 
 pub(super) fn domain(command: DomainCommand) -> Result<Outcome, ConfigError> {
     match command {
-        DomainCommand::Add { domain, postmaster, common } => {
-            said(&common, Request::DomainAdd { domain, postmaster }, |v| {
-                let domain = text(v, "domain");
-                match &v["postmaster"] {
-                    Value::Array(targets) if !targets.is_empty() => {
-                        format!(
-                            "domain {domain} added; mail for its postmaster goes to {}",
-                            cell(&v["postmaster"])
-                        )
-                    }
-                    _ => format!(
-                        "domain {domain} added, but nobody gets mail for its postmaster, which RFC 5321 wants; \
-                         once it has an account: kura alias add postmaster@{domain} ADDRESS"
-                    ),
-                }
-            })
+        DomainCommand::Add { domain, postmaster, abuse, common } => {
+            let request = Request::DomainAdd { domain, postmaster, abuse, without_dkim: false };
+            said(&common, request, added)
         }
+        DomainCommand::Dkim(command) => super::dkim::run(command),
         DomainCommand::List { common } => {
             table(&common, Request::DomainList, &["domain", "accounts", "aliases"])
         }
@@ -209,10 +204,11 @@ pub(super) fn domain(command: DomainCommand) -> Result<Outcome, ConfigError> {
                     names.map(|name| format!("\n  {name}")).collect::<String>()
                 };
                 format!(
-                    "{}\naccounts:{}\naliases:{}",
+                    "{}\naccounts:{}\naliases:{}\ndkim:{}",
                     text(v, "domain"),
                     list("accounts"),
-                    list("aliases")
+                    list("aliases"),
+                    list("dkim")
                 )
             })
         }
@@ -278,6 +274,35 @@ pub(super) fn alias(command: AliasCommand) -> Result<Outcome, ConfigError> {
                 format!("alias {} removed", text(v, "alias"))
             })
         }
+    }
+}
+
+/// Who is to answer for a new domain, and what is to be done about it.
+fn added(value: &Value) -> String {
+    let domain = text(value, "domain");
+    let mut lines = vec![format!("domain {domain} added")];
+    let is_empty = |key: &str| value[key].as_array().is_none_or(Vec::is_empty);
+    if is_empty("postmaster") {
+        lines.push(format!(
+            "but nobody gets mail for its postmaster, which RFC 5321 wants; once it has an account: \
+             kura alias add postmaster@{domain} ADDRESS, and kura alias add abuse@{domain} ADDRESS"
+        ));
+    } else {
+        lines.push(format!("mail for its postmaster goes to {}", cell(&value["postmaster"])));
+    }
+    if !is_empty("abuse") {
+        lines.push(format!("mail for abuse@{domain} goes to {}", cell(&value["abuse"])));
+    }
+    for missing in value["missing"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        lines.push(format!("{missing} does not exist yet: kura account add {missing}"));
+    }
+    let first = lines.join("; ");
+    match serde_json::from_value(value["dns"].clone()) {
+        Ok(facts) => format!(
+            "{first}\n\nDNS has to say (`kura dns check {domain}` looks whether it does):\n\n{}",
+            crate::domain::zone::zone(&facts).trim_end()
+        ),
+        Err(_) => first,
     }
 }
 

@@ -18,6 +18,8 @@ mod certificate;
 mod collect;
 mod compact;
 mod directory;
+mod dkim;
+mod dns;
 mod profile;
 mod queue;
 mod quickstart;
@@ -65,6 +67,11 @@ enum Command {
     /// Example: kura domain add example.org
     #[command(subcommand)]
     Domain(directory::DomainCommand),
+    /// What DNS has to say of a domain, and whether it does.
+    ///
+    /// Example: kura dns check example.org
+    #[command(subcommand)]
+    Dns(dns::DnsCommand),
     /// Accounts, their passwords and quotas.
     ///
     /// Example: kura account add ann@example.org --quota 10G
@@ -198,6 +205,7 @@ fn run(command: Command) -> Result<Outcome, ConfigError> {
         Command::Serve(options) => serve::run(&options),
         Command::CheckConfig(options) => serve::check(&options),
         Command::Domain(command) => directory::domain(command),
+        Command::Dns(command) => dns::run(command),
         Command::Account(command) => directory::account(command),
         Command::Alias(command) => directory::alias(command),
         Command::Sieve(command) => sieve::run(command),

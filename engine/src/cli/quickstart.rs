@@ -102,6 +102,7 @@ fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
     };
     let config = Config {
         hostname,
+        addresses: Vec::new(),
         data_dir: PathBuf::from("."),
         profile: Some(PathBuf::from(PROFILE_FILE)),
         knobs: BTreeMap::new(),
@@ -120,6 +121,8 @@ fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
         sieve: Settings::default(),
         store: StoreConfig::default(),
         metrics,
+        web: Default::default(),
+        acme: Default::default(),
         file: PathBuf::new(),
         // Each message would be a line, too: too much on a terminal.
         log: Log { level: "notice".to_owned(), ..Log::default() },
@@ -215,7 +218,16 @@ fn accounts(server: &Server, options: &Options) -> Result<Vec<Trial>, ConfigErro
         trials
     };
     if !has_domains {
-        ask(server, Request::DomainAdd { domain: options.domain.clone(), postmaster: None })?;
+        // A trial sends nothing, and keys take a second: `kura domain dkim rotate` makes them.
+        ask(
+            server,
+            Request::DomainAdd {
+                domain: options.domain.clone(),
+                postmaster: None,
+                abuse: None,
+                without_dkim: true,
+            },
+        )?;
     }
     for trial in &trials {
         let (address, password) = (trial.address.clone(), Some(trial.password.clone()));
@@ -229,10 +241,12 @@ fn accounts(server: &Server, options: &Options) -> Result<Vec<Trial>, ConfigErro
             ask(server, Request::AccountPasswd { address, password })?;
         }
     }
-    // RFC 5321 section 4.5.1: a domain that takes mail takes it for postmaster.
-    let alias = format!("postmaster@{}", options.domain.to_lowercase());
-    let targets = vec![trials[0].address.clone()];
-    ask(server, Request::AliasAdd { alias, targets, replace: true })?;
+    // RFC 5321 section 4.5.1: a domain that takes mail takes it for postmaster; RFC 2142 has the other.
+    for user in ["postmaster", "abuse"] {
+        let alias = format!("{user}@{}", options.domain.to_lowercase());
+        let targets = vec![trials[0].address.clone()];
+        ask(server, Request::AliasAdd { alias, targets, replace: true })?;
+    }
     fs::rename(&pending, &file).map_err(|error| fault(&error))?;
     Ok(trials)
 }

@@ -13,6 +13,7 @@ use super::{Envelope, Filed, Intake, Judged, Outcome, Redirect, Stamp, To, Trace
 use crate::NOTICE;
 use crate::directory::{Home, Resolution};
 use crate::mesh::Unreachable;
+use crate::queue::author::Author;
 use crate::queue::intake::Submission;
 use crate::queue::message;
 use crate::shard::Shard;
@@ -329,7 +330,8 @@ impl Post {
             ret_full: None,
             envid: None,
         };
-        let mut submission = Submission::new(&self.shard, envelope, String::new());
+        let author = if owner.is_some() { Author::Stranger } else { Author::Ourselves };
+        let mut submission = Submission::new(&self.shard, author, envelope, String::new());
         let mut header = HeaderOnItsWay::default();
         let push = async |piece: &[u8]| {
             for part in header.without_return_path(piece) {

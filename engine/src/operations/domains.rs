@@ -1,32 +1,95 @@
 //! Domains, and the names under which domains and addresses are kept.
 
-use super::{Fault, change, pair, unix_now};
+use super::{Fault, change, dkim, pair, unix_now};
 use crate::directory::{self, Alias, Domain};
+use crate::domain::keys::DkimKeys;
+use crate::domain::records::Facts;
 use crate::shard::Shard;
 use serde_json::{Value, json};
 use std::rc::Rc;
+use std::sync::Arc;
 
 pub(super) async fn add(
     shard: &Rc<Shard>,
     domain: &str,
     postmaster: Option<String>,
+    abuse: Option<String>,
+    without_dkim: bool,
 ) -> Result<Value, Fault> {
     let domain = canonical_domain(domain)?;
     if shard.directory.borrow().domain(&domain).is_some() {
         return Err(format!("domain {domain} exists already"));
     }
     let value = Domain { created_unix: unix_now() };
-    let targets = match postmaster {
-        Some(target) => vec![known_target(shard, &target)?],
+    let postmaster = match postmaster {
+        Some(target) => vec![target_in(shard, &domain, &target)?],
         None => first_postmaster(shard),
     };
+    let abuse = match abuse {
+        Some(target) => vec![target_in(shard, &domain, &target)?],
+        None if postmaster.is_empty() => Vec::new(),
+        None => vec![format!("postmaster@{domain}")],
+    };
     let mut pairs = vec![pair("d:", &domain, Some(&value))];
-    if !targets.is_empty() {
-        let alias = Alias { targets: targets.clone() };
-        pairs.push(pair("l:", &format!("postmaster@{domain}"), Some(&alias)));
+    for (user, targets) in [("postmaster", &postmaster), ("abuse", &abuse)] {
+        let address = format!("{user}@{domain}");
+        // An account of that name is to come.
+        if !targets.is_empty() && !targets.contains(&address) {
+            let alias = Alias { targets: targets.clone() };
+            pairs.push(pair("l:", &address, Some(&alias)));
+        }
+    }
+    if !without_dkim {
+        pairs.push(pair("k:", &domain, Some(&dkim::with_pair(None).await?)));
     }
     change(shard, pairs).await?;
-    Ok(json!({ "domain": domain, "postmaster": targets }))
+    let facts = facts(shard, &domain).await?;
+    let missing: Vec<&String> = {
+        let directory = shard.directory.borrow();
+        let is_missing = |target: &&String| {
+            directory.account(target).is_none() && directory.alias(target).is_none()
+        };
+        let mut missing: Vec<&String> =
+            postmaster.iter().chain(&abuse).filter(is_missing).collect();
+        missing.sort();
+        missing.dedup();
+        missing
+    };
+    Ok(json!({
+        "domain": domain,
+        "postmaster": postmaster,
+        "abuse": abuse,
+        "missing": missing,
+        "dns": facts,
+    }))
+}
+
+/// Who gets the mail for an address of a domain that is just being made: somebody who is known, or who is to have
+/// an account in it.
+fn target_in(shard: &Shard, domain: &str, target: &str) -> Result<String, Fault> {
+    match known_target(shard, target) {
+        Ok(known) => Ok(known),
+        Err(why) => match directory::canonical(target) {
+            Ok(address) if address.rsplit_once('@').is_some_and(|(_, of)| of == domain) => {
+                Ok(address)
+            }
+            _ => Err(why),
+        },
+    }
+}
+
+pub(super) async fn records(shard: &Rc<Shard>, domain: &str) -> Result<Value, Fault> {
+    let domain = existing_domain(shard, domain)?;
+    let facts = facts(shard, &domain).await?;
+    serde_json::to_value(facts).map_err(|error| error.to_string())
+}
+
+/// Certificates are files: read off the core.
+async fn facts(shard: &Rc<Shard>, domain: &str) -> Result<Facts, Fault> {
+    let (config, domain) = (Arc::clone(&shard.config), domain.to_owned());
+    let keys = shard.directory.borrow().dkim(&domain).cloned();
+    let gather = move || Facts::gather(&config, &domain, keys.as_deref(), unix_now());
+    glommio::executor().spawn_blocking(gather).await
 }
 
 /// Who gets the mail for the postmaster of the first domain that has one (RFC 5321 section 4.5.1: every
@@ -90,24 +153,33 @@ pub(super) fn show(shard: &Shard, domain: &str) -> Result<Value, Fault> {
         directory.accounts().map(|(address, _)| address).filter(of).collect();
     let aliases: Vec<&String> =
         directory.aliases().map(|(address, _)| address).filter(of).collect();
-    Ok(
-        json!({ "domain": domain, "created_unix": found.created_unix, "accounts": accounts, "aliases": aliases }),
-    )
+    let keys = directory.dkim(&domain).map_or(&[][..], |keys| &keys.keys);
+    let selectors: Vec<&String> = keys.iter().map(|key| &key.selector).collect();
+    Ok(json!({
+        "domain": domain,
+        "created_unix": found.created_unix,
+        "accounts": accounts,
+        "aliases": aliases,
+        "dkim": selectors,
+    }))
 }
 
 pub(super) async fn remove(shard: &Rc<Shard>, domain: &str) -> Result<Value, Fault> {
     let domain = existing_domain(shard, domain)?;
     let shown = show(shard, &domain)?;
-    let postmaster = format!("postmaster@{domain}");
-    // Its postmaster's alias was made with it, and goes with it, unless another alias leads there.
-    let goes_along = {
+    // These aliases were made with it, and go with it, unless another alias leads there.
+    let made = ["postmaster", "abuse"].map(|user| format!("{user}@{domain}"));
+    let go_along: Vec<&String> = {
         let directory = shard.directory.borrow();
-        let mut others = directory.aliases().filter(|(name, _)| **name != postmaster);
-        directory.alias(&postmaster).is_some()
-            && !others.any(|(_, alias)| alias.targets.contains(&postmaster))
+        let leads_there = |made_one: &String| {
+            let mut others = directory.aliases().filter(|(name, _)| !made.contains(name));
+            others.any(|(_, alias)| alias.targets.contains(made_one))
+        };
+        made.iter().filter(|name| directory.alias(name).is_some() && !leads_there(name)).collect()
     };
     for kind in ["accounts", "aliases"] {
-        let stays = |name: &&Value| !(goes_along && name.as_str() == Some(&postmaster));
+        let goes = |name: &str| go_along.iter().any(|going| *going == name);
+        let stays = |name: &&Value| !name.as_str().is_some_and(goes);
         let count = shown[kind].as_array().into_iter().flatten().filter(stays).count();
         if count > 0 {
             return Err(format!(
@@ -116,8 +188,9 @@ pub(super) async fn remove(shard: &Rc<Shard>, domain: &str) -> Result<Value, Fau
         }
     }
     let mut pairs = vec![pair::<Domain>("d:", &domain, None)];
-    if goes_along {
-        pairs.push(pair::<Alias>("l:", &postmaster, None));
+    pairs.extend(go_along.into_iter().map(|name| pair::<Alias>("l:", name, None)));
+    if shard.directory.borrow().dkim(&domain).is_some() {
+        pairs.push(pair::<DkimKeys>("k:", &domain, None));
     }
     change(shard, pairs).await?;
     Ok(json!({ "domain": domain }))

@@ -8,10 +8,12 @@
 
 mod accounts;
 mod aliases;
+mod dkim;
 mod domains;
 mod store;
 
 pub(crate) use accounts::{existing_account, make_at_home};
+pub use dkim::DkimRequest;
 
 use crate::collect::{self, operations::CollectRequest};
 use crate::directory::{self, Pair};
@@ -35,12 +37,22 @@ use std::time::{SystemTime, UNIX_EPOCH};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "operation", rename_all = "snake_case")]
 pub enum Request {
-    /// Without a postmaster, the first domain's is this one's too.
+    /// Without a postmaster, the first domain's is this one's too; without an abuse address, the postmaster.
     DomainAdd {
         domain: String,
         #[serde(default)]
         postmaster: Option<String>,
+        #[serde(default)]
+        abuse: Option<String>,
+        /// Makes no DKIM keys, which take a second.
+        #[serde(default)]
+        without_dkim: bool,
     },
+    /// What DNS has to say of a domain.
+    DomainRecords {
+        domain: String,
+    },
+    Dkim(DkimRequest),
     DomainList,
     DomainShow {
         domain: String,
@@ -157,8 +169,10 @@ impl Request {
             | Request::AliasRemove { .. }
             | Request::HoldAdd { .. }
             | Request::HoldRemove { .. } => true,
+            Request::Dkim(request) => request.changes_directory(),
             Request::DomainList
             | Request::DomainShow { .. }
+            | Request::DomainRecords { .. }
             | Request::AccountList { .. }
             | Request::AliasList
             | Request::Sieve(_)
@@ -194,9 +208,11 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
         false => None,
     };
     match request {
-        Request::DomainAdd { domain, postmaster } => {
-            domains::add(&shard, &domain, postmaster).await
+        Request::DomainAdd { domain, postmaster, abuse, without_dkim } => {
+            domains::add(&shard, &domain, postmaster, abuse, without_dkim).await
         }
+        Request::DomainRecords { domain } => domains::records(&shard, &domain).await,
+        Request::Dkim(request) => dkim::execute(&shard, request).await,
         Request::DomainList => Ok(domains::list(&shard)),
         Request::DomainShow { domain } => domains::show(&shard, &domain),
         Request::DomainRemove { domain } => domains::remove(&shard, &domain).await,

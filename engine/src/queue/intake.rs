@@ -4,11 +4,18 @@
 //! a session never holds more. What RFC 6409 section 8 has us add goes in front: a `Date` and a
 //! `Message-ID` where there is none. Whether it needs 8BITMIME or SMTPUTF8 on its way is found out by looking: clients
 //! declare both out of habit, and a server without them could not have it.
+//!
+//! What leaves in the name of a domain of ours is signed (DKIM) before it is recorded, once for all tries and
+//! recipients. The signatures are the record's prefix, so they need not be known before the body; they are
+//! made on the blocking pool.
 
+use super::author::{Author, Signer};
 use super::message::Envelope;
 use super::{ACCOUNT, MAILBOX};
 use crate::delivery::{Trace, unix_millis};
+use crate::domain::signing::{Digest, Signing};
 use crate::metrics::count;
+use crate::operations::unix_now;
 use crate::scan::session::Scan;
 use crate::scan::verdict::Findings;
 use crate::shard::{Disk, Shard};
@@ -24,11 +31,14 @@ use storage::{Body, BodyWriter, Delivery, Durable, Error, Flags, Placement};
 pub struct Submission {
     shard: Rc<Shard>,
     envelope: Envelope,
+    author: Author,
     /// Our own trace fields.
     head: String,
     buffer: Vec<u8>,
     /// Of a message that has outgrown the buffer.
     writer: Option<BodyWriter<Disk>>,
+    /// Of such a message, if it is to be signed.
+    signing: Option<Box<(Signing, Signer)>>,
     /// The end of the message, or all of it, once it is complete and others look at it.
     sealed: Option<Bytes>,
     /// And the outline of what has come, for it.
@@ -45,13 +55,15 @@ struct Found {
 }
 
 impl Submission {
-    pub fn new(shard: &Rc<Shard>, envelope: Envelope, head: String) -> Submission {
+    pub fn new(shard: &Rc<Shard>, author: Author, envelope: Envelope, head: String) -> Submission {
         Submission {
             shard: Rc::clone(shard),
             envelope,
+            author,
             head,
             buffer: Vec::new(),
             writer: None,
+            signing: None,
             sealed: None,
             scan: None,
             octets: 0,
@@ -78,6 +90,11 @@ impl Submission {
 
     async fn spill(&mut self) -> Result<(), Error> {
         let (piece, own) = self.take();
+        if self.writer.is_none() {
+            self.signing = self.begin_signing(&piece);
+        } else if let Some(signing) = &mut self.signing {
+            signing.0.push(&piece);
+        }
         let writer = match &mut self.writer {
             Some(writer) => writer,
             None => self.writer.insert(self.shard.store.body_writer()?),
@@ -147,6 +164,8 @@ impl Submission {
             Some(sealed) => sealed,
             None => self.take().0,
         };
+        // In a box of its own, which sessions need not have room for while they do something else.
+        let prefix = Box::pin(self.signatures(&rest)).await;
         let body = match self.writer.take() {
             None => Body::Whole(rest),
             Some(mut writer) => {
@@ -158,11 +177,11 @@ impl Submission {
         let is_named_in_ascii = names.all(|to| to.is_ascii())
             && self.envelope.sender.as_ref().is_none_or(|s| s.is_ascii());
         self.envelope.smtp_utf8 &= !(is_named_in_ascii && self.found.is_header_ascii);
-        self.envelope.octets = self.octets;
+        self.envelope.octets = self.octets + prefix.len() as u64;
         let placement = Placement {
             account: ACCOUNT,
             mailbox: MAILBOX,
-            prefix: Vec::new(),
+            prefix,
             flags: Flags::default(),
             keywords: Vec::new(),
         };
@@ -177,6 +196,57 @@ impl Submission {
         count(&queue.counts.queued);
         placed.iter().for_each(|placed| queue.found(placed.uid, Some(self.envelope.arrived)));
         Ok(durable)
+    }
+
+    fn signer(&self, message: &[u8]) -> Option<Signer> {
+        self.author.signer(&self.shard.directory.borrow(), &self.envelope, message)
+    }
+
+    /// Of the message whose end, or all of it, is `rest`.
+    async fn signatures(&mut self, rest: &Bytes) -> Vec<u8> {
+        match self.signing.take() {
+            Some(begun) => {
+                let (mut signing, signer) = *begun;
+                signing.push(rest);
+                self.sign(signer, move || signing.finish()).await
+            }
+            None if self.writer.is_none() => {
+                let Some(signer) = self.signer(rest) else { return Vec::new() };
+                let message = rest.clone();
+                self.sign(signer, move || Digest::of(&message)).await
+            }
+            None => Vec::new(),
+        }
+    }
+
+    fn begin_signing(&self, first: &[u8]) -> Option<Box<(Signing, Signer)>> {
+        let signer = self.signer(first)?;
+        let signing = Signing::begin(first);
+        if signing.is_none() {
+            let id = &self.envelope.id;
+            tracing::warn!(id, "not signed: its header does not fit the session's buffer");
+        }
+        Some(Box::new((signing?, signer)))
+    }
+
+    /// Off the core. What can't be signed leaves without: its recipients may know us by our address.
+    async fn sign(
+        &self,
+        (domain, keys): Signer,
+        digest: impl FnOnce() -> Digest + Send + 'static,
+    ) -> Vec<u8> {
+        let signing = move || digest().sign(&domain, &keys, unix_now());
+        match glommio::executor().spawn_blocking(signing).await {
+            Ok(signatures) => {
+                count(&self.shard.queue.counts.signed);
+                signatures
+            }
+            Err(error) => {
+                let id = &self.envelope.id;
+                tracing::error!(id, %error, "a message leaves without a signature");
+                Vec::new()
+            }
+        }
     }
 }
 

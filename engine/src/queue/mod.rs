@@ -9,7 +9,8 @@
 //! | file | what |
 //! |---|---|
 //! | [`message`] | what is recorded |
-//! | [`intake`] | from a transaction's bytes to a durable message, with what RFC 6409 adds |
+//! | [`intake`] | from a transaction's bytes to a durable message, with what RFC 6409 adds, signed |
+//! | [`author`] | in whose name, and with whose keys |
 //! | [`state`] | what each message is about to do: one has it at a time |
 //! | [`removal`] | what has been dealt with leaves |
 //! | [`schedule`] | when it is tried, and for how long |
@@ -22,6 +23,7 @@
 //! repeat, to other servers: what was under way, and what they took in the time of two writes and
 //! [`removal::GATHERED_FOR`] before it. To senders: a notice that was under way.
 
+pub mod author;
 pub mod intake;
 pub mod message;
 pub mod notices;
@@ -69,6 +71,8 @@ pub struct Queue {
 #[derive(Debug, Default)]
 pub struct Counts {
     pub queued: Cell<u64>,
+    /// Of these, with DKIM signatures.
+    pub signed: Cell<u64>,
     pub delivered: Cell<u64>,
     pub deferred: Cell<u64>,
     pub failed: Cell<u64>,

@@ -3,7 +3,7 @@
 
 use super::message::{Envelope, Recipient, Standing};
 use super::report::{About, Action, Report};
-use super::{ACCOUNT, MAILBOX, intake::Submission};
+use super::{ACCOUNT, MAILBOX, author::Author, intake::Submission};
 use crate::delivery::{self, Failure, Intake, Judged, Stamp, To};
 use crate::directory::Resolution;
 use crate::operations::unix_now;
@@ -146,7 +146,7 @@ async fn send(shard: &Rc<Shard>, id: String, to: &str, message: Vec<u8>) -> Resu
                 ret_full: None,
                 envid: None,
             };
-            let mut submission = Submission::new(shard, envelope, String::new());
+            let mut submission = Submission::new(shard, Author::Ourselves, envelope, String::new());
             submission.push(&message).await?;
             submission.finish().await.map(drop)
         }

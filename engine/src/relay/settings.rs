@@ -155,6 +155,16 @@ impl Relay {
                 return Err((key, what));
             }
         }
+        // What waits longer would leave with signatures that have expired.
+        let expire_max = Duration::from_secs(crate::domain::keys::SIGNATURE_SECONDS - 86_400);
+        if self.expire.0 > expire_max {
+            let what = format!(
+                "relay.expire = {:?} is out of range; use {:?} at most",
+                self.expire.text(),
+                Span(expire_max).text()
+            );
+            return Err(("relay.expire", what));
+        }
         let named = |name: &String| {
             !name.is_empty()
                 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b))

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-const PREFIX_BYTES_MAX: usize = 1024;
+const PREFIX_BYTES_MAX: usize = 4096;
 /// Of keys and values that are set together with a message.
 const PUT_BYTES_MAX: usize = 64 << 10;
 const KEYWORD_BYTES_MAX: usize = 255;
@@ -227,7 +227,7 @@ fn check_placements(placements: &[Placement]) -> Result<(), Error> {
         return Err(Error::Limit("a delivery has from 1 to 1000 placements"));
     }
     if placements.iter().any(|placement| placement.prefix.len() > PREFIX_BYTES_MAX) {
-        return Err(Error::Limit("a placement's prefix has at most 1 KiB"));
+        return Err(Error::Limit("a placement's prefix has at most 4 KiB"));
     }
     placements.iter().try_for_each(|placement| check_keywords(&placement.keywords))
 }

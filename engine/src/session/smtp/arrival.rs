@@ -11,6 +11,7 @@ use crate::directory::Home;
 use crate::filter::verdict::Verdict as SpamVerdict;
 use crate::metrics::count;
 use crate::operations::unix_now;
+use crate::queue::author::Author;
 use crate::queue::intake::Submission;
 use crate::queue::message;
 use crate::scan;
@@ -108,7 +109,7 @@ impl SmtpSession {
         });
         if !transaction.outside.is_empty() {
             let envelope = transaction.envelope(self.machine.user());
-            let submission = Submission::new(&self.shard, envelope, trace.clone());
+            let submission = Submission::new(&self.shard, Author::Account, envelope, trace.clone());
             if transaction.recipients.is_empty() {
                 transaction.submission = Some(submission.scanned());
                 return Ok(());

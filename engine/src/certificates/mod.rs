@@ -1,19 +1,35 @@
-//! Certificates on disk: issue, import, list, load.
+//! Certificates on disk: issue, ask for, import, list, load.
 //!
-//! `DATA/certificates/NAME/chain.pem` and `key.pem`, one folder for each certificate, named after its
-//! first DNS name. Files, not log records: every TLS tool can read them, and other programs renew
+//! | file | what |
+//! |---|---|
+//! | [`chain`] | whether a chain holds, before it is taken in |
+//! | [`request`] | asking somebody else for a certificate |
+//! | [`acme`] | having them issued and renewed without anybody |
+//! | [`expiry`] | how long they are good for, in metrics and log |
+//!
+//! `DATA/certificates/NAME/chain.pem` and `key.pem`, one folder for each certificate, named after the
+//! name that it was asked for or imported for. Files, not log records: every TLS tool can read them, and other programs renew
 //! them. A running server loads them anew when told (`kura cert …` does, SIGHUP too).
+
+pub mod acme;
+pub mod chain;
+pub mod expiry;
+pub mod request;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use std::fs;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Certificates with fewer days left are pointed out.
+pub const DAYS_LEFT_WARNED: i64 = 21;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
@@ -29,6 +45,8 @@ pub struct Listed {
     pub name: String,
     pub dns_names: Vec<String>,
     pub issuer: String,
+    pub self_signed: bool,
+    pub not_before_unix: i64,
     pub not_after_unix: i64,
     pub days_left: i64,
 }
@@ -64,15 +82,30 @@ fn rcgen_certificate(names: &[String]) -> Result<(String, String), rcgen::Error>
     Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
 }
 
-/// Takes a chain and its key from PEM files, after proving that they belong together.
-pub fn import(data_dir: &Path, chain: &Path, key: &Path) -> Result<Listed, CertificateError> {
-    let certified = certified_key(chain, key)?;
+/// Takes a chain and its key from PEM files, after proving that they belong together, that the chain holds, and that
+/// it is for `name`. Without a key, the one that the certificate was asked for with. Returns what is odd, too.
+pub fn import(
+    data_dir: &Path,
+    chain: &Path,
+    key: Option<&Path>,
+    name: &str,
+) -> Result<(Listed, Vec<String>), CertificateError> {
+    let key = match key {
+        Some(key) => key.to_owned(),
+        None => request::find_key(data_dir, chain)?,
+    };
+    let certified = certified_key(chain, &key)?;
+    let odd = chain::check(chain, &certified.cert, name)?;
     let names = dns_names(chain, certified.end_entity_cert().map_err(|e| bad(chain, e))?)?;
+    // Under the name that it is for, in the place of what served that; issuers put names in an order of their own.
+    let name = name.to_lowercase();
     let first = names.first().ok_or_else(|| bad(chain, "the certificate names no DNS name"))?;
-    let folder = directory(data_dir).join(first.replace('*', "_"));
+    let folder = if names.contains(&name) { &name } else { first };
+    let folder = directory(data_dir).join(folder.replace('*', "_"));
     let read = |path: &Path| fs::read_to_string(path).map_err(|source| io_error(path, source));
-    store(&folder, &read(chain)?, &read(key)?)?;
-    describe(&folder)
+    store(&folder, &read(chain)?, &read(&key)?)?;
+    request::close(&key);
+    Ok((describe(&folder)?, odd))
 }
 
 /// Writes both files beside their final names, syncs, then renames: a reader or a crash never sees a
@@ -80,23 +113,81 @@ pub fn import(data_dir: &Path, chain: &Path, key: &Path) -> Result<Listed, Certi
 fn store(folder: &Path, chain: &str, key: &str) -> Result<(), CertificateError> {
     fs::create_dir_all(folder).map_err(|source| io_error(folder, source))?;
     for (name, text) in [("key.pem", key), ("chain.pem", chain)] {
-        let path = folder.join(name);
-        let fresh = folder.join(format!("{name}.new"));
-        let write = || -> io::Result<()> {
-            let mut options = fs::OpenOptions::new();
-            options.write(true).create(true).truncate(true).mode(0o600);
-            let mut file = options.open(&fresh)?;
-            io::Write::write_all(&mut file, text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&fresh, &path)
-        };
-        write().map_err(|source| io_error(&path, source))?;
+        write_private(&folder.join(name), text)?;
     }
     Ok(())
 }
 
+/// A whole file or none, for nobody else to read.
+fn write_private(path: &Path, text: &str) -> Result<(), CertificateError> {
+    let fresh = path.with_extension("pem.new");
+    let write = || -> io::Result<()> {
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&fresh)?;
+        io::Write::write_all(&mut file, text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&fresh, path)
+    };
+    write().map_err(|source| io_error(path, source))
+}
+
 pub fn list(data_dir: &Path) -> Result<Vec<Listed>, CertificateError> {
     folders(data_dir)?.iter().map(|folder| describe(folder)).collect()
+}
+
+/// A certificate as DNS speaks of it.
+#[derive(Debug, Clone)]
+pub struct Published {
+    pub name: String,
+    pub issuer: String,
+    /// SHA-256 of its SubjectPublicKeyInfo, in hex.
+    pub key_sha256: String,
+}
+
+/// The one that a client gets which asks for `name`, if it is valid for that.
+pub fn for_name(data_dir: &Path, name: &str) -> Result<Option<Published>, CertificateError> {
+    let mut found = None;
+    for folder in folders(data_dir)? {
+        let listed = describe(&folder)?;
+        let rank = match covers(&listed.dns_names, name) {
+            Cover::Exact => 2,
+            Cover::Wildcard => 1,
+            Cover::None => continue,
+        };
+        if found.as_ref().is_none_or(|(best, _, _)| rank > *best) {
+            found = Some((rank, folder, listed));
+        }
+    }
+    let Some((_, folder, listed)) = found else { return Ok(None) };
+    let chain = folder.join("chain.pem");
+    let der = CertificateDer::from_pem_file(&chain).map_err(|error| bad(&chain, error))?;
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(&der).map_err(|error| bad(&chain, error))?;
+    let key_sha256 = hex(&Sha256::digest(parsed.public_key().raw));
+    Ok(Some(Published { name: listed.name, issuer: listed.issuer, key_sha256 }))
+}
+
+enum Cover {
+    Exact,
+    Wildcard,
+    None,
+}
+
+fn covers(dns_names: &[String], name: &str) -> Cover {
+    let name = name.to_lowercase();
+    let wildcard = name.split_once('.').map(|(_, above)| format!("*.{above}"));
+    if dns_names.contains(&name) {
+        Cover::Exact
+    } else if wildcard.is_some_and(|wildcard| dns_names.contains(&wildcard)) {
+        Cover::Wildcard
+    } else {
+        Cover::None
+    }
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 /// All certificates, ready to serve, ordered by folder name.
@@ -153,6 +244,8 @@ fn describe(folder: &Path) -> Result<Listed, CertificateError> {
             .unwrap_or_default(),
         dns_names,
         issuer: parsed.issuer().to_string(),
+        self_signed: parsed.issuer().as_raw() == parsed.subject().as_raw(),
+        not_before_unix: parsed.validity().not_before.timestamp(),
         not_after_unix,
         days_left: (not_after_unix - i64::try_from(now).unwrap_or(0)) / 86_400,
     })
