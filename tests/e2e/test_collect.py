@@ -285,7 +285,7 @@ class FromAnywhere(Collecting):
         there.breaks_at.add("u2")
         account = self.account()
         self.add(account, there, "--delete")
-        for _ in range(3):
+        for _ in range(2):
             row = self.visit(account, fails=True)
             self.assertIn("closed the connection", row["why"])
         self.assertEqual(self.numbers(account), [0, 1, 3, 4, 5])
@@ -326,7 +326,7 @@ class FromAnywhere(Collecting):
     def test_many_sources_hold_few_connections_and_no_core(self):
         there = self.outside(outside.Pop3)
         there.silence = 60
-        accounts = [self.account() for _ in range(4)]
+        accounts = [self.account() for _ in range(3)]
         cores = len(glob.glob(f"{self.server.directory}/store/shard-*"))
         for account in accounts:
             for number in range(100):
