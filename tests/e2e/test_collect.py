@@ -106,7 +106,7 @@ class FromDovecot(Collecting):
         return f"127.0.0.1:{self.there.ports[service]}"
 
     def test_nothing_is_lost_and_nothing_comes_twice_when_the_server_is_killed_in_between(self):
-        count, rounds = int(os.environ.get("COLLECTED", "200")), int(os.environ.get("KILL_ROUNDS", "10"))
+        count, rounds = int(os.environ.get("COLLECTED", "150")), int(os.environ.get("KILL_ROUNDS", "6"))
         chance = random.Random(int(os.environ.get("KILL_SEED", "1")))
 
         def octets(number):
@@ -132,7 +132,7 @@ class FromDovecot(Collecting):
             for run in runs:
                 run.wait()
             self.server.start()
-        self.assertGreater(deaths, 3, "the kills came too late")
+        self.assertGreater(deaths, 2, "the kills came too late")
         for user, account in accounts.items():
             # One visit may be too short for all of it on a busy machine.
             for _ in range(5):
@@ -285,7 +285,7 @@ class FromAnywhere(Collecting):
         there.breaks_at.add("u2")
         account = self.account()
         self.add(account, there, "--delete")
-        for _ in range(3):
+        for _ in range(2):
             row = self.visit(account, fails=True)
             self.assertIn("closed the connection", row["why"])
         self.assertEqual(self.numbers(account), [0, 1, 3, 4, 5])
@@ -326,7 +326,7 @@ class FromAnywhere(Collecting):
     def test_many_sources_hold_few_connections_and_no_core(self):
         there = self.outside(outside.Pop3)
         there.silence = 60
-        accounts = [self.account() for _ in range(4)]
+        accounts = [self.account() for _ in range(3)]
         cores = len(glob.glob(f"{self.server.directory}/store/shard-*"))
         for account in accounts:
             for number in range(100):
@@ -393,6 +393,7 @@ class FromAnywhere(Collecting):
         self.assertEqual(there.messages, [])
         body = next(iter(self.server.bodies(account, "One").values()))
         self.assertIn(b"Authentication-Results:", body)
+        self.assertIn(b"X-Spam-Status:", body)
         self.assertNotIn(b"spf=", body)
 
     def test_one_box_for_many_is_split_by_what_the_header_says(self):

@@ -8,7 +8,8 @@
 //! | [`ledger`] | what was collected, and what follows for what is there now; pure |
 //! | [`maildrop`], [`folder`] | one visit, over POP3 and IMAP: what is asked next; pure |
 //! | [`schedule`] | when a source is visited, and how failures put it off; pure |
-//! | [`collector`] | one core's visits: which are due, how many at once |
+//! | [`due`] | what a core knows of its sources without looking: which are due |
+//! | [`collector`] | one core's visits, how many at once, and what comes of each |
 //! | [`link`], [`pop3`], [`imap`] | one connection: machine and socket |
 //! | [`inbound`] | one message on its way through the filters into the mailbox |
 //! | [`split`] | one outside mailbox for many accounts (DomainPOP): who gets a message; pure |
@@ -24,6 +25,7 @@
 //! it may come again; never get lost.
 
 pub mod collector;
+pub mod due;
 pub mod folder;
 mod imap;
 mod inbound;
@@ -40,5 +42,5 @@ pub mod settings;
 pub mod source;
 mod split;
 
-pub use collector::{Collecting, metrics_text};
+pub use due::{Collecting, metrics_text};
 pub use split::USUAL;
