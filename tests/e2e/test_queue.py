@@ -53,6 +53,8 @@ class Queue(test_relay.Sending):
         for number in range(3):
             self.submit(server, f"y{number}@there.test")
         until("three tries", lambda: all(row["attempts"] == 1 for row in self.queue(server)))
+        done = server.command("collect", "add", "ann@a.test", "imap.nowhere.test", "--user", "ann", "--password-stdin", input_text="x\n")
+        self.assertEqual(done.returncode, 0, done.stderr)
         place = os.path.join(server.directory, "backup")
         self.assertEqual(server.command("store", "backup", "--to", place).returncode, 0)
         server.stop()
@@ -78,6 +80,7 @@ class Queue(test_relay.Sending):
                               capture_output=True, text=True, timeout=60, check=False)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("on hold: 3 messages", done.stdout)
+        self.assertIn("collected from 1 outside", done.stdout)
         self.assertEqual([row["held"] for row in self.queue(other)], [True] * 3)
         return other
 

@@ -1,7 +1,8 @@
 //! `kura store backup` and `kura store restore --from`.
 
 use super::ask::{Link, link};
-use super::{Outcome, Where, queue};
+use super::queue::Outside;
+use super::{Outcome, Where};
 use crate::backup::progress::Progress;
 use crate::backup::restore::Listed;
 use crate::backup::source::Source;
@@ -161,22 +162,21 @@ pub(super) fn restore(options: &Restore) -> Result<Outcome, ConfigError> {
         .config
         .clone()
         .unwrap_or_else(|| data_dir.join(super::quickstart::CONFIG_FILE));
-    let held = look_at(&config_file, &manifest)?;
+    let outside = look_at(&config_file, &manifest)?;
     if options.json {
-        let said =
-            json!({ "name": name, "messages": messages, "dir": data_dir, "queue_on_hold": held });
+        let said = json!({ "name": name, "messages": messages, "dir": data_dir, "queue_on_hold": outside.held });
         outln!("{said}")?;
     } else {
         outln!("backup {name} is restored: {messages} messages in {}", data_dir.display())?;
-        queue::say_held(held)?;
+        outside.say()?;
         outln!("start it: kura serve --config {}", config_file.display())?;
     }
     Ok(Outcome::Done)
 }
 
 /// Opens what was restored with the ordinary code: it has to be what was backed up, position by position. Then its queue is
-/// put on hold: how many messages that is.
-fn look_at(config_file: &Path, manifest: &Manifest) -> Result<u64, ConfigError> {
+/// put on hold.
+fn look_at(config_file: &Path, manifest: &Manifest) -> Result<Outside, ConfigError> {
     let config = Config::load(config_file)?;
     let knobs = super::profile::knobs(&config)?;
     let server = Server::start(config, knobs, Mode::CommandOnly)?;
@@ -194,9 +194,9 @@ fn look_at(config_file: &Path, manifest: &Manifest) -> Result<u64, ConfigError> 
             ));
         }
     }
-    let held = queue::hold_all(&server);
+    let outside = Outside::keep_quiet(&server);
     server.stop();
-    wrong.map_or(held, |what| Err(ConfigError(what)))
+    wrong.map_or(outside, |what| Err(ConfigError(what)))
 }
 
 impl Where {

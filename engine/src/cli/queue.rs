@@ -2,6 +2,7 @@
 
 use super::Outcome;
 use super::directory::{Common, said, text};
+use crate::collect::operations::CollectRequest;
 use crate::config::ConfigError;
 use crate::operations::{self, Request};
 use crate::queue::Word;
@@ -49,22 +50,43 @@ pub(super) struct Chosen {
     common: Common,
 }
 
-/// In a store that was restored or salvaged: what waited to leave may have left since. How much there is.
-pub(super) fn hold_all(server: &Server) -> Result<u64, ConfigError> {
-    let hold = Request::QueueSay { which: Which::default(), word: Word::Hold };
-    let held = server.ask(0, |shard| operations::execute(shard, hold))?.map_err(ConfigError)?;
-    Ok(held["messages"].as_u64().unwrap_or(0))
+/// What a store that was restored or salvaged has to do with other servers.
+pub(super) struct Outside {
+    /// Messages that waited to leave, now on hold: they may have left since.
+    pub(super) held: u64,
+    /// Mailboxes that mail is collected from.
+    sources: usize,
 }
 
-/// What to do with it.
-pub(super) fn say_held(messages: u64) -> Result<(), ConfigError> {
-    if messages > 0 {
-        outln!(
-            "on hold: {messages} messages that waited to leave, since they may have left after all; see `kura queue list`, \
-             then `kura queue release` or `remove`"
-        )?;
+impl Outside {
+    /// Puts the queue on hold.
+    pub(super) fn keep_quiet(server: &Server) -> Result<Outside, ConfigError> {
+        let hold = Request::QueueSay { which: Which::default(), word: Word::Hold };
+        let held = server.ask(0, |shard| operations::execute(shard, hold))?.map_err(ConfigError)?;
+        let list = Request::Collect(CollectRequest::List { account: None });
+        let sources =
+            server.ask(0, |shard| operations::execute(shard, list))?.map_err(ConfigError)?;
+        let held = held["messages"].as_u64().unwrap_or(0);
+        Ok(Outside { held, sources: sources.as_array().map_or(0, Vec::len) })
     }
-    Ok(())
+
+    /// What to do about both.
+    pub(super) fn say(&self) -> Result<(), ConfigError> {
+        let Outside { held, sources } = self;
+        if *held > 0 {
+            outln!(
+                "on hold: {held} messages that waited to leave, since they may have left after all; see `kura queue list`, \
+                 then `kura queue release` or `remove`"
+            )?;
+        }
+        if *sources > 0 {
+            outln!(
+                "mail is collected from {sources} outside mailboxes as soon as it is started, and deleted there where that is asked for; \
+                 to look at a copy only, set collect.enabled = false first"
+            )?;
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Subcommand)]

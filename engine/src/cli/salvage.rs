@@ -1,6 +1,7 @@
 //! `kura store salvage`: what can be saved of a damaged store.
 
-use super::{Outcome, Where, queue};
+use super::queue::Outside;
+use super::{Outcome, Where};
 use crate::config::{Config, ConfigError};
 use crate::directory::Directory;
 use crate::salvage;
@@ -44,16 +45,16 @@ pub(super) fn run(options: &SalvageOptions) -> Result<Outcome, ConfigError> {
         let directory = shard.directory.borrow();
         addresses(&directory)
     });
-    let held = queue::hold_all(&server);
+    let outside = Outside::keep_quiet(&server);
     server.stop();
-    let (mended, names, held) = (mended?.map_err(ConfigError)?, names?, held?);
+    let (mended, names, outside) = (mended?.map_err(ConfigError)?, names?, outside?);
     let mut said = told(&reports, &mended, &names);
-    said["queue_on_hold"] = json!(held);
+    said["queue_on_hold"] = json!(outside.held);
     if options.json {
         outln!("{said}")?;
     } else {
         print(&said)?;
-        queue::say_held(held)?;
+        outside.say()?;
         outln!("start it: kura serve --config {}", config_file.display())?;
     }
     let is_whole = said["messages_lost"] == 0 && said["records_lost"] == 0;
