@@ -418,6 +418,33 @@ class FromAnywhere(Collecting):
         self.assertEqual(found, [[0, 2], [1, 2, 5], [], [3, 4]])
         self.assertEqual(there.messages, [])
 
+    def shard(self, account):
+        rows = json.loads(self.command("account", "list", "--json").stdout)
+        return next(row["shard"] for row in rows if row["address"] == self.address(account))
+
+    def test_what_one_of_several_has_no_room_for_is_not_deleted_there(self):
+        owner = self.account()
+        # At home on the same shard, so that one record files it for both.
+        bob = next(one for one in iter(self.account, None) if self.shard(one) == self.shard(owner))
+        self.command("account", "quota", self.address(owner), "--quota", "2K")
+        octets = f"Delivered-To: {self.address(owner)}, {self.address(bob)}\r\n".encode() + message(7) + b"more\r\n" * 500
+        there = self.outside(outside.Pop3, [("u7", octets)])
+        self.add(owner, there, "--split", "--delete")
+        for _ in range(3):
+            self.visit(owner)
+            self.assertEqual(self.numbers(bob), [7])
+            self.assertEqual(len(there.messages), 1)
+
+    def test_an_answer_without_an_octet_is_no_message_and_is_not_deleted_there(self):
+        for kind, messages in ((outside.Pop3, [("a", b"")]), (outside.Imap, {"INBOX": {1: b""}})):
+            there, account = self.outside(kind, messages), self.account()
+            self.add(account, there, "--delete")
+            for _ in range(2):
+                self.assertEqual(self.visit(account)["now_collected"], 0)
+            self.assertEqual(self.numbers(account), [])
+            left = there.messages if kind is outside.Pop3 else there.folders["INBOX"]
+            self.assertEqual(len(left), 1, kind)
+
     def test_a_token_is_read_from_its_file_at_each_visit(self):
         imap = self.outside(outside.Imap, {"INBOX": {1: message(1)}}, password=None, token="first")
         pop3 = self.outside(outside.Pop3, [("a", message(2))], password=None, token="first")

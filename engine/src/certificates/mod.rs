@@ -108,26 +108,51 @@ pub fn import(
     Ok((describe(&folder)?, odd))
 }
 
-/// Writes both files beside their final names, syncs, then renames: a reader or a crash never sees a
-/// chain with another's key for longer than one rename.
+/// Writes both files beside their final names, synced, then renames them, the key first: a crash between the two
+/// leaves a chain that the next load puts in its place ([`load`]).
 fn store(folder: &Path, chain: &str, key: &str) -> Result<(), CertificateError> {
     fs::create_dir_all(folder).map_err(|source| io_error(folder, source))?;
-    for (name, text) in [("key.pem", key), ("chain.pem", chain)] {
-        write_private(&folder.join(name), text)?;
+    let files =
+        [("key.pem", key), ("chain.pem", chain)].map(|(name, text)| (folder.join(name), text));
+    for (path, text) in &files {
+        write_fresh(path, text)?;
     }
-    Ok(())
+    for (path, _) in &files {
+        fs::rename(fresh(path), path).map_err(|source| io_error(path, source))?;
+    }
+    let directory = fs::File::open(folder).and_then(|folder| folder.sync_all());
+    directory.map_err(|source| io_error(folder, source))
+}
+
+/// Chain and key of a folder.
+fn load(folder: &Path) -> Result<CertifiedKey, CertificateError> {
+    let (chain, key) = (folder.join("chain.pem"), folder.join("key.pem"));
+    certified_key(&chain, &key).or_else(|error| {
+        let left = fresh(&chain);
+        let whole = certified_key(&left, &key).map_err(|_| error)?;
+        fs::rename(&left, &chain).map_err(|source| io_error(&chain, source))?;
+        Ok(whole)
+    })
+}
+
+fn fresh(path: &Path) -> PathBuf {
+    path.with_extension("pem.new")
 }
 
 /// A whole file or none, for nobody else to read.
 fn write_private(path: &Path, text: &str) -> Result<(), CertificateError> {
-    let fresh = path.with_extension("pem.new");
+    write_fresh(path, text)?;
+    fs::rename(fresh(path), path).map_err(|source| io_error(path, source))
+}
+
+/// Beside the path, on stable media.
+fn write_fresh(path: &Path, text: &str) -> Result<(), CertificateError> {
     let write = || -> io::Result<()> {
         let mut options = fs::OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
-        let mut file = options.open(&fresh)?;
+        let mut file = options.open(fresh(path))?;
         io::Write::write_all(&mut file, text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&fresh, path)
+        file.sync_all()
     };
     write().map_err(|source| io_error(path, source))
 }
@@ -192,13 +217,13 @@ fn hex(octets: &[u8]) -> String {
 
 /// All certificates, ready to serve, ordered by folder name.
 pub fn load_all(data_dir: &Path) -> Result<Vec<Loaded>, CertificateError> {
-    let load = |folder: &PathBuf| {
+    let ready = |folder: &PathBuf| {
         let chain = folder.join("chain.pem");
-        let key = certified_key(&chain, &folder.join("key.pem"))?;
+        let key = load(folder)?;
         let dns_names = dns_names(&chain, key.end_entity_cert().map_err(|e| bad(&chain, e))?)?;
         Ok(Loaded { dns_names, key: Arc::new(key) })
     };
-    folders(data_dir)?.iter().map(load).collect()
+    folders(data_dir)?.iter().map(ready).collect()
 }
 
 fn folders(data_dir: &Path) -> Result<Vec<PathBuf>, CertificateError> {
@@ -271,4 +296,31 @@ fn bad(path: &Path, fault: impl ToString) -> CertificateError {
 
 fn io_error(path: &Path, source: io::Error) -> CertificateError {
     CertificateError::Io { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_between_the_two_renames_leaves_what_was_to_be() {
+        let data = std::env::temp_dir().join(format!("kura-certificates-{}", std::process::id()));
+        let names = ["mail.a.test".to_owned()];
+        self_signed(&data, &names).unwrap();
+        let folder = directory(&data).join("mail.a.test");
+        let chain = folder.join("chain.pem");
+        let old = fs::read(&chain).unwrap();
+        self_signed(&data, &names).unwrap();
+        let new = fs::read(&chain).unwrap();
+        // The key is the new one, the chain not yet.
+        fs::write(fresh(&chain), &new).unwrap();
+        fs::write(&chain, &old).unwrap();
+        assert_eq!(load_all(&data).unwrap().len(), 1);
+        assert_eq!(fs::read(&chain).unwrap(), new);
+        // What fits nothing is told.
+        fs::write(&chain, &old).unwrap();
+        let error = load_all(&data).unwrap_err().to_string();
+        assert!(error.contains("does the key belong"), "{error}");
+        fs::remove_dir_all(&data).unwrap();
+    }
 }

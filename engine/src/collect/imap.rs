@@ -209,8 +209,12 @@ impl Visit {
     }
 
     async fn fetched(&mut self, message: Message) -> Result<(), Reason> {
-        let inbound = self.inbound.take().unwrap_or_else(|| self.begin());
         let Some((wanted, folder)) = &mut self.at else { return Ok(()) };
+        // Not an octet has come: a server that can't read its own store. It is no message, and is not deleted there.
+        let Some(inbound) = self.inbound.take() else {
+            folder.withheld();
+            return Ok(());
+        };
         let Some(filing) = folder.arrived(inbound.hash()) else { return Ok(()) };
         let is_kept = |flag: &String| {
             !flag.eq_ignore_ascii_case("\\Recent") && !flag.eq_ignore_ascii_case("\\Deleted")

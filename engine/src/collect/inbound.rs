@@ -264,8 +264,8 @@ impl Inbound {
             }
             stamp.fields += &field;
         }
-        // Of accounts that are at home elsewhere, nothing can be said in one record.
-        let is_here = to.iter().all(|to| to.home.shard == shard.id);
+        // That a message for several was collected is true once all of them have it, which no one record can say.
+        let is_here = to.len() == 1 && to[0].home.shard == shard.id;
         let collected = Collected {
             space: SPACE,
             pairs: if is_here { filing.pairs.clone() } else { Vec::new() },

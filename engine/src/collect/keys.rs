@@ -17,6 +17,7 @@
 use super::ledger::{Ledger, Pair, Place};
 use super::schedule::Standing;
 use super::source::Source;
+use crate::operations::unix_now;
 use crate::shard::Shard;
 use bytes::Bytes;
 use serde::Serialize;
@@ -68,6 +69,26 @@ pub fn ledger<D: Device>(store: &Store<D>, place: Place) -> Option<Ledger> {
     let base = store.get(SPACE, &place.base);
     let loose = store.scan_prefix(SPACE, &place.loose);
     Ledger::read(place, base.as_deref(), &loose)
+}
+
+/// What is known of a source is of another mailbox, perhaps: everything there is read again, and known by its content.
+pub async fn doubt(shard: &Shard, key: Key) -> Result<(), Error> {
+    let of = |kind| self::key(key.account, kind, key.number);
+    let mut folders = std::collections::BTreeSet::new();
+    for prefix in [of(b'b'), of(b'l')] {
+        let found = shard.store.scan_prefix(SPACE, &prefix);
+        let name =
+            |(key, _): &(Bytes, Bytes)| Some(key.get(prefix.len()..prefix.len() + 8)?.to_vec());
+        folders.extend(found.iter().filter_map(name));
+    }
+    for name in folders {
+        let place = |kind| Bytes::from([&of(kind)[..], &name].concat());
+        let place = Place { base: place(b'b'), loose: place(b'l') };
+        let Some(mut ledger) = ledger(&shard.store, place) else { continue };
+        ledger.doubt(u32::try_from(unix_now()).unwrap_or(u32::MAX));
+        fold(&shard.store, &mut ledger).await?;
+    }
+    Ok(())
 }
 
 /// Brings the store up to date with a ledger.

@@ -182,6 +182,14 @@ impl Ledger {
         self.entries.get(id).is_some_and(|entry| entry.gone == 0)
     }
 
+    /// None of the identifiers means anything any more.
+    pub fn doubt(&mut self, now: u32) {
+        for entry in self.entries.values_mut().filter(|entry| entry.gone == 0) {
+            entry.gone = now.max(1);
+        }
+        self.changed = true;
+    }
+
     /// Whether nothing was ever noted.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

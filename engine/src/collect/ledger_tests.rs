@@ -230,3 +230,18 @@ fn what_is_gone_is_forgotten_in_the_end() {
     ledger.sort(vec![], &POLICY, 20 + GONE_SECONDS);
     assert!(ledger.is_empty());
 }
+
+#[test]
+fn of_another_mailbox_everything_is_read_and_what_is_the_same_does_not_come_twice() {
+    let mut ledger = empty();
+    assert!(arrives(&mut ledger, &listed("a", 1), "first", 10));
+    ledger.doubt(20);
+    let mut ledger = again(&mut ledger);
+    // Under the same identifier, and of a size that nobody says.
+    let one = Listed { octets: None, ..listed("a", 1) };
+    let policy = Policy { leave: Leave::For(5), ..POLICY };
+    let work = ledger.sort(vec![one.clone()], &policy, 30);
+    assert_eq!((handles(&work.retrieve), work.delete.len()), (vec![1], 0));
+    assert!(!arrives(&mut ledger, &one, "first", 30));
+    assert!(arrives(&mut ledger, &one, "another", 30));
+}

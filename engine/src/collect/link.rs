@@ -76,8 +76,13 @@ impl<M: Client> Link<M> {
         let mut transport = connect(shard, address, Rc::clone(&watch))
             .await
             .map_err(|error| Reason::socket(&error))?;
-        let name = ServerName::try_from(host.to_owned())
-            .unwrap_or_else(|_| ServerName::IpAddress(address.ip().into()));
+        // By no other name: an address is the word of DNS alone.
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| {
+            Reason::new(
+                Kind::Certificate,
+                format!("no certificate is for {host:?}: name the host as DNS has it"),
+            )
+        })?;
         if tls {
             let started = transport.start_tls_client(trust.config(), name.clone()).await;
             started.map_err(|error| Reason::tls(&error))?;

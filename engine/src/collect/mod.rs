@@ -21,7 +21,7 @@
 //! on the other server before that record is durable.
 //!
 //! What a crash can repeat all the same: a message of which the user's script makes several records (copies with other
-//! headers), redirects it, or throws it away, and one that goes to accounts of other shards, is known only behind all that, so
+//! headers), redirects it, or throws it away, and one that goes to several accounts, is known only behind all that, so
 //! it may come again; never get lost.
 
 pub mod collector;

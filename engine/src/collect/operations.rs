@@ -47,6 +47,21 @@ pub enum CollectRequest {
     },
 }
 
+impl CollectRequest {
+    /// Whether it reads what it then writes, or needs an account to stay.
+    pub(crate) fn takes_turns(&self) -> bool {
+        match self {
+            CollectRequest::Add { .. }
+            | CollectRequest::Remove { .. }
+            | CollectRequest::Change { .. } => true,
+            // These visits may take long.
+            CollectRequest::List { .. }
+            | CollectRequest::Show { .. }
+            | CollectRequest::Run { .. } => false,
+        }
+    }
+}
+
 pub(crate) async fn execute(shard: &Rc<Shard>, request: CollectRequest) -> Result<Value, Fault> {
     match request {
         CollectRequest::Add { source } => add(shard, *source).await,
@@ -60,8 +75,16 @@ pub(crate) async fn execute(shard: &Rc<Shard>, request: CollectRequest) -> Resul
         CollectRequest::Run { account, name } => run(shard, account, name).await,
         CollectRequest::Change { account, name, change } => {
             at(shard, &account, name, |shard, key, source| async move {
+                let before = (source.host.clone(), source.user.clone());
                 let source = change.apply(source);
                 source.check()?;
+                if before != (source.host.clone(), source.user.clone()) {
+                    if shard.collecting.is_running(key) {
+                        return Err("it is being visited; say it again in a minute".to_owned());
+                    }
+                    let doubted = keys::doubt(&shard, key).await;
+                    doubted.map_err(|error| error.to_string())?;
+                }
                 let put = keys::put_source(&shard, key, &source).await;
                 put.map_err(|error| error.to_string())?;
                 if shard.collecting.runs.get() {

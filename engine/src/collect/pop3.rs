@@ -31,8 +31,11 @@ impl Visit {
     }
 
     async fn retrieved(&mut self) -> Result<(), Reason> {
-        let inbound =
-            self.inbound.take().unwrap_or_else(|| self.way.begin(self.maildrop.expected()));
+        // Not an octet has come: a server that can't read its own store. It is no message, and is not deleted there.
+        let Some(inbound) = self.inbound.take() else {
+            self.maildrop.withheld();
+            return Ok(());
+        };
         let Some(filing) = self.maildrop.arrived(inbound.hash()) else { return Ok(()) };
         let target = Target { mailbox: self.mailbox.clone(), scripts: true, ..Target::default() };
         match inbound.file(&filing, target).await? {

@@ -170,6 +170,7 @@ impl Request {
             | Request::HoldAdd { .. }
             | Request::HoldRemove { .. } => true,
             Request::Dkim(request) => request.changes_directory(),
+            Request::Collect(request) => request.takes_turns(),
             Request::DomainList
             | Request::DomainShow { .. }
             | Request::DomainRecords { .. }
@@ -192,8 +193,7 @@ impl Request {
             | Request::StoreCompact
             | Request::QueueList { .. }
             | Request::QueueShow { .. }
-            | Request::QueueSay { .. }
-            | Request::Collect(_) => false,
+            | Request::QueueSay { .. } => false,
         }
     }
 }
