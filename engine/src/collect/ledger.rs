@@ -243,6 +243,9 @@ impl Ledger {
                 }
             }
         }
+        // What has never been seen goes before what is read once more, or that would take all of each visit.
+        let is_known = |one: &Listed| one.repeated || self.entries.contains_key(&one.id);
+        work.retrieve.make_contiguous().sort_by_key(is_known);
         work
     }
 

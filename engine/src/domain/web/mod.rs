@@ -1,7 +1,7 @@
 //! HTTPS on the control plane: policies for other servers, settings for mail programs ([`pages`]). Over HTTP there is
 //! nothing but answers for an ACME server.
 //!
-//! Bounded: [`CONNECTIONS_MAX`] at once, [`LIFE`] for each from its first octet to its last, requests of
+//! Bounded: [`CONNECTIONS_MAX`] at once of each, [`LIFE`] for each from its first octet to its last, bodies of
 //! [`REQUEST_BYTES_MAX`] octets. More connections wait in the listener's backlog. Certificates are those of the
 //! mail services, by SNI, as they are at the time of the handshake.
 
