@@ -16,6 +16,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
 const WRITE_TIMEOUT: Duration = Duration::from_secs(300);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A long answer is sent piecewise, so that it never has to fit in memory.
@@ -70,6 +72,28 @@ impl Transport {
             watch,
             peer,
         })
+    }
+
+    /// A connection of ours to another server, once it is there.
+    pub async fn connect(
+        address: SocketAddr,
+        readiness: &Rc<Readiness>,
+        watch: Rc<Watch>,
+    ) -> io::Result<Transport> {
+        let domain = socket2::Domain::for_address(address);
+        let socket =
+            socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        match socket.connect(&address.into()) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+            Err(error) => return Err(error),
+        }
+        let local = SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0);
+        let transport = Transport::new(socket.into(), Peer { address, local }, readiness, watch)?;
+        transport.connected(CONNECT_TIMEOUT).await?;
+        Ok(transport)
     }
 
     pub fn pack(self) -> PackedTransport {

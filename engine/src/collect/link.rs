@@ -4,17 +4,13 @@ use super::reason::{Kind, Reason};
 use crate::relay::tls::Trust;
 use crate::shard::Shard;
 use crate::watchdog::{Watch, Woken};
-use crate::wire::{Peer, Transport};
+use crate::wire::Transport;
 use futures_lite::future::or;
 use protocols::{Machine, Outbox, Step, Tick};
 use rustls::pki_types::ServerName;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the client machines have in common beyond [`Machine`].
 pub trait Client: Machine {
@@ -73,7 +69,7 @@ impl<M: Client> Link<M> {
         until: Tick,
     ) -> Result<Link<M>, Reason> {
         let watch = shard.watchdog.watch();
-        let mut transport = connect(shard, address, Rc::clone(&watch))
+        let mut transport = Transport::connect(address, &shard.readiness, Rc::clone(&watch))
             .await
             .map_err(|error| Reason::socket(&error))?;
         // By no other name: an address is the word of DNS alone.
@@ -201,20 +197,4 @@ impl<M: Client> Link<M> {
         self.shard.buffers.give(buffer);
         read
     }
-}
-
-async fn connect(shard: &Shard, address: SocketAddr, watch: Rc<Watch>) -> io::Result<Transport> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
-    match socket.connect(&SockAddr::from(address)) {
-        Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-        Err(error) => return Err(error),
-    }
-    let local = SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0);
-    let transport =
-        Transport::new(socket.into(), Peer { address, local }, &shard.readiness, watch)?;
-    transport.connected(CONNECT_TIMEOUT).await?;
-    Ok(transport)
 }

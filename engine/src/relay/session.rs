@@ -4,13 +4,12 @@ use super::tls::Trust;
 use crate::queue;
 use crate::shard::Shard;
 use crate::watchdog::{Watch, Woken};
-use crate::wire::{Peer, Transport};
+use crate::wire::Transport;
 use futures_lite::future::or;
 use protocols::smtp::client::{Client, Config, Envelope, Event, Failure, Piece, Report, Stage};
 use protocols::wire::remote::{Tls, Trouble};
 use protocols::{Machine, Outbox, Step};
 use rustls::pki_types::ServerName;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -18,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::Uid;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Octets of a message that are read, and sent, at once.
 const PIECE_BYTES: u64 = 256 << 10;
 /// A message has to be out within this and what its octets take at the lowest rate, however patiently the server
@@ -87,8 +85,10 @@ impl Session {
         trust: Trust,
     ) -> Result<Session, Lost> {
         let watch = shard.watchdog.watch();
-        let mut transport =
-            connect(shard, address, Rc::clone(&watch)).await.map_err(Lost::Socket)?;
+        let mut transport = Transport::connect(address, &shard.readiness, Rc::clone(&watch))
+            .await
+            .map_err(Lost::Socket)?;
+        // Only where any certificate will do: what verifies has a name that DNS can have (`SmartHost::read`).
         let name = ServerName::try_from(host.to_owned())
             .unwrap_or_else(|_| ServerName::IpAddress(address.ip().into()));
         if config.tls == Tls::Active {
@@ -285,20 +285,4 @@ impl Session {
 
 fn out_within(octets: u64) -> Duration {
     OUT_WITHIN + Duration::from_secs(octets / OUT_BYTES_PER_SECOND)
-}
-
-async fn connect(shard: &Shard, address: SocketAddr, watch: Rc<Watch>) -> io::Result<Transport> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
-    match socket.connect(&SockAddr::from(address)) {
-        Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-        Err(error) => return Err(error),
-    }
-    let local = SocketAddr::new(std::net::Ipv4Addr::UNSPECIFIED.into(), 0);
-    let peer = Peer { address, local };
-    let transport = Transport::new(socket.into(), peer, &shard.readiness, watch)?;
-    transport.connected(CONNECT_TIMEOUT).await?;
-    Ok(transport)
 }

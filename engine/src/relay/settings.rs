@@ -1,6 +1,7 @@
 //! `[relay]` and `[[smart_host]]`: how mail leaves this host.
 
 use crate::when::Span;
+use rustls::pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -127,6 +128,13 @@ impl SmartHost {
                 "smart_host.host {host:?} is no host with a port; write it as \"gateway.example.org:587\""
             ));
         }
+        // A certificate is proved for a name, never for what DNS makes of it.
+        let name = self.parts().map(|(name, _)| name.to_owned()).unwrap_or_default();
+        if self.tls.verifies() && ServerName::try_from(name).is_err() {
+            return Err(format!(
+                "smart_host.host {host:?} is no name that a certificate can have; write it as DNS has it (A-labels)"
+            ));
+        }
         match (&self.user, &self.password_file) {
             (None, None) => Ok(()),
             (Some(_), Some(file)) => {
@@ -214,6 +222,14 @@ mod tests {
             host("host = 'gw.test'\nsenders = ['a.test']\nrecipients = ['b.test', 'c.test']");
         assert!(some.fits("A.test", "c.test"));
         assert!(!some.fits("b.test", "c.test") && !some.fits("a.test", "d.test"));
+    }
+
+    #[test]
+    fn what_no_certificate_can_name_is_refused_where_one_has_to() {
+        let read = |text| host(text).read().is_ok();
+        assert!(read("host = 'gw_1.test'") && read("host = '[2001:db8::1]:25'"));
+        assert!(!read("host = 'b\u{fc}cher.test'"));
+        assert!(read("host = 'b\u{fc}cher.test'\ntls = 'opportunistic'"));
     }
 
     #[test]
