@@ -14,7 +14,7 @@ pub mod http;
 mod order;
 pub mod settings;
 
-use super::{CertificateError, bad, certified_key, describe, directory, import, write_private};
+use super::{CertificateError, bad, describe, directory, import, write_private};
 use crate::config::Config;
 use rustls::sign::CertifiedKey;
 use std::collections::HashMap;
@@ -97,6 +97,8 @@ where
         return;
     }
     let mut failures = 0;
+    // What is on disk: the server has loaded it at its start.
+    let mut is_served = true;
     loop {
         let mut next = LOOK_EVERY;
         let mut has_failed = false;
@@ -111,22 +113,32 @@ where
             let obtained = order::obtain(&config, &challenges, &names).await;
             challenges.clear();
             let obtained = match obtained {
-                Ok(chain) => match take(&config.data_dir, &names, chain).await {
-                    Ok(()) => reload().await,
-                    Err(error) => Err(error),
-                },
+                Ok(chain) => take(&config.data_dir, &names, chain).await,
                 Err(error) => Err(error),
             };
             match obtained {
                 Ok(()) => {
                     challenges.inner().issued += 1;
-                    tracing::info!(target: crate::NOTICE, name, "a certificate was issued, and is served");
+                    is_served = false;
+                    tracing::info!(target: crate::NOTICE, name, "a certificate was issued");
                     next = next.min(time_until_due(&config.data_dir, &names));
                 }
                 Err(why) => {
                     challenges.inner().failed += 1;
                     has_failed = true;
                     tracing::error!(name, why, "no certificate was issued; it is tried again");
+                }
+            }
+        }
+        if !is_served {
+            match reload().await {
+                Ok(()) => {
+                    is_served = true;
+                    tracing::info!(target: crate::NOTICE, "what was issued is served");
+                }
+                Err(why) => {
+                    has_failed = true;
+                    tracing::error!(why, "what was issued is not served yet; it is tried again");
                 }
             }
         }
@@ -150,7 +162,7 @@ fn folder(data_dir: &Path, names: &[String]) -> PathBuf {
 /// Zero: now.
 fn time_until_due(data_dir: &Path, names: &[String]) -> Duration {
     let folder = folder(data_dir, names);
-    if certified_key(&folder.join("chain.pem"), &folder.join("key.pem")).is_err() {
+    if super::load(&folder).is_err() {
         return Duration::ZERO;
     }
     let Ok(listed) = describe(&folder) else { return Duration::ZERO };
