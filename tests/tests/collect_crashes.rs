@@ -10,6 +10,7 @@ use engine::collect::folder::Folder;
 use engine::collect::keys::{self, Key, SPACE};
 use engine::collect::ledger::{Filing, Hasher, Leave, Policy};
 use engine::collect::maildrop::Maildrop;
+use engine::collect::round::Round;
 use kura_tests::outside::{Outside, Protocol, Session, number_of};
 use protocols::sasl::client::{Login, Secret};
 use protocols::wire::remote::Tls;
@@ -137,7 +138,7 @@ fn policy(case: Case) -> Policy {
 async fn visit_pop3(store: &Store<Sim>, outside: &Rc<RefCell<Outside>>, case: Case, now: u32) {
     use pop3::client::{Client, Config, Event};
     let ledger = keys::ledger(store, KEY.place(b"")).expect("a ledger that can be read");
-    let mut maildrop = Maildrop::new(ledger, policy(case), now, 1000, None);
+    let mut maildrop = Maildrop::new(Round::new(ledger, policy(case), now, 1000, None));
     let config = Config { tls: Tls::Never, login: login(), messages_max: 1000 };
     let mut machine = Client::new(Arc::new(config));
     let mut wire = Wire::open(outside);
@@ -167,11 +168,11 @@ async fn visit_pop3(store: &Store<Sim>, outside: &Rc<RefCell<Outside>>, case: Ca
                     wire.session
                         .hear(&mut outside.borrow_mut(), format!("DELE {number}\r\n").as_bytes());
                 }
-                if let Some(filing) = maildrop.arrived(hasher.finish()) {
+                if let Some(filing) = maildrop.round.arrived(hasher.finish()) {
                     if file(store, &octets, &filing, case.bug).await.is_err() {
                         return;
                     }
-                    maildrop.filed(&filing);
+                    maildrop.round.filed(&filing);
                 }
                 machine.answer_next(ticket, maildrop.next(false));
             }
@@ -191,13 +192,14 @@ async fn visit_pop3(store: &Store<Sim>, outside: &Rc<RefCell<Outside>>, case: Ca
         }
         wire.input = rest.to_vec();
     }
-    let _ = keys::fold(store, &mut maildrop.ledger).await;
+    let _ = keys::fold(store, &mut maildrop.round.ledger).await;
 }
 
 async fn visit_imap(store: &Store<Sim>, outside: &Rc<RefCell<Outside>>, case: Case, now: u32) {
     use imap::client::{Client, Config, Event, Next};
     let ledger = keys::ledger(store, KEY.place(b"INBOX")).expect("a ledger that can be read");
-    let mut folder = Folder::new(b"INBOX".to_vec(), ledger, policy(case), now, 1000, None);
+    let mut folder =
+        Folder::new(b"INBOX".to_vec(), Round::new(ledger, policy(case), now, 1000, None));
     let config = Config { tls: Tls::Never, login: login(), messages_max: 1000 };
     let mut machine = Client::new(Arc::new(config));
     let mut wire = Wire::open(outside);
@@ -241,11 +243,11 @@ async fn visit_imap(store: &Store<Sim>, outside: &Rc<RefCell<Outside>>, case: Ca
                 let octets = std::mem::take(&mut octets);
                 let mut hasher = Hasher::default();
                 hasher.push(&octets);
-                if let Some(filing) = folder.arrived(hasher.finish()) {
+                if let Some(filing) = folder.round.arrived(hasher.finish()) {
                     if file(store, &octets, &filing, case.bug).await.is_err() {
                         return;
                     }
-                    folder.filed(&filing);
+                    folder.round.filed(&filing);
                 }
                 Some(ticket)
             }
@@ -271,7 +273,7 @@ async fn visit_imap(store: &Store<Sim>, outside: &Rc<RefCell<Outside>>, case: Ca
         }
         wire.input = rest.to_vec();
     }
-    let _ = keys::fold(store, &mut folder.ledger).await;
+    let _ = keys::fold(store, &mut folder.round.ledger).await;
 }
 
 /// Visits on so many days; then, unless the power has failed, what lies in INBOX.

@@ -9,9 +9,10 @@ use super::inbound::Way;
 use super::keys::{self, Key};
 use super::ledger::Id;
 use super::link::Link;
-use super::maildrop::{Counts, Maildrop};
+use super::maildrop::Maildrop;
 use super::pop3;
 use super::reason::{Kind, Reason};
+use super::round::{Counts, Round};
 use super::source::{Protocol, Secret, Source, Tls};
 use super::{ledger, notes};
 use crate::NOTICE;
@@ -239,7 +240,8 @@ impl Collector {
             let why = "what was collected before can't be read";
             return Report { trouble: Some(Reason::new(Kind::Here, why)), ..Report::default() };
         };
-        let maildrop = Maildrop::new(ledger, source.policy(), now_32(), MESSAGES_MAX, stumbled);
+        let maildrop =
+            Maildrop::new(Round::new(ledger, source.policy(), now_32(), MESSAGES_MAX, stumbled));
         let way = Way::new(shard, key, source, to.clone(), address.ip());
         let mut visit = pop3::Visit::new(maildrop, way, source.mailbox.clone());
         let tls = machine_tls(source.tls);
@@ -250,11 +252,11 @@ impl Collector {
             Err(reason) => Err(reason),
         };
         let folded = match shard.collecting.is_known(key) {
-            true => keys::fold(&shard.store, &mut visit.maildrop.ledger).await,
+            true => keys::fold(&shard.store, &mut visit.maildrop.round.ledger).await,
             false => Ok(()),
         };
-        let stumbled = visit.maildrop.current();
-        let counts = visit.maildrop.counts;
+        let stumbled = visit.maildrop.round.current();
+        let counts = visit.maildrop.round.counts;
         let remark = (counts.repeated > 0).then(|| {
             format!("{} messages share their identifiers with others, so they are read anew at each visit", counts.repeated)
         });

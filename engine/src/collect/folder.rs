@@ -3,8 +3,8 @@
 //! SELECT, SEARCH, sizes of what is not known, then what is due is flagged and expunged, then each message is read and
 //! filed, and only then flagged and expunged where it is not to be left.
 
-use super::ledger::{Arrival, Filing, Hash, Id, Leave, Ledger, Listed, Policy, Work, uid_id};
-use super::maildrop::Counts;
+use super::ledger::{Leave, Listed, uid_id};
+use super::round::Round;
 use protocols::imap::client::{Message, Next, Opened};
 use protocols::imap::flags::FlagBits;
 use std::collections::{BTreeMap, VecDeque};
@@ -17,20 +17,13 @@ pub const CANNOT_EXPUNGE: &str = "the server can't remove single messages (no UI
 
 #[derive(Debug)]
 pub struct Folder {
-    pub ledger: Ledger,
-    policy: Policy,
-    now: u32,
+    pub round: Round,
     wire_name: Vec<u8>,
     stage: Stage,
     uid_validity: u32,
     found: Vec<u32>,
     sizes: BTreeMap<u32, u64>,
-    work: Work,
-    current: Option<Listed>,
     deleting: Vec<Listed>,
-    left: usize,
-    stumbled: Option<Id>,
-    pub counts: Counts,
     /// The server can't expunge single messages: they are flagged alone.
     pub cannot_expunge: bool,
 }
@@ -48,29 +41,15 @@ enum Stage {
 }
 
 impl Folder {
-    pub fn new(
-        wire_name: Vec<u8>,
-        ledger: Ledger,
-        policy: Policy,
-        now: u32,
-        messages_max: usize,
-        stumbled: Option<Id>,
-    ) -> Folder {
+    pub fn new(wire_name: Vec<u8>, round: Round) -> Folder {
         Folder {
-            ledger,
-            policy,
-            now,
+            round,
             wire_name,
             stage: Stage::Open,
             uid_validity: 0,
             found: Vec::new(),
             sizes: BTreeMap::new(),
-            work: Work::default(),
-            current: None,
             deleting: Vec::new(),
-            left: messages_max,
-            stumbled,
-            counts: Counts::default(),
             cannot_expunge: false,
         }
     }
@@ -79,7 +58,7 @@ impl Folder {
     pub fn next(&mut self, is_over: bool) -> Option<Next> {
         match &mut self.stage {
             Stage::Open => {
-                let read_only = self.policy.leave == Leave::Forever;
+                let read_only = self.round.policy.leave == Leave::Forever;
                 Some(Next::Open { wire_name: self.wire_name.clone(), read_only })
             }
             Stage::Search => Some(Next::Search { first: 1 }),
@@ -101,11 +80,11 @@ impl Folder {
     }
 
     fn next_message(&mut self, is_over: bool) -> Option<Next> {
-        let is_over = is_over || self.left == 0 || self.ledger.is_full();
-        let is_last = is_over || self.work.retrieve.is_empty();
-        let waiting = self.work.delete.len();
+        let is_over = is_over || self.round.is_over();
+        let is_last = is_over || self.round.work.retrieve.is_empty();
+        let waiting = self.round.work.delete.len();
         if waiting >= DELETED_MAX || (is_last && waiting > 0) {
-            let some = self.work.delete.drain(..waiting.min(DELETED_MAX));
+            let some = self.round.work.delete.drain(..waiting.min(DELETED_MAX));
             self.deleting = some.collect();
             let mut uids: Vec<u32> = self.deleting.iter().map(|one| one.handle).collect();
             uids.sort_unstable();
@@ -113,16 +92,16 @@ impl Folder {
             self.stage = Stage::Flagged(uids.clone());
             return Some(Next::Flag { uids, flags: FlagBits::DELETED });
         }
-        self.current = None;
+        self.round.current = None;
         if is_last {
-            self.counts.more = !self.work.retrieve.is_empty();
+            self.round.counts.more = !self.round.work.retrieve.is_empty();
             return None;
         }
-        let one = self.work.retrieve.pop_front()?;
-        self.left -= 1;
+        let one = self.round.work.retrieve.pop_front()?;
+        self.round.left -= 1;
         let uid = one.handle;
-        self.current = Some(one);
-        Some(Next::Fetch { uid, octets_max: self.policy.octets_max })
+        self.round.current = Some(one);
+        Some(Next::Fetch { uid, octets_max: self.round.policy.octets_max })
     }
 
     pub fn opened(&mut self, opened: &Opened) {
@@ -132,8 +111,9 @@ impl Folder {
 
     /// All UIDs there are.
     pub fn found(&mut self, uids: Vec<u32>) {
-        self.ledger.set_epoch(self.uid_validity);
-        let is_unknown = |uid: &&u32| !self.ledger.is_known(&uid_id(self.uid_validity, **uid));
+        self.round.ledger.set_epoch(self.uid_validity);
+        let is_unknown =
+            |uid: &&u32| !self.round.ledger.is_known(&uid_id(self.uid_validity, **uid));
         let unknown: Vec<u32> = uids.iter().filter(is_unknown).copied().collect();
         let ranges =
             unknown.chunks(SURVEYED_MAX).filter_map(|some| Some((*some.first()?, *some.last()?)));
@@ -156,60 +136,21 @@ impl Folder {
             repeated: false,
         };
         let all = std::mem::take(&mut self.found).into_iter().map(listed).collect();
-        self.work = self.ledger.sort(all, &self.policy, self.now);
-        let stumbled = self.work.retrieve.iter().position(|one| Some(one.id) == self.stumbled);
-        if let Some(last) = stumbled.and_then(|at| self.work.retrieve.remove(at)) {
-            self.work.retrieve.push_back(last);
-        }
-        self.counts.too_large = self.work.too_large as u64;
+        self.round.sort(all);
         self.stage = Stage::Work;
-    }
-
-    /// All octets of what was asked for have come. `None`: there is nothing to file.
-    pub fn arrived(&mut self, hash: Hash) -> Option<Filing> {
-        let one = self.current.clone()?;
-        let stays = self.policy.leave != Leave::Not;
-        match self.ledger.arrived(&one, hash, stays, self.now) {
-            Arrival::New(filing) => Some(filing),
-            Arrival::Known => {
-                self.is_here(one);
-                None
-            }
-            Arrival::Refused => None,
-        }
-    }
-
-    /// It is durable.
-    pub fn filed(&mut self, filing: &Filing) {
-        self.ledger.filed(filing);
-        self.counts.collected += 1;
-        if let Some(one) = self.current.clone() {
-            self.is_here(one);
-        }
-    }
-
-    fn is_here(&mut self, one: Listed) {
-        if self.policy.leave == Leave::Not {
-            self.work.delete.push_back(one);
-        }
-    }
-
-    pub fn refused(&mut self, filing: &Filing) {
-        self.ledger.refused(filing);
-        self.counts.refused += 1;
     }
 
     /// What was asked for has gone meanwhile.
     pub fn has_gone(&mut self) {
-        self.current = None;
+        self.round.current = None;
     }
 
     /// What has nothing to tell is done.
     pub fn completed(&mut self) {
         if matches!(self.stage, Stage::Expunged) {
-            self.counts.deleted += self.deleting.len() as u64;
-            let now = self.now;
-            self.deleting.drain(..).for_each(|one| self.ledger.deleted(&one.id, now));
+            self.round.counts.deleted += self.deleting.len() as u64;
+            let now = self.round.now;
+            self.deleting.drain(..).for_each(|one| self.round.ledger.deleted(&one.id, now));
             self.stage = Stage::Work;
         }
     }
@@ -220,36 +161,18 @@ impl Folder {
             Stage::Open | Stage::Search | Stage::Survey(_) => return false,
             Stage::Expunged => {
                 self.cannot_expunge = true;
-                self.deleting.drain(..).for_each(|one| self.ledger.stays(&one.id));
+                self.deleting.drain(..).for_each(|one| self.round.ledger.stays(&one.id));
             }
             Stage::Flagged(_) => {
-                self.counts.withheld += self.deleting.len() as u64;
+                self.round.counts.withheld += self.deleting.len() as u64;
                 self.deleting.clear();
             }
             Stage::Work => {
-                self.counts.withheld += 1;
-                self.current = None;
+                self.round.passed_over();
             }
         }
         self.stage = Stage::Work;
         true
-    }
-
-    pub fn was_too_large(&mut self) {
-        if let Some(one) = self.current.take() {
-            self.ledger.was_too_large(&one);
-            self.counts.too_large += 1;
-        }
-    }
-
-    /// Octets of what is asked for, as the server says.
-    pub fn expected(&self) -> u64 {
-        self.current.as_ref().and_then(|one| one.octets).unwrap_or(0)
-    }
-
-    /// What was under way.
-    pub fn current(&self) -> Option<Id> {
-        self.current.as_ref().map(|one| one.id)
     }
 }
 

@@ -9,8 +9,8 @@ use super::inbound::{Fate, Inbound, Target, Way};
 use super::keys::{self, Key};
 use super::ledger::Id;
 use super::link::Talk;
-use super::maildrop::Counts;
 use super::reason::{Kind, Reason};
+use super::round::{Counts, Round};
 use super::source::{Mapping, Source};
 use crate::delivery;
 use crate::shard::Shard;
@@ -167,14 +167,8 @@ impl Visit {
                 continue;
             };
             let policy = self.source.policy();
-            let folder = Folder::new(
-                wanted.wire_name.clone(),
-                ledger,
-                policy,
-                self.now,
-                left,
-                self.stumbled,
-            );
+            let round = Round::new(ledger, policy, self.now, left, self.stumbled);
+            let folder = Folder::new(wanted.wire_name.clone(), round);
             self.at = Some((wanted, folder));
         }
     }
@@ -186,14 +180,14 @@ impl Visit {
     /// Writes down what came of the folder; also when the session has broken.
     pub async fn close_folder(&mut self) {
         let Some((_, mut folder)) = self.at.take() else { return };
-        self.counts.add(&folder.counts);
+        self.counts.add(&folder.round.counts);
         self.cannot_expunge |= folder.cannot_expunge;
-        if folder.ledger.is_full() {
+        if folder.round.ledger.is_full() {
             let why = "more messages were collected and left there than are remembered";
             self.folder_trouble = Some(Reason::new(Kind::TooMany, why));
         }
         if self.shard().collecting.is_known(self.key)
-            && let Err(error) = keys::fold(&self.shard().store, &mut folder.ledger).await
+            && let Err(error) = keys::fold(&self.shard().store, &mut folder.round.ledger).await
         {
             self.trouble = self.trouble.take().or(Some(error.into()));
         }
@@ -201,11 +195,11 @@ impl Visit {
 
     /// What was under way.
     pub fn current(&self) -> Option<Id> {
-        self.at.as_ref().and_then(|(_, folder)| folder.current())
+        self.at.as_ref().and_then(|(_, folder)| folder.round.current())
     }
 
     fn begin(&self) -> Inbound {
-        self.way.begin(self.at.as_ref().map_or(0, |(_, folder)| folder.expected()))
+        self.way.begin(self.at.as_ref().map_or(0, |(_, folder)| folder.round.expected()))
     }
 
     async fn fetched(&mut self, message: Message) -> Result<(), Reason> {
@@ -215,7 +209,7 @@ impl Visit {
             folder.withheld();
             return Ok(());
         };
-        let Some(filing) = folder.arrived(inbound.hash()) else { return Ok(()) };
+        let Some(filing) = folder.round.arrived(inbound.hash()) else { return Ok(()) };
         let is_kept = |flag: &String| {
             !flag.eq_ignore_ascii_case("\\Recent") && !flag.eq_ignore_ascii_case("\\Deleted")
         };
@@ -226,8 +220,8 @@ impl Visit {
             scripts: wanted.is_inbox,
         };
         match inbound.file(&filing, target).await? {
-            Fate::Filed => folder.filed(&filing),
-            Fate::Refused => folder.refused(&filing),
+            Fate::Filed => folder.round.filed(&filing),
+            Fate::Refused => folder.round.refused(&filing),
         }
         Ok(())
     }
@@ -349,7 +343,7 @@ impl Talk<Client> for Visit {
                     && matches!(failure.trouble, Trouble::TooMuch(_))
                     && let Some((_, folder)) = &mut self.at
                 {
-                    folder.was_too_large();
+                    folder.round.was_too_large();
                 }
                 return Err(Reason::from(&failure));
             }

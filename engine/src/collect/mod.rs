@@ -7,6 +7,7 @@
 //! | [`keys`] | what of it is in the store: sources, how they stand, ledgers |
 //! | [`ledger`] | what was collected, and what follows for what is there now; pure |
 //! | [`maildrop`], [`folder`] | one visit, over POP3 and IMAP: what is asked next; pure |
+//! | [`round`] | what both have in common: what is to be done with each message, and the one under way; pure |
 //! | [`schedule`] | when a source is visited, and how failures put it off; pure |
 //! | [`due`] | what a core knows of its sources without looking: which are due |
 //! | [`collector`] | one core's visits, how many at once, and what comes of each |
@@ -37,6 +38,7 @@ mod notes;
 pub mod operations;
 mod pop3;
 pub mod reason;
+pub mod round;
 pub mod schedule;
 pub mod settings;
 pub mod source;

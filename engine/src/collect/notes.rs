@@ -1,8 +1,8 @@
 //! What a user is told: why nothing comes from an outside mailbox, with the remedy, once; and that messages
 //! were passed over.
 
-use super::maildrop::Counts;
 use super::reason::Reason;
+use super::round::Counts;
 use super::source::Source;
 use crate::delivery::{self, To, notes};
 use crate::shard::Shard;

@@ -36,11 +36,11 @@ impl Visit {
             self.maildrop.withheld();
             return Ok(());
         };
-        let Some(filing) = self.maildrop.arrived(inbound.hash()) else { return Ok(()) };
+        let Some(filing) = self.maildrop.round.arrived(inbound.hash()) else { return Ok(()) };
         let target = Target { mailbox: self.mailbox.clone(), scripts: true, ..Target::default() };
         match inbound.file(&filing, target).await? {
-            Fate::Filed => self.maildrop.filed(&filing),
-            Fate::Refused => self.maildrop.refused(&filing),
+            Fate::Filed => self.maildrop.round.filed(&filing),
+            Fate::Refused => self.maildrop.round.refused(&filing),
         }
         Ok(())
     }
@@ -59,7 +59,7 @@ impl Talk<Client> for Visit {
             }
             Event::Piece(piece) => {
                 if self.inbound.is_none() {
-                    self.inbound = Some(self.way.begin(self.maildrop.expected()));
+                    self.inbound = Some(self.way.begin(self.maildrop.round.expected()));
                 }
                 if let Some(inbound) = &mut self.inbound {
                     inbound.push(piece).await?;
@@ -85,7 +85,7 @@ impl Talk<Client> for Visit {
             Event::Failed(failure) => {
                 let is_message = matches!(failure.stage, Stage::Retrieve(_));
                 if is_message && matches!(failure.trouble, Trouble::TooMuch(_)) {
-                    self.maildrop.was_too_large();
+                    self.maildrop.round.was_too_large();
                 }
                 return Err(Reason::from(&failure));
             }
@@ -97,7 +97,7 @@ impl Talk<Client> for Visit {
 impl Visit {
     /// What the visit fails with, now that its session is over.
     pub fn concluded(&mut self) -> Option<Reason> {
-        if self.maildrop.ledger.is_full() {
+        if self.maildrop.round.ledger.is_full() {
             let why = "more messages were collected and left there than are remembered";
             return Some(Reason::new(Kind::TooMany, why));
         }
