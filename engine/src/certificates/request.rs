@@ -2,6 +2,8 @@
 //! certificate that it will replace, until what was issued for it is imported.
 
 use super::{CertificateError, bad, certified_key, directory, io_error, write_private};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -48,6 +50,9 @@ pub fn request(
 
 /// The key that the first certificate of `chain` was issued for, among those of requests and of certificates.
 pub(super) fn find_key(data_dir: &Path, chain: &Path) -> Result<PathBuf, CertificateError> {
+    // Before all keys are said not to fit what is no certificate.
+    CertificateDer::from_pem_file(chain)
+        .map_err(|_| bad(chain, "holds no CERTIFICATE; give the full chain in PEM form"))?;
     let directory = directory(data_dir);
     let entries = fs::read_dir(&directory).map_err(|source| io_error(&directory, source))?;
     let folders = entries.filter_map(|entry| Some(entry.ok()?.path()));
