@@ -1,6 +1,7 @@
 //! One core's life: its thread, its executor, its store, and the loop that listens for all of them.
 
 use crate::config::{Config, ConfigError};
+use crate::executor;
 use crate::listener::{self, Listeners};
 use crate::mesh::Inbox;
 use crate::shard::{Disk, Parts, Shard};
@@ -21,11 +22,6 @@ const LATENCY: Duration = Duration::from_millis(5);
 /// Times that a core without work looks once more before it sleeps: what one task woke may wake
 /// another, and that one has to have had its turn.
 const LOOKS_BEFORE_SLEEP: u32 = 2;
-
-/// A timer that is always armed. The executor (glommio-ng 0.12) goes to sleep with runnable tasks in its queue
-/// when its preemption timer has already fired as it begins a turn, which happens where the host takes
-/// the processor away for a millisecond: then this wakes it. Seen as starts and commands that hung.
-const TICK: Duration = Duration::from_millis(5);
 
 /// How long a core without work sleeps in epoll, where sockets, disk and other cores wake it. The
 /// executor's timers and blocking pool go unheard for as long, so the first naps after work are short.
@@ -65,29 +61,22 @@ pub fn start(
         let executor = LocalExecutorBuilder::new(placement)
             // What blocks (password hashes, creating a segment) must not take turns with the core.
             .blocking_thread_pool_placement(PoolPlacement::Unbound(BLOCKING_THREADS))
-            .name(&format!("kura-{id}"))
-            .make();
-        let executor = match executor {
-            Ok(executor) => executor,
-            Err(error) => {
-                let _ = opened.send(Err(ConfigError(format!(
-                    "core {id}: no executor: {error}; raise the locked-memory limit (ulimit -l) to 8192 or more"
-                ))));
-                return;
-            }
-        };
-        executor.run(async move {
+            .name(&format!("kura-{id}"));
+        let opening = opened.clone();
+        let ran = executor::run(executor, async move {
             let queue = glommio::executor().create_task_queue(
                 Shares::default(),
                 Latency::Matters(LATENCY),
                 "mail",
             );
-            let main = glommio::spawn_local_into(run(parts, inbox, listeners, opened), queue);
-            match main {
-                Ok(task) => task.await,
+            match glommio::spawn_local_into(run(parts, inbox, listeners, opening), queue) {
+                Ok(core) => core.await,
                 Err(error) => tracing::error!(%error, "core can't start"),
             }
         });
+        if let Err(error) = ran {
+            let _ = opened.send(Err(ConfigError(format!("core {id}: {error}"))));
+        }
     };
     std::thread::Builder::new()
         .name(format!("kura-{id}"))
@@ -112,12 +101,6 @@ fn processors() -> Vec<usize> {
 
 async fn run(parts: Parts, inbox: Inbox, listeners: Listeners, opened: mpsc::Sender<Opened>) {
     let started = Instant::now();
-    let ticking = async {
-        loop {
-            glommio::timer::sleep(TICK).await;
-        }
-    };
-    glommio::spawn_local(ticking).detach();
     let (store, completions) = match open_store(&parts).await {
         Ok(opened) => opened,
         Err(error) => {
@@ -246,7 +229,7 @@ async fn listen(shard: Rc<Shard>, completions: Completions, inbox: Inbox) {
 /// A busy core asks each of them itself, at every turn, which costs one system call. Without work it
 /// naps in epoll, where all of them wake it; between two naps the executor has a turn, for its timers and
 /// its blocking pool. The executor's own way of sleeping costs ten system calls, and on a loaded host it
-/// may sleep on although there is work (see [`TICK`]).
+/// may sleep on although there is work (see [`executor`]).
 async fn try_listen(
     shard: &Rc<Shard>,
     completions: &Completions,

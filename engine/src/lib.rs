@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`cli`] | what an operator types; [`config`] is what they write |
 //! | [`server`] | a server's life: lock, bind, open, serve, stop; [`layout`] is its directory |
-//! | [`core`], [`shard`] | one core's life, and its world; [`mesh`] asks another core |
+//! | [`core`], [`shard`] | one core's life, and its world; [`mesh`] asks another core, `executor` runs it |
 //! | [`listener`], [`connection`], [`wire`] | sockets: accept, the one loop, TLS |
 //! | [`readiness`], [`watchdog`] | what wakes a session: its socket, its deadline |
 //! | [`session`] | one file for each protocol: answers to its machine's events |
@@ -43,6 +43,7 @@ pub mod core;
 pub mod delivery;
 pub mod directory;
 pub mod domain;
+mod executor;
 mod export;
 pub mod filter;
 pub mod layout;

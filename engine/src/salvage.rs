@@ -10,6 +10,7 @@ use crate::backup::take::small_files;
 use crate::config::Config;
 use crate::core::store_options;
 use crate::directory::{self, Account, Domain};
+use crate::executor;
 use crate::layout::{self, private_dir, shard_dir};
 use crate::operations::{Fault, change, hash, make_at_home, on, pair, password_or_new, unix_now};
 use crate::shard::{Disk, Shard};
@@ -27,8 +28,6 @@ use storage::{AccountId, Options, Store};
 const STAGING: &str = "store.salvaging";
 /// Where accounts get an address when no domain is known any more (RFC 2606 section 2).
 const NO_DOMAIN: &str = "salvaged.invalid";
-/// See `core.rs`, `TICK`.
-const TICK: Duration = Duration::from_millis(5);
 
 /// Fills `to`. One report for each shard; `None`: its directory is not there.
 pub fn run(
@@ -76,18 +75,9 @@ fn one_shard(
     target: &Path,
     options: Options,
 ) -> Result<Option<SalvageReport>, Fault> {
-    let executor = LocalExecutorBuilder::default().make().map_err(|error| {
-        format!("no executor: {error}; raise the locked-memory limit (ulimit -l)")
-    })?;
     let fault =
         |place: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", place.display());
-    executor.run(async {
-        glommio::spawn_local(async {
-            loop {
-                glommio::timer::sleep(TICK).await;
-            }
-        })
-        .detach();
+    executor::run(LocalExecutorBuilder::default(), async {
         let shard = options.shard;
         let disk = Disk::open(target).await.map_err(|error| fault(target, &error))?;
         let store = Store::open(disk, options).await.map_err(|error| fault(target, &error))?;
@@ -106,7 +96,7 @@ fn one_shard(
         store.close().await.map_err(|error| fault(target, &error))?;
         running.await;
         Ok(report)
-    })
+    })?
 }
 
 /// Makes the directory and the shards fit together. Runs on shard 0 of the fresh store.

@@ -46,6 +46,24 @@ class Unexpected(Failed):
         self.reply = reply
 
 
+def threads_of(pid):
+    """Where each thread of a process is in the kernel, a line each: what it waits for when it hangs."""
+    lines = []
+    for task in sorted(glob.glob(f"/proc/{pid}/task/*")):
+        said = []
+        for name in ("comm", "wchan", "syscall", "stack"):
+            with contextlib.suppress(OSError), open(f"{task}/{name}", errors="replace") as file:
+                said.append(" < ".join(file.read().split("\n")[:6]))
+        lines.append("  " + " | ".join(said))
+    return "\n".join(lines)
+
+
+def children(pid):
+    """Processes that this one has started."""
+    with open(f"/proc/{pid}/task/{pid}/children") as numbers:
+        return [int(number) for number in numbers.read().split()]
+
+
 class Kura:
     """One data directory, and the server on it while it runs."""
 
@@ -68,8 +86,12 @@ class Kura:
         ready, _, _ = select.select([self.process.stdout], [], [], START_SECONDS)
         line = self.process.stdout.readline() if ready else b""
         if not line.startswith(b"{"):
+            ended, threads = self.process.poll(), threads_of(self.process.pid)
             self.kill()
-            raise Failed(f"kura did not get ready; it printed {line!r} and logged:\n{self.log()}")
+            raise Failed(
+                f"kura did not get ready (exit code {ended}); it printed {line!r}, logged:\n{self.log()}\n"
+                f"and its threads were in:\n{threads}"
+            )
         said = json.loads(line)
         self.ports = said["ports"]
         known = {address for address, _ in self.accounts}

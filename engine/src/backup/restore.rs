@@ -9,6 +9,7 @@ use super::progress::Progress;
 use super::target::Target;
 use super::{Fault, sha256};
 use crate::config::Config;
+use crate::executor;
 use crate::layout::{self, private_dir};
 use crate::shard::Disk;
 use glommio::LocalExecutorBuilder;
@@ -187,41 +188,37 @@ pub fn restore(
         .map_err(|error| format!("can't start a thread: {error}"))?;
     let total = manifest.stored_bytes();
     let shards_dir = staging.clone();
-    let outcome = LocalExecutorBuilder::default()
-        .make()
-        .map_err(|error| {
-            format!("no executor: {error}; raise the locked-memory limit (ulimit -l)")
-        })?
-        .run(async move {
-            let mut done = 0;
-            for part in &parts {
-                let dir = shards_dir.join(format!("shard-{}", part.shard));
-                let fault = |error: &dyn std::fmt::Display| format!("{}: {error}", dir.display());
-                private_dir(&dir).map_err(|error| fault(&error))?;
-                let disk = Disk::open(&dir).await.map_err(|error| fault(&error))?;
-                let mut restore = Restore::begin(disk).await.map_err(|error| fault(&error))?;
-                for segment in &part.segments {
-                    let begun = restore.segment(segment.segment_bytes).await;
-                    begun.map_err(|error| fault(&error))?;
-                    for piece in &segment.pieces {
-                        // Nothing else runs on this executor.
-                        let bytes = arriving.recv().map_err(|_| "the download ended early")??;
-                        let written = restore.write(piece.from, &bytes).await;
-                        written.map_err(|error| fault(&error))?;
-                        done += piece.bytes;
-                        progress.show(done, total);
-                    }
+    let outcome = executor::run(LocalExecutorBuilder::default(), async move {
+        let mut done = 0;
+        for part in &parts {
+            let dir = shards_dir.join(format!("shard-{}", part.shard));
+            let fault = |error: &dyn std::fmt::Display| format!("{}: {error}", dir.display());
+            private_dir(&dir).map_err(|error| fault(&error))?;
+            let disk = Disk::open(&dir).await.map_err(|error| fault(&error))?;
+            let mut restore = Restore::begin(disk).await.map_err(|error| fault(&error))?;
+            for segment in &part.segments {
+                let begun = restore.segment(segment.segment_bytes).await;
+                begun.map_err(|error| fault(&error))?;
+                for piece in &segment.pieces {
+                    // Nothing else runs on this executor.
+                    let bytes = arriving.recv().map_err(|_| "the download ended early")??;
+                    let written = restore.write(piece.from, &bytes).await;
+                    written.map_err(|error| fault(&error))?;
+                    done += piece.bytes;
+                    progress.show(done, total);
                 }
-                let salt = u64::from_str_radix(&part.salt, 16).map_err(|error| fault(&error))?;
-                let (shard, lsn, run) = (part.shard, Lsn(part.lsn), part.run);
-                let finished = restore.finish(&RestoredShard { shard, lsn, run, salt }).await;
-                finished.map_err(|error| fault(&error))?;
             }
-            progress.end();
-            Ok::<(), Fault>(())
-        });
+            let salt = u64::from_str_radix(&part.salt, 16).map_err(|error| fault(&error))?;
+            let (shard, lsn, run) = (part.shard, Lsn(part.lsn), part.run);
+            let finished = restore.finish(&RestoredShard { shard, lsn, run, salt }).await;
+            finished.map_err(|error| fault(&error))?;
+        }
+        progress.end();
+        Ok::<(), Fault>(())
+    });
     let _ = fetching.join();
-    if let Err(what) = outcome.and_then(|()| finish(target, manifest, data_dir, &staging)) {
+    if let Err(what) = outcome.flatten().and_then(|()| finish(target, manifest, data_dir, &staging))
+    {
         // What is half there is of no use to anyone.
         let _ = fs::remove_dir_all(&staging);
         return Err(format!("{what}; no store was made, and the restore can be started again"));
