@@ -12,7 +12,7 @@ pub fn metrics_text(text: &mut String, data_dir: &Path) {
     let name = "kura_certificate_expires_seconds";
     let _ =
         writeln!(text, "# HELP {name} When a certificate expires, Unix time\n# TYPE {name} gauge");
-    for one in list(data_dir).unwrap_or_default() {
+    for one in list(data_dir).map_or(Vec::new(), |listed| listed.good) {
         let _ = writeln!(text, "{name}{{name=\"{}\"}} {}", one.name, one.not_after_unix);
     }
 }
@@ -24,7 +24,10 @@ pub async fn watch(data_dir: PathBuf) {
         let listed = tokio::task::spawn_blocking(move || list(&dir)).await;
         match listed {
             Ok(Ok(listed)) => {
-                for one in listed.iter().filter(|one| one.days_left < DAYS_LEFT_WARNED) {
+                for error in listed.bad {
+                    tracing::error!(%error, "a certificate can't be read");
+                }
+                for one in listed.good.iter().filter(|one| one.days_left < DAYS_LEFT_WARNED) {
                     let (certificate, days) = (&one.name, one.days_left);
                     if days < 0 {
                         tracing::error!(certificate, "a certificate has expired: renew it");
@@ -33,7 +36,7 @@ pub async fn watch(data_dir: PathBuf) {
                     }
                 }
             }
-            Ok(Err(error)) => tracing::error!(%error, "a certificate can't be read"),
+            Ok(Err(error)) => tracing::error!(%error, "certificates can't be read"),
             // The server stops.
             Err(_) => return,
         }

@@ -120,8 +120,8 @@ fn store(folder: &Path, chain: &str, key: &str) -> Result<(), CertificateError> 
     for (path, _) in &files {
         fs::rename(fresh(path), path).map_err(|source| io_error(path, source))?;
     }
-    let directory = fs::File::open(folder).and_then(|folder| folder.sync_all());
-    directory.map_err(|source| io_error(folder, source))
+    sync(folder)?;
+    folder.parent().map_or(Ok(()), sync)
 }
 
 /// Chain and key of a folder.
@@ -142,7 +142,14 @@ fn fresh(path: &Path) -> PathBuf {
 /// A whole file or none, for nobody else to read.
 fn write_private(path: &Path, text: &str) -> Result<(), CertificateError> {
     write_fresh(path, text)?;
-    fs::rename(fresh(path), path).map_err(|source| io_error(path, source))
+    fs::rename(fresh(path), path).map_err(|source| io_error(path, source))?;
+    path.parent().map_or(Ok(()), sync)
+}
+
+/// Makes the names in a directory durable.
+fn sync(directory: &Path) -> Result<(), CertificateError> {
+    let synced = fs::File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(|source| io_error(directory, source))
 }
 
 /// Beside the path, on stable media.
@@ -157,8 +164,28 @@ fn write_fresh(path: &Path, text: &str) -> Result<(), CertificateError> {
     write().map_err(|source| io_error(path, source))
 }
 
-pub fn list(data_dir: &Path) -> Result<Vec<Listed>, CertificateError> {
-    folders(data_dir)?.iter().map(|folder| describe(folder)).collect()
+/// What one folder after the other says. One that can't be read is the second kind, and hides no other.
+pub struct Each<T> {
+    pub good: Vec<T>,
+    pub bad: Vec<CertificateError>,
+}
+
+fn each<T>(
+    data_dir: &Path,
+    read: impl Fn(&Path) -> Result<T, CertificateError>,
+) -> Result<Each<T>, CertificateError> {
+    let mut each = Each { good: Vec::new(), bad: Vec::new() };
+    for folder in folders(data_dir)? {
+        match read(&folder) {
+            Ok(one) => each.good.push(one),
+            Err(error) => each.bad.push(error),
+        }
+    }
+    Ok(each)
+}
+
+pub fn list(data_dir: &Path) -> Result<Each<Listed>, CertificateError> {
+    each(data_dir, describe)
 }
 
 /// A certificate as DNS speaks of it.
@@ -174,7 +201,7 @@ pub struct Published {
 pub fn for_name(data_dir: &Path, name: &str) -> Result<Option<Published>, CertificateError> {
     let mut found = None;
     for folder in folders(data_dir)? {
-        let listed = describe(&folder)?;
+        let Ok(listed) = describe(&folder) else { continue };
         let rank = match covers(&listed.dns_names, name) {
             Cover::Exact => 2,
             Cover::Wildcard => 1,
@@ -215,15 +242,22 @@ fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
-/// All certificates, ready to serve, ordered by folder name.
+/// All certificates, ready to serve, ordered by folder name. Folders that can't be loaded are told in the log, and are
+/// the error only where there is nothing else.
 pub fn load_all(data_dir: &Path) -> Result<Vec<Loaded>, CertificateError> {
-    let ready = |folder: &PathBuf| {
+    let Each { good, mut bad } = each(data_dir, |folder| {
         let chain = folder.join("chain.pem");
         let key = load(folder)?;
         let dns_names = dns_names(&chain, key.end_entity_cert().map_err(|e| bad(&chain, e))?)?;
         Ok(Loaded { dns_names, key: Arc::new(key) })
-    };
-    folders(data_dir)?.iter().map(ready).collect()
+    })?;
+    if good.is_empty() && !bad.is_empty() {
+        return Err(bad.swap_remove(0));
+    }
+    for error in bad {
+        tracing::error!(%error, "a certificate can't be served: mend its folder, or move it away");
+    }
+    Ok(good)
 }
 
 fn folders(data_dir: &Path) -> Result<Vec<PathBuf>, CertificateError> {
@@ -321,6 +355,13 @@ mod tests {
         fs::write(&chain, &old).unwrap();
         let error = load_all(&data).unwrap_err().to_string();
         assert!(error.contains("does the key belong"), "{error}");
+        // And keeps nothing else from being served.
+        self_signed(&data, &["mail.b.test".to_owned()]).unwrap();
+        assert_eq!(load_all(&data).unwrap()[0].dns_names, ["mail.b.test"]);
+        fs::write(&chain, "nothing").unwrap();
+        let listed = list(&data).unwrap();
+        assert_eq!((listed.good.len(), listed.bad.len()), (1, 1));
+        assert!(for_name(&data, "mail.b.test").unwrap().is_some());
         fs::remove_dir_all(&data).unwrap();
     }
 }

@@ -120,9 +120,16 @@ pub(super) fn run(command: CertCommand) -> Result<Outcome, ConfigError> {
         CertCommand::List { place, json } => {
             let listed = certificates::list(&place.load()?.data_dir).map_err(fault)?;
             if json {
-                outln!("{}", json!(listed))?;
+                outln!("{}", json!(listed.good))?;
             } else {
-                listed.iter().try_for_each(print)?;
+                listed.good.iter().try_for_each(print)?;
+            }
+            let unread: Vec<String> = listed.bad.iter().map(ToString::to_string).collect();
+            if !unread.is_empty() {
+                return Err(ConfigError(format!(
+                    "not served: {}; mend the folder, or move it away",
+                    unread.join("; ")
+                )));
             }
             Ok(Outcome::Done)
         }

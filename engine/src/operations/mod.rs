@@ -312,11 +312,12 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
 
 async fn reload(shard: &Rc<Shard>) -> Result<Value, Fault> {
     let config = Arc::clone(&shard.config);
-    let (config, scripts) = glommio::executor()
+    let (config, scripts, listed) = glommio::executor()
         .spawn_blocking(move || {
             let tls = tls::server_config(&config.data_dir).map_err(|error| error.to_string())?;
             let scripts = SystemScripts::load(&config).map_err(|error| error.to_string())?;
-            Ok::<_, Fault>((tls, Arc::new(scripts)))
+            let listed = certificates::list(&config.data_dir).map_err(|error| error.to_string())?;
+            Ok::<_, Fault>((tls, Arc::new(scripts), listed))
         })
         .await?;
     for home in 0..shard.mesh.cores() {
@@ -329,9 +330,7 @@ async fn reload(shard: &Rc<Shard>) -> Result<Value, Fault> {
         .await?;
     }
     tracing::info!("certificates and scripts loaded anew");
-    Ok(
-        json!({ "certificates": certificates::list(&shard.config.data_dir).map_err(|e| e.to_string())?.len() }),
-    )
+    Ok(json!({ "certificates": listed.good.len() }))
 }
 
 // ── shared ──────────────────────────────────────────────────────────────────────────────────────────
