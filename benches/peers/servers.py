@@ -340,11 +340,13 @@ class Kura(Server):
         )
         return address, password
 
-    def stats(self):
-        out = subprocess.run(
-            [self.binary, "store", "stats", "--dir", self.data, "--json"],
-            capture_output=True, text=True, check=False,
+    def command(self, *arguments):
+        return subprocess.run(
+            [self.binary, *arguments, "--dir", self.data], capture_output=True, text=True, check=False
         )
+
+    def stats(self):
+        out = self.command("store", "stats", "--json")
         return json.loads(out.stdout) if out.returncode == 0 else None
 
 

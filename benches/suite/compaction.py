@@ -3,13 +3,14 @@
 A store is filled, and mail comes in at a steady rate without any expunging. Messages chosen at random
 are expunged until four fifths of the log are live; then mail comes in for as long again at the same rate, while as many
 messages, chosen at random, are expunged. Random is the hard case: mail that dies young leaves whole
-segments to free.
+segments to free. A third time the store is scrubbed and backed up meanwhile, over and over.
 """
 
 import imaplib
 import json
 import random
 import re
+import shutil
 import subprocess
 import threading
 import time
@@ -91,8 +92,37 @@ class Samples(threading.Thread):
         return self.found
 
 
+class Upkeep(threading.Thread):
+    """Scrubs the whole store, and backs it up, one beside the other and over and over."""
+
+    COMMANDS = {"scrub": ["store", "scrub"], "backup": ["store", "backup", "--to"]}
+
+    def __init__(self, server, name):
+        super().__init__(daemon=True)
+        self.server, self.rounds, self.faults, self.over = server, 0, [], threading.Event()
+        self.place = [server.path(f"backup-{time.monotonic_ns()}")] if name == "backup" else []
+        self.command = [*self.COMMANDS[name], *self.place]
+
+    def run(self):
+        while not self.over.is_set():
+            done = self.server.command(*self.command)
+            if done.returncode:
+                self.faults.append(done.stderr.strip()[:200])
+                return
+            self.rounds += 1
+
+    def stop(self):
+        self.over.set()
+        self.join()
+        for place in self.place:
+            shutil.rmtree(place, ignore_errors=True)
+        if self.faults:
+            raise ValueError(f"{' '.join(self.command)}: {self.faults[0]}")
+        return self.rounds
+
+
 def measure(server, bench, size, fill_bytes, seconds, say):
-    """With messages of `size` bytes, from `fill_bytes` of them on, `seconds` for each half."""
+    """With messages of `size` bytes, from `fill_bytes` of them on, `seconds` for each part."""
     filled = bench.run(server, messages=fill_bytes // size, sessions=SESSIONS, bytes=size)
     # A third of what the store takes leaves room for the expunging, which shares its cores.
     rate = min(RATE_MAX, filled["messages_per_second"] / 3)
@@ -107,11 +137,21 @@ def measure(server, bench, size, fill_bytes, seconds, say):
         bench.device.settled(min(1.0, bench.quiet_seconds))
         with_it = phase(server, bench, size, churn, rate, seconds)
         say("  " + line("with expunging", with_it))
+        upkeep = {name: Upkeep(server, name) for name in Upkeep.COMMANDS}
+        for each in upkeep.values():
+            each.start()
+        try:
+            beside = phase(server, bench, size, churn, rate, seconds)
+        finally:
+            rounds = {name: each.stop() for name, each in upkeep.items()}
+        beside["rounds"] = rounds
+        say("  " + line(f"with expunging, {rounds['scrub']} scrubs and {rounds['backup']} backups", beside))
     finally:
         churn.close()
     return {
         "message_bytes": size, "sessions": SESSIONS, "messages_filled": filled["messages"],
         "rate": rate, "knobs": server.knobs, "without": without, "with": with_it,
+        "beside": beside,
     }
 
 

@@ -104,6 +104,19 @@ def _half_load(data):
     return _verdict(what, goal, words, p99 <= P99_FLUSHES * flush)
 
 
+def _beside(data):
+    what = "p99 of the 250 beside compaction, scrub and backup"
+    goal = f"at most {P99_FLUSHES}x the disk's p50 flush"
+    if not data.compaction:
+        return _missing(what, goal, "not measured in this run")
+    flush, most = data.flush_us(), max(found["beside"]["p99_us"] for found in data.compaction)
+    words = "; ".join(
+        f"{micros(found['beside']['p99_us'])} at {number(found['rate'])} messages/s of {size(found['message_bytes'])}"
+        for found in data.compaction
+    )
+    return _verdict(what, goal, f"{words}, {number(most / flush)}x a flush of {micros(flush)}", most <= P99_FLUSHES * flush)
+
+
 def _open(data):
     what, goal = "open after kill -9, 10 M messages", "under 1 s to accept mail"
     if not data.recovery:
@@ -166,6 +179,7 @@ def all_of(data):
             number,
         ),
         _half_load(data),
+        _beside(data),
         _open(data),
         _fetch(data),
         _missing("memory of an idle IMAP session", "at most 16 KiB", elsewhere),

@@ -24,15 +24,19 @@ def compaction(data):
     return section("compaction", title, escape(words), *plots, numbers(data.compaction))
 
 
-def halves(found):
-    return [("no expunging", found["without"], "disk"), ("expunging as much", found["with"], "kura")]
+def parts(found):
+    return [
+        ("no expunging", found["without"], "disk"),
+        ("expunging as much", found["with"], "kura"),
+        ("scrub and backup, too", found["beside"], "lmtp"),
+    ]
 
 
 def pictures(data, found):
     what = f"{size(found['message_bytes'])} messages"
 
     def group(name, key):
-        return name, [(label, half[key], style) for label, half, style in halves(found)]
+        return name, [(label, part[key], style) for label, part, style in parts(found)]
 
     yield plot.bars(
         f"Bytes written per byte received, {what}", "Amplification with and without expunging.",
@@ -43,7 +47,7 @@ def pictures(data, found):
     yield plot.ranges(
         f"Latency of the 250 at {number(found['rate'])} messages/s of {size(found['message_bytes'])}",
         "p50, p99 and p99.9, in ms.", Axis(**MILLISECONDS),
-        [(name, style, dots(half)) for name, half, style in halves(found)],
+        [(name, style, dots(part)) for name, part, style in parts(found)],
         [Goal("a flush of the bare disk, p50", data.flush_us(), style="disk")], plot.HEIGHT,
     )
     samples = found["with"]["samples"]
@@ -78,6 +82,12 @@ def sentence(found):
         f"{size(with_it['bytes_moved'])} were moved and "
         f"{count(with_it['segments_freed'], 'segment')} freed."
     )
+    beside = found["beside"]
+    words += (
+        f" With a scrub of the whole store and a backup beside that, over and over "
+        f"({count(beside['rounds']['scrub'], 'scrub')}, {count(beside['rounds']['backup'], 'backup')}), "
+        f"p99 was {micros(beside['p99_us'])}."
+    )
     if not with_it["bytes_moved"]:
         words += " Nothing had to be moved in so short a run: this says little about compaction."
     return words
@@ -85,13 +95,13 @@ def sentence(found):
 
 def numbers(all_found):
     rows = [
-        (f"{size(found['message_bytes'])}, {name}", f"{half['written_per_byte']:.2f}",
-         f"{half['device_written_per_byte']:.2f}", *(micros(value) for _, value in dots(half)),
-         number(half["server_cpu_us_per_message"]), size(half["bytes_received"]),
-         size(half["bytes_moved"]), size(half["bytes_based"]), half["segments_freed"],
-         f"{half['live_share_start']:.0%}", f"{half['live_share_end']:.0%}", half["errors"])
-        for found in all_found for name, half, _ in halves(found)
+        (f"{size(found['message_bytes'])}, {name}", f"{part['written_per_byte']:.2f}",
+         f"{part['device_written_per_byte']:.2f}", *(micros(value) for _, value in dots(part)),
+         number(part["server_cpu_us_per_message"]), size(part["bytes_received"]),
+         size(part["bytes_moved"]), size(part["bytes_based"]), part["segments_freed"],
+         f"{part['live_share_start']:.0%}", f"{part['live_share_end']:.0%}", part["errors"])
+        for found in all_found for name, part, _ in parts(found)
     ]
-    return table(["half", "written, own", "written, device", "p50", "p99", "p99.9", "CPU µs a message",
+    return table(["part", "written, own", "written, device", "p50", "p99", "p99.9", "CPU µs a message",
                   "received", "moved", "bases", "segments freed", "live before", "live after",
                   "errors"], rows)

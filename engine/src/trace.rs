@@ -7,6 +7,7 @@
 //!
 //! It costs one summary for each message of the time in question; for an account here, only those of that account.
 
+use crate::auth::results::claims;
 use crate::core::give_way;
 use crate::directory::Resolution;
 use crate::operations::{Fault, on};
@@ -36,6 +37,14 @@ const VERDICTS: [(&str, &str); 4] = [
     ("X-Spam-Status", "spam"),
     ("X-Spam-Sender", "sorted"),
     (crate::scan::verdict::FIELD, "virus"),
+];
+
+/// Fields that anybody may have written.
+const NAMED: [(&str, &str); 4] = [
+    ("Received", "received"),
+    ("From", "from"),
+    ("Subject", "subject"),
+    ("Message-ID", "message_id"),
 ];
 
 /// Which messages.
@@ -251,24 +260,49 @@ async fn row(shard: &Shard, found: &Found) -> Value {
             return row;
         }
     };
+    for (key, field) in decided(&header, &shard.config.hostname) {
+        row[key] = json!(text(field));
+    }
     for field in Fields::new(&header) {
-        // The topmost is ours; what a message brought under such a name was renamed.
-        let verdict = VERDICTS.iter().find(|(name, _)| field.is(name)).map(|(_, key)| *key);
-        let named = [
-            ("Received", "received"),
-            ("From", "from"),
-            ("Subject", "subject"),
-            ("Message-ID", "message_id"),
-        ];
-        let key =
-            verdict.or_else(|| named.iter().find(|(name, _)| field.is(name)).map(|(_, key)| *key));
-        if let Some(key) = key
+        let named = NAMED.iter().find(|(name, _)| field.is(name));
+        if let Some((_, key)) = named
             && row[key].is_null()
         {
             row[key] = json!(text(field.value));
         }
     }
     row
+}
+
+/// The fields in which we have written what was decided: on top, around the `Received` that is ours, down to the first
+/// field of somebody else. What an own client puts into a mailbox, and what a gateway says of its own, is not taken
+/// for ours: a score is believed behind results of ours alone, since both come together.
+fn decided<'h>(header: &'h [u8], hostname: &str) -> Vec<(&'static str, &'h [u8])> {
+    let by_us = format!(" by {hostname} ");
+    let (mut decided, mut received, mut verified) = (Vec::new(), false, false);
+    for field in Fields::new(header) {
+        if field.is("Return-Path") || field.is("Delivered-To") {
+            continue;
+        }
+        if field.is("Received") {
+            if received || !text(field.value).contains(&by_us) {
+                break;
+            }
+            received = true;
+            continue;
+        }
+        let Some((_, key)) = VERDICTS.iter().find(|(name, _)| field.is(name)) else { break };
+        match *key {
+            "authentication" if !claims(field.value, hostname) => break,
+            "authentication" => verified = true,
+            _ => {}
+        }
+        if decided.iter().all(|(known, _)| known != key) {
+            decided.push((*key, field.value));
+        }
+    }
+    decided.retain(|(key, _)| received && (verified || *key == "virus"));
+    decided
 }
 
 fn text(value: &[u8]) -> String {
@@ -296,6 +330,30 @@ mod tests {
             assert!(!is_of(name), "{name}");
         }
         assert!(!Wanted::Named("x@y".to_owned()).is_of(b"damaged"));
+    }
+
+    #[test]
+    fn only_what_we_have_decided_is_told_as_decided() {
+        let keys = |header: &str| -> Vec<&str> {
+            let header = format!("{header}From: a@b.test\r\nX-Spam-Status: No\r\n\r\n");
+            decided(header.as_bytes(), "mx.test").iter().map(|(key, _)| *key).collect()
+        };
+        let received =
+            "Received: from c ([192.0.2.1])\r\n\tby mx.test with ESMTP id 1;\r\n\tnow\r\n";
+        let (ours, score) =
+            ("Authentication-Results: mx.test; spf=pass\r\n", "X-Spam-Status: No\r\n");
+        let theirs = "Authentication-Results: gateway.test; spf=pass\r\n";
+        let virus = format!("{}: clean\r\n", crate::scan::verdict::FIELD);
+        let all = ["authentication", "spam", "virus"];
+        assert_eq!(keys(&format!("{received}{ours}{score}{virus}")), all);
+        // Beside a body that was in the log already.
+        assert_eq!(keys(&format!("Delivered-To: x@y.test\r\n{ours}{score}{virus}{received}")), all);
+        // From a gateway, over LMTP, appended.
+        assert_eq!(keys(&format!("{received}{theirs}{score}")), [""; 0]);
+        assert_eq!(keys(&format!("{received}{score}{theirs}")), [""; 0]);
+        assert_eq!(keys(&format!("{ours}{score}")), [""; 0]);
+        let elsewhere = received.replace("mx.test", "mx.other.test");
+        assert_eq!(keys(&format!("{elsewhere}{ours}{score}")), [""; 0]);
     }
 
     #[test]

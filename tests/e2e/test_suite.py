@@ -88,10 +88,11 @@ class Suite(unittest.TestCase):
             self.assertGreater(min(point["seconds"]), 0)
         self.assertEqual([(f["server"], f["messages"]) for f in found["fetch"]], [("kura", 100)] * 2)
         self.assertEqual(found["fetch"][1]["state"], "warm")
-        (halves,) = found["compaction"]
-        self.assertEqual(halves["without"]["expunged"], 0)
-        self.assertGreater(halves["with"]["expunged"], 100)
-        self.assertGreaterEqual(halves["with"]["written_per_byte"], 1)
+        (parts,) = found["compaction"]
+        self.assertEqual(parts["without"]["expunged"], 0)
+        self.assertGreater(parts["with"]["expunged"], 100)
+        self.assertGreaterEqual(parts["with"]["written_per_byte"], 1)
+        self.assertGreater(min(parts["beside"]["rounds"].values()), 0)
 
     def test_the_page_holds_every_plot_and_nothing_from_elsewhere(self):
         page = self.page()

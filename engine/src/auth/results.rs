@@ -103,7 +103,7 @@ pub fn rename_forged(
 }
 
 /// Whether a field's value names `authserv_id`: behind white space and comments, perhaps quoted.
-fn claims(value: &[u8], authserv_id: &str) -> bool {
+pub fn claims(value: &[u8], authserv_id: &str) -> bool {
     let value = unfold(value);
     let mut rest = value.as_slice();
     loop {
