@@ -23,6 +23,8 @@ LIVE = 0.8
 AT_ONCE = 200
 # Messages a second: what a client in Python can expunge beside a load.
 RATE_MAX = 3000
+# Seconds between two scrubs, and between two backups.
+UPKEEP_EVERY = 1.0
 
 
 class Churn:
@@ -93,7 +95,8 @@ class Samples(threading.Thread):
 
 
 class Upkeep(threading.Thread):
-    """Scrubs the whole store, and backs it up, one beside the other and over and over."""
+    """Scrubs the whole store, and backs it up, one beside the other and over and over: the first backup takes all,
+    each further one what has come since."""
 
     COMMANDS = {"scrub": ["store", "scrub"], "backup": ["store", "backup", "--to"]}
 
@@ -110,6 +113,8 @@ class Upkeep(threading.Thread):
                 self.faults.append(done.stderr.strip()[:200])
                 return
             self.rounds += 1
+            # Else it would measure how a command starts.
+            self.over.wait(UPKEEP_EVERY)
 
     def stop(self):
         self.over.set()
