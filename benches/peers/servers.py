@@ -182,22 +182,19 @@ service imap-login {{
             wait_for_port(self.smtp_port, child, self.path("dovecot.log"))
 
 
-class PostfixDovecot(Server):
-    """Postfix takes the mail over SMTP, queues it, and hands it to Dovecot over LMTP."""
+class Postfix(Server):
+    """An instance of Postfix that takes mail over SMTP from this host."""
 
-    def __init__(self, directory, users, store):
+    def __init__(self, directory, users):
         super().__init__(directory, users)
-        self.name = f"postfix-dovecot-{store}"
         self.spool = self.path("spool")
-        self.dovecot = Dovecot(
-            self.path("dovecot"), users, store, lmtp_socket=self.path("spool/private/dovecot-lmtp")
-        )
 
     def version(self):
         postfix = subprocess.check_output(["postconf", "-h", "mail_version"], text=True).strip()
-        return f"Postfix {postfix}, {self.dovecot.version()}"
+        return f"Postfix {postfix}"
 
-    def start(self):
+    def prepare(self, more):
+        """Its directories and configuration; `more` says where the mail goes."""
         self.smtp_port = free_port()
         config, data = self.path("postfix"), self.path("postfix-data")
         for directory in (config, data, self.spool):
@@ -225,10 +222,8 @@ inet_protocols = ipv4
 alias_maps =
 alias_database =
 local_recipient_maps =
-virtual_mailbox_domains = example.test
-virtual_mailbox_maps = static:all
-virtual_transport = lmtp:unix:private/dovecot-lmtp
 smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
+{more}
 """,
         )
         self.write("postfix/master.cf", self.master_cf())
@@ -236,9 +231,9 @@ smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
             ["postfix", "-c", config, "check"], stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, check=False,
         )
-        self.dovecot.start()
-        self.imap_port = self.dovecot.imap_port
-        child = self.spawn(["postfix", "-c", config, "start-fg"], "start.log")
+
+    def launch(self):
+        child = self.spawn(["postfix", "-c", self.path("postfix"), "start-fg"], "start.log")
         wait_for_port(self.smtp_port, child, self.path("postfix.log"))
 
     def master_cf(self):
@@ -259,6 +254,7 @@ smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
             ("retry", "unix", "-", "-", "-", "error"),
             ("discard", "unix", "-", "-", "-", "discard"),
             ("lmtp", "unix", "-", "-", "-", "lmtp"),
+            ("smtp", "unix", "-", "-", "-", "smtp"),
             ("anvil", "unix", "-", "-", "1", "anvil"),
             ("scache", "unix", "-", "-", "1", "scache"),
             ("postlog", "unix-dgram", "n", "-", "1", "postlogd"),
@@ -266,11 +262,8 @@ smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
             lines.append(f"{name} {kind} {private} - n {wakeup} {limit} {command}")
         return "\n".join(lines) + "\n"
 
-    def roots(self):
-        return super().roots() + self.dovecot.roots()
-
     def drained(self):
-        """No queue file is left: what Postfix has acknowledged is in Dovecot's store."""
+        """No queue file is left: what Postfix has acknowledged has gone on."""
         for queue in ("maildrop", "incoming", "active", "deferred"):
             for _, _, files in os.walk(os.path.join(self.spool, queue)):
                 if files:
@@ -287,6 +280,36 @@ smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
                 os.kill(pid, signal.SIGTERM)
             except ProcessLookupError:
                 pass
+        super().stop()
+
+
+class PostfixDovecot(Postfix):
+    """Postfix takes the mail over SMTP, queues it, and hands it to Dovecot over LMTP."""
+
+    def __init__(self, directory, users, store):
+        super().__init__(directory, users)
+        self.name = f"postfix-dovecot-{store}"
+        self.dovecot = Dovecot(
+            self.path("dovecot"), users, store, lmtp_socket=self.path("spool/private/dovecot-lmtp")
+        )
+
+    def version(self):
+        return f"{super().version()}, {self.dovecot.version()}"
+
+    def start(self):
+        self.prepare(
+            "virtual_mailbox_domains = example.test\n"
+            "virtual_mailbox_maps = static:all\n"
+            "virtual_transport = lmtp:unix:private/dovecot-lmtp"
+        )
+        self.dovecot.start()
+        self.imap_port = self.dovecot.imap_port
+        self.launch()
+
+    def roots(self):
+        return super().roots() + self.dovecot.roots()
+
+    def stop(self):
         super().stop()
         self.dovecot.stop()
 

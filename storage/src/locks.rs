@@ -1,7 +1,7 @@
-//! Who may change an account when: deliveries and compaction together, everything that must look first
-//! alone.
+//! Who may change an account when: deliveries beside compaction or beside an expunge, everything else that must look
+//! first alone.
 //!
-//! A fair reader-writer lock for each account, there only while someone holds or wants it. A guard
+//! A fair lock for each account, there only while someone holds or wants it. A guard
 //! travels with the record into the commit loop and is dropped when the record has been applied, so
 //! it holds exactly as long as the index does not show what was decided, even when whoever asked has
 //! gone away.
@@ -16,11 +16,31 @@ use std::task::{Context, Poll, Waker};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// A delivery, or a move of messages by compaction: neither is decided by what the other changes.
-    Shared,
-    /// Anything that is checked against the index before it is logged.
+    /// A delivery: it is decided by mailboxes and quotas alone.
+    Delivery,
+    /// A move of messages by compaction: of such as are there, and stay until it is logged.
+    Move,
+    /// Messages go: such as are there, and that nobody else takes away or moves meanwhile. A delivery is not decided by
+    /// it, since quotas only gain, and brings nothing that could be meant.
+    Expunge,
+    /// Anything else that is checked against the index before it is logged.
     Alone,
 }
+
+impl Access {
+    /// Whether both may hold an account at once.
+    fn goes_with(self, other: Access) -> bool {
+        use Access::{Alone, Delivery, Expunge, Move};
+        match (self, other) {
+            (Delivery | Move, Delivery | Move) => true,
+            (Delivery, Expunge) | (Expunge, Delivery) => true,
+            (Move, Expunge) | (Expunge, Move | Expunge) => false,
+            (Alone, _) | (_, Alone) => false,
+        }
+    }
+}
+
+const KINDS: [Access; 4] = [Access::Delivery, Access::Move, Access::Expunge, Access::Alone];
 
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Locks {
@@ -29,8 +49,8 @@ pub(crate) struct Locks {
 
 #[derive(Debug, Default)]
 struct AccountLock {
-    shared: u32,
-    alone: bool,
+    /// Holders of each kind.
+    held: [u32; KINDS.len()],
     /// In the order of arrival; nobody overtakes.
     waiting: VecDeque<Rc<Ticket>>,
 }
@@ -50,24 +70,15 @@ enum TicketState {
 
 impl AccountLock {
     fn free_for(&self, access: Access) -> bool {
-        match access {
-            Access::Shared => !self.alone,
-            Access::Alone => !self.alone && self.shared == 0,
-        }
+        KINDS.iter().all(|other| self.held[*other as usize] == 0 || access.goes_with(*other))
     }
 
     fn take(&mut self, access: Access) {
-        match access {
-            Access::Shared => self.shared += 1,
-            Access::Alone => self.alone = true,
-        }
+        self.held[access as usize] += 1;
     }
 
     fn give_back(&mut self, access: Access) {
-        match access {
-            Access::Shared => self.shared -= 1,
-            Access::Alone => self.alone = false,
-        }
+        self.held[access as usize] -= 1;
     }
 
     /// Lets in those at the front who can be.
@@ -83,7 +94,7 @@ impl AccountLock {
     }
 
     fn is_idle(&self) -> bool {
-        self.shared == 0 && !self.alone && self.waiting.is_empty()
+        self.held == [0; KINDS.len()] && self.waiting.is_empty()
     }
 }
 
@@ -198,11 +209,11 @@ mod tests {
         let sim = Sim::new(1);
         let executor = Executor::new(&sim);
         let locks = Locks::default();
-        let first = locks.try_lock(ACCOUNT, Access::Shared).expect("free");
-        let second = locks.try_lock(ACCOUNT, Access::Shared).expect("shared");
+        let first = locks.try_lock(ACCOUNT, Access::Delivery).expect("free");
+        let second = locks.try_lock(ACCOUNT, Access::Delivery).expect("shared");
         assert!(locks.try_lock(ACCOUNT, Access::Alone).is_none());
         let order = Rc::new(RefCell::new(Vec::new()));
-        for (name, access) in [("alone", Access::Alone), ("shared", Access::Shared)] {
+        for (name, access) in [("alone", Access::Alone), ("shared", Access::Delivery)] {
             let (locks, order) = (locks.clone(), Rc::clone(&order));
             executor.spawn(async move {
                 let guard = locks.lock(ACCOUNT, access).await;
@@ -212,11 +223,32 @@ mod tests {
         }
         executor.run_until_idle();
         assert!(order.borrow().is_empty());
-        assert!(locks.try_lock(ACCOUNT, Access::Shared).is_none(), "nobody overtakes");
+        assert!(locks.try_lock(ACCOUNT, Access::Delivery).is_none(), "nobody overtakes");
         drop((first, second));
         executor.run_until_idle();
         assert_eq!(*order.borrow(), ["alone", "shared"]);
         assert!(locks.is_empty(), "nothing is kept for an idle account");
+    }
+
+    #[test]
+    fn what_goes_together_is_the_same_seen_from_both_sides() {
+        let together = |one: Access, other: Access| {
+            let locks = Locks::default();
+            let _held = locks.try_lock(ACCOUNT, one).expect("free");
+            locks.try_lock(ACCOUNT, other).is_some()
+        };
+        let pairs = KINDS.iter().flat_map(|one| KINDS.iter().map(move |other| (*one, *other)));
+        let found: Vec<_> = pairs.filter(|(one, other)| together(*one, *other)).collect();
+        use Access::{Delivery, Expunge, Move};
+        let expected = [
+            (Delivery, Delivery),
+            (Delivery, Move),
+            (Delivery, Expunge),
+            (Move, Delivery),
+            (Move, Move),
+            (Expunge, Delivery),
+        ];
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! Messages leave the queue: those of one moment by one record, hence one flush.
 //!
-//! An expunge has the queue's account to itself until it is durable, and submissions wait behind it. So there is
-//! one at a time, for all that has ended in the meantime and within [`GATHERED_FOR`]. Nobody waits for it but a session
-//! with its next but one message.
+//! There is one expunge at a time, for all that has ended in the meantime and within [`GATHERED_FOR`]. Sessions, and
+//! submissions, go on meanwhile.
 
 use super::{ACCOUNT, MAILBOX, SPACE, key};
 use crate::shard::Shard;

@@ -21,7 +21,7 @@ use protocols::sasl::client::{Login, Secret};
 use protocols::smtp::client::{self, Config, Report, Stage};
 use protocols::wire::remote::{Tls, Trouble};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -37,6 +37,9 @@ const PARKED_SECONDS: u64 = 600;
 const RECIPIENTS_MAX: usize = 100;
 /// Addresses of a destination that are tried, one after the other; those to which no way leads from here don't count.
 const ADDRESSES_MAX: usize = 8;
+/// Messages that a session has brought and that are being recorded. Records share flushes and wait for each other
+/// ([`queue::removal::GATHERED_FOR`]); a session that waited for each of its own would bring fifty messages a second.
+const SETTLING_MAX: usize = 50;
 /// The longest time that a destination is left alone.
 const LEFT_ALONE_MAX: Duration = Duration::from_secs(60);
 /// The queue is looked at so often at least: clocks jump.
@@ -213,17 +216,20 @@ impl Sender {
                 Err(why) => return self.not_let_in(route, why).await,
             };
             let mut brought = 0_u32;
-            // The message before: what became of it is recorded while the next one is on its way.
-            let mut before = Settling::default();
+            let mut settling = Settling::default();
             let reusable = loop {
                 let Some(job) = self.next_job(route) else { break true };
                 let Some(job) = job.without_malformed(&self.shard).await else { continue };
                 let report = session.bring(job.envelope(), job.attempt.uid).await;
-                before.over().await;
+                settling.leave(SETTLING_MAX).await;
                 match report {
                     Ok(report) => {
                         let reusable = report.reusable;
-                        before = self.account_for(route, job, &report, &host, brought > 0);
+                        if let Some(attempt) =
+                            self.account_for(route, job, &report, &host, brought > 0)
+                        {
+                            settling.begin(&self.shard, attempt);
+                        }
                         if !reusable {
                             break false;
                         }
@@ -239,7 +245,7 @@ impl Sender {
             if reusable {
                 session.quit().await;
             }
-            before.over().await;
+            settling.leave(0).await;
         }
     }
 
@@ -260,7 +266,7 @@ impl Sender {
         report: &Report,
         host: &str,
         is_reused: bool,
-    ) -> Settling {
+    ) -> Option<Rc<Attempt>> {
         // A server may close an idle connection at any time: that says nothing about this message.
         let closed = |verdict: &client::Verdict| {
             verdict.trouble == Some(Trouble::Lost)
@@ -269,7 +275,7 @@ impl Sender {
         if is_reused && job.broken == 0 && report.verdicts.iter().all(closed) {
             job.broken = 1;
             self.give_back(route, job);
-            return Settling::default();
+            return None;
         }
         let taken = report.verdicts.iter().any(|one| one.outcome == client::Outcome::Delivered);
         if taken {
@@ -289,7 +295,7 @@ impl Sender {
             attempt.open.set(attempt.open.get() + 1);
             self.give_back(route, Job { attempt, indices: crowd, broken: 0 });
         }
-        Settling::begin(&self.shard, job.attempt)
+        Some(job.attempt)
     }
 
     /// A session was not let in. If it was the only one, all that goes there waits, or fails, for the same reason.
@@ -420,12 +426,12 @@ impl Sender {
     }
 }
 
-/// What has become of a message is being recorded.
+/// What has become of messages is being recorded while the next ones are on their way, the oldest first.
 #[derive(Default)]
-struct Settling(Option<oneshot::Receiver<()>>);
+struct Settling(VecDeque<oneshot::Receiver<()>>);
 
 impl Settling {
-    fn begin(shard: &Rc<Shard>, attempt: Rc<Attempt>) -> Settling {
+    fn begin(&mut self, shard: &Rc<Shard>, attempt: Rc<Attempt>) {
         let (done, over) = oneshot::channel();
         let shard = Rc::clone(shard);
         let settle = async move {
@@ -433,11 +439,14 @@ impl Settling {
             let _ = done.send(());
         };
         glommio::spawn_local(settle).detach();
-        Settling(Some(over))
+        self.0.push_back(over);
     }
 
-    async fn over(&mut self) {
-        if let Some(over) = self.0.take() {
+    /// Until no more than so many are left.
+    async fn leave(&mut self, most: usize) {
+        while self.0.len() > most
+            && let Some(over) = self.0.pop_front()
+        {
             let _ = over.await;
         }
     }

@@ -189,7 +189,7 @@ impl<'c, D: Device> Mover<'c, D> {
         let mut moves = std::mem::take(&mut self.moves);
         let mut hold = Hold::default();
         for account in accounts_of(&moves) {
-            hold.guards.push(self.core.locks.lock(account, Access::Shared).await);
+            hold.guards.push(self.core.locks.lock(account, Access::Move).await);
         }
         // From here to the queue nothing is awaited.
         moves.retain_mut(|one| survey::confirm(self.core, one));

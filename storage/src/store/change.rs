@@ -9,6 +9,7 @@ use crate::format::{Record, UidRange};
 use crate::index::apply::{RECORD_UIDS_MAX, changed_flags};
 use crate::index::mailbox::entry;
 use crate::index::{Account, Index, Mailbox};
+use crate::locks::Access;
 use crate::types::{AccountId, FlagChange, FlagMode, Flags, MailboxId, MessageEntry, Modseq, Uid};
 use std::rc::Rc;
 
@@ -142,7 +143,7 @@ impl<D: Device> Store<D> {
                 let record = Record::Expunged { account, mailbox, uids };
                 Ok(((!gone.is_empty()).then_some(record), gone))
             };
-            let (gone, durable) = self.change(account, plan).await?;
+            let (gone, durable) = self.change_beside(account, Access::Expunge, plan).await?;
             expunged.extend(gone);
             last = durable.or(last);
         }

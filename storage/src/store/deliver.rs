@@ -138,14 +138,14 @@ impl<D: Device> Store<D> {
     async fn share(&self, placements: &[Placement]) -> Hold {
         let mut hold = Hold::default();
         if let [only] = placements {
-            hold.guards.push(self.core.locks.lock(only.account, Access::Shared).await);
+            hold.guards.push(self.core.locks.lock(only.account, Access::Delivery).await);
             return hold;
         }
         let mut accounts: Vec<AccountId> = placements.iter().map(|p| p.account).collect();
         accounts.sort_unstable();
         accounts.dedup();
         for account in accounts {
-            hold.guards.push(self.core.locks.lock(account, Access::Shared).await);
+            hold.guards.push(self.core.locks.lock(account, Access::Delivery).await);
         }
         hold
     }

@@ -205,8 +205,18 @@ impl<D: Device> Store<D> {
         account: AccountId,
         plan: impl FnOnce(&mut Index) -> Result<(Option<Record>, T), Error>,
     ) -> Result<(T, Option<Durable>), Error> {
+        self.change_beside(account, Access::Alone, plan).await
+    }
+
+    /// As [`Store::change`], beside those with whom `access` goes.
+    async fn change_beside<T>(
+        &self,
+        account: AccountId,
+        access: Access,
+        plan: impl FnOnce(&mut Index) -> Result<(Option<Record>, T), Error>,
+    ) -> Result<(T, Option<Durable>), Error> {
         self.core.check_open()?;
-        let guard = self.core.locks.lock(account, Access::Alone).await;
+        let guard = self.core.locks.lock(account, access).await;
         let (record, value) = plan(&mut self.core.index.borrow_mut())?;
         let Some(record) = record else { return Ok((value, None)) };
         let hold = Hold { guards: vec![guard], ..Hold::default() };
