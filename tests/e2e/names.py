@@ -103,6 +103,43 @@ remote-control:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+class SignedNames(NameServer):
+    """With DNSSEC from the root down to `test.`; of the zones below it, those in `unsigned` are delegated without DS, and
+    those in `broken` with one that nothing of theirs fits. `anchor` is the file with the root's key."""
+
+    def __init__(self, test, unsigned=(), broken=()):
+        self.signed = [".", "test."]
+        below = {zone: text for zone, text in dict(unsigned).items()}
+        below.update(dict(broken))
+        delegated = "".join(f"{zone} NS ns.test.\n" for zone in below)
+        delegated += "".join(f"{zone} DS 1 13 2 {'00' * 32}\n" for zone in dict(broken))
+        super().__init__({".": "ns.test. A 127.0.0.1\n", "test.": test + delegated, **below})
+
+    def write(self, name, text):
+        if name == ".":
+            # Its DS of test. has to be known first.
+            keys = {zone: self.key(zone) for zone in self.signed}
+            self.anchor = f"{self.directory}/anchor.key"
+            with open(f"{self.directory}/{keys['.']}.key") as file, open(self.anchor, "w") as anchor:
+                anchor.write(file.read())
+            self.keys = keys
+            text += "test. NS ns.test.\n" + self.tool("ldns-key2ds", "-f", "-n", "-2", f"{keys['test.']}.key")
+        super().write(name, text)
+        if name in self.signed:
+            path = f"{self.directory}/{self.zones.index(name)}.zone"
+            self.tool("ldns-signzone", "-o", name, "-f", path + ".signed", path, self.keys[name])
+            os.replace(path + ".signed", path)
+
+    def key(self, zone):
+        return self.tool("ldns-keygen", "-k", "-a", "ECDSAP256SHA256", zone).strip()
+
+    def tool(self, name, *arguments):
+        done = subprocess.run([program(name), *arguments], cwd=self.directory, capture_output=True, text=True, timeout=60)
+        if done.returncode != 0:
+            raise RuntimeError(f"{name}: {done.stderr}{done.stdout}")
+        return done.stdout
+
+
 def openssl(*arguments, given=b""):
     return subprocess.run(["openssl", *arguments], input=given, capture_output=True, check=True, timeout=60).stdout
 
