@@ -233,7 +233,7 @@ mod tests {
         for matching in 0..=2 {
             for (selector, octets) in [(0, ours.leaf.as_ref()), (1, ours.leaf_key.as_slice())] {
                 let record = tlsa(3, selector, matching, octets);
-                assert!(accepts(&[record.clone()], &["mx.test"], &ours, &[]));
+                assert!(accepts(std::slice::from_ref(&record), &["mx.test"], &ours, &[]));
                 assert!(!accepts(&[record], &["mx.test"], &other, &[]));
             }
         }
