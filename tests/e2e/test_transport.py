@@ -5,8 +5,10 @@ The mail exchangers listen at port 25 of loopback addresses of their own, and th
 
 import email
 import email.policy
+import gzip
 import hashlib
 import http.server
+import json
 import os
 import shutil
 import smtplib
@@ -74,7 +76,7 @@ class PolicyHost:
     """Serves `policies`, by domain, over HTTPS; what is no text is answered with that status."""
 
     def __init__(self, address, certificate, key):
-        self.policies, self.asked = {}, []
+        self.policies, self.asked, self.posted = {}, [], []
         outer = self
 
         class Answer(http.server.BaseHTTPRequestHandler):
@@ -90,6 +92,13 @@ class PolicyHost:
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
                 self.wfile.write(text)
+
+            def do_POST(self):
+                text = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.posted.append((self.path, self.headers["Content-Type"], text))
+                self.send_response(201)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
 
             def log_message(self, *_):
                 pass
@@ -165,6 +174,8 @@ class Protected(Sending):
             "moved.test": 302, "odd.test": "version: STSv2\r\n", "trial.test": policy("mx.trial.test", mode="testing"),
             "first.test": policy("mx.sts.test"),
         }
+        zone += '_smtp._tls.wrong TXT "v=TLSRPTv1; rua=mailto:reports@plain.test"\n'
+        zone += '_smtp._tls.sts TXT "v=TLSRPTv1; rua=https://mta-sts.sts.test/tls"\n'
         plain = f"@ MX 10 mx\nmx A {HONEST}\n_25._tcp.mx {other}\n"
         promising = f"@ MX 10 mx\nmx A {PROMISING}\n"
         cls.names = names.SignedNames(zone, unsigned={"plain.test.": plain, "open.test.": promising},
@@ -285,6 +296,37 @@ class Policies(Protected):
         self.sender.start()
         self.assertArrives("c@sts.test", self.honest, "MTA-STS")
         self.assertEqual(self.policies.asked.count("sts.test"), asked, "it was fetched again")
+
+
+class Reports(Protected):
+    def test_domains_that_ask_for_it_are_told_what_was_met(self):
+        self.assertArrives("a@sts.test", self.honest, "MTA-STS")
+        self.assertArrives("a@plain.test", self.honest, "no policy")
+        self.assertWaits("a@wrong.test", "no TLSA record fits")
+        shown = self.sender.command("domain", "tls-report").stdout
+        self.assertRegex(shown, r"sts\.test  sts: 1 fine, 0 failed")
+        self.assertRegex(shown, r"plain\.test  no-policy-found: 1 fine, 0 failed")
+        self.assertRegex(shown, r"wrong\.test  tlsa: 0 fine, \d+ failed\n    \d+ times validation-failure at mx.wrong.test")
+        self.assertEqual(self.sender.command("domain", "dkim", "rotate", "example.test").returncode, 0)
+        done = self.sender.command("domain", "tls-report", "--send")
+        self.assertEqual(sorted(done.stdout.splitlines()),
+                         ["sts.test to https://mta-sts.sts.test/tls: sent", "wrong.test to reports@plain.test: sent"])
+        (path, kind, text), = self.policies.posted
+        self.assertEqual((path, kind), ("/tls", "application/tlsrpt+gzip"))
+        told = json.loads(gzip.decompress(text))["policies"][0]
+        self.assertEqual(told["policy"]["policy-string"], ["version: STSv1", "mode: enforce", "mx: *.sts.test", "max_age: 86400"])
+        _, _, octets = until("the report", lambda: self.found_by(self.honest, "reports@plain.test"))
+        self.assertTrue(octets.startswith(b"DKIM-Signature:"), octets[:300])
+        message = email.message_from_bytes(octets, policy=email.policy.default)
+        self.assertEqual((message["TLS-Report-Domain"], message["TLS-Report-Submitter"]), ("wrong.test", "mail.example.test"))
+        self.assertTrue(message["Date"] and message["Message-ID"])
+        packed = next(part for part in message.walk() if part.get_content_type() == "application/tlsrpt+gzip")
+        told = json.loads(gzip.decompress(packed.get_content()))
+        self.assertEqual(told["policies"][0]["policy"]["policy-type"], "tlsa")
+        failure = told["policies"][0]["failure-details"][0]
+        self.assertEqual((failure["result-type"], failure["receiving-ip"]), ("validation-failure", HONEST))
+        # What was told is not told again; the report itself has been counted since.
+        self.assertNotIn("wrong.test", self.sender.command("domain", "tls-report").stdout)
 
 
 class RequireTls(Protected):

@@ -24,7 +24,7 @@ pub fn record_text(policy: &str) -> String {
 
 /// Longest file that is looked at (section 3.2 suggests 64 KiB), and hosts that one may name.
 pub const POLICY_BYTES_MAX: usize = 64 << 10;
-const HOSTS_MAX: usize = 100;
+const HOSTS_MAX: usize = 64;
 /// Section 3.2: about a year.
 const MAX_AGE_SECONDS_MAX: u64 = 31_557_600;
 
@@ -78,6 +78,14 @@ impl Policy {
             return Err("it names no host".to_owned());
         }
         Ok(Policy { mode, mx, max_age: max_age.min(MAX_AGE_SECONDS_MAX) })
+    }
+
+    /// Its lines, as reports tell of it (RFC 8460 section 4.4).
+    pub fn lines(&self) -> Vec<String> {
+        let mode = format!("mode: {}", self.mode.name());
+        let mx = self.mx.iter().map(|mx| format!("mx: {mx}"));
+        let first = ["version: STSv1".to_owned(), mode];
+        first.into_iter().chain(mx).chain([format!("max_age: {}", self.max_age)]).collect()
     }
 
     /// Section 4.1.

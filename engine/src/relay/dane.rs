@@ -70,6 +70,25 @@ impl Dane {
         (!records.is_empty()).then_some(Dane { records, names })
     }
 
+    /// As zone files have them, of those that count.
+    pub fn texts(&self) -> Vec<String> {
+        let hex =
+            |octets: &[u8]| octets.iter().map(|octet| format!("{octet:02x}")).collect::<String>();
+        let text = |one: &Record| {
+            let usage = match one.usage {
+                Usage::Anchor => 2,
+                Usage::EndEntity => 3,
+            };
+            let (matching, data) = match &one.content {
+                Content::Full(whole) => (0, hex(whole)),
+                Content::Sha256(digest) => (1, hex(digest)),
+                Content::Sha512(digest) => (2, hex(digest)),
+            };
+            format!("{usage} {} {matching} {data}", u8::from(one.is_key))
+        };
+        self.records.iter().map(text).collect()
+    }
+
     pub fn sni(&self) -> &str {
         self.names.first().map_or("", String::as_str)
     }

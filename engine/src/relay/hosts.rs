@@ -17,6 +17,8 @@
 use super::dane::Dane;
 use super::protection::Protection;
 use super::sts::{Policies, binds};
+use super::tally::{Applied, Failed, Kind};
+use super::tlsrpt::Reporter;
 use crate::auth::dns::{Missing, Resolver, name};
 use crate::auth::dnssec::{Absent, Proven};
 use crate::domain::mta_sts::Policy;
@@ -41,11 +43,19 @@ pub struct Host {
     pub protection: Protection,
     /// That it is the domain's is proved by DNS, or its policy says so.
     pub is_named: bool,
+    /// What reports tell the domain about.
+    pub applied: Arc<Applied>,
 }
 
 impl Host {
     fn bare(name: String, addresses: Vec<IpAddr>) -> Host {
-        Host { name, addresses, protection: Protection::default(), is_named: false }
+        Host {
+            name,
+            addresses,
+            protection: Protection::default(),
+            is_named: false,
+            applied: Arc::default(),
+        }
     }
 }
 
@@ -67,11 +77,17 @@ pub enum Question {
 
 pub type Answer = Result<Vec<Host>, Nobody>;
 
-pub struct Job {
-    question: Question,
-    own_name: String,
-    seed: u64,
-    reply: Reply,
+pub enum Job {
+    Find {
+        question: Question,
+        own_name: String,
+        seed: u64,
+        reply: Reply,
+    },
+    /// Reports of what has been counted, now.
+    Report {
+        reply: Reply,
+    },
 }
 
 /// The cores' end.
@@ -96,10 +112,18 @@ impl Desk {
         let (reply, answer) = shard.mesh.open_question();
         let own_name = shard.config.hostname.clone();
         let seed = crate::delivery::unix_millis().0;
-        if self.0.try_send(Job { question, own_name, seed, reply }).is_err() {
+        if self.0.try_send(Job::Find { question, own_name, seed, reply }).is_err() {
             return Err(later("too many questions to DNS wait already".to_owned()));
         }
         answer.await.unwrap_or_else(|_| Err(later("DNS was not asked".to_owned())))
+    }
+
+    /// Reports of what all cores have counted (RFC 8460), without waiting for the end of the day: a line for each.
+    pub async fn report(&self, shard: &Rc<Shard>) -> Result<Vec<String>, String> {
+        let (reply, answer) = shard.mesh.open_question();
+        let busy = || "reports are sent by a running server, which is busy or stopped".to_owned();
+        self.0.try_send(Job::Report { reply }).map_err(|_| busy())?;
+        answer.await.map_err(|_| busy())
     }
 }
 
@@ -112,12 +136,21 @@ pub struct Finder {
     pub dane_port: Option<u16>,
 }
 
-pub async fn serve(jobs: Jobs, finder: Finder) {
+pub async fn serve(jobs: Jobs, finder: Finder, reporter: Reporter) {
+    let reporter = Arc::new(reporter);
     finder.policies.load().await;
     tokio::spawn(Arc::clone(&finder.policies).refresh());
-    while let Ok(Job { question, own_name, seed, reply }) = jobs.recv_async().await {
-        let finder = finder.clone();
-        tokio::spawn(async move { reply.answer(finder.find(question, &own_name, seed).await) });
+    tokio::spawn(Arc::clone(&reporter).each_day());
+    while let Ok(job) = jobs.recv_async().await {
+        let (finder, reporter) = (finder.clone(), Arc::clone(&reporter));
+        tokio::spawn(async move {
+            match job {
+                Job::Find { question, own_name, seed, reply } => {
+                    reply.answer(finder.find(question, &own_name, seed).await);
+                }
+                Job::Report { reply } => reply.answer(reporter.report(u64::MAX).await),
+            }
+        });
     }
 }
 
@@ -179,11 +212,12 @@ impl Finder {
             }
         };
         let mut found = self.resolve(hosts, domain, is_proved).await?;
-        let policy = policy.unwrap_or_else(|unfetched| {
-            tracing::debug!(domain, why = unfetched.0, "no MTA-STS policy");
-            None
-        });
-        found.iter_mut().for_each(|host| obey(host, domain, binds(&policy)));
+        let fault = policy.as_ref().err().map(|unfetched| unfetched.result());
+        let policy = policy.unwrap_or_default();
+        for host in &mut found {
+            obey(host, domain, binds(&policy));
+            host.applied = Arc::new(applied(host, binds(&policy), fault));
+        }
         Ok(found)
     }
 
@@ -245,7 +279,7 @@ impl Finder {
             };
             // Without MX, `is_proved` says no more than that the host is the domain.
             let is_named = is_proved && (is_secure || host != domain);
-            found.push(Host { name: host, addresses, protection, is_named });
+            found.push(Host { protection, is_named, ..Host::bare(host, addresses) });
         }
         if found.is_empty() { Err(no_addresses(domain, failed)) } else { Ok(found) }
     }
@@ -308,6 +342,25 @@ fn obey(host: &mut Host, domain: &str, policy: Option<&Policy>) {
         }
         (PolicyMode::None, _) => Protection::Opportunistic,
     };
+}
+
+/// What a session to the host counts under.
+fn applied(host: &Host, policy: Option<&Policy>, fault: Option<Failed>) -> Applied {
+    match (&host.protection, policy) {
+        (Protection::Dane(dane), _) => Applied {
+            kind: Kind::Tlsa,
+            lines: dane.texts(),
+            mx: vec![host.name.clone()],
+            fault: None,
+        },
+        (Protection::Encrypted, _) => Applied { kind: Kind::Tlsa, ..Applied::default() },
+        (_, Some(policy)) => {
+            Applied { kind: Kind::Sts, lines: policy.lines(), mx: policy.mx.clone(), fault: None }
+        }
+        (_, None) if fault.is_some() => Applied { kind: Kind::Sts, fault, ..Applied::default() },
+        (Protection::Barred(_), None) => Applied { kind: Kind::Tlsa, ..Applied::default() },
+        (_, None) => Applied::default(),
+    }
 }
 
 fn address(data: RData) -> Option<IpAddr> {

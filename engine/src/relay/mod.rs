@@ -8,6 +8,7 @@
 //! | [`protection`] | what protects the way to one of them |
 //! | [`dane`] | certificates that DNS tells of |
 //! | [`sts`] | other domains' MTA-STS policies, fetched and kept |
+//! | [`tally`], [`tlsrpt`] | what sessions have met, counted, and told to the domains |
 //! | [`sender`] | one core's sender: attempts, sessions |
 //! | [`destination`] | what is to be done next for each destination; pure |
 //! | [`outcome`] | what a try makes of a message: taken, tried again, given up |
@@ -26,4 +27,6 @@ pub mod sender;
 pub mod session;
 pub mod settings;
 pub mod sts;
+pub mod tally;
 pub mod tls;
+pub mod tlsrpt;

@@ -11,6 +11,7 @@ use super::protection::{Believed, NoWay, Way};
 use super::route::{Need, Route, route};
 use super::session::{Lost, Session};
 use super::settings::{SmartHost, TlsMode};
+use super::tally::{Failed, Kind, Met};
 use super::tls::Trust;
 use crate::NOTICE;
 use crate::operations::unix_now;
@@ -383,7 +384,12 @@ impl Sender {
         // For good, unless another host says otherwise.
         let mut refused = None;
         let mut tried = 0;
-        for Host { name, addresses, protection, is_named } in &hosts {
+        let domain = match route {
+            Route::Domain(domain, Need::Usual) => Some(domain.as_str()),
+            Route::Domain(..) | Route::SmartHost(_) => None,
+        };
+        for host in &hosts {
+            let Host { name, addresses, protection, is_named, .. } = host;
             let (way, trust) = match smart_host {
                 Some((host, number)) => (way_to(host), self.trust_of(number).await),
                 None => match protection.way(need, *is_named) {
@@ -393,6 +399,11 @@ impl Sender {
                     }
                     Err(NoWay { is_permanent, status, why }) => {
                         let outcome = if is_permanent { Outcome::Failed } else { Outcome::Waiting };
+                        let failed = match host.applied.kind {
+                            Kind::Tlsa => Failed::DnssecInvalid,
+                            Kind::Sts | Kind::NoPolicyFound => Failed::ValidationFailure,
+                        };
+                        self.tally(domain, host, None, Some((failed, why.clone())));
                         let place = if is_permanent { &mut refused } else { &mut last };
                         *place = Some(
                             Standing::new(outcome, status, &format!("{name}: {why}")).by(name, ""),
@@ -413,7 +424,7 @@ impl Sender {
                     break;
                 }
                 let address = SocketAddr::new(*address, port);
-                match self.open(address, name, &config, &way, &trust).await {
+                match self.open(address, (host, domain), &config, &way, &trust).await {
                     Ok(session) if need == Need::RequireTls && !session.keeps_require_tls() => {
                         session.quit().await;
                         let why = format!("{name}: it does not offer REQUIRETLS");
@@ -449,11 +460,12 @@ impl Sender {
     async fn open(
         &self,
         address: SocketAddr,
-        name: &str,
+        (host, domain): (&Host, Option<&str>),
         config: &Config,
         way: &Way,
         trust: &Trust,
     ) -> Result<Session, Lost> {
+        let name = host.name.as_str();
         let sni = match &way.believed {
             Believed::Dane(dane) => dane.sni(),
             Believed::Anybody | Believed::Valid => name,
@@ -463,6 +475,16 @@ impl Sender {
             Session::open(&self.shard, address, sni, config, trust.clone())
         };
         let mut opened = open(way.tls, trust).await;
+        let met = match &opened {
+            Ok(session) if session.is_encrypted() => Some(None),
+            Ok(_) => {
+                Some(Some((Failed::StarttlsNotSupported, "STARTTLS is not offered".to_owned())))
+            }
+            Err(lost) => Failed::of(lost).map(|failed| Some((failed, lost.to_string()))),
+        };
+        if let Some(met) = met {
+            self.tally(domain, host, Some(address), met);
+        }
         if !way.may_do_without {
             return opened;
         }
@@ -476,6 +498,25 @@ impl Sender {
             opened = open(Tls::Never, &self.anybody).await;
         }
         opened
+    }
+
+    /// For the domain's report. A policy that could not be applied is what every session has met.
+    fn tally(
+        &self,
+        domain: Option<&str>,
+        host: &Host,
+        address: Option<SocketAddr>,
+        met: Option<(Failed, String)>,
+    ) {
+        let Some(domain) = domain else { return };
+        let fault = host.applied.fault.map(|fault| (fault, String::new()));
+        let met = fault.or(met).map(|(failed, reason)| Met {
+            failed,
+            host: host.name.clone(),
+            address: address.map(|address| address.ip()),
+            reason,
+        });
+        self.shard.queue.tally.count(unix_now(), domain, &host.applied, met);
     }
 
     async fn trust(&self, believed: &Believed) -> Result<Trust, String> {

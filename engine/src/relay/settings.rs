@@ -28,6 +28,8 @@ pub struct Relay {
     /// Whether other domains' policies are obeyed: DANE (which needs `dns.dnssec`), and MTA-STS.
     pub dane: bool,
     pub mta_sts: bool,
+    /// Domains that ask for it are told each day how sessions towards them could be encrypted (TLSRPT).
+    pub tls_reports: bool,
     /// Who is believed about the hosts of MTA-STS policies and their certificates, PEM, in the place of whom the system
     /// believes.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,6 +51,7 @@ impl Default for Relay {
             port: 25,
             dane: true,
             mta_sts: true,
+            tls_reports: true,
             ca_file: None,
         }
     }

@@ -21,6 +21,7 @@ use crate::domain::mta_sts::{POLICY_BYTES_MAX, Policy, record_id, url};
 use crate::domain::settings::PolicyMode;
 use crate::mesh::ShardHandle;
 use crate::operations::unix_now;
+use crate::relay::tally::Failed;
 use crate::relay::tls::Trust;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -32,7 +33,7 @@ use storage::store::Space;
 use tokio::sync::Semaphore;
 
 pub const SPACE: Space = Space(12);
-const KEPT_MAX: usize = 20_000;
+const KEPT_MAX: usize = 10_000;
 /// Domains of which is remembered that their policy can't be had.
 const FAILED_MAX: usize = 10_000;
 const FAILED_SECONDS: u64 = 300;
@@ -90,6 +91,21 @@ struct Known {
 /// Why there is no policy where there is an `id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unfetched(pub String);
+
+const WRONG: &str = "its MTA-STS policy is wrong";
+
+impl Unfetched {
+    /// As reports call it.
+    pub fn result(&self) -> Failed {
+        if self.0.starts_with(WRONG) {
+            Failed::StsPolicyInvalid
+        } else if self.0.contains("certificate") {
+            Failed::StsWebpkiInvalid
+        } else {
+            Failed::StsPolicyFetch
+        }
+    }
+}
 
 impl Policies {
     pub fn new(settings: &Relay, resolver: &Resolver, shard: ShardHandle) -> Policies {
@@ -199,9 +215,8 @@ impl Policies {
         };
         let text = web.get(&url(domain)).await;
         let now = unix_now();
-        let policy = text.and_then(|text| {
-            Policy::parse(&text).map_err(|fault| format!("its MTA-STS policy is wrong: {fault}"))
-        });
+        let policy =
+            text.and_then(|text| Policy::parse(&text).map_err(|fault| format!("{WRONG}: {fault}")));
         match policy {
             Ok(policy) => {
                 let mode = policy.mode.name();
@@ -304,10 +319,10 @@ impl std::fmt::Debug for Policies {
 }
 
 /// HTTPS as section 3.3 wants it.
-struct Web(reqwest::Client);
+pub(super) struct Web(reqwest::Client);
 
 impl Web {
-    fn new(settings: &Relay, resolver: &Resolver) -> Result<Web, String> {
+    pub(super) fn new(settings: &Relay, resolver: &Resolver) -> Result<Web, String> {
         let trust = Trust::valid(settings.ca_file.as_ref())?;
         reqwest::Client::builder()
             .tls_backend_preconfigured((*trust.config()).clone())
@@ -320,6 +335,16 @@ impl Web {
             .build()
             .map(Web)
             .map_err(|error| error.to_string())
+    }
+
+    /// Where a report goes that is not mailed (RFC 8460 section 5.4).
+    pub(super) async fn post(&self, url: &str, kind: &str, body: Vec<u8>) -> Result<(), String> {
+        let sent = self.0.post(url).header(reqwest::header::CONTENT_TYPE, kind).body(body).send();
+        let answer = sent.await.map_err(|error| error.to_string())?;
+        match answer.status().is_success() {
+            true => Ok(()),
+            false => Err(format!("it answers {}", answer.status().as_u16())),
+        }
     }
 
     async fn get(&self, url: &str) -> Result<Vec<u8>, String> {
