@@ -272,6 +272,21 @@ class Dane(Protected):
         self.assertArrives("b@wrong.test", self.honest, "TLS-Required: No", text=text)
 
 
+    def test_what_is_no_key_of_the_root_is_told_before_the_start(self):
+        path = os.path.join(self.sender.directory, "kura.toml")
+        with open(path) as file:
+            text = file.read()
+        for anchor, words in ((f"{self.pki.ca}", "dns.trust_anchor"), ("/nowhere", "dns.trust_anchor /nowhere")):
+            with tempfile.NamedTemporaryFile("w", suffix=".toml", dir=self.sender.directory) as file:
+                file.write(text.replace(self.names.anchor, anchor))
+                file.flush()
+                done = subprocess.run([kura.BINARY, "check-config", "--config", file.name], capture_output=True, text=True,
+                                      timeout=60, check=False)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn(words, done.stderr)
+            self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+
+
 class Policies(Protected):
     def test_a_policy_in_force_wants_a_named_host_with_a_valid_certificate(self):
         self.assertArrives("a@sts.test", self.honest, "MTA-STS")

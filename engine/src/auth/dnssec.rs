@@ -176,7 +176,8 @@ impl Validator {
     }
 }
 
-fn anchors(dns: &Dns) -> Result<TrustAnchors, ConfigError> {
+/// The root's keys. Reads a file.
+pub fn anchors(dns: &Dns) -> Result<TrustAnchors, ConfigError> {
     let Some(file) = &dns.trust_anchor else { return Ok(TrustAnchors::default()) };
     let fault = |what: &str| {
         let file = file.display();
