@@ -113,9 +113,12 @@ class SignedNames(NameServer):
         below.update(dict(broken))
         delegated = "".join(f"{zone} NS ns.test.\n" for zone in below)
         delegated += "".join(f"{zone} DS 1 13 2 {'00' * 32}\n" for zone in dict(broken))
-        super().__init__({".": "ns.test. A 127.0.0.1\n", "test.": test + delegated, **below})
+        self.delegated = delegated
+        super().__init__({".": "ns.test. A 127.0.0.1\n", "test.": test, **below})
 
     def write(self, name, text):
+        if name == "test.":
+            text += self.delegated
         if name == ".":
             # Its DS of test. has to be known first.
             keys = {zone: self.key(zone) for zone in self.signed}

@@ -167,6 +167,7 @@ class Protected(Sending):
         # Two hosts, of which the first can't be trusted.
         zone += f"two MX 10 mx.wrong\ntwo MX 20 mx\n"
         zone += sts("sts", HONEST) + sts("fake", STRANGE) + sts("astray", HONEST) + sts("moved", HONEST)
+        zone += domain("moody", HONEST, tlsa(honest[0], 3, 1))
         zone += sts("odd", HONEST) + sts("trial", STRANGE) + sts("first", STRANGE)
         zone += f"_25._tcp.mx.first {tlsa(strange[0], 3, 1)}\n"
         cls.policies.policies = {
@@ -178,6 +179,7 @@ class Protected(Sending):
         zone += '_smtp._tls.sts TXT "v=TLSRPTv1; rua=https://mta-sts.sts.test/tls"\n'
         plain = f"@ MX 10 mx\nmx A {HONEST}\n_25._tcp.mx {other}\n"
         promising = f"@ MX 10 mx\nmx A {PROMISING}\n"
+        cls.zone = zone
         cls.names = names.SignedNames(zone, unsigned={"plain.test.": plain, "open.test.": promising},
                                       broken={"broken.test.": plain}).start()
         cls.addClassCleanup(cls.names.remove)
@@ -258,6 +260,17 @@ class Dane(Protected):
     def test_another_host_of_the_domain_may_do(self):
         self.assertArrives("a@two.test", self.honest, "DANE")
 
+    def test_the_queue_shows_by_which_policy_a_server_was_reached_that_has_no_time(self):
+        self.honest.answer = lambda verb, line: "450 4.2.1 Not now" if verb == "RCPT" and "moody" in line else True
+        self.submit("a@moody.test")
+        row, = until("a first try", lambda: [row for row in self.queue(self.sender, "--domain", "moody.test")
+                                             if "Not now" in row["why"]])
+        shown = self.sender.command("queue", "show", row["id"]).stdout
+        self.assertIn("(policy: DANE)", shown)
+        self.honest.answer = lambda verb, line: True
+        self.sender.command("queue", "retry", "--domain", "moody.test")
+        until("the message", lambda: self.found_by(self.honest, "a@moody.test"))
+
     def test_records_without_use_ask_for_encryption_alone(self):
         self.assertArrives("a@useless.test", self.strange, "DANE without usable records")
 
@@ -304,12 +317,19 @@ class Policies(Protected):
     def test_dane_goes_before_a_policy(self):
         self.assertArrives("a@first.test", self.strange, "DANE")
 
-    def test_a_policy_outlives_the_server_and_its_host(self):
+    def test_a_policy_outlives_the_server_and_what_dns_says_of_it(self):
         self.assertArrives("b@sts.test", self.honest, "MTA-STS")
         asked = self.policies.asked.count("sts.test")
         self.sender.stop()
         self.sender.start()
         self.assertArrives("c@sts.test", self.honest, "MTA-STS")
+        # Who answers in the place of DNS takes the policy out, and names another host.
+        taken = "".join(line for line in self.zone.splitlines(True) if not line.startswith(("_mta-sts.sts ", "mx.sts ")))
+        self.names.set("test.", taken + f"mx.sts A {STRANGE}\n")
+        self.addCleanup(self.names.set, "test.", self.zone)
+        self.sender.stop()
+        self.sender.start()
+        self.assertWaits("d@sts.test", "invalid peer certificate", "TLS is asked for by MTA-STS")
         self.assertEqual(self.policies.asked.count("sts.test"), asked, "it was fetched again")
 
 
@@ -354,6 +374,23 @@ class RequireTls(Protected):
         self.assertIn("5.7.30", self.bounce("a@none.test"))
         self.submit("a@open.test", options=["REQUIRETLS"])
         self.assertIn("5.7.30", self.bounce("a@open.test"))
+
+    def test_what_a_filter_redirects_goes_in_the_same_way(self):
+        self.filter(self.sender, 'if header "subject" "on" { redirect "r@promise.test"; redirect "r@none.test"; }')
+        with kura.Wire(self.sender.ports["smtp"]) as wire:
+            wire.expect("220")
+            wire.ask("EHLO client.test", "250")
+            wire.ask("STARTTLS", "220")
+            wire.start_tls()
+            self.assertIn("REQUIRETLS", wire.ask("EHLO client.test", "250"))
+            wire.ask("MAIL FROM:<ann@a.test> REQUIRETLS", "250")
+            wire.ask(f"RCPT TO:<{self.sender.accounts[0][0]}>", "250")
+            wire.ask("DATA", "354")
+            wire.send(b"Subject: on\r\n\r\nHello\r\n.\r\n")
+            wire.expect("250")
+        sender, _, _ = until("the redirect", lambda: self.found_by(self.promising, "r@promise.test"))
+        self.assertIn("REQUIRETLS", sender)
+        self.assertIn("5.7.30", self.bounce("r@none.test"))
 
     def test_it_is_for_tls_alone(self):
         with kura.Wire(self.sender.ports["smtp"]) as wire:
