@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
@@ -141,6 +142,54 @@ class SignedNames(NameServer):
         if done.returncode != 0:
             raise RuntimeError(f"{name}: {done.stderr}{done.stdout}")
         return done.stdout
+
+
+class Liar:
+    """Stands between a resolver and a name server (UDP alone): passes everything on, but for questions of which `lie` makes
+    another answer."""
+
+    def __init__(self, upstream, lie):
+        self.port, self.upstream, self.lie, self.told = free_port(), upstream, lie, 0
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", self.port))
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            try:
+                question, whence = self.socket.recvfrom(4096)
+                labels, at = [], 12
+                while question[at]:
+                    labels.append(question[at + 1:at + 1 + question[at]].decode().lower())
+                    at += 1 + question[at]
+                kind = int.from_bytes(question[at + 1:at + 3], "big")
+                lie = self.lie(".".join(labels), kind)
+                if lie is None:
+                    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+                        asking.settimeout(5)
+                        asking.connect(("127.0.0.1", self.upstream))
+                        asking.send(question)
+                        answer = asking.recv(65535)
+                else:
+                    self.told += 1
+                    code, authority = lie
+                    answer = question[:2] + bytes([0x85, 0x80 | code]) + b"\0\1\0\0\0\1\0\0" + question[12:at + 5] + authority
+                self.socket.sendto(answer, whence)
+            except TimeoutError:
+                pass
+            except OSError:
+                return
+
+    @staticmethod
+    def record(owner, kind, data):
+        return Liar.name(owner) + kind.to_bytes(2, "big") + b"\0\1\0\0\0\1" + len(data).to_bytes(2, "big") + data
+
+    @staticmethod
+    def name(text):
+        return b"".join(bytes([len(label)]) + label.encode() for label in text.split(".")) + b"\0"
+
+    def close(self):
+        self.socket.close()
 
 
 def openssl(*arguments, given=b""):

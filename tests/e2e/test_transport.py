@@ -280,6 +280,32 @@ class Dane(Protected):
     def test_what_should_be_signed_and_is_not_is_no_answer(self):
         self.assertWaits("a@broken.test", "DNSSEC: its answer is not proved")
 
+    def test_who_takes_the_records_out_of_an_answer_gains_nothing(self):
+        # That there is none is said by a zone that is not signed, and has nothing to do with the name.
+        tlsa, soa, ns = 52, 6, 2
+        start = names.Liar.name("ns.test")
+        lies = {
+            "_25._tcp.mx.wrong.test": (0, names.Liar.record("plain.test", soa, start + start + bytes(20))),
+            "_25._tcp.mx.naked.test": (3, names.Liar.record("plain.test", soa, start + start + bytes(20))),
+            "_25._tcp.mx.ee.test": (3, names.Liar.record("plain.test", ns, start)),
+            "_25._tcp.mx.none.test": (3, b""),
+        }
+        liar = names.Liar(self.names.port, lambda name, kind: lies.get(name) if kind == tlsa else None)
+        self.addCleanup(liar.close)
+        server = self.sender
+        server.stop()
+        server.configure(r"^servers = .*$", f'servers = ["127.0.0.1:{liar.port}"]')
+        server.start()
+        try:
+            for name in ("wrong", "naked", "ee", "none"):
+                told = liar.told
+                self.assertWaits(f"liar@{name}.test", "DNS does not say which certificate it has (DANE)")
+                self.assertGreater(liar.told, told)
+        finally:
+            server.stop()
+            server.configure(r"^servers = .*$", f'servers = ["127.0.0.1:{self.names.port}"]')
+            server.start()
+
     def test_who_says_that_tls_is_optional_gets_through(self):
         text = "Subject: one\r\nTLS-Required: No\r\n\r\nHello\r\n"
         self.assertArrives("b@wrong.test", self.honest, "TLS-Required: No", text=text)
