@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import smtplib
-import ssl
+import socket
 import subprocess
 import tempfile
 import threading
@@ -125,6 +125,12 @@ def missing():
     tools = [tool for tool in ("nsd", "ldns-signzone") if not names.program(tool)]
     if os.geteuid() != 0:
         return "not root: ports 25 and 443 are out of reach"
+    with socket.socket() as probe:
+        try:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HONEST, 25))
+        except OSError as error:
+            return f"port 25 can't be had: {error}"
     return f"not installed: {', '.join(tools)} (tests/run installs it)" if tools else None
 
 

@@ -19,7 +19,7 @@ import unittest
 import kura
 import names
 from test_relay import PASSWORD, Sending, until
-from test_transport import Pki
+from test_transport import Pki, missing
 
 A, B, P, RESOLVER = "127.25.78.1", "127.25.78.2", "127.25.78.3", "127.25.78.53"
 PROGRAMS = ("nsd", "ldns-signzone", "unbound", "postfix", "unshare")
@@ -153,7 +153,7 @@ smtp_tls_CAfile =
         shutil.rmtree(self.place, ignore_errors=True)
 
 
-@unittest.skipIf(os.geteuid() != 0, "not root: ports 25, 53 and 443 are out of reach")
+@unittest.skipIf(missing(), missing())
 @unittest.skipIf(not all(map(names.program, PROGRAMS)), f"one of {', '.join(PROGRAMS)} is not installed (tests/run installs them)")
 class Peers(Sending):
     @classmethod
