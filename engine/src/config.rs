@@ -235,6 +235,10 @@ impl Config {
     pub fn files_mut(&mut self) -> Vec<(String, &mut PathBuf)> {
         let mut files = self.sieve.files_mut();
         files.extend(self.spam.rules.iter_mut().map(|path| ("spam-rules.toml".to_owned(), path)));
+        let anchor = self.dns.trust_anchor.iter_mut();
+        files.extend(anchor.map(|path| ("dns-trust-anchor.key".to_owned(), path)));
+        let relay = self.relay.ca_file.iter_mut();
+        files.extend(relay.map(|path| ("relay-ca.pem".to_owned(), path)));
         files.extend(self.acme.ca_file.iter_mut().map(|path| ("acme-ca.pem".to_owned(), path)));
         for (number, host) in (1..).zip(&mut self.smart_hosts) {
             let name = |what: &str| format!("smart-host-{number}{what}");

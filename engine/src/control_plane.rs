@@ -12,7 +12,9 @@ use crate::layout;
 use crate::mesh::ShardHandle;
 use crate::metrics::Snapshot;
 use crate::operations::{self, Request};
-use crate::relay::hosts;
+use crate::relay::hosts::{self, Finder};
+use crate::relay::sts::Policies;
+use crate::relay::tlsrpt::Reporter;
 use crate::scan;
 use crate::scan::desk::Scanners;
 use axum::Router;
@@ -137,7 +139,11 @@ impl ControlPlane {
         runtime.block_on(async {
             tokio::spawn(serve_control(control, handles.clone()));
             tokio::spawn(desk::serve(jobs.auth, resolver.clone()));
-            tokio::spawn(hosts::serve(jobs.hosts, resolver));
+            let policies = Policies::new(&config.relay, &resolver, handles[0].clone());
+            let reporter = Reporter::new(&config, &resolver, &handles);
+            let dane_port = config.relay.dane.then_some(config.relay.port);
+            let finder = Finder { resolver, policies: Arc::new(policies), dane_port };
+            tokio::spawn(hosts::serve(jobs.hosts, finder, reporter));
             tokio::spawn(scan::desk::serve(jobs.scan, Arc::clone(&scanners)));
             if let Some(listener) = metrics {
                 let (config, challenges) = (Arc::clone(&config), Arc::clone(&challenges));

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
@@ -101,6 +102,94 @@ remote-control:
     def remove(self):
         self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class SignedNames(NameServer):
+    """With DNSSEC from the root down to `test.`; of the zones below it, those in `unsigned` are delegated without DS, and
+    those in `broken` with one that nothing of theirs fits. `anchor` is the file with the root's key."""
+
+    def __init__(self, test, unsigned=(), broken=()):
+        self.signed = [".", "test."]
+        below = {zone: text for zone, text in dict(unsigned).items()}
+        below.update(dict(broken))
+        delegated = "".join(f"{zone} NS ns.test.\n" for zone in below)
+        delegated += "".join(f"{zone} DS 1 13 2 {'00' * 32}\n" for zone in dict(broken))
+        self.delegated = delegated
+        super().__init__({".": "ns.test. A 127.0.0.1\n", "test.": test, **below})
+
+    def write(self, name, text):
+        if name == "test.":
+            text += self.delegated
+        if name == ".":
+            # Its DS of test. has to be known first.
+            keys = {zone: self.key(zone) for zone in self.signed}
+            self.anchor = f"{self.directory}/anchor.key"
+            with open(f"{self.directory}/{keys['.']}.key") as file, open(self.anchor, "w") as anchor:
+                anchor.write(file.read())
+            self.keys = keys
+            text += "test. NS ns.test.\n" + self.tool("ldns-key2ds", "-f", "-n", "-2", f"{keys['test.']}.key")
+        super().write(name, text)
+        if name in self.signed:
+            path = f"{self.directory}/{self.zones.index(name)}.zone"
+            self.tool("ldns-signzone", "-o", name, "-f", path + ".signed", path, self.keys[name])
+            os.replace(path + ".signed", path)
+
+    def key(self, zone):
+        return self.tool("ldns-keygen", "-k", "-a", "ECDSAP256SHA256", zone).strip()
+
+    def tool(self, name, *arguments):
+        done = subprocess.run([program(name), *arguments], cwd=self.directory, capture_output=True, text=True, timeout=60)
+        if done.returncode != 0:
+            raise RuntimeError(f"{name}: {done.stderr}{done.stdout}")
+        return done.stdout
+
+
+class Liar:
+    """Stands between a resolver and a name server (UDP alone): passes everything on, but for questions of which `lie` makes
+    another answer."""
+
+    def __init__(self, upstream, lie):
+        self.port, self.upstream, self.lie, self.told = free_port(), upstream, lie, 0
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", self.port))
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            try:
+                question, whence = self.socket.recvfrom(4096)
+                labels, at = [], 12
+                while question[at]:
+                    labels.append(question[at + 1:at + 1 + question[at]].decode().lower())
+                    at += 1 + question[at]
+                kind = int.from_bytes(question[at + 1:at + 3], "big")
+                lie = self.lie(".".join(labels), kind)
+                if lie is None:
+                    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+                        asking.settimeout(5)
+                        asking.connect(("127.0.0.1", self.upstream))
+                        asking.send(question)
+                        answer = asking.recv(65535)
+                else:
+                    self.told += 1
+                    code, authority = lie
+                    answer = question[:2] + bytes([0x85, 0x80 | code]) + b"\0\1\0\0\0\1\0\0" + question[12:at + 5] + authority
+                self.socket.sendto(answer, whence)
+            except TimeoutError:
+                pass
+            except OSError:
+                return
+
+    @staticmethod
+    def record(owner, kind, data):
+        return Liar.name(owner) + kind.to_bytes(2, "big") + b"\0\1\0\0\0\1" + len(data).to_bytes(2, "big") + data
+
+    @staticmethod
+    def name(text):
+        return b"".join(bytes([len(label)]) + label.encode() for label in text.split(".")) + b"\0"
+
+    def close(self):
+        self.socket.close()
 
 
 def openssl(*arguments, given=b""):

@@ -5,9 +5,12 @@
 //! publishes a record chooses its bytes: more than [`ANSWERS_MAX`] records of a name are not looked at, and
 //! names that DNS can't have are absent without a question.
 //!
+//! Answers about where mail goes are proved besides, where they can be: [`super::dnssec`].
+//!
 //! Tests and the fuzz target answer from a [`Zone`] instead, so that hostile records go through everything
 //! behind this door.
 
+use super::dnssec::{Absent, Proven, Validator};
 use super::settings::Dns;
 use crate::config::ConfigError;
 use hickory_resolver::TokioResolver;
@@ -19,7 +22,7 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,8 +56,9 @@ pub struct Resolver(Source);
 
 #[derive(Clone)]
 enum Source {
-    Network(Arc<TokioResolver>),
-    Memory(Arc<Zone>),
+    Network(Arc<TokioResolver>, Arc<Validator>),
+    /// With the names that are proved.
+    Memory(Arc<Zone>, Arc<HashSet<String>>),
 }
 
 impl std::fmt::Debug for Resolver {
@@ -66,17 +70,41 @@ impl std::fmt::Debug for Resolver {
 impl Resolver {
     /// Answers from `zone`, where a name without records does not exist.
     pub fn from_zone(zone: Zone) -> Resolver {
-        Resolver(Source::Memory(Arc::new(zone)))
+        Resolver(Source::Memory(Arc::new(zone), Arc::default()))
+    }
+
+    /// The same, where what these names own is proved.
+    pub fn from_proved_zone(zone: Zone, proved: &[&str]) -> Resolver {
+        let proved = proved.iter().map(|&name| name.to_owned()).collect();
+        Resolver(Source::Memory(Arc::new(zone), Arc::new(proved)))
+    }
+
+    /// Records, and whether they are what the owner of the name has published.
+    pub async fn proven(&self, name: Name, kind: RecordType) -> Result<Proven, Absent> {
+        match &self.0 {
+            Source::Network(_, validator) if validator.is_at_work().await => {
+                validator.lookup(name, kind).await
+            }
+            Source::Network(..) => {
+                let records = self.lookup(name.clone(), kind).await?;
+                Ok(Proven { records, is_secure: false, name, alias_is_secure: false })
+            }
+            Source::Memory(_, proved) => {
+                let is_secure = proved.contains(&name.to_lowercase().to_ascii());
+                let records = self.lookup(name.clone(), kind).await?;
+                Ok(Proven { records, is_secure, name, alias_is_secure: false })
+            }
+        }
     }
 
     async fn lookup(&self, name: Name, kind: RecordType) -> Result<Vec<RData>, Missing> {
         let found: Vec<RData> = match &self.0 {
-            Source::Network(resolver) => {
+            Source::Network(resolver, _) => {
                 let found = resolver.lookup(name, kind).await.map_err(|error| missing(&error))?;
                 let answers = found.answers().iter().filter(|found| found.record_type() == kind);
                 answers.take(ANSWERS_MAX).map(|found| found.data.clone()).collect()
             }
-            Source::Memory(zone) => {
+            Source::Memory(zone, _) => {
                 let name = name.to_lowercase().to_ascii();
                 let found = zone.get(&(name, kind)).ok_or(Missing::NoSuchName)?;
                 found.iter().take(ANSWERS_MAX).cloned().collect()
@@ -152,7 +180,7 @@ impl Resolver {
     }
 }
 
-fn missing(error: &NetError) -> Missing {
+pub(super) fn missing(error: &NetError) -> Missing {
     match error {
         NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
             ResponseCode::NoError => Missing::NoRecords,
@@ -197,10 +225,11 @@ pub fn resolver(dns: &Dns) -> Result<Resolver, ConfigError> {
     // Names are looked up as they are: no search list, no hosts file.
     options.use_hosts_file = ResolveHosts::Never;
     let config = ResolverConfig::from_parts(None, vec![], servers);
+    let validator = Validator::new(dns, config.clone(), options.clone())?;
     TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
         .with_options(options)
         .build()
-        .map(|resolver| Resolver(Source::Network(Arc::new(resolver))))
+        .map(|resolver| Resolver(Source::Network(Arc::new(resolver), Arc::new(validator))))
         .map_err(|error| fault(&error))
 }
 

@@ -6,6 +6,7 @@
 //! | [`evidence`] | what of a message is looked at, whether it fits a buffer or streams |
 //! | [`desk`] | how a core asks, and what the control plane does with the question |
 //! | [`dns`] | the resolver, within bounds |
+//! | [`dnssec`] | answers of DNS with their proofs |
 //! | [`verify`] | all methods over one message, until the deadline |
 //! | [`spf`], [`dkim`], [`arc`], [`dmarc`] | one method each |
 //! | [`verdict`] | what was found, and what follows |
@@ -19,6 +20,7 @@ pub mod desk;
 pub mod dkim;
 pub mod dmarc;
 pub mod dns;
+pub mod dnssec;
 pub mod evidence;
 pub mod results;
 pub mod settings;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -103,11 +104,35 @@ pub struct Dns {
     pub timeout_seconds: u64,
     /// Answers kept, positive and negative, each for as long as its TTL says, at most a day.
     pub cache_entries: u64,
+    /// Whether answers about other mail hosts are proved (DNSSEC), which DANE needs.
+    pub dnssec: Dnssec,
+    /// Keys of the root zone, as DNSKEY records, in the place of those that are built in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust_anchor: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dnssec {
+    /// From the first proof of the root's keys on, which a resolver that hands out no signatures never brings; until
+    /// then nothing counts as proved.
+    #[default]
+    Auto,
+    /// Without proofs nothing leaves for other hosts.
+    Required,
+    /// Nothing counts as proved.
+    Off,
 }
 
 impl Default for Dns {
     fn default() -> Self {
-        Dns { servers: Vec::new(), timeout_seconds: 3, cache_entries: 10_000 }
+        Dns {
+            servers: Vec::new(),
+            timeout_seconds: 3,
+            cache_entries: 10_000,
+            dnssec: Dnssec::Auto,
+            trust_anchor: None,
+        }
     }
 }
 

@@ -41,6 +41,17 @@ pub(super) enum DomainCommand {
     /// The keys that sign a domain's mail (DKIM).
     #[command(subcommand)]
     Dkim(super::dkim::DkimCommand),
+    /// How sessions towards other domains could be encrypted, since midnight (UTC) or the server's start: what they are told
+    /// each day if they ask for it (TLSRPT).
+    ///
+    /// Example: kura domain tls-report
+    TlsReport {
+        /// Tells those who ask for it now, and begins anew.
+        #[arg(long)]
+        send: bool,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Removes a domain that has no accounts and aliases left, and its keys.
     ///
     /// Example: kura domain remove example.org
@@ -194,6 +205,9 @@ pub(super) fn domain(command: DomainCommand) -> Result<Outcome, ConfigError> {
             said(&common, request, added)
         }
         DomainCommand::Dkim(command) => super::dkim::run(command),
+        DomainCommand::TlsReport { send, common } => {
+            said(&common, Request::TlsReport { send }, |v| tls_report_text(v, send))
+        }
         DomainCommand::List { common } => {
             table(&common, Request::DomainList, &["domain", "accounts", "aliases"])
         }
@@ -315,6 +329,42 @@ fn new_password(value: &Value) -> String {
 
 pub(super) fn text<'v>(value: &'v Value, key: &str) -> &'v str {
     value[key].as_str().unwrap_or_default()
+}
+
+fn tls_report_text(value: &Value, sent: bool) -> String {
+    let rows = value.as_array().map_or(&[][..], Vec::as_slice);
+    if rows.is_empty() {
+        let none = if sent { "nobody asks for a report" } else { "no sessions were counted" };
+        return none.to_owned();
+    }
+    if sent {
+        return rows.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("\n");
+    }
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut lines = Vec::new();
+    for (row, policy) in
+        rows.iter().flat_map(|row| list(&row["policies"]).into_iter().map(move |p| (row, p)))
+    {
+        let (of, summary) = (&policy["policy"], &policy["summary"]);
+        lines.push(format!(
+            "{}  {}  {}: {} fine, {} failed",
+            text(&row["date-range"], "start-datetime").get(..10).unwrap_or_default(),
+            text(of, "policy-domain"),
+            text(of, "policy-type"),
+            summary["total-successful-session-count"],
+            summary["total-failure-session-count"],
+        ));
+        for failure in list(&policy["failure-details"]) {
+            lines.push(format!(
+                "    {} times {} at {}: {}",
+                failure["failed-session-count"],
+                text(&failure, "result-type"),
+                text(&failure, "receiving-mx-hostname"),
+                text(&failure, "failure-reason-code"),
+            ));
+        }
+    }
+    lines.join("\n")
 }
 
 pub(super) fn said(

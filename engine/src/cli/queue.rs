@@ -186,8 +186,12 @@ fn row_text(row: &Value) -> String {
 fn show_text(value: &Value) -> String {
     let recipients = value["recipients"].as_array().map_or(&[][..], Vec::as_slice);
     let recipient = |one: &Value| {
+        let way = match text(one, "way") {
+            "" => String::new(),
+            way => format!("  (policy: {way})"),
+        };
         format!(
-            "\n  {}  {}  {}  {}",
+            "\n  {}  {}  {}  {}{way}",
             text(one, "address"),
             text(one, "outcome"),
             text(one, "status"),

@@ -282,6 +282,7 @@ impl Inbound {
             scripts: target.scripts,
             alone: to.len() == 1,
             others: false,
+            require_tls: false,
             collected: Some(Arc::new(collected)),
         };
         let octets = intake.bytes();

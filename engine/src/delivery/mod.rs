@@ -63,6 +63,8 @@ pub struct Envelope {
     pub alone: bool,
     /// Recipients on other hosts get it by the same answer.
     pub others: bool,
+    /// What is sent on because of it goes in the same way (RFC 8689 section 4.3).
+    pub require_tls: bool,
     /// It was collected from another server, for one account.
     pub collected: Option<Arc<Collected>>,
 }

@@ -87,7 +87,13 @@ pub async fn settle(
     let shard = Rc::clone(intake.shard());
     let envelope = Arc::new(envelope);
     let (outcomes, at_hand) = intake.finish(recipients, stamp, &envelope).await;
-    let mut post = Post { shard, judged: envelope.judged, sent: 0, having: BTreeMap::new() };
+    let mut post = Post {
+        shard,
+        judged: envelope.judged,
+        require_tls: envelope.require_tls,
+        sent: 0,
+        having: BTreeMap::new(),
+    };
     recipients.iter().zip(&outcomes).for_each(|(to, outcome)| post.note(to, outcome));
     let mut results = Vec::with_capacity(outcomes.len());
     for (to, outcome) in recipients.iter().zip(outcomes) {
@@ -122,6 +128,7 @@ pub async fn settle(
 pub(super) struct Post {
     pub(super) shard: Rc<Shard>,
     judged: Judged,
+    require_tls: bool,
     sent: usize,
     /// Accounts that have the message already, from this transaction.
     pub(super) having: BTreeMap<AccountId, Durable>,
@@ -144,8 +151,13 @@ impl Post {
         note: Vec<u8>,
     ) -> Result<Durable, NotSent> {
         let shard = Rc::clone(&self.shard);
-        let mut other =
-            Post { shard, judged: Judged::default(), sent: self.sent, having: BTreeMap::new() };
+        let mut other = Post {
+            shard,
+            judged: Judged::default(),
+            require_tls: self.require_tls,
+            sent: self.sent,
+            having: BTreeMap::new(),
+        };
         let sent = other.send(None, None, to, &Payload::Whole(note.into())).await;
         self.sent = other.sent;
         sent
@@ -279,6 +291,7 @@ impl Post {
             alone: recipients.len() == 1,
             collected: None,
             others: false,
+            require_tls: self.require_tls,
         });
         let shards = recipients.iter().map(|to| to.home.shard);
         let mut intake = Intake::of_ours(&self.shard, shards);
@@ -329,6 +342,8 @@ impl Post {
             eight_bit: false,
             ret_full: None,
             envid: None,
+            require_tls: self.require_tls,
+            tls_optional: false,
         };
         let author = if owner.is_some() { Author::Stranger } else { Author::Ourselves };
         let mut submission = Submission::new(&self.shard, author, envelope, String::new());

@@ -98,6 +98,10 @@ pub enum Request {
     /// Loads all certificates, and the operator's scripts, anew.
     Reload,
     Spam(SpamRequest),
+    /// How sessions towards others could be encrypted; or tells them now.
+    TlsReport {
+        send: bool,
+    },
     /// What has become of messages that came since then (Unix milliseconds).
     Trace {
         who: String,
@@ -179,6 +183,7 @@ impl Request {
             | Request::Sieve(_)
             | Request::Reload
             | Request::Spam(_)
+            | Request::TlsReport { .. }
             | Request::Trace { .. }
             | Request::StoreStats
             | Request::StoreVerify
@@ -235,6 +240,7 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
         Request::Sieve(request) => sieve::operations::execute(&shard, request).await,
         Request::Reload => reload(&shard).await,
         Request::Spam(request) => filter::operations::execute(&shard, request).await,
+        Request::TlsReport { send } => crate::relay::tlsrpt::operate(&shard, send).await,
         Request::Trace { who, since } => trace::trace(&shard, &who, since).await,
         Request::StoreStats => store::stats(&shard).await,
         Request::StoreVerify => store::verify(&shard).await,

@@ -131,6 +131,8 @@ mod tests {
             smtp_utf8: false,
             ret_full: None,
             envid: None,
+            require_tls: false,
+            tls_optional: false,
         };
         let first = |authors: &[&str]| {
             let authors: Vec<String> = authors.iter().map(|&one| one.to_owned()).collect();

@@ -116,6 +116,7 @@ impl Submission {
                 received: Trace::read(&piece).received,
                 is_header_ascii: header(&piece).is_ascii(),
             };
+            self.envelope.tls_optional = says_tls_optional(&piece);
         }
         let own = match std::mem::take(&mut self.head) {
             head if head.is_empty() => head,
@@ -256,6 +257,13 @@ fn header(message: &[u8]) -> &[u8] {
     &message[..end.unwrap_or(message.len())]
 }
 
+/// RFC 8689 section 3.
+fn says_tls_optional(message: &[u8]) -> bool {
+    Fields::new(message)
+        .filter(|field| field.is("TLS-Required"))
+        .any(|field| field.value.trim_ascii().eq_ignore_ascii_case(b"no"))
+}
+
 fn missing_fields(message: &[u8], id: &str, hostname: &str) -> String {
     let has = |name: &str| Fields::new(message).any(|field| field.is(name));
     let mut fields = String::new();
@@ -270,7 +278,13 @@ fn missing_fields(message: &[u8], id: &str, hostname: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{header, missing_fields};
+    use super::{header, missing_fields, says_tls_optional};
+
+    #[test]
+    fn only_no_makes_tls_optional() {
+        assert!(says_tls_optional(b"A: b\r\nTLS-required:  NO \r\n\r\n"));
+        assert!(!says_tls_optional(b"TLS-Required: yes\r\n\r\nTLS-Required: No\r\n"));
+    }
 
     #[test]
     fn a_header_ends_at_the_blank_line() {

@@ -4,6 +4,7 @@
 //! Both are JSON, as the directory is: fields may be added, and are absent where they say nothing.
 
 use super::state::Next;
+use crate::relay::route::Need;
 use protocols::smtp::{Notify, RecipientParams, Ret};
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,11 @@ pub struct Envelope {
     pub ret_full: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub envid: Option<String>,
+    /// RFC 8689: REQUIRETLS, and `TLS-Required: No` in its header.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub require_tls: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub tls_optional: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +90,15 @@ impl Recipient {
 }
 
 impl Envelope {
+    /// Who requires TLS is not overruled by a field of the header (RFC 8689 section 4.1).
+    pub fn need(&self) -> Need {
+        match (self.require_tls, self.tls_optional) {
+            (true, _) => Need::RequireTls,
+            (false, true) => Need::TlsOptional,
+            (false, false) => Need::Usual,
+        }
+    }
+
     pub fn ret(&self) -> Option<Ret> {
         self.ret_full.map(|full| if full { Ret::Full } else { Ret::Headers })
     }
@@ -126,6 +141,9 @@ pub struct Standing {
     /// What `host` said, without our own words.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub said: String,
+    /// By which policy the way there was secured, in words; empty where nobody was reached.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub way: String,
 }
 
 impl Standing {
@@ -137,6 +155,11 @@ impl Standing {
     pub fn by(mut self, host: &str, said: &str) -> Standing {
         host.clone_into(&mut self.host);
         said[..said.floor_char_boundary(WHY_BYTES_MAX)].clone_into(&mut self.said);
+        self
+    }
+
+    pub fn over(mut self, way: &str) -> Standing {
+        way.clone_into(&mut self.way);
         self
     }
 }
@@ -175,8 +198,8 @@ impl Progress {
         }
         let cut_to = |octets_max: usize| {
             let mut progress = self.clone();
-            for Standing { why, host, said, .. } in &mut progress.recipients {
-                for words in [why, host, said] {
+            for Standing { why, host, said, way, .. } in &mut progress.recipients {
+                for words in [why, host, said, way] {
                     words.truncate(words.floor_char_boundary(octets_max));
                 }
             }
@@ -241,6 +264,8 @@ mod tests {
             smtp_utf8: false,
             ret_full: Some(false),
             envid: Some("e".into()),
+            require_tls: true,
+            tls_optional: false,
         }
     }
 

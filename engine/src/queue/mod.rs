@@ -35,6 +35,7 @@ pub mod state;
 
 use crate::operations::unix_now;
 use crate::relay::destination::Serving;
+use crate::relay::tally::Tally;
 use crate::shard::Shard;
 use bytes::Bytes;
 use message::{Envelope, Progress};
@@ -63,6 +64,8 @@ pub struct Queue {
     removals: Removals,
     /// Where this core sends just now.
     pub serving: Serving,
+    /// What its sessions have met.
+    pub tally: Tally,
     waker: RefCell<Option<Waker>>,
     stirred: Cell<bool>,
     pub counts: Counts,

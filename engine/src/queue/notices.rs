@@ -56,7 +56,7 @@ pub async fn tell(
         until: envelope.arrived + config.relay.expire.0.as_secs(),
         about: &about,
     };
-    send(shard, id.clone(), sender, report.text()).await
+    send(shard, id.clone(), sender, envelope.require_tls, report.text()).await
 }
 
 /// The header, or all of a message whose sender asked for it (RFC 3461 section 4.3). Of a damaged one the sender
@@ -84,7 +84,14 @@ async fn about(
 }
 
 /// From the null path to `to`. An address of ours that is nobody's any more: it is dropped, and logged.
-async fn send(shard: &Rc<Shard>, id: String, to: &str, message: Vec<u8>) -> Result<(), Error> {
+/// What tells of a message that requires TLS requires it, too (RFC 8689 section 5).
+async fn send(
+    shard: &Rc<Shard>,
+    id: String,
+    to: &str,
+    require_tls: bool,
+    message: Vec<u8>,
+) -> Result<(), Error> {
     let resolution = shard.directory.borrow().resolve(to);
     match resolution {
         Resolution::Local(homes) => {
@@ -104,6 +111,7 @@ async fn send(shard: &Rc<Shard>, id: String, to: &str, message: Vec<u8>) -> Resu
                 alone: homes.len() == 1,
                 collected: None,
                 others: false,
+                require_tls,
             };
             let to_homes = homes.into_iter().map(|home| To { home, address: address.clone() });
             let recipients: Vec<To> = to_homes.collect();
@@ -145,6 +153,8 @@ async fn send(shard: &Rc<Shard>, id: String, to: &str, message: Vec<u8>) -> Resu
                 smtp_utf8: !to.is_ascii(),
                 ret_full: None,
                 envid: None,
+                require_tls,
+                tls_optional: false,
             };
             let mut submission = Submission::new(shard, Author::Ourselves, envelope, String::new());
             submission.push(&message).await?;

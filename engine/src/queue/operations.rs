@@ -162,7 +162,7 @@ pub async fn show(shard: &Rc<Shard>, id: String) -> Result<Value, Fault> {
                     };
                     json!({
                         "address": recipient.to, "outcome": outcome, "status": standing.status,
-                        "host": standing.host, "why": standing.why,
+                        "host": standing.host, "why": standing.why, "way": standing.way,
                     })
                 };
             shown["recipients"] = recipients.map(recipient).collect();

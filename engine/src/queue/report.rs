@@ -227,6 +227,8 @@ mod tests {
             smtp_utf8: false,
             ret_full: None,
             envid: Some("e1".into()),
+            require_tls: false,
+            tls_optional: false,
         };
         let standing = Standing::new(Outcome::Failed, "4.4.1", "no answer\r\nX: y")
             .by("mx.b.test", "450 nö\r\nAction: delivered");

@@ -271,13 +271,14 @@ pub fn share(limit: usize, core: u16, cores: u16) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::route::Need;
     use super::*;
     use crate::queue::message::Outcome;
 
     const PAUSE: Duration = Duration::from_secs(60);
 
     fn route(name: &str) -> Route {
-        Route::Domain(name.to_owned())
+        Route::Domain(name.to_owned(), Need::Usual)
     }
 
     fn why() -> Standing {

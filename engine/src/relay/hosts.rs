@@ -6,15 +6,29 @@
 //! | one MX of `.` | the domain takes no mail: for good, 5.1.10 |
 //! | no MX | the domain's own addresses |
 //! | no such name | for good, 5.1.2 |
-//! | nothing | later, 4.4.3 |
+//! | nothing, or something that is not proved where all is signed | later, 4.4.3 |
+//!
+//! Each host comes with what protects the way to it ([`super::protection`]): TLSA records where MX and addresses are
+//! proved, for the name behind proved aliases or the one in front of them (RFC 7672 section 2.2); the domain's MTA-STS
+//! policy where there are none. Records that can't be had bar a host: who silences DNS must gain nothing by it.
 //!
 //! The control plane asks; cores await its answer, which always comes: each question has its timeout.
 
+use super::dane::Dane;
+use super::protection::Protection;
+use super::sts::{Policies, binds};
+use super::tally::{Applied, Failed, Kind};
+use super::tlsrpt::Reporter;
 use crate::auth::dns::{Missing, Resolver, name};
+use crate::auth::dnssec::{Absent, Proven};
+use crate::domain::mta_sts::Policy;
+use crate::domain::settings::PolicyMode;
 use crate::mesh::Reply;
 use crate::shard::Shard;
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
+use std::sync::Arc;
 
 const QUESTIONS_WAITING_MAX: usize = 4096;
 /// Hosts of a domain that are tried, and addresses of each: so few that the next host has its turn, too.
@@ -26,6 +40,23 @@ const ADDRESSES_PER_FAMILY_MAX: usize = 2;
 pub struct Host {
     pub name: String,
     pub addresses: Vec<IpAddr>,
+    pub protection: Protection,
+    /// That it is the domain's is proved by DNS, or its policy says so.
+    pub is_named: bool,
+    /// What reports tell the domain about.
+    pub applied: Arc<Applied>,
+}
+
+impl Host {
+    fn bare(name: String, addresses: Vec<IpAddr>) -> Host {
+        Host {
+            name,
+            addresses,
+            protection: Protection::default(),
+            is_named: false,
+            applied: Arc::default(),
+        }
+    }
 }
 
 /// Why there is nobody to send to.
@@ -46,11 +77,17 @@ pub enum Question {
 
 pub type Answer = Result<Vec<Host>, Nobody>;
 
-pub struct Job {
-    question: Question,
-    own_name: String,
-    seed: u64,
-    reply: Reply,
+pub enum Job {
+    Find {
+        question: Question,
+        own_name: String,
+        seed: u64,
+        reply: Reply,
+    },
+    /// Reports of what has been counted, now.
+    Report {
+        reply: Reply,
+    },
 }
 
 /// The cores' end.
@@ -75,17 +112,45 @@ impl Desk {
         let (reply, answer) = shard.mesh.open_question();
         let own_name = shard.config.hostname.clone();
         let seed = crate::delivery::unix_millis().0;
-        if self.0.try_send(Job { question, own_name, seed, reply }).is_err() {
+        if self.0.try_send(Job::Find { question, own_name, seed, reply }).is_err() {
             return Err(later("too many questions to DNS wait already".to_owned()));
         }
         answer.await.unwrap_or_else(|_| Err(later("DNS was not asked".to_owned())))
     }
+
+    /// Reports of what all cores have counted (RFC 8460), without waiting for the end of the day: a line for each.
+    pub async fn report(&self, shard: &Rc<Shard>) -> Result<Vec<String>, String> {
+        let (reply, answer) = shard.mesh.open_question();
+        let busy = || "reports are sent by a running server, which is busy or stopped".to_owned();
+        self.0.try_send(Job::Report { reply }).map_err(|_| busy())?;
+        answer.await.map_err(|_| busy())
+    }
 }
 
-pub async fn serve(jobs: Jobs, resolver: Resolver) {
-    while let Ok(Job { question, own_name, seed, reply }) = jobs.recv_async().await {
-        let resolver = resolver.clone();
-        tokio::spawn(async move { reply.answer(find(&resolver, question, &own_name, seed).await) });
+/// How others' hosts are found out about.
+#[derive(Debug, Clone)]
+pub struct Finder {
+    pub resolver: Resolver,
+    pub policies: Arc<Policies>,
+    /// `None`: TLSA records are not asked for; otherwise where mail exchangers listen.
+    pub dane_port: Option<u16>,
+}
+
+pub async fn serve(jobs: Jobs, finder: Finder, reporter: Reporter) {
+    let reporter = Arc::new(reporter);
+    finder.policies.load().await;
+    tokio::spawn(Arc::clone(&finder.policies).refresh());
+    tokio::spawn(Arc::clone(&reporter).each_day());
+    while let Ok(job) = jobs.recv_async().await {
+        let (finder, reporter) = (finder.clone(), Arc::clone(&reporter));
+        tokio::spawn(async move {
+            match job {
+                Job::Find { question, own_name, seed, reply } => {
+                    reply.answer(finder.find(question, &own_name, seed).await);
+                }
+                Job::Report { reply } => reply.answer(reporter.report(u64::MAX).await),
+            }
+        });
     }
 }
 
@@ -97,46 +162,223 @@ fn never(status: &'static str, why: String) -> Nobody {
     Nobody { is_permanent: true, status, why }
 }
 
-async fn find(resolver: &Resolver, question: Question, own_name: &str, seed: u64) -> Answer {
-    match question {
-        Question::Exchangers(domain) => exchangers(resolver, &domain, own_name, seed).await,
-        Question::Host(host) => match host.parse() {
-            Ok(address) => Ok(vec![Host { name: host, addresses: vec![address] }]),
-            Err(_) => resolve(resolver, vec![host.clone()], &host).await,
-        },
+impl Finder {
+    async fn find(&self, question: Question, own_name: &str, seed: u64) -> Answer {
+        match question {
+            Question::Exchangers(domain) => self.exchangers(&domain, own_name, seed).await,
+            Question::Host(host) => match host.parse() {
+                Ok(address) => Ok(vec![Host::bare(host, vec![address])]),
+                Err(_) => self.host(host).await,
+            },
+        }
+    }
+
+    async fn exchangers(&self, domain: &str, own_name: &str, seed: u64) -> Answer {
+        if domain.starts_with('[') {
+            let address = literal(domain).ok_or_else(|| {
+                never("5.1.2", format!("{domain} is no address that can be reached"))
+            })?;
+            return Ok(vec![Host::bare(domain.to_owned(), vec![address])]);
+        }
+        let fully = name(domain).ok_or_else(|| never("5.1.2", format!("{domain} is no domain")))?;
+        let plain = |name: &Name| name.to_lowercase().to_ascii().trim_end_matches('.').to_owned();
+        let (found, policy) =
+            tokio::join!(self.resolver.proven(fully, RecordType::MX), self.policies.of(domain));
+        let (hosts, is_proved) = match found {
+            Ok(found) => {
+                let mx = |data: &RData| match data {
+                    RData::MX(mx) => Some((mx.preference, plain(&mx.exchange))),
+                    _ => None,
+                };
+                let (is_proved, found) = (found.is_secure, found.records.iter().filter_map(mx));
+                let found: Vec<(u16, String)> = found.collect();
+                if found.iter().all(|(_, host)| host.is_empty()) {
+                    let why = format!("{domain} takes no mail (null MX, RFC 7505)");
+                    return Err(never("5.1.10", why));
+                }
+                let hosts = in_order(found, own_name, seed).ok_or_else(|| {
+                    never("5.4.6", format!("mail for {domain} would come back to {own_name}"))
+                })?;
+                (hosts, is_proved)
+            }
+            // If its addresses are proved, so is that it has no MX: both are in the same zone.
+            Err(Absent::NoRecords) => (vec![domain.to_owned()], true),
+            Err(Absent::NoSuchName) => {
+                return Err(never("5.1.2", format!("the domain {domain} does not exist")));
+            }
+            Err(absent @ (Absent::Failed | Absent::Bogus)) => {
+                let why = absent.reason();
+                return Err(later(format!("DNS does not say where mail for {domain} goes{why}")));
+            }
+        };
+        let mut found = self.resolve(hosts, domain, is_proved).await?;
+        let fault = policy.as_ref().err().map(|unfetched| unfetched.result());
+        let policy = policy.unwrap_or_default();
+        for host in &mut found {
+            obey(host, domain, binds(&policy));
+            host.applied = Arc::new(applied(host, binds(&policy), fault));
+        }
+        Ok(found)
+    }
+
+    /// Of whom the operator has named.
+    async fn host(&self, host: String) -> Answer {
+        let Some(fully) = name(&host) else {
+            return Err(never("5.4.4", format!("{host} is no name of a host")));
+        };
+        let (mut addresses, mut failed) = (Vec::new(), false);
+        for v4 in [false, true] {
+            match self.resolver.addresses(fully.clone(), v4).await {
+                Ok(some) => addresses.extend(some.into_iter().take(ADDRESSES_PER_FAMILY_MAX)),
+                Err(Missing::Failed) => failed = true,
+                Err(Missing::NoRecords | Missing::NoSuchName) => {}
+            }
+        }
+        if addresses.is_empty() {
+            return Err(no_addresses(&host, failed.then_some(Absent::Failed)));
+        }
+        Ok(vec![Host::bare(host, addresses)])
+    }
+
+    /// Hosts that have no address are passed over. `is_proved`: that they are the domain's.
+    async fn resolve(&self, hosts: Vec<String>, domain: &str, is_proved: bool) -> Answer {
+        let mut found = Vec::new();
+        let mut failed = None;
+        for host in hosts {
+            let Some(fully) = name(&host) else { continue };
+            let mut addresses = Vec::new();
+            let (mut is_secure, mut alias_is_secure, mut behind) = (true, false, fully.clone());
+            for kind in [RecordType::AAAA, RecordType::A] {
+                match self.resolver.proven(fully.clone(), kind).await {
+                    Ok(some) => {
+                        is_secure &= some.is_secure;
+                        alias_is_secure |= some.alias_is_secure;
+                        behind = some.name;
+                        let some = some.records.into_iter().filter_map(address);
+                        addresses.extend(some.take(ADDRESSES_PER_FAMILY_MAX));
+                    }
+                    Err(absent @ (Absent::Failed | Absent::Bogus)) => failed = Some(absent),
+                    Err(Absent::NoRecords | Absent::NoSuchName) => {}
+                }
+            }
+            if addresses.is_empty() {
+                continue;
+            }
+            // RFC 7672 section 2.2.2: hosts whose addresses are not signed have no TLSA records that count, and name
+            // servers that can't be asked for them.
+            let mut bases = Vec::new();
+            if is_secure {
+                bases.push(behind);
+            }
+            if (is_secure || alias_is_secure) && !bases.contains(&fully) {
+                bases.push(fully);
+            }
+            let protection = match is_proved {
+                true => self.dane(&host, domain, &bases).await,
+                false => Protection::Opportunistic,
+            };
+            // Without MX, `is_proved` says no more than that the host is the domain.
+            let is_named = is_proved && (is_secure || host != domain);
+            found.push(Host { protection, is_named, ..Host::bare(host, addresses) });
+        }
+        if found.is_empty() { Err(no_addresses(domain, failed)) } else { Ok(found) }
+    }
+
+    /// What the first of `bases` that has TLSA records says with them.
+    async fn dane(&self, host: &str, domain: &str, bases: &[Name]) -> Protection {
+        let Some(port) = self.dane_port else { return Protection::Opportunistic };
+        for base in bases {
+            let plain = base.to_lowercase().to_ascii().trim_end_matches('.').to_owned();
+            let Some(asked) = name(&format!("_{port}._tcp.{plain}")) else { continue };
+            let found = match self.resolver.proven(asked, RecordType::TLSA).await {
+                Ok(Proven { is_secure: false, .. }) => continue,
+                Ok(found) => found.records,
+                Err(Absent::NoRecords | Absent::NoSuchName) => continue,
+                Err(absent @ (Absent::Failed | Absent::Bogus)) => {
+                    let why = absent.reason();
+                    return Protection::Barred(format!(
+                        "DNS does not say which certificate it has (DANE){why}"
+                    ));
+                }
+            };
+            let tlsa = found.iter().filter_map(|data| match data {
+                RData::TLSA(tlsa) => Some(tlsa),
+                _ => None,
+            });
+            let mut names = vec![plain];
+            for other in [host, domain] {
+                if !names.iter().any(|name| name == other) {
+                    names.push(other.to_owned());
+                }
+            }
+            return Dane::new(tlsa, names)
+                .map_or(Protection::Encrypted, |dane| Protection::Dane(Arc::new(dane)));
+        }
+        Protection::Opportunistic
     }
 }
 
-async fn exchangers(resolver: &Resolver, domain: &str, own_name: &str, seed: u64) -> Answer {
-    if domain.starts_with('[') {
-        let address = literal(domain)
-            .ok_or_else(|| never("5.1.2", format!("{domain} is no address that can be reached")))?;
-        return Ok(vec![Host { name: domain.to_owned(), addresses: vec![address] }]);
+/// The domain's policy is for hosts that have no TLSA records.
+fn obey(host: &mut Host, domain: &str, policy: Option<&Policy>) {
+    let Some(policy) = policy else { return };
+    let is_among_its = policy.names(&host.name);
+    host.is_named |= is_among_its;
+    if host.protection != Protection::Opportunistic {
+        return;
     }
-    let fully = name(domain).ok_or_else(|| never("5.1.2", format!("{domain} is no domain")))?;
-    let plain = |name: &hickory_resolver::proto::rr::Name| {
-        name.to_lowercase().to_ascii().trim_end_matches('.').to_owned()
+    host.protection = match (policy.mode, is_among_its) {
+        (PolicyMode::Enforce, true) => Protection::Sts,
+        (PolicyMode::Enforce, false) => {
+            Protection::Barred(format!("the MTA-STS policy of {domain} does not name it"))
+        }
+        (PolicyMode::Testing, true) => Protection::StsOnTrial,
+        (PolicyMode::Testing, false) => {
+            tracing::info!(
+                domain,
+                host = host.name,
+                "its MTA-STS policy, which is on trial, does not name this host"
+            );
+            Protection::Opportunistic
+        }
+        (PolicyMode::None, _) => Protection::Opportunistic,
     };
-    let hosts = match resolver.exchangers(fully).await {
-        Ok(found) => {
-            let found: Vec<(u16, String)> =
-                found.iter().map(|(preference, host)| (*preference, plain(host))).collect();
-            if found.iter().all(|(_, host)| host.is_empty()) {
-                return Err(never("5.1.10", format!("{domain} takes no mail (null MX, RFC 7505)")));
-            }
-            in_order(found, own_name, seed).ok_or_else(|| {
-                never("5.4.6", format!("mail for {domain} would come back to {own_name}"))
-            })?
+}
+
+/// What a session to the host counts under.
+fn applied(host: &Host, policy: Option<&Policy>, fault: Option<Failed>) -> Applied {
+    match (&host.protection, policy) {
+        (Protection::Dane(dane), _) => Applied {
+            kind: Kind::Tlsa,
+            lines: dane.texts(),
+            mx: vec![host.name.clone()],
+            fault: None,
+        },
+        (Protection::Encrypted, _) => Applied { kind: Kind::Tlsa, ..Applied::default() },
+        (_, Some(policy)) => {
+            Applied { kind: Kind::Sts, lines: policy.lines(), mx: policy.mx.clone(), fault: None }
         }
-        Err(Missing::NoRecords) => vec![domain.to_owned()],
-        Err(Missing::NoSuchName) => {
-            return Err(never("5.1.2", format!("the domain {domain} does not exist")));
+        (_, None) if fault.is_some() => Applied { kind: Kind::Sts, fault, ..Applied::default() },
+        (Protection::Barred(_), None) => Applied { kind: Kind::Tlsa, ..Applied::default() },
+        (_, None) => Applied::default(),
+    }
+}
+
+fn address(data: RData) -> Option<IpAddr> {
+    match data {
+        RData::A(address) => Some(IpAddr::V4(address.0)),
+        RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+        _ => None,
+    }
+}
+
+fn no_addresses(domain: &str, failed: Option<Absent>) -> Nobody {
+    match failed {
+        Some(absent) => {
+            let why = absent.reason();
+            later(format!("DNS does not say where the mail hosts of {domain} are{why}"))
         }
-        Err(Missing::Failed) => {
-            return Err(later(format!("DNS does not say where mail for {domain} goes")));
-        }
-    };
-    resolve(resolver, hosts, domain).await
+        None => never("5.4.4", format!("no mail host of {domain} has an address")),
+    }
 }
 
 /// By preference; equal ones are rotated by `seed`. RFC 5321 section 5.1: where we are among them, only
@@ -157,33 +399,6 @@ fn in_order(mut found: Vec<(u16, String)>, own_name: &str, seed: u64) -> Option<
     (!hosts.is_empty()).then_some(hosts)
 }
 
-/// Hosts that have no address are passed over.
-async fn resolve(resolver: &Resolver, hosts: Vec<String>, domain: &str) -> Answer {
-    let mut found = Vec::new();
-    let mut failed = false;
-    for host in hosts {
-        let Some(fully) = name(&host) else { continue };
-        let mut addresses = Vec::new();
-        for v4 in [false, true] {
-            match resolver.addresses(fully.clone(), v4).await {
-                Ok(some) => addresses.extend(some.into_iter().take(ADDRESSES_PER_FAMILY_MAX)),
-                Err(Missing::Failed) => failed = true,
-                Err(Missing::NoRecords | Missing::NoSuchName) => {}
-            }
-        }
-        if !addresses.is_empty() {
-            found.push(Host { name: host, addresses });
-        }
-    }
-    match (found.is_empty(), failed) {
-        (false, _) => Ok(found),
-        (true, true) => {
-            Err(later(format!("DNS does not say where the mail hosts of {domain} are")))
-        }
-        (true, false) => Err(never("5.4.4", format!("no mail host of {domain} has an address"))),
-    }
-}
-
 fn literal(domain: &str) -> Option<IpAddr> {
     let inside = domain.strip_prefix('[')?.strip_suffix(']')?;
     let six = inside.get(..5).is_some_and(|tag| tag.eq_ignore_ascii_case("ipv6:"));
@@ -197,8 +412,7 @@ fn literal(domain: &str) -> Option<IpAddr> {
 mod tests {
     use super::*;
     use crate::auth::dns::Zone;
-    use hickory_resolver::proto::rr::rdata::{A, MX};
-    use hickory_resolver::proto::rr::{Name, RData, RecordType};
+    use hickory_resolver::proto::rr::rdata::{A, MX, TLSA};
 
     fn zone() -> Zone {
         let mut zone = Zone::new();
@@ -224,9 +438,64 @@ mod tests {
 
     fn ask(domain: &str) -> Answer {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let resolver = Resolver::from_zone(zone());
         let question = Question::Exchangers(domain.to_owned());
-        runtime.block_on(find(&resolver, question, "here.test", 7))
+        runtime.block_on(finder(zone(), &[]).find(question, "here.test", 7))
+    }
+
+    fn finder(zone: Zone, proved: &[&str]) -> Finder {
+        let resolver = Resolver::from_proved_zone(zone, proved);
+        let policies = Arc::new(Policies::none(&resolver));
+        Finder { resolver, policies, dane_port: Some(25) }
+    }
+
+    /// The first host of two.test, whose records are proved where `proved` says so.
+    fn protected(tlsa: Option<TLSA>, proved: &[&str]) -> Host {
+        let mut zone = zone();
+        if let Some(tlsa) = tlsa {
+            let key = ("_25._tcp.a.test.".to_owned(), RecordType::TLSA);
+            zone.insert(key, vec![RData::TLSA(tlsa)]);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let question = Question::Exchangers("two.test".to_owned());
+        runtime.block_on(finder(zone, proved).find(question, "here.test", 7)).unwrap().remove(0)
+    }
+
+    #[test]
+    fn tlsa_records_count_where_all_on_the_way_to_them_is_proved() {
+        let usable = || Some(TLSA::new(3.into(), 1.into(), 1.into(), vec![0; 32]));
+        let all = ["two.test.", "a.test.", "_25._tcp.a.test."];
+        let host = protected(usable(), &all);
+        assert!(matches!(&host.protection, Protection::Dane(dane) if dane.sni() == "a.test"));
+        assert!(host.is_named);
+        for left_out in all {
+            let others: Vec<&str> = all.into_iter().filter(|one| *one != left_out).collect();
+            let host = protected(usable(), &others);
+            assert_eq!(host.protection, Protection::Opportunistic, "{left_out}");
+            assert_eq!(host.is_named, left_out != "two.test.");
+        }
+        let unusable = TLSA::new(0.into(), 1.into(), 1.into(), vec![0; 32]);
+        assert_eq!(protected(Some(unusable), &all).protection, Protection::Encrypted);
+        assert_eq!(protected(None, &all).protection, Protection::Opportunistic);
+    }
+
+    #[test]
+    fn a_policy_is_for_hosts_without_records_of_their_own() {
+        let policy = |mode| Policy { mode, mx: vec!["*.a.test".into()], max_age: 60 };
+        let obeyed = |name: &str, before: Protection, mode| {
+            let mut host = Host::bare(name.into(), Vec::new());
+            host.protection = before;
+            obey(&mut host, "a.test", Some(&policy(mode)));
+            host
+        };
+        use PolicyMode::{Enforce, Testing};
+        use Protection::{Barred, Encrypted, Opportunistic, Sts, StsOnTrial};
+        let host = obeyed("mx.a.test", Opportunistic, Enforce);
+        assert_eq!((host.protection, host.is_named), (Sts, true));
+        let host = obeyed("mx.evil.test", Opportunistic, Enforce);
+        assert!(matches!(host.protection, Barred(_)) && !host.is_named);
+        assert_eq!(obeyed("mx.a.test", Opportunistic, Testing).protection, StsOnTrial);
+        assert_eq!(obeyed("mx.evil.test", Opportunistic, Testing).protection, Opportunistic);
+        assert_eq!(obeyed("mx.evil.test", Encrypted, Enforce).protection, Encrypted);
     }
 
     fn found(domain: &str) -> Result<Vec<String>, &'static str> {

@@ -5,6 +5,10 @@
 //! | [`settings`] | `[relay]`, `[[smart_host]]` |
 //! | [`route`] | a smart host, or the recipient's domain |
 //! | [`hosts`] | the domain's servers, by DNS, on the control plane |
+//! | [`protection`] | what protects the way to one of them |
+//! | [`dane`] | certificates that DNS tells of |
+//! | [`sts`] | other domains' MTA-STS policies, fetched and kept |
+//! | [`tally`], [`tlsrpt`] | what sessions have met, counted, and told to the domains |
 //! | [`sender`] | one core's sender: attempts, sessions |
 //! | [`destination`] | what is to be done next for each destination; pure |
 //! | [`outcome`] | what a try makes of a message: taken, tried again, given up |
@@ -13,11 +17,16 @@
 //! Each core sends what it has taken in, over connections of its own, of which it has its share of the
 //! limits.
 
+pub mod dane;
 pub mod destination;
 pub mod hosts;
 pub mod outcome;
+pub mod protection;
 pub mod route;
 pub mod sender;
 pub mod session;
 pub mod settings;
+pub mod sts;
+pub mod tally;
 pub mod tls;
+pub mod tlsrpt;

@@ -1,6 +1,8 @@
 //! What a try makes of a message: verdicts into standings, and when all its recipients have been tried,
 //! what is recorded and who is told.
 
+use super::protection::Way;
+use super::session::Lost;
 use crate::NOTICE;
 use crate::metrics::count;
 use crate::operations::unix_now;
@@ -8,9 +10,11 @@ use crate::queue::message::{Envelope, Outcome, Progress, Standing};
 use crate::queue::report::Action;
 use crate::queue::{self, Counts, notices, schedule};
 use crate::shard::Shard;
-use protocols::smtp::client::{self, Stage, Verdict};
+use protocols::smtp::client::{self, Failure, Stage, Verdict};
+use protocols::wire::remote::Trouble;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use storage::Uid;
 
@@ -51,12 +55,12 @@ impl Attempt {
     pub fn set(&self, counts: &Counts, index: usize, standing: Standing, tells: bool) {
         let Some(recipient) = self.envelope.recipients.get(index) else { return };
         let (id, to) = (&self.envelope.id, &recipient.to);
-        let Standing { outcome, status, why, host, said } = &standing;
+        let Standing { outcome, status, why, host, said, way } = &standing;
         let recorded = match outcome {
             Outcome::Delivered => {
                 count(&counts.delivered);
                 self.unrecorded.set(true);
-                tracing::info!(id, %to, host, said, "sent");
+                tracing::info!(id, %to, host, way, said, "sent");
                 // How it was said is in the log, and of no use any more.
                 let words = String::new;
                 Standing { why: words(), said: words(), ..standing.clone() }
@@ -190,6 +194,26 @@ pub fn standing(verdict: &Verdict, host: &str) -> Standing {
     Standing::new(outcome, &verdict.status.to_string(), &why).by(host, &said)
 }
 
+/// Nobody there took the message, or let us in.
+pub fn not_reached(name: &str, address: SocketAddr, lost: &Lost, way: &Way) -> Standing {
+    let said = match lost {
+        Lost::Failed(failure) => failure.heard.as_ref().map(ToString::to_string),
+        Lost::Socket(_) | Lost::Tls(_) => None,
+    };
+    let has_no_tls =
+        |failure: &Failure| failure.stage == Stage::StartTls || failure.trouble == Trouble::NoTls;
+    let (status, because) = match lost {
+        Lost::Tls(_) => ("4.7.5", true),
+        Lost::Failed(failure) if has_no_tls(failure) => ("4.7.4", true),
+        Lost::Failed(_) | Lost::Socket(_) => ("4.4.1", false),
+    };
+    let mut why = format!("{name} ({address}) {lost}");
+    if because && !way.may_do_without {
+        why += &format!("; TLS is asked for by {}", way.words);
+    }
+    Standing::new(Outcome::Waiting, status, &why).by(name, &said.unwrap_or_default())
+}
+
 /// The server takes no more recipients at once, and has taken others (RFC 5321 section 4.5.3.1.10).
 pub fn is_crowded(verdict: &Verdict) -> bool {
     verdict.outcome == client::Outcome::Later
@@ -217,6 +241,8 @@ mod tests {
             smtp_utf8: false,
             ret_full: None,
             envid: None,
+            require_tls: false,
+            tls_optional: false,
         };
         let progress = Progress::of(&envelope);
         Attempt::new(Uid(1), envelope, progress)

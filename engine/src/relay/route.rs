@@ -9,16 +9,32 @@ pub enum Route {
     /// By its number in the config file.
     SmartHost(usize),
     /// In A-labels, or an address literal.
-    Domain(String),
+    Domain(String, Need),
 }
 
-pub fn route(smart_hosts: &[SmartHost], sender_domain: &str, recipient_domain: &str) -> Route {
+/// What a message asks of its way (RFC 8689); others' policies come besides.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Need {
+    #[default]
+    Usual,
+    /// REQUIRETLS: encrypted to a server whose name and certificate are proved, and which promises the same.
+    RequireTls,
+    /// `TLS-Required: No`: arriving counts more than anybody's policy.
+    TlsOptional,
+}
+
+pub fn route(
+    smart_hosts: &[SmartHost],
+    sender_domain: &str,
+    recipient_domain: &str,
+    need: Need,
+) -> Route {
     let fitting = |host: &SmartHost| host.fits(sender_domain, recipient_domain);
     match smart_hosts.iter().position(fitting) {
         Some(number) => Route::SmartHost(number),
         None => {
             let canonical = canonical_domain(recipient_domain);
-            Route::Domain(canonical.unwrap_or_else(|| recipient_domain.to_lowercase()))
+            Route::Domain(canonical.unwrap_or_else(|| recipient_domain.to_lowercase()), need)
         }
     }
 }
@@ -34,12 +50,11 @@ mod tests {
                 .iter()
                 .map(|text| toml::from_str(text).unwrap())
                 .collect();
-        assert_eq!(route(&hosts, "s.test", "x.test"), Route::SmartHost(0));
-        assert_eq!(route(&hosts, "s.test", "y.test"), Route::SmartHost(1));
-        assert_eq!(
-            route(&hosts, "t.test", "Bücher.test"),
-            Route::Domain("xn--bcher-kva.test".into())
-        );
-        assert_eq!(route(&hosts, "t.test", "[192.0.2.1]"), Route::Domain("[192.0.2.1]".into()));
+        let of = |sender, recipient| route(&hosts, sender, recipient, Need::Usual);
+        assert_eq!(of("s.test", "x.test"), Route::SmartHost(0));
+        assert_eq!(of("s.test", "y.test"), Route::SmartHost(1));
+        let domain = |name: &str| Route::Domain(name.into(), Need::Usual);
+        assert_eq!(of("t.test", "Bücher.test"), domain("xn--bcher-kva.test"));
+        assert_eq!(of("t.test", "[192.0.2.1]"), domain("[192.0.2.1]"));
     }
 }

@@ -6,11 +6,14 @@
 
 use super::destination::{Destinations, Turn, share};
 use super::hosts::{Host, Nobody, Question};
-use super::outcome::{Attempt, is_crowded, standing};
-use super::route::{Route, route};
+use super::outcome::{Attempt, is_crowded, not_reached, standing};
+use super::protection::{Believed, NoWay, Way};
+use super::route::{Need, Route, route};
 use super::session::{Lost, Session};
-use super::settings::TlsMode;
+use super::settings::{SmartHost, TlsMode};
+use super::tally::{Failed, Kind, Met};
 use super::tls::Trust;
+use crate::NOTICE;
 use crate::operations::unix_now;
 use crate::queue;
 use crate::queue::message::{Outcome, Standing};
@@ -55,10 +58,20 @@ struct Job {
     broken: u32,
 }
 
+/// A session that takes messages.
+struct Connected {
+    session: Session,
+    host: String,
+    /// What protects it, in words.
+    way: String,
+}
+
 struct Sender {
     shard: Rc<Shard>,
     destinations: RefCell<Destinations<Job>>,
     anybody: Trust,
+    /// Whose certificates are valid for their names; once that was needed.
+    valid: RefCell<Option<Trust>>,
     /// Of the smart hosts, once they were needed.
     trusts: RefCell<BTreeMap<usize, Trust>>,
 }
@@ -75,6 +88,7 @@ pub async fn run(shard: Rc<Shard>) {
     let sender = Rc::new(Sender {
         destinations: RefCell::new(Destinations::new(share(sessions), share(to_one))),
         anybody: Trust::anybody(),
+        valid: RefCell::default(),
         trusts: RefCell::default(),
         shard: Rc::clone(&shard),
     });
@@ -115,10 +129,11 @@ impl Sender {
         };
         let sender_domain = envelope.sender.as_ref().and_then(|one| one.rsplit_once('@'));
         let sender_domain = sender_domain.map_or("", |(_, domain)| domain).to_owned();
+        let need = envelope.need();
         let mut by_route: BTreeMap<Route, Vec<usize>> = BTreeMap::new();
         for index in progress.waiting() {
             let domain = envelope.recipients[index].domain();
-            let route = route(&shard.config.smart_hosts, &sender_domain, domain);
+            let route = route(&shard.config.smart_hosts, &sender_domain, domain, need);
             by_route.entry(route).or_default().push(index);
         }
         if let Some(full) = by_route.keys().find(|route| self.is_full(route)) {
@@ -209,7 +224,7 @@ impl Sender {
     /// One session after the other, as long as there is something to bring.
     async fn serve(self: &Rc<Self>, route: &Route) {
         while self.has_jobs(route) {
-            let (mut session, host) = match self.connect(route).await {
+            let Connected { mut session, host, way } = match self.connect(route).await {
                 Ok(connected) => connected,
                 // That we stop says nothing about the destination.
                 Err(_) if self.shard.watchdog.stopping() => return,
@@ -226,7 +241,7 @@ impl Sender {
                     Ok(report) => {
                         let reusable = report.reusable;
                         if let Some(attempt) =
-                            self.account_for(route, job, &report, &host, brought > 0)
+                            self.account_for(route, job, &report, (&host, &way), brought > 0)
                         {
                             settling.begin(&self.shard, attempt);
                         }
@@ -264,7 +279,7 @@ impl Sender {
         route: &Route,
         mut job: Job,
         report: &Report,
-        host: &str,
+        (host, way): (&str, &str),
         is_reused: bool,
     ) -> Option<Rc<Attempt>> {
         // A server may close an idle connection at any time: that says nothing about this message.
@@ -287,7 +302,8 @@ impl Sender {
                 crowd.push(index);
             } else {
                 let counts = &self.shard.queue.counts;
-                job.attempt.set(counts, index, standing(verdict, host), report.dsn);
+                let standing = standing(verdict, host).over(way);
+                job.attempt.set(counts, index, standing, report.dsn);
             }
         }
         if !crowd.is_empty() {
@@ -326,15 +342,15 @@ impl Sender {
     }
 
     /// The first server of the destination that lets us in.
-    async fn connect(&self, route: &Route) -> Result<(Session, String), Standing> {
+    async fn connect(&self, route: &Route) -> Result<Connected, Standing> {
         let shard = &self.shard;
         let relay = &shard.config.relay;
         let smart_host = match route {
             Route::SmartHost(number) => shard.config.smart_hosts.get(*number).zip(Some(*number)),
-            Route::Domain(_) => None,
+            Route::Domain(..) => None,
         };
         let (question, port) = match (route, smart_host.and_then(|(host, _)| host.parts())) {
-            (Route::Domain(domain), _) => (Question::Exchangers(domain.clone()), relay.port),
+            (Route::Domain(domain, _), _) => (Question::Exchangers(domain.clone()), relay.port),
             (Route::SmartHost(_), Some((host, port))) => (Question::Host(host.to_owned()), port),
             (Route::SmartHost(number), None) => {
                 let why = format!("smart host {number} is not in the config file any more");
@@ -350,19 +366,6 @@ impl Sender {
                 Standing::new(outcome, status, &why)
             },
         )?;
-        let trust = match smart_host {
-            None => self.anybody.clone(),
-            Some((_, number)) => self
-                .trust_of(number)
-                .await
-                .map_err(|why| Standing::new(Outcome::Waiting, "4.7.5", &why))?,
-        };
-        let tls = smart_host.map_or(Tls::WhenOffered, |(host, _)| match host.tls {
-            TlsMode::Required => Tls::Required,
-            TlsMode::Implicit => Tls::Active,
-            TlsMode::Opportunistic => Tls::WhenOffered,
-            TlsMode::Off => Tls::Never,
-        });
         let login = smart_host.and_then(|(host, _)| {
             Some(Login {
                 user: host.user.clone()?,
@@ -372,45 +375,167 @@ impl Sender {
             })
         });
         let hello = relay.hello.clone().unwrap_or_else(|| shard.config.hostname.clone());
-        let mut config = Config { hello, lmtp: false, tls, login };
-        let mut last = Standing::new(Outcome::Waiting, "4.4.1", "it has no address");
-        let all = hosts.iter().flat_map(|Host { name, addresses }| {
-            addresses.iter().map(move |address| (name, SocketAddr::new(*address, port)))
-        });
+        let config = Config { hello, lmtp: false, tls: Tls::Never, login };
+        let need = match route {
+            Route::Domain(_, need) => *need,
+            Route::SmartHost(_) => Need::Usual,
+        };
+        let mut last = None;
+        // For good, unless another host says otherwise.
+        let mut refused = None;
         let mut tried = 0;
-        for (name, address) in all {
-            if tried == ADDRESSES_MAX {
-                break;
-            }
-            config.tls = tls;
-            let mut opened =
-                Session::open(shard, address, name, Arc::new(config.clone()), trust.clone()).await;
-            if matches!(opened, Err(Lost::Tls(_))) && tls == Tls::WhenOffered {
-                // Encryption that does not work is none: without policy, the message goes without.
-                config.tls = Tls::Never;
-                opened =
-                    Session::open(shard, address, name, Arc::new(config.clone()), trust.clone())
-                        .await;
-            }
-            match opened {
-                Ok(session) => return Ok((session, name.clone())),
-                Err(lost) => {
-                    tried += usize::from(!lost.is_unreachable());
-                    let said = match &lost {
-                        Lost::Failed(failure) => failure.heard.as_ref().map(ToString::to_string),
-                        Lost::Socket(_) | Lost::Tls(_) => None,
-                    };
-                    let why = format!("{name} ({address}) {lost}");
-                    tracing::debug!(why, "a server was not reached");
-                    last = Standing::new(Outcome::Waiting, "4.4.1", &why)
-                        .by(name, &said.unwrap_or_default());
+        let domain = match route {
+            Route::Domain(domain, Need::Usual) => Some(domain.as_str()),
+            Route::Domain(..) | Route::SmartHost(_) => None,
+        };
+        for host in &hosts {
+            let Host { name, addresses, protection, is_named, .. } = host;
+            let (way, trust) = match smart_host {
+                Some((host, number)) => (way_to(host), self.trust_of(number).await),
+                None => match protection.way(need, *is_named) {
+                    Ok(way) => {
+                        let trust = self.trust(&way.believed).await;
+                        (way, trust)
+                    }
+                    Err(NoWay { is_permanent, status, why }) => {
+                        let outcome = if is_permanent { Outcome::Failed } else { Outcome::Waiting };
+                        let failed = match host.applied.kind {
+                            Kind::Tlsa => Failed::DnssecInvalid,
+                            Kind::Sts | Kind::NoPolicyFound => Failed::ValidationFailure,
+                        };
+                        self.tally(domain, host, None, Some((failed, why.clone())));
+                        let place = if is_permanent { &mut refused } else { &mut last };
+                        *place = Some(
+                            Standing::new(outcome, status, &format!("{name}: {why}")).by(name, ""),
+                        );
+                        continue;
+                    }
+                },
+            };
+            let trust = match trust {
+                Ok(trust) => trust,
+                Err(why) => {
+                    last = Some(Standing::new(Outcome::Waiting, "4.7.5", &why));
+                    continue;
+                }
+            };
+            for address in addresses {
+                if tried == ADDRESSES_MAX {
+                    break;
+                }
+                let address = SocketAddr::new(*address, port);
+                match self.open(address, (host, domain), &config, &way, &trust).await {
+                    Ok(session) if need == Need::RequireTls && !session.keeps_require_tls() => {
+                        session.quit().await;
+                        let why = format!("{name}: it does not offer REQUIRETLS");
+                        refused = Some(Standing::new(Outcome::Failed, "5.7.30", &why).by(name, ""));
+                        tried += 1;
+                        break;
+                    }
+                    Ok(session) => {
+                        let clear = if session.is_encrypted() { "" } else { ", in the clear" };
+                        let way = format!("{}{clear}", way.words);
+                        return Ok(Connected { session, host: name.clone(), way });
+                    }
+                    Err(lost) => {
+                        tried += usize::from(!lost.is_unreachable());
+                        let standing = not_reached(name, address, &lost, &way);
+                        tracing::debug!(why = standing.why, "a server was not reached");
+                        last = Some(standing);
+                    }
+                }
+                if shard.watchdog.stopping() {
+                    break;
                 }
             }
             if shard.watchdog.stopping() {
                 break;
             }
         }
-        Err(last)
+        let none = || Standing::new(Outcome::Waiting, "4.4.1", "it has no address");
+        Err(last.or(refused).unwrap_or_else(none))
+    }
+
+    /// Encrypted as `way` wants it. Where it may do without, encryption that does not work is none.
+    async fn open(
+        &self,
+        address: SocketAddr,
+        (host, domain): (&Host, Option<&str>),
+        config: &Config,
+        way: &Way,
+        trust: &Trust,
+    ) -> Result<Session, Lost> {
+        let name = host.name.as_str();
+        let sni = match &way.believed {
+            Believed::Dane(dane) => dane.sni(),
+            Believed::Anybody | Believed::Valid => name,
+        };
+        let open = |tls, trust: &Trust| {
+            let config = Arc::new(Config { tls, ..config.clone() });
+            Session::open(&self.shard, address, sni, config, trust.clone())
+        };
+        let mut opened = open(way.tls, trust).await;
+        let met = match &opened {
+            Ok(session) if session.is_encrypted() => Some(None),
+            Ok(_) => {
+                Some(Some((Failed::StarttlsNotSupported, "STARTTLS is not offered".to_owned())))
+            }
+            Err(lost) => Failed::of(lost).map(|failed| Some((failed, lost.to_string()))),
+        };
+        if let Some(met) = met {
+            self.tally(domain, host, Some(address), met);
+        }
+        if !way.may_do_without {
+            return opened;
+        }
+        if let Err(Lost::Tls(error)) = &opened
+            && way.believed != Believed::Anybody
+        {
+            tracing::info!(target: NOTICE, host = name, %address, %error, "a policy on trial would have kept mail back");
+            opened = open(way.tls, &self.anybody).await;
+        }
+        if matches!(opened, Err(Lost::Tls(_))) {
+            opened = open(Tls::Never, &self.anybody).await;
+        }
+        opened
+    }
+
+    /// For the domain's report. A policy that could not be applied is what every session has met.
+    fn tally(
+        &self,
+        domain: Option<&str>,
+        host: &Host,
+        address: Option<SocketAddr>,
+        met: Option<(Failed, String)>,
+    ) {
+        let Some(domain) = domain else { return };
+        let fault = host.applied.fault.map(|fault| (fault, String::new()));
+        let met = fault.or(met).map(|(failed, reason)| Met {
+            failed,
+            host: host.name.clone(),
+            address: address.map(|address| address.ip()),
+            reason,
+        });
+        self.shard.queue.tally.count(unix_now(), domain, &host.applied, met);
+    }
+
+    async fn trust(&self, believed: &Believed) -> Result<Trust, String> {
+        match believed {
+            Believed::Anybody => Ok(self.anybody.clone()),
+            Believed::Dane(dane) => Ok(Trust::dane(dane)),
+            Believed::Valid => {
+                if let Some(known) = &*self.valid.borrow() {
+                    return Ok(known.clone());
+                }
+                let file = self.shard.config.relay.ca_file.clone();
+                let load = move || {
+                    Trust::valid(file.as_ref()).map_err(|fault| format!("relay.ca_file: {fault}"))
+                };
+                let trust = glommio::executor().spawn_blocking(load).await?;
+                *self.valid.borrow_mut() = Some(trust.clone());
+                Ok(trust)
+            }
+        }
     }
 
     async fn trust_of(&self, number: usize) -> Result<Trust, String> {
@@ -493,10 +618,26 @@ impl Job {
             octets: envelope.octets,
             eight_bit: envelope.eight_bit,
             smtp_utf8: envelope.smtp_utf8,
-            require_tls: false,
+            require_tls: envelope.require_tls,
             ret: envelope.ret(),
             envid: envelope.envid.clone(),
         }
+    }
+}
+
+/// As the operator says: nobody else's policy is asked.
+fn way_to(host: &SmartHost) -> Way {
+    let (tls, believed) = match host.tls {
+        TlsMode::Required => (Tls::Required, Believed::Valid),
+        TlsMode::Implicit => (Tls::Active, Believed::Valid),
+        TlsMode::Opportunistic => (Tls::WhenOffered, Believed::Anybody),
+        TlsMode::Off => (Tls::Never, Believed::Anybody),
+    };
+    Way {
+        tls,
+        believed,
+        may_do_without: tls == Tls::WhenOffered,
+        words: "the configuration's smart host",
     }
 }
 

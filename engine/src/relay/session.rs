@@ -133,6 +133,15 @@ impl Session {
         }
     }
 
+    /// Whether what is said is encrypted, and whether the server promises to pass a message on in the same way (RFC 8689).
+    pub fn is_encrypted(&self) -> bool {
+        self.machine.is_encrypted()
+    }
+
+    pub fn keeps_require_tls(&self) -> bool {
+        self.machine.offers().require_tls
+    }
+
     /// Says goodbye, and waits for the answer as long as the machine does.
     pub async fn quit(mut self) {
         self.machine.quit();

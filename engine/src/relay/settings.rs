@@ -25,6 +25,15 @@ pub struct Relay {
     pub delay_notice: Span,
     /// Where mail exchangers listen; anything but 25 is for tests.
     pub port: u16,
+    /// Whether other domains' policies are obeyed: DANE (which needs `dns.dnssec`), and MTA-STS.
+    pub dane: bool,
+    pub mta_sts: bool,
+    /// Domains that ask for it are told each day how sessions towards them could be encrypted (TLSRPT).
+    pub tls_reports: bool,
+    /// Who is believed about the hosts of MTA-STS policies and their certificates, PEM, in the place of whom the system
+    /// believes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
 }
 
 impl Default for Relay {
@@ -40,6 +49,10 @@ impl Default for Relay {
             expire: minutes(5 * 24 * 60),
             delay_notice: minutes(4 * 60),
             port: 25,
+            dane: true,
+            mta_sts: true,
+            tls_reports: true,
+            ca_file: None,
         }
     }
 }

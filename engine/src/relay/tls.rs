@@ -1,5 +1,6 @@
 //! Whose certificates are believed when we are the client.
 
+use super::dane::Dane;
 use super::settings::{SmartHost, TlsMode};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -19,8 +20,17 @@ impl Trust {
 
     /// Any certificate: against those who only listen (RFC 7435), as between mail servers without policy.
     pub fn anybody() -> Trust {
+        Trust::of_verifier(None)
+    }
+
+    /// The certificate that DNS tells of.
+    pub fn dane(dane: &Arc<Dane>) -> Trust {
+        Trust::of_verifier(Some(Arc::clone(dane)))
+    }
+
+    fn of_verifier(dane: Option<Arc<Dane>>) -> Trust {
         let provider = Arc::new(ring::default_provider());
-        let verifier = Anybody(Arc::clone(&provider));
+        let verifier = Verifier { dane, provider: Arc::clone(&provider) };
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("the ring provider has TLS 1.2 and 1.3 suites")
@@ -67,18 +77,26 @@ impl Trust {
     }
 }
 
+/// Past the authorities that the world believes in.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+struct Verifier {
+    /// `None`: any certificate.
+    dane: Option<Arc<Dane>>,
+    provider: Arc<CryptoProvider>,
+}
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
+        end_entity: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
         _: &ServerName<'_>,
         _: &[u8],
-        _: UnixTime,
+        now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        if let Some(dane) = &self.dane {
+            dane.verify(end_entity, others, now, &self.provider)?;
+        }
         Ok(ServerCertVerified::assertion())
     }
 
@@ -88,7 +106,7 @@ impl ServerCertVerifier for Anybody {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
+        let known = &self.provider.signature_verification_algorithms;
         verify_tls12_signature(message, certificate, signed, known)
     }
 
@@ -98,11 +116,11 @@ impl ServerCertVerifier for Anybody {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let known = &self.0.signature_verification_algorithms;
+        let known = &self.provider.signature_verification_algorithms;
         verify_tls13_signature(message, certificate, signed, known)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

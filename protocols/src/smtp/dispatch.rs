@@ -191,6 +191,9 @@ impl<P> Smtp<P> {
         if self.config.tls_available && !self.tls {
             output.push(b"250-STARTTLS\r\n");
         }
+        if self.require_tls_offered() {
+            output.push(b"250-REQUIRETLS\r\n");
+        }
         if self.auth_offered() {
             let names: Vec<&str> = Mechanism::ALL.iter().map(|one| one.name()).collect();
             let _ = write!(output, "250-AUTH {}\r\n", names.join(" "));

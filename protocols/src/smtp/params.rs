@@ -1,5 +1,5 @@
-//! Parameters of MAIL and RCPT: SIZE (RFC 1870), BODY (6152), SMTPUTF8 (6531), AUTH (4954), and the
-//! DSN parameters RET, ENVID, NOTIFY, ORCPT (3461), which are kept on the envelope.
+//! Parameters of MAIL and RCPT: SIZE (RFC 1870), BODY (6152), SMTPUTF8 (6531), AUTH (4954), REQUIRETLS
+//! (8689), and the DSN parameters RET, ENVID, NOTIFY, ORCPT (3461), which are kept on the envelope.
 
 /// What is wrong with a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,7 @@ pub struct MailParams {
     pub envid: Option<String>,
     /// Decoded from xtext; what another server says about its client.
     pub auth: Option<String>,
+    pub require_tls: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,10 +65,11 @@ impl MailParams {
                 ("SIZE", Some(value)) => once(&mut params.size, number(value)?)?,
                 ("BODY", Some(value)) => once(&mut body, eight_bit(value)?)?,
                 ("SMTPUTF8", None) if !params.smtp_utf8 => params.smtp_utf8 = true,
+                ("REQUIRETLS", None) if !params.require_tls => params.require_tls = true,
                 ("RET", Some(value)) => once(&mut params.ret, ret(value)?)?,
                 ("ENVID", Some(value)) => once(&mut params.envid, xtext(value)?)?,
                 ("AUTH", Some(value)) => once(&mut params.auth, xtext(value)?)?,
-                ("SIZE" | "BODY" | "SMTPUTF8" | "RET" | "ENVID" | "AUTH", _) => {
+                ("SIZE" | "BODY" | "SMTPUTF8" | "REQUIRETLS" | "RET" | "ENVID" | "AUTH", _) => {
                     return Err(ParamFault::Value);
                 }
                 (_, _) => return Err(ParamFault::Unknown),
@@ -241,8 +243,9 @@ mod tests {
 
     #[test]
     fn parameters_of_mail_are_read() {
-        let params =
-            MailParams::parse(b" size=1000 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=a+2Bb AUTH=<>");
+        let params = MailParams::parse(
+            b" size=1000 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=a+2Bb AUTH=<> REQUIRETLS",
+        );
         let expected = MailParams {
             size: Some(1000),
             eight_bit: true,
@@ -250,6 +253,7 @@ mod tests {
             ret: Some(Ret::Headers),
             envid: Some("a+b".into()),
             auth: Some("<>".into()),
+            require_tls: true,
         };
         assert_eq!(params, Ok(expected));
     }
@@ -273,7 +277,9 @@ mod tests {
             ("SIZE=1", ParamFault::Value),
             (" ENVID=+2", ParamFault::Value),
             (" ENVID=+0A", ParamFault::Value),
-            (" REQUIRETLS", ParamFault::Unknown),
+            (" REQUIRETLS=1", ParamFault::Value),
+            (" REQUIRETLS REQUIRETLS", ParamFault::Value),
+            (" MT-PRIORITY=1", ParamFault::Unknown),
             (" NOTIFY=NEVER", ParamFault::Unknown),
         ] {
             assert_eq!(MailParams::parse(text.as_bytes()), Err(fault), "{text:?}");

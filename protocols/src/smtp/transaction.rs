@@ -53,6 +53,10 @@ impl<P> Smtp<P> {
             self.say(Refusal::TOO_BIG.reply().clone(), output);
             return None;
         }
+        if params.require_tls && !self.require_tls_offered() {
+            self.fault(555, Enhanced(5, 5, 4), "REQUIRETLS needs TLS", output);
+            return None;
+        }
         if !params.smtp_utf8 && from.as_ref().is_some_and(|from| !from.is_ascii()) {
             self.fault(553, Enhanced(5, 6, 7), "That address needs SMTPUTF8", output);
             return None;
@@ -62,6 +66,11 @@ impl<P> Smtp<P> {
         }
         self.smtp_utf8 = params.smtp_utf8;
         self.ask(Question::Mail, Event::Mail(from, params, Ticket::issue()))
+    }
+
+    /// Only over TLS (RFC 8689 section 2). LMTP is the last step: nothing is passed on from it.
+    pub(super) fn require_tls_offered(&self) -> bool {
+        self.tls && self.config.role != Role::Lmtp
     }
 
     pub(super) fn recipient<'i>(

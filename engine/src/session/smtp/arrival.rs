@@ -73,6 +73,8 @@ impl Transaction {
             smtp_utf8: self.params.smtp_utf8,
             ret_full: self.params.ret.map(|ret| ret == Ret::Full),
             envid: self.params.envid.clone(),
+            require_tls: self.params.require_tls,
+            tls_optional: false,
         }
     }
 }
@@ -276,6 +278,7 @@ impl SmtpSession {
     ) -> Vec<(Address, Result<Durable, Refusal>)> {
         let recipients = std::mem::take(&mut transaction.recipients);
         let intake = transaction.intake.take();
+        let require_tls = transaction.params.require_tls;
         let Transaction { id, failure, head_octets, from, verdict, spam, scan: scanned, .. } =
             transaction;
         let refuse_all = |why: &Refusal, recipients: Vec<Recipient>| {
@@ -344,6 +347,7 @@ impl SmtpSession {
             scripts: true,
             alone: !others && groups.iter().all(|group| group.len() <= 1),
             others,
+            require_tls,
             collected: None,
         };
         let outcomes = delivery::settle(intake, &to, &groups, &stamp, envelope).await;

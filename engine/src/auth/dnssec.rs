@@ -1,0 +1,340 @@
+//! Answers of DNS with their proofs: DNSSEC (RFC 4033 to 4035), from the root's keys down, in this process, so that the
+//! resolver need not be believed.
+//!
+//! | an answer is | then |
+//! |---|---|
+//! | secure | signed all the way from the root: it may stand in for a certificate (RFC 7672) |
+//! | insecure | proved to come from where nothing is signed: of use, and no more |
+//! | bogus | neither: as if it could not be had, never as if it were insecure |
+//!
+//! hickory validates each set of records; what it says of single records is put together here. Names count from
+//! the one that was asked for along its aliases, so that a record which belongs to neither changes nothing. That there is
+//! nothing is believed only from a zone that the name is in: hickory takes an answer without records for insecure if the
+//! SOA beside it is, whosever that may be.
+//!
+//! A resolver that strips signatures would make all of DNS bogus. So nothing is proved before the root's keys once were
+//! (`dns.dnssec = "auto"`); from then on, nothing is believed without proof while this process lives.
+
+use super::dns::{ANSWERS_MAX, Missing, missing};
+use super::settings::{Dns, Dnssec};
+use crate::NOTICE;
+use crate::config::ConfigError;
+use hickory_resolver::TokioResolver;
+use hickory_resolver::config::{ResolverConfig, ResolverOpts};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::dnssec::rdata::DNSSECRData;
+use hickory_resolver::proto::dnssec::{Proof, TrustAnchors};
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
+
+/// As long as the root's keys are not proved, they are asked for once in this time.
+const PROBE_EVERY: Duration = Duration::from_secs(60);
+/// Aliases from the name that was asked for to the one that has the records.
+const ALIASES_MAX: usize = 8;
+
+/// Records that are there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proven {
+    pub records: Vec<RData>,
+    /// The records, and all aliases on the way to them.
+    pub is_secure: bool,
+    /// Who has them, behind all aliases.
+    pub name: Name,
+    /// The name that was asked for is an alias, and that much is proved.
+    pub alias_is_secure: bool,
+}
+
+/// Why there are no records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absent {
+    NoRecords,
+    NoSuchName,
+    /// Nobody can say.
+    Failed,
+    /// What was said is not proved, where all is signed; or not that nothing is.
+    Bogus,
+}
+
+impl From<Missing> for Absent {
+    fn from(missing: Missing) -> Absent {
+        match missing {
+            Missing::NoRecords => Absent::NoRecords,
+            Missing::NoSuchName => Absent::NoSuchName,
+            Missing::Failed => Absent::Failed,
+        }
+    }
+}
+
+impl Absent {
+    /// Completes "DNS does not say …".
+    pub fn reason(self) -> &'static str {
+        match self {
+            Absent::NoRecords | Absent::NoSuchName | Absent::Failed => "",
+            Absent::Bogus => " (DNSSEC: its answer is not proved)",
+        }
+    }
+}
+
+/// The validating resolver, and whether it is of use yet.
+pub(super) struct Validator {
+    /// `None`: nothing is to be proved.
+    resolver: Option<TokioResolver>,
+    is_required: bool,
+    has_proved: AtomicBool,
+    probed: Mutex<Option<Instant>>,
+}
+
+impl Validator {
+    pub(super) fn new(
+        dns: &Dns,
+        config: ResolverConfig,
+        mut options: ResolverOpts,
+    ) -> Result<Validator, ConfigError> {
+        let resolver = match dns.dnssec {
+            Dnssec::Off => None,
+            Dnssec::Auto | Dnssec::Required => {
+                options.validate = true;
+                // Aliases count: see `chain`.
+                options.preserve_intermediates = true;
+                let built =
+                    TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+                        .with_options(options)
+                        .with_trust_anchor(Arc::new(anchors(dns)?))
+                        .build();
+                Some(built.map_err(|error| ConfigError(format!("[dns] servers: {error}")))?)
+            }
+        };
+        Ok(Validator {
+            resolver,
+            is_required: dns.dnssec == Dnssec::Required,
+            has_proved: AtomicBool::new(false),
+            probed: Mutex::new(None),
+        })
+    }
+
+    /// Whether what it says is to be believed, and nothing else.
+    pub(super) async fn is_at_work(&self) -> bool {
+        let Some(resolver) = &self.resolver else { return false };
+        if self.is_required || self.has_proved.load(Ordering::Relaxed) {
+            return true;
+        }
+        // Whoever comes meanwhile waits for the same answer.
+        let mut probed = self.probed.lock().await;
+        if self.has_proved.load(Ordering::Relaxed) {
+            return true;
+        }
+        if probed.is_some_and(|at| at.elapsed() < PROBE_EVERY) {
+            return false;
+        }
+        let is_first = probed.is_none();
+        let found = resolver.lookup(Name::root(), RecordType::DNSKEY).await;
+        let proves = found.is_ok_and(|found| {
+            chain(&Name::root(), RecordType::DNSKEY, found.answers()).is_ok_and(|it| it.is_secure)
+        });
+        *probed = Some(Instant::now());
+        self.has_proved.store(proves, Ordering::Relaxed);
+        if proves {
+            tracing::info!(target: NOTICE, "DNSSEC: the root's keys are proved; answers about mail hosts are validated");
+        } else if is_first {
+            tracing::warn!(
+                "DNSSEC: the resolver brings no proof of the root's keys: nothing counts as proved, and DANE protects nobody; \
+                 use a resolver that hands out signatures (dns.servers), or set dns.dnssec = \"off\""
+            );
+        }
+        proves
+    }
+
+    pub(super) async fn lookup(&self, name: Name, kind: RecordType) -> Result<Proven, Absent> {
+        let Some(resolver) = &self.resolver else { return Err(Absent::Failed) };
+        match resolver.lookup(name.clone(), kind).await {
+            Ok(found) => chain(&name, kind, found.answers()),
+            // Some servers leave the SOA out: then another record of that name may tell that nothing is signed there.
+            Err(error @ NetError::Dns(DnsError::NoRecordsFound(_)))
+                if absent(&name, &error) == Absent::Bogus =>
+            {
+                let is_unsigned = self.is_unsigned(resolver, &name).await;
+                Err(if is_unsigned { missing(&error).into() } else { Absent::Bogus })
+            }
+            Err(error) => Err(absent(&name, &error)),
+        }
+    }
+
+    async fn is_unsigned(&self, resolver: &TokioResolver, name: &Name) -> bool {
+        for kind in [RecordType::A, RecordType::AAAA] {
+            let found = resolver.lookup(name.clone(), kind).await;
+            let found = found.map(|found| chain(name, kind, found.answers()));
+            if let Ok(Ok(Proven { is_secure: false, alias_is_secure: false, .. })) = found {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// The root's keys. Reads a file.
+pub fn anchors(dns: &Dns) -> Result<TrustAnchors, ConfigError> {
+    let Some(file) = &dns.trust_anchor else { return Ok(TrustAnchors::default()) };
+    let fault = |what: &str| {
+        let file = file.display();
+        ConfigError(format!("dns.trust_anchor {file}: {what}; it holds DNSKEY records of the root"))
+    };
+    let anchors = TrustAnchors::from_file(file).map_err(|error| fault(&error.to_string()))?;
+    if anchors.is_empty() { Err(fault("no key of the root is in it")) } else { Ok(anchors) }
+}
+
+/// The records of `kind` that `name` has, by itself or through aliases.
+fn chain(name: &Name, kind: RecordType, answers: &[Record]) -> Result<Proven, Absent> {
+    let (mut at, mut is_secure, mut alias_is_secure) = (name.clone(), true, false);
+    for hop in 0..=ALIASES_MAX {
+        let of = |kind: RecordType| {
+            let at = &at;
+            answers.iter().filter(move |one| one.record_type() == kind && one.name == *at)
+        };
+        let found: Vec<&Record> = of(kind).take(ANSWERS_MAX).collect();
+        let is_there = !found.is_empty();
+        let step: Vec<&Record> = if is_there { found } else { of(RecordType::CNAME).collect() };
+        let proved = match step.iter().map(|one| one.proof).min_by_key(|proof| strength(*proof)) {
+            // Records for another name than was asked for are none; hickory does not hand them out.
+            None => return Err(Absent::Failed),
+            Some(Proof::Secure) => true,
+            Some(Proof::Insecure) => false,
+            Some(Proof::Bogus | Proof::Indeterminate) => return Err(Absent::Bogus),
+        };
+        is_secure &= proved;
+        if is_there {
+            let records = step.into_iter().map(|one| one.data.clone()).collect();
+            return Ok(Proven { records, is_secure, name: at, alias_is_secure });
+        }
+        if hop == 0 {
+            alias_is_secure = proved;
+        }
+        match step.first().map(|one| &one.data) {
+            Some(RData::CNAME(target)) => at = target.0.clone(),
+            _ => return Err(Absent::Failed),
+        }
+    }
+    Err(Absent::Failed)
+}
+
+fn strength(proof: Proof) -> u8 {
+    match proof {
+        Proof::Indeterminate => 0,
+        Proof::Bogus => 1,
+        Proof::Insecure => 2,
+        Proof::Secure => 3,
+    }
+}
+
+fn absent(name: &Name, error: &NetError) -> Absent {
+    match error {
+        NetError::Dns(DnsError::DnssecBogus) => Absent::Bogus,
+        NetError::Dns(DnsError::Nsec { response, proof: Proof::Insecure, .. }) => {
+            match response.response_code {
+                ResponseCode::NXDomain => Absent::NoSuchName,
+                ResponseCode::NoError => Absent::NoRecords,
+                _ => Absent::Failed,
+            }
+        }
+        NetError::Dns(DnsError::Nsec { .. }) => Absent::Bogus,
+        NetError::Dns(DnsError::NoRecordsFound(none)) => {
+            let authorities = none.authorities.as_deref().unwrap_or_default();
+            // Behind an alias, the name that was asked for last.
+            let asked = none.query.name();
+            let asked = if asked.is_root() { name } else { asked };
+            match missing(error) {
+                Missing::Failed => Absent::Failed,
+                _ if !is_denied(asked, authorities) => Absent::Bogus,
+                said => said.into(),
+            }
+        }
+        _ => Absent::Failed,
+    }
+}
+
+/// Whether that a name has nothing is said by a zone that it is in; hickory has proved what is secure.
+fn is_denied(name: &Name, authorities: &[Record]) -> bool {
+    authorities.iter().any(|one| match (&one.data, one.proof) {
+        (RData::DNSSEC(DNSSECRData::NSEC(_) | DNSSECRData::NSEC3(_)), Proof::Secure) => true,
+        (RData::SOA(_), Proof::Secure | Proof::Insecure) => one.name.zone_of(name),
+        _ => false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::dns::name;
+    use super::*;
+    use hickory_resolver::proto::rr::rdata::{A, CNAME, SOA};
+
+    fn record(owner: &str, data: RData, proof: Proof) -> Record {
+        let mut record = Record::from_rdata(name(owner).unwrap(), 60, data);
+        record.proof = proof;
+        record
+    }
+
+    fn address(owner: &str, last: u8, proof: Proof) -> Record {
+        record(owner, RData::A(A::new(192, 0, 2, last)), proof)
+    }
+
+    fn alias(owner: &str, to: &str, proof: Proof) -> Record {
+        record(owner, RData::CNAME(CNAME(name(to).unwrap())), proof)
+    }
+
+    fn ask(answers: &[Record]) -> Result<(usize, bool, String, bool), Absent> {
+        let found = chain(&name("a.test").unwrap(), RecordType::A, answers)?;
+        Ok((found.records.len(), found.is_secure, found.name.to_ascii(), found.alias_is_secure))
+    }
+
+    #[test]
+    fn an_answer_is_as_good_as_the_weakest_link_on_its_way() {
+        use Proof::{Bogus, Indeterminate, Insecure, Secure};
+        let at = |name: &str| name.to_owned();
+        assert_eq!(ask(&[address("a.test", 1, Secure)]), Ok((1, true, at("a.test."), false)));
+        assert_eq!(ask(&[address("a.test", 1, Insecure)]), Ok((1, false, at("a.test."), false)));
+        for proof in [Bogus, Indeterminate] {
+            assert_eq!(ask(&[address("a.test", 1, proof)]), Err(Absent::Bogus));
+        }
+        let mixed = [address("a.test", 1, Secure), address("a.test", 2, Bogus)];
+        assert_eq!(ask(&mixed), Err(Absent::Bogus));
+        for (first, last, all) in
+            [(Secure, Secure, true), (Secure, Insecure, false), (Insecure, Secure, false)]
+        {
+            let answers = [alias("a.test", "b.test", first), address("b.test", 1, last)];
+            assert_eq!(ask(&answers), Ok((1, all, at("b.test."), first == Secure)));
+        }
+    }
+
+    #[test]
+    fn records_of_others_change_nothing() {
+        use Proof::{Insecure, Secure};
+        let answers = [address("evil.test", 9, Insecure), address("a.test", 1, Secure)];
+        assert_eq!(ask(&answers), Ok((1, true, "a.test.".to_owned(), false)));
+        assert_eq!(ask(&[address("evil.test", 9, Insecure)]), Err(Absent::Failed));
+    }
+
+    #[test]
+    fn aliases_in_a_circle_come_to_an_end() {
+        let circle =
+            [alias("a.test", "b.test", Proof::Secure), alias("b.test", "a.test", Proof::Secure)];
+        assert_eq!(ask(&circle), Err(Absent::Failed));
+    }
+
+    #[test]
+    fn only_a_zone_that_the_name_is_in_denies_it() {
+        let soa = |owner: &str, proof| {
+            let root = Name::root();
+            record(owner, RData::SOA(SOA::new(root.clone(), root, 1, 1, 1, 1, 1)), proof)
+        };
+        let asked = name("_25._tcp.mx.a.test").unwrap();
+        assert!(is_denied(&asked, &[soa("a.test", Proof::Insecure)]));
+        assert!(is_denied(&asked, &[soa("test", Proof::Secure)]));
+        assert!(!is_denied(&asked, &[soa("evil.test", Proof::Insecure)]));
+        assert!(!is_denied(&asked, &[soa("a.test", Proof::Bogus)]));
+        assert!(!is_denied(&asked, &[]));
+    }
+}

@@ -1,0 +1,335 @@
+//! Reports to other domains about what sessions towards them have met (TLSRPT, RFC 8460): once a day, to whom a
+//! domain names in `_smtp._tls`; as mail through the queue, signed as our own words are, or over HTTPS.
+//!
+//! Reports are told about days that are over, in UTC. A report that can't be sent is gone: it tells of what is past.
+//! It goes whatever the domain's policy is (section 5.3), since it may tell of just that policy's failure.
+
+use super::sts::Web;
+use super::tally::{Applied, DAY_SECONDS, Days, Kind, Met, Sessions, merge};
+use crate::auth::dns::Resolver;
+use crate::config::Config;
+use crate::mesh::ShardHandle;
+use crate::operations::{Fault, on, unix_now};
+use crate::queue::author::Author;
+use crate::queue::intake::Submission;
+use crate::queue::message::{Envelope, Recipient};
+use crate::shard::Shard;
+use crate::when::time_text;
+use base64::Engine;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use protocols::Address;
+use protocols::message::date::field_text;
+use protocols::smtp::RecipientParams;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Addressees of a domain that are heeded.
+const ADDRESSEES_MAX: usize = 4;
+/// After midnight; not all at once.
+const SPREAD_SECONDS: u64 = 3600;
+
+/// To whom a report goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Addressee {
+    Mail(String),
+    Web(String),
+}
+
+/// Section 3: `None` unless there is one record that is well-formed.
+pub fn addressees(texts: &[Vec<u8>]) -> Option<Vec<Addressee>> {
+    let rest = |text: &Vec<u8>| {
+        let rest = std::str::from_utf8(text).ok()?.strip_prefix("v=TLSRPTv1")?;
+        rest.trim_start().strip_prefix(';').map(str::to_owned)
+    };
+    let mut records = texts.iter().filter_map(rest);
+    let (fields, None) = (records.next()?, records.next()) else { return None };
+    let rua = fields.split(';').find_map(|field| field.trim().strip_prefix("rua="))?;
+    let one = |uri: &str| {
+        let uri = uri.trim();
+        if uri.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://")) {
+            return Some(Addressee::Web(uri.to_owned()));
+        }
+        let (scheme, address) = uri.split_once(':')?;
+        let address = address.split('?').next()?.replace("%40", "@");
+        let is_address = Address::parse(address.as_bytes()).is_some();
+        (scheme.eq_ignore_ascii_case("mailto") && is_address).then_some(Addressee::Mail(address))
+    };
+    Some(rua.split(',').filter_map(one).take(ADDRESSEES_MAX).collect())
+}
+
+/// One day of a domain, as section 4.4 has it.
+pub fn body(
+    config: &Config,
+    id: &str,
+    (day, domain): (u64, &str),
+    policies: &BTreeMap<Applied, Sessions>,
+) -> Value {
+    let failure = |(met, count): (&Met, &u64)| {
+        let mut told = json!({
+            "result-type": met.failed,
+            "receiving-mx-hostname": met.host,
+            "failed-session-count": count,
+            "failure-reason-code": met.reason,
+        });
+        if let Some(address) = met.address {
+            told["receiving-ip"] = json!(address.to_string());
+        }
+        told
+    };
+    let policy = |(applied, sessions): (&Applied, &Sessions)| {
+        let mut told = json!({ "policy-type": applied.kind, "policy-domain": domain });
+        if applied.kind != Kind::NoPolicyFound {
+            told["policy-string"] = json!(applied.lines);
+            told["mx-host"] = json!(applied.mx);
+        }
+        json!({
+            "policy": told,
+            "summary": {
+                "total-successful-session-count": sessions.successful,
+                "total-failure-session-count": sessions.failed(),
+            },
+            "failure-details": sessions.failures.iter().map(failure).collect::<Vec<_>>(),
+        })
+    };
+    let time = |seconds: u64| time_text(seconds * 1000);
+    json!({
+        "organization-name": config.hostname,
+        "date-range": {
+            "start-datetime": time(day * DAY_SECONDS),
+            "end-datetime": time((day + 1) * DAY_SECONDS - 1),
+        },
+        "contact-info": format!("postmaster@{}", config.hostname),
+        "report-id": id,
+        "policies": policies.iter().map(policy).collect::<Vec<_>>(),
+    })
+}
+
+fn packed(body: &Value) -> Vec<u8> {
+    let mut packer = GzEncoder::new(Vec::new(), Compression::default());
+    // Writing to memory can't fail.
+    let _ = packer.write_all(body.to_string().as_bytes());
+    packer.finish().unwrap_or_default()
+}
+
+/// Section 5.3.
+fn letter(host: &str, id: &str, (day, domain): (u64, &str), to: &str, report: &[u8]) -> String {
+    let (begin, end) = (day * DAY_SECONDS, (day + 1) * DAY_SECONDS - 1);
+    let encoded = base64::engine::general_purpose::STANDARD.encode(report);
+    let lines: Vec<&str> =
+        encoded.as_bytes().chunks(76).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+    let lines = lines.join("\r\n");
+    format!(
+        "From: TLS reports <postmaster@{host}>\r\n\
+         To: <{to}>\r\n\
+         Subject: Report Domain: {domain} Submitter: {host} Report-ID: <{id}>\r\n\
+         Date: {date}\r\n\
+         Message-ID: <{id}>\r\n\
+         TLS-Report-Domain: {domain}\r\n\
+         TLS-Report-Submitter: {host}\r\n\
+         TLS-Required: No\r\n\
+         Auto-Submitted: auto-generated\r\n\
+         MIME-Version: 1.0\r\n\
+         Content-Type: multipart/report; report-type=\"tlsrpt\";\r\n\tboundary=\"kura-tlsrpt\"\r\n\
+         \r\n\
+         --kura-tlsrpt\r\n\
+         Content-Type: text/plain; charset=us-ascii\r\n\
+         \r\n\
+         How well mail from {host} could be encrypted on its way to {domain} on\r\n\
+         {on}, for programs to read.\r\n\
+         \r\n\
+         --kura-tlsrpt\r\n\
+         Content-Type: application/tlsrpt+gzip\r\n\
+         Content-Transfer-Encoding: base64\r\n\
+         Content-Disposition: attachment;\r\n\tfilename=\"{host}!{domain}!{begin}!{end}.json.gz\"\r\n\
+         \r\n\
+         {lines}\r\n\
+         --kura-tlsrpt--\r\n",
+        date = field_text(unix_now() * 1000),
+        on = &time_text(begin * 1000)[..10],
+    )
+}
+
+/// `kura domain tls-report`, on shard 0: what all cores have counted, or a line for each report that goes now.
+pub async fn operate(shard: &Rc<Shard>, send: bool) -> Result<Value, Fault> {
+    if send {
+        return shard.hosts.report(shard).await.map(|said| json!(said));
+    }
+    let mut days = Days::new();
+    for core in 0..shard.mesh.cores() {
+        let part = |shard: Rc<Shard>| async move { Ok::<_, Fault>(shard.queue.tally.look()) };
+        merge(&mut days, on(shard, core, part).await?);
+    }
+    let told = |((day, domain), policies): (&(u64, String), _)| {
+        let id = format!("{day}.{domain}");
+        body(&shard.config, &id, (*day, domain), policies)
+    };
+    Ok(days.iter().map(told).collect())
+}
+
+/// On the control plane.
+pub struct Reporter {
+    config: Arc<Config>,
+    resolver: Resolver,
+    cores: Vec<ShardHandle>,
+}
+
+impl Reporter {
+    pub fn new(config: &Arc<Config>, resolver: &Resolver, cores: &[ShardHandle]) -> Reporter {
+        Reporter { config: Arc::clone(config), resolver: resolver.clone(), cores: cores.to_vec() }
+    }
+
+    /// Until the server stops.
+    pub async fn each_day(self: Arc<Reporter>) {
+        let spread = u64::from(std::process::id()) % SPREAD_SECONDS;
+        loop {
+            let now = unix_now();
+            let next = (now / DAY_SECONDS + 1) * DAY_SECONDS + spread;
+            tokio::time::sleep(Duration::from_secs(next - now)).await;
+            self.report(unix_now() / DAY_SECONDS).await;
+        }
+    }
+
+    /// What was counted before that day; a line for each domain that wants to know.
+    pub async fn report(&self, before: u64) -> Vec<String> {
+        let mut days = Days::new();
+        for core in &self.cores {
+            let taken = core.ask(move |shard| async move { shard.queue.tally.take(before) }).await;
+            merge(&mut days, taken.unwrap_or_default());
+        }
+        let mut said = Vec::new();
+        for ((day, domain), policies) in &days {
+            if !self.config.relay.tls_reports {
+                break;
+            }
+            let texts = self.resolver.texts(&format!("_smtp._tls.{domain}")).await;
+            let wanted = texts.ok().and_then(|texts| addressees(&texts)).unwrap_or_default();
+            let host = &self.config.hostname;
+            let id = format!("{day}.{}.{domain}@{host}", unix_now());
+            let report = packed(&body(&self.config, &id, (*day, domain), policies));
+            for addressee in wanted {
+                let (to, sent) = match addressee {
+                    Addressee::Mail(to) => {
+                        let text = letter(host, &id, (*day, domain), &to, &report);
+                        let sent = self.mail(&to, text).await;
+                        (to, sent)
+                    }
+                    Addressee::Web(url) => {
+                        let sent = self.post(&url, report.clone()).await;
+                        (url, sent)
+                    }
+                };
+                match sent {
+                    Ok(()) => tracing::info!(domain, to, "a report about TLS was sent"),
+                    Err(ref why) => tracing::warn!(domain, to, why, "a report about TLS is lost"),
+                }
+                let end = sent.map_or_else(|why| format!("lost: {why}"), |()| "sent".to_owned());
+                said.push(format!("{domain} to {to}: {end}"));
+            }
+        }
+        said
+    }
+
+    async fn post(&self, url: &str, report: Vec<u8>) -> Result<(), String> {
+        let web = Web::new(&self.config.relay, &self.resolver)?;
+        web.post(url, "application/tlsrpt+gzip", report).await
+    }
+
+    async fn mail(&self, to: &str, text: String) -> Result<(), String> {
+        let core = self.cores.first().ok_or("there is no core")?;
+        let to = to.to_owned();
+        let send = move |shard: Rc<Shard>| async move {
+            let envelope = Envelope {
+                id: shard.next_id(),
+                sender: Some(format!("postmaster@{}", shard.config.hostname)),
+                account: None,
+                recipients: vec![Recipient::new(
+                    to.clone(),
+                    &RecipientParams {
+                        // Nobody reads that a report has not arrived.
+                        notify: Some(protocols::smtp::Notify::default()),
+                        ..RecipientParams::default()
+                    },
+                )],
+                arrived: unix_now(),
+                octets: 0,
+                eight_bit: false,
+                smtp_utf8: false,
+                ret_full: None,
+                envid: None,
+                require_tls: false,
+                tls_optional: true,
+            };
+            let mut submission =
+                Submission::new(&shard, Author::Ourselves, envelope, String::new());
+            submission.push(text.as_bytes()).await.map_err(|error| error.to_string())?;
+            submission.finish().await.map(drop).map_err(|error| error.to_string())
+        };
+        core.ask(send).await.map_err(|error| error.to_string())?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tally::{Failed, Tally};
+    use super::*;
+
+    fn read(texts: &[&str]) -> Option<Vec<Addressee>> {
+        addressees(&texts.iter().map(|text| text.as_bytes().to_vec()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn who_wants_reports_says_so_in_one_record() {
+        let mail = |to: &str| Addressee::Mail(to.to_owned());
+        assert_eq!(read(&["v=TLSRPTv1; rua=mailto:tls@a.test"]), Some(vec![mail("tls@a.test")]));
+        let both =
+            "v=TLSRPTv1;rua=https://a.test/v1,MAILTO:t%40a.test!10m,mailto:t@a.test?subject=x;";
+        let web = Addressee::Web("https://a.test/v1".into());
+        assert_eq!(read(&["x", both]), Some(vec![web, mail("t@a.test")]));
+        for wrong in [
+            &["v=TLSRPTv1; rua=mailto:a@a.test", "v=TLSRPTv1; rua=mailto:b@a.test"][..],
+            &["v=TLSRPTv2; rua=mailto:a@a.test"],
+            &["v=TLSRPTv1; x=y"],
+            &[],
+        ] {
+            assert_eq!(read(wrong), None, "{wrong:?}");
+        }
+        assert_eq!(read(&["v=TLSRPTv1; rua=ftp://a.test,mailto:<x>"]), Some(Vec::new()));
+    }
+
+    #[test]
+    fn a_report_tells_of_each_policy() {
+        let tally = Tally::default();
+        let lines = vec!["version: STSv1".to_owned()];
+        let sts = Applied { kind: Kind::Sts, lines, mx: vec!["mx.a.test".into()], fault: None };
+        let met = Met {
+            failed: Failed::CertificateExpired,
+            host: "mx.a.test".into(),
+            address: Some("192.0.2.1".parse().unwrap()),
+            reason: "old".into(),
+        };
+        tally.count(DAY_SECONDS, "a.test", &sts, Some(met));
+        tally.count(DAY_SECONDS, "a.test", &sts, None);
+        tally.count(DAY_SECONDS, "a.test", &Applied::default(), None);
+        let config: Config = toml::from_str("hostname = 'h.test'\ndata_dir = '.'").unwrap();
+        let days = tally.take(2);
+        let told = body(&config, "1@h.test", (1, "a.test"), &days[&(1, "a.test".to_owned())]);
+        assert_eq!(told["date-range"]["start-datetime"], "1970-01-02T00:00:00Z");
+        assert_eq!(told["date-range"]["end-datetime"], "1970-01-02T23:59:59Z");
+        let first = &told["policies"][0];
+        assert_eq!(first["policy"]["policy-type"], "sts");
+        assert_eq!(first["policy"]["mx-host"], json!(["mx.a.test"]));
+        assert_eq!(first["summary"]["total-successful-session-count"], 1);
+        assert_eq!(first["summary"]["total-failure-session-count"], 1);
+        let failure = &first["failure-details"][0];
+        assert_eq!(failure["result-type"], "certificate-expired");
+        assert_eq!(failure["receiving-ip"], "192.0.2.1");
+        assert_eq!(told["policies"][1]["policy"]["policy-type"], "no-policy-found");
+        let fetch = serde_json::to_value(Failed::StsPolicyFetch).unwrap();
+        assert_eq!(fetch, "sts-policy-fetch-error");
+    }
+}
