@@ -32,7 +32,8 @@ const UIDS_AT_ONCE: u32 = 4096;
 /// Expunged messages of one account that are looked at, the latest.
 const BURIED_MAX: usize = 10_000;
 /// Fields in which something was decided, and what they are called in what is told.
-const VERDICTS: [(&str, &str); 4] = [
+const VERDICTS: [(&str, &str); 5] = [
+    (crate::quarantine::note::FIELD, "kept"),
     ("Authentication-Results", "authentication"),
     ("X-Spam-Status", "spam"),
     ("X-Spam-Sender", "sorted"),
@@ -165,7 +166,9 @@ async fn find_in(
     latest: &mut Latest,
 ) -> Result<(), Error> {
     let address: Rc<str> = address.into();
-    for mailbox in shard.store.mailboxes(account)? {
+    let mut mailboxes = shard.store.mailboxes(account)?;
+    mailboxes.extend(shard.store.quarantine(account)?);
+    for mailbox in mailboxes {
         // What shows the past is told where it is.
         if mailbox.read_only {
             continue;
@@ -270,6 +273,14 @@ async fn row(shard: &Shard, found: &Found) -> Value {
         {
             row[key] = json!(text(field.value));
         }
+    }
+    if !row["kept"].is_null() {
+        let is_there = *found.mailbox_name == *storage::index::names::QUARANTINE;
+        row["quarantine"] = json!(match (is_there, found.expunged) {
+            (true, None) => "quarantined",
+            (true, Some(_)) => "deleted",
+            (false, _) => "released",
+        });
     }
     row
 }

@@ -4,9 +4,9 @@
 //! octet of it is copied. What follows for the sender and the classifier is what follows when a user moves mail out of
 //! Junk ([`sorting`]). A deletion is an expunge, so it can be brought back as long as all that is expunged.
 
+use super::By;
 use super::kept;
 use super::note::Note;
-use super::By;
 use crate::filter::classifier::Class;
 use crate::filter::sorting::{self, Sorted};
 use crate::shard::Shard;
@@ -48,7 +48,13 @@ pub async fn release(
     let (pairs, _durable) = moved?;
     shard.metrics.quarantine.released(by, pairs.len());
     for (from, to) in &pairs {
-        tracing::info!(account = account.0, uid = from.0, inbox_uid = to.0, by = by.name(), "released");
+        tracing::info!(
+            account = account.0,
+            uid = from.0,
+            inbox_uid = to.0,
+            by = by.name(),
+            "released"
+        );
     }
     let inbox = pairs.iter().map(|(_, to)| *to).collect();
     let sorted = Sorted { mailbox: MailboxId::INBOX, uids: inbox, class: Class::Wanted };

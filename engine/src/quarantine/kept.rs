@@ -7,6 +7,7 @@ use super::note::Note;
 use super::{Reason, safe};
 use crate::core::give_way;
 use crate::filter::classifier;
+use crate::filter::html::Html;
 use crate::filter::limits::MESSAGE_BYTES_MAX;
 use crate::filter::mail::Mail;
 use crate::scan::verdict as scan;
@@ -14,7 +15,8 @@ use crate::shard::Shard;
 use crate::when::time_text;
 use protocols::message::envelope::addresses;
 use protocols::message::field::{Fields, unfold};
-use protocols::message::text::decode_field;
+use protocols::message::summary::Kind;
+use protocols::message::text::{decode_field, decode_part};
 use serde_json::{Value, json};
 use storage::{AccountId, Error, MailboxId, MessageEntry, Uid};
 
@@ -27,6 +29,8 @@ const SHOWN_CHARS_MAX: usize = 16_000;
 /// Of one that is shown, fields of the header.
 const FIELDS_MAX: usize = 200;
 const RULES_MAX: usize = 50;
+/// Of one that is shown, parts that are looked at.
+const PARTS_MAX: usize = 50;
 /// Rows that are looked at in one go.
 const UIDS_AT_ONCE: u32 = 4096;
 
@@ -75,7 +79,12 @@ pub fn some_entries(
 }
 
 /// Why a message is here and since when; of one whose note can't be read, what its place tells.
-pub async fn note(shard: &Shard, account: AccountId, mailbox: MailboxId, of: &MessageEntry) -> Note {
+pub async fn note(
+    shard: &Shard,
+    account: AccountId,
+    mailbox: MailboxId,
+    of: &MessageEntry,
+) -> Note {
     let prefix = 0..u64::from(of.prefix_bytes);
     let read = shard.store.read(account, mailbox, of.uid, prefix).await;
     let note = read.ok().and_then(|prefix| Note::read(&prefix));
@@ -134,9 +143,10 @@ pub async fn look(
 
 impl Kept {
     pub fn row(&self, address: &str) -> Value {
-        let rules = self.rules.iter().map(
-            |rule| json!({ "rule": rule.name, "score": rule.score, "reason": rule.reason }),
-        );
+        let rules = self
+            .rules
+            .iter()
+            .map(|rule| json!({ "rule": rule.name, "score": rule.score, "reason": rule.reason }));
         json!({
             "id": id(address, self.uid),
             "account": address,
@@ -225,7 +235,9 @@ fn status(shard: &Shard, value: &str) -> (Option<f64>, Vec<Rule>) {
         let known = shard.rules.rules.iter().find(|rule| rule.name == name);
         let reason = match known {
             Some(rule) => rule.reason.clone(),
-            None if name == classifier::RULE => "compared with mail that was sorted here".to_owned(),
+            None if name == classifier::RULE => {
+                "compared with mail that was sorted here".to_owned()
+            }
             None if name.starts_with("LIST_") => "its client is on a block list".to_owned(),
             None => name.to_owned(),
         };
@@ -266,12 +278,31 @@ fn read(message: &[u8]) -> (Vec<[String; 2]>, String, Vec<String>) {
         [cut(&name, TEXT_CHARS_MAX), cut(&text(field.value), 4 * TEXT_CHARS_MAX)]
     });
     let fields = fields.collect();
-    // HTML as its reader would see it, without what it points at.
-    let body = if mail.plain.trim().is_empty() { &mail.html.text } else { &mail.plain };
-    let start: String = body.chars().take(SHOWN_CHARS_MAX).collect();
+    let start: String = body(&mail).chars().take(SHOWN_CHARS_MAX).collect();
     let lines: Vec<String> = start.lines().map(|line| safe(line.trim_end())).collect();
     let attachments = mail.attachments.iter().map(|name| cut(name, TEXT_CHARS_MAX)).collect();
     (fields, lines.join("\n"), attachments)
+}
+
+/// The text that a reader would see first, without what is attached: plain, or else HTML as it is shown, without what
+/// it points at.
+fn body(mail: &Mail<'_>) -> String {
+    let (mut plain, mut html) = (String::new(), String::new());
+    for part in mail.summary.parts.iter().take(PARTS_MAX) {
+        let disposition = part.content.disposition.as_ref();
+        let is_attached = disposition.is_some_and(|one| !one.kind.eq_ignore_ascii_case(b"inline"));
+        if part.kind != Kind::Leaf || !part.content.is("text") || is_attached {
+            continue;
+        }
+        let offset = |at: u32| usize::try_from(at).unwrap_or(usize::MAX).min(mail.raw.len());
+        let raw = mail.raw.get(offset(part.body.start)..offset(part.body.end)).unwrap_or_default();
+        let Some(text) = decode_part(&part.content, raw) else { continue };
+        let is_html = part.content.sub.eq_ignore_ascii_case(b"html");
+        let into = if is_html { &mut html } else { &mut plain };
+        into.push_str(&text);
+        into.push('\n');
+    }
+    if plain.trim().is_empty() { Html::read(&html).text } else { plain }
 }
 
 #[cfg(test)]
@@ -282,7 +313,8 @@ mod tests {
     fn a_message_is_named_by_its_account_and_uid() {
         assert_eq!(of_id("ann@a.test:7"), Some(("ann@a.test", Uid(7))));
         assert_eq!(of_id(&id("a:b@c.test", Uid(9))), Some(("a:b@c.test", Uid(9))));
-        for odd in ["", "ann@a.test", "ann@a.test:", "ann@a.test:0", "ann@a.test:x", "a:4294967296"] {
+        for odd in ["", "ann@a.test", "ann@a.test:", "ann@a.test:0", "ann@a.test:x", "a:4294967296"]
+        {
             assert_eq!(of_id(odd), None, "{odd}");
         }
     }
@@ -299,7 +331,7 @@ mod tests {
         let message = b"Subject: x\x1b]0;y\x07\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: \
             text/html\r\n\r\n<p>Hello <script>alert(1)</script><a href='http://evil.test/'>you</a>\x1b[31m</p>\r\n--b\r\n\
             Content-Type: application/octet-stream\r\nContent-Disposition: attachment; filename=\"run\x07.exe\"\r\n\r\n\
-            SECRET PAYLOAD\r\n--b--\r\n";
+            SECRET PAYLOAD\r\n--b\r\nContent-Disposition: attachment\r\n\r\nSECRET TEXT\r\n--b--\r\n";
         let (fields, text, attachments) = read(message);
         assert_eq!(fields[0], ["Subject", "x\\u{1b}]0;y\\u{7}"]);
         assert!(text.contains("Hello") && text.contains("you"), "{text}");
