@@ -272,6 +272,9 @@ class Links(Quarantine):
 
 
 class Life(Quarantine):
+    # All of the mail is from one sender.
+    settings = [(r"^learn = .*$", 'learn = "nobody"', None)]
+
     def test_what_is_told_released_and_deleted_stays_so_whenever_the_process_dies(self):
         for number in range(3):
             self.deliver(spam(f"life {number}"))
@@ -299,9 +302,11 @@ class Life(Quarantine):
         self.deliver(spam("later"))
         self.assertEqual(len(self.links(self.told())), 1)
         # A deletion is no more final than others.
-        self.assertIn("*quarantine*", self.done("store", "undelete", self.alice, "--since", "1h"))
-        self.done("store", "undelete", self.alice, "--since", "1h", "--mailbox", "*quarantine*", "--apply")
-        self.assertEqual(len(self.ids()), 3)
+        self.assertIn("*quarantine*", self.done("store", "undelete", "--account", self.alice, "--since", "1h"))
+        self.done("store", "undelete", "--account", self.alice, "--since", "1h", "--mailbox", "*quarantine*", "--apply")
+        self.assertIn("<b>life 1</b>", " ".join(row["subject"] for row in self.kept()))
+        self.assertGreater(self.ids()[-1], ids[-1], "a link of before does not fit it")
+        self.page("POST", delete, 410)
         self.assertIn("0 bad", self.done("store", "verify") + "0 bad")
         self.quarantine("delete", "--all")
 
