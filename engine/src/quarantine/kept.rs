@@ -13,7 +13,7 @@ use crate::filter::mail::Mail;
 use crate::scan::verdict as scan;
 use crate::shard::Shard;
 use crate::when::time_text;
-use protocols::message::envelope::addresses;
+use protocols::message::envelope::{Address, addresses};
 use protocols::message::field::{Fields, unfold};
 use protocols::message::summary::Kind;
 use protocols::message::text::{decode_field, decode_part};
@@ -211,7 +211,10 @@ fn text(value: &[u8]) -> String {
 /// `Ann <ann@a.test>`, of the first address.
 fn author(value: &[u8]) -> String {
     let all = addresses(value, 2);
-    let Some(first) = all.iter().find(|one| one.host.is_some()) else {
+    // IMAP wants a host even where there is none.
+    let is_whole = |part: &Option<Vec<u8>>| part.as_ref().is_some_and(|part| !part.is_empty());
+    let whole = |one: &&Address| is_whole(&one.mailbox) && is_whole(&one.host);
+    let Some(first) = all.iter().find(whole) else {
         return cut(&text(value), TEXT_CHARS_MAX);
     };
     let part = |part: &Option<Vec<u8>>| {
