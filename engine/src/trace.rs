@@ -306,13 +306,15 @@ fn decided<'h>(header: &'h [u8], hostname: &str) -> Vec<(&'static str, &'h [u8])
         match *key {
             "authentication" if !claims(field.value, hostname) => break,
             "authentication" => verified = true,
+            // It is beside the body, or not ours.
+            "kept" if received => break,
             _ => {}
         }
         if decided.iter().all(|(known, _)| known != key) {
             decided.push((*key, field.value));
         }
     }
-    decided.retain(|(key, _)| received && (verified || *key == "virus"));
+    decided.retain(|(key, _)| received && (verified || ["virus", "kept"].contains(key)));
     decided
 }
 
@@ -359,6 +361,9 @@ mod tests {
         assert_eq!(keys(&format!("{received}{ours}{score}{virus}")), all);
         // Beside a body that was in the log already.
         assert_eq!(keys(&format!("Delivered-To: x@y.test\r\n{ours}{score}{virus}{received}")), all);
+        let kept = format!("{}: spam, since x\r\n", crate::quarantine::note::FIELD);
+        assert_eq!(keys(&format!("Delivered-To: x@y.test\r\n{kept}{received}{score}")), ["kept"]);
+        assert_eq!(keys(&format!("{received}{kept}")), [""; 0]);
         // From a gateway, over LMTP, appended.
         assert_eq!(keys(&format!("{received}{theirs}{score}")), [""; 0]);
         assert_eq!(keys(&format!("{received}{score}{theirs}")), [""; 0]);

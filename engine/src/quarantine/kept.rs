@@ -120,16 +120,19 @@ pub async fn look(
         rules: Vec::new(),
         scan: String::new(),
     };
+    let ours = format!("{};", shard.config.hostname);
     let (mut has_status, mut has_scan) = (false, false);
     for field in Fields::new(&head) {
-        // The topmost is ours; what a message brought under such a name was renamed.
-        if field.is("X-Spam-Status") && !has_status {
+        // The topmost is ours. Of mail that was judged, what it brought under such a name was renamed; of a gateway's, which
+        // is only scanned, it stands below what the scan has found.
+        let is_judged = matches!(note.reason, Reason::Spam | Reason::Dmarc) || !has_scan;
+        if field.is("X-Spam-Status") && !has_status && is_judged {
             has_status = true;
             (kept.score, kept.rules) = status(shard, &text(field.value));
         } else if field.is(scan::FIELD) && !has_scan {
             has_scan = true;
             let value = text(field.value);
-            kept.scan = safe(value.split_once(';').map_or("", |(_, found)| found.trim()));
+            kept.scan = safe(value.strip_prefix(&ours).unwrap_or_default().trim());
         } else if field.is("From") && kept.from.is_empty() {
             kept.from = author(field.value);
         } else if field.is("Subject") && kept.subject.is_empty() {
