@@ -316,7 +316,7 @@ class Life(Quarantine):
         self.server.configure(r"^keep = .*$", 'keep = "1s"', "quarantine")
         self.assertIn("told of 1 messages", self.quarantine("digest", "--account", self.alice))
         self.server.configure(r"^keep = .*$", 'keep = "30d"', "quarantine")
-        time.sleep(1.1)
+        time.sleep(1.2)
         self.server.start()
         ((release, delete),) = self.links(self.digests()[-1])
         for link in (release, delete):

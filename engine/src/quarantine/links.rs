@@ -43,7 +43,7 @@ pub struct Link {
     pub uid: Uid,
     /// Since when the message is kept, in Unix seconds: a UID alone might come again in a store that was restored.
     pub since: u64,
-    /// Good until then, in Unix seconds.
+    /// Good before then, in Unix seconds.
     pub until: u64,
 }
 
@@ -173,7 +173,7 @@ pub async fn answer(shard: Rc<Shard>, token: String, act: bool) -> Answer {
         count(&shard.metrics.quarantine.forged);
         return Answer::Forged;
     };
-    if link.until < unix_now() {
+    if link.until <= unix_now() {
         return Answer::Expired;
     }
     let home = {
