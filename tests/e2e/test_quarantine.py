@@ -122,68 +122,6 @@ class Quarantine(kura.TestCase):
         self.server.start()
 
 
-class Unseen(Quarantine):
-    def test_it_is_seen_by_no_client_and_no_client_can_get_at_it(self):
-        for text in (b"", messages.lines(600 << 10)):
-            self.deliver(spam("unseen", text))
-        self.deliver(messages.header("wanted") + b"Hello.\r\n")
-        self.assertEqual(len(self.ids("--account", self.alice)), 2)
-        imap = self.server.imap()
-        listed = b" ".join(imap.list()[1] + imap.list('""', "%")[1] + imap.lsub()[1])
-        self.assertNotRegex(listed.lower(), b"quarantine")
-        self.assertEqual(imap.select("INBOX")[1], [b"1"])
-        self.assertEqual(imap.uid("SEARCH", "HEADER", "X-Mark", "unseen")[1], [b""])
-        self.assertEqual(imap.select("Junk")[1], [b"0"])
-        for name in ('"*quarantine*"', '"Quarantine"'):
-            self.assertEqual(imap.status(name, "(MESSAGES)")[0], "NO")
-            self.assertEqual(imap.select(name)[0], "NO")
-        hidden = '"*quarantine*"'
-        self.assertEqual(imap.create(hidden)[0], "NO")
-        self.assertEqual(imap.subscribe(hidden)[0], "NO")
-        self.assertEqual(imap.rename("Drafts", hidden)[0], "NO")
-        self.assertEqual(imap.rename(hidden, "mine")[0], "NO")
-        self.assertEqual(imap.delete(hidden)[0], "NO")
-        self.assertEqual(imap.append(hidden, None, None, b"Subject: x\r\n\r\nx\r\n")[0], "NO")
-        imap.select("INBOX")
-        self.assertEqual(imap.copy("1", hidden)[0], "NO")
-        # A user's own mailbox of that name is an ordinary one.
-        self.assertEqual(imap.create("Quarantine")[0], "OK")
-        self.assertEqual(imap.append("Quarantine", None, None, b"Subject: x\r\n\r\nx\r\n")[0], "OK")
-        self.assertEqual(imap.select("Quarantine")[1], [b"1"])
-        self.assertEqual(imap.delete("Quarantine")[0], "OK")
-        imap.logout()
-        self.assertEqual(self.server.pop3().stat()[0], 1)
-        # The quota counts it: 2 and 1, one of them large.
-        usage = next(row for row in json.loads(self.done("account", "list", "--json")) if row["address"] == self.alice)
-        self.assertEqual(usage["messages"], 3)
-        self.assertGreater(usage["bytes"], 600 << 10)
-        self.assertIn("is whole", self.done("store", "verify") + " is whole")
-
-    def test_each_recipient_has_a_state_and_scripts_of_its_own(self):
-        with tempfile.NamedTemporaryFile("w", suffix=".sieve") as file:
-            file.write('require ["fileinto", "reject"]; if header :contains "X-Mark" "each" { fileinto "Trash"; }')
-            file.flush()
-            self.done("sieve", "put", file.name, "--activate", "--account", self.bob)
-        with kura.Wire(self.server.ports["smtp"]) as wire:
-            wire.expect("220")
-            wire.ask("EHLO client.test", "250")
-            wire.ask("MAIL FROM:<x@sender.test>", "250")
-            for address in (self.alice, self.bob):
-                wire.ask(f"RCPT TO:<{address}>", "250")
-            wire.ask("DATA", "354")
-            wire.send(kura.stuffed(spam("each")))
-            self.assertTrue(wire.reply().startswith("250"))
-        # No script has seen it, and the other has it when one has let it out.
-        (bobs,) = self.ids("--account", self.bob)
-        self.assertEqual(self.server.bodies(1, "Trash"), {})
-        self.quarantine("release", bobs)
-        self.assertEqual(self.ids("--account", self.bob), [])
-        self.assertCameBack(self.newest(1), spam("each"))
-        self.assertEqual(self.server.bodies(1, "Trash"), {})
-        self.assertIn("each", [re.search("<b>(.*)</b>", row["subject"]).group(1)
-                               for row in self.kept("--account", self.alice)])
-
-
 class Links(Quarantine):
     settings = [(r"^learn = .*$", 'learn = "everybody"', None)]
 
@@ -307,7 +245,7 @@ class Life(Quarantine):
         self.assertIn("<b>life 1</b>", " ".join(row["subject"] for row in self.kept()))
         self.assertGreater(self.ids()[-1], ids[-1], "a link of before does not fit it")
         self.page("POST", delete, 410)
-        self.assertIn("0 bad", self.done("store", "verify") + "0 bad")
+        self.done("store", "verify")
         self.quarantine("delete", "--all")
 
         # Links end with the time for which mail is kept: this one before it was sent, to a store at rest.
@@ -365,7 +303,69 @@ class Life(Quarantine):
         return found
 
 
-class Operator(Quarantine):
+class Kept(Quarantine):
+    def test_it_is_seen_by_no_client_and_no_client_can_get_at_it(self):
+        for text in (b"", messages.lines(600 << 10)):
+            self.deliver(spam("unseen", text))
+        self.deliver(messages.header("wanted") + b"Hello.\r\n")
+        self.assertEqual(len(self.ids("--account", self.alice)), 2)
+        imap = self.server.imap()
+        listed = b" ".join(imap.list()[1] + imap.list('""', "%")[1] + imap.lsub()[1])
+        self.assertNotRegex(listed.lower(), b"quarantine")
+        self.assertEqual(imap.select("INBOX")[1], [b"1"])
+        self.assertEqual(imap.uid("SEARCH", "HEADER", "X-Mark", "unseen")[1], [b""])
+        self.assertEqual(imap.select("Junk")[1], [b"0"])
+        for name in ('"*quarantine*"', '"Quarantine"'):
+            self.assertEqual(imap.status(name, "(MESSAGES)")[0], "NO")
+            self.assertEqual(imap.select(name)[0], "NO")
+        hidden = '"*quarantine*"'
+        self.assertEqual(imap.create(hidden)[0], "NO")
+        self.assertEqual(imap.subscribe(hidden)[0], "NO")
+        self.assertEqual(imap.rename("Drafts", hidden)[0], "NO")
+        self.assertEqual(imap.rename(hidden, "mine")[0], "NO")
+        self.assertEqual(imap.delete(hidden)[0], "NO")
+        self.assertEqual(imap.append(hidden, None, None, b"Subject: x\r\n\r\nx\r\n")[0], "NO")
+        imap.select("INBOX")
+        self.assertEqual(imap.copy("1", hidden)[0], "NO")
+        # A user's own mailbox of that name is an ordinary one.
+        self.assertEqual(imap.create("Quarantine")[0], "OK")
+        self.assertEqual(imap.append("Quarantine", None, None, b"Subject: x\r\n\r\nx\r\n")[0], "OK")
+        self.assertEqual(imap.select("Quarantine")[1], [b"1"])
+        self.assertEqual(imap.delete("Quarantine")[0], "OK")
+        imap.logout()
+        self.assertEqual(self.server.pop3().stat()[0], 1)
+        # The quota counts it: 2 and 1, one of them large.
+        usage = next(row for row in json.loads(self.done("account", "list", "--json")) if row["address"] == self.alice)
+        self.assertEqual(usage["messages"], 3)
+        self.assertGreater(usage["bytes"], 600 << 10)
+        self.done("store", "verify")
+
+    def test_each_recipient_has_a_state_and_scripts_of_its_own(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".sieve") as file:
+            file.write('require ["fileinto", "reject"]; if header :contains "X-Mark" "each" { fileinto "Trash"; }')
+            file.flush()
+            self.done("sieve", "put", file.name, "--activate", "--account", self.bob)
+        with kura.Wire(self.server.ports["smtp"]) as wire:
+            wire.expect("220")
+            wire.ask("EHLO client.test", "250")
+            wire.ask("MAIL FROM:<x@sender.test>", "250")
+            for address in (self.alice, self.bob):
+                wire.ask(f"RCPT TO:<{address}>", "250")
+            wire.ask("DATA", "354")
+            # Who is wanted after this is nobody whose mail other tests send.
+            sent = spam("each").replace(b"x83920@", b"x77777@")
+            wire.send(kura.stuffed(sent))
+            self.assertTrue(wire.reply().startswith("250"))
+        # No script has seen it, and the other has it when one has let it out.
+        (bobs,) = self.ids("--account", self.bob)
+        self.assertEqual(self.server.bodies(1, "Trash"), {})
+        self.quarantine("release", bobs)
+        self.assertEqual(self.ids("--account", self.bob), [])
+        self.assertCameBack(self.newest(1), sent)
+        self.assertEqual(self.server.bodies(1, "Trash"), {})
+        self.assertIn("each", [re.search("<b>(.*)</b>", row["subject"]).group(1)
+                               for row in self.kept("--account", self.alice)])
+
     def test_messages_are_listed_shown_and_handed_over_by_a_running_server_and_a_stopped_one(self):
         sent = self.deliver(spam("operator", b"<img src=http://203.0.113.9/x.png>\r\n"))
         self.deliver(spam("other"), 1)
@@ -401,6 +401,15 @@ class Operator(Quarantine):
             raw = subprocess.run([kura.BINARY, "quarantine", "show", row["id"], "--raw", "--dir", self.server.directory],
                                  capture_output=True, check=True, timeout=60).stdout
             self.assertCameBack(raw, sent)
+        # A backup has it, and what is restored from it.
+        with tempfile.TemporaryDirectory() as place:
+            self.done("store", "backup", "--to", f"{place}/backup")
+            restored = [kura.BINARY, "store", "restore", "--from", f"{place}/backup", "--dir", f"{place}/restored"]
+            done = subprocess.run(restored, capture_output=True, text=True, check=False, timeout=120)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            listed = [kura.BINARY, "quarantine", "list", "--json", "--dir", f"{place}/restored"]
+            done = subprocess.run(listed, capture_output=True, text=True, check=False, timeout=120)
+            self.assertEqual(json.loads(done.stdout)["messages"], self.kept(), done.stderr)
         # Without a word nothing is released; names that there are not are told.
         self.assertIn("--all", self.quarantine("release", code=1))
         self.assertIn("is not in quarantine", self.quarantine("release", f"{self.alice}:99", code=1))
@@ -466,7 +475,7 @@ class Viruses(Quarantine):
     def test_a_virus_is_let_out_by_an_operator_who_means_it_alone(self):
         self.fake.behaviour = "found"
         for number, text in enumerate((b"small\r\n", messages.lines(500 << 10))):
-            # Also from somebody whose mail is wanted, and over LMTP.
+            # The second is from somebody whose mail is wanted.
             message = messages.header(f"virus {number}") + text
             self.deliver(message)
             (identity,) = self.ids()
@@ -488,7 +497,8 @@ class Shown(Quarantine):
 
     def test_where_the_operator_asks_for_it_it_can_be_read_over_IMAP_and_nothing_else(self):
         imap = self.server.imap()
-        self.assertEqual(imap.create('"Kept back"')[0], "NO")
+        for name in ('"Kept back"', '"Kept back/below"'):
+            self.assertEqual(imap.create(name)[0], "NO")
         imap.logout()
         sent = self.deliver(spam("shown"))
         imap = self.server.imap()

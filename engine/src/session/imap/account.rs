@@ -313,11 +313,12 @@ impl<D: Device> ImapAccount<D> {
         }
     }
 
-    /// Whether the name is taken for the quarantine, be it that there is none yet.
+    /// Whether the name, or the topmost level of it, is taken for the quarantine, be it that there is none yet.
     pub(super) fn is_reserved(&self, name: &str) -> bool {
-        self.quarantine.as_deref() == Some(name)
+        let top = name.split('/').next().unwrap_or_default();
+        self.quarantine.as_deref() == Some(top)
             && matches!(
-                self.store.mailbox_named(self.account, name),
+                self.store.mailbox_named(self.account, top),
                 Err(Error::NoSuchMailboxName(_))
             )
     }
