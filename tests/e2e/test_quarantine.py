@@ -8,6 +8,7 @@ import imaplib
 import json
 import os
 import re
+import smtplib
 import subprocess
 import tempfile
 import time
@@ -469,7 +470,8 @@ class Viruses(Quarantine):
         cls.addClassCleanup(cls.fake.remove)
         cls.settings = [(r"^clamd = .*$", f'clamd = ["unix:{cls.fake.socket}"]', "scan"),
                         (r"^found = .*$", 'found = "quarantine"', "scan"),
-                        (r"^cache_entries = .*$", "cache_entries = 0", "scan")]
+                        (r"^cache_entries = .*$", "cache_entries = 0", "scan"),
+                        (r"^enabled = false$", "enabled = true", "relay")]
         super().setUpClass()
 
     def test_a_virus_is_let_out_by_an_operator_who_means_it_alone(self):
@@ -490,6 +492,20 @@ class Viruses(Quarantine):
             self.assertCameBack(self.newest(), message)
         self.assertIn("not in quarantine any more", self.page("GET", delete, 410))
         self.assertEqual(test_scan.metrics(self.server)['kura_quarantined_total{reason="virus"}'], 2)
+
+
+    def test_what_would_leave_this_host_is_refused_and_kept_back_from_nobody_else_either(self):
+        self.fake.behaviour = "found"
+        user, password = self.server.accounts[0]
+        for recipients in (["x@elsewhere.test"], ["x@elsewhere.test", self.bob]):
+            with smtplib.SMTP("127.0.0.1", self.server.ports["submission"], timeout=60) as smtp:
+                smtp.starttls(context=kura.careless_tls())
+                smtp.login(user, password)
+                with self.assertRaises(smtplib.SMTPDataError) as refused:
+                    smtp.sendmail(user, recipients, messages.header("leaves", From=user) + b"Hello.\r\n")
+                self.assertEqual(refused.exception.smtp_code, 550)
+        self.assertEqual(self.ids(), [])
+        self.assertEqual(json.loads(self.done("queue", "list", "--json")), [])
 
 
 class Shown(Quarantine):
