@@ -9,6 +9,7 @@ pub use crate::collect::settings::Collect;
 pub use crate::domain::settings::Web;
 pub use crate::filter::settings::Spam;
 pub use crate::policy::settings::Policy;
+pub use crate::quarantine::settings::Quarantine;
 pub use crate::relay::settings::{Relay, SmartHost};
 pub use crate::scan::settings::Scan;
 use crate::when::Span;
@@ -60,6 +61,8 @@ pub struct Config {
     pub spam: Spam,
     #[serde(default)]
     pub scan: Scan,
+    #[serde(default)]
+    pub quarantine: Quarantine,
     #[serde(default)]
     pub relay: Relay,
     #[serde(default, rename = "smart_host", skip_serializing_if = "Vec::is_empty")]
@@ -274,6 +277,22 @@ impl Config {
         ConfigError(format!("{}{line}: {what}", self.file.display()))
     }
 
+    /// Whether any of it says that mail is to be kept back.
+    pub fn keeps_mail_back(&self) -> bool {
+        use crate::auth::settings::{DmarcMode, DmarcQuarantine};
+        use crate::scan::settings::Action;
+        let scan = &self.scan;
+        let modes = self.auth.dmarc_overrides.values();
+        let enforces =
+            [self.auth.dmarc].iter().chain(modes).any(|mode| *mode == DmarcMode::Enforce);
+        let mut actions = [scan.found, scan.when_down, scan.too_large, scan.outbreak.action]
+            .into_iter()
+            .chain(scan.attachments.actions.values().copied());
+        self.spam.enabled && self.spam.quarantine_at > 0.0
+            || enforces && self.auth.dmarc_quarantine == DmarcQuarantine::Quarantine
+            || actions.any(|action| action == Action::Quarantine)
+    }
+
     fn check_listeners(&self) -> Result<(), (&'static str, String)> {
         let addresses = crate::listener::addresses(self);
         if addresses.is_empty() {
@@ -341,6 +360,7 @@ impl Config {
         }
         self.sieve.check()?;
         self.scan.check()?;
+        self.quarantine.check()?;
         self.relay.check()?;
         self.acme.check(!self.web.http.is_empty(), !self.web.listen.is_empty())?;
         self.collect.check()?;

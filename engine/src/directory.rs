@@ -11,10 +11,12 @@
 //! | `k:DOMAIN` | [`DkimKeys`] |
 //! | `l:USER@DOMAIN`, `l:@DOMAIN` (catch-all) | [`Alias`] |
 //! | `h:USER@DOMAIN` | [`Held`], also after the account was removed |
+//! | `q:links` | what signs the links of quarantine digests ([`links::Key`]) |
 //! | `n:account` | the next account's number |
 
 use crate::domain::keys::DkimKeys;
 use crate::passwords::StoredPassword;
+use crate::quarantine::links;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -104,6 +106,7 @@ pub struct Directory {
     holds: BTreeMap<String, Held>,
     /// Shared with those who sign, off the core.
     dkim: BTreeMap<String, Arc<DkimKeys>>,
+    link_keys: BTreeMap<String, links::Key>,
 }
 
 impl Directory {
@@ -123,6 +126,7 @@ impl Directory {
                 Some(("l:", name)) => set(&mut self.aliases, name, value),
                 Some(("h:", name)) => set(&mut self.holds, name, value),
                 Some(("k:", name)) => set_with(&mut self.dkim, name, value, Arc::new),
+                Some(("q:", name)) => set(&mut self.link_keys, name, value),
                 Some(("n:", _)) => true,
                 _ => false,
             };
@@ -199,6 +203,11 @@ impl Directory {
 
     pub fn dkim(&self, domain: &str) -> Option<&Arc<DkimKeys>> {
         self.dkim.get(domain)
+    }
+
+    /// What signs the links of digests; `None`: none has been made yet.
+    pub fn link_key(&self) -> Option<&links::Key> {
+        self.link_keys.get(links::KEY_NAME)
     }
 
     pub fn account(&self, address: &str) -> Option<&Account> {

@@ -14,6 +14,7 @@
 //! | [`policy`], [`filter`] | who is kept out; whether a message is wanted |
 //! | [`scan`] | viruses, dangerous attachments, outbreaks |
 //! | [`delivery`] | from a transaction's bytes to durable mailboxes |
+//! | [`quarantine`] | mail that is kept back from its owner |
 //! | [`sieve`] | what users, and the operator, want done with mail that comes in |
 //! | [`collect`] | mail from mailboxes that users have elsewhere |
 //! | [`queue`], [`relay`] | mail that waits to leave, and how it leaves |
@@ -53,6 +54,7 @@ pub mod metrics;
 pub mod operations;
 pub mod passwords;
 pub mod policy;
+pub mod quarantine;
 pub mod queue;
 pub mod readiness;
 pub mod relay;

@@ -76,6 +76,8 @@ pub struct Shard {
     pub learned: RefCell<Learned>,
     /// Held while something is learned.
     pub learning_turn: tokio::sync::Mutex<()>,
+    /// Held while accounts at home here are told of what was kept back.
+    pub digest_turn: tokio::sync::Mutex<()>,
     /// Commands of users who sort their mail, whose messages are being looked at.
     pub sorting: Cell<usize>,
     pub sieve: crate::sieve::Sieve,
@@ -150,6 +152,7 @@ impl Shard {
             rules: parts.rules,
             learned: RefCell::default(),
             learning_turn: tokio::sync::Mutex::default(),
+            digest_turn: tokio::sync::Mutex::default(),
             sorting: Cell::default(),
             sieve: crate::sieve::Sieve::new(parts.sieve),
             scan: crate::scan::session::Scanning::new(parts.scan),

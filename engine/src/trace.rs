@@ -32,7 +32,8 @@ const UIDS_AT_ONCE: u32 = 4096;
 /// Expunged messages of one account that are looked at, the latest.
 const BURIED_MAX: usize = 10_000;
 /// Fields in which something was decided, and what they are called in what is told.
-const VERDICTS: [(&str, &str); 4] = [
+const VERDICTS: [(&str, &str); 5] = [
+    (crate::quarantine::note::FIELD, "kept"),
     ("Authentication-Results", "authentication"),
     ("X-Spam-Status", "spam"),
     ("X-Spam-Sender", "sorted"),
@@ -165,7 +166,9 @@ async fn find_in(
     latest: &mut Latest,
 ) -> Result<(), Error> {
     let address: Rc<str> = address.into();
-    for mailbox in shard.store.mailboxes(account)? {
+    let mut mailboxes = shard.store.mailboxes(account)?;
+    mailboxes.extend(shard.store.quarantine(account)?);
+    for mailbox in mailboxes {
         // What shows the past is told where it is.
         if mailbox.read_only {
             continue;
@@ -271,6 +274,14 @@ async fn row(shard: &Shard, found: &Found) -> Value {
             row[key] = json!(text(field.value));
         }
     }
+    if !row["kept"].is_null() {
+        let is_there = *found.mailbox_name == *storage::index::names::QUARANTINE;
+        row["quarantine"] = json!(match (is_there, found.expunged) {
+            (true, None) => "quarantined",
+            (true, Some(_)) => "deleted",
+            (false, _) => "released",
+        });
+    }
     row
 }
 
@@ -295,13 +306,15 @@ fn decided<'h>(header: &'h [u8], hostname: &str) -> Vec<(&'static str, &'h [u8])
         match *key {
             "authentication" if !claims(field.value, hostname) => break,
             "authentication" => verified = true,
+            // It is beside the body, or not ours.
+            "kept" if received => break,
             _ => {}
         }
         if decided.iter().all(|(known, _)| known != key) {
             decided.push((*key, field.value));
         }
     }
-    decided.retain(|(key, _)| received && (verified || *key == "virus"));
+    decided.retain(|(key, _)| received && (verified || ["virus", "kept"].contains(key)));
     decided
 }
 
@@ -348,6 +361,9 @@ mod tests {
         assert_eq!(keys(&format!("{received}{ours}{score}{virus}")), all);
         // Beside a body that was in the log already.
         assert_eq!(keys(&format!("Delivered-To: x@y.test\r\n{ours}{score}{virus}{received}")), all);
+        let kept = format!("{}: spam, since x\r\n", crate::quarantine::note::FIELD);
+        assert_eq!(keys(&format!("Delivered-To: x@y.test\r\n{kept}{received}{score}")), ["kept"]);
+        assert_eq!(keys(&format!("{received}{kept}")), [""; 0]);
         // From a gateway, over LMTP, appended.
         assert_eq!(keys(&format!("{received}{theirs}{score}")), [""; 0]);
         assert_eq!(keys(&format!("{received}{score}{theirs}")), [""; 0]);

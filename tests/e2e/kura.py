@@ -331,7 +331,7 @@ class Wire:
 
 # Trace fields that a server may write on top (RFC 5321 section 4.4), folded or not.
 TRACE = re.compile(
-    rb"(?:(?:Return-Path|Delivered-To|Received|Authentication-Results|Received-SPF|X-Spam-Status|X-Spam-Flag|X-Spam-Sender"
+    rb"(?:(?:Return-Path|Delivered-To|Received|Authentication-Results|Received-SPF|X-Spam-Status|X-Spam-Flag|X-Spam-Sender|X-Spam-Quarantine"
     rb"|X-Virus-Scanned)"
     rb":[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*)*",
     re.IGNORECASE,

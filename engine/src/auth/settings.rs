@@ -18,6 +18,9 @@ pub struct Auth {
     /// Clients in these networks are not verified: this host, gateways of one's own. Addresses, or
     /// networks such as `192.0.2.0/24`.
     pub trusted_networks: Vec<Network>,
+    /// Where mail goes whose author's domain asks for it (`p=quarantine`), in mode `enforce`: `junk`, or `quarantine`,
+    /// where it is kept back (`[quarantine]`).
+    pub dmarc_quarantine: DmarcQuarantine,
     /// Also writes `Received-SPF` (RFC 7208 section 9.1), for programs that read nothing else.
     pub received_spf: bool,
     /// What is not known of a message after so many seconds is `temperror`.
@@ -68,6 +71,7 @@ impl Default for Auth {
             plaintext_allowed: false,
             verify: true,
             dmarc: DmarcMode::default(),
+            dmarc_quarantine: DmarcQuarantine::default(),
             trusted_networks: ["127.0.0.0/8", "::1"]
                 .iter()
                 .filter_map(|n| Network::read(n))
@@ -91,8 +95,16 @@ pub enum DmarcMode {
     /// The result is written into the message; nothing else follows.
     #[default]
     Mark,
-    /// `p=reject` is refused, `p=quarantine` goes into Junk.
+    /// `p=reject` is refused, `p=quarantine` goes into Junk or is kept back (`auth.dmarc_quarantine`).
     Enforce,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DmarcQuarantine {
+    #[default]
+    Junk,
+    Quarantine,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

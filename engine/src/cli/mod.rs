@@ -21,6 +21,7 @@ mod directory;
 mod dkim;
 mod dns;
 mod profile;
+mod quarantine;
 mod queue;
 mod quickstart;
 mod remembering;
@@ -107,6 +108,11 @@ enum Command {
     /// Example: kura queue list
     #[command(subcommand)]
     Queue(queue::QueueCommand),
+    /// Mail that is kept back from its owners, because it looks unwanted or dangerous.
+    ///
+    /// Example: kura quarantine list --account ann@example.org
+    #[command(subcommand)]
+    Quarantine(quarantine::QuarantineCommand),
     /// Mail from mailboxes that users have elsewhere, over POP3 and IMAP.
     ///
     /// Example: kura collect add ann@example.org imap.example.com --user ann --password-stdin
@@ -213,6 +219,7 @@ fn run(command: Command) -> Result<Outcome, ConfigError> {
         Command::Store(command) => store::run(command),
         Command::Spam(command) => spam::run(command),
         Command::Queue(command) => queue::run(command),
+        Command::Quarantine(command) => quarantine::run(command),
         Command::Collect(command) => collect::run(command),
         Command::Trace(options) => trace::run(options),
         Command::Profile(command) => profile::run(command),

@@ -109,6 +109,7 @@ fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
         listen,
         // Loopback only, see `high_ports`.
         auth: Auth { plaintext_allowed: true, ..Auth::default() },
+        quarantine: Default::default(),
         scan: Default::default(),
         dns: Dns::default(),
         policy: Policy::default(),

@@ -4,6 +4,7 @@ use super::Outcome;
 use crate::NOTICE;
 use crate::config::{Config, ConfigError, LogFormat};
 use crate::layout;
+use crate::quarantine::settings::Daily;
 use crate::relay::tls::Trust;
 use crate::server::{Mode, Server};
 use crate::sieve::SystemScripts;
@@ -68,7 +69,28 @@ pub(super) fn check(options: &CheckOptions) -> Result<Outcome, ConfigError> {
             retention.text()
         )?,
     }
+    say_of_quarantine(&config)?;
     Ok(Outcome::Done)
+}
+
+/// What goes into quarantine, and how users hear of it.
+fn say_of_quarantine(config: &Config) -> Result<(), ConfigError> {
+    if !config.keeps_mail_back() {
+        return Ok(());
+    }
+    let keep = config.quarantine.keep.text();
+    let told = match config.quarantine.digest_at {
+        Daily(None) => "users are not told (quarantine.digest_at is off)".to_owned(),
+        daily => format!("users are told daily at {}", String::from(daily)),
+    };
+    outln!("quarantine: mail is kept for {keep}; {told}")?;
+    match config.quarantine.links_to(&config.hostname, &config.web) {
+        Some(base) => outln!("quarantine: the links of digests lead to {base}"),
+        None => outln!(
+            "quarantine: digests have no links, but name the postmaster; set web.listen, such as [\"0.0.0.0:443\"], for links \
+             by which users release their mail themselves"
+        ),
+    }
 }
 
 /// Log lines go to standard error from a thread of their own; when that can't keep up, lines are

@@ -74,6 +74,9 @@ fn told(row: &Value) -> String {
     if let Some(time) = row["expunged"].as_str() {
         told += &format!(", expunged {time}");
     }
+    if let Some(state) = row["quarantine"].as_str() {
+        told += &format!("\n    quarantine: {state} ({})", text(row, "kept"));
+    }
     let lines = [
         ("from", "from"),
         ("subject", "subject"),

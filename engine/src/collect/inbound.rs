@@ -19,6 +19,7 @@ use crate::delivery::{
 use crate::directory::Resolution;
 use crate::filter;
 use crate::filter::senders::Filing as Filed;
+use crate::quarantine;
 use crate::scan;
 use crate::scan::settings::Action;
 use crate::shard::Shard;
@@ -256,7 +257,13 @@ impl Inbound {
                 }
                 Action::Defer => return Err(Reason::new(Kind::Here, words)),
                 // Whoever it is from: friends send viruses, too.
-                Action::Junk => judged.filing = Filed { is_junk: true, ..Filed::default() },
+                Action::Quarantine => {
+                    judged.filing = Filed::default();
+                    judged.filing.keep_back(found.reason(&shard.config.scan));
+                }
+                Action::Junk => {
+                    judged.filing = Filed { kept: judged.filing.kept, ..Filed::junk() };
+                }
                 Action::Mark => {}
             }
             let field = found.field(&shard.config.hostname);
@@ -380,16 +387,16 @@ impl Inbound {
         stamp.beside += &verdict.fields(room);
         judged.spam_percent = Some(verdict.percent());
         // Nobody can be refused any more.
-        let is_junk = matches!(
-            verdict.action,
-            filter::verdict::Action::Junk | filter::verdict::Action::Reject
-        );
+        let is_junk = verdict.action >= filter::verdict::Action::Junk;
+        let keeps = shard.config.spam.quarantine_at > 0.0;
+        let is_kept = keeps && verdict.action >= filter::verdict::Action::Quarantine;
         let is_proven = mail
             .verdict
             .findings
             .iter()
             .any(|one| one.method == Method::Dmarc && one.outcome == Outcome::Pass);
-        judged.filing = Filed { is_junk, sender, is_doubtful: !is_proven };
+        let kept = is_kept.then_some(quarantine::Reason::Spam);
+        judged.filing = Filed { is_junk, kept, sender, is_doubtful: !is_proven };
         Ok(())
     }
 }

@@ -10,6 +10,9 @@
 use super::payload::Payload;
 use super::{Collected, Envelope, Filed, Mailbox, Outcome, Redirect, Stamp, To, notes};
 use crate::core::give_way;
+use crate::filter::senders::Place;
+use crate::quarantine::Reason;
+use crate::quarantine::note::Note;
 use crate::shard::Shard;
 use crate::sieve::plan::{Filing, Seen, Target, plan};
 use crate::sieve::{self, Plan, marks};
@@ -60,7 +63,10 @@ struct Put {
 
 /// Files the message for everybody; one outcome for each, in their order.
 pub(super) async fn file(shard: &Shard, parcel: Parcel, body: Body) -> Vec<Outcome> {
-    let mut plans = plans(shard, &parcel, matches!(body, Body::Streamed(_))).await;
+    let decide = |to: &To| parcel.envelope.judged.filing.decide(shard, to.home.account);
+    let decided: Vec<(Place, &str)> = parcel.to.iter().map(decide).collect();
+    let mut plans = plans(shard, &parcel, &decided, matches!(body, Body::Streamed(_))).await;
+    let mut failed: Vec<Option<Error>> = vec![None; plans.len()];
     let mut wanted = Vec::with_capacity(plans.len());
     let mut lends = vec![false; plans.len()];
     for (owner, plan) in plans.iter_mut().enumerate() {
@@ -70,7 +76,15 @@ pub(super) async fn file(shard: &Shard, parcel: Parcel, body: Body) -> Vec<Outco
             plan.filings = Plan::keep().filings;
         }
         let to = &parcel.to[owner];
-        let (is_junk, why) = parcel.envelope.judged.filing.decide(shard, to.home.account);
+        let (place, why) = decided[owner];
+        if let Place::Quarantine(reason) = place {
+            match keep_back(shard, to, &parcel, reason).await {
+                Ok(placement) => wanted.push(Wanted { owner, placement, header: None }),
+                Err(error) => failed[owner] = Some(error),
+            }
+            continue;
+        }
+        let is_junk = place == Place::Junk;
         for filing in std::mem::take(&mut plan.filings) {
             let account = to.home.account;
             let target = match &parcel.envelope.collected {
@@ -107,18 +121,48 @@ pub(super) async fn file(shard: &Shard, parcel: Parcel, body: Body) -> Vec<Outco
     puts.into_iter().for_each(|put| by_owner[put.owner].push(put));
     let mut outcomes = Vec::with_capacity(plans.len());
     for ((owner, plan), puts) in plans.into_iter().enumerate().zip(by_owner) {
+        if let Some(error) = failed[owner].take() {
+            outcomes.push(Err(error));
+            continue;
+        }
+        if let Place::Quarantine(reason) = decided[owner].0
+            && puts.iter().any(|put| put.outcome.is_ok())
+        {
+            let (id, account) = (&parcel.envelope.id, &parcel.to[owner].home.address);
+            tracing::info!(id, account, reason = reason.name(), "quarantined");
+            shard.metrics.quarantine.kept(reason);
+        }
         outcomes.push(conclude(shard, &parcel, &parcel.to[owner], plan, puts, lends[owner]).await);
     }
     outcomes
 }
 
-/// What is to be done, for each recipient.
-async fn plans(shard: &Shard, parcel: &Parcel, is_streamed: bool) -> Vec<Plan> {
+/// Into quarantine, with a note of why and since when; with no flags, since nobody has it before it is released.
+async fn keep_back(
+    shard: &Shard,
+    to: &To,
+    parcel: &Parcel,
+    reason: Reason,
+) -> Result<Placement, Error> {
+    let account = to.home.account;
+    let mailbox = shard.store.make_quarantine(account).await?;
+    let note = Note { reason, since: super::unix_millis().0 };
+    let prefix = delivered_to(&to.home.address) + &parcel.beside + &note.field();
+    Ok(placement(account, mailbox, prefix.into_bytes(), &[]))
+}
+
+/// What is to be done, for each recipient. What is kept back no script sees.
+async fn plans(
+    shard: &Shard,
+    parcel: &Parcel,
+    decided: &[(Place, &str)],
+    is_streamed: bool,
+) -> Vec<Plan> {
     let has_scripts = |to: &To| parcel.envelope.scripts && sieve::applies(shard, &to.home);
     let mut seen: Option<Seen> = None;
     let mut plans = Vec::with_capacity(parcel.to.len());
-    for to in &parcel.to {
-        if !has_scripts(to) {
+    for (to, (place, _)) in parcel.to.iter().zip(decided) {
+        if !has_scripts(to) || matches!(place, Place::Quarantine(_)) {
             plans.push(Plan::keep());
             continue;
         }

@@ -13,6 +13,7 @@
 
 use super::classifier::Class;
 use super::mail::Mail;
+use crate::quarantine::Reason;
 use crate::shard::Shard;
 use bytes::Bytes;
 use std::rc::Rc;
@@ -72,22 +73,52 @@ fn key(account: AccountId) -> Bytes {
 /// Where a message goes, unless an account has said otherwise of its sender.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Filing {
+    /// Also where it is kept back.
     pub is_junk: bool,
+    /// Why it is kept back, if it is.
+    pub kept: Option<Reason>,
     /// `None`: what accounts have said does not count.
     pub sender: Option<Sender>,
     /// DMARC fails: it need not be from whom it says.
     pub is_doubtful: bool,
 }
 
+/// Where it goes then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Where its owner wants mail.
+    Usual,
+    Junk,
+    Quarantine(Reason),
+}
+
 impl Filing {
-    /// On the account's home shard: whether it goes into Junk, and the field that says why if the account itself
-    /// has decided that.
-    pub fn decide(self, shard: &Shard, account: AccountId) -> (bool, &'static str) {
-        let said = self.sender.and_then(|sender| opinion(shard, account, sender));
-        match said {
-            Some(Class::Spam) => (true, "X-Spam-Sender: unwanted\r\n"),
-            Some(Class::Wanted) if !self.is_doubtful => (false, "X-Spam-Sender: wanted\r\n"),
-            Some(Class::Wanted) | None => (self.is_junk, ""),
+    pub fn junk() -> Filing {
+        Filing { is_junk: true, ..Filing::default() }
+    }
+
+    /// Kept back; an earlier reason stays.
+    pub fn keep_back(&mut self, reason: Reason) {
+        self.is_junk = true;
+        self.kept = self.kept.or(Some(reason));
+    }
+
+    /// On the account's home shard: where it goes, and the field that says why if the account itself has decided that.
+    pub fn decide(self, shard: &Shard, account: AccountId) -> (Place, &'static str) {
+        self.given(self.sender.and_then(|sender| opinion(shard, account, sender)))
+    }
+
+    /// That a sender is wanted goes before the score, be it how it may; that it is not makes nothing less bad.
+    fn given(self, said: Option<Class>) -> (Place, &'static str) {
+        match (said, self.kept) {
+            (Some(Class::Wanted), _) if !self.is_doubtful => {
+                (Place::Usual, "X-Spam-Sender: wanted\r\n")
+            }
+            (_, Some(reason)) => (Place::Quarantine(reason), ""),
+            (Some(Class::Spam), None) => (Place::Junk, "X-Spam-Sender: unwanted\r\n"),
+            (Some(Class::Wanted) | None, None) => {
+                (if self.is_junk { Place::Junk } else { Place::Usual }, "")
+            }
         }
     }
 }
@@ -151,6 +182,30 @@ mod tests {
         assert_eq!(known(&value, 904), Some(Class::Spam));
         assert_eq!((known(&value, 5), known(&value, 6)), (None, Some(Class::Spam)));
         assert_eq!(known(&value[..20], 1), None, "a value cut short harms nothing");
+    }
+
+    #[test]
+    fn an_accounts_word_goes_before_the_score_but_not_before_a_proof_that_is_missing() {
+        let kept = |is_doubtful| {
+            let mut filing = Filing { is_doubtful, ..Filing::default() };
+            filing.keep_back(Reason::Spam);
+            filing.keep_back(Reason::Outbreak);
+            filing
+        };
+        let quarantine = Place::Quarantine(Reason::Spam);
+        let junk = Filing::junk();
+        for (filing, said, place) in [
+            (kept(false), None, quarantine),
+            (kept(false), Some(Class::Spam), quarantine),
+            (kept(false), Some(Class::Wanted), Place::Usual),
+            (kept(true), Some(Class::Wanted), quarantine),
+            (junk, None, Place::Junk),
+            (junk, Some(Class::Wanted), Place::Usual),
+            (Filing::default(), Some(Class::Spam), Place::Junk),
+            (Filing::default(), None, Place::Usual),
+        ] {
+            assert_eq!(filing.given(said).0, place, "{filing:?} {said:?}");
+        }
     }
 
     #[test]

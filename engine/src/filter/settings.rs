@@ -13,6 +13,8 @@ pub struct Spam {
     pub tag_at: f64,
     /// From this score on it goes into Junk.
     pub junk_at: f64,
+    /// From this score on it is kept back from its recipient (`[quarantine]`); 0: nothing is.
+    pub quarantine_at: f64,
     /// From this score on it is refused, so that its sender learns of it; 0: nothing is.
     pub reject_at: f64,
     /// A file of further rules, which take the place of those of the same name.
@@ -42,6 +44,8 @@ impl Default for Spam {
             enabled: true,
             tag_at: 5.0,
             junk_at: 5.0,
+            // An upgrade must not begin to keep mail back.
+            quarantine_at: 0.0,
             // An upgrade must not begin to refuse mail.
             reject_at: 0.0,
             rules: None,
@@ -59,6 +63,7 @@ impl Spam {
         for (key, score) in [
             ("spam.tag_at", self.tag_at),
             ("spam.junk_at", self.junk_at),
+            ("spam.quarantine_at", self.quarantine_at),
             ("spam.reject_at", self.reject_at),
         ] {
             if !(0.0..=SCORE_MAX).contains(&score) {
@@ -78,6 +83,20 @@ impl Spam {
                 self.reject_at, self.junk_at
             );
             return Err(("spam.reject_at", what));
+        }
+        if self.quarantine_at != 0.0 && self.quarantine_at < self.junk_at {
+            let what = format!(
+                "spam.quarantine_at = {} is below spam.junk_at = {}; keep back only what is worse than junk",
+                self.quarantine_at, self.junk_at
+            );
+            return Err(("spam.quarantine_at", what));
+        }
+        if self.reject_at != 0.0 && self.quarantine_at >= self.reject_at {
+            let what = format!(
+                "spam.quarantine_at = {} is not below spam.reject_at = {}: all of that is refused already",
+                self.quarantine_at, self.reject_at
+            );
+            return Err(("spam.quarantine_at", what));
         }
         Ok(())
     }
@@ -99,5 +118,13 @@ mod tests {
         assert_eq!(with(5.0, 5.0, 4.0), Err("spam.reject_at"));
         assert_eq!(with(5.0, f64::NAN, 4.0), Err("spam.junk_at"));
         assert_eq!(with(5.0, 5.0, -1.0), Err("spam.reject_at"));
+        let keeping = |quarantine_at, reject_at| {
+            Spam { quarantine_at, reject_at, ..Spam::default() }.check().map_err(|(key, _)| key)
+        };
+        assert_eq!(keeping(8.0, 15.0), Ok(()));
+        assert_eq!(keeping(5.0, 0.0), Ok(()));
+        assert_eq!(keeping(4.0, 0.0), Err("spam.quarantine_at"));
+        assert_eq!(keeping(15.0, 15.0), Err("spam.quarantine_at"));
+        assert_eq!(keeping(2000.0, 0.0), Err("spam.quarantine_at"));
     }
 }

@@ -31,29 +31,34 @@ pub struct Sorted {
 }
 
 /// On the account's home core: learns what its client has sorted, in the background.
-pub fn learn(shard: &Rc<Shard>, account: AccountId, mut sorted: Sorted) {
-    if shard.config.spam.learn == Learn::Nobody {
-        return;
-    }
+pub fn learn(shard: &Rc<Shard>, account: AccountId, sorted: Sorted) {
     if shard.sorting.get() >= COMMANDS_MAX {
         tracing::info!(account = account.0, "too busy to learn what was sorted");
         return;
     }
     shard.sorting.set(shard.sorting.get() + 1);
-    sorted.uids.truncate(SORTED_MAX);
     let shard = Rc::clone(shard);
     glommio::spawn_local(async move {
-        let mut changes = Vec::new();
-        for &uid in &sorted.uids {
-            let sender = look_at(&shard, account, sorted.mailbox, uid, sorted.class).await;
-            changes.extend(sender.map(|sender| (sender, sorted.class)));
-        }
-        if let Err(error) = senders::remember(&shard, account, &changes).await {
-            tracing::warn!(account = account.0, %error, "what was sorted was not learned");
-        }
+        learn_now(&shard, account, sorted).await;
         shard.sorting.set(shard.sorting.get() - 1);
     })
     .detach();
+}
+
+/// The same for who waits until it is done.
+pub async fn learn_now(shard: &Rc<Shard>, account: AccountId, mut sorted: Sorted) {
+    if shard.config.spam.learn == Learn::Nobody {
+        return;
+    }
+    sorted.uids.truncate(SORTED_MAX);
+    let mut changes = Vec::new();
+    for &uid in &sorted.uids {
+        let sender = look_at(shard, account, sorted.mailbox, uid, sorted.class).await;
+        changes.extend(sender.map(|sender| (sender, sorted.class)));
+    }
+    if let Err(error) = senders::remember(shard, account, &changes).await {
+        tracing::warn!(account = account.0, %error, "what was sorted was not learned");
+    }
 }
 
 async fn look_at(

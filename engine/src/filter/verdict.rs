@@ -18,17 +18,20 @@ pub enum Action {
     Accept,
     Tag,
     Junk,
+    Quarantine,
     Reject,
 }
 
 impl Action {
-    pub const ALL: [Action; 4] = [Action::Accept, Action::Tag, Action::Junk, Action::Reject];
+    pub const ALL: [Action; 5] =
+        [Action::Accept, Action::Tag, Action::Junk, Action::Quarantine, Action::Reject];
 
     pub fn name(self) -> &'static str {
         match self {
             Action::Accept => "accept",
             Action::Tag => "tag",
             Action::Junk => "junk",
+            Action::Quarantine => "quarantine",
             Action::Reject => "reject",
         }
     }
@@ -51,6 +54,8 @@ impl Verdict {
         let score = (sum * 10.0).round() / 10.0 + 0.0; // no -0.0
         let action = if spam.reject_at > 0.0 && score >= spam.reject_at {
             Action::Reject
+        } else if spam.quarantine_at > 0.0 && score >= spam.quarantine_at {
+            Action::Quarantine
         } else if score >= spam.junk_at {
             Action::Junk
         } else if score >= spam.tag_at {
@@ -124,7 +129,8 @@ impl Verdict {
 
 /// Names that only we write, and what they become when a message brings them along: as long, so that nothing
 /// moves.
-const OURS: [(&str, &str); 3] = [
+const OURS: [(&str, &str); 4] = [
+    (crate::quarantine::note::FIELD, "X-Said-Quarantine"),
     ("X-Spam-Status", "X-Said-Status"),
     ("X-Spam-Flag", "X-Said-Flag"),
     ("X-Spam-Sender", "X-Said-Sender"),
@@ -170,6 +176,15 @@ mod tests {
         }
         for (score, percent) in [(-3.0, 0), (0.0, 0), (2.5, 50), (5.0, 100), (40.0, 100)] {
             assert_eq!(Verdict::new(vec![hit("A", score)], &spam).percent(), percent, "{score}");
+        }
+        let keeping = Spam { quarantine_at: 8.0, ..spam.clone() };
+        for (score, action) in [
+            (7.94, Action::Junk),
+            (7.95, Action::Quarantine),
+            (14.9, Action::Quarantine),
+            (15.0, Action::Reject),
+        ] {
+            assert_eq!(Verdict::new(vec![hit("A", score)], &keeping).action, action, "{score}");
         }
         let lenient = Spam { reject_at: 0.0, ..spam };
         assert_eq!(Verdict::new(vec![hit("A", 99.0)], &lenient).action, Action::Junk);

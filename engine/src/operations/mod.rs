@@ -20,6 +20,7 @@ use crate::directory::{self, Pair};
 use crate::filter;
 use crate::filter::operations::SpamRequest;
 use crate::passwords::{self, StoredPassword};
+use crate::quarantine::{self, operations::QuarantineRequest};
 use crate::queue;
 use crate::remembering::{self, Which};
 use crate::shard::Shard;
@@ -156,6 +157,8 @@ pub enum Request {
         which: queue::operations::Which,
         word: queue::Word,
     },
+    /// Mail that is kept back.
+    Quarantine(QuarantineRequest),
     /// Outside mailboxes.
     Collect(CollectRequest),
 }
@@ -196,6 +199,7 @@ impl Request {
             | Request::StoreCompactBegin
             | Request::StoreCompactStatus
             | Request::StoreCompact
+            | Request::Quarantine(_)
             | Request::QueueList { .. }
             | Request::QueueShow { .. }
             | Request::QueueSay { .. } => false,
@@ -302,6 +306,7 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
         Request::QueueList { which } => queue::operations::list(&shard, which).await,
         Request::QueueShow { id } => queue::operations::show(&shard, id).await,
         Request::QueueSay { which, word } => queue::operations::say(&shard, which, word).await,
+        Request::Quarantine(request) => quarantine::operations::execute(&shard, request).await,
         Request::Collect(request) => collect::operations::execute(&shard, request).await,
         Request::StoreScrub => {
             for home in 0..shard.mesh.cores() {

@@ -65,6 +65,8 @@ pub enum Action {
     Mark,
     /// Delivered into the mailbox for junk, so marked.
     Junk,
+    /// Kept back from its recipient (`[quarantine]`), so marked; refused where it is to leave this host.
+    Quarantine,
     /// 451: the sender tries again.
     Defer,
     /// 550.
@@ -76,6 +78,7 @@ impl Action {
         match self {
             Action::Mark => "mark",
             Action::Junk => "junk",
+            Action::Quarantine => "quarantine",
             Action::Defer => "defer",
             Action::Reject => "reject",
         }
@@ -85,13 +88,13 @@ impl Action {
 impl Scan {
     /// What the types can't say: the key that is at fault, and words for the operator.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
-        use Action::{Defer, Junk, Mark, Reject};
+        use Action::{Defer, Junk, Mark, Quarantine, Reject};
         let endless = "the sender would try again for days, with the same end";
         let harsh = "mail would be lost because a scanner is down";
         for (key, action, allowed, why) in [
-            ("scan.found", self.found, [Mark, Junk, Reject], endless),
-            ("scan.too_large", self.too_large, [Mark, Junk, Reject], endless),
-            ("scan.when_down", self.when_down, [Mark, Junk, Defer], harsh),
+            ("scan.found", self.found, [Mark, Junk, Quarantine, Reject], endless),
+            ("scan.too_large", self.too_large, [Mark, Junk, Quarantine, Reject], endless),
+            ("scan.when_down", self.when_down, [Mark, Junk, Quarantine, Defer], harsh),
         ] {
             if !allowed.contains(&action) {
                 let names = allowed.map(Action::name).join(", ");

@@ -3,6 +3,7 @@
 use super::attachments::Report;
 use super::outbreak::table::Counts;
 use super::settings::{Action, Scan};
+use crate::quarantine::Reason;
 use std::time::Duration;
 
 /// Bytes kept of a name that a scanner gives.
@@ -154,6 +155,19 @@ impl Findings {
         all.rev().max_by_key(|(action, _)| *action).unwrap_or(nothing)
     }
 
+    /// Why it is kept back, where that is what follows: of several reasons the worst.
+    pub fn reason(&self, scan: &Scan) -> Reason {
+        let is_kept = |action: Action| action == Action::Quarantine;
+        let clamav = self.clamav.as_ref().filter(|found| is_kept(found.action(scan)));
+        if let Some(Outcome::Found(_)) = clamav.map(|found| &found.outcome) {
+            return Reason::Virus;
+        }
+        if self.attachments.worst(&scan.attachments).is_some_and(|(action, _)| is_kept(action)) {
+            return Reason::Attachment;
+        }
+        if clamav.is_some() { Reason::Unscanned } else { Reason::Outbreak }
+    }
+
     /// For the log.
     pub fn brief(&self) -> Option<String> {
         let outbreak = self.outbreak.map(|counts| {
@@ -246,7 +260,19 @@ mod tests {
             both.brief().as_deref(),
             Some("clamav=unknown down attachments=executable,unseen")
         );
+        let keeping = Scan {
+            found: Action::Quarantine,
+            when_down: Action::Quarantine,
+            attachments: Attachments {
+                actions: [(Kind::Executable, Action::Quarantine)].into(),
+                ..Attachments::default()
+            },
+            ..scan.clone()
+        };
+        assert_eq!(both.action(&keeping).0, Action::Quarantine);
+        assert_eq!(both.reason(&keeping), Reason::Attachment);
         let down = Findings { attachments: report(&[Kind::Macros]), ..both };
+        assert_eq!(down.reason(&keeping), Reason::Unscanned);
         assert_eq!(down.action(&scan).0, Action::Defer);
         let found = Verdict::new(Outcome::Found("V".to_owned()), Version::default());
         let virus = Findings {
@@ -261,6 +287,8 @@ mod tests {
         assert_eq!(many.action(&scan).0, Action::Junk);
         assert_eq!(many.field("mx.test"), "X-Virus-Scanned: mx.test;\r\n\toutbreak=suspect\r\n");
         assert_eq!(virus.action(&scan).1, "Message refused: it holds a virus (V)");
+        assert_eq!(virus.reason(&keeping), Reason::Virus);
+        assert_eq!(many.reason(&keeping), Reason::Outbreak);
         assert_eq!(Findings::default().action(&scan).0, Action::Mark);
         assert_eq!(Findings::default().brief(), None);
     }

@@ -4,6 +4,9 @@ use crate::error::Error;
 
 pub const SEPARATOR: char = '/';
 pub const INBOX: &str = "INBOX";
+/// The mailbox of mail that is kept back from its owner. No name that [`check`] lets anybody give: so nobody makes
+/// one, and a user's own mailbox is never in its way.
+pub const QUARANTINE: &str = "*quarantine*";
 const NAME_BYTES_MAX: usize = 1000;
 const LEVELS_MAX: usize = 32;
 
@@ -74,6 +77,7 @@ mod tests {
         for odd in ["", "/", "a/", "/a", "a//b", "a*", "50%", "a\u{7}", "a\0", &long, &deep] {
             assert!(check(odd).is_err(), "{odd:?}");
         }
+        assert!(check(QUARANTINE).is_err());
         for fine in ["Sent", "a b", "été", "日本語", "a.b", "~x", "&", "\"quoted\"", "\\"] {
             assert!(check(fine).is_ok(), "{fine:?}");
         }

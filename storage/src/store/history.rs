@@ -13,7 +13,7 @@ use crate::device::Device;
 use crate::durable::Durable;
 use crate::error::Error;
 use crate::format::{Base, NewMailbox, Record, SegmentId, Shown};
-use crate::index::{Index, Live, Mailbox, Row, Spaces};
+use crate::index::{Index, Live, Mailbox, Row, Spaces, names};
 use crate::log::recovery::RecoveryReport;
 use crate::log::scan::{FoundSegment, Scan, Start};
 use crate::log::segments::{Identity, identify};
@@ -124,7 +124,7 @@ impl<D: Device> Store<D> {
 
     /// Shows an account as it was, in read-only mailboxes below `root`, with the UIDs and flags of then.
     /// How many messages there are, and how many were not found (rot has taken them). Until it is whole it
-    /// is called "`root` (unfinished)". It counts against the quota.
+    /// is called "`root` (unfinished)". It counts against the quota. What was in quarantine is not shown.
     pub async fn show(
         &self,
         past: &PastAccount,
@@ -138,16 +138,18 @@ impl<D: Device> Store<D> {
                 return Err(Error::MailboxExists(name.to_owned()));
             }
         }
+        let is_shown = |mailbox: &&PastMailbox| mailbox.name != names::QUARANTINE;
+        let shown_mailboxes = past.mailboxes.iter().filter(is_shown);
         if !over_quota {
-            let messages = past.mailboxes.iter().flat_map(|mailbox| &mailbox.messages);
+            let messages = shown_mailboxes.clone().flat_map(|mailbox| &mailbox.messages);
             let bytes = messages.clone().map(|message| u64::from(message.bytes)).sum();
             let usage = self.usage(account)?;
             self.core.reservations.check(account, &usage, messages.count() as u64, bytes)?;
         }
         let (mut shown, mut missing) = (0, 0);
         let most = self.core.options.record_bytes_max() / 2 / BYTES_PER_MESSAGE;
-        for mailbox in &past.mailboxes {
-            let name = crate::index::names::check(&format!("{unfinished}/{}", mailbox.name))?;
+        for mailbox in shown_mailboxes {
+            let name = names::check(&format!("{unfinished}/{}", mailbox.name))?;
             let mut parts = mailbox.messages.chunks(most.min(MESSAGES_AT_ONCE));
             let first = parts.next().unwrap_or(&[]);
             for part in std::iter::once(first).chain(parts) {

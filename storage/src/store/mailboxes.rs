@@ -5,7 +5,7 @@ use crate::device::Device;
 use crate::durable::Durable;
 use crate::error::Error;
 use crate::format::Record;
-use crate::index::{Account, names};
+use crate::index::{Account, Index, names};
 use crate::types::{AccountId, MailboxId, MailboxInfo, MailboxStatus, SpecialUse, Uid};
 use std::rc::Rc;
 
@@ -13,13 +13,14 @@ const MAILBOXES_MAX: usize = 10_000;
 const SUBSCRIPTIONS_MAX: usize = 10_000;
 
 impl<D: Device> Store<D> {
-    /// By name ascending. INBOX is always there.
+    /// By name ascending. INBOX is always there; the quarantine is not among them.
     pub fn mailboxes(&self, account: AccountId) -> Result<Vec<MailboxInfo>, Error> {
         self.with_account(account, |account| {
             Ok(account
                 .names
-                .values()
-                .filter_map(|id| account.mailbox(*id))
+                .iter()
+                .filter(|(name, _)| *name != names::QUARANTINE)
+                .filter_map(|(_, id)| account.mailbox(*id))
                 .map(|m| m.info())
                 .collect())
         })
@@ -27,11 +28,38 @@ impl<D: Device> Store<D> {
 
     /// `INBOX` in any case; other names exactly.
     pub fn mailbox_named(&self, account: AccountId, name: &str) -> Result<MailboxInfo, Error> {
-        let name = names::canonical(name);
+        let name = shown(name)?;
         self.with_account(account, |account| match account.named(&name) {
             Some(mailbox) => Ok(mailbox.info()),
             None => Err(Error::NoSuchMailboxName(name.clone())),
         })
+    }
+
+    /// The mailbox of mail that is kept back, which has no name that anybody could give, and is reached by its
+    /// identifier alone. `None`: nothing ever was.
+    pub fn quarantine(&self, account: AccountId) -> Result<Option<MailboxInfo>, Error> {
+        self.with_account(account, |account| {
+            Ok(account.named(names::QUARANTINE).map(|mailbox| mailbox.info()))
+        })
+    }
+
+    /// The same, made where it is missing. It does not count among the mailboxes that there may be: mail must have
+    /// somewhere to go.
+    pub async fn make_quarantine(&self, account: AccountId) -> Result<MailboxId, Error> {
+        if let Some(there) = self.quarantine(account)? {
+            return Ok(there.id);
+        }
+        let seconds = self.now_seconds();
+        let plan = |index: &mut Index| {
+            let found = account_in(index, account)?;
+            if let Some(there) = found.named(names::QUARANTINE) {
+                return Ok((None, there.id));
+            }
+            let created = found.missing_levels(names::QUARANTINE, seconds);
+            let id = created.last().expect("the name itself is missing").id;
+            Ok((Some(Record::MailboxesCreated { account, created }), id))
+        };
+        self.change(account, plan).await.map(|(id, _durable)| id)
     }
 
     pub fn mailbox(&self, account: AccountId, mailbox: MailboxId) -> Result<MailboxInfo, Error> {
@@ -73,7 +101,7 @@ impl<D: Device> Store<D> {
         from: &str,
         to: &str,
     ) -> Result<Durable, Error> {
-        let from = names::canonical(from);
+        let from = shown(from)?;
         let to = names::check(to)?;
         let seconds = self.now_seconds();
         self.log(account, |index| {
@@ -91,7 +119,7 @@ impl<D: Device> Store<D> {
 
     /// Deletes the mailbox and its messages; inferiors stay (their missing parent is implied by name).
     pub async fn delete_mailbox(&self, account: AccountId, name: &str) -> Result<Durable, Error> {
-        let name = names::canonical(name);
+        let name = shown(name)?;
         self.log(account, |index| {
             let found = account_in(index, account)?;
             if name == names::INBOX {
@@ -146,6 +174,12 @@ impl<D: Device> Store<D> {
         }
         Ok(recent)
     }
+}
+
+/// The canonical name of a mailbox that has one which people may say.
+fn shown(name: &str) -> Result<String, Error> {
+    let name = names::canonical(name);
+    if name == names::QUARANTINE { Err(Error::NoSuchMailboxName(name)) } else { Ok(name) }
 }
 
 pub(super) fn check_count(account: &Account, more: usize) -> Result<(), Error> {

@@ -13,6 +13,7 @@ mod golden;
 mod history;
 mod operations;
 mod packing;
+mod quarantine;
 mod rebuild;
 mod rest;
 mod salvage;

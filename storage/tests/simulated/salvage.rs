@@ -35,7 +35,9 @@ struct Seen {
 async fn seen(store: &Store<Sim>) -> Seen {
     let mut seen = Seen { pairs: format!("{:?}", store.scan(Space(1))), ..Seen::default() };
     for account in store.accounts() {
-        for mailbox in store.mailboxes(account).expect("mailboxes") {
+        let mut mailboxes = store.mailboxes(account).expect("mailboxes");
+        mailboxes.extend(store.quarantine(account).expect("an account"));
+        for mailbox in mailboxes {
             let status = store.status(account, mailbox.id).expect("status");
             let place = (account.0, mailbox.name.clone());
             seen.mailboxes.insert(place, (status.uid_validity, status.uid_next.0));
@@ -92,6 +94,14 @@ async fn live(store: &Store<Sim>, seed: u64) {
         }
         if number % 100 == 7 {
             store.copy(ALICE, INBOX, &uids[..1], doomed).await.expect("copies");
+        }
+        if number % 40 == 11 {
+            let kept = store.make_quarantine(BOB).await.expect("makes");
+            let one = delivery(vec![placement(BOB, kept)], number, 300);
+            let (placed, _) = store.deliver(one).await.expect("delivers");
+            if number % 80 == 11 {
+                store.move_messages(BOB, kept, &[placed[0].uid], INBOX).await.expect("releases");
+            }
         }
         if uids.len() > 50 {
             store.expunge(ALICE, INBOX, &uids[5..25]).await.expect("expunges");

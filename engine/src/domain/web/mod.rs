@@ -1,11 +1,12 @@
-//! HTTPS on the control plane: policies for other servers, settings for mail programs ([`pages`]). Over HTTP there is
-//! nothing but answers for an ACME server.
+//! HTTPS on the control plane: policies for other servers, settings for mail programs ([`pages`]), what the links of
+//! quarantine digests lead to ([`quarantine`]). Over HTTP there is nothing but answers for an ACME server.
 //!
 //! Bounded: [`CONNECTIONS_MAX`] at once of each, [`LIFE`] for each from its first octet to its last, bodies of
 //! [`REQUEST_BYTES_MAX`] octets. More connections wait in the listener's backlog. Certificates are those of the
 //! mail services, by SNI, as they are at the time of the handshake.
 
 pub mod pages;
+pub mod quarantine;
 mod settings_xml;
 
 use crate::certificates::acme::Challenges;
@@ -13,11 +14,14 @@ use crate::config::Config;
 use crate::mesh::ShardHandle;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path};
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::IncomingStream;
 use pages::{Asked, Page};
+use quarantine::Forgeries;
 use rustls::server::Acceptor;
 use std::io;
 use std::net::SocketAddr;
@@ -65,9 +69,20 @@ pub fn serve(
 ) {
     let Listeners { https, http } = listeners;
     let asked = shard.clone();
-    let page = move |method: Method, uri: Uri, headers: axum::http::HeaderMap, body: Bytes| {
+    let forgeries = Arc::new(Forgeries::default());
+    let page = move |peer: ConnectInfo<Peer>,
+                     method: Method,
+                     uri: Uri,
+                     headers: HeaderMap,
+                     body: Bytes| {
         let (config, shard) = (Arc::clone(&config), asked.clone());
+        let forgeries = Arc::clone(&forgeries);
         async move {
+            let is_known = [Method::GET, Method::HEAD, Method::POST].contains(&method);
+            if let Some(token) = uri.path().strip_prefix(quarantine::PATH).filter(|_| is_known) {
+                let (ConnectInfo(Peer(peer)), act) = (peer, method == Method::POST);
+                return quarantine::respond(&shard, &forgeries, peer.ip(), token, act).await;
+            }
             let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
             answer(&config, &shard, &method, &uri, host.unwrap_or_default(), &body).await
         }
@@ -102,6 +117,7 @@ where
         tokio::spawn(accept(listener, Arc::clone(&places), prepared.clone(), ready.clone()));
     }
     tokio::spawn(async move {
+        let app = app.into_make_service_with_connect_info::<Peer>();
         if let Err(error) = axum::serve(Arriving { arrived, address }, app).await {
             tracing::error!(%error, %address, "the web server stopped");
         }
@@ -253,6 +269,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
             return Poll::Ready(Err(over()));
         }
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+struct Peer(SocketAddr);
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Connected<IncomingStream<'_, Arriving<S>>>
+    for Peer
+{
+    fn connect_info(stream: IncomingStream<'_, Arriving<S>>) -> Peer {
+        Peer(*stream.remote_addr())
     }
 }
 

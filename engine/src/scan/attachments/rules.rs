@@ -98,7 +98,7 @@ impl Attachments {
             if *action == Action::Defer {
                 let what = format!(
                     "scan.attachments.actions.{} = \"defer\": the sender would try again for days, with the same end; \
-                     use one of mark, junk, reject",
+                     use one of mark, junk, quarantine, reject",
                     kind.name()
                 );
                 return Err(("scan.attachments.actions", what));

@@ -30,7 +30,7 @@ pub struct Outbreak {
     pub senders_min: u32,
     /// To so many recipients, each counted as often as it is written to.
     pub recipients_min: u32,
-    /// What follows: `mark` or `junk`. To defer would feed itself, since each try counts as one more of its like.
+    /// What follows: `mark`, `junk` or `quarantine`. To defer would feed itself, since each try counts as one more of its like.
     pub action: Action,
     pub window_seconds: u64,
     /// Fingerprints counted; a message has six for its text, and six for each attachment.
@@ -86,10 +86,11 @@ impl Outbreak {
             }
         }
         let key = "scan.outbreak.action";
-        if !matches!(self.action, Action::Mark | Action::Junk) {
+        if !matches!(self.action, Action::Mark | Action::Junk | Action::Quarantine) {
             let name = self.action.name();
-            let what =
-                format!("{key} = {name:?}: what is alike may be harmless; use one of mark, junk");
+            let what = format!(
+                "{key} = {name:?}: what is alike may be harmless; use one of mark, junk, quarantine"
+            );
             return Err((key, what));
         }
         let key = "scan.outbreak.trusted_domains";

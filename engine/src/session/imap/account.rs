@@ -17,7 +17,7 @@ use protocols::imap::flags::FlagBits;
 use protocols::imap::{Changed, Code, Completed, Completion, Event, Imap, LoginAnswer, News};
 use std::cell::Cell;
 use storage::device::Device;
-use storage::{AccountId, Error, Flags, MailboxId, Modseq, Store, Uid};
+use storage::{AccountId, Error, Flags, MailboxId, MailboxInfo, Modseq, Store, Uid};
 
 /// Messages between two chances for other tasks of the core.
 const MESSAGES_BETWEEN_BREATHS: u32 = 128;
@@ -32,6 +32,8 @@ pub struct ImapAccount<D: Device> {
     pub(super) sorted: Vec<Sorted>,
     /// What IDLE has looked at: everything up to here.
     watched: Cell<Modseq>,
+    /// How the quarantine is called, where it is shown at all.
+    pub(super) quarantine: Option<String>,
 }
 
 /// The connection is of no use any more.
@@ -48,7 +50,22 @@ impl<D: Device> ImapAccount<D> {
     #[must_use]
     pub fn new(store: Store<D>, account: AccountId) -> ImapAccount<D> {
         let watched = Cell::new(Modseq::default());
-        ImapAccount { store, account, selected: None, incoming: None, sorted: Vec::new(), watched }
+        ImapAccount {
+            store,
+            account,
+            selected: None,
+            incoming: None,
+            sorted: Vec::new(),
+            watched,
+            quarantine: None,
+        }
+    }
+
+    /// With the quarantine under this name, read-only, where no mailbox of the user has that name.
+    #[must_use]
+    pub fn showing(mut self, quarantine: Option<&str>) -> ImapAccount<D> {
+        self.quarantine = quarantine.map(str::to_owned);
+        self
     }
 
     #[must_use]
@@ -277,9 +294,52 @@ impl<D: Device> ImapAccount<D> {
         self.selected.ok_or(Completion::No(Some(Code::NonExistent), "No mailbox is selected"))
     }
 
+    /// The quarantine, where it is shown and there is one.
+    pub(super) fn shown_quarantine(&self) -> Option<MailboxInfo> {
+        let name = self.quarantine.clone()?;
+        let info = self.store.quarantine(self.account).ok()??;
+        // Nobody changes anything in it but by releasing and deleting.
+        Some(MailboxInfo { name, read_only: true, ..info })
+    }
+
+    /// The mailbox of that name: a user's own goes first.
+    pub(super) fn named(&self, name: &str) -> Result<MailboxInfo, Error> {
+        let found = self.store.mailbox_named(self.account, name);
+        match (found, &self.quarantine) {
+            (Err(Error::NoSuchMailboxName(gone)), Some(shown)) if *shown == gone => {
+                self.shown_quarantine().ok_or(Error::NoSuchMailboxName(gone))
+            }
+            (found, _) => found,
+        }
+    }
+
+    /// Whether the name, or the topmost level of it, is taken for the quarantine, be it that there is none yet.
+    pub(super) fn is_reserved(&self, name: &str) -> bool {
+        let top = name.split('/').next().unwrap_or_default();
+        self.quarantine.as_deref() == Some(top)
+            && matches!(
+                self.store.mailbox_named(self.account, top),
+                Err(Error::NoSuchMailboxName(_))
+            )
+    }
+
+    /// The mailbox that messages are copied from: mail gets out of quarantine by being released alone.
+    pub(super) fn source(&self) -> Result<MailboxId, Completion> {
+        let here = self.here()?;
+        if self.shown_quarantine().is_some_and(|info| info.id == here) {
+            let text = "It is in quarantine: release it by the link that you were sent, or ask your postmaster";
+            return Err(Completion::No(Some(Code::NoPermission), text));
+        }
+        Ok(here)
+    }
+
     /// The mailbox that messages are to go to.
     pub(super) fn destination(&self, name: &str) -> Result<MailboxId, Completion> {
-        match self.store.mailbox_named(self.account, name) {
+        match self.named(name) {
+            Ok(info) if info.read_only && self.quarantine.as_ref() == Some(&info.name) => {
+                let text = "Nothing can be put into quarantine";
+                Err(Completion::No(Some(Code::NoPermission), text))
+            }
             Ok(info) if info.read_only => Err(refusal(&Error::ReadOnly(info.name))),
             Ok(info) => Ok(info.id),
             Err(Error::NoSuchMailboxName(_) | Error::NoSuchMailbox(_)) => {

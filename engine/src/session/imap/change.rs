@@ -103,7 +103,7 @@ impl<D: Device> ImapAccount<D> {
 
     pub(super) async fn copy(&mut self, machine: &Imap, targets: &Targets, to: &str) -> Completion {
         let copied = async {
-            let (from, to) = (self.here()?, self.destination(to)?);
+            let (from, to) = (self.source()?, self.destination(to)?);
             let uids = self.pick(machine, targets, from, |_| true).await;
             if uids.is_empty() {
                 return Ok(None);
@@ -128,7 +128,7 @@ impl<D: Device> ImapAccount<D> {
         wire: &mut Wire<'_>,
     ) -> Completion {
         let moved = async {
-            let (from, to) = (self.here()?, self.destination(to)?);
+            let (from, to) = (self.source()?, self.destination(to)?);
             let uids = self.pick(machine, targets, from, |_| true).await;
             if uids.is_empty() {
                 return Ok(None);

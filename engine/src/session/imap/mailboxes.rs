@@ -30,7 +30,7 @@ impl<D: Device> ImapAccount<D> {
     /// One moment's state of a mailbox: nothing here awaits.
     fn look_into(&self, name: &str, read_only: bool) -> Result<(MailboxId, Selected), Error> {
         let (store, account) = (&self.store, self.account);
-        let info = store.mailbox_named(account, name)?;
+        let info = self.named(name)?;
         let status = store.status(account, info.id)?;
         let uids = store.uids(account, info.id)?;
         let unseen_first = match status.unseen {
@@ -77,6 +77,9 @@ impl<D: Device> ImapAccount<D> {
             let text = "Another mailbox has that special use";
             return Completion::No(Some(Code::UseAttribute), text);
         }
+        if self.is_reserved(name) {
+            return refusal(&Error::MailboxExists(name.to_owned()));
+        }
         match self.store.create_mailbox(self.account, name, special_use).await {
             Ok((_, _durable)) => Completion::Ok(None, "Created"),
             Err(error) => refusal(&error),
@@ -105,6 +108,9 @@ impl<D: Device> ImapAccount<D> {
     }
 
     pub(super) async fn rename(&self, from: &str, to: &str) -> Completion {
+        if self.is_reserved(to) {
+            return refusal(&Error::MailboxExists(to.to_owned()));
+        }
         match self.store.rename_mailbox(self.account, from, to).await {
             Ok(_durable) => Completion::Ok(None, "Renamed"),
             Err(error) => refusal(&error),
@@ -114,7 +120,7 @@ impl<D: Device> ImapAccount<D> {
     pub(super) async fn subscribe(&self, name: &str, subscribe: bool) -> Completion {
         // RFC 3501 section 6.3.6: what is not there can't be subscribed to, though a subscription
         // may outlive its mailbox.
-        if subscribe && let Err(error) = self.store.mailbox_named(self.account, name) {
+        if subscribe && let Err(error) = self.named(name) {
             return refusal(&error);
         }
         match self.store.subscribe(self.account, name, subscribe).await {
@@ -131,10 +137,17 @@ impl<D: Device> ImapAccount<D> {
     ) -> Result<Completion, Broken> {
         let found = self.store.mailboxes(self.account);
         let found = found.and_then(|found| Ok((found, self.store.subscriptions(self.account)?)));
-        let (mailboxes, subscribed) = match found {
+        let (mut mailboxes, subscribed) = match found {
             Ok(found) => found,
             Err(error) => return Ok(refusal(&error)),
         };
+        if let Some(quarantine) = self.shown_quarantine() {
+            match mailboxes.binary_search_by(|info| info.name.cmp(&quarantine.name)) {
+                // A user's own hides it.
+                Ok(_) => {}
+                Err(at) => mailboxes.insert(at, quarantine),
+            }
+        }
         let names = mailboxes.into_iter().map(|info| (info.name, info.special_use.map(to_wire)));
         let existing: Vec<_> = names.collect();
         let octets = u32::try_from(list.pattern_octets()).unwrap_or(u32::MAX);
@@ -177,7 +190,7 @@ impl<D: Device> ImapAccount<D> {
         name: &str,
         items: &[StatusItem],
     ) -> Result<StatusValues, Error> {
-        let mailbox = self.store.mailbox_named(self.account, name)?.id;
+        let mailbox = self.named(name)?.id;
         let status = self.store.status(self.account, mailbox)?;
         let mut recent = 0;
         if items.contains(&StatusItem::Recent) {
@@ -200,7 +213,7 @@ impl<D: Device> ImapAccount<D> {
     }
 
     pub(super) fn quota_root(&self, mailbox: &str, wire: &mut Wire<'_>) -> Completion {
-        if let Err(error) = self.store.mailbox_named(self.account, mailbox) {
+        if let Err(error) = self.named(mailbox) {
             return refusal(&error);
         }
         response::quota_root(wire.outbox.buffer(), mailbox);

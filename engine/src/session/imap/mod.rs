@@ -94,7 +94,9 @@ impl ImapSession {
         let failed = match login {
             Ok(login) => {
                 self.machine.answer_login(ticket, LoginAnswer::Accepted, wire.outbox);
-                self.account = Some(ImapAccount::new(self.shard.store.clone(), login.account));
+                let shown = self.shard.config.quarantine.shown_as();
+                let account = ImapAccount::new(self.shard.store.clone(), login.account);
+                self.account = Some(account.showing(shown));
                 return login::welcome(&self.shard, &login, self.peer, self.service);
             }
             Err(LoginError::Wrong) => LoginAnswer::Refused,
@@ -183,7 +185,10 @@ impl Session for ImapSession {
         ImapSession {
             shard: Rc::clone(shard),
             machine,
-            account: account.map(|id| ImapAccount::new(shard.store.clone(), id)),
+            account: account.map(|id| {
+                let shown = shard.config.quarantine.shown_as();
+                ImapAccount::new(shard.store.clone(), id).showing(shown)
+            }),
             proving: String::new(),
             peer,
             service,

@@ -256,7 +256,8 @@ impl SmtpSession {
             let found = scanned.insert(found);
             let (action, words) = found.action(&self.shard.config.scan);
             match action {
-                Action::Reject => return Err(Refusal::POLICY.saying(words)),
+                // What leaves can't be kept back.
+                Action::Reject | Action::Quarantine => return Err(Refusal::POLICY.saying(words)),
                 Action::Defer => return Err(Refusal::BUSY.saying(words)),
                 // What leaves is not changed, and files itself nowhere.
                 Action::Junk | Action::Mark => {}
@@ -333,7 +334,9 @@ impl SmtpSession {
         }
         if let Some(scan) = scan {
             stages.room += reserved;
-            if let Err(why) = self.scanned(scan, &mut stages, verdict.as_ref(), scanned).await {
+            if let Err(why) =
+                self.scanned(scan, &mut stages, verdict.as_ref(), scanned, others).await
+            {
                 return refuse_all(&why, recipients);
             }
         }

@@ -14,6 +14,7 @@ use crate::policy::greylist::{self, Triple};
 use crate::policy::lists::Inquiry;
 use crate::policy::screening::Offence;
 use crate::policy::settings::DnsList;
+use crate::quarantine::Reason;
 use crate::shard::Shard;
 use protocols::smtp::{Refusal, Role};
 use std::rc::Rc;
@@ -86,7 +87,11 @@ impl SmtpSession {
         stages.add(&found.fields(usize::MAX), |room| found.fields(room));
         stages.judged.spam_percent = Some(found.percent());
         let filing = &mut stages.judged.filing;
-        filing.is_junk |= found.action == Action::Junk;
+        match found.action {
+            Action::Junk => filing.is_junk = true,
+            Action::Quarantine => filing.keep_back(Reason::Spam),
+            Action::Accept | Action::Tag | Action::Reject => {}
+        }
         filing.sender = sender;
         filing.is_doubtful = auth.is_some_and(|auth| dmarc_is(auth, Outcome::Fail));
         let found = verdict.insert(found);

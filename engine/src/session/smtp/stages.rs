@@ -5,12 +5,14 @@
 use super::SmtpSession;
 use super::arrival::{Recipient, refusal};
 use crate::auth::results;
+use crate::auth::settings::DmarcQuarantine;
 use crate::auth::verdict::{Disposition, Verdict};
 use crate::auth::verify::Question;
 use crate::delivery::{Intake, Judged, Scrutiny, Stamp};
 use crate::filter::senders::Filing;
 use crate::policy::connect;
 use crate::policy::screening::Offence;
+use crate::quarantine::Reason;
 use crate::scan;
 use crate::scan::session::{Origin, Scan};
 use crate::scan::settings::Action;
@@ -60,7 +62,10 @@ impl SmtpSession {
                 connect::note(&self.shard, self.peer.address.ip(), Offence::RefusedMessage);
                 return Err(Refusal::POLICY.saying(found.refusal()));
             }
-            Disposition::Junk => stages.judged.filing.is_junk = true,
+            Disposition::Junk => match auth.dmarc_quarantine {
+                DmarcQuarantine::Junk => stages.judged.filing.is_junk = true,
+                DmarcQuarantine::Quarantine => stages.judged.filing.keep_back(Reason::Dmarc),
+            },
             Disposition::Deliver => {}
         }
         let hostname = &self.shard.config.hostname;
@@ -78,6 +83,7 @@ impl SmtpSession {
         stages: &mut Stages<'_>,
         verdict: Option<&Verdict>,
         scanned: &mut Option<scan::verdict::Findings>,
+        others: bool,
     ) -> Result<(), Refusal> {
         let origin = verdict.map(|verified| Origin {
             peer: self.peer.address.ip(),
@@ -91,8 +97,17 @@ impl SmtpSession {
         match action {
             Action::Reject => return Err(Refusal::POLICY.saying(words)),
             Action::Defer => return Err(Refusal::BUSY.saying(words)),
+            // Recipients on other hosts share the answer, and nothing that leaves can be kept back.
+            Action::Quarantine if others => return Err(Refusal::POLICY.saying(words)),
             // Whoever it is from: friends send viruses, too.
-            Action::Junk => stages.judged.filing = Filing { is_junk: true, ..Filing::default() },
+            Action::Quarantine => {
+                stages.judged.filing = Filing::default();
+                stages.judged.filing.keep_back(found.reason(&self.shard.config.scan));
+            }
+            Action::Junk => {
+                let kept = stages.judged.filing.kept;
+                stages.judged.filing = Filing { kept, ..Filing::junk() };
+            }
             Action::Mark => {}
         }
         stages.add_whole(&found.field(&self.shard.config.hostname));
