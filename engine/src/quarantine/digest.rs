@@ -195,6 +195,7 @@ async fn deliver(
         scripts: true,
         alone: true,
         others: false,
+        require_tls: false,
         collected: Some(Arc::new(noted)),
     };
     let results = delivery::settle(intake, &[to], &[vec![0]], &Stamp::default(), envelope).await;
