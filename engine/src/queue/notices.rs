@@ -67,7 +67,9 @@ async fn about(
     envelope: &Envelope,
     action: Action,
 ) -> Result<About, Error> {
-    let wanted = envelope.ret_full == Some(true) && action == Action::Failed;
+    // RFC 8689 section 5: what required TLS does not go back whole.
+    let wanted = envelope.ret_full == Some(true) && !envelope.require_tls;
+    let wanted = wanted && action == Action::Failed;
     let is_whole = wanted && envelope.octets <= WHOLE_BYTES_MAX;
     let octets_max = if is_whole { WHOLE_BYTES_MAX } else { HEADER_BYTES_MAX };
     let piece = match shard.store.read(ACCOUNT, MAILBOX, uid, 0..octets_max).await {

@@ -29,10 +29,13 @@ use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 const QUESTIONS_WAITING_MAX: usize = 4096;
 /// Hosts of a domain that are tried, and addresses of each: so few that the next host has its turn, too.
 const HOSTS_MAX: usize = 8;
+/// All that is to be known of a destination. A session waits for it, and holds its place.
+const FIND_WITHIN: Duration = Duration::from_secs(90);
 const ADDRESSES_PER_FAMILY_MAX: usize = 2;
 
 /// A host of a destination with its addresses, in the order in which they are tried.
@@ -43,6 +46,8 @@ pub struct Host {
     pub protection: Protection,
     /// That it is the domain's is proved by DNS, or its policy says so.
     pub is_named: bool,
+    /// It may be all the same: the domain's policy could not be had.
+    pub may_be_named: bool,
     /// What reports tell the domain about.
     pub applied: Arc<Applied>,
 }
@@ -54,6 +59,7 @@ impl Host {
             addresses,
             protection: Protection::default(),
             is_named: false,
+            may_be_named: false,
             applied: Arc::default(),
         }
     }
@@ -146,7 +152,12 @@ pub async fn serve(jobs: Jobs, finder: Finder, reporter: Reporter) {
         tokio::spawn(async move {
             match job {
                 Job::Find { question, own_name, seed, reply } => {
-                    reply.answer(finder.find(question, &own_name, seed).await);
+                    let found = finder.find(question, &own_name, seed);
+                    let found = tokio::time::timeout(FIND_WITHIN, found).await;
+                    reply.answer(found.unwrap_or_else(|_| {
+                        let why = "DNS and policies of its hosts were not found out in time";
+                        Err(later(why.to_owned()))
+                    }));
                 }
                 Job::Report { reply } => reply.answer(reporter.report(u64::MAX).await),
             }
@@ -215,6 +226,7 @@ impl Finder {
         let fault = policy.as_ref().err().map(|unfetched| unfetched.result());
         let policy = policy.unwrap_or_default();
         for host in &mut found {
+            host.may_be_named = fault.is_some();
             obey(host, domain, binds(&policy));
             host.applied = Arc::new(applied(host, binds(&policy), fault));
         }
@@ -249,7 +261,13 @@ impl Finder {
             let mut addresses = Vec::new();
             let (mut is_secure, mut alias_is_secure, mut behind) = (true, false, fully.clone());
             for kind in [RecordType::AAAA, RecordType::A] {
-                match self.resolver.proven(fully.clone(), kind).await {
+                // RFC 7672 section 2.2.1: hosts that are not proved to be the domain's gain nothing by proofs of their own,
+                // and some of their name servers can't be asked for any.
+                let found = match is_proved {
+                    true => self.resolver.proven(fully.clone(), kind).await,
+                    false => self.unproven(&fully, kind).await,
+                };
+                match found {
                     Ok(some) => {
                         is_secure &= some.is_secure;
                         alias_is_secure |= some.alias_is_secure;
@@ -282,6 +300,16 @@ impl Finder {
             found.push(Host { protection, is_named, ..Host::bare(host, addresses) });
         }
         if found.is_empty() { Err(no_addresses(domain, failed)) } else { Ok(found) }
+    }
+
+    async fn unproven(&self, name: &Name, kind: RecordType) -> Result<Proven, Absent> {
+        let addresses = self.resolver.addresses(name.clone(), kind == RecordType::A).await?;
+        let record = |address| match address {
+            IpAddr::V4(address) => RData::A(address.into()),
+            IpAddr::V6(address) => RData::AAAA(address.into()),
+        };
+        let records = addresses.into_iter().map(record).collect();
+        Ok(Proven { records, is_secure: false, name: name.clone(), alias_is_secure: false })
     }
 
     /// What the first of `bases` that has TLSA records says with them.
@@ -318,12 +346,14 @@ impl Finder {
     }
 }
 
-/// The domain's policy is for hosts that have no TLSA records.
+/// The domain's policy is for hosts that have no TLSA records, or none of use: RFC 8461 section 2 has it override nothing
+/// that fails, and such records fail nothing.
 fn obey(host: &mut Host, domain: &str, policy: Option<&Policy>) {
     let Some(policy) = policy else { return };
     let is_among_its = policy.names(&host.name);
     host.is_named |= is_among_its;
-    if host.protection != Protection::Opportunistic {
+    let is_encrypted = host.protection == Protection::Encrypted;
+    if host.protection != Protection::Opportunistic && !is_encrypted {
         return;
     }
     host.protection = match (policy.mode, is_among_its) {
@@ -331,6 +361,7 @@ fn obey(host: &mut Host, domain: &str, policy: Option<&Policy>) {
         (PolicyMode::Enforce, false) => {
             Protection::Barred(format!("the MTA-STS policy of {domain} does not name it"))
         }
+        (PolicyMode::Testing | PolicyMode::None, _) if is_encrypted => Protection::Encrypted,
         (PolicyMode::Testing, true) => Protection::StsOnTrial,
         (PolicyMode::Testing, false) => {
             tracing::info!(
@@ -355,7 +386,9 @@ fn applied(host: &Host, policy: Option<&Policy>, fault: Option<Failed>) -> Appli
         },
         (Protection::Encrypted, _) => Applied { kind: Kind::Tlsa, ..Applied::default() },
         (_, Some(policy)) => {
-            Applied { kind: Kind::Sts, lines: policy.lines(), mx: policy.mx.clone(), fault: None }
+            // What would keep mail back once the policy is in force is told as long as it is on trial.
+            let fault = (!policy.names(&host.name)).then_some(Failed::ValidationFailure);
+            Applied { kind: Kind::Sts, lines: policy.lines(), mx: policy.mx.clone(), fault }
         }
         (_, None) if fault.is_some() => Applied { kind: Kind::Sts, fault, ..Applied::default() },
         (Protection::Barred(_), None) => Applied { kind: Kind::Tlsa, ..Applied::default() },
@@ -495,7 +528,11 @@ mod tests {
         assert!(matches!(host.protection, Barred(_)) && !host.is_named);
         assert_eq!(obeyed("mx.a.test", Opportunistic, Testing).protection, StsOnTrial);
         assert_eq!(obeyed("mx.evil.test", Opportunistic, Testing).protection, Opportunistic);
-        assert_eq!(obeyed("mx.evil.test", Encrypted, Enforce).protection, Encrypted);
+        // Any certificate is less than the policy asks.
+        assert_eq!(obeyed("mx.a.test", Encrypted, Enforce).protection, Sts);
+        assert!(matches!(obeyed("mx.evil.test", Encrypted, Enforce).protection, Barred(_)));
+        assert_eq!(obeyed("mx.a.test", Encrypted, Testing).protection, Encrypted);
+        assert_eq!(obeyed("mx.evil.test", Encrypted, Testing).protection, Encrypted);
     }
 
     fn found(domain: &str) -> Result<Vec<String>, &'static str> {

@@ -6,8 +6,8 @@ use crate::directory::canonical_domain;
 /// Messages with the same route share connections.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Route {
-    /// By its number in the config file.
-    SmartHost(usize),
+    /// By its number in the config file. What is asked of TLS there is the operator's to say, but for REQUIRETLS.
+    SmartHost(usize, Need),
     /// In A-labels, or an address literal.
     Domain(String, Need),
 }
@@ -31,7 +31,8 @@ pub fn route(
 ) -> Route {
     let fitting = |host: &SmartHost| host.fits(sender_domain, recipient_domain);
     match smart_hosts.iter().position(fitting) {
-        Some(number) => Route::SmartHost(number),
+        Some(number) if need == Need::RequireTls => Route::SmartHost(number, need),
+        Some(number) => Route::SmartHost(number, Need::Usual),
         None => {
             let canonical = canonical_domain(recipient_domain);
             Route::Domain(canonical.unwrap_or_else(|| recipient_domain.to_lowercase()), need)
@@ -51,8 +52,8 @@ mod tests {
                 .map(|text| toml::from_str(text).unwrap())
                 .collect();
         let of = |sender, recipient| route(&hosts, sender, recipient, Need::Usual);
-        assert_eq!(of("s.test", "x.test"), Route::SmartHost(0));
-        assert_eq!(of("s.test", "y.test"), Route::SmartHost(1));
+        assert_eq!(of("s.test", "x.test"), Route::SmartHost(0, Need::Usual));
+        assert_eq!(of("s.test", "y.test"), Route::SmartHost(1, Need::Usual));
         let domain = |name: &str| Route::Domain(name.into(), Need::Usual);
         assert_eq!(of("t.test", "Bücher.test"), domain("xn--bcher-kva.test"));
         assert_eq!(of("t.test", "[192.0.2.1]"), domain("[192.0.2.1]"));

@@ -346,13 +346,13 @@ impl Sender {
         let shard = &self.shard;
         let relay = &shard.config.relay;
         let smart_host = match route {
-            Route::SmartHost(number) => shard.config.smart_hosts.get(*number).zip(Some(*number)),
+            Route::SmartHost(number, _) => shard.config.smart_hosts.get(*number).zip(Some(*number)),
             Route::Domain(..) => None,
         };
         let (question, port) = match (route, smart_host.and_then(|(host, _)| host.parts())) {
             (Route::Domain(domain, _), _) => (Question::Exchangers(domain.clone()), relay.port),
-            (Route::SmartHost(_), Some((host, port))) => (Question::Host(host.to_owned()), port),
-            (Route::SmartHost(number), None) => {
+            (Route::SmartHost(..), Some((host, port))) => (Question::Host(host.to_owned()), port),
+            (Route::SmartHost(number, _), None) => {
                 let why = format!("smart host {number} is not in the config file any more");
                 return Err(Standing::new(Outcome::Waiting, "4.3.5", &why));
             }
@@ -377,16 +377,25 @@ impl Sender {
         let hello = relay.hello.clone().unwrap_or_else(|| shard.config.hostname.clone());
         let config = Config { hello, lmtp: false, tls: Tls::Never, login };
         let need = match route {
-            Route::Domain(_, need) => *need,
-            Route::SmartHost(_) => Need::Usual,
+            Route::Domain(_, need) | Route::SmartHost(_, need) => *need,
         };
+        if let Some((host, _)) = smart_host
+            && need == Need::RequireTls
+            && matches!(host.tls, TlsMode::Opportunistic | TlsMode::Off)
+        {
+            let host = &host.host;
+            let why = format!(
+                "REQUIRETLS: the certificate of the smart host {host} is not verified (tls = \"required\" does)"
+            );
+            return Err(Standing::new(Outcome::Failed, "5.7.30", &why));
+        }
         let mut last = None;
         // For good, unless another host says otherwise.
         let mut refused = None;
         let mut tried = 0;
         let domain = match route {
             Route::Domain(domain, Need::Usual) => Some(domain.as_str()),
-            Route::Domain(..) | Route::SmartHost(_) => None,
+            Route::Domain(..) | Route::SmartHost(..) => None,
         };
         for host in &hosts {
             let Host { name, addresses, protection, is_named, .. } = host;
@@ -398,6 +407,8 @@ impl Sender {
                         (way, trust)
                     }
                     Err(NoWay { is_permanent, status, why }) => {
+                        let is_permanent = is_permanent && !host.may_be_named;
+                        let status = if is_permanent { status } else { "4.7.0" };
                         let outcome = if is_permanent { Outcome::Failed } else { Outcome::Waiting };
                         let failed = match host.applied.kind {
                             Kind::Tlsa => Failed::DnssecInvalid,

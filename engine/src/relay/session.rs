@@ -88,9 +88,7 @@ impl Session {
         let mut transport = Transport::connect(address, &shard.readiness, Rc::clone(&watch))
             .await
             .map_err(Lost::Socket)?;
-        // Only where any certificate will do: what verifies has a name that DNS can have (`SmartHost::read`).
-        let name = ServerName::try_from(host.to_owned())
-            .unwrap_or_else(|_| ServerName::IpAddress(address.ip().into()));
+        let name = trust.name(host, address.ip()).map_err(Lost::Tls)?;
         if config.tls == Tls::Active {
             let started = transport.start_tls_client(trust.config(), name.clone()).await;
             started.map_err(Lost::Tls)?;

@@ -58,13 +58,14 @@ pub struct Kept {
 
 impl Kept {
     fn is_valid(&self, now: u64) -> bool {
-        // A clock that has been set back does not prolong it.
-        self.fetched <= now && now - self.fetched < self.policy.max_age
+        // Fetched in the future: the clock has been set back, and that must not take the protection away.
+        now.saturating_sub(self.fetched) < self.policy.max_age
     }
 
     fn is_due(&self, now: u64) -> bool {
         let after = REFRESH_SECONDS.min(self.policy.max_age / 2);
-        now.saturating_sub(self.fetched) >= after && now.saturating_sub(self.used) < UNUSED_SECONDS
+        (self.fetched > now || now - self.fetched >= after)
+            && now.saturating_sub(self.used) < UNUSED_SECONDS
     }
 }
 
@@ -424,7 +425,7 @@ mod tests {
         assert!(week.is_valid(1_000_000) && week.is_valid(1_604_799) && !week.is_valid(1_604_800));
         assert!(!week.is_due(1_086_399) && week.is_due(1_086_400));
         // Of a future that was a clock's mistake.
-        assert!(!week.is_valid(999_999));
+        assert!(week.is_valid(999_999) && week.is_due(999_999));
         let hour = kept(3600);
         assert!(!hour.is_due(1_001_799) && hour.is_due(1_001_800));
         let forgotten = kept(31_557_600);

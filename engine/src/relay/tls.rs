@@ -7,15 +7,32 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 #[derive(Debug, Clone)]
-pub struct Trust(Arc<ClientConfig>);
+pub struct Trust {
+    config: Arc<ClientConfig>,
+    /// Whether the certificate has to be valid for the host's name.
+    is_of_name: bool,
+}
 
 impl Trust {
     pub fn config(&self) -> Arc<ClientConfig> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.config)
+    }
+
+    /// Of a host that is called `host` and has that address: what is asked for, and what the certificate is checked
+    /// against. Where that counts, an address does not do in the place of a name that no certificate can have:
+    /// whoever forges DNS chooses both.
+    pub fn name(&self, host: &str, address: IpAddr) -> io::Result<ServerName<'static>> {
+        match ServerName::try_from(host.to_owned()) {
+            Ok(name) => Ok(name),
+            Err(_) if !self.is_of_name => Ok(ServerName::IpAddress(address.into())),
+            Err(_) => Err(io::Error::other("no certificate can have its name")),
+        }
     }
 
     /// Any certificate: against those who only listen (RFC 7435), as between mail servers without policy.
@@ -37,7 +54,7 @@ impl Trust {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth();
-        Trust(Arc::new(config))
+        Trust { config: Arc::new(config), is_of_name: false }
     }
 
     /// Certificates valid for the host, from those in `file`, or those that the system trusts. Reads files.
@@ -66,7 +83,7 @@ impl Trust {
             .expect("the ring provider has TLS 1.2 and 1.3 suites")
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Trust(Arc::new(config)))
+        Ok(Trust { config: Arc::new(config), is_of_name: true })
     }
 
     pub fn of(host: &SmartHost) -> Result<Trust, String> {
