@@ -11,6 +11,7 @@ pub use crate::filter::settings::Spam;
 pub use crate::policy::settings::Policy;
 pub use crate::quarantine::settings::Quarantine;
 pub use crate::relay::settings::{Relay, SmartHost};
+pub use crate::reports::settings::Reports;
 pub use crate::scan::settings::Scan;
 use crate::when::Span;
 use hwprofiles::{Knobs, Profile};
@@ -69,6 +70,8 @@ pub struct Config {
     pub smart_hosts: Vec<SmartHost>,
     #[serde(default)]
     pub collect: Collect,
+    #[serde(default)]
+    pub reports: Reports,
     #[serde(default)]
     pub limits: Limits,
     #[serde(default)]
@@ -364,6 +367,7 @@ impl Config {
         self.relay.check()?;
         self.acme.check(!self.web.http.is_empty(), !self.web.listen.is_empty())?;
         self.collect.check()?;
+        self.reports.check(self.relay.enabled)?;
         let limits = &self.limits;
         for (key, value, least, most) in [
             ("limits.message_bytes_max", limits.message_bytes_max, 65_536, 1 << 31),

@@ -312,5 +312,6 @@ async fn scrape(
     certificates::expiry::metrics_text(&mut text, &config.data_dir);
     challenges.metrics_text(&mut text);
     text += &crate::collect::metrics_text(&handles).await;
+    text += &crate::reports::metrics_text(&handles).await;
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }

@@ -18,6 +18,7 @@
 //! | [`sieve`] | what users, and the operator, want done with mail that comes in |
 //! | [`collect`] | mail from mailboxes that users have elsewhere |
 //! | [`queue`], [`relay`] | mail that waits to leave, and how it leaves |
+//! | [`reports`] | what hosts tell each other about mail in their names: DMARC and TLS reports |
 //! | [`domain`] | DKIM keys and signatures; what DNS has to say of a domain |
 //! | [`directory`], [`passwords`] | who gets the mail for an address, and who may read it |
 //! | [`operations`], [`control_plane`] | what an operator can ask of a running or stopped server |
@@ -59,6 +60,7 @@ pub mod queue;
 pub mod readiness;
 pub mod relay;
 mod remembering;
+pub mod reports;
 mod salvage;
 pub mod scan;
 pub mod scrub;

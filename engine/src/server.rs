@@ -17,6 +17,7 @@ use crate::mesh::{self, ShardHandle};
 use crate::policy::greylist;
 use crate::readiness::Doorbell;
 use crate::relay::hosts;
+use crate::reports;
 use crate::shard::{Parts, Shard};
 use crate::sieve::SystemScripts;
 use crate::tls;
@@ -249,6 +250,9 @@ impl Server {
         let until = Instant::now() + grace;
         for home in 0..self.handles.len() {
             let _ = self.ask(home, move |shard| async move { shard.drain(until).await });
+        }
+        for home in 0..self.handles.len() {
+            let _ = self.ask(home, |shard| async move { reports::tell(&shard).await });
         }
         for handle in &self.handles {
             handle.await_room();

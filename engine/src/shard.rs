@@ -88,6 +88,7 @@ pub struct Shard {
     pub hosts: hosts::Desk,
     /// Outside mailboxes of the accounts that are at home here.
     pub collecting: crate::collect::Collecting,
+    pub reports: crate::reports::Reporting,
     tls: RefCell<Option<Arc<ServerConfig>>>,
     password_checks: Rc<glommio::sync::Semaphore>,
     password_checks_waiting: Cell<usize>,
@@ -159,6 +160,7 @@ impl Shard {
             queue: Queue::default(),
             hosts: parts.hosts,
             collecting: Default::default(),
+            reports: Default::default(),
             config: parts.config,
             knobs: parts.knobs,
             store,

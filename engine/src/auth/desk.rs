@@ -9,6 +9,7 @@ use super::verdict::Verdict;
 use super::verify::{Question, verify};
 use crate::mesh::Reply;
 use crate::policy::lists::{Inquiry, look_up};
+use crate::reports::destinations::{self, Destinations};
 use crate::shard::Shard;
 use futures_lite::future::or;
 use std::rc::Rc;
@@ -25,6 +26,7 @@ const GRACE: Duration = Duration::from_secs(2);
 pub enum Job {
     Verify(Question, Reply),
     LookUp(Inquiry, Reply),
+    Destinations(destinations::Inquiry, Reply),
 }
 
 /// The cores' end.
@@ -81,6 +83,33 @@ impl Desk {
     }
 }
 
+impl Desk {
+    /// Who wants the reports of a domain. What is not known in time may be known later.
+    pub async fn destinations(
+        &self,
+        shard: &Rc<Shard>,
+        inquiry: destinations::Inquiry,
+    ) -> Destinations {
+        let patience = inquiry.deadline.saturating_duration_since(Instant::now()) + GRACE;
+        let silent = || Destinations { is_silent: true, ..Destinations::default() };
+        let (reply, answer) = shard.mesh.open_question();
+        if self.jobs.try_send(Job::Destinations(inquiry, reply)).is_err() {
+            return silent();
+        }
+        let answered = async { answer.await.unwrap_or_else(|_| silent()) };
+        let late = async {
+            glommio::timer::sleep(patience).await;
+            silent()
+        };
+        or(answered, late).await
+    }
+
+    /// Whether there is a control plane: a command that has opened the store has none.
+    pub fn is_served(&self) -> bool {
+        !self.jobs.is_disconnected()
+    }
+}
+
 /// Answers, until every core has gone.
 pub async fn serve(jobs: Jobs, resolver: Resolver) {
     let places = Arc::new(Semaphore::new(QUESTIONS_AT_ONCE_MAX));
@@ -91,6 +120,9 @@ pub async fn serve(jobs: Jobs, resolver: Resolver) {
             match job {
                 Job::Verify(question, reply) => reply.answer(verify(&resolver, &question).await),
                 Job::LookUp(inquiry, reply) => reply.answer(look_up(&resolver, &inquiry).await),
+                Job::Destinations(inquiry, reply) => {
+                    reply.answer(destinations::find(&resolver, &inquiry).await);
+                }
             }
             drop(place);
         });

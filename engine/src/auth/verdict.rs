@@ -3,6 +3,8 @@
 //! Names of methods, results and properties are those of RFC 8601 and its registry.
 
 use super::settings::DmarcMode;
+use crate::reports::row::Observed;
+use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -99,7 +101,8 @@ impl Finding {
 }
 
 /// What the domain in `From:` asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Policy {
     None,
     Quarantine,
@@ -133,6 +136,8 @@ pub struct Verdict {
     pub author_domain: String,
     /// The whole field, when it is wanted.
     pub received_spf: String,
+    /// What the domain in `From:` is told of it, if that has a policy.
+    pub observed: Option<Box<Observed>>,
     pub elapsed: Duration,
 }
 
@@ -150,6 +155,7 @@ impl Verdict {
             policy: Policy::None,
             author_domain: String::new(),
             received_spf: String::new(),
+            observed: None,
             elapsed: Duration::ZERO,
         }
     }

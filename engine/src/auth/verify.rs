@@ -12,6 +12,7 @@ use super::evidence::Evidence;
 use super::settings::DmarcMode;
 use super::spf;
 use super::verdict::{Finding, Method, Outcome, Policy, Verdict};
+use crate::reports::row::{Found, Observed};
 use std::net::IpAddr;
 use std::time::Instant;
 use tokio::time::timeout_at;
@@ -95,6 +96,7 @@ pub async fn verify(resolver: &Resolver, question: &Question) -> Verdict {
     };
     let mut policy = Policy::None;
     let mut author_domain = String::new();
+    let mut observed = None;
     if question.dmarc != DmarcMode::Off {
         let mut concluded = if hashes.header_cut {
             // Another From may stand where nobody has looked.
@@ -107,13 +109,21 @@ pub async fn verify(resolver: &Resolver, question: &Question) -> Verdict {
         } else {
             Conclusion::without_record(Outcome::None, "no single domain in From", "")
         };
+        let mut is_forwarded = false;
         if concluded.outcome == Outcome::Fail
             && let Some(sealer) = chain.voucher(&question.trusted_sealers)
         {
             // RFC 8617 section 7.2.1.
             concluded.reason.push_str(&format!(", local_policy: arc=pass of {sealer}"));
             concluded.policy = Policy::None;
+            is_forwarded = true;
         }
+        observed = peer.and_then(|peer| {
+            let (sender, signatures) = (sender.as_str(), signatures.as_slice());
+            let (spf, is_report) = ((spf, spf_domain), is_report(&header));
+            let found = Found { peer, sender, signatures, spf, is_forwarded, is_report };
+            Observed::of(&concluded, &found)
+        });
         if peer.is_none() && concluded.outcome == Outcome::Fail {
             let why = "collected: without SPF nobody can tell";
             concluded = Conclusion::without_record(Outcome::None, why, &concluded.author_domain);
@@ -126,7 +136,17 @@ pub async fn verify(resolver: &Resolver, question: &Question) -> Verdict {
         Some(peer) => spf::received_spf(spf, peer, helo, &question.mail_from, receiver),
         None => String::new(),
     };
-    Verdict { findings, policy, author_domain, received_spf, elapsed: started.elapsed() }
+    let elapsed = started.elapsed();
+    Verdict { findings, policy, author_domain, received_spf, observed, elapsed }
+}
+
+/// Whether it calls itself a DMARC report (RFC 9990 section 3.5).
+fn is_report(header: &Header<'_>) -> bool {
+    let begins = |value: &[u8]| {
+        let value = value.trim_ascii_start();
+        value.get(..14).is_some_and(|start| start.eq_ignore_ascii_case(b"Report Domain:"))
+    };
+    header.named("subject").any(|field| begins(field.value))
 }
 
 fn domain_of(address: &str) -> &str {

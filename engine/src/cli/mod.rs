@@ -25,6 +25,7 @@ mod quarantine;
 mod queue;
 mod quickstart;
 mod remembering;
+mod reports;
 mod restore;
 mod salvage;
 mod scrub;
@@ -118,6 +119,11 @@ enum Command {
     /// Example: kura collect add ann@example.org imap.example.com --user ann --password-stdin
     #[command(subcommand)]
     Collect(collect::CollectCommand),
+    /// DMARC and TLS reports: what others say about mail in the names of your domains, and what they are told.
+    ///
+    /// Example: kura reports show --domain example.org --since 7d
+    #[command(subcommand)]
+    Reports(reports::ReportsCommand),
     /// What has become of messages: where they are, who brought them, what was decided about them and why.
     ///
     /// Examples: kura trace ann@example.org --since 2h
@@ -221,6 +227,7 @@ fn run(command: Command) -> Result<Outcome, ConfigError> {
         Command::Queue(command) => queue::run(command),
         Command::Quarantine(command) => quarantine::run(command),
         Command::Collect(command) => collect::run(command),
+        Command::Reports(command) => reports::run(command),
         Command::Trace(options) => trace::run(options),
         Command::Profile(command) => profile::run(command),
         Command::Bench(BenchCommand::Smtp(options)) => bench(options),

@@ -118,6 +118,7 @@ fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
         relay: Relay { enabled: false, ..Relay::default() },
         smart_hosts: Vec::new(),
         collect: Default::default(),
+        reports: Default::default(),
         limits: Limits::default(),
         sieve: Settings::default(),
         store: StoreConfig::default(),

@@ -410,6 +410,7 @@ async fn conclude(
     for put in puts {
         match put.outcome {
             Ok((place, receipt)) => {
+                crate::reports::reader::arrived(shard, to, place);
                 durable = Some(receipt);
                 placed = placed.or(Some((place, put.prefix_bytes as u64)));
             }

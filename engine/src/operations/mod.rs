@@ -23,6 +23,7 @@ use crate::passwords::{self, StoredPassword};
 use crate::quarantine::{self, operations::QuarantineRequest};
 use crate::queue;
 use crate::remembering::{self, Which};
+use crate::reports::operations::ReportsRequest;
 use crate::shard::Shard;
 use crate::sieve::operations::SieveRequest;
 use crate::sieve::{self, SystemScripts};
@@ -161,6 +162,8 @@ pub enum Request {
     Quarantine(QuarantineRequest),
     /// Outside mailboxes.
     Collect(CollectRequest),
+    /// Of others, and to others.
+    Reports(ReportsRequest),
 }
 
 impl Request {
@@ -202,7 +205,8 @@ impl Request {
             | Request::Quarantine(_)
             | Request::QueueList { .. }
             | Request::QueueShow { .. }
-            | Request::QueueSay { .. } => false,
+            | Request::QueueSay { .. }
+            | Request::Reports(_) => false,
         }
     }
 }
@@ -308,6 +312,7 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
         Request::QueueSay { which, word } => queue::operations::say(&shard, which, word).await,
         Request::Quarantine(request) => quarantine::operations::execute(&shard, request).await,
         Request::Collect(request) => collect::operations::execute(&shard, request).await,
+        Request::Reports(request) => crate::reports::operations::execute(&shard, request).await,
         Request::StoreScrub => {
             for home in 0..shard.mesh.cores() {
                 let round = |shard: Rc<Shard>| async move {

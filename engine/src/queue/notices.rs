@@ -87,7 +87,7 @@ async fn about(
 
 /// From the null path to `to`. An address of ours that is nobody's any more: it is dropped, and logged.
 /// What tells of a message that requires TLS requires it, too (RFC 8689 section 5).
-async fn send(
+pub(crate) async fn send(
     shard: &Rc<Shard>,
     id: String,
     to: &str,

@@ -2,25 +2,28 @@
 
 use crate::auth::dkim::tags::Tags;
 use crate::auth::verdict::Policy;
+use serde::{Deserialize, Serialize};
 
 /// Addresses for reports that are kept of one record.
 const REPORTS_MAX: usize = 8;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Alignment {
     Relaxed,
     Strict,
 }
 
 /// Whether a domain is a public suffix: one below which others have their domains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PublicSuffix {
     Yes,
     No,
     Unsaid,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     pub policy: Policy,
     pub subdomains: Policy,

@@ -15,7 +15,7 @@
 
 pub mod archive;
 pub mod content;
-mod mime;
+pub(crate) mod mime;
 pub mod names;
 pub mod rules;
 #[cfg(test)]

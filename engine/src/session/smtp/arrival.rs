@@ -14,6 +14,7 @@ use crate::operations::unix_now;
 use crate::queue::author::Author;
 use crate::queue::intake::Submission;
 use crate::queue::message;
+use crate::reports;
 use crate::scan;
 use crate::scan::settings::Action;
 use protocols::message::received::{Received, delivered_to, received, return_path};
@@ -196,6 +197,17 @@ impl SmtpSession {
             Role::Lmtp => results.into_iter().map(|(_, result)| answer(result, &id)).collect(),
             Role::Mx | Role::Submission => vec![answer(one_for_all(results), &id)],
         };
+        let is_settled = |answer: &Answer<Durable>| match answer {
+            Answer::Accepted(..) => true,
+            Answer::Refused(refusal) => refusal.is_permanent(),
+        };
+        if let Some(verdict) =
+            transaction.verdict.as_mut().filter(|_| answers.iter().all(is_settled))
+        {
+            let mode = self.shard.config.auth.dmarc_of(&verdict.author_domain, &from);
+            let done = verdict.disposition(mode);
+            reports::count(&self.shard, verdict, done);
+        }
         for answer in &answers {
             match answer {
                 Answer::Accepted(..) => metrics.accepted(started.elapsed()),
