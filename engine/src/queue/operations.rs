@@ -148,9 +148,13 @@ fn why(shard: &Shard, uid: Uid, progress: &Progress, now: u64) -> String {
     if shard.queue.is_under_way(uid) {
         return format!("is being sent; before: {said}").trim_end_matches("; before: ").to_owned();
     }
+    // What was met before the start may be in the log alone.
     match (said, progress.next.saturating_sub(now)) {
-        ("", 0) => "has not been tried yet".to_owned(),
-        ("", wait) => format!("is tried in {wait} s"),
+        ("", 0) => "has not been tried yet, or not since the start".to_owned(),
+        ("", wait) if progress.attempts == 0 => {
+            format!("is tried in {wait} s; has not been yet, or not since the start")
+        }
+        ("", wait) => format!("is tried again in {wait} s"),
         (said, 0) => format!("is tried again now; {said}"),
         (said, wait) => format!("is tried again in {wait} s; {said}"),
     }
