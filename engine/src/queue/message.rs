@@ -61,6 +61,14 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
+fn is_none_yet(attempts: &u32) -> bool {
+    *attempts == 0
+}
+
+fn is_never(at: &u64) -> bool {
+    *at == 0
+}
+
 impl Recipient {
     pub fn new(to: String, params: &RecipientParams) -> Recipient {
         let letters = |notify: Notify| {
@@ -178,10 +186,10 @@ pub struct Progress {
     /// In the order of the envelope's recipients. Nothing is recorded of them where there is nothing to be told.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recipients: Vec<Standing>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_none_yet")]
     pub attempts: u32,
-    /// When it is tried next, Unix seconds.
-    #[serde(default)]
+    /// When it is tried next, Unix seconds; zero: that is not recorded.
+    #[serde(default, skip_serializing_if = "is_never")]
     pub next: u64,
     #[serde(default, skip_serializing_if = "is_false")]
     pub held: bool,
@@ -199,7 +207,7 @@ impl Progress {
     /// Where there is too much to be said, it is cut.
     pub fn encode(&self) -> Vec<u8> {
         let encode = |progress: &Progress| {
-            serde_json::to_vec(&progress.without_shared()).expect("progress has string keys only")
+            serde_json::to_vec(&progress.own()).expect("progress has string keys only")
         };
         let whole = encode(self);
         if whole.len() <= PROGRESS_BYTES_MAX {
@@ -218,11 +226,15 @@ impl Progress {
         lengths.find(|cut| cut.len() <= PROGRESS_BYTES_MAX).unwrap_or_else(|| cut_to(0))
     }
 
-    fn without_shared(&self) -> Progress {
+    /// What is recorded. When it was tried is so only where a server has said something of a recipient that waits:
+    /// else it would be put anew at each try, for each message.
+    fn own(&self) -> Progress {
         let own = |one: &Standing| if one.is_own() { one.clone() } else { Standing::default() };
         let is_any_own = self.recipients.iter().any(Standing::is_own);
         let recipients = self.recipients.iter().filter(|_| is_any_own).map(own).collect();
-        Progress { recipients, ..*self }
+        let is_answered = self.waiting().any(|index| self.recipients[index].is_own());
+        let (attempts, next) = if is_answered { (self.attempts, self.next) } else { (0, 0) };
+        Progress { recipients, attempts, next, ..*self }
     }
 
     /// Whether there is something to be recorded of this message: more than that it was tried, and that its
@@ -302,6 +314,7 @@ mod tests {
         assert!(!envelope.recipients[1].notifies('s') && envelope.recipients[1].notifies('f'));
         let mut progress = Progress::of(&envelope);
         progress.recipients[0] = Standing::new(Outcome::Delivered, "2.0.0", &"ü".repeat(400));
+        progress.next = 0;
         let again = Progress::decode(Some(&progress.encode()), &envelope);
         assert_eq!(again, progress);
         assert_eq!(again.waiting().collect::<Vec<_>>(), [1]);
@@ -364,17 +377,23 @@ mod tests {
         progress.told_of_delay = true;
         assert!(progress.is_own());
         let encoded = progress.encode();
-        assert_eq!(encoded, br#"{"attempts":3,"next":9,"told_of_delay":true}"#);
+        assert_eq!(encoded, br#"{"told_of_delay":true}"#);
         let again = Progress::decode(Some(&encoded), &envelope);
         assert_eq!(
             again,
-            Progress { recipients: vec![Standing::default(); 2], ..progress.clone() }
+            Progress {
+                recipients: vec![Standing::default(); 2],
+                attempts: 0,
+                next: 0,
+                ..progress.clone()
+            }
         );
         assert!(!progress.adds_to(Some(&encoded)));
         // One of them has something of its own.
         progress.recipients[1] = Standing::new(Outcome::Waiting, "4.2.1", "not today");
         let again = Progress::decode(Some(&progress.encode()), &envelope);
         assert_eq!(again.recipients, [Standing::default(), progress.recipients[1].clone()]);
+        assert_eq!((again.attempts, again.next), (3, 9));
         let held = Progress { held: true, ..Progress::of(&envelope) };
         assert!(held.is_own());
         let mut taken = Progress::of(&envelope);

@@ -196,11 +196,9 @@ pub async fn load(shard: &Rc<Shard>) -> Result<(), Error> {
         // What has left meanwhile is not among these, and what somebody has already is known.
         for entry in shard.store.entries(ACCOUNT, MAILBOX, first.0..=last.0)? {
             let arrived = entry.internal_date.0 / 1000;
+            let otherwise = first_after_start(&shard.config.relay, arrived, now, entry.uid.0);
             let progress = shard.store.get(SPACE, &key(entry.uid));
-            let next = progress.map_or_else(
-                || Some(first_after_start(&shard.config.relay, arrived, now, entry.uid.0)),
-                |progress| next_of(&progress),
-            );
+            let next = progress.map_or(Some(otherwise), |progress| next_of(&progress, otherwise));
             shard.queue.found(entry.uid, next);
         }
         give_way().await;
@@ -242,8 +240,12 @@ async fn forget_stale(shard: &Rc<Shard>) {
 }
 
 /// What can't be read is due at once: it says so when it is tried.
-fn next_of(progress: &[u8]) -> Next {
-    serde_json::from_slice(progress).map_or(Some(0), |progress: Progress| progress.next())
+fn next_of(progress: &[u8], otherwise: u64) -> Next {
+    match serde_json::from_slice::<Progress>(progress) {
+        Ok(Progress { held: false, next: 0, .. }) => Some(otherwise),
+        Ok(progress) => progress.next(),
+        Err(_) => Some(0),
+    }
 }
 
 /// What is recorded of a message.
@@ -252,7 +254,7 @@ pub async fn recorded(shard: &Shard, uid: Uid) -> Result<(Envelope, Progress), S
     let envelope = Envelope::decode(&summary.map_err(|error| error.to_string())?)?;
     let recorded = shard.store.get(SPACE, &key(uid));
     let mut progress = Progress::decode(recorded.as_deref(), &envelope);
-    if recorded.is_none() {
+    if recorded.is_none() || progress.next == 0 {
         let states = shard.queue.states.borrow();
         progress.attempts = states.tries(uid);
         if let Some(State::Waits(at)) = states.state(uid) {
@@ -265,7 +267,7 @@ pub async fn recorded(shard: &Shard, uid: Uid) -> Result<(Envelope, Progress), S
 /// Records how far a message has come, if there is anything to be told.
 pub async fn record(shard: &Shard, uid: Uid, progress: &Progress) -> Result<(), Error> {
     let value = progress.is_own().then(|| Bytes::from(progress.encode()));
-    if value.is_none() && shard.store.get(SPACE, &key(uid)).is_none() {
+    if shard.store.get(SPACE, &key(uid)) == value {
         return Ok(());
     }
     shard.store.put(SPACE, vec![(key(uid), value)]).await.map(drop)
