@@ -1,6 +1,7 @@
 """The queue under what goes wrong around it: operators in a hurry, full disks, rot, servers of few connections."""
 
 import glob
+import json
 import os
 import smtplib
 import subprocess
@@ -83,6 +84,81 @@ class Queue(test_relay.Sending):
         self.assertIn("collected from 1 outside", done.stdout)
         self.assertEqual([row["held"] for row in self.queue(other)], [True] * 3)
         return other
+
+    # ── nobody is there ─────────────────────────────────────────────────────────────────────────
+
+    def nobody(self):
+        """A port of a server that is down."""
+        sink = self.sink()
+        sink.close()
+        return sink.port
+
+    def test_why_a_server_was_not_reached_is_told_of_all_that_wait_and_nothing_is_lost(self):
+        port = self.nobody()
+        server = self.server(port, retry_first="1h", retry_most="1h")
+        for number in range(3):
+            self.submit(server, f"u{number}@there.test")
+        tried = lambda: all(q["attempts"] == 1 and "refused" in q["why"] for q in self.queue(server))
+        until("tries", tried)
+        rows = self.queue(server)
+        for row in rows:
+            self.assertRegex(row["why"], r"is tried again in \d+ s; mx\.there\.test \(127\.0\.0\.1:\d+\) ")
+        self.assertEqual(server.command("queue", "hold", rows[0]["id"]).returncode, 0)
+        server.kill()
+        server.start()
+        held = lambda: [q["id"] for q in self.queue(server) if q["held"]]
+        self.assertEqual(held(), [rows[0]["id"]])
+        until("tries of the others", lambda: len(self.queue(server)) == 3 and all(
+            q["held"] or (q["attempts"] == 1 and "refused" in q["why"]) for q in self.queue(server)))
+        shown = server.command("queue", "show", rows[1]["id"], "--json")
+        self.assertIn('"4.4.1"', shown.stdout, shown.stderr)
+        # Said and taken back: that needs no record any more either.
+        self.assertEqual(server.command("queue", "release", rows[0]["id"]).returncode, 0)
+        until("a try of it", lambda: all("refused" in q["why"] for q in self.queue(server)) and not held())
+        server.kill()
+        server.start()
+        self.assertEqual((len(self.queue(server)), held()), (3, []))
+        sink = self.sink(port=port)
+        # Left alone for a minute, unless it is started.
+        server.kill()
+        server.start()
+        self.empty(server)
+        self.assertEqual([self.got(sink, f"u{number}@there.test") for number in range(3)], [1, 1, 1])
+
+    def test_tries_of_a_server_that_is_down_write_nothing(self):
+        server = self.server(self.nobody())
+        self.submit(server, [f"u{number}@there.test" for number in range(3)])
+        until("a try", lambda: all(q["attempts"] for q in self.queue(server)))
+        written = lambda: json.loads(server.command("store", "stats", "--json").stdout)["bytes_written"]
+        before, tries = written(), self.queue(server)[0]["attempts"]
+        until("tries", lambda: self.queue(server)[0]["attempts"] >= tries + 3)
+        self.assertEqual(written(), before)
+
+    def test_a_notice_of_delay_is_sent_once_whatever_crashes_and_patience_ends(self):
+        server = self.server(self.nobody(), expire="9s", delay_notice="1s")
+        self.submit(server, "x@there.test")
+        self.notices(server, 1)
+        until("the next try", lambda: (q := self.queue(server)) and q[0]["attempts"] > 1)
+        server.kill()
+        server.start()
+        reports = self.notices(server, 2)
+        self.empty(server)
+        self.assertEqual(len(server.bodies()), 2)
+        actions = [list(report.iter_parts())[1].get_payload()[1]["Action"] for report in reports]
+        self.assertEqual(actions, ["delayed", "failed"])
+        self.assertIn("refused", reports[1].as_string())
+
+    def test_what_a_server_says_of_a_recipient_is_known_after_a_crash(self):
+        sink = self.sink()
+        sink.answer = lambda verb, line: "451 4.3.2 Come later" if "later" in line else True
+        server = self.server(sink.port, retry_first="1h", retry_most="1h")
+        self.submit(server, ["now@there.test", "later@there.test"])
+        until("a try", lambda: all(q["attempts"] for q in self.queue(server)))
+        server.kill()
+        server.start()
+        row = self.queue(server)[0]
+        self.assertEqual((row["recipients"], row["attempts"]), (["later@there.test"], 1))
+        self.assertIn("451 4.3.2 Come later", row["why"])
 
     # ── one at a time ───────────────────────────────────────────────────────────────────────────
 

@@ -61,6 +61,14 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
+fn is_none_yet(attempts: &u32) -> bool {
+    *attempts == 0
+}
+
+fn is_never(at: &u64) -> bool {
+    *at == 0
+}
+
 impl Recipient {
     pub fn new(to: String, params: &RecipientParams) -> Recipient {
         let letters = |notify: Notify| {
@@ -144,6 +152,9 @@ pub struct Standing {
     /// By which policy the way there was secured, in words; empty where nobody was reached.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub way: String,
+    /// It is what is known of the destination ([`crate::relay::unreached`]), and not recorded for each message.
+    #[serde(skip)]
+    pub is_shared: bool,
 }
 
 impl Standing {
@@ -158,6 +169,11 @@ impl Standing {
         self
     }
 
+    /// Whether it tells something of this recipient.
+    fn is_own(&self) -> bool {
+        self.outcome != Outcome::Waiting || !(self.is_shared || self.status.is_empty())
+    }
+
     pub fn over(mut self, way: &str) -> Standing {
         way.clone_into(&mut self.way);
         self
@@ -167,12 +183,13 @@ impl Standing {
 /// How far a message has come. Recorded once there is something to say.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// In the order of the envelope's recipients.
+    /// In the order of the envelope's recipients. Nothing is recorded of them where there is nothing to be told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recipients: Vec<Standing>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_none_yet")]
     pub attempts: u32,
-    /// When it is tried next, Unix seconds.
-    #[serde(default)]
+    /// When it is tried next, Unix seconds; zero: that is not recorded.
+    #[serde(default, skip_serializing_if = "is_never")]
     pub next: u64,
     #[serde(default, skip_serializing_if = "is_false")]
     pub held: bool,
@@ -190,7 +207,7 @@ impl Progress {
     /// Where there is too much to be said, it is cut.
     pub fn encode(&self) -> Vec<u8> {
         let encode = |progress: &Progress| {
-            serde_json::to_vec(progress).expect("progress has string keys only")
+            serde_json::to_vec(&progress.own()).expect("progress has string keys only")
         };
         let whole = encode(self);
         if whole.len() <= PROGRESS_BYTES_MAX {
@@ -207,6 +224,24 @@ impl Progress {
         };
         let mut lengths = [60, 20].into_iter().map(cut_to);
         lengths.find(|cut| cut.len() <= PROGRESS_BYTES_MAX).unwrap_or_else(|| cut_to(0))
+    }
+
+    /// What is recorded. When it was tried is so only where a server has said something of a recipient that waits:
+    /// else it would be put anew at each try, for each message.
+    fn own(&self) -> Progress {
+        let own = |one: &Standing| if one.is_own() { one.clone() } else { Standing::default() };
+        let is_any_own = self.recipients.iter().any(Standing::is_own);
+        let recipients = self.recipients.iter().filter(|_| is_any_own).map(own).collect();
+        let is_answered = self.waiting().any(|index| self.recipients[index].is_own());
+        let (attempts, next) = if is_answered { (self.attempts, self.next) } else { (0, 0) };
+        Progress { recipients, attempts, next, ..*self }
+    }
+
+    /// Whether there is something to be recorded of this message: more than that it was tried, and that its
+    /// destination could not be reached. Without a record it is tried again after a start, and waits as its age
+    /// tells ([`super::schedule::tries_within`]).
+    pub fn is_own(&self) -> bool {
+        self.held || self.told_of_delay || self.recipients.iter().any(Standing::is_own)
     }
 
     /// Whether something is told here that must not be forgotten, beyond what is `recorded`.
@@ -279,6 +314,7 @@ mod tests {
         assert!(!envelope.recipients[1].notifies('s') && envelope.recipients[1].notifies('f'));
         let mut progress = Progress::of(&envelope);
         progress.recipients[0] = Standing::new(Outcome::Delivered, "2.0.0", &"ü".repeat(400));
+        progress.next = 0;
         let again = Progress::decode(Some(&progress.encode()), &envelope);
         assert_eq!(again, progress);
         assert_eq!(again.waiting().collect::<Vec<_>>(), [1]);
@@ -325,6 +361,58 @@ mod tests {
             assert!(more.adds_to(None) && more.adds_to(Some(&recorded)), "{more:?}");
             assert!(!more.adds_to(Some(&more.encode())));
         }
+    }
+
+    #[test]
+    fn what_is_known_of_a_destination_is_not_recorded_of_its_messages() {
+        let envelope = envelope();
+        let mut progress = Progress { attempts: 3, next: 9, ..Progress::of(&envelope) };
+        assert!(!progress.is_own(), "tries alone");
+        let shared = Standing {
+            is_shared: true,
+            ..Standing::new(Outcome::Waiting, "4.4.1", "nobody is there")
+        };
+        progress.recipients = vec![shared.clone(); 2];
+        assert!(!progress.is_own());
+        progress.told_of_delay = true;
+        assert!(progress.is_own());
+        let encoded = progress.encode();
+        assert_eq!(encoded, br#"{"told_of_delay":true}"#);
+        let again = Progress::decode(Some(&encoded), &envelope);
+        assert_eq!(
+            again,
+            Progress {
+                recipients: vec![Standing::default(); 2],
+                attempts: 0,
+                next: 0,
+                ..progress.clone()
+            }
+        );
+        assert!(!progress.adds_to(Some(&encoded)));
+        // One of them has something of its own.
+        progress.recipients[1] = Standing::new(Outcome::Waiting, "4.2.1", "not today");
+        let again = Progress::decode(Some(&progress.encode()), &envelope);
+        assert_eq!(again.recipients, [Standing::default(), progress.recipients[1].clone()]);
+        assert_eq!((again.attempts, again.next), (3, 9));
+        let held = Progress { held: true, ..Progress::of(&envelope) };
+        assert!(held.is_own());
+        let mut taken = Progress::of(&envelope);
+        taken.recipients[0].outcome = Outcome::Delivered;
+        assert!(taken.is_own());
+    }
+
+    /// As releases before 0.3 wrote it.
+    #[test]
+    fn progress_of_before_is_read() {
+        let bytes =
+            br#"{"recipients":[{"outcome":"waiting","status":"4.4.1","why":"nobody","host":"mx"},
+            {"outcome":"delivered","status":"2.0.0"}],"attempts":2,"next":77}"#;
+        let progress = Progress::decode(Some(bytes), &envelope());
+        assert_eq!(
+            (progress.attempts, progress.next(), progress.recipients[0].why.as_str()),
+            (2, Some(77), "nobody")
+        );
+        assert_eq!(progress.waiting().collect::<Vec<_>>(), [0]);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! A queued message is a message in the INBOX of an account that is nobody's, on the shard whose session took
 //! it: one record, stored once however many recipients there are. Where other mail has its summary, it has
-//! its envelope. How far it has come is a key of the shard, written anew with each change; when nobody
-//! waits for it any more, it is expunged. So compaction, recovery, checkpoints and backups know nothing
+//! its envelope. How far it has come is a key of the shard, written anew with each change; while it only waits because its
+//! destination can't be reached there is none. When nobody waits for it any more, it is expunged. So compaction, recovery, checkpoints and backups know nothing
 //! of a queue, and it can't be lost in any other way than mail is.
 //!
 //! | file | what |
@@ -33,17 +33,19 @@ pub mod report;
 pub mod schedule;
 pub mod state;
 
+use crate::core::give_way;
 use crate::operations::unix_now;
 use crate::relay::destination::Serving;
 use crate::relay::tally::Tally;
+use crate::relay::unreached::Unreached;
 use crate::shard::Shard;
 use bytes::Bytes;
 use message::{Envelope, Progress};
 use removal::{Removals, remove};
+use schedule::first_after_start;
 pub use state::Word;
 use state::{Event, Next, State, States};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -54,6 +56,8 @@ use storage::{AccountId, Error, MailboxId, Quota, Uid};
 pub const SPACE: Space = Space(7);
 pub const ACCOUNT: AccountId = AccountId::QUEUE;
 pub const MAILBOX: MailboxId = MailboxId::INBOX;
+/// Messages between which others have their turn.
+const LOADED_AT_ONCE: usize = 1024;
 /// What the store did not take is put to it again so often.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -66,6 +70,8 @@ pub struct Queue {
     pub serving: Serving,
     /// What its sessions have met.
     pub tally: Tally,
+    /// Where they could not begin.
+    pub unreached: Unreached,
     waker: RefCell<Option<Waker>>,
     stirred: Cell<bool>,
     pub counts: Counts,
@@ -130,6 +136,12 @@ impl Queue {
         self.stir();
     }
 
+    /// The same, after so many tries.
+    fn done_after(&self, uid: Uid, tries: u32, next: Next) {
+        self.states.borrow_mut().set_tries(uid, tries);
+        self.done(uid, next);
+    }
+
     /// Something is to be done earlier than it seemed.
     pub fn stir(&self) {
         self.stirred.set(true);
@@ -170,55 +182,94 @@ fn key(uid: Uid) -> Bytes {
     Bytes::copy_from_slice(&uid.0.to_be_bytes())
 }
 
-/// Finds what is in the queue; makes its account first if need be. Before the sender begins.
+/// Finds what is in the queue; makes its account first if need be. Before the sender begins, and beside sessions:
+/// a million messages take no core for long.
 pub async fn load(shard: &Rc<Shard>) -> Result<(), Error> {
     match shard.store.create_account(ACCOUNT, Quota::default()).await {
         Ok(_) | Err(Error::AccountExists(_)) => {}
         Err(error) => return Err(error),
     }
-    let recorded = shard.store.scan(SPACE);
-    let mut times: BTreeMap<Uid, Next> = BTreeMap::new();
-    for entry in shard.store.entries(ACCOUNT, MAILBOX, 1..=u32::MAX)? {
-        times.insert(entry.uid, Some(entry.internal_date.0 / 1000));
-    }
-    let mut stale = Vec::new();
-    for (key, value) in recorded {
-        let uid = <[u8; 4]>::try_from(&key[..]).map(|octets| Uid(u32::from_be_bytes(octets)));
-        match uid.ok().and_then(|uid| times.get_mut(&uid)) {
-            Some(next) => *next = next_of(&value),
-            // It was expunged, and then there was a crash.
-            None => stale.push((key, None)),
+    let uids = shard.store.uids(ACCOUNT, MAILBOX)?;
+    let now = unix_now();
+    for uids in uids.chunks(LOADED_AT_ONCE) {
+        let (Some(first), Some(last)) = (uids.first(), uids.last()) else { break };
+        // What has left meanwhile is not among these, and what somebody has already is known.
+        for entry in shard.store.entries(ACCOUNT, MAILBOX, first.0..=last.0)? {
+            let arrived = entry.internal_date.0 / 1000;
+            let otherwise = first_after_start(&shard.config.relay, arrived, now, entry.uid.0);
+            let progress = shard.store.get(SPACE, &key(entry.uid));
+            let next = progress.map_or(Some(otherwise), |progress| next_of(&progress, otherwise));
+            shard.queue.found(entry.uid, next);
         }
+        give_way().await;
     }
-    if !times.is_empty() {
-        tracing::info!(shard = shard.id, messages = times.len(), "mail waits to be sent");
+    if !uids.is_empty() {
+        tracing::info!(shard = shard.id, messages = uids.len(), "mail waits to be sent");
     }
-    times.into_iter().for_each(|(uid, next)| shard.queue.found(uid, next));
-    if !stale.is_empty()
-        && let Err(error) = shard.store.put(SPACE, stale).await
-    {
-        tracing::debug!(%error, "progress of messages that have left stays until the next start");
-    }
+    forget_stale(shard).await;
     Ok(())
 }
 
+/// Progress of messages that were expunged, and then there was a crash.
+async fn forget_stale(shard: &Rc<Shard>) {
+    let mut from = Bytes::new();
+    loop {
+        let pairs = shard.store.scan_from(SPACE, &from, LOADED_AT_ONCE);
+        let Some((last, _)) = pairs.last() else { return };
+        // The next key after it.
+        from = [last, &[0][..]].concat().into();
+        let uid =
+            |key: &[u8]| <[u8; 4]>::try_from(key).map(|octets| Uid(u32::from_be_bytes(octets)));
+        let is_stale = |key: &[u8]| {
+            uid(key).is_ok_and(|uid| shard.store.entry(ACCOUNT, MAILBOX, uid).is_err())
+                || key.len() != 4
+        };
+        let stale: Vec<_> = pairs
+            .into_iter()
+            .filter(|(key, _)| is_stale(key))
+            .map(|(key, _)| (key, None))
+            .collect();
+        if !stale.is_empty()
+            && let Err(error) = shard.store.put(SPACE, stale).await
+        {
+            tracing::debug!(%error, "progress of messages that have left stays until the next start");
+            return;
+        }
+        give_way().await;
+    }
+}
+
 /// What can't be read is due at once: it says so when it is tried.
-fn next_of(progress: &[u8]) -> Next {
-    serde_json::from_slice(progress).map_or(Some(0), |progress: Progress| progress.next())
+fn next_of(progress: &[u8], otherwise: u64) -> Next {
+    match serde_json::from_slice::<Progress>(progress) {
+        Ok(Progress { held: false, next: 0, .. }) => Some(otherwise),
+        Ok(progress) => progress.next(),
+        Err(_) => Some(0),
+    }
 }
 
 /// What is recorded of a message.
 pub async fn recorded(shard: &Shard, uid: Uid) -> Result<(Envelope, Progress), String> {
     let summary = shard.store.summary(ACCOUNT, MAILBOX, uid).await;
     let envelope = Envelope::decode(&summary.map_err(|error| error.to_string())?)?;
-    let progress = shard.store.get(SPACE, &key(uid));
-    let progress = Progress::decode(progress.as_deref(), &envelope);
+    let recorded = shard.store.get(SPACE, &key(uid));
+    let mut progress = Progress::decode(recorded.as_deref(), &envelope);
+    if recorded.is_none() || progress.next == 0 {
+        let states = shard.queue.states.borrow();
+        progress.attempts = states.tries(uid);
+        if let Some(State::Waits(at)) = states.state(uid) {
+            progress.next = at;
+        }
+    }
     Ok((envelope, progress))
 }
 
-/// Records how far a message has come.
+/// Records how far a message has come, if there is anything to be told.
 pub async fn record(shard: &Shard, uid: Uid, progress: &Progress) -> Result<(), Error> {
-    let value = Some(Bytes::from(progress.encode()));
+    let value = progress.is_own().then(|| Bytes::from(progress.encode()));
+    if shard.store.get(SPACE, &key(uid)) == value {
+        return Ok(());
+    }
     shard.store.put(SPACE, vec![(key(uid), value)]).await.map(drop)
 }
 
@@ -268,7 +319,7 @@ async fn put_back(shard: &Rc<Shard>, uid: Uid, progress: &mut Progress) -> Resul
         }
         // Nothing can be said between this look and the end.
         if is_recorded {
-            shard.queue.done(uid, progress.next());
+            shard.queue.done_after(uid, progress.attempts, progress.next());
             return Ok(());
         }
         if let Err(error) = record(shard, uid, progress).await {
@@ -322,6 +373,10 @@ pub async fn command(shard: &Rc<Shard>, uid: Uid, word: Word) -> Result<bool, St
         match before {
             Some(State::Waits(at)) => shard.queue.done(uid, Some(at)),
             Some(State::Held) => shard.queue.done(uid, None),
+            // The queue was not loaded yet, and by now it may have passed this one by.
+            None if shard.store.entry(ACCOUNT, MAILBOX, uid).is_ok() => {
+                shard.queue.done(uid, Some(unix_now()));
+            }
             Some(State::UnderWay(_)) | None => shard.queue.left(uid),
         }
     }

@@ -3,6 +3,7 @@
 use super::message::{Envelope, Outcome, Progress};
 use super::{ACCOUNT, MAILBOX, Word, command, recorded};
 use crate::operations::{Fault, on, unix_now};
+use crate::relay::route::route_of;
 use crate::shard::Shard;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -68,7 +69,8 @@ async fn find(shard: &Shard, which: &Which) -> Result<(Vec<Found>, Vec<Unreadabl
     let (mut found, mut unreadable) = (Vec::new(), Vec::new());
     for uid in uids {
         match recorded(shard, uid).await {
-            Ok((envelope, progress)) if which.fits(&envelope, &progress, now) => {
+            Ok((envelope, mut progress)) if which.fits(&envelope, &progress, now) => {
+                add_shared(shard, &envelope, &mut progress);
                 found.push(Found { uid, envelope, progress });
             }
             Ok(_) => {}
@@ -83,6 +85,20 @@ async fn find(shard: &Shard, which: &Which) -> Result<(Vec<Found>, Vec<Unreadabl
         }
     }
     Ok((found, unreadable))
+}
+
+/// Where nothing is recorded of a recipient that waits, it is what is known of the destination.
+fn add_shared(shard: &Shard, envelope: &Envelope, progress: &mut Progress) {
+    if progress.attempts == 0 {
+        return;
+    }
+    let Progress { recipients, .. } = progress;
+    for (recipient, standing) in envelope.recipients.iter().zip(recipients) {
+        if standing.outcome == Outcome::Waiting && standing.status.is_empty() {
+            let route = route_of(&shard.config.smart_hosts, envelope, recipient);
+            *standing = shard.queue.unreached.why(&route).unwrap_or_default();
+        }
+    }
 }
 
 /// One row for each message.
@@ -132,9 +148,13 @@ fn why(shard: &Shard, uid: Uid, progress: &Progress, now: u64) -> String {
     if shard.queue.is_under_way(uid) {
         return format!("is being sent; before: {said}").trim_end_matches("; before: ").to_owned();
     }
+    // What was met before the start may be in the log alone.
     match (said, progress.next.saturating_sub(now)) {
-        ("", 0) => "has not been tried yet".to_owned(),
-        ("", wait) => format!("is tried in {wait} s"),
+        ("", 0) => "has not been tried yet, or not since the start".to_owned(),
+        ("", wait) if progress.attempts == 0 => {
+            format!("is tried in {wait} s; has not been yet, or not since the start")
+        }
+        ("", wait) => format!("is tried again in {wait} s"),
         (said, 0) => format!("is tried again now; {said}"),
         (said, wait) => format!("is tried again in {wait} s; {said}"),
     }

@@ -3,6 +3,9 @@
 
 use crate::relay::settings::Relay;
 
+/// Waits do not grow any more after so many.
+const TRIES_COUNTED_MAX: u32 = 21;
+
 /// Seconds until the next try, after `attempts` of them. `number` spreads messages that failed together
 /// over an eighth of the wait.
 pub fn wait(relay: &Relay, attempts: u32, number: u32) -> u64 {
@@ -11,6 +14,26 @@ pub fn wait(relay: &Relay, attempts: u32, number: u32) -> u64 {
     let doubled = first.saturating_mul(1 << attempts.saturating_sub(1).min(20));
     let wait = doubled.min(most);
     wait - u64::from(number) % (wait / 8 + 1)
+}
+
+/// So many tries a message of that age has had at least, if it was tried all the while. Where less than that is
+/// known of it (tries that came to nothing are not all recorded), the next wait is as long as after so many.
+pub fn tries_within(relay: &Relay, age: u64) -> u32 {
+    let (mut tries, mut until) = (0, wait(relay, 1, 0));
+    while until <= age && tries < TRIES_COUNTED_MAX {
+        tries += 1;
+        until += wait(relay, tries + 1, 0);
+    }
+    tries
+}
+
+/// When a message is tried first after a start of which nothing is recorded: at once if it is young, and all others
+/// over an eighth of their wait.
+pub fn first_after_start(relay: &Relay, arrived: u64, now: u64, number: u32) -> u64 {
+    match tries_within(relay, now.saturating_sub(arrived)) {
+        0 => arrived,
+        tries => now + wait(relay, tries, 0) - wait(relay, tries, number),
+    }
 }
 
 pub fn is_expired(relay: &Relay, arrived: u64, now: u64) -> bool {
@@ -41,6 +64,30 @@ mod tests {
         }
         let relay = Relay { retry_first: Span(Duration::ZERO), ..relay };
         assert_eq!(wait(&relay, 1, 7), 1);
+    }
+
+    #[test]
+    fn age_tells_of_tries_that_nobody_recorded() {
+        let seconds = |count: u64| Span(Duration::from_secs(count));
+        let relay =
+            Relay { retry_first: seconds(300), retry_most: seconds(3600), ..Relay::default() };
+        // 300, then 600 and 1200 later.
+        for (age, tries) in [(0, 0), (299, 0), (300, 1), (899, 1), (900, 2), (2100, 3)] {
+            assert_eq!(tries_within(&relay, age), tries, "{age}");
+        }
+        assert_eq!(wait(&relay, tries_within(&relay, u64::MAX), 0), 3600);
+        // Who was tried all the while has had as many.
+        let (mut age, mut tries) = (0, 0);
+        while age < 100_000 {
+            assert!(tries_within(&relay, age) <= tries);
+            tries += 1;
+            age += wait(&relay, tries, 7919);
+        }
+        assert_eq!(first_after_start(&relay, 1000, 1299, 5), 1000);
+        let later: Vec<u64> =
+            (0..1000).map(|number| first_after_start(&relay, 1000, 90_000, number)).collect();
+        assert_eq!(later.iter().min(), Some(&90_000));
+        assert_eq!(later.iter().max(), Some(&90_450));
     }
 
     #[test]

@@ -94,35 +94,94 @@ fn follows(state: Option<State>, event: Event) -> Option<State> {
     }
 }
 
+/// A state and the tries so far, in five octets without alignment: there may be a million of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Slot {
+    /// Unix seconds, or one of the highest numbers.
+    what: [u8; 4],
+    tries: u8,
+}
+
+const HELD: u32 = u32::MAX;
+/// Under way; below it those with a word, in the order of [`WORDS`].
+const UNDER_WAY: u32 = HELD - 1;
+const WORDS: [Word; 4] = [Word::Retry, Word::Hold, Word::Release, Word::Remove];
+/// In the year 2106.
+const LAST_SECOND: u32 = UNDER_WAY - WORDS.len() as u32 - 1;
+
+fn seconds(at: u64) -> u32 {
+    u32::try_from(at).map_or(LAST_SECOND, |at| at.min(LAST_SECOND))
+}
+
+impl Slot {
+    fn new(state: State, tries: u8) -> Slot {
+        let what = match state {
+            State::Waits(at) => seconds(at),
+            State::Held => HELD,
+            State::UnderWay(None) => UNDER_WAY,
+            State::UnderWay(Some(word)) => UNDER_WAY - 1 - word as u32,
+        };
+        Slot { what: what.to_le_bytes(), tries }
+    }
+
+    fn state(self) -> State {
+        match u32::from_le_bytes(self.what) {
+            HELD => State::Held,
+            UNDER_WAY => State::UnderWay(None),
+            at if at <= LAST_SECOND => State::Waits(u64::from(at)),
+            word => State::UnderWay(Some(WORDS[(UNDER_WAY - 1 - word) as usize])),
+        }
+    }
+}
+
 /// All of them, and in which order they are due.
 #[derive(Debug, Default)]
 pub struct States {
-    of: BTreeMap<Uid, State>,
-    /// Those that wait.
-    due: BTreeSet<(u64, Uid)>,
+    of: BTreeMap<Uid, Slot>,
+    /// Those that wait, by the second.
+    due: BTreeSet<(u32, Uid)>,
     under_way: usize,
 }
 
 impl States {
+    pub fn state(&self, uid: Uid) -> Option<State> {
+        self.of.get(&uid).map(|slot| slot.state())
+    }
+
+    /// Tries that came to nothing, 255 at most.
+    pub fn tries(&self, uid: Uid) -> u32 {
+        self.of.get(&uid).map_or(0, |slot| u32::from(slot.tries))
+    }
+
+    pub fn set_tries(&mut self, uid: Uid, tries: u32) {
+        if let Some(slot) = self.of.get_mut(&uid) {
+            slot.tries = u8::try_from(tries).unwrap_or(u8::MAX);
+        }
+    }
+
     /// What it was before.
     pub fn apply(&mut self, uid: Uid, event: Event) -> Option<State> {
-        let before = self.of.get(&uid).copied();
+        let slot = self.of.get(&uid).copied();
+        let before = slot.map(Slot::state);
         let after = follows(before, event);
         if before == after {
             return before;
         }
         match before {
-            Some(State::Waits(at)) => drop(self.due.remove(&(at, uid))),
+            Some(State::Waits(at)) => drop(self.due.remove(&(seconds(at), uid))),
             Some(State::UnderWay(_)) => self.under_way -= 1,
             Some(State::Held) | None => {}
         }
         match after {
-            Some(State::Waits(at)) => drop(self.due.insert((at, uid))),
+            Some(State::Waits(at)) => drop(self.due.insert((seconds(at), uid))),
             Some(State::UnderWay(_)) => self.under_way += 1,
             Some(State::Held) | None => {}
         }
         match after {
-            Some(state) => drop(self.of.insert(uid, state)),
+            Some(state) => {
+                let tries = slot.map_or(0, |slot| slot.tries);
+                self.of.insert(uid, Slot::new(state, tries));
+            }
             None => drop(self.of.remove(&uid)),
         }
         before
@@ -130,7 +189,7 @@ impl States {
 
     /// Takes at most `count` messages that are due.
     pub fn take_due(&mut self, now: u64, count: usize) -> Vec<Uid> {
-        let due = self.due.iter().take_while(|(at, _)| *at <= now);
+        let due = self.due.iter().take_while(|(at, _)| u64::from(*at) <= now);
         let taken: Vec<Uid> = due.take(count).map(|(_, uid)| *uid).collect();
         for uid in &taken {
             self.apply(*uid, Event::Taken);
@@ -147,12 +206,12 @@ impl States {
     }
 
     pub fn is_under_way(&self, uid: Uid) -> bool {
-        matches!(self.of.get(&uid), Some(State::UnderWay(_)))
+        matches!(self.state(uid), Some(State::UnderWay(_)))
     }
 
     /// When the next one is due.
     pub fn next_due(&self) -> Option<u64> {
-        self.due.first().map(|(at, _)| *at)
+        self.due.first().map(|(at, _)| u64::from(*at))
     }
 }
 
@@ -162,7 +221,35 @@ mod tests {
     use Event::{Done, Found, Heeded, Hurried, Left, Said, Taken};
     use State::{Held, UnderWay, Waits};
 
-    const WORDS: [Word; 4] = [Word::Retry, Word::Hold, Word::Release, Word::Remove];
+    #[test]
+    fn a_state_and_its_tries_fit_five_octets() {
+        let words = WORDS.map(Some).into_iter().chain([None]).map(UnderWay);
+        let times = [0, 1_764_000_000, u64::from(LAST_SECOND)].map(Waits);
+        for state in words.chain(times).chain([Held]) {
+            assert_eq!(Slot::new(state, 7).state(), state);
+        }
+        assert_eq!(Slot::new(Waits(u64::MAX), 0).state(), Waits(u64::from(LAST_SECOND)));
+        assert_eq!(size_of::<(Slot, Slot)>(), 10);
+    }
+
+    #[test]
+    fn tries_are_counted_whatever_happens_until_it_has_left() {
+        let mut states = States::default();
+        states.set_tries(Uid(1), 3);
+        assert_eq!(states.tries(Uid(1)), 0, "it is not known");
+        states.apply(Uid(1), Found(Some(20)));
+        states.set_tries(Uid(1), 3);
+        for event in
+            [Taken, Said(Word::Hold), Heeded, Done(None), Said(Word::Release), Done(Some(9))]
+        {
+            states.apply(Uid(1), event);
+            assert_eq!(states.tries(Uid(1)), 3, "{event:?}");
+        }
+        states.set_tries(Uid(1), 1000);
+        assert_eq!(states.tries(Uid(1)), 255);
+        states.apply(Uid(1), Left);
+        assert_eq!(states.tries(Uid(1)), 0);
+    }
 
     #[test]
     fn every_cell_of_the_table() {
@@ -270,14 +357,14 @@ mod tests {
             };
             let before = states.apply(uid, event);
             if let (Some(UnderWay(_)), Said(_)) = (before, event) {
-                assert!(matches!(states.of[&uid], UnderWay(Some(_))));
+                assert!(matches!(states.state(uid), Some(UnderWay(Some(_)))));
             }
-            let due = states.of.iter().filter_map(|(uid, state)| match state {
-                Waits(at) => Some((*at, *uid)),
+            let due = states.of.iter().filter_map(|(uid, slot)| match slot.state() {
+                Waits(at) => Some((seconds(at), *uid)),
                 Held | UnderWay(_) => None,
             });
             assert_eq!(due.collect::<BTreeSet<_>>(), states.due);
-            let under_way = states.of.values().filter(|state| matches!(state, UnderWay(_)));
+            let under_way = states.of.values().filter(|slot| matches!(slot.state(), UnderWay(_)));
             assert_eq!(under_way.count(), states.under_way);
         }
     }

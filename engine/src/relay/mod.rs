@@ -11,6 +11,7 @@
 //! | [`tally`], [`tlsrpt`] | what sessions have met, counted, and told to the domains |
 //! | [`sender`] | one core's sender: attempts, sessions |
 //! | [`destination`] | what is to be done next for each destination; pure |
+//! | [`unreached`] | where nobody was reached, and why, for all that waits |
 //! | [`outcome`] | what a try makes of a message: taken, tried again, given up |
 //! | [`session`], [`tls`] | one connection to a server, and whose certificates are believed |
 //!
@@ -30,3 +31,4 @@ pub mod sts;
 pub mod tally;
 pub mod tls;
 pub mod tlsrpt;
+pub mod unreached;

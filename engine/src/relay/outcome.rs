@@ -55,7 +55,7 @@ impl Attempt {
     pub fn set(&self, counts: &Counts, index: usize, standing: Standing, tells: bool) {
         let Some(recipient) = self.envelope.recipients.get(index) else { return };
         let (id, to) = (&self.envelope.id, &recipient.to);
-        let Standing { outcome, status, why, host, said, way } = &standing;
+        let Standing { outcome, status, why, host, said, way, is_shared: _ } = &standing;
         let recorded = match outcome {
             Outcome::Delivered => {
                 count(&counts.delivered);
@@ -146,7 +146,9 @@ impl Attempt {
         }
         let mut progress = self.progress.take();
         progress.attempts += 1;
-        progress.next = now + schedule::wait(relay, progress.attempts, self.uid.0);
+        let tries =
+            progress.attempts.max(schedule::tries_within(relay, now.saturating_sub(arrived)));
+        progress.next = now + schedule::wait(relay, tries, self.uid.0);
         queue::finish(shard, self.uid, progress).await;
     }
 

@@ -2,6 +2,7 @@
 
 use super::settings::SmartHost;
 use crate::directory::canonical_domain;
+use crate::queue::message::{Envelope, Recipient};
 
 /// Messages with the same route share connections.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,7 +24,14 @@ pub enum Need {
     TlsOptional,
 }
 
-pub fn route(
+/// Of one of the envelope's recipients.
+pub fn route_of(smart_hosts: &[SmartHost], envelope: &Envelope, recipient: &Recipient) -> Route {
+    let sender = envelope.sender.as_ref().and_then(|sender| sender.rsplit_once('@'));
+    let sender_domain = sender.map_or("", |(_, domain)| domain);
+    route(smart_hosts, sender_domain, recipient.domain(), envelope.need())
+}
+
+fn route(
     smart_hosts: &[SmartHost],
     sender_domain: &str,
     recipient_domain: &str,

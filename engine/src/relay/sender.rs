@@ -8,7 +8,7 @@ use super::destination::{Destinations, Turn, share};
 use super::hosts::{Host, Nobody, Question};
 use super::outcome::{Attempt, is_crowded, not_reached, standing};
 use super::protection::{Believed, NoWay, Way};
-use super::route::{Need, Route, route};
+use super::route::{Need, Route, route_of};
 use super::session::{Lost, Session};
 use super::settings::{SmartHost, TlsMode};
 use super::tally::{Failed, Kind, Met};
@@ -127,13 +127,10 @@ impl Sender {
                 return;
             }
         };
-        let sender_domain = envelope.sender.as_ref().and_then(|one| one.rsplit_once('@'));
-        let sender_domain = sender_domain.map_or("", |(_, domain)| domain).to_owned();
-        let need = envelope.need();
         let mut by_route: BTreeMap<Route, Vec<usize>> = BTreeMap::new();
         for index in progress.waiting() {
-            let domain = envelope.recipients[index].domain();
-            let route = route(&shard.config.smart_hosts, &sender_domain, domain, need);
+            let recipient = &envelope.recipients[index];
+            let route = route_of(&shard.config.smart_hosts, &envelope, recipient);
             by_route.entry(route).or_default().push(index);
         }
         if let Some(full) = by_route.keys().find(|route| self.is_full(route)) {
@@ -321,6 +318,8 @@ impl Sender {
         let elsewhere = may_be_full && self.is_served_elsewhere(route).await;
         let half = self.shard.config.relay.retry_first.0 / 2;
         let (now, pause) = (Instant::now(), half.min(LEFT_ALONE_MAX));
+        let wait_most = self.shard.config.relay.retry_most.0.as_secs();
+        let why = self.shard.queue.unreached.share(route, why, unix_now(), wait_most);
         let jobs = self.destinations.borrow_mut().not_let_in(route, &why, elsewhere, now, pause);
         for job in jobs {
             job.end(&self.shard, &why).await;

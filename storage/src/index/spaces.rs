@@ -40,14 +40,21 @@ impl Spaces {
         space: u8,
         prefix: &'s [u8],
     ) -> impl Iterator<Item = (&'s Bytes, &'s Bytes)> {
+        self.scan_from(space, prefix).take_while(move |(key, _)| key.starts_with(prefix))
+    }
+
+    /// The pairs from `from` on, by key ascending.
+    pub fn scan_from<'s>(
+        &'s self,
+        space: u8,
+        from: &'s [u8],
+    ) -> impl Iterator<Item = (&'s Bytes, &'s Bytes)> {
         let pages = self.spaces.get(&space).into_iter().flat_map(move |pages| {
-            let first = pages.page_of(prefix).map_or(&[][..], |(start, _)| start);
-            let from = (std::ops::Bound::Included(first), std::ops::Bound::Unbounded);
-            pages.pages.range::<[u8], _>(from).flat_map(|(_, page)| page.iter())
+            let first = pages.page_of(from).map_or(&[][..], |(start, _)| start);
+            let range = (std::ops::Bound::Included(first), std::ops::Bound::Unbounded);
+            pages.pages.range::<[u8], _>(range).flat_map(|(_, page)| page.iter())
         });
-        pages
-            .skip_while(move |(key, _)| key.as_ref() < prefix)
-            .take_while(move |(key, _)| key.starts_with(prefix))
+        pages.skip_while(move |(key, _)| key.as_ref() < from)
     }
 
     pub fn put(&mut self, space: u8, key: &[u8], value: Option<&[u8]>) {
@@ -143,5 +150,15 @@ mod tests {
         assert_eq!(found(&[0, 0, 3, 7]), [775]);
         assert_eq!(found(&[0, 0, 9]), []);
         assert_eq!(found(b"").len(), 2000);
+        let from = |number: u32| {
+            let key = number.to_be_bytes();
+            spaces.scan_from(1, &key).next().map(|(key, _)| key.to_vec())
+        };
+        for number in [0, 700, 1999] {
+            assert_eq!(from(number), Some(number.to_be_bytes().to_vec()));
+        }
+        assert_eq!(from(2000), None);
+        let after = [&700_u32.to_be_bytes()[..], &[0]].concat();
+        assert_eq!(spaces.scan_from(1, &after).count(), 1299);
     }
 }

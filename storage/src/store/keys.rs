@@ -35,6 +35,14 @@ impl<D: Device> Store<D> {
         pairs.map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
+    /// At most so many pairs, from `key` on, by key ascending: for those that look at all and give way in between.
+    #[must_use]
+    pub fn scan_from(&self, space: Space, key: &[u8], most: usize) -> Vec<(Bytes, Bytes)> {
+        let index = self.core.index.borrow();
+        let pairs = index.spaces.scan_from(space.0, key).take(most);
+        pairs.map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+
     /// One record, hence atomic. `None` deletes. Concurrent puts to one key: the later call wins.
     pub async fn put(
         &self,
