@@ -197,7 +197,9 @@ pub(crate) async fn restore_at(
     let name = address.clone();
     on(shard, home, move |shard| async move {
         let past = shard.store.as_of(id, UnixMillis(at)).await;
-        let past = past.map_err(|error| explain(&error, &name, at))?;
+        let mut past = past.map_err(|error| explain(&error, &name, at))?;
+        // What was kept back from its owner then is not handed over now.
+        past.mailboxes.retain(|mailbox| mailbox.name != storage::index::names::QUARANTINE);
         if let Some(to) = to {
             let (messages, damaged) = export::maildir(&shard, &past, &to).await?;
             return Ok(json!({

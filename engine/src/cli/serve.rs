@@ -84,6 +84,13 @@ fn say_of_quarantine(config: &Config) -> Result<(), ConfigError> {
         daily => format!("users are told daily at {}", String::from(daily)),
     };
     outln!("quarantine: mail is kept for {keep}; {told}")?;
+    if config.quarantine.imap {
+        outln!(
+            "quarantine: users read all of it over IMAP, also what holds a virus, in the mailbox {:?}; set quarantine.imap = \
+             false where they should not",
+            config.quarantine.mailbox
+        )?;
+    }
     match config.quarantine.links_to(&config.hostname, &config.web) {
         Some(base) => outln!("quarantine: the links of digests lead to {base}"),
         None => outln!(

@@ -266,6 +266,9 @@ impl Inbound {
                 }
                 Action::Mark => {}
             }
+            if found.has_virus() {
+                judged.filing.hold_virus();
+            }
             let field = found.field(&shard.config.hostname);
             if stamp.beside.len() + field.len() <= room {
                 stamp.beside += &field;

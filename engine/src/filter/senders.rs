@@ -103,6 +103,11 @@ impl Filing {
         self.kept = self.kept.or(Some(reason));
     }
 
+    /// A virus was found in it: where it is kept back, be it for something else, its reader can't let it out.
+    pub fn hold_virus(&mut self) {
+        self.kept = self.kept.map(|_| Reason::Virus);
+    }
+
     /// On the account's home shard: where it goes, and the field that says why if the account itself has decided that.
     pub fn decide(self, shard: &Shard, account: AccountId) -> (Place, &'static str) {
         self.given(self.sender.and_then(|sender| opinion(shard, account, sender)))
@@ -206,6 +211,16 @@ mod tests {
         ] {
             assert_eq!(filing.given(said).0, place, "{filing:?} {said:?}");
         }
+    }
+
+    #[test]
+    fn what_is_kept_back_for_its_score_and_holds_a_virus_is_kept_back_for_the_virus() {
+        let mut filing = Filing::default();
+        filing.hold_virus();
+        assert_eq!(filing.given(None).0, Place::Usual, "that is for the operator to say");
+        filing.keep_back(Reason::Spam);
+        filing.hold_virus();
+        assert_eq!(filing.given(None).0, Place::Quarantine(Reason::Virus));
     }
 
     #[test]

@@ -2,14 +2,15 @@
 //!
 //! A release is one record, which moves the row: the message has the received date that it had, and no flags, and no
 //! octet of it is copied. What follows for the sender and the classifier is what follows when a user moves mail out of
-//! Junk ([`sorting`]). A deletion is an expunge, so it can be brought back as long as all that is expunged.
+//! Junk ([`sorting`]), if it was kept back for what it looked like; that somebody wants a virus to look at says nothing of
+//! its sender. A deletion is an expunge, so it can be brought back as long as all that is expunged.
 
-use super::By;
 use super::kept;
-use super::note::Note;
+use super::{By, Reason};
 use crate::filter::classifier::Class;
 use crate::filter::sorting::{self, Sorted};
 use crate::shard::Shard;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use storage::{AccountId, Error, MailboxId, Uid};
 
@@ -33,12 +34,22 @@ pub async fn release(
         return Ok(Released::default());
     };
     let mut released = Released::default();
-    let mut wanted = Vec::with_capacity(uids.len());
+    let (mut wanted, mut teach) = (Vec::with_capacity(uids.len()), BTreeSet::new());
     for &uid in uids {
-        match note(shard, account, quarantine, uid).await {
-            Some(note) if note.reason.is_harmful() && !force => released.harmful.push(uid),
-            Some(_) => wanted.push(uid),
-            None => {}
+        let Ok(entry) = shard.store.entry(account, quarantine, uid) else { continue };
+        // What can't be read is taken for the worst.
+        let reason = match kept::note(shard, account, quarantine, &entry).await {
+            Ok(note) => note.reason,
+            Err(Error::NoSuchMessage(_)) => continue,
+            Err(_) => Reason::Virus,
+        };
+        if reason.is_harmful() && !force {
+            released.harmful.push(uid);
+            continue;
+        }
+        wanted.push(uid);
+        if reason.is_judgement() {
+            teach.insert(uid);
         }
     }
     if wanted.is_empty() {
@@ -56,7 +67,7 @@ pub async fn release(
             "released"
         );
     }
-    let inbox = pairs.iter().map(|(_, to)| *to).collect();
+    let inbox = pairs.iter().filter(|(from, _)| teach.contains(from)).map(|(_, to)| *to).collect();
     let sorted = Sorted { mailbox: MailboxId::INBOX, uids: inbox, class: Class::Wanted };
     sorting::learn_now(shard, account, sorted).await;
     released.released = pairs.into_iter().map(|(from, _)| from).collect();
@@ -79,15 +90,4 @@ pub async fn delete(
         tracing::info!(account = account.0, uid = uid.0, by = by.name(), "deleted from quarantine");
     }
     Ok(gone.len())
-}
-
-/// `None`: it is not there.
-pub async fn note(
-    shard: &Shard,
-    account: AccountId,
-    quarantine: MailboxId,
-    uid: Uid,
-) -> Option<Note> {
-    let entry = shard.store.entry(account, quarantine, uid).ok()?;
-    Some(kept::note(shard, account, quarantine, &entry).await)
 }

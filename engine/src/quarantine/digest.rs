@@ -4,13 +4,11 @@
 //! last ([`Told`]). A digest and this note are one record, where no script of the account says otherwise; else the note
 //! follows the delivery. So a crash in between tells twice, never not at all.
 
-use super::kept;
 use super::letter::{self, Item, Letter};
 use super::links::{self, Action, Link};
+use super::{By, actions, kept};
 use crate::core::give_way;
-use crate::delivery::{
-    self, Collected, Envelope, Failure, Intake, Judged, Stamp, To, notes, unix_millis,
-};
+use crate::delivery::{self, Collected, Envelope, Failure, Intake, Judged, Stamp, To, notes};
 use crate::directory::Home;
 use crate::metrics::count;
 use crate::shard::Shard;
@@ -20,17 +18,17 @@ use serde::{Deserialize, Serialize};
 use std::rc::Rc;
 use std::sync::Arc;
 use storage::store::Space;
-use storage::{AccountId, Error, MailboxId, MessageEntry};
+use storage::{AccountId, Error, MailboxId, MessageEntry, Uid};
 
 pub const SPACE: Space = Space(11);
 /// In one digest; what is left goes into the next, at once.
 const LISTED_MAX: usize = 100;
+/// What a delivery puts in front of a digest, at the most.
+const TRACE_BYTES: u64 = 1 << 10;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Told {
     uid: u32,
-    /// When, in Unix seconds.
-    at: u64,
 }
 
 /// Why an account could not be told.
@@ -79,17 +77,23 @@ pub async fn send(
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(count) };
         if let Some(before) = before.filter(|_| count == 0) {
             let note = kept::note(shard, account, quarantine, first).await;
-            if note.since / 1000 >= before {
+            // Of what can't be read nobody knows: it is told.
+            if note.is_ok_and(|note| note.since / 1000 >= before) {
                 return Ok(0);
             }
         }
         let items = items(shard, account, quarantine, &entries).await?;
-        if !items.is_empty() {
-            deliver(shard, address, account, &items, last.uid.0).await?;
-            count += items.len();
-        } else {
+        if items.is_empty() {
             note_told(shard, account, last.uid.0).await?;
+            continue;
         }
+        let message = written(shard, address, &items);
+        if make_room(shard, address, account, quarantine, last.uid, message.len()).await? {
+            // It may have listed what is gone.
+            continue;
+        }
+        deliver(shard, address, account, &message, items.len(), last.uid.0).await?;
+        count += items.len();
     }
 }
 
@@ -150,18 +154,60 @@ async fn items(
     Ok(items)
 }
 
-/// The digest into the account's mailbox, and what it was told.
-async fn deliver(
-    shard: &Rc<Shard>,
+/// Strangers can use up a quota with mail that is kept back, and its owner would not even hear of it: where a digest does
+/// not fit, the oldest of that mail goes, as much as it takes, if that helps and something is left to tell: what is before
+/// `last`. True: something went.
+async fn make_room(
+    shard: &Shard,
     address: &str,
     account: AccountId,
-    items: &[Item],
-    uid: u32,
-) -> Result<(), NotTold> {
+    quarantine: MailboxId,
+    last: Uid,
+    bytes: usize,
+) -> Result<bool, Error> {
+    let usage = shard.store.usage(account)?;
+    let over = |used: u64, more: u64, max: Option<u64>| {
+        max.map_or(0, |max| used.saturating_add(more).saturating_sub(max))
+    };
+    let bytes = (bytes as u64).saturating_add(TRACE_BYTES);
+    let bytes_over = over(usage.bytes, bytes, usage.quota.bytes_max);
+    let messages_over = over(usage.messages, 1, usage.quota.messages_max);
+    if bytes_over == 0 && messages_over == 0 {
+        return Ok(false);
+    }
+    let (mut oldest, mut freed, mut first) = (Vec::new(), 0_u64, 1);
+    let is_enough =
+        |oldest: &[Uid], freed: u64| freed >= bytes_over && oldest.len() as u64 >= messages_over;
+    'all: while !is_enough(&oldest, freed)
+        && let Some(entries) = kept::some_entries(shard, account, quarantine, &mut first)?
+    {
+        for entry in entries {
+            if is_enough(&oldest, freed) || entry.uid >= last {
+                break 'all;
+            }
+            freed = freed.saturating_add(u64::from(entry.bytes));
+            oldest.push(entry.uid);
+        }
+        give_way().await;
+    }
+    if !is_enough(&oldest, freed) {
+        return Ok(false);
+    }
+    let gone = actions::delete(shard, account, &oldest, By::Age).await?;
+    tracing::warn!(
+        account = address,
+        messages = gone,
+        "its quota is used up: its oldest kept mail was expunged, so that it can be told of the rest"
+    );
+    Ok(gone > 0)
+}
+
+/// The message.
+fn written(shard: &Shard, address: &str, items: &[Item]) -> String {
     let config = &shard.config;
     let domain = address.rsplit_once('@').map_or(config.hostname.as_str(), |(_, domain)| domain);
     let postmaster = format!("postmaster@{domain}");
-    let (id, boundary) = (shard.next_id(), format!("kura-{}", shard.next_id()));
+    let boundary = format!("kura-{}", shard.next_id());
     let subject = letter::subject(items.len());
     let mut message = notes::head(shard, address, &subject, "auto-generated");
     message += &letter::fields(&config.hostname, &boundary);
@@ -173,6 +219,19 @@ async fn deliver(
         has_links: config.quarantine.links_to(&config.hostname, &config.web).is_some(),
     }
     .text(&boundary);
+    message
+}
+
+/// The digest into the account's mailbox, and what it was told.
+async fn deliver(
+    shard: &Rc<Shard>,
+    address: &str,
+    account: AccountId,
+    message: &str,
+    messages: usize,
+    uid: u32,
+) -> Result<(), NotTold> {
+    let id = shard.next_id();
     let to = Address::parse(address.as_bytes())
         .ok_or_else(|| NotTold::Other("its address can't be read".to_owned()))?;
     let home = Home { shard: shard.id, account, address: address.to_owned() };
@@ -211,12 +270,12 @@ async fn deliver(
         let _durable = shard.store.put(SPACE, vec![note]).await?;
     }
     count(&shard.metrics.quarantine.digests);
-    tracing::info!(id, account = address, messages = items.len(), "told of what was kept back");
+    tracing::info!(id, account = address, messages, "told of what was kept back");
     Ok(())
 }
 
 fn told_now(uid: u32) -> Bytes {
-    let told = Told { uid, at: unix_millis().0 / 1000 };
+    let told = Told { uid };
     Bytes::from(serde_json::to_vec(&told).unwrap_or_default())
 }
 

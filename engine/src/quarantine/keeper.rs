@@ -94,7 +94,7 @@ async fn expunge_old(shard: &Rc<Shard>) -> bool {
     all
 }
 
-/// Messages come in the order of time, so the first that is younger ends it. One that was brought back from among the
+/// Messages come in the order of time, so the first that is younger ends it; what can't be read is skipped. One that was brought back from among the
 /// expunged is behind younger ones, and goes with them.
 async fn expunge_old_of(
     shard: &Rc<Shard>,
@@ -104,17 +104,27 @@ async fn expunge_old_of(
     let Some(quarantine) = shard.store.quarantine(account)?.map(|info| info.id) else {
         return Ok(0);
     };
-    let mut old = Vec::new();
+    let (mut old, mut unread) = (Vec::new(), None);
     let mut first = 1;
     'all: while let Some(entries) = kept::some_entries(shard, account, quarantine, &mut first)? {
         for entry in entries {
-            let note = kept::note(shard, account, quarantine, &entry).await;
-            if note.since > before || old.len() >= EXPUNGED_AT_ONCE {
-                break 'all;
+            match kept::note(shard, account, quarantine, &entry).await {
+                Ok(note) if note.since > before || old.len() >= EXPUNGED_AT_ONCE => break 'all,
+                Ok(_) => old.push(entry.uid),
+                // Gone meanwhile.
+                Err(Error::NoSuchMessage(_)) => {}
+                Err(error) => unread = unread.or(Some((entry.uid, error))),
             }
-            old.push(entry.uid);
             give_way().await;
         }
+    }
+    if let Some((uid, error)) = unread {
+        tracing::warn!(
+            account = account.0,
+            uid = uid.0,
+            %error,
+            "since when a message is in quarantine can't be read: it stays until `kura quarantine delete`"
+        );
     }
     if old.is_empty() { Ok(0) } else { actions::delete(shard, account, &old, By::Age).await }
 }

@@ -78,18 +78,23 @@ pub fn some_entries(
     Ok(None)
 }
 
-/// Why a message is here and since when; of one whose note can't be read, what its place tells.
+/// Why a message is here and since when. An error is one of reading: nothing follows from it, since mail that was collected
+/// may have been received long before it was kept back.
 pub async fn note(
     shard: &Shard,
     account: AccountId,
     mailbox: MailboxId,
     of: &MessageEntry,
-) -> Note {
+) -> Result<Note, Error> {
     let prefix = 0..u64::from(of.prefix_bytes);
-    let read = shard.store.read(account, mailbox, of.uid, prefix).await;
-    let note = read.ok().and_then(|prefix| Note::read(&prefix));
-    // What is not known is taken for the worst.
-    note.unwrap_or(Note { reason: Reason::Virus, since: of.internal_date.0 })
+    let prefix = shard.store.read(account, mailbox, of.uid, prefix).await?;
+    Ok(note_in(&prefix, of))
+}
+
+/// Where there is none, what its place tells; what is not known is taken for the worst.
+fn note_in(prefix: &[u8], of: &MessageEntry) -> Note {
+    let unknown = Note { reason: Reason::Virus, since: of.internal_date.0 };
+    Note::read(prefix).unwrap_or(unknown)
 }
 
 /// For a line in a list.
@@ -101,13 +106,12 @@ pub async fn look(
 ) -> Result<Kept, Error> {
     let head = match shard.store.read(account, mailbox, entry.uid, 0..HEADER_BYTES).await {
         Ok(head) => head,
-        // It has a place, and can be deleted.
-        Err(Error::Corrupt { .. }) => bytes::Bytes::new(),
+        // It has a place, and can be deleted; others are listed beside it.
+        Err(Error::Corrupt { .. } | Error::Device(_)) => bytes::Bytes::new(),
         Err(error) => return Err(error),
     };
     let prefix = &head[..head.len().min(usize::from(entry.prefix_bytes))];
-    let note = Note::read(prefix);
-    let note = note.unwrap_or(Note { reason: Reason::Virus, since: entry.internal_date.0 });
+    let note = note_in(prefix, entry);
     let mut kept = Kept {
         uid: entry.uid,
         octets: entry.bytes,

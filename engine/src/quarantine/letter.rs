@@ -1,5 +1,5 @@
 //! What a digest says, as text and as HTML. Every word of strangers is spelled out and escaped; nothing is loaded from
-//! anywhere, and no link leads to what they have written.
+//! anywhere, and no link leads to what they have written: what a mail program would take for one is broken.
 
 use super::html;
 use super::kept::Kept;
@@ -119,14 +119,14 @@ impl Item {
     fn lines(&self) -> Vec<(&'static str, String)> {
         let kept = &self.kept;
         let mut lines = vec![
-            ("From", kept.from.clone()),
-            ("Subject", kept.subject.clone()),
-            ("Date", kept.date.clone()),
+            ("From", unlinked(&kept.from)),
+            ("Subject", unlinked(&kept.subject)),
+            ("Date", unlinked(&kept.date)),
             ("Kept since", time_text(kept.since)),
             ("Because it", kept.why()),
         ];
         if !kept.scan.is_empty() {
-            lines.push(("Scan", kept.scan.clone()));
+            lines.push(("Scan", unlinked(&kept.scan)));
         }
         lines.push(("ID", kept.uid.0.to_string()));
         if kept.reason.is_harmful() {
@@ -142,6 +142,18 @@ impl Item {
         let release = self.release.iter().map(|link| ("Release", link.as_str()));
         release.chain(self.delete.iter().map(|link| ("Delete", link.as_str())))
     }
+}
+
+/// Mail programs make links of what looks like one, also in plain text: `http[:]//`, `www[.]`.
+fn unlinked(text: &str) -> String {
+    let mut shown = text.replace("://", "[:]//");
+    let lower = shown.to_ascii_lowercase();
+    // From the end, so that places before it stay where they are.
+    for (at, www) in lower.rmatch_indices("www.") {
+        let end = at + www.len();
+        shown.replace_range(end - 1..end, "[.]");
+    }
+    shown
 }
 
 /// In lines that mail may have (RFC 5322 section 2.1.1), broken at blanks, or within a word that has no end.
@@ -210,12 +222,27 @@ mod tests {
             Item { kept: kept(subject, Reason::Spam), release: links("r"), delete: links("d") };
         let text = text(&[item], true);
         let (plain, html) = text.split_once("text/html").unwrap();
-        assert!(plain.contains(&format!("Subject: {subject}\r\n")), "{plain}");
+        let shown = subject.replace("://", "[:]//");
+        assert!(plain.contains(&format!("Subject: {shown}\r\n")), "{plain}");
         assert!(plain.contains("Release: https://mx.test/quarantine/r\r\n"));
         assert!(plain.contains("Because it: looks like spam, score 12.3; pills\r\n"));
         assert!(html.contains("<a href=\"https://mx.test/quarantine/d\">Delete</a>"));
         assert!(!html.contains("<script") && !html.contains("href=\"http://"), "{html}");
         assert_eq!(html.matches("<a ").count(), 2);
+    }
+
+    #[test]
+    fn nothing_that_strangers_write_becomes_a_link_in_a_mail_program() {
+        assert_eq!(
+            unlinked("é HTTPS://evil.test/ WwW.evil.test www.www.x"),
+            "é HTTPS[:]//evil.test/ WwW[.]evil.test www[.]www[.]x"
+        );
+        let mut kept = kept("see https://evil.test/ or www.evil.test", Reason::Attachment);
+        kept.from = "http://evil.test <x@evil.test>".to_owned();
+        kept.scan = "attachments=macros (www.evil.test)".to_owned();
+        let text = text(&[Item { kept, release: None, delete: None }], false);
+        assert!(text.contains("see https[:]//evil.test/ or www[.]evil.test"), "{text}");
+        assert!(!text.contains("://") && !text.contains("www."), "{text}");
     }
 
     #[test]

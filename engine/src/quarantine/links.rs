@@ -20,7 +20,7 @@ use ring::hmac;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::rc::Rc;
-use storage::{AccountId, Uid};
+use storage::{AccountId, Error, Uid};
 
 const VERSION: u8 = 1;
 const PAYLOAD_BYTES: usize = 26;
@@ -191,7 +191,14 @@ async fn at_home(shard: &Rc<Shard>, link: Link, act: bool) -> Answer {
     let quarantine = shard.store.quarantine(account).ok().flatten().map(|info| info.id);
     let Some(quarantine) = quarantine else { return Answer::Gone };
     let Ok(entry) = shard.store.entry(account, quarantine, uid) else { return Answer::Gone };
-    let note = kept::note(shard, account, quarantine, &entry).await;
+    let note = match kept::note(shard, account, quarantine, &entry).await {
+        Ok(note) => note,
+        Err(Error::NoSuchMessage(_)) => return Answer::Gone,
+        Err(error) => {
+            tracing::warn!(account = account.0, uid = uid.0, %error, "a link could not be followed");
+            return Answer::Busy;
+        }
+    };
     if note.since / 1000 != since {
         return Answer::Gone;
     }

@@ -12,7 +12,8 @@
 //! | [`operations`] | what an operator can ask |
 //!
 //! Invariants: kept mail lies in a mailbox that the store lists nowhere and finds by no name (storage/FORMAT.md,
-//! "Quarantine"), so no client can read, make or fill it; a message is at one place, since it gets there by its
+//! "Quarantine"), so no client can make or fill it, nor read it, but where the operator shows it
+//! (`quarantine.imap`): then all of it, also what may do harm; a message is at one place, since it gets there by its
 //! delivery and leaves by one record; the account's quota counts it, or strangers could fill the disk. Scripts do not
 //! see what is kept back, neither when it comes nor when it is released: a script that answers, or throws away, days
 //! later is nothing that its owner expects, who has just said that the message is wanted.
@@ -91,6 +92,14 @@ impl Reason {
         match self {
             Reason::Virus | Reason::Attachment => true,
             Reason::Spam | Reason::Dmarc | Reason::Outbreak | Reason::Unscanned => false,
+        }
+    }
+
+    /// We took it for unwanted; who releases it says that we were wrong.
+    pub fn is_judgement(self) -> bool {
+        match self {
+            Reason::Spam | Reason::Dmarc | Reason::Outbreak => true,
+            Reason::Virus | Reason::Attachment | Reason::Unscanned => false,
         }
     }
 }
@@ -267,6 +276,7 @@ mod tests {
         }
         let harmful: Vec<_> = Reason::ALL.into_iter().filter(|one| one.is_harmful()).collect();
         assert_eq!(harmful, [Reason::Virus, Reason::Attachment]);
+        assert!(Reason::ALL.into_iter().all(|one| !(one.is_harmful() && one.is_judgement())));
     }
 
     #[test]

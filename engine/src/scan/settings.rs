@@ -65,7 +65,8 @@ pub enum Action {
     Mark,
     /// Delivered into the mailbox for junk, so marked.
     Junk,
-    /// Kept back from its recipient (`[quarantine]`), so marked; refused where it is to leave this host.
+    /// Kept back from its recipient (`[quarantine]`), so marked. Where it is to leave this host it is refused: for now if
+    /// only a scanner is missing, else for good.
     Quarantine,
     /// 451: the sender tries again.
     Defer,

@@ -4,6 +4,7 @@ use super::attachments::Report;
 use super::outbreak::table::Counts;
 use super::settings::{Action, Scan};
 use crate::quarantine::Reason;
+use protocols::smtp::Refusal;
 use std::time::Duration;
 
 /// Bytes kept of a name that a scanner gives.
@@ -157,15 +158,31 @@ impl Findings {
 
     /// Why it is kept back, where that is what follows: of several reasons the worst.
     pub fn reason(&self, scan: &Scan) -> Reason {
-        let is_kept = |action: Action| action == Action::Quarantine;
-        let clamav = self.clamav.as_ref().filter(|found| is_kept(found.action(scan)));
-        if let Some(Outcome::Found(_)) = clamav.map(|found| &found.outcome) {
+        // Whatever follows from it elsewhere: who gets it out gets a virus.
+        if self.has_virus() {
             return Reason::Virus;
         }
+        let is_kept = |action: Action| action == Action::Quarantine;
+        let clamav = self.clamav.as_ref().filter(|found| is_kept(found.action(scan)));
         if self.attachments.worst(&scan.attachments).is_some_and(|(action, _)| is_kept(action)) {
             return Reason::Attachment;
         }
         if clamav.is_some() { Reason::Unscanned } else { Reason::Outbreak }
+    }
+
+    pub fn has_virus(&self) -> bool {
+        self.clamav.as_ref().is_some_and(|found| matches!(found.outcome, Outcome::Found(_)))
+    }
+
+    /// What the sender is told of a message that would be kept back, were it not for recipients on other hosts: to try
+    /// again, if all that is wrong with it is that no scanner was there.
+    pub fn refusal(&self, scan: &Scan, words: String) -> Refusal {
+        let is_unknown =
+            self.clamav.as_ref().is_some_and(|found| matches!(found.outcome, Outcome::Unknown(_)));
+        match self.reason(scan) {
+            Reason::Unscanned if is_unknown => Refusal::BUSY.saying(words),
+            _ => Refusal::POLICY.saying(words),
+        }
     }
 
     /// For the log.
@@ -288,6 +305,15 @@ mod tests {
         assert_eq!(many.field("mx.test"), "X-Virus-Scanned: mx.test;\r\n\toutbreak=suspect\r\n");
         assert_eq!(virus.action(&scan).1, "Message refused: it holds a virus (V)");
         assert_eq!(virus.reason(&keeping), Reason::Virus);
+        let only_marked = Scan { found: Action::Mark, ..keeping.clone() };
+        assert_eq!(virus.action(&only_marked).0, Action::Quarantine);
+        assert_eq!(virus.reason(&only_marked), Reason::Virus, "kept back for what is attached");
+        let is_permanent =
+            |found: &Findings| found.refusal(&keeping, found.action(&keeping).1).is_permanent();
+        assert!(!is_permanent(&down), "it may leave when a scanner is back");
+        assert!(is_permanent(&virus) && is_permanent(&many));
+        let too_large = Verdict::new(Outcome::TooLarge, Version::default());
+        assert!(is_permanent(&Findings { clamav: Some(too_large), ..Findings::default() }));
         assert_eq!(many.reason(&keeping), Reason::Outbreak);
         assert_eq!(Findings::default().action(&scan).0, Action::Mark);
         assert_eq!(Findings::default().brief(), None);

@@ -3,7 +3,8 @@
 //!
 //! GET changes nothing; POST, to the same address, does it. Pages hold no script, no style, no image and nothing that a
 //! stranger wrote but as text; browsers are told to keep to that, to show them in no frame, to keep no copy, and to tell
-//! nobody their address. Who shows many links that are not ours is not listened to for the rest of the minute.
+//! nobody their address. Who shows many links that are not ours is told to wait (429) for the rest of the minute. Links of
+//! ours work all the same: whoever guesses may share a network, or a proxy, with those who have been told.
 
 use crate::mesh::ShardHandle;
 use crate::quarantine::html;
@@ -41,7 +42,7 @@ struct Minute {
 }
 
 const FORGED_MAX: u32 = 30;
-/// When as many have, nobody else is listened to either, until the minute is over.
+/// When as many have, everybody else who guesses is told so, too, until the minute is over.
 const NETWORKS_MAX: usize = 4096;
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -82,15 +83,15 @@ pub async fn respond(
     token: &str,
     act: bool,
 ) -> Response {
-    let started = Instant::now();
-    if forgeries.too_many(peer, started) {
-        let text = "<p>Too many links from your network were not valid. Try again in a minute.</p>";
-        return page(StatusCode::TOO_MANY_REQUESTS, "Try again later", text);
-    }
     let token = token.to_owned();
     let answer = shard.ask(move |shard| links::answer(shard, token, act)).await;
     let answer = answer.unwrap_or(Answer::Busy);
     if answer == Answer::Forged {
+        if forgeries.too_many(peer, Instant::now()) {
+            let text =
+                "<p>Too many links from your network were not valid. Try again in a minute.</p>";
+            return page(StatusCode::TOO_MANY_REQUESTS, "Try again later", text);
+        }
         forgeries.note(peer);
     }
     let (status, title, text) = shown(&answer);
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn who_guesses_is_not_listened_to_for_a_minute_and_nobody_else_is_hurt() {
+    fn who_guesses_is_told_to_wait_for_a_minute_and_nobody_else_is() {
         let forgeries = Forgeries::default();
         let peer = |text: &str| text.parse::<IpAddr>().unwrap();
         let now = Instant::now();

@@ -268,8 +268,9 @@ impl SmtpSession {
             let found = scanned.insert(found);
             let (action, words) = found.action(&self.shard.config.scan);
             match action {
+                Action::Reject => return Err(Refusal::POLICY.saying(words)),
                 // What leaves can't be kept back.
-                Action::Reject | Action::Quarantine => return Err(Refusal::POLICY.saying(words)),
+                Action::Quarantine => return Err(found.refusal(&self.shard.config.scan, words)),
                 Action::Defer => return Err(Refusal::BUSY.saying(words)),
                 // What leaves is not changed, and files itself nowhere.
                 Action::Junk | Action::Mark => {}

@@ -98,7 +98,9 @@ impl SmtpSession {
             Action::Reject => return Err(Refusal::POLICY.saying(words)),
             Action::Defer => return Err(Refusal::BUSY.saying(words)),
             // Recipients on other hosts share the answer, and nothing that leaves can be kept back.
-            Action::Quarantine if others => return Err(Refusal::POLICY.saying(words)),
+            Action::Quarantine if others => {
+                return Err(found.refusal(&self.shard.config.scan, words));
+            }
             // Whoever it is from: friends send viruses, too.
             Action::Quarantine => {
                 stages.judged.filing = Filing::default();
@@ -109,6 +111,9 @@ impl SmtpSession {
                 stages.judged.filing = Filing { kept, ..Filing::junk() };
             }
             Action::Mark => {}
+        }
+        if found.has_virus() {
+            stages.judged.filing.hold_virus();
         }
         stages.add_whole(&found.field(&self.shard.config.hostname));
         Ok(())
