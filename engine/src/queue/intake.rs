@@ -12,6 +12,7 @@
 use super::author::{Author, Signer};
 use super::message::Envelope;
 use super::{ACCOUNT, MAILBOX};
+use crate::auth::results;
 use crate::delivery::{Trace, unix_millis};
 use crate::domain::signing::{Digest, Signing};
 use crate::metrics::count;
@@ -44,6 +45,8 @@ pub struct Submission {
     /// And the outline of what has come, for it.
     scan: Option<(Scan, Scanner)>,
     octets: u64,
+    /// Fields above all others.
+    above: String,
     /// What has been looked at of the header.
     found: Found,
 }
@@ -67,6 +70,7 @@ impl Submission {
             sealed: None,
             scan: None,
             octets: 0,
+            above: String::new(),
             found: Found::default(),
         }
     }
@@ -74,6 +78,17 @@ impl Submission {
     /// It will be scanned, where messages are: nobody at home gets it, so nobody else looks at it.
     pub fn scanned(mut self) -> Submission {
         self.scan = Scan::begin(&self.shard).map(|scan| (scan, Scanner::new()));
+        self
+    }
+
+    /// What was found out about a message that is passed on goes in front of it. Who is named as the sender of junk is
+    /// likely somebody else, and not told what becomes of it.
+    pub fn judged(mut self, fields: String, is_junk: bool) -> Submission {
+        self.above = fields;
+        if is_junk {
+            let recipients = self.envelope.recipients.iter_mut();
+            recipients.for_each(|one| one.notify = Some(String::new()));
+        }
         self
     }
 
@@ -108,7 +123,7 @@ impl Submission {
 
     /// What is buffered; the first time, behind what we put in front: so many octets.
     fn take(&mut self) -> (Bytes, usize) {
-        let piece = std::mem::take(&mut self.buffer);
+        let mut piece = std::mem::take(&mut self.buffer);
         self.envelope.eight_bit |= !piece.is_ascii();
         let is_first = self.octets == 0;
         if is_first {
@@ -118,8 +133,12 @@ impl Submission {
             };
             self.envelope.tls_optional = says_tls_optional(&piece);
         }
+        let is_passed_on = self.author == Author::Stranger && !self.head.is_empty();
+        if is_passed_on {
+            results::disarm(&mut piece, &self.shard.config.hostname);
+        }
         let own = match std::mem::take(&mut self.head) {
-            head if head.is_empty() => head,
+            head if head.is_empty() || is_passed_on => head,
             head => head + &missing_fields(&piece, &self.envelope.id, &self.shard.config.hostname),
         };
         self.envelope.eight_bit |= !own.is_ascii();
@@ -166,7 +185,8 @@ impl Submission {
             None => self.take().0,
         };
         // In a box of its own, which sessions need not have room for while they do something else.
-        let prefix = Box::pin(self.signatures(&rest)).await;
+        let signatures = Box::pin(self.signatures(&rest)).await;
+        let prefix = [std::mem::take(&mut self.above).into_bytes(), signatures].concat();
         let body = match self.writer.take() {
             None => Body::Whole(rest),
             Some(mut writer) => {

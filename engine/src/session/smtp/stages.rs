@@ -6,7 +6,7 @@ use super::SmtpSession;
 use super::arrival::{Recipient, refusal};
 use crate::auth::results;
 use crate::auth::settings::DmarcQuarantine;
-use crate::auth::verdict::{Disposition, Verdict};
+use crate::auth::verdict::{Disposition, Finding, Method, Outcome, Verdict};
 use crate::auth::verify::Question;
 use crate::delivery::{Intake, Judged, Scrutiny, Stamp};
 use crate::filter::senders::Filing;
@@ -68,6 +68,9 @@ impl SmtpSession {
             },
             Disposition::Deliver => {}
         }
+        let is_ours = self.shard.directory.borrow().domain(&found.author_domain).is_some();
+        let fails = |one: &Finding| one.method == Method::Dmarc && one.outcome == Outcome::Fail;
+        stages.judged.is_forged = is_ours && found.findings.iter().any(fails);
         let hostname = &self.shard.config.hostname;
         stages.add(&results::field(hostname, found, usize::MAX), |room| {
             results::field(hostname, found, room)
