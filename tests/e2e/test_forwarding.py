@@ -1,10 +1,14 @@
-"""Mail for addresses here that are somebody's elsewhere: aliases to other hosts, rewritten senders, and their bounces."""
+"""Mail for addresses here that are somebody's elsewhere: aliases to other hosts, rewritten senders, and their bounces;
+chains of seals (ARC), under dkimpy and our own verifier."""
 
+import json
 import re
+import subprocess
 import unittest
 
 import kura
 import names
+from test_domain import verifying_python
 from test_relay import ZONE, Sending, until
 
 MORE = """
@@ -197,6 +201,83 @@ class Forwarding(Sending):
             self.assertEqual([wire.reply()[:3] for _ in range(2)], ["250", "250"])
         until("it", lambda: list(sink.messages))
         self.assertEqual(len(server.bodies()), 1)
+
+
+# A verifier that we did not write: dkimpy, with the keys given rather than from DNS.
+CHAINS = """
+import json, sys, dkim
+given = json.load(sys.stdin)
+def text(name, timeout=5):
+    found = given["keys"].get(name.decode().rstrip("."))
+    return found and found.encode()
+def outcome(octets):
+    cv, results, reason = dkim.ARC(octets).verify(dnsfunc=text)
+    return [cv and cv.decode(), len(results), reason]
+print(json.dumps([outcome(one.encode("latin-1")) for one in given["messages"]]))
+"""
+
+
+@unittest.skipUnless(verifying_python(), "no dkimpy on this host (tests/run installs it)")
+@unittest.skipUnless(names.program("nsd"), "no nsd on this host")
+class Sealing(Sending):
+    @classmethod
+    def setUpClass(cls):
+        cls.names = names.NameServer({"test.": ZONE, "a.test.": ""}).start()
+
+    forwarder = Forwarding.forwarder
+
+    def sealer(self, port):
+        server = self.forwarder(port, "bob@there.test")
+        self.assertEqual(server.command("alias", "add", "two@a.test", "bob@there.test").returncode, 0)
+        server.stop()
+        server.configure(r"^arc_seal = false$", "arc_seal = true", "auth")
+        server.start()
+        self.names.set("a.test.", server.command("dns", "print", "a.test").stdout)
+        return server
+
+    def chains(self, server, *messages):
+        """What dkimpy says of each: the chain's validity, how many sets there are, and why."""
+        records = json.loads(server.command("dns", "print", "a.test", "--json").stdout)["records"]
+        keys = {one["name"]: one["value"] for one in records if one["what"] == "dkim"}
+        given = json.dumps({"keys": keys, "messages": [one.decode("latin-1") for one in messages]})
+        done = subprocess.run([verifying_python(), "-c", CHAINS], input=given.encode(), capture_output=True,
+                              check=False, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return [tuple(one[:2]) for one in json.loads(done.stdout)]
+
+    def forwarded(self, server, sink, text, to="info@a.test"):
+        sink.messages.clear()
+        reply = server.deliver(text, to=to, sender="eve@there.test")
+        self.assertTrue(reply.startswith("250"), reply)
+        return until("it", lambda: list(sink.messages))[0][2]
+
+    def test_chains_hold_from_one_hop_to_the_next_and_a_broken_one_is_said_to_be(self):
+        sink = self.sink()
+        server = self.sealer(sink.port)
+        large = TEXT + b"0123456789abcdef\r\n" * 30_000
+        for text in (TEXT, large):
+            once = self.forwarded(server, sink, text)
+            self.assertIn(b"ARC-Seal: i=1; a=rsa-sha256; cv=none; d=a.test;", once)
+            # By another name, so that it is no loop.
+            twice = self.forwarded(server, sink, once, to="two@a.test")
+            self.assertIn(b"arc=pass header.d=a.test", twice)
+            self.assertTrue(twice.endswith(text))
+            self.assertEqual(self.chains(server, once, twice), [("pass", 1), ("pass", 2)])
+        broken = self.forwarded(server, sink, once.replace(b"Subject: hello", b"Subject: other"), to="two@a.test")
+        self.assertIn(b"ARC-Seal: i=2; a=rsa-sha256; cv=fail;", broken)
+        self.assertNotEqual(self.chains(server, broken)[0][0], "pass")
+
+    def test_redirects_are_sealed_and_what_is_from_here_is_not(self):
+        sink = self.sink()
+        server = self.sealer(sink.port)
+        self.filter(server, 'redirect "bob@there.test";')
+        redirected = self.forwarded(server, sink, TEXT, to="ann@a.test")
+        self.assertEqual(self.chains(server, redirected), [("pass", 1)])
+        sink.messages.clear()
+        self.submit(server, "info@a.test", b"From: ann@a.test\r\nSubject: x\r\n\r\nHello\r\n")
+        own = until("it", lambda: list(sink.messages))[0][2]
+        self.assertNotIn(b"ARC-", own)
+        self.assertIn(b"DKIM-Signature: ", own)
 
 
 if __name__ == "__main__":

@@ -73,7 +73,8 @@ impl Forward {
             ..envelope
         };
         let author = if by_account { Author::Account } else { Author::Stranger };
-        Submission::new(shard, author, envelope, delivered_to(&self.name) + trace)
+        let trace = delivered_to(&self.name) + trace;
+        Submission::new(shard, author, envelope, trace).sealed_by(through)
     }
 }
 

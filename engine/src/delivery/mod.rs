@@ -30,6 +30,7 @@ pub use intake::{Intake, Scrutiny, Stamp, Trace};
 pub use sending::{Failure, settle};
 
 use crate::directory::Home;
+use crate::domain::sealing;
 use crate::filter::senders::Filing;
 use crate::sieve::marks::Mark;
 use bytes::Bytes;
@@ -100,7 +101,7 @@ impl Mailbox {
 }
 
 /// What was found out about a message. A redirect of it is no better.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Judged {
     /// Into the mailbox for junk, where there is one and no script says otherwise?
     pub filing: Filing,
@@ -110,6 +111,8 @@ pub struct Judged {
     pub virus: Option<u8>,
     /// It claims a domain of ours that DMARC says it is not from. To pass it on would have it pass there, since it leaves from here.
     pub is_forged: bool,
+    /// For whoever it is passed on to, where that is sealed.
+    pub found: Option<Arc<sealing::Found>>,
 }
 
 /// What became of a message at one account's home.

@@ -91,7 +91,7 @@ pub async fn settle(
     let (outcomes, at_hand) = intake.finish(recipients, stamp, &envelope).await;
     let mut post = Post {
         shard,
-        judged: envelope.judged,
+        judged: envelope.judged.clone(),
         require_tls: envelope.require_tls,
         sent: 0,
         having: BTreeMap::new(),
@@ -293,7 +293,7 @@ impl Post {
             id: self.shard.next_id(),
             sender,
             peer: None,
-            judged: self.judged,
+            judged: self.judged.clone(),
             scripts: true,
             alone: recipients.len() == 1,
             collected: None,
@@ -365,6 +365,9 @@ impl Post {
         };
         let author = if owner.is_some() { Author::Stranger } else { Author::Ourselves };
         let mut submission = Submission::new(&self.shard, author, envelope, String::new());
+        if let Some(owner) = owner {
+            submission = submission.sealed_by(&owner.address).judged(String::new(), &self.judged);
+        }
         let mut header = HeaderOnItsWay::default();
         let push = async |piece: &[u8]| {
             for part in header.without_return_path(piece) {

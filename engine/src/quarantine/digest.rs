@@ -120,7 +120,10 @@ async fn items(
     let base = config.quarantine.links_to(&config.hostname, &config.web);
     let key = match &base {
         Some(_) => {
-            let asked = shard.mesh.ask(0, |shard| async move { host_key::key(&shard, links::KEY_NAME).await }).await;
+            let asked = shard
+                .mesh
+                .ask(0, |shard| async move { host_key::key(&shard, links::KEY_NAME).await })
+                .await;
             Some(
                 asked
                     .map_err(|error| NotTold::Other(error.to_string()))?

@@ -13,14 +13,17 @@ use super::author::{Author, Signer};
 use super::message::Envelope;
 use super::{ACCOUNT, MAILBOX};
 use crate::auth::results;
-use crate::delivery::{Trace, unix_millis};
+use crate::delivery::{Judged, Trace, unix_millis};
+use crate::domain::sealing;
 use crate::domain::signing::{Digest, Signing};
 use crate::metrics::count;
 use crate::operations::unix_now;
+use crate::relay::srs;
 use crate::scan::session::Scan;
 use crate::scan::verdict::Findings;
 use crate::shard::{Disk, Shard};
 use bytes::Bytes;
+use protocols::Address;
 use protocols::message::date::field_text;
 use protocols::message::field::Fields;
 use protocols::message::scanner::Scanner;
@@ -47,12 +50,15 @@ pub struct Submission {
     octets: u64,
     /// Fields above all others.
     above: String,
+    /// What is sealed of a stranger's, and with whose keys.
+    sealer: Option<Signer>,
+    found: Option<Arc<sealing::Found>>,
     /// What has been looked at of the header.
-    found: Found,
+    seen: Seen,
 }
 
 #[derive(Debug, Default)]
-struct Found {
+struct Seen {
     received: usize,
     is_header_ascii: bool,
 }
@@ -71,7 +77,9 @@ impl Submission {
             scan: None,
             octets: 0,
             above: String::new(),
-            found: Found::default(),
+            sealer: None,
+            found: None,
+            seen: Seen::default(),
         }
     }
 
@@ -81,11 +89,22 @@ impl Submission {
         self
     }
 
+    /// A stranger's message that was for this address of ours is sealed by its domain.
+    pub fn sealed_by(mut self, through: &Address) -> Submission {
+        if self.shard.config.auth.arc_seal && self.author == Author::Stranger {
+            let domain = srs::domain_of(through);
+            let keys = self.shard.directory.borrow().dkim(&domain).cloned();
+            self.sealer = keys.map(|keys| (domain, keys));
+        }
+        self
+    }
+
     /// What was found out about a message that is passed on goes in front of it. Who is named as the sender of junk is
     /// likely somebody else, and not told what becomes of it.
-    pub fn judged(mut self, fields: String, is_junk: bool) -> Submission {
+    pub fn judged(mut self, fields: String, judged: &Judged) -> Submission {
         self.above = fields;
-        if is_junk {
+        self.found = judged.found.clone();
+        if judged.filing.is_junk {
             let recipients = self.envelope.recipients.iter_mut();
             recipients.for_each(|one| one.notify = Some(String::new()));
         }
@@ -127,7 +146,7 @@ impl Submission {
         self.envelope.eight_bit |= !piece.is_ascii();
         let is_first = self.octets == 0;
         if is_first {
-            self.found = Found {
+            self.seen = Seen {
                 received: Trace::read(&piece).received,
                 is_header_ascii: header(&piece).is_ascii(),
             };
@@ -159,7 +178,7 @@ impl Submission {
         if self.sealed.is_none() {
             self.seal();
         }
-        self.found.received
+        self.seen.received
     }
 
     /// What is found in the complete message, where it is scanned. Before anything else is asked of it.
@@ -197,7 +216,7 @@ impl Submission {
         let mut names = self.envelope.recipients.iter().map(|one| &one.to);
         let is_named_in_ascii = names.all(|to| to.is_ascii())
             && self.envelope.sender.as_ref().is_none_or(|s| s.is_ascii());
-        self.envelope.smtp_utf8 &= !(is_named_in_ascii && self.found.is_header_ascii);
+        self.envelope.smtp_utf8 &= !(is_named_in_ascii && self.seen.is_header_ascii);
         self.envelope.octets = self.octets + prefix.len() as u64;
         let placement = Placement {
             account: ACCOUNT,
@@ -220,6 +239,9 @@ impl Submission {
     }
 
     fn signer(&self, message: &[u8]) -> Option<Signer> {
+        if self.author == Author::Stranger {
+            return self.sealer.clone();
+        }
         self.author.signer(&self.shard.directory.borrow(), &self.envelope, message)
     }
 
@@ -256,10 +278,18 @@ impl Submission {
         (domain, keys): Signer,
         digest: impl FnOnce() -> Digest + Send + 'static,
     ) -> Vec<u8> {
-        let signing = move || digest().sign(&domain, &keys, unix_now());
+        let is_ours = self.author != Author::Stranger;
+        let found = self.found.clone().filter(|_| !is_ours);
+        let signing = move || match found {
+            Some(found) => digest().seal(&found, &domain, &keys, unix_now()),
+            None if is_ours => digest().sign(&domain, &keys, unix_now()),
+            None => Ok(Vec::new()),
+        };
         match glommio::executor().spawn_blocking(signing).await {
             Ok(signatures) => {
-                count(&self.shard.queue.counts.signed);
+                if is_ours {
+                    count(&self.shard.queue.counts.signed);
+                }
                 signatures
             }
             Err(error) => {

@@ -301,7 +301,7 @@ impl SmtpSession {
                 Role::Mx | Role::Submission => results.iter().any(Result::is_err),
             };
             if !is_refused {
-                let copy = submission.judged(fields.clone(), judged.filing.is_junk);
+                let copy = submission.judged(fields.clone(), &judged);
                 results[index] = self.enqueue(copy, &mut None).await.map(Some);
             }
         }
@@ -409,7 +409,7 @@ impl SmtpSession {
             id: id.clone(),
             sender: from.clone(),
             peer: Some(self.peer.address.ip()),
-            judged,
+            judged: judged.clone(),
             scripts: true,
             alone: !others && groups.iter().all(|group| group.len() <= 1),
             others,

@@ -131,7 +131,9 @@ impl SmtpSession {
         let directory = self.shard.directory.borrow();
         let own = directory.login(user).map(|(_, account)| account.id());
         let reaches = match directory.resolve(from.as_str()) {
-            Resolution::Local(reached) => reached.homes.iter().any(|home| Some(home.account) == own),
+            Resolution::Local(reached) => {
+                reached.homes.iter().any(|home| Some(home.account) == own)
+            }
             Resolution::NoSuchUser | Resolution::NotOurs => false,
         };
         if reaches { Ok(()) } else { Err(Refusal::NOT_OWN_SENDER) }

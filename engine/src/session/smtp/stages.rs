@@ -9,6 +9,7 @@ use crate::auth::settings::DmarcQuarantine;
 use crate::auth::verdict::{Disposition, Finding, Method, Outcome, Verdict};
 use crate::auth::verify::Question;
 use crate::delivery::{Intake, Judged, Scrutiny, Stamp};
+use crate::domain::sealing;
 use crate::filter::senders::Filing;
 use crate::policy::connect;
 use crate::policy::screening::Offence;
@@ -17,6 +18,7 @@ use crate::scan;
 use crate::scan::session::{Origin, Scan};
 use crate::scan::settings::Action;
 use protocols::smtp::Refusal;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use storage::Error;
 
@@ -72,6 +74,9 @@ impl SmtpSession {
         let fails = |one: &Finding| one.method == Method::Dmarc && one.outcome == Outcome::Fail;
         stages.judged.is_forged = is_ours && found.findings.iter().any(fails);
         let hostname = &self.shard.config.hostname;
+        if auth.arc_seal {
+            stages.judged.found = Some(Arc::new(sealing::Found::of(hostname, found)));
+        }
         stages.add(&results::field(hostname, found, usize::MAX), |room| {
             results::field(hostname, found, room)
         });
