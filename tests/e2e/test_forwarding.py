@@ -173,9 +173,10 @@ class Forwarding(Sending):
     def test_nobody_has_us_vouch_for_what_claims_to_be_ours(self):
         sink = self.sink()
         server = self.forwarder(sink.port, "bob@there.test")
-        forged = TEXT.replace(b"eve@there.test", b"ann@a.test")
-        reply = server.deliver(forged, to="info@a.test", sender="eve@there.test")
-        self.assertTrue(reply.startswith("550 5.7.1"), reply)
+        for author in (b"ann@a.test", b"ann@below.a.test"):
+            forged = TEXT.replace(b"eve@there.test", author)
+            reply = server.deliver(forged, to="info@a.test", sender="eve@there.test")
+            self.assertTrue(reply.startswith("550 5.7.1"), reply)
         self.assertEqual(sink.messages, [])
 
     def test_who_has_logged_in_sends_through_an_alias_as_themselves_and_signed(self):

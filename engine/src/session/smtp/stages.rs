@@ -70,9 +70,9 @@ impl SmtpSession {
             },
             Disposition::Deliver => {}
         }
-        let is_ours = self.shard.directory.borrow().domain(&found.author_domain).is_some();
         let fails = |one: &Finding| one.method == Method::Dmarc && one.outcome == Outcome::Fail;
-        stages.judged.is_forged = is_ours && found.findings.iter().any(fails);
+        stages.judged.is_forged =
+            found.findings.iter().any(fails) && self.is_related(&found.author_domain);
         let hostname = &self.shard.config.hostname;
         if auth.arc_seal {
             stages.judged.found = Some(Arc::new(sealing::Found::of(hostname, found)));
@@ -82,6 +82,17 @@ impl SmtpSession {
         });
         stages.add_whole(&found.received_spf);
         Ok(())
+    }
+
+    /// Whether a domain is one of ours, or stands above or below one: what one of them sends aligns with the other.
+    fn is_related(&self, domain: &str) -> bool {
+        let directory = self.shard.directory.borrow();
+        let mut names = std::iter::successors(Some(domain), |name| {
+            name.split_once('.').map(|(_, above)| above)
+        });
+        let below = format!(".{domain}");
+        names.any(|name| directory.domain(name).is_some())
+            || directory.domains().any(|(ours, _)| ours.ends_with(&below))
     }
 
     /// What the scan has found, and what follows from it.
