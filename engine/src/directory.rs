@@ -11,12 +11,12 @@
 //! | `k:DOMAIN` | [`DkimKeys`] |
 //! | `l:USER@DOMAIN`, `l:@DOMAIN` (catch-all) | [`Alias`] |
 //! | `h:USER@DOMAIN` | [`Held`], also after the account was removed |
-//! | `q:links` | what signs the links of quarantine digests ([`links::Key`]) |
+//! | `q:NAME` | what this host signs with for itself ([`HostKey`]): `links` of digests, `srs` |
 //! | `n:account` | the next account's number |
 
 use crate::domain::keys::DkimKeys;
+use crate::host_key::HostKey;
 use crate::passwords::StoredPassword;
-use crate::quarantine::links;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,12 +81,26 @@ pub type Pair = (Bytes, Option<Bytes>);
 /// Where mail for an address goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resolution {
-    /// One home for each account concerned, without doubles.
-    Local(Vec<Home>),
+    Local(Reached),
     /// The domain is ours, the user is not.
     NoSuchUser,
     /// Not our domain: relaying is denied here.
     NotOurs,
+}
+
+/// Who gets the mail for an address of ours: at least one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// One for each account concerned, without doubles.
+    pub homes: BTreeSet<Home>,
+    /// Addresses on other hosts that it is forwarded to.
+    pub outside: BTreeSet<String>,
+}
+
+impl Reached {
+    fn count(&self) -> usize {
+        self.homes.len() + self.outside.len()
+    }
 }
 
 /// An account to deliver to.
@@ -106,7 +120,7 @@ pub struct Directory {
     holds: BTreeMap<String, Held>,
     /// Shared with those who sign, off the core.
     dkim: BTreeMap<String, Arc<DkimKeys>>,
-    link_keys: BTreeMap<String, links::Key>,
+    host_keys: BTreeMap<String, HostKey>,
 }
 
 impl Directory {
@@ -126,7 +140,7 @@ impl Directory {
                 Some(("l:", name)) => set(&mut self.aliases, name, value),
                 Some(("h:", name)) => set(&mut self.holds, name, value),
                 Some(("k:", name)) => set_with(&mut self.dkim, name, value, Arc::new),
-                Some(("q:", name)) => set(&mut self.link_keys, name, value),
+                Some(("q:", name)) => set(&mut self.host_keys, name, value),
                 Some(("n:", _)) => true,
                 _ => false,
             };
@@ -144,21 +158,17 @@ impl Directory {
             return Resolution::NotOurs;
         }
         let Ok(address) = canonical(address) else { return Resolution::NoSuchUser };
-        let mut homes = BTreeSet::new();
-        self.expand(&address, 0, &mut homes);
-        if homes.is_empty() {
-            Resolution::NoSuchUser
-        } else {
-            Resolution::Local(homes.into_iter().collect())
-        }
+        let mut reached = Reached::default();
+        self.expand(&address, 0, &mut reached);
+        if reached.count() == 0 { Resolution::NoSuchUser } else { Resolution::Local(reached) }
     }
 
-    fn expand(&self, address: &str, depth: usize, homes: &mut BTreeSet<Home>) {
-        if depth > ALIAS_DEPTH_MAX || homes.len() >= ALIAS_TARGETS_MAX {
+    fn expand(&self, address: &str, depth: usize, reached: &mut Reached) {
+        if depth > ALIAS_DEPTH_MAX || reached.count() >= ALIAS_TARGETS_MAX {
             return;
         }
         if let Some(account) = self.accounts.get(address) {
-            homes.insert(Home {
+            reached.homes.insert(Home {
                 shard: account.shard,
                 account: account.id(),
                 address: address.to_owned(),
@@ -167,27 +177,31 @@ impl Directory {
         }
         if let Some(alias) = self.aliases.get(address) {
             for target in &alias.targets {
-                self.expand(target, depth + 1, homes);
+                self.expand(target, depth + 1, reached);
             }
             return;
         }
         let Some((user, domain)) = address.rsplit_once('@') else { return };
+        if !self.domains.contains_key(domain) {
+            reached.outside.insert(address.to_owned());
+            return;
+        }
         if let Some((user, _detail)) = user.split_once(SUBADDRESS_SEPARATOR)
             && !user.is_empty()
         {
-            let before = homes.len();
-            self.expand_named(&format!("{user}@{domain}"), depth, homes);
-            if homes.len() > before {
+            let before = reached.count();
+            self.expand_named(&format!("{user}@{domain}"), depth, reached);
+            if reached.count() > before {
                 return;
             }
         }
-        self.expand_named(&format!("@{domain}"), depth, homes);
+        self.expand_named(&format!("@{domain}"), depth, reached);
     }
 
     /// Only what is named outright: no subaddress, no catch-all.
-    fn expand_named(&self, address: &str, depth: usize, homes: &mut BTreeSet<Home>) {
+    fn expand_named(&self, address: &str, depth: usize, reached: &mut Reached) {
         if self.accounts.contains_key(address) || self.aliases.contains_key(address) {
-            self.expand(address, depth + 1, homes);
+            self.expand(address, depth + 1, reached);
         }
     }
 
@@ -205,9 +219,9 @@ impl Directory {
         self.dkim.get(domain)
     }
 
-    /// What signs the links of digests; `None`: none has been made yet.
-    pub fn link_key(&self) -> Option<&links::Key> {
-        self.link_keys.get(links::KEY_NAME)
+    /// `None`: none of that name has been made yet.
+    pub fn host_key(&self, name: &str) -> Option<&HostKey> {
+        self.host_keys.get(name)
     }
 
     pub fn account(&self, address: &str) -> Option<&Account> {
@@ -299,6 +313,16 @@ pub fn canonical(address: &str) -> Result<String, &'static str> {
     }
 }
 
+/// An address on another host, as an alias names it: the domain as DNS has it, the local part as it is written, since
+/// what that means is the other host's business.
+pub fn outside(address: &str) -> Option<String> {
+    let address = protocols::Address::parse(address.as_bytes())?;
+    let domain = canonical_domain(address.domain())?;
+    let plain = format!("{}@{domain}", address.local());
+    let again = protocols::Address::parse(plain.as_bytes())?;
+    (again.as_str() == plain && again.to_string() == plain).then_some(plain)
+}
+
 /// A mail domain as DNS has it: A-labels, lower case. `None`: it can't be one.
 pub fn canonical_domain(name: &str) -> Option<String> {
     let ascii = idna::domain_to_ascii_strict(name).ok()?;
@@ -337,7 +361,7 @@ mod tests {
 
     fn homes(resolution: Resolution) -> Vec<u32> {
         match resolution {
-            Resolution::Local(homes) => {
+            Resolution::Local(Reached { homes, .. }) => {
                 let mut ids: Vec<u32> = homes.iter().map(|home| home.account.0).collect();
                 ids.sort_unstable();
                 ids
@@ -408,6 +432,26 @@ mod tests {
         directory.aliases.insert("@example.test".into(), Alias { targets });
         assert_eq!(homes(directory.resolve("anyone@example.test")), [2]);
         assert_eq!(homes(directory.resolve("ann@example.test")), [1]);
+    }
+
+    #[test]
+    fn an_alias_may_lead_to_other_hosts() {
+        let mut directory = directory();
+        let alias =
+            |targets: &[&str]| Alias { targets: targets.iter().map(|&t| t.into()).collect() };
+        let mut set = |name: &str, targets| {
+            directory.aliases.insert(name.to_owned(), alias(targets));
+        };
+        set("info@example.test", &["Some.One@else.test", "ann@example.test", "out@example.test"]);
+        set("out@example.test", &["x@else.test", "gone@example.test"]);
+        let of = |address: &str| match directory.resolve(address) {
+            Resolution::Local(reached) => (reached.homes.len(), Vec::from_iter(reached.outside)),
+            other => panic!("{other:?}"),
+        };
+        let [one, x] = ["Some.One@else.test", "x@else.test"].map(str::to_owned);
+        assert_eq!(of("Info+a@example.test"), (1, vec![one, x.clone()]));
+        assert_eq!(of("out@example.test"), (0, vec![x]));
+        assert_eq!(directory.resolve("x@else.test"), Resolution::NotOurs);
     }
 
     #[test]

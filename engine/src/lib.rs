@@ -21,6 +21,7 @@
 //! | [`reports`] | what hosts tell each other about mail in their names: DMARC and TLS reports |
 //! | [`domain`] | DKIM keys and signatures; what DNS has to say of a domain |
 //! | [`directory`], [`passwords`] | who gets the mail for an address, and who may read it |
+//! | [`host_key`] | what this host signs for itself |
 //! | [`operations`], [`control_plane`] | what an operator can ask of a running or stopped server |
 //! | `remembering`, `export` | of these, what is about the past: expunged mail, an account as it was, holds |
 //! | `trace` | and what has become of messages |
@@ -48,6 +49,7 @@ pub mod domain;
 mod executor;
 mod export;
 pub mod filter;
+pub mod host_key;
 pub mod layout;
 pub mod listener;
 pub mod mesh;

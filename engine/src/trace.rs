@@ -9,7 +9,7 @@
 
 use crate::auth::results::claims;
 use crate::core::give_way;
-use crate::directory::Resolution;
+use crate::directory::{Reached, Resolution};
 use crate::operations::{Fault, on};
 use crate::queue;
 use crate::shard::Shard;
@@ -69,7 +69,11 @@ impl Wanted {
             return Ok(Wanted::Named(who.to_owned()));
         }
         match shard.directory.borrow().resolve(who) {
-            Resolution::Local(homes) => {
+            // What is forwarded only is known by its name.
+            Resolution::Local(Reached { homes, .. }) if homes.is_empty() => {
+                Ok(Wanted::Named(who.to_owned()))
+            }
+            Resolution::Local(Reached { homes, .. }) => {
                 Ok(Wanted::Accounts(homes.into_iter().map(|home| home.account).collect()))
             }
             Resolution::NoSuchUser | Resolution::NotOurs => Ok(Wanted::Named(who.to_owned())),

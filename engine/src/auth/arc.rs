@@ -133,6 +133,31 @@ fn read<'m>(header: &Header<'m>, hashes: &BodyHashes) -> Result<Vec<Set<'m>>, Fa
     Ok(sets)
 }
 
+/// The fields of all sets in sequence, for whoever seals the next one. `None`: there is none after these, since they are
+/// not whole, too many, or say that the chain is broken.
+pub fn sets<'m>(header: &Header<'m>) -> Option<Vec<[Field<'m>; 3]>> {
+    let count = header.named(SEAL).count();
+    if count >= SETS_MAX
+        || [RESULTS, MESSAGE].iter().any(|name| header.named(name).count() != count)
+    {
+        return None;
+    }
+    let fields = || [RESULTS, MESSAGE, SEAL].into_iter().flat_map(|name| header.named(name));
+    if fields().map(|field| field.whole.len()).sum::<usize>() > CHAIN_BYTES_MAX {
+        return None;
+    }
+    let of = |name: &str, wanted: u64| {
+        header.named(name).find(|field| instance(name, field.value) == Some(wanted))
+    };
+    let set = |wanted: u64| Some([of(RESULTS, wanted)?, of(MESSAGE, wanted)?, of(SEAL, wanted)?]);
+    let sets = (1..=count as u64).map(set).collect::<Option<Vec<_>>>()?;
+    let is_broken = sets.last().is_some_and(|[_, _, seal]| {
+        let status = tags::Tags::read(seal.value).and_then(|tags| tags.get("cv"));
+        status.is_none_or(|status| status.eq_ignore_ascii_case(b"fail"))
+    });
+    (!is_broken).then_some(sets)
+}
+
 /// `i=`, which comes first in results and anywhere in the others.
 fn instance(name: &str, value: &[u8]) -> Option<u64> {
     let number = if name == RESULTS {

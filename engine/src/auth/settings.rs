@@ -28,6 +28,8 @@ pub struct Auth {
     /// Domains whose word about a message counts (ARC): where they have sealed it and seen DMARC pass, a failure here
     /// has no consequence. Mailing lists and forwarders that one knows.
     pub trusted_sealers: Vec<String>,
+    /// What is passed on to other hosts (aliases, redirects) is sealed for them with what was found when it came (ARC).
+    pub arc_seal: bool,
     /// Another mode for some authors: by the domain in `From:`, or by the address in MAIL FROM, in lower case.
     pub dmarc_overrides: BTreeMap<String, DmarcMode>,
 }
@@ -80,6 +82,7 @@ impl Default for Auth {
             // RFC 7208 section 4.6.4 asks for at least 20 seconds.
             deadline_seconds: 20,
             trusted_sealers: Vec::new(),
+            arc_seal: false,
             dmarc_overrides: BTreeMap::new(),
         }
     }

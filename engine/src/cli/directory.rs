@@ -279,7 +279,12 @@ pub(super) fn alias(command: AliasCommand) -> Result<Outcome, ConfigError> {
     match command {
         AliasCommand::Add { alias, targets, replace, common } => {
             said(&common, Request::AliasAdd { alias, targets, replace }, |v| {
-                format!("alias {} set", text(v, "alias"))
+                let outside = list_of(v, "outside");
+                let forwards = match outside.is_empty() {
+                    true => String::new(),
+                    false => format!("; its mail is forwarded to other hosts for {outside}"),
+                };
+                format!("alias {} set{forwards}", text(v, "alias"))
             })
         }
         AliasCommand::List { common } => table(&common, Request::AliasList, &["alias", "targets"]),
@@ -289,6 +294,11 @@ pub(super) fn alias(command: AliasCommand) -> Result<Outcome, ConfigError> {
             })
         }
     }
+}
+
+fn list_of(value: &Value, key: &str) -> String {
+    let all = value[key].as_array().into_iter().flatten().filter_map(Value::as_str);
+    all.collect::<Vec<_>>().join(", ")
 }
 
 /// Who is to answer for a new domain, and what is to be done about it.

@@ -16,7 +16,7 @@ use crate::auth::verify::Question;
 use crate::delivery::{
     self, Collected, Envelope, Failure, Intake, Judged, Scrutiny, Stamp, To, unix_millis,
 };
-use crate::directory::Resolution;
+use crate::directory::{Reached, Resolution};
 use crate::filter;
 use crate::filter::senders::Filing as Filed;
 use crate::quarantine;
@@ -131,7 +131,7 @@ impl Way {
     async fn recipients(&self, header: &[u8], octets: u64) -> Vec<To> {
         let ours = |address: &str| {
             let resolution = self.shard.directory.borrow().resolve(address);
-            let (Resolution::Local(homes), Some(address)) =
+            let (Resolution::Local(Reached { homes, .. }), Some(address)) =
                 (resolution, Address::parse(address.as_bytes()))
             else {
                 return Vec::new();

@@ -6,6 +6,7 @@
 //! | `streaming` | a large one's, into the log of a home shard |
 //! | `filing` | on a home shard: what its scripts say, and the records that come of it |
 //! | `sending` | what leaves a mailbox for another, and what is kept because it can't |
+//! | [`forwarding`] | what is for an address of ours, but somebody's on another host |
 //! | `payload` | a copy on its way from one mailbox to another |
 //! | `answering` | what scripts tell the sender: replies, rejections |
 //! | `notes` | the messages that we write ourselves |
@@ -17,6 +18,7 @@
 
 mod answering;
 mod filing;
+pub mod forwarding;
 pub mod intake;
 pub(crate) mod notes;
 mod payload;
@@ -28,6 +30,7 @@ pub use intake::{Intake, Scrutiny, Stamp, Trace};
 pub use sending::{Failure, settle};
 
 use crate::directory::Home;
+use crate::domain::sealing;
 use crate::filter::senders::Filing;
 use crate::sieve::marks::Mark;
 use bytes::Bytes;
@@ -98,7 +101,7 @@ impl Mailbox {
 }
 
 /// What was found out about a message. A redirect of it is no better.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Judged {
     /// Into the mailbox for junk, where there is one and no script says otherwise?
     pub filing: Filing,
@@ -106,6 +109,10 @@ pub struct Judged {
     pub spam_percent: Option<u8>,
     /// As RFC 5235 section 3.3 has it: 1 is clean, 5 is a virus. `None`: nobody has looked, or could tell.
     pub virus: Option<u8>,
+    /// It claims a domain of ours that DMARC says it is not from. To pass it on would have it pass there, since it leaves from here.
+    pub is_forged: bool,
+    /// For whoever it is passed on to, where that is sealed.
+    pub found: Option<Arc<sealing::Found>>,
 }
 
 /// What became of a message at one account's home.

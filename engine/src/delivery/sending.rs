@@ -9,9 +9,9 @@
 //! transaction sends [`SENT_MAX`] messages at the most.
 
 use super::payload::Payload;
-use super::{Envelope, Filed, Intake, Judged, Outcome, Redirect, Stamp, To, Trace};
+use super::{Envelope, Filed, Intake, Judged, Outcome, Redirect, Stamp, To, Trace, forwarding};
 use crate::NOTICE;
-use crate::directory::{Home, Resolution};
+use crate::directory::{Home, Reached, Resolution};
 use crate::mesh::Unreachable;
 use crate::queue::author::Author;
 use crate::queue::intake::Submission;
@@ -59,6 +59,8 @@ pub(super) enum NotSent {
     Loop,
     #[error("too many messages are sent for one")]
     TooMany,
+    #[error("it claims to come from a domain of ours, which DMARC disproves")]
+    Forged,
     #[error("it was refused: {0}")]
     Refused(String),
     #[error(transparent)]
@@ -89,7 +91,7 @@ pub async fn settle(
     let (outcomes, at_hand) = intake.finish(recipients, stamp, &envelope).await;
     let mut post = Post {
         shard,
-        judged: envelope.judged,
+        judged: envelope.judged.clone(),
         require_tls: envelope.require_tls,
         sent: 0,
         having: BTreeMap::new(),
@@ -244,8 +246,8 @@ impl Post {
             }
             self.sent += 1;
             let resolution = self.shard.directory.borrow().resolve(to.as_str());
-            let homes = match resolution {
-                Resolution::Local(homes) => homes,
+            let Reached { homes, outside } = match resolution {
+                Resolution::Local(reached) => reached,
                 Resolution::NoSuchUser => return Err(NotSent::NoSuchUser),
                 Resolution::NotOurs => return self.send_out(owner, sender, to, payload).await,
             };
@@ -264,6 +266,11 @@ impl Post {
                 } else {
                     left.push(To { home, address: to.clone() });
                 }
+            }
+            // An alias may lead to other hosts, too.
+            for to in outside {
+                let Some(to) = Address::parse(to.as_bytes()) else { continue };
+                receipt = Some(self.send_out(owner, sender.clone(), &to, payload).await?);
             }
             if !left.is_empty() {
                 receipt = Some(self.deliver(owner, sender, &left, payload).await?);
@@ -286,7 +293,7 @@ impl Post {
             id: self.shard.next_id(),
             sender,
             peer: None,
-            judged: self.judged,
+            judged: self.judged.clone(),
             scripts: true,
             alone: recipients.len() == 1,
             collected: None,
@@ -323,8 +330,19 @@ impl Post {
         if !self.shard.config.relay.enabled {
             return Err(NotSent::NoWayOut);
         }
+        if self.judged.is_forged {
+            return Err(NotSent::Forged);
+        }
         self.trace_of_finite(owner, payload).await?;
-        let sender = sender.map(|sender| sender.to_string());
+        let sender = match (sender, owner) {
+            (Some(sender), Some(owner)) => {
+                if !forwarding::is_ready(&self.shard).await {
+                    return Err(NotSent::Store(Error::Busy));
+                }
+                Some(forwarding::sender_abroad(&self.shard, &sender, &owner.address))
+            }
+            (sender, _) => sender.map(|sender| sender.to_string()),
+        };
         let params = RecipientParams {
             notify: self.judged.filing.is_junk.then(Notify::default),
             ..RecipientParams::default()
@@ -347,6 +365,9 @@ impl Post {
         };
         let author = if owner.is_some() { Author::Stranger } else { Author::Ourselves };
         let mut submission = Submission::new(&self.shard, author, envelope, String::new());
+        if let Some(owner) = owner {
+            submission = submission.sealed_by(&owner.address).judged(String::new(), &self.judged);
+        }
         let mut header = HeaderOnItsWay::default();
         let push = async |piece: &[u8]| {
             for part in header.without_return_path(piece) {

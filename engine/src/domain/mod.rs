@@ -13,6 +13,7 @@ pub mod check;
 pub mod keys;
 pub mod mta_sts;
 pub mod records;
+pub mod sealing;
 pub mod settings;
 pub mod signing;
 pub mod web;

@@ -63,8 +63,8 @@ impl fmt::Debug for Signing {
 /// What is to be signed of a message.
 #[derive(Debug)]
 pub struct Digest {
-    header: Vec<u8>,
-    body_hash: Vec<u8>,
+    pub(super) header: Vec<u8>,
+    pub(super) body_hash: Vec<u8>,
 }
 
 impl Signing {
@@ -123,23 +123,28 @@ impl Digest {
                 whole: field.as_bytes(),
             };
             let data = header.signed(&lower, Canonicalization::Relaxed, &carrier);
-            let signature = STANDARD.encode(key.sign(&data)?);
-            let mut rest = signature.as_str();
-            while let Some((line, more)) = rest.split_at_checked(LINE) {
-                field += line;
-                field += "\r\n\t";
-                rest = more;
-            }
-            field += rest;
-            field += "\r\n";
+            push_signature(&mut field, &key.sign(&data)?);
             fields += &field;
         }
         Ok(fields.into_bytes())
     }
 }
 
+/// In base64, in lines, with the field's end.
+pub(super) fn push_signature(field: &mut String, signature: &[u8]) {
+    let signature = STANDARD.encode(signature);
+    let mut rest = signature.as_str();
+    while let Some((line, more)) = rest.split_at_checked(LINE) {
+        *field += line;
+        *field += "\r\n\t";
+        rest = more;
+    }
+    *field += rest;
+    *field += "\r\n";
+}
+
 /// What stands in `h=`.
-fn names(header: &Header<'_>) -> Vec<&'static str> {
+pub(super) fn names(header: &Header<'_>) -> Vec<&'static str> {
     let count = |name: &str| header.named(&name.to_ascii_lowercase()).count().min(OF_ONE_NAME_MAX);
     let mut names = Vec::new();
     for name in OVERSIGNED {
@@ -152,7 +157,7 @@ fn names(header: &Header<'_>) -> Vec<&'static str> {
 }
 
 /// With colons, in lines that every program can take.
-fn push_folded(field: &mut String, names: &[&str]) {
+pub(super) fn push_folded(field: &mut String, names: &[&str]) {
     let mut column = 4;
     for (index, name) in names.iter().enumerate() {
         if index > 0 {

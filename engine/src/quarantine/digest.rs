@@ -10,6 +10,7 @@ use super::{By, actions, kept};
 use crate::core::give_way;
 use crate::delivery::{self, Collected, Envelope, Failure, Intake, Judged, Stamp, To, notes};
 use crate::directory::Home;
+use crate::host_key;
 use crate::metrics::count;
 use crate::shard::Shard;
 use bytes::Bytes;
@@ -123,7 +124,10 @@ async fn items(
     let base = config.quarantine.links_to(&config.hostname, &config.web);
     let key = match &base {
         Some(_) => {
-            let asked = shard.mesh.ask(0, |shard| async move { links::key(&shard).await }).await;
+            let asked = shard
+                .mesh
+                .ask(0, |shard| async move { host_key::key(&shard, links::KEY_NAME).await })
+                .await;
             Some(
                 asked
                     .map_err(|error| NotTold::Other(error.to_string()))?

@@ -11,14 +11,13 @@
 use super::actions;
 use super::kept;
 use super::{By, Reason};
+use crate::host_key::HostKey;
 use crate::metrics::count;
-use crate::operations::{Fault, change, pair, unix_now};
+use crate::operations::unix_now;
 use crate::shard::Shard;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
-use serde::{Deserialize, Serialize};
-use std::fmt;
 use std::rc::Rc;
 use storage::{AccountId, Error, Uid};
 
@@ -47,44 +46,6 @@ pub struct Link {
     pub until: u64,
 }
 
-/// What signs links.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Key([u8; 32]);
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key")
-    }
-}
-
-impl TryFrom<String> for Key {
-    type Error = &'static str;
-
-    fn try_from(text: String) -> Result<Key, &'static str> {
-        let octets = URL_SAFE_NO_PAD.decode(text).map_err(|_| "no base64")?;
-        octets.try_into().map(Key).map_err(|_| "not 32 octets")
-    }
-}
-
-impl From<Key> for String {
-    fn from(key: Key) -> String {
-        URL_SAFE_NO_PAD.encode(key.0)
-    }
-}
-
-impl Key {
-    fn make() -> Result<Key, Fault> {
-        let mut octets = [0; 32];
-        getrandom::fill(&mut octets).map_err(|error| format!("no random numbers: {error}"))?;
-        Ok(Key(octets))
-    }
-
-    fn signing(&self) -> hmac::Key {
-        hmac::Key::new(hmac::HMAC_SHA256, &self.0)
-    }
-}
-
 impl Link {
     fn payload(&self) -> [u8; PAYLOAD_BYTES] {
         let mut payload = [0; PAYLOAD_BYTES];
@@ -98,14 +59,14 @@ impl Link {
     }
 
     /// As it stands in the address of its page.
-    pub fn token(&self, key: &Key) -> String {
+    pub fn token(&self, key: &HostKey) -> String {
         let payload = self.payload();
         let proof = hmac::sign(&key.signing(), &[PURPOSE, &payload].concat());
         URL_SAFE_NO_PAD.encode([&payload, proof.as_ref()].concat())
     }
 
     /// `None`: we did not sign it. In the same time, whatever is wrong with the proof.
-    pub fn open(token: &str, key: &Key) -> Option<Link> {
+    pub fn open(token: &str, key: &HostKey) -> Option<Link> {
         if token.len() > 2 * (PAYLOAD_BYTES + PROOF_BYTES) {
             return None;
         }
@@ -128,21 +89,6 @@ impl Link {
             until: number(18, 26),
         })
     }
-}
-
-/// On shard 0: the key, made where there is none yet. It is durable, and every core has it.
-pub async fn key(shard: &Rc<Shard>) -> Result<Key, Fault> {
-    let known = |shard: &Shard| shard.directory.borrow().link_key().cloned();
-    if let Some(key) = known(shard) {
-        return Ok(key);
-    }
-    let _turn = shard.directory_turn.lock().await;
-    if let Some(key) = known(shard) {
-        return Ok(key);
-    }
-    let key = Key::make()?;
-    change(shard, vec![pair("q:", KEY_NAME, Some(&key))]).await?;
-    Ok(key)
 }
 
 /// What whoever opens a link gets to see.
@@ -168,7 +114,7 @@ pub enum Answer {
 
 /// On shard 0: what a link leads to; `act`: its button was pressed.
 pub async fn answer(shard: Rc<Shard>, token: String, act: bool) -> Answer {
-    let key = shard.directory.borrow().link_key().cloned();
+    let key = shard.directory.borrow().host_key(KEY_NAME).cloned();
     let Some(link) = key.and_then(|key| Link::open(&token, &key)) else {
         count(&shard.metrics.quarantine.forged);
         return Answer::Forged;
@@ -247,10 +193,10 @@ mod tests {
 
     #[test]
     fn a_link_is_what_was_signed_and_nothing_else() {
-        let key = Key([7; 32]);
+        let key = HostKey([7; 32]);
         let token = link().token(&key);
         assert_eq!(Link::open(&token, &key), Some(link()));
-        assert_eq!(Link::open(&token, &Key([8; 32])), None);
+        assert_eq!(Link::open(&token, &HostKey([8; 32])), None);
         for at in 0..token.len() {
             let mut forged = token.clone().into_bytes();
             forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
@@ -267,7 +213,7 @@ mod tests {
 
     #[test]
     fn every_part_is_bound() {
-        let key = Key([7; 32]);
+        let key = HostKey([7; 32]);
         let others = [
             Link { action: Action::Release, ..link() },
             Link { account: AccountId(70_001), ..link() },
@@ -282,14 +228,5 @@ mod tests {
             octets[..PAYLOAD_BYTES].copy_from_slice(&other.payload());
             assert_eq!(Link::open(&URL_SAFE_NO_PAD.encode(octets), &key), None);
         }
-    }
-
-    #[test]
-    fn the_key_is_written_and_read_and_never_shown() {
-        let key = Key::make().unwrap();
-        let text = serde_json::to_string(&key).unwrap();
-        assert_eq!(serde_json::from_str::<Key>(&text).unwrap(), key);
-        assert_eq!(format!("{key:?}"), "Key");
-        assert!(serde_json::from_str::<Key>("\"short\"").is_err());
     }
 }

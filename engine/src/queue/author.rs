@@ -51,7 +51,7 @@ fn names_of_account(directory: &Directory, envelope: &Envelope, authors: &[Strin
     let user = envelope.account.as_deref().unwrap_or_default();
     let own = directory.login(user).map(|(_, account)| account.id());
     let is_own = |author: &String| match directory.resolve(author) {
-        Resolution::Local(homes) => homes.iter().any(|home| Some(home.account) == own),
+        Resolution::Local(reached) => reached.homes.iter().any(|home| Some(home.account) == own),
         Resolution::NoSuchUser | Resolution::NotOurs => false,
     };
     let mut domains: Vec<Option<String>> = authors.iter().map(|one| domain_of(one)).collect();

@@ -12,14 +12,18 @@
 use super::author::{Author, Signer};
 use super::message::Envelope;
 use super::{ACCOUNT, MAILBOX};
-use crate::delivery::{Trace, unix_millis};
+use crate::auth::results;
+use crate::delivery::{Judged, Trace, unix_millis};
+use crate::domain::sealing;
 use crate::domain::signing::{Digest, Signing};
 use crate::metrics::count;
 use crate::operations::unix_now;
+use crate::relay::srs;
 use crate::scan::session::Scan;
 use crate::scan::verdict::Findings;
 use crate::shard::{Disk, Shard};
 use bytes::Bytes;
+use protocols::Address;
 use protocols::message::date::field_text;
 use protocols::message::field::Fields;
 use protocols::message::scanner::Scanner;
@@ -44,12 +48,17 @@ pub struct Submission {
     /// And the outline of what has come, for it.
     scan: Option<(Scan, Scanner)>,
     octets: u64,
+    /// Fields above all others.
+    above: String,
+    /// What is sealed of a stranger's, and with whose keys.
+    sealer: Option<Signer>,
+    found: Option<Arc<sealing::Found>>,
     /// What has been looked at of the header.
-    found: Found,
+    seen: Seen,
 }
 
 #[derive(Debug, Default)]
-struct Found {
+struct Seen {
     received: usize,
     is_header_ascii: bool,
 }
@@ -67,13 +76,38 @@ impl Submission {
             sealed: None,
             scan: None,
             octets: 0,
-            found: Found::default(),
+            above: String::new(),
+            sealer: None,
+            found: None,
+            seen: Seen::default(),
         }
     }
 
     /// It will be scanned, where messages are: nobody at home gets it, so nobody else looks at it.
     pub fn scanned(mut self) -> Submission {
         self.scan = Scan::begin(&self.shard).map(|scan| (scan, Scanner::new()));
+        self
+    }
+
+    /// A stranger's message that was for this address of ours is sealed by its domain.
+    pub fn sealed_by(mut self, through: &Address) -> Submission {
+        if self.shard.config.auth.arc_seal && self.author == Author::Stranger {
+            let domain = srs::domain_of(through);
+            let keys = self.shard.directory.borrow().dkim(&domain).cloned();
+            self.sealer = keys.map(|keys| (domain, keys));
+        }
+        self
+    }
+
+    /// What was found out about a message that is passed on goes in front of it. Who is named as the sender of junk is
+    /// likely somebody else, and not told what becomes of it.
+    pub fn judged(mut self, fields: String, judged: &Judged) -> Submission {
+        self.above = fields;
+        self.found = judged.found.clone();
+        if judged.filing.is_junk {
+            let recipients = self.envelope.recipients.iter_mut();
+            recipients.for_each(|one| one.notify = Some(String::new()));
+        }
         self
     }
 
@@ -108,18 +142,22 @@ impl Submission {
 
     /// What is buffered; the first time, behind what we put in front: so many octets.
     fn take(&mut self) -> (Bytes, usize) {
-        let piece = std::mem::take(&mut self.buffer);
+        let mut piece = std::mem::take(&mut self.buffer);
         self.envelope.eight_bit |= !piece.is_ascii();
         let is_first = self.octets == 0;
         if is_first {
-            self.found = Found {
+            self.seen = Seen {
                 received: Trace::read(&piece).received,
                 is_header_ascii: header(&piece).is_ascii(),
             };
             self.envelope.tls_optional = says_tls_optional(&piece);
         }
+        let is_passed_on = self.author == Author::Stranger && !self.head.is_empty();
+        if is_passed_on {
+            results::disarm(&mut piece, &self.shard.config.hostname);
+        }
         let own = match std::mem::take(&mut self.head) {
-            head if head.is_empty() => head,
+            head if head.is_empty() || is_passed_on => head,
             head => head + &missing_fields(&piece, &self.envelope.id, &self.shard.config.hostname),
         };
         self.envelope.eight_bit |= !own.is_ascii();
@@ -140,7 +178,7 @@ impl Submission {
         if self.sealed.is_none() {
             self.seal();
         }
-        self.found.received
+        self.seen.received
     }
 
     /// What is found in the complete message, where it is scanned. Before anything else is asked of it.
@@ -166,7 +204,8 @@ impl Submission {
             None => self.take().0,
         };
         // In a box of its own, which sessions need not have room for while they do something else.
-        let prefix = Box::pin(self.signatures(&rest)).await;
+        let signatures = Box::pin(self.signatures(&rest)).await;
+        let prefix = [std::mem::take(&mut self.above).into_bytes(), signatures].concat();
         let body = match self.writer.take() {
             None => Body::Whole(rest),
             Some(mut writer) => {
@@ -177,7 +216,7 @@ impl Submission {
         let mut names = self.envelope.recipients.iter().map(|one| &one.to);
         let is_named_in_ascii = names.all(|to| to.is_ascii())
             && self.envelope.sender.as_ref().is_none_or(|s| s.is_ascii());
-        self.envelope.smtp_utf8 &= !(is_named_in_ascii && self.found.is_header_ascii);
+        self.envelope.smtp_utf8 &= !(is_named_in_ascii && self.seen.is_header_ascii);
         self.envelope.octets = self.octets + prefix.len() as u64;
         let placement = Placement {
             account: ACCOUNT,
@@ -200,6 +239,9 @@ impl Submission {
     }
 
     fn signer(&self, message: &[u8]) -> Option<Signer> {
+        if self.author == Author::Stranger {
+            return self.sealer.clone();
+        }
         self.author.signer(&self.shard.directory.borrow(), &self.envelope, message)
     }
 
@@ -236,10 +278,18 @@ impl Submission {
         (domain, keys): Signer,
         digest: impl FnOnce() -> Digest + Send + 'static,
     ) -> Vec<u8> {
-        let signing = move || digest().sign(&domain, &keys, unix_now());
+        let is_ours = self.author != Author::Stranger;
+        let found = self.found.clone().filter(|_| !is_ours);
+        let signing = move || match found {
+            Some(found) => digest().seal(&found, &domain, &keys, unix_now()),
+            None if is_ours => digest().sign(&domain, &keys, unix_now()),
+            None => Ok(Vec::new()),
+        };
         match glommio::executor().spawn_blocking(signing).await {
             Ok(signatures) => {
-                count(&self.shard.queue.counts.signed);
+                if is_ours {
+                    count(&self.shard.queue.counts.signed);
+                }
                 signatures
             }
             Err(error) => {

@@ -4,14 +4,14 @@
 use super::message::{Envelope, Recipient, Standing};
 use super::report::{About, Action, Report};
 use super::{ACCOUNT, MAILBOX, author::Author, intake::Submission};
-use crate::delivery::{self, Failure, Intake, Judged, Stamp, To};
-use crate::directory::Resolution;
+use crate::delivery::{self, Failure, Intake, Judged, Stamp, To, forwarding};
+use crate::directory::{Reached, Resolution};
 use crate::operations::unix_now;
 use crate::shard::Shard;
 use protocols::Address;
 use protocols::message::received::return_path;
 use protocols::smtp::RecipientParams;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use storage::{Error, Uid};
 
@@ -34,6 +34,9 @@ pub async fn tell(
         Action::Relayed => 's',
     };
     let Some(sender) = &envelope.sender else { return Ok(()) };
+    // Not by the way that others have to take.
+    let original = forwarding::teller(shard, sender).map(|sender| sender.to_string());
+    let sender = original.as_ref().unwrap_or(sender);
     let named = standings.iter().filter_map(|(index, standing)| {
         envelope.recipients.get(*index).map(|recipient| (recipient, standing))
     });
@@ -96,11 +99,14 @@ pub(crate) async fn send(
 ) -> Result<(), Error> {
     let resolution = shard.directory.borrow().resolve(to);
     match resolution {
-        Resolution::Local(homes) => {
+        Resolution::Local(Reached { homes, outside }) if !homes.is_empty() => {
             let Some(address) = Address::parse(to.as_bytes()) else {
                 tracing::warn!(to, "a notice has nowhere to go: the address can't be read");
                 return Ok(());
             };
+            if !outside.is_empty() {
+                tracing::debug!(to, "a notice goes to those here alone");
+            }
             let mut intake = Intake::of_ours(shard, homes.iter().map(|home| home.shard));
             intake.push(return_path("").as_bytes()).await?;
             intake.push(&message).await?;
@@ -143,12 +149,17 @@ pub(crate) async fn send(
             tracing::warn!(to, "a notice has nowhere to go: no such user");
             Ok(())
         }
-        Resolution::NotOurs => {
+        reached @ (Resolution::NotOurs | Resolution::Local(_)) => {
+            let recipients = match reached {
+                Resolution::Local(Reached { outside, .. }) => outside,
+                _ => BTreeSet::from([to.to_owned()]),
+            };
+            let recipient = |to: String| Recipient::new(to, &RecipientParams::default());
             let envelope = Envelope {
                 id,
                 sender: None,
                 account: None,
-                recipients: vec![Recipient::new(to.to_owned(), &RecipientParams::default())],
+                recipients: recipients.into_iter().map(recipient).collect(),
                 arrived: unix_now(),
                 octets: 0,
                 eight_bit: false,

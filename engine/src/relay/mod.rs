@@ -8,6 +8,7 @@
 //! | [`protection`] | what protects the way to one of them |
 //! | [`dane`] | certificates that DNS tells of |
 //! | [`sts`] | other domains' MTA-STS policies, fetched and kept |
+//! | [`srs`] | senders of what is forwarded, rewritten and back |
 //! | [`tally`], [`tlsrpt`] | what sessions have met, counted, and told to the domains |
 //! | [`sender`] | one core's sender: attempts, sessions |
 //! | [`destination`] | what is to be done next for each destination; pure |
@@ -27,6 +28,7 @@ pub mod route;
 pub mod sender;
 pub mod session;
 pub mod settings;
+pub mod srs;
 pub mod sts;
 pub mod tally;
 pub mod tls;

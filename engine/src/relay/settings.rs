@@ -30,6 +30,14 @@ pub struct Relay {
     pub mta_sts: bool,
     /// Domains that ask for it are told each day how sessions towards them could be encrypted (TLSRPT).
     pub tls_reports: bool,
+    /// Senders of mail that is forwarded are rewritten (SRS), so that SPF passes where it goes.
+    pub srs: bool,
+    /// In this domain, whose SPF record has to name this host and whose mail has to come here; without it, in the
+    /// domain of the address whose mail is forwarded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub srs_domain: Option<String>,
+    /// For so long bounces come back to such an address.
+    pub srs_valid: Span,
     /// Who is believed about the hosts of MTA-STS policies and their certificates, PEM, in the place of whom the system
     /// believes.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,6 +60,9 @@ impl Default for Relay {
             dane: true,
             mta_sts: true,
             tls_reports: true,
+            srs: true,
+            srs_domain: None,
+            srs_valid: minutes(21 * 24 * 60),
             ca_file: None,
         }
     }
@@ -165,6 +176,11 @@ impl SmartHost {
 }
 
 impl Relay {
+    /// Whole days for which a rewritten sender is good.
+    pub fn srs_days(&self) -> u64 {
+        self.srs_valid.0.as_secs() / 86_400
+    }
+
     pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
         for (key, value, least, most) in [
             ("relay.sessions_max", self.sessions_max, 1, 10_000),
@@ -185,6 +201,22 @@ impl Relay {
                 Span(expire_max).text()
             );
             return Err(("relay.expire", what));
+        }
+        let days = self.srs_days();
+        if !(1..=365).contains(&days) {
+            let what = format!(
+                "relay.srs_valid = {:?} is out of range; use 1d to 365d",
+                self.srs_valid.text()
+            );
+            return Err(("relay.srs_valid", what));
+        }
+        if let Some(domain) = &self.srs_domain
+            && crate::directory::canonical_domain(domain).as_ref() != Some(domain)
+        {
+            let what = format!(
+                "relay.srs_domain {domain:?} is no domain in lower case (A-labels); write one of this host's, such as \"example.org\""
+            );
+            return Err(("relay.srs_domain", what));
         }
         let named = |name: &String| {
             !name.is_empty()
@@ -243,6 +275,20 @@ mod tests {
         assert!(read("host = 'gw_1.test'") && read("host = '[2001:db8::1]:25'"));
         assert!(!read("host = 'b\u{fc}cher.test'"));
         assert!(read("host = 'b\u{fc}cher.test'\ntls = 'opportunistic'"));
+    }
+
+    #[test]
+    fn what_is_said_of_rewritten_senders_is_checked() {
+        let check = |text: &str| toml::from_str::<Relay>(text).unwrap().check();
+        assert_eq!(check("srs_domain = 'a.test'\nsrs_valid = '5d'"), Ok(()));
+        for (text, key) in [
+            ("srs_valid = '0'", "relay.srs_valid"),
+            ("srs_valid = '400d'", "relay.srs_valid"),
+            ("srs_domain = 'A.test'", "relay.srs_domain"),
+            ("srs_domain = 'a b'", "relay.srs_domain"),
+        ] {
+            assert_eq!(check(text).unwrap_err().0, key, "{text}");
+        }
     }
 
     #[test]

@@ -78,7 +78,7 @@ pub async fn run(shard: Rc<Shard>) {
 
 fn look_back(shard: &Shard) {
     let homes = |address: &String| match shard.directory.borrow().resolve(address) {
-        Resolution::Local(homes) => homes,
+        Resolution::Local(reached) => reached.homes.into_iter().collect(),
         Resolution::NoSuchUser | Resolution::NotOurs => {
             if shard.id == 0 {
                 tracing::warn!(address, "reports.read names an address that nobody has");

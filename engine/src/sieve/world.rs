@@ -3,7 +3,7 @@
 use super::compiled::Compiled;
 use super::{SystemScripts, marks};
 use crate::delivery::{Envelope, To};
-use crate::directory::Resolution;
+use crate::directory::{Reached, Resolution};
 use crate::shard::Shard;
 use protocols::sieve::{Include, Location, Missing, Script, World};
 use storage::{MailboxInfo, SpecialUse};
@@ -77,8 +77,10 @@ impl World for AccountWorld<'_> {
     /// What reaches this account and nobody else: a list's address is not its members' own.
     fn is_own_address(&self, address: &str) -> bool {
         match self.shard.directory.borrow().resolve(address) {
-            Resolution::Local(homes) => {
-                homes.len() == 1 && homes.iter().all(|home| home.account == self.to.home.account)
+            Resolution::Local(Reached { homes, outside }) => {
+                outside.is_empty()
+                    && homes.len() == 1
+                    && homes.iter().all(|home| home.account == self.to.home.account)
             }
             Resolution::NoSuchUser | Resolution::NotOurs => false,
         }

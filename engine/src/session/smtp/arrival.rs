@@ -6,6 +6,7 @@ use super::SmtpSession;
 use super::stages::Stages;
 use crate::NOTICE;
 use crate::auth::verdict::Verdict;
+use crate::delivery::forwarding::Forward;
 use crate::delivery::{self, Envelope, Failure, Intake, Judged, Scrutiny, Stamp, To, unix_millis};
 use crate::directory::Home;
 use crate::filter::verdict::Verdict as SpamVerdict;
@@ -41,6 +42,8 @@ pub(super) struct Transaction {
     pub(super) intake: Option<Intake>,
     /// The copy for them.
     pub(super) submission: Option<Submission>,
+    /// Copies for those to whom recipients of ours are forwarded; the recipient's index.
+    pub(super) forwarded: Vec<(usize, Submission)>,
     /// Why the message can't be taken, found while it came.
     pub(super) failure: Option<Error>,
     /// What was found out about the sender, for the log.
@@ -55,6 +58,16 @@ pub(super) struct Transaction {
 pub(super) struct Recipient {
     pub(super) address: Address,
     pub(super) homes: Vec<Home>,
+    pub(super) forward: Option<Forward>,
+}
+
+/// What has become of a message at home.
+struct AtHome {
+    /// For each recipient, in their order; nothing where it is only forwarded.
+    results: Vec<Result<Option<Durable>, Refusal>>,
+    /// What was found out about it, in little room.
+    fields: String,
+    judged: Judged,
 }
 
 impl Transaction {
@@ -119,6 +132,13 @@ impl SmtpSession {
             }
             transaction.submission = Some(submission);
         }
+        for (index, recipient) in transaction.recipients.iter().enumerate() {
+            if let Some(forward) = &recipient.forward {
+                let envelope = transaction.envelope(self.machine.user());
+                let copy = forward.begin(&self.shard, envelope, &recipient.address, &trace);
+                transaction.forwarded.push((index, copy));
+            }
+        }
         let head = return_path(&from) + &trace;
         transaction.head_octets = head.len() as u64;
         let homes = transaction
@@ -154,7 +174,8 @@ impl SmtpSession {
             if let Some(intake) = &mut transaction.intake {
                 intake.push(bytes).await?;
             }
-            if let Some(submission) = &mut transaction.submission {
+            let copies = transaction.forwarded.iter_mut().map(|(_, copy)| copy);
+            for submission in transaction.submission.iter_mut().chain(copies) {
                 submission.push(bytes).await?;
             }
             Ok::<(), Error>(())
@@ -165,6 +186,7 @@ impl SmtpSession {
             transaction.failure = Some(error);
             transaction.intake = None;
             transaction.submission = None;
+            transaction.forwarded.clear();
         }
     }
 
@@ -239,10 +261,18 @@ impl SmtpSession {
     ) -> Vec<(Address, Result<Durable, Refusal>)> {
         let outside = std::mem::take(&mut transaction.outside);
         let submission = transaction.submission.take();
-        let mut results = match transaction.recipients.is_empty() {
-            true => Vec::new(),
-            false => self.deliver(transaction, !outside.is_empty()).await,
-        };
+        let forwarded = std::mem::take(&mut transaction.forwarded);
+        let mut results = Vec::new();
+        if !transaction.recipients.is_empty() {
+            let recipients = std::mem::take(&mut transaction.recipients);
+            let others = !outside.is_empty() || !forwarded.is_empty();
+            let answers = match self.deliver(transaction, &recipients, others).await {
+                Ok(at_home) => self.forward(at_home, forwarded).await,
+                Err(why) => recipients.iter().map(|_| Err(why.clone())).collect(),
+            };
+            let addresses = recipients.into_iter().map(|recipient| recipient.address);
+            results.extend(addresses.zip(answers));
+        }
         if outside.is_empty() {
             return results;
         }
@@ -255,6 +285,30 @@ impl SmtpSession {
         };
         results.extend(outside.into_iter().map(|(address, _)| (address, queued.clone())));
         results
+    }
+
+    /// Sends on what is forwarded, once all homes have it. Where all share an answer nothing is sent that somebody refuses: who
+    /// sends again sends to all again.
+    async fn forward(
+        &self,
+        at_home: AtHome,
+        forwarded: Vec<(usize, Submission)>,
+    ) -> Vec<Result<Durable, Refusal>> {
+        let AtHome { mut results, fields, judged } = at_home;
+        for (index, submission) in forwarded {
+            let is_refused = match self.role {
+                Role::Lmtp => results[index].is_err(),
+                Role::Mx | Role::Submission => results.iter().any(Result::is_err),
+            };
+            if !is_refused {
+                let copy = submission.judged(fields.clone(), &judged);
+                results[index] = self.enqueue(copy, &mut None).await.map(Some);
+            }
+        }
+        // Only what was to be forwarded, and was not because somebody else refuses, has no answer yet.
+        let why = results.iter().find_map(|result| result.as_ref().err().cloned());
+        let why = why.unwrap_or(Refusal::BUSY);
+        results.into_iter().map(|result| result?.ok_or_else(|| why.clone())).collect()
     }
 
     /// Into the queue, past what is asked of all messages that nobody else has asked yet.
@@ -283,31 +337,32 @@ impl SmtpSession {
         submission.finish().await.map_err(|error| refusal(&error))
     }
 
-    /// Delivers to everybody's homes; one result for each recipient, in their order. `others`: on other hosts, who
-    /// share the answer.
+    /// Delivers to everybody's homes. `others`: on other hosts, who share the answer. The error is everybody's.
     async fn deliver(
         &self,
         transaction: &mut Transaction,
+        recipients: &[Recipient],
         others: bool,
-    ) -> Vec<(Address, Result<Durable, Refusal>)> {
-        let recipients = std::mem::take(&mut transaction.recipients);
+    ) -> Result<AtHome, Refusal> {
         let intake = transaction.intake.take();
         let require_tls = transaction.params.require_tls;
         let Transaction { id, failure, head_octets, from, verdict, spam, scan: scanned, .. } =
             transaction;
-        let refuse_all = |why: &Refusal, recipients: Vec<Recipient>| {
-            recipients.into_iter().map(|recipient| (recipient.address, Err(why.clone()))).collect()
-        };
         let Some(mut intake) = intake else {
-            let why = failure.as_ref().map_or(Refusal::BUSY, refusal);
-            return refuse_all(&why, recipients);
+            return Err(failure.as_ref().map_or(Refusal::BUSY, refusal));
         };
         let trace = intake.trace();
         if trace.received > self.shard.config.limits.received_headers_max {
-            return refuse_all(&Refusal::LOOP, recipients);
+            return Err(Refusal::LOOP);
         }
+        // What was forwarded from here under this name and is back.
+        let is_back = |recipient: &Recipient| {
+            let forward = recipient.forward.as_ref();
+            forward.is_some_and(|forward| trace.delivered_to.contains(&forward.name))
+        };
         // Two recipients may share a home: it gets the message once.
-        let mut to: Vec<To> = recipients.iter().flat_map(Recipient::to).collect();
+        let finite = recipients.iter().filter(|one| !is_back(one));
+        let mut to: Vec<To> = finite.flat_map(Recipient::to).collect();
         to.sort_by(|one, other| one.home.cmp(&other.home));
         to.dedup_by_key(|to| to.home.account);
         // RFC 9228 section 4: what has been delivered to this address before is going in circles.
@@ -318,48 +373,44 @@ impl SmtpSession {
             for To { home, .. } in &to {
                 let octets =
                     *head_octets + intake.bytes() + delivered_to(&home.address).len() as u64;
-                if let Err(why) = self.check_quota(home, octets).await {
-                    return refuse_all(&why, recipients);
-                }
+                self.check_quota(home, octets).await?;
             }
         }
         // It works while the sender is looked up.
-        let scan = match intake.scan().await {
-            Ok(scan) => scan,
-            Err(error) => return refuse_all(&refusal(&error), recipients),
-        };
+        let scan = intake.scan().await.map_err(|error| refusal(&error))?;
         let taken = to.iter().map(|to| delivered_to(&to.home.address).len()).max().unwrap_or(0);
         let reserved = if scan.is_some() { scan::verdict::FIELD_BYTES_MAX } else { 0 };
         let mut stamp = Stamp::default();
         let sender = from.as_ref().map(ToString::to_string).unwrap_or_default();
         let mut stages = Stages {
             from: &sender,
-            recipients: &recipients,
+            recipients,
             room: Stamp::BESIDE_BYTES_MAX.saturating_sub(taken + reserved),
             stamp: &mut stamp,
             judged: Judged::default(),
         };
-        if let Err(why) = self.authenticate(&mut intake, &mut stages, verdict).await {
-            return refuse_all(&why, recipients);
-        }
-        if let Err(why) = self.score(&mut intake, &mut stages, verdict.as_ref(), spam).await {
-            return refuse_all(&why, recipients);
-        }
+        self.authenticate(&mut intake, &mut stages, verdict).await?;
+        self.score(&mut intake, &mut stages, verdict.as_ref(), spam).await?;
         if let Some(scan) = scan {
             stages.room += reserved;
-            if let Err(why) =
-                self.scanned(scan, &mut stages, verdict.as_ref(), scanned, others).await
-            {
-                return refuse_all(&why, recipients);
-            }
+            self.scanned(scan, &mut stages, verdict.as_ref(), scanned, others).await?;
         }
         let judged = stages.judged;
-        let groups = self.groups(&recipients, &to);
+        let forwards = recipients.iter().any(|one| one.forward.is_some());
+        if forwards && judged.is_forged {
+            let words = "From claims a domain of ours, which DMARC disproves: not forwarded";
+            return Err(Refusal::POLICY.saying(words.to_owned()));
+        }
+        // Nothing that leaves can be kept back.
+        if forwards && judged.filing.kept.is_some() {
+            return Err(Refusal::POLICY.saying("Not forwarded: it looks unwanted".to_owned()));
+        }
+        let groups = self.groups(recipients, &to);
         let envelope = Envelope {
             id: id.clone(),
             sender: from.clone(),
             peer: Some(self.peer.address.ip()),
-            judged,
+            judged: judged.clone(),
             scripts: true,
             alone: !others && groups.iter().all(|group| group.len() <= 1),
             others,
@@ -373,12 +424,19 @@ impl SmtpSession {
                 None => Err(Refusal::LOOP),
             }
         };
-        let result = |recipient: Recipient| {
+        let result = |recipient: &Recipient| {
+            if is_back(recipient) {
+                return Err(Refusal::LOOP);
+            }
+            if recipient.homes.is_empty() {
+                return Ok(None);
+            }
             let results =
                 recipient.homes.iter().map(|home| (recipient.address.clone(), outcome_of(home)));
-            (recipient.address.clone(), one_for_all(results.collect()))
+            one_for_all(results.collect()).map(Some)
         };
-        recipients.into_iter().map(result).collect()
+        let results = recipients.iter().map(result).collect();
+        Ok(AtHome { results, fields: stamp.beside, judged })
     }
 }
 

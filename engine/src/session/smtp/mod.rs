@@ -10,11 +10,13 @@ mod stages;
 
 use super::{Next, Session, login};
 use crate::NOTICE;
-use crate::directory::{Home, Resolution};
+use crate::delivery::forwarding::{self, FORWARDS_MAX, Forward};
+use crate::directory::{Home, Reached, Resolution};
 use crate::metrics::{Service, count};
 use crate::policy::connect;
 use crate::policy::screening::Offence;
 use crate::queue::message::RECIPIENTS_MAX;
+use crate::relay::srs;
 use crate::shard::{Origin, Place, Shard};
 use crate::wire::{Peer, Transport, Wire};
 use arrival::{Recipient, Transaction, refusal};
@@ -23,6 +25,7 @@ use protocols::sasl::LoginOutcome;
 use protocols::smtp::event::Login;
 use protocols::smtp::{Config, Event, MailParams, RecipientParams, Refusal, Role, Smtp};
 use protocols::{Machine, Outbox, Ticket};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use storage::Durable;
@@ -128,7 +131,9 @@ impl SmtpSession {
         let directory = self.shard.directory.borrow();
         let own = directory.login(user).map(|(_, account)| account.id());
         let reaches = match directory.resolve(from.as_str()) {
-            Resolution::Local(homes) => homes.iter().any(|home| Some(home.account) == own),
+            Resolution::Local(reached) => {
+                reached.homes.iter().any(|home| Some(home.account) == own)
+            }
             Resolution::NoSuchUser | Resolution::NotOurs => false,
         };
         if reaches { Ok(()) } else { Err(Refusal::NOT_OWN_SENDER) }
@@ -139,9 +144,12 @@ impl SmtpSession {
         address: Address,
         params: RecipientParams,
     ) -> Result<(), Refusal> {
-        let resolution = self.shard.directory.borrow().resolve(address.as_str());
-        let homes = match resolution {
-            Resolution::Local(homes) => homes,
+        let resolution = match forwarding::stands_for(&self.shard, &address) {
+            None => self.shard.directory.borrow().resolve(address.as_str()),
+            Some(original) => self.returned(original)?,
+        };
+        let reached = match resolution {
+            Resolution::Local(reached) => reached,
             Resolution::NoSuchUser => {
                 if self.is_stranger() {
                     connect::note(&self.shard, self.peer.address.ip(), Offence::UnknownRecipient);
@@ -158,11 +166,50 @@ impl SmtpSession {
             Resolution::NotOurs => return Err(Refusal::RELAY_DENIED),
         };
         self.check_lists().await?;
+        let homes: Vec<Home> = reached.homes.iter().cloned().collect();
+        let mut forward = Forward::of(&address, &reached, &params);
+        if !self.shard.config.relay.enabled && forward.is_some() {
+            tracing::warn!(to = %address, "not forwarded: nothing leaves this host ([relay] enabled = false)");
+            if homes.is_empty() {
+                return Err(Refusal::RELAY_DENIED);
+            }
+            forward = None;
+        }
+        if forward.is_some() {
+            let others = self.transaction.recipients.iter();
+            if others.filter(|one| one.forward.is_some()).count() >= FORWARDS_MAX {
+                return Err(Refusal::TOO_MANY_RECIPIENTS);
+            }
+            if !forwarding::is_ready(&self.shard).await {
+                return Err(Refusal::BUSY);
+            }
+        }
         for home in &homes {
             self.check_quota(home, self.transaction.declared_octets).await?;
         }
-        self.transaction.recipients.push(Recipient { address, homes });
+        self.transaction.recipients.push(Recipient { address, homes, forward });
         Ok(())
+    }
+
+    /// Who gets what comes back to a rewritten sender: bounces only, which come from nobody.
+    fn returned(&self, original: Result<Address, srs::Fault>) -> Result<Resolution, Refusal> {
+        let original = original.map_err(|fault| {
+            if self.is_stranger() {
+                connect::note(&self.shard, self.peer.address.ip(), Offence::UnknownRecipient);
+            }
+            Refusal::NO_SUCH_USER.saying(fault.to_string())
+        })?;
+        if self.transaction.from.is_some() {
+            let words = "That address takes bounces only (MAIL FROM:<>)";
+            return Err(Refusal::POLICY.saying(words.to_owned()));
+        }
+        Ok(match self.shard.directory.borrow().resolve(original.as_str()) {
+            Resolution::NotOurs => Resolution::Local(Reached {
+                outside: BTreeSet::from([original.to_string()]),
+                ..Reached::default()
+            }),
+            of_ours => of_ours,
+        })
     }
 
     /// Asks the home shard, but only about accounts that have a quota: most recipients cost no hop.

@@ -6,9 +6,10 @@ use super::SmtpSession;
 use super::arrival::{Recipient, refusal};
 use crate::auth::results;
 use crate::auth::settings::DmarcQuarantine;
-use crate::auth::verdict::{Disposition, Verdict};
+use crate::auth::verdict::{Disposition, Finding, Method, Outcome, Verdict};
 use crate::auth::verify::Question;
 use crate::delivery::{Intake, Judged, Scrutiny, Stamp};
+use crate::domain::sealing;
 use crate::filter::senders::Filing;
 use crate::policy::connect;
 use crate::policy::screening::Offence;
@@ -17,6 +18,7 @@ use crate::scan;
 use crate::scan::session::{Origin, Scan};
 use crate::scan::settings::Action;
 use protocols::smtp::Refusal;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use storage::Error;
 
@@ -68,12 +70,29 @@ impl SmtpSession {
             },
             Disposition::Deliver => {}
         }
+        let fails = |one: &Finding| one.method == Method::Dmarc && one.outcome == Outcome::Fail;
+        stages.judged.is_forged =
+            found.findings.iter().any(fails) && self.is_related(&found.author_domain);
         let hostname = &self.shard.config.hostname;
+        if auth.arc_seal {
+            stages.judged.found = Some(Arc::new(sealing::Found::of(hostname, found)));
+        }
         stages.add(&results::field(hostname, found, usize::MAX), |room| {
             results::field(hostname, found, room)
         });
         stages.add_whole(&found.received_spf);
         Ok(())
+    }
+
+    /// Whether a domain is one of ours, or stands above or below one: what one of them sends aligns with the other.
+    fn is_related(&self, domain: &str) -> bool {
+        let directory = self.shard.directory.borrow();
+        let mut names = std::iter::successors(Some(domain), |name| {
+            name.split_once('.').map(|(_, above)| above)
+        });
+        let below = format!(".{domain}");
+        names.any(|name| directory.domain(name).is_some())
+            || directory.domains().any(|(ours, _)| ours.ends_with(&below))
     }
 
     /// What the scan has found, and what follows from it.
