@@ -98,6 +98,7 @@ pub struct Metrics {
     /// Microseconds that giving it took.
     spam_latency: RefCell<Histogram<u64>>,
     pub scan: crate::scan::metrics::Metrics,
+    pub rspamd: crate::filter::rspamd::metrics::Metrics,
     pub quarantine: crate::quarantine::Counts,
     /// Microseconds from the end of a message's data to its positive reply.
     accept_latency: RefCell<Histogram<u64>>,
@@ -126,6 +127,7 @@ impl Default for Metrics {
             spam_actions: Default::default(),
             spam_latency: RefCell::new(histogram()),
             scan: Default::default(),
+            rspamd: Default::default(),
             quarantine: Default::default(),
             accept_latency: RefCell::new(histogram()),
         }
@@ -224,6 +226,7 @@ impl Metrics {
             spam_actions: std::array::from_fn(|action| self.spam_actions[action].get()),
             spam_latency: self.spam_latency.borrow().clone(),
             scan: self.scan.snapshot(),
+            rspamd: self.rspamd.snapshot(),
             quarantine: self.quarantine.snapshot(),
             accept_latency: self.accept_latency.borrow().clone(),
             store: vec![store],
@@ -274,6 +277,7 @@ pub struct Snapshot {
     spam_actions: [u64; Action::ALL.len()],
     spam_latency: Histogram<u64>,
     scan: crate::scan::metrics::Snapshot,
+    rspamd: crate::filter::rspamd::metrics::Snapshot,
     quarantine: crate::quarantine::Snapshot,
     accept_latency: Histogram<u64>,
     /// One for each shard, in their order.
@@ -298,6 +302,7 @@ impl Snapshot {
         let _ = self.auth_latency.add(&other.auth_latency);
         let _ = self.spam_latency.add(&other.spam_latency);
         self.scan.merge(&other.scan);
+        self.rspamd.merge(&other.rspamd);
         self.quarantine.merge(&other.quarantine);
         let _ = self.accept_latency.add(&other.accept_latency);
         self.store.extend(other.store);
@@ -368,6 +373,7 @@ impl Snapshot {
             let _ = writeln!(text, "{name}{{action=\"{}\"}} {value}", action.name());
         }
         self.scan.write(&mut text);
+        self.rspamd.write(&mut text);
         self.quarantine.write(&mut text);
         self.store_text(&mut text, &mut head);
         self.scrub_text(&mut text, &mut head);

@@ -82,6 +82,7 @@ pub struct Shard {
     pub sorting: Cell<usize>,
     pub sieve: crate::sieve::Sieve,
     pub scan: crate::scan::session::Scanning,
+    pub rspamd: crate::filter::rspamd::desk::Desk,
     /// Mail of this core that waits to leave.
     pub queue: Queue,
     /// Where it goes, by DNS.
@@ -112,6 +113,7 @@ pub struct Parts {
     pub rules: Arc<Rules>,
     pub sieve: Arc<crate::sieve::SystemScripts>,
     pub scan: crate::scan::desk::Desk,
+    pub rspamd: crate::filter::rspamd::desk::Desk,
     pub hosts: hosts::Desk,
     /// Where all cores' clocks begin: deadlines travel with sessions.
     pub origin: Instant,
@@ -157,6 +159,7 @@ impl Shard {
             sorting: Cell::default(),
             sieve: crate::sieve::Sieve::new(parts.sieve),
             scan: crate::scan::session::Scanning::new(parts.scan),
+            rspamd: parts.rspamd,
             queue: Queue::default(),
             hosts: parts.hosts,
             collecting: Default::default(),

@@ -338,10 +338,15 @@ impl SmtpSession {
             stamp: &mut stamp,
             judged: Judged::default(),
         };
+        let second = match self.ask_second(&mut intake, &stages, id).await {
+            Ok(second) => second,
+            Err(why) => return refuse_all(&why, recipients),
+        };
         if let Err(why) = self.authenticate(&mut intake, &mut stages, verdict).await {
             return refuse_all(&why, recipients);
         }
-        if let Err(why) = self.score(&mut intake, &mut stages, verdict.as_ref(), spam).await {
+        if let Err(why) = self.score(&mut intake, &mut stages, verdict.as_ref(), second, spam).await
+        {
             return refuse_all(&why, recipients);
         }
         if let Some(scan) = scan {

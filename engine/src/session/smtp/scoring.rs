@@ -5,6 +5,7 @@ use super::arrival::{Recipient, refusal};
 use super::stages::Stages;
 use crate::auth::verdict::{Finding, Method, Outcome, Verdict as Authentication};
 use crate::delivery::{Intake, Scrutiny, unix_millis};
+use crate::filter::rspamd::{self, desk::Asked};
 use crate::filter::senders::Sender;
 use crate::filter::verdict::{Action, Verdict};
 use crate::filter::{self, Envelope, Hit};
@@ -71,19 +72,47 @@ impl SmtpSession {
         listed.map(hit).collect()
     }
 
+    /// Asks rspamd, which works while the sender is looked up and the scanner works.
+    pub(super) async fn ask_second(
+        &self,
+        intake: &mut Intake,
+        stages: &Stages<'_>,
+        id: &str,
+    ) -> Result<Option<Asked>, Refusal> {
+        let spam = &self.shard.config.spam;
+        if intake.scrutiny() != Scrutiny::All || !spam.enabled || spam.rspamd.is_empty() {
+            return Ok(None);
+        }
+        let message = intake.at_hand().await.map_err(|error| refusal(&error))?;
+        let Some(message) = message.filter(|all| all.len() as u64 <= spam.rspamd_bytes_max) else {
+            return Ok(Some(Box::pin(async { rspamd::Outcome::TooLarge })));
+        };
+        let question = rspamd::Question {
+            message,
+            peer: self.peer.address.ip(),
+            helo: self.machine.hello().to_owned(),
+            mail_from: stages.from.to_owned(),
+            recipients: stages.recipients.iter().map(|one| one.address.to_string()).collect(),
+            id: id.to_owned(),
+            until: Instant::now() + Duration::from_secs(spam.rspamd_seconds),
+        };
+        Ok(Some(self.shard.rspamd.ask(&self.shard, question)))
+    }
+
     /// How much it looks like spam, and what follows from that.
     pub(super) async fn score(
         &self,
         intake: &mut Intake,
         stages: &mut Stages<'_>,
         auth: Option<&Authentication>,
+        second: Option<Asked>,
         verdict: &mut Option<Verdict>,
     ) -> Result<(), Refusal> {
         if intake.scrutiny() != Scrutiny::All || !self.shard.config.spam.enabled {
             return Ok(());
         }
         let names = stages.recipients.iter().map(|one| one.address.to_string()).collect();
-        let (found, sender) = self.judge(intake, stages.from, names, auth).await?;
+        let (found, sender) = self.judge(intake, stages.from, names, auth, second).await?;
         stages.add(&found.fields(usize::MAX), |room| found.fields(room));
         stages.judged.spam_percent = Some(found.percent());
         let filing = &mut stages.judged.filing;
@@ -136,6 +165,7 @@ impl SmtpSession {
         mail_from: &str,
         recipients: Vec<String>,
         auth: Option<&Authentication>,
+        second: Option<Asked>,
     ) -> Result<(Verdict, Option<Sender>), Refusal> {
         let started = Instant::now();
         let findings = auth.map(|auth| auth.findings.as_slice()).unwrap_or_default();
@@ -156,8 +186,28 @@ impl SmtpSession {
         };
         let mut found = found.judged_by(&self.shard.learned.borrow().classifier);
         found.hits.extend(self.list_hits());
-        let verdict = Verdict::new(found.hits, &self.shard.config.spam);
-        self.shard.metrics.judged(&verdict, started.elapsed());
+        let (spam, taken) = (&self.shard.config.spam, started.elapsed());
+        let second = match second {
+            Some(asked) => Some(asked.await),
+            None => None,
+        };
+        if let Some(second) = &second {
+            self.shard.metrics.rspamd.note(second);
+            match second {
+                rspamd::Outcome::Answered(opinion) => found.hits.extend(opinion.hits(spam)),
+                rspamd::Outcome::TooLarge => {}
+                rspamd::Outcome::Unknown(why) => tracing::debug!(why, "no second opinion"),
+            }
+            if second.defers(spam) {
+                let words = "The spam filter has not answered, try again later";
+                return Err(Refusal::BUSY.saying(words.to_owned()));
+            }
+        }
+        let mut verdict = Verdict::new(found.hits, spam);
+        if let Some(second) = &second {
+            second.insist(spam, &mut verdict);
+        }
+        self.shard.metrics.judged(&verdict, taken);
         Ok((verdict, found.sender))
     }
 }
