@@ -78,6 +78,10 @@ pub struct Metrics {
     pub bans: [Cell<u64>; Offence::ALL.len()],
     /// Messages whose senders were asked to come again.
     pub greylisted: Cell<u64>,
+    pub early_talkers: Cell<u64>,
+    /// Replies that were late on purpose.
+    pub tarpitted: Cell<u64>,
+    pub honeypots: Cell<u64>,
     /// Clients that a list in DNS has led to the refusal of.
     pub listed_refused: Cell<u64>,
     pub messages_accepted: Cell<u64>,
@@ -114,6 +118,9 @@ impl Default for Metrics {
             bans: Default::default(),
             listed_refused: Cell::default(),
             greylisted: Cell::default(),
+            early_talkers: Cell::default(),
+            tarpitted: Cell::default(),
+            honeypots: Cell::default(),
             messages_accepted: Cell::default(),
             messages_rejected: Cell::default(),
             messages_deferred: Cell::default(),
@@ -214,6 +221,9 @@ impl Metrics {
                 self.connections_banned.get(),
                 self.listed_refused.get(),
                 self.greylisted.get(),
+                self.early_talkers.get(),
+                self.tarpitted.get(),
+                self.honeypots.get(),
                 self.sieve_runs.get(),
                 self.sieve_errors.get(),
             ],
@@ -235,7 +245,7 @@ impl Metrics {
     }
 }
 
-const COUNTERS: [(&str, &str); 11] = [
+const COUNTERS: [(&str, &str); 14] = [
     ("kura_connections_refused_total", "Connections turned away by a limit"),
     ("kura_messages_accepted_total", "Messages answered 250 after they were on stable media"),
     ("kura_messages_rejected_total", "Messages refused for good"),
@@ -245,6 +255,9 @@ const COUNTERS: [(&str, &str); 11] = [
     ("kura_connections_banned_total", "Connections turned away by [policy]"),
     ("kura_listed_refused_total", "Recipients refused because a list in DNS names the client"),
     ("kura_greylisted_total", "Messages whose senders were asked to come again"),
+    ("kura_early_talkers_total", "Clients that spoke before they were greeted"),
+    ("kura_tarpitted_total", "Replies that were late on purpose"),
+    ("kura_honeypots_total", "Recipients named that nobody has reason to write to"),
     ("kura_sieve_runs_total", "Messages that an account's scripts have looked at"),
     ("kura_sieve_errors_total", "Of these, the ones where a script failed"),
 ];

@@ -68,6 +68,10 @@ pub struct Shard {
     pub auth: Desk,
     /// Who is kept out for a while.
     pub screen: RefCell<Screen>,
+    /// Connections of load balancers whose header is waited for.
+    pub balanced: Cell<usize>,
+    /// Who is answered late.
+    pub held: crate::policy::greeting::Held,
     /// Who has been asked to come again. Of use on shard 0.
     pub greylist: RefCell<Known>,
     /// Of the spam filter; the same on every core.
@@ -151,6 +155,8 @@ impl Shard {
             connections: Connections::new(&parts.config, &parts.knobs, cores),
             auth: parts.auth,
             screen: RefCell::new(Screen::new(parts.origin)),
+            balanced: Cell::default(),
+            held: Default::default(),
             greylist: RefCell::default(),
             rules: parts.rules,
             learned: RefCell::default(),

@@ -24,6 +24,9 @@ pub struct Spam {
     pub scores: BTreeMap<String, f64>,
     /// What follows when a user moves mail into Junk or out of it, or sets $Junk or $NotJunk.
     pub learn: Learn,
+    /// What it adds to the score of proven senders (DMARC) that everybody whom the message is for has written to; 0: nothing, and whom
+    /// accounts write to is not kept.
+    pub written_to: f64,
     /// Where rspamd listens, such as `http://127.0.0.1:11333`: a second opinion about what strangers bring. Several take turns, and
     /// stand in for one another.
     pub rspamd: Vec<String>,
@@ -77,6 +80,7 @@ impl Default for Spam {
             rules: None,
             scores: BTreeMap::new(),
             learn: Learn::default(),
+            written_to: -3.0,
             rspamd: Vec::new(),
             // Its "add header" is 6 and ours for junk 5; see `rspamd::answer` for what its action adds.
             rspamd_weight: 0.5,
@@ -90,6 +94,7 @@ impl Default for Spam {
 }
 
 const SCORE_MAX: f64 = 1000.0;
+const WRITTEN_TO_MIN: f64 = -100.0;
 const RSPAMD_WEIGHT_MAX: f64 = 10.0;
 
 impl Spam {
@@ -132,6 +137,13 @@ impl Spam {
                 self.quarantine_at, self.reject_at
             );
             return Err(("spam.quarantine_at", what));
+        }
+        if !(WRITTEN_TO_MIN..=0.0).contains(&self.written_to) {
+            let what = format!(
+                "spam.written_to = {} is out of range; use {WRITTEN_TO_MIN} to 0",
+                self.written_to
+            );
+            return Err(("spam.written_to", what));
         }
         self.check_rspamd()
     }
@@ -222,6 +234,8 @@ mod tests {
         }
         let spam = Spam { rspamd_weight: f64::NAN, ..Spam::default() };
         assert_eq!(spam.check().map_err(|(key, _)| key), Err("spam.rspamd_weight"));
+        let spam = Spam { written_to: 1.0, ..Spam::default() };
+        assert_eq!(spam.check().map_err(|(key, _)| key), Err("spam.written_to"));
         let spam = Spam { rspamd_seconds: 0, ..Spam::default() };
         assert_eq!(spam.check().map_err(|(key, _)| key), Err("spam.rspamd_seconds"));
     }
