@@ -104,6 +104,9 @@ pub struct Listen {
     pub pop3: Vec<SocketAddr>,
     pub pop3s: Vec<SocketAddr>,
     pub managesieve: Vec<SocketAddr>,
+    /// Load balancers, by service: connections from there must begin with a header of the PROXY protocol, version 2, and are its client's.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub proxy_protocol_from: BTreeMap<String, Vec<crate::auth::settings::Network>>,
 }
 
 impl Default for Listen {
@@ -120,6 +123,7 @@ impl Default for Listen {
             pop3: any(110),
             pop3s: any(995),
             managesieve: any(4190),
+            proxy_protocol_from: BTreeMap::new(),
         }
     }
 }
@@ -302,6 +306,13 @@ impl Config {
             let what = "no service listens anywhere; give at least one an address, such as smtp = [\"0.0.0.0:25\"]";
             return Err(("listen", what.to_owned()));
         }
+        let known = |name: &str| crate::metrics::Service::ALL.iter().any(|one| one.name() == name);
+        if let Some(name) = self.listen.proxy_protocol_from.keys().find(|name| !known(name)) {
+            let what = format!(
+                "listen.proxy_protocol_from: {name:?} is no service; write {{ smtp = [\"192.0.2.1\"] }}"
+            );
+            return Err(("listen.proxy_protocol_from", what));
+        }
         for (index, (service, address)) in addresses.iter().enumerate() {
             let earlier = addresses[..index].iter().find(|(_, other)| other == address);
             let taken_by = match earlier {
@@ -360,6 +371,12 @@ impl Config {
         if self.policy.greylist.enabled && !self.spam.enabled {
             let what = "policy.greylist asks who has a spam score; set spam.enabled = true";
             return Err(("policy.greylist.enabled", what.to_owned()));
+        }
+        let asks_filter =
+            self.policy.honeypot_action != crate::policy::settings::HoneypotAction::Refuse;
+        if asks_filter && !self.policy.honeypots.is_empty() && !self.spam.enabled {
+            let what = "policy.honeypot_action leaves it to the spam filter; set spam.enabled = true, or use \"refuse\"";
+            return Err(("policy.honeypot_action", what.to_owned()));
         }
         self.sieve.check()?;
         self.scan.check()?;

@@ -8,6 +8,7 @@ use crate::auth::dns;
 use crate::certificates::{self, acme};
 use crate::config::{Config, ConfigError};
 use crate::domain::web;
+use crate::filter::rspamd;
 use crate::layout;
 use crate::mesh::ShardHandle;
 use crate::metrics::Snapshot;
@@ -57,6 +58,7 @@ pub struct ControlPlane {
     jobs: Jobs,
     resolver: dns::Resolver,
     scanners: Arc<Scanners>,
+    rspamd: Arc<rspamd::servers::Servers>,
 }
 
 /// What cores ask of the control plane.
@@ -64,6 +66,7 @@ pub struct Jobs {
     pub auth: desk::Jobs,
     pub hosts: hosts::Jobs,
     pub scan: scan::desk::Jobs,
+    pub rspamd: rspamd::desk::Jobs,
 }
 
 struct Signals {
@@ -103,6 +106,7 @@ impl ControlPlane {
         };
         let resolver = dns::resolver(&config.dns)?;
         let scanners = Arc::new(Scanners::new(&config.scan));
+        let rspamd = Arc::new(rspamd::servers::Servers::new(&config.spam)?);
         drop(_inside);
         let handles = handles.to_vec();
         Ok(ControlPlane {
@@ -117,6 +121,7 @@ impl ControlPlane {
             jobs,
             resolver,
             scanners,
+            rspamd,
         })
     }
 
@@ -134,6 +139,7 @@ impl ControlPlane {
             jobs,
             resolver,
             scanners,
+            rspamd,
         } = self;
         let challenges = Arc::new(acme::Challenges::default());
         runtime.block_on(async {
@@ -145,11 +151,11 @@ impl ControlPlane {
             let finder = Finder { resolver, policies: Arc::new(policies), dane_port };
             tokio::spawn(hosts::serve(jobs.hosts, finder, reporter));
             tokio::spawn(scan::desk::serve(jobs.scan, Arc::clone(&scanners)));
+            tokio::spawn(rspamd::desk::serve(jobs.rspamd, Arc::clone(&rspamd)));
             if let Some(listener) = metrics {
                 let (config, challenges) = (Arc::clone(&config), Arc::clone(&challenges));
-                let serving =
-                    serve_metrics(listener, handles.clone(), scanners, config, challenges);
-                tokio::spawn(serving);
+                let others = Others { scanners, rspamd, config, challenges };
+                tokio::spawn(serve_metrics(listener, handles.clone(), others));
             }
             let shard = handles[0].clone();
             web::serve(web, Arc::clone(&config), shard.clone(), Arc::clone(&challenges));
@@ -169,17 +175,17 @@ impl ControlPlane {
     }
 }
 
-async fn serve_metrics(
-    listener: TcpListener,
-    handles: Vec<ShardHandle>,
+/// What metrics are told of beside the cores.
+#[derive(Clone)]
+struct Others {
     scanners: Arc<Scanners>,
+    rspamd: Arc<rspamd::servers::Servers>,
     config: Arc<Config>,
     challenges: Arc<acme::Challenges>,
-) {
-    let look = move || {
-        let (scanners, config) = (Arc::clone(&scanners), Arc::clone(&config));
-        scrape(handles.clone(), scanners, config, Arc::clone(&challenges))
-    };
+}
+
+async fn serve_metrics(listener: TcpListener, handles: Vec<ShardHandle>, others: Others) {
+    let look = move || scrape(handles.clone(), others.clone());
     let app = Router::new().route("/metrics", get(look));
     if let Err(error) = axum::serve(listener, app).await {
         tracing::error!(%error, "metrics stopped");
@@ -284,12 +290,8 @@ async fn carry_out(shard: &ShardHandle, request: Request) -> Answer {
     }
 }
 
-async fn scrape(
-    handles: Vec<ShardHandle>,
-    scanners: Arc<Scanners>,
-    config: Arc<Config>,
-    challenges: Arc<acme::Challenges>,
-) -> impl IntoResponse {
+async fn scrape(handles: Vec<ShardHandle>, others: Others) -> impl IntoResponse {
+    let Others { scanners, rspamd, config, challenges } = others;
     let mut sum: Option<Snapshot> = None;
     for handle in &handles {
         let snapshot = handle
@@ -308,6 +310,7 @@ async fn scrape(
     }
     let mut text = sum.map(|sum| sum.to_text()).unwrap_or_default();
     scan::metrics::health_text(&mut text, &scanners.clamd.health());
+    rspamd::metrics::health_text(&mut text, &rspamd.health());
     // Files, a few, which the page cache has.
     certificates::expiry::metrics_text(&mut text, &config.data_dir);
     challenges.metrics_text(&mut text);

@@ -34,6 +34,7 @@ pub const NOTICE: &str = "notice";
 
 pub mod auth;
 pub mod backup;
+pub mod balancer;
 pub mod bench;
 pub mod certificates;
 pub mod cli;

@@ -3,6 +3,7 @@
 //! `SO_REUSEPORT` lets every core accept for itself. It would also let a second server of the same
 //! user share our ports without an error, so each address is first bound without it, as a probe.
 
+use crate::balancer;
 use crate::config::{Config, ConfigError};
 use crate::metrics::{Service, count};
 use crate::policy::connect::{self, KeptOut};
@@ -172,15 +173,21 @@ pub async fn accept_all(shard: Rc<Shard>, service: Service, listener: TcpListene
 }
 
 fn admit(shard: &Rc<Shard>, service: Service, socket: TcpStream, address: SocketAddr) {
-    if let Err(kept_out) = connect::admit(shard, address.ip(), service) {
-        refuse(&socket, service, Some(kept_out));
-        return;
-    }
-    let Some(place) = Place::take(shard, address.ip(), service) else {
-        refuse(&socket, service, None);
-        return;
+    // Whose connection a balancer passes on is not known yet.
+    let place = if balancer::is_one(shard, service, address.ip()) {
+        None
+    } else {
+        if let Err(kept_out) = connect::admit(shard, address.ip(), service) {
+            refuse(&socket, service, Some(kept_out));
+            return;
+        }
+        let Some(place) = Place::take(shard, address.ip(), service) else {
+            refuse(&socket, service, None);
+            return;
+        };
+        count(&shard.metrics.connections[service as usize]);
+        Some(place)
     };
-    count(&shard.metrics.connections[service as usize]);
     let prepare = || -> io::Result<Peer> {
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
@@ -196,7 +203,13 @@ fn admit(shard: &Rc<Shard>, service: Service, socket: TcpStream, address: Socket
 
 /// A word of farewell, if the socket takes it at once.
 fn refuse(socket: &TcpStream, service: Service, kept_out: Option<KeptOut>) {
-    let words: &[u8] = match service {
+    let _ = socket.set_nonblocking(true);
+    let _ = io::Write::write(&mut &*socket, farewell(service, kept_out));
+}
+
+/// What is said to who gets no further than the greeting.
+pub fn farewell(service: Service, kept_out: Option<KeptOut>) -> &'static [u8] {
+    match service {
         Service::Smtp | Service::Submission | Service::Lmtp
             if kept_out == Some(KeptOut::Denied) =>
         {
@@ -216,7 +229,5 @@ fn refuse(socket: &TcpStream, service: Service, kept_out: Option<KeptOut>) {
         Service::Pop3 => b"-ERR [SYS/TEMP] Too many connections, try again later\r\n",
         // Before a handshake there is nothing that the peer would understand.
         Service::Submissions | Service::Imaps | Service::Pop3s => b"",
-    };
-    let _ = socket.set_nonblocking(true);
-    let _ = io::Write::write(&mut &*socket, words);
+    }
 }

@@ -78,6 +78,10 @@ pub struct Metrics {
     pub bans: [Cell<u64>; Offence::ALL.len()],
     /// Messages whose senders were asked to come again.
     pub greylisted: Cell<u64>,
+    pub early_talkers: Cell<u64>,
+    /// Replies that were late on purpose.
+    pub tarpitted: Cell<u64>,
+    pub honeypots: Cell<u64>,
     /// Clients that a list in DNS has led to the refusal of.
     pub listed_refused: Cell<u64>,
     pub messages_accepted: Cell<u64>,
@@ -98,6 +102,7 @@ pub struct Metrics {
     /// Microseconds that giving it took.
     spam_latency: RefCell<Histogram<u64>>,
     pub scan: crate::scan::metrics::Metrics,
+    pub rspamd: crate::filter::rspamd::metrics::Metrics,
     pub quarantine: crate::quarantine::Counts,
     /// Microseconds from the end of a message's data to its positive reply.
     accept_latency: RefCell<Histogram<u64>>,
@@ -113,6 +118,9 @@ impl Default for Metrics {
             bans: Default::default(),
             listed_refused: Cell::default(),
             greylisted: Cell::default(),
+            early_talkers: Cell::default(),
+            tarpitted: Cell::default(),
+            honeypots: Cell::default(),
             messages_accepted: Cell::default(),
             messages_rejected: Cell::default(),
             messages_deferred: Cell::default(),
@@ -126,6 +134,7 @@ impl Default for Metrics {
             spam_actions: Default::default(),
             spam_latency: RefCell::new(histogram()),
             scan: Default::default(),
+            rspamd: Default::default(),
             quarantine: Default::default(),
             accept_latency: RefCell::new(histogram()),
         }
@@ -212,6 +221,9 @@ impl Metrics {
                 self.connections_banned.get(),
                 self.listed_refused.get(),
                 self.greylisted.get(),
+                self.early_talkers.get(),
+                self.tarpitted.get(),
+                self.honeypots.get(),
                 self.sieve_runs.get(),
                 self.sieve_errors.get(),
             ],
@@ -224,6 +236,7 @@ impl Metrics {
             spam_actions: std::array::from_fn(|action| self.spam_actions[action].get()),
             spam_latency: self.spam_latency.borrow().clone(),
             scan: self.scan.snapshot(),
+            rspamd: self.rspamd.snapshot(),
             quarantine: self.quarantine.snapshot(),
             accept_latency: self.accept_latency.borrow().clone(),
             store: vec![store],
@@ -232,7 +245,7 @@ impl Metrics {
     }
 }
 
-const COUNTERS: [(&str, &str); 11] = [
+const COUNTERS: [(&str, &str); 14] = [
     ("kura_connections_refused_total", "Connections turned away by a limit"),
     ("kura_messages_accepted_total", "Messages answered 250 after they were on stable media"),
     ("kura_messages_rejected_total", "Messages refused for good"),
@@ -242,6 +255,9 @@ const COUNTERS: [(&str, &str); 11] = [
     ("kura_connections_banned_total", "Connections turned away by [policy]"),
     ("kura_listed_refused_total", "Recipients refused because a list in DNS names the client"),
     ("kura_greylisted_total", "Messages whose senders were asked to come again"),
+    ("kura_early_talkers_total", "Clients that spoke before they were greeted"),
+    ("kura_tarpitted_total", "Replies that were late on purpose"),
+    ("kura_honeypots_total", "Recipients named that nobody has reason to write to"),
     ("kura_sieve_runs_total", "Messages that an account's scripts have looked at"),
     ("kura_sieve_errors_total", "Of these, the ones where a script failed"),
 ];
@@ -274,6 +290,7 @@ pub struct Snapshot {
     spam_actions: [u64; Action::ALL.len()],
     spam_latency: Histogram<u64>,
     scan: crate::scan::metrics::Snapshot,
+    rspamd: crate::filter::rspamd::metrics::Snapshot,
     quarantine: crate::quarantine::Snapshot,
     accept_latency: Histogram<u64>,
     /// One for each shard, in their order.
@@ -298,6 +315,7 @@ impl Snapshot {
         let _ = self.auth_latency.add(&other.auth_latency);
         let _ = self.spam_latency.add(&other.spam_latency);
         self.scan.merge(&other.scan);
+        self.rspamd.merge(&other.rspamd);
         self.quarantine.merge(&other.quarantine);
         let _ = self.accept_latency.add(&other.accept_latency);
         self.store.extend(other.store);
@@ -368,6 +386,7 @@ impl Snapshot {
             let _ = writeln!(text, "{name}{{action=\"{}\"}} {value}", action.name());
         }
         self.scan.write(&mut text);
+        self.rspamd.write(&mut text);
         self.quarantine.write(&mut text);
         self.store_text(&mut text, &mut head);
         self.scrub_text(&mut text, &mut head);

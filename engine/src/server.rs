@@ -92,6 +92,7 @@ impl Server {
         };
         let (auth, jobs) = desk::desk();
         let (scan, scan_jobs) = crate::scan::desk::desk();
+        let (rspamd, rspamd_jobs) = filter::rspamd::desk::desk();
         let (hosts, host_jobs) = hosts::desk();
         let (opened, openings) = mpsc::channel();
         let origin = Instant::now();
@@ -107,6 +108,7 @@ impl Server {
                 rules: Arc::clone(&rules),
                 sieve: Arc::clone(&sieve),
                 scan: scan.clone(),
+                rspamd: rspamd.clone(),
                 hosts: hosts.clone(),
                 origin,
                 poll,
@@ -119,7 +121,7 @@ impl Server {
         server.share_directory()?;
         server.share_learned()?;
         if mode == Mode::Serving {
-            let jobs = Jobs { auth: jobs, hosts: host_jobs, scan: scan_jobs };
+            let jobs = Jobs { auth: jobs, hosts: host_jobs, scan: scan_jobs, rspamd: rspamd_jobs };
             server.control =
                 Some(ControlPlane::prepare(&server.config, &server.handles, metrics, web, jobs)?);
         }

@@ -68,6 +68,10 @@ pub struct Shard {
     pub auth: Desk,
     /// Who is kept out for a while.
     pub screen: RefCell<Screen>,
+    /// Connections of load balancers whose header is waited for.
+    pub balanced: Cell<usize>,
+    /// Who is answered late.
+    pub held: crate::policy::greeting::Held,
     /// Who has been asked to come again. Of use on shard 0.
     pub greylist: RefCell<Known>,
     /// Of the spam filter; the same on every core.
@@ -82,6 +86,7 @@ pub struct Shard {
     pub sorting: Cell<usize>,
     pub sieve: crate::sieve::Sieve,
     pub scan: crate::scan::session::Scanning,
+    pub rspamd: crate::filter::rspamd::desk::Desk,
     /// Mail of this core that waits to leave.
     pub queue: Queue,
     /// Where it goes, by DNS.
@@ -112,6 +117,7 @@ pub struct Parts {
     pub rules: Arc<Rules>,
     pub sieve: Arc<crate::sieve::SystemScripts>,
     pub scan: crate::scan::desk::Desk,
+    pub rspamd: crate::filter::rspamd::desk::Desk,
     pub hosts: hosts::Desk,
     /// Where all cores' clocks begin: deadlines travel with sessions.
     pub origin: Instant,
@@ -149,6 +155,8 @@ impl Shard {
             connections: Connections::new(&parts.config, &parts.knobs, cores),
             auth: parts.auth,
             screen: RefCell::new(Screen::new(parts.origin)),
+            balanced: Cell::default(),
+            held: Default::default(),
             greylist: RefCell::default(),
             rules: parts.rules,
             learned: RefCell::default(),
@@ -157,6 +165,7 @@ impl Shard {
             sorting: Cell::default(),
             sieve: crate::sieve::Sieve::new(parts.sieve),
             scan: crate::scan::session::Scanning::new(parts.scan),
+            rspamd: parts.rspamd,
             queue: Queue::default(),
             hosts: parts.hosts,
             collecting: Default::default(),

@@ -293,6 +293,12 @@ impl Transport {
         futures_lite::future::or(ready, timeout).await
     }
 
+    /// Last words, if the socket takes them at once.
+    pub fn say(&mut self, words: &[u8]) {
+        let _ = self.socket.stream().write(words);
+        let _ = self.socket.stream().shutdown(std::net::Shutdown::Write);
+    }
+
     /// Says goodbye to TLS, politely but without waiting.
     pub fn close(&mut self) {
         if let Some(tls) = &mut self.tls {

@@ -12,6 +12,7 @@
 //! | [`sasl`] | PLAIN, LOGIN, SCRAM-SHA-256 for all protocols, and the bearers of tokens for clients |
 //! | [`address`] | what stands between the brackets of MAIL and RCPT |
 //! | [`smtp`], [`pop3`], [`imap`], [`managesieve`] | the protocols; they do not import each other. LMTP is a role of SMTP; the first three have a `client` |
+//! | [`proxy`] | whose connection it is that a load balancer passes on |
 //! | [`sieve`] | what users want done with their mail: scripts are compiled and run, nothing is done |
 #![cfg_attr(
     not(test),
@@ -30,6 +31,7 @@ pub mod machine;
 pub mod managesieve;
 pub mod message;
 pub mod pop3;
+pub mod proxy;
 pub mod sasl;
 pub mod sieve;
 pub mod smtp;

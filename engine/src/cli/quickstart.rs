@@ -145,6 +145,7 @@ fn high_ports() -> Listen {
         pop3: on(2110),
         pop3s: on(2995),
         managesieve: on(24190),
+        proxy_protocol_from: Default::default(),
     }
 }
 
@@ -186,6 +187,7 @@ fn free_ports() -> std::io::Result<(Listen, Metrics)> {
         pop3: next()?,
         pop3s: next()?,
         managesieve: next()?,
+        proxy_protocol_from: Default::default(),
     };
     Ok((listen, metrics))
 }

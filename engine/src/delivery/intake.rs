@@ -221,6 +221,11 @@ impl Intake {
         Ok(self.sealed.as_ref().map(|sealed| sealed.slice(self.head_octets..)))
     }
 
+    /// The message, now that it is complete, if it is at hand as a whole: without our own head.
+    pub async fn at_hand(&mut self) -> Result<Option<Bytes>, Error> {
+        self.seal().await
+    }
+
     /// What is verified of the message, now that it is complete.
     pub async fn evidence(&mut self) -> Result<Evidence, Error> {
         if let Some(message) = self.seal().await? {

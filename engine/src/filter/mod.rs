@@ -11,6 +11,8 @@
 //! | [`sorting`] | what users move into Junk or out of it, and whom that teaches |
 //! | [`learning`] | learning, and keeping what was learned |
 //! | [`senders`] | whose mail each account has sorted, for itself alone |
+//! | [`rspamd`] | a second opinion, where the operator has one asked for |
+//! | [`written`] | whom each account has written to, whose mail is expected |
 //! | [`verdict`] | the sum, what follows from it, and how it is written into the message |
 //! | [`operations`] | what an operator can ask of the classifier |
 //! | [`settings`] | what the operator says: `[spam]` |
@@ -26,6 +28,7 @@ pub mod html;
 pub mod learning;
 pub mod mail;
 pub mod operations;
+pub mod rspamd;
 pub mod rules;
 pub mod senders;
 pub mod settings;
@@ -33,6 +36,7 @@ pub mod sorting;
 pub mod tokens;
 pub mod url;
 pub mod verdict;
+pub mod written;
 
 use crate::auth::verdict::{Method, Outcome};
 use crate::config::ConfigError;

@@ -36,9 +36,14 @@ impl Sender {
         (mail.count("From") == 1 && !address.is_empty()).then(|| Sender::named(address))
     }
 
-    fn named(address: &str) -> Sender {
+    /// By its address in lower case.
+    pub(super) fn named(address: &str) -> Sender {
         let digest = ring::digest::digest(&ring::digest::SHA256, address.as_bytes());
         Sender(digest.as_ref().first_chunk().copied().unwrap_or_default())
+    }
+
+    pub(super) fn bytes(self) -> [u8; 8] {
+        self.0
     }
 }
 

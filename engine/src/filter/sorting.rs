@@ -12,6 +12,7 @@ use super::mail::Mail;
 use super::senders::{self, Sender};
 use super::settings::Learn;
 use crate::shard::Shard;
+use bytes::Bytes;
 use std::rc::Rc;
 use std::sync::Arc;
 use storage::{AccountId, MailboxId, Uid};
@@ -83,6 +84,23 @@ async fn look_at(
         teach(shard, lesson).await;
     }
     sender
+}
+
+/// A message that is one of these for sure, and has no owner whose sorting it would be.
+pub fn learn_message(shard: &Rc<Shard>, message: Bytes, class: Class) {
+    if shard.sorting.get() >= COMMANDS_MAX {
+        tracing::info!("too busy to learn a message");
+        return;
+    }
+    shard.sorting.set(shard.sorting.get() + 1);
+    let shard = Rc::clone(shard);
+    glommio::spawn_local(async move {
+        let rules = Arc::clone(&shard.rules);
+        let lesson = move || learning::lesson(&rules, &message, class);
+        teach(&shard, glommio::executor().spawn_blocking(lesson).await).await;
+        shard.sorting.set(shard.sorting.get() - 1);
+    })
+    .detach();
 }
 
 async fn teach(shard: &Rc<Shard>, lesson: Lesson) {

@@ -4,7 +4,7 @@ use super::domains::{check_domain, existing_domain, named};
 use super::{Fault, change, hash, on, pair, password_or_new, unix_now};
 use crate::collect;
 use crate::directory::{self, Account, Alias};
-use crate::filter::senders;
+use crate::filter::{senders, written};
 use crate::quarantine::digest;
 use crate::shard::Shard;
 use crate::sieve;
@@ -182,6 +182,7 @@ pub(super) async fn remove(shard: &Rc<Shard>, address: &str) -> Result<Value, Fa
     let id = account.id();
     on(shard, account.shard, move |shard| async move {
         senders::forget(&shard, id).await?;
+        written::forget(&shard, id).await?;
         digest::forget(&shard, id).await?;
         sieve::scripts::forget(&shard, id).await?;
         shard.collecting.forget_all_of(id);

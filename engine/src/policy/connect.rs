@@ -71,17 +71,27 @@ fn judge(shard: &Shard, peer: IpAddr, offence: Offence) {
         let seconds = screening.ban_seconds;
         tracing::info!(target: NOTICE, %peer, what, %address, because = offence.name(), seconds, "kept out");
         count(&shard.metrics.bans[offence as usize]);
-        for core in 0..shard.mesh.cores() {
-            let ban = move |shard: &Shard| {
-                let now = Instant::now();
-                let until = now + Duration::from_secs(seconds);
-                shard.screen.borrow_mut().ban(now, offence.door(), place, until);
-            };
-            if core == shard.id {
-                ban(shard);
-            } else {
-                let _ = shard.mesh.tell(core, move |shard| async move { ban(&shard) });
-            }
+        ban(shard, offence.door(), place, Duration::from_secs(seconds));
+    }
+    if screening.tarpit_seconds > 0 && offence.door() == Door::Mail {
+        let near = shard.screen.borrow().near(Instant::now(), peer, offence, screening);
+        for place in near {
+            ban(shard, Door::Tarpit, place, Duration::from_secs(screening.window_seconds));
+        }
+    }
+}
+
+/// Keeps a place out, or away from quick replies, on every core.
+pub fn ban(shard: &Shard, door: Door, place: Place, time: Duration) {
+    for core in 0..shard.mesh.cores() {
+        let ban = move |shard: &Shard| {
+            let now = Instant::now();
+            shard.screen.borrow_mut().ban(now, door, place, now + time);
+        };
+        if core == shard.id {
+            ban(shard);
+        } else {
+            let _ = shard.mesh.tell(core, move |shard| async move { ban(&shard) });
         }
     }
 }

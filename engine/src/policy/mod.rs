@@ -5,13 +5,17 @@
 //! | [`settings`] | what the operator says: `[policy]` |
 //! | [`screening`] | who has done too much of something, and is kept out for a while; pure |
 //! | [`connect`] | a connection is let in or not; what was done wrong is told to the core that counts it |
+//! | [`greeting`] | who is answered late, and who speaks before being greeted |
+//! | [`honeypot`] | addresses that nobody has reason to write to |
 //! | [`greylist`] | who is asked to come again |
 //! | [`lists`] | block and allow lists in DNS (RFC 5782) |
 //!
 //! Clients in `auth.trusted_networks` and `policy.allow` are no strangers: nothing here concerns them.
 
 pub mod connect;
+pub mod greeting;
 pub mod greylist;
+pub mod honeypot;
 pub mod lists;
 pub mod screening;
 pub mod settings;

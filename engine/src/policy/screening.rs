@@ -70,6 +70,8 @@ pub enum Door {
     Mail,
     /// Every other service.
     Login,
+    /// Not shut, but slow: `listen.smtp` for who has gone half-way to being kept out.
+    Tarpit,
 }
 
 /// An address, or a network by its first address.
@@ -85,6 +87,19 @@ struct Counts {
     window: u64,
     now: [u32; 4],
     before: [u32; 4],
+}
+
+impl Counts {
+    /// In the window that ends now, of which `passed` is the share that lies in the window with the number `window`.
+    fn weigh(&self, window: u64, passed: f64, offence: Offence) -> f64 {
+        let index = offence as usize;
+        let (now, before) = match window.saturating_sub(self.window) {
+            0 => (self.now[index], self.before[index]),
+            1 => (0, self.now[index]),
+            _ => (0, 0),
+        };
+        f64::from(now) + (1.0 - passed) * f64::from(before)
+    }
 }
 
 #[derive(Debug)]
@@ -146,8 +161,34 @@ impl Screen {
         counts.window = window;
         let index = offence as usize;
         counts.now[index] = counts.now[index].saturating_add(1);
-        let left = 1.0 - (since / seconds).fract();
-        f64::from(counts.now[index]) + left * f64::from(counts.before[index])
+        counts.weigh(window, (since / seconds).fract(), offence)
+    }
+
+    /// The places that have gone half-way to being kept out for this, but for those that are known to have.
+    pub fn near(
+        &self,
+        now: Instant,
+        address: IpAddr,
+        offence: Offence,
+        screening: &Screening,
+    ) -> Vec<Place> {
+        let (limit, address) = (offence.limit(screening), address.to_canonical());
+        let since = now.saturating_duration_since(self.origin).as_secs_f64();
+        let seconds = Duration::from_secs(screening.window_seconds.max(1)).as_secs_f64();
+        let half = |place: &Place| {
+            let limit = match place {
+                Place::Address(_) => limit,
+                Place::Network(_) => limit.saturating_mul(NETWORK_FACTOR),
+            };
+            let known = self.bans.get(&(Door::Tarpit, *place)).is_some_and(|until| *until > now);
+            let counts = self.counted.get(place);
+            let done = counts.map_or(0.0, |counts| {
+                counts.weigh((since / seconds) as u64, (since / seconds).fract(), offence)
+            });
+            limit > 0 && !known && done > f64::from(limit) / 2.0
+        };
+        let places = [Place::Address(address), Place::Network(network(address))];
+        places.into_iter().filter(half).collect()
     }
 
     fn forget(&mut self, window: u64) {
@@ -202,6 +243,7 @@ mod tests {
     const LIMITS: Screening = Screening {
         window_seconds: 100,
         ban_seconds: 1000,
+        tarpit_seconds: 0,
         connections_max: 0,
         failed_logins_max: 10,
         unknown_recipients_max: 20,
@@ -266,6 +308,27 @@ mod tests {
         assert!(!is_banned(10, Door::Login, "192.0.2.200"));
         assert!(!is_banned(0, Door::Mail, "192.0.2.200"), "it may still bring mail");
         assert_eq!(network(ip("2001:db8:1:2:3::4")), ip("2001:db8:1:2::"));
+    }
+
+    #[test]
+    fn who_is_half_way_to_being_kept_out_is_answered_late() {
+        let (origin, address) = (Instant::now(), ip("192.0.2.1"));
+        let mut screen = Screen::new(origin);
+        let at = |seconds| origin + Duration::from_secs(seconds);
+        for _ in 0..LIMITS.failed_logins_max / 2 {
+            screen.note(at(1), address, Offence::FailedLogin, &LIMITS);
+        }
+        assert_eq!(screen.near(at(1), address, Offence::FailedLogin, &LIMITS), []);
+        screen.note(at(1), address, Offence::FailedLogin, &LIMITS);
+        let near = screen.near(at(1), address, Offence::FailedLogin, &LIMITS);
+        assert_eq!(near, [Place::Address(address)]);
+        assert_eq!(screen.near(at(1), ip("192.0.2.2"), Offence::FailedLogin, &LIMITS), []);
+        assert_eq!(screen.near(at(1), address, Offence::RefusedMessage, &LIMITS), []);
+        let much_later = at(3 * LIMITS.window_seconds);
+        assert_eq!(screen.near(much_later, address, Offence::FailedLogin, &LIMITS), []);
+        screen.ban(at(1), Door::Tarpit, near[0], at(50));
+        assert_eq!(screen.near(at(2), address, Offence::FailedLogin, &LIMITS), [], "it is known");
+        assert!(!screen.is_banned(at(2), Door::Mail, address), "late, but not kept out");
     }
 
     #[test]

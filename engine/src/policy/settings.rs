@@ -3,18 +3,68 @@
 use crate::auth::settings::Network;
 use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
     /// Clients in these networks are never kept out, counted, or looked up in lists.
     pub allow: Vec<Network>,
     /// Clients in these networks get no further than the greeting, on any service.
     pub deny: Vec<Network>,
+    /// So late strangers are greeted on `listen.smtp`, in milliseconds; 0: at once.
+    pub greeting_delay_ms: u64,
+    /// What follows for who speaks before that.
+    pub early_talkers: EarlyTalkers,
+    /// Addresses that nobody has reason to write to.
+    pub honeypots: Vec<String>,
+    /// What follows for a stranger who does.
+    pub honeypot_action: HoneypotAction,
+    /// For so long its address is kept from bringing mail; 0: it is not.
+    pub honeypot_ban_seconds: u64,
     pub screening: Screening,
     pub greylist: Greylist,
     /// Lists in DNS that clients of `listen.smtp` are looked up in.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dns_lists: Vec<DnsList>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            allow: Vec::new(),
+            deny: Vec::new(),
+            greeting_delay_ms: 0,
+            early_talkers: EarlyTalkers::default(),
+            honeypots: Vec::new(),
+            honeypot_action: HoneypotAction::default(),
+            honeypot_ban_seconds: 3600,
+            screening: Screening::default(),
+            greylist: Greylist::default(),
+            dns_lists: Vec::new(),
+        }
+    }
+}
+
+/// Who speaks before the greeting is no mail server, or a broken one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EarlyTalkers {
+    /// 554, and the connection ends.
+    #[default]
+    Refuse,
+    /// Its messages have the rule `EARLY_TALKER`.
+    Mark,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HoneypotAction {
+    /// The recipient does not exist, and nothing else is taken in that session.
+    #[default]
+    Refuse,
+    /// What the session brings from there on is junk, to whomever it is. The address must exist.
+    Junk,
+    /// And trains the classifier: whoever knows the address can teach it anything.
+    Train,
 }
 
 /// How often within `window_seconds` one address may do something, before it is kept out for
@@ -27,6 +77,8 @@ pub struct Policy {
 pub struct Screening {
     pub window_seconds: u64,
     pub ban_seconds: u64,
+    /// Who has gone half-way to being kept out of `listen.smtp` gets each reply so late there, in seconds; 0: at once.
+    pub tarpit_seconds: u64,
     /// Connections to `listen.smtp`.
     pub connections_max: u32,
     /// Wrong passwords, over all services together.
@@ -42,6 +94,7 @@ impl Default for Screening {
         Screening {
             window_seconds: 600,
             ban_seconds: 3600,
+            tarpit_seconds: 0,
             connections_max: 0,
             // A phone with an old password tries twice a minute, and an office shares an address.
             failed_logins_max: 200,
@@ -101,6 +154,11 @@ fn any_answer() -> Vec<Network> {
 
 /// Lists that one client is looked up in.
 const LISTS_MAX: usize = 16;
+const HONEYPOTS_MAX: u64 = 1000;
+/// Servers wait five minutes for a greeting (RFC 5321 section 4.5.3.2.1), impatient ones less.
+const GREETING_DELAY_MS_MAX: u64 = 60_000;
+/// Below what servers wait for any reply.
+const TARPIT_SECONDS_MAX: u64 = 60;
 
 impl Policy {
     /// What the types can't say: the key that is at fault, and words for the operator.
@@ -109,6 +167,10 @@ impl Policy {
         for (key, value, least, most) in [
             ("policy.screening.window_seconds", screening.window_seconds, 1, 86_400),
             ("policy.screening.ban_seconds", screening.ban_seconds, 1, 30 * 86_400),
+            ("policy.screening.tarpit_seconds", screening.tarpit_seconds, 0, TARPIT_SECONDS_MAX),
+            ("policy.greeting_delay_ms", self.greeting_delay_ms, 0, GREETING_DELAY_MS_MAX),
+            ("policy.honeypots", self.honeypots.len() as u64, 0, HONEYPOTS_MAX),
+            ("policy.honeypot_ban_seconds", self.honeypot_ban_seconds, 0, 30 * 86_400),
             ("policy.greylist.delay_seconds", greylist.delay_seconds, 1, 86_400),
             ("policy.greylist.retry_seconds", greylist.retry_seconds, 3600, 30 * 86_400),
             ("policy.greylist.remember_seconds", greylist.remember_seconds, 3600, 366 * 86_400),
@@ -119,6 +181,14 @@ impl Policy {
                     key,
                     format!("{key} = {value} is out of range; use {least} to {most}"),
                 ));
+            }
+        }
+        for address in &self.honeypots {
+            if crate::directory::canonical(address).as_ref() != Ok(address) {
+                let what = format!(
+                    "policy.honeypots: {address:?} is no address in lower case; write \"name@example.org\""
+                );
+                return Err(("policy.honeypots", what));
             }
         }
         for list in &self.dns_lists {
@@ -146,7 +216,9 @@ mod tests {
     /// Nobody's mail is refused or delayed because of an upgrade.
     #[test]
     fn by_default_nothing_keeps_mail_out() {
-        let Policy { deny, screening, greylist, dns_lists, .. } = Policy::default();
+        let Policy { deny, screening, honeypots, greeting_delay_ms, greylist, dns_lists, .. } =
+            Policy::default();
+        assert!(honeypots.is_empty() && greeting_delay_ms == 0 && screening.tarpit_seconds == 0);
         assert!(deny.is_empty() && dns_lists.is_empty() && !greylist.enabled);
         for offence in Offence::ALL.into_iter().filter(|offence| offence.door() == Door::Mail) {
             assert_eq!(offence.limit(&screening), 0, "{}", offence.name());
@@ -164,6 +236,10 @@ mod tests {
             "[[dns_lists]]\nzone = \"BL test\"\nrefuse = true",
             "[[dns_lists]]\nzone = \"bl.test\"\nscore = 1e9",
             "[screening]\nwindow_seconds = 0",
+            "[screening]\ntarpit_seconds = 61",
+            "greeting_delay_ms = 60001",
+            "honeypots = [\"trap\"]",
+            "honeypots = [\"Trap@a.test\"]",
         ] {
             assert!(with(wrong).is_err(), "{wrong}");
         }

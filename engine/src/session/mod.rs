@@ -10,8 +10,10 @@ pub mod pop3;
 pub mod smtp;
 
 use crate::NOTICE;
+use crate::balancer;
 use crate::connection::{Connection, serve};
 use crate::metrics::Service;
+use crate::policy::greeting::{self, Waited};
 use crate::shard::{Place, Shard};
 use crate::wire::{Peer, Transport, Wire};
 use protocols::Machine;
@@ -73,17 +75,30 @@ pub trait Session: Sized + 'static {
     fn unpack(luggage: Self::Luggage, shard: &Rc<Shard>) -> Self;
 }
 
-/// A fresh connection: TLS first where the service wants it, then the protocol's session.
+/// A fresh connection, without a place where whose it is has yet to be read: TLS first where the service wants it, then the protocol's session.
 pub async fn start(
     shard: Rc<Shard>,
     service: Service,
     socket: TcpStream,
     peer: Peer,
-    place: Place,
+    place: Option<Place>,
 ) {
     let watch = shard.watchdog.watch();
+    let mut transport = match Transport::new(socket, peer, &shard.readiness, Rc::clone(&watch)) {
+        Ok(transport) => transport,
+        Err(error) => {
+            return tracing::debug!(peer = %peer.address, %error, "connection lost at once");
+        }
+    };
+    let place = match place {
+        Some(place) => place,
+        None => match balancer::let_in(&shard, service, &mut transport, &watch).await {
+            Some(place) => place,
+            None => return,
+        },
+    };
+    let peer = transport.peer;
     let begin = async {
-        let mut transport = Transport::new(socket, peer, &shard.readiness, Rc::clone(&watch))?;
         if service.implicit_tls() {
             let config = shard.tls().ok_or(std::io::ErrorKind::Unsupported)?;
             transport.start_tls(config).await?;
@@ -99,8 +114,18 @@ pub async fn start(
     };
     match service {
         Service::Smtp | Service::Submission | Service::Submissions | Service::Lmtp => {
-            let session = smtp::SmtpSession::new(&shard, service, &transport, place);
-            serve(shard, Connection { transport, session, watch }, Vec::new()).await;
+            let mut transport = transport;
+            let said = match service {
+                Service::Smtp => greeting::wait(&shard, &mut transport, &watch).await,
+                _ => Waited::Quietly,
+            };
+            let (said, is_early) = match said {
+                Waited::Quietly => (Vec::new(), false),
+                Waited::Speaking(said) => (said, true),
+                Waited::Gone => return,
+            };
+            let session = smtp::SmtpSession::new(&shard, service, &transport, place, is_early);
+            serve(shard, Connection { transport, session, watch }, said).await;
         }
         Service::Imap | Service::Imaps => {
             let session = imap::ImapSession::new(&shard, service, &transport, place);

@@ -10,8 +10,10 @@ use crate::delivery::forwarding::Forward;
 use crate::delivery::{self, Envelope, Failure, Intake, Judged, Scrutiny, Stamp, To, unix_millis};
 use crate::directory::Home;
 use crate::filter::verdict::Verdict as SpamVerdict;
+use crate::filter::written;
 use crate::metrics::count;
 use crate::operations::unix_now;
+use crate::policy::settings::HoneypotAction;
 use crate::queue::author::Author;
 use crate::queue::intake::Submission;
 use crate::queue::message;
@@ -103,6 +105,9 @@ impl SmtpSession {
     }
 
     fn begin_message(&mut self) -> Result<(), Refusal> {
+        if self.trapped == Some(HoneypotAction::Refuse) {
+            return Err(Refusal::POLICY);
+        }
         self.shard.store.admit().map_err(|error| refusal(&error))?;
         let scrutiny = self.scrutiny();
         let transaction = &mut self.transaction;
@@ -214,6 +219,10 @@ impl SmtpSession {
                     tracing::info!(target: NOTICE, %peer, service, id, from, to = %address, octets, auth, spam, scan, reason = %refusal, "message refused");
                 }
             }
+        }
+        if let Some(user) = self.machine.user() {
+            let sent = results.iter().filter(|(_, result)| result.is_ok());
+            written::learn(&self.shard, user, sent.map(|(address, _)| address.as_str()));
         }
         let answers: Vec<Answer<Durable>> = match self.role {
             Role::Lmtp => results.into_iter().map(|(_, result)| answer(result, &id)).collect(),
@@ -389,8 +398,9 @@ impl SmtpSession {
             stamp: &mut stamp,
             judged: Judged::default(),
         };
+        let second = self.ask_second(&mut intake, &stages, id).await?;
         self.authenticate(&mut intake, &mut stages, verdict).await?;
-        self.score(&mut intake, &mut stages, verdict.as_ref(), spam).await?;
+        self.score(&mut intake, &mut stages, verdict.as_ref(), second, spam).await?;
         if let Some(scan) = scan {
             stages.room += reserved;
             self.scanned(scan, &mut stages, verdict.as_ref(), scanned, others).await?;

@@ -13,8 +13,9 @@ use crate::NOTICE;
 use crate::delivery::forwarding::{self, FORWARDS_MAX, Forward};
 use crate::directory::{Home, Reached, Resolution};
 use crate::metrics::{Service, count};
-use crate::policy::connect;
 use crate::policy::screening::Offence;
+use crate::policy::settings::HoneypotAction;
+use crate::policy::{connect, greeting, honeypot};
 use crate::queue::message::RECIPIENTS_MAX;
 use crate::relay::srs;
 use crate::shard::{Origin, Place, Shard};
@@ -46,6 +47,10 @@ pub struct SmtpSession {
     transaction: Transaction,
     /// For each of `policy.dns_lists`, whether the client is on it; once somebody has asked.
     listed: Option<Vec<bool>>,
+    /// It spoke before it was greeted.
+    is_early: bool,
+    /// It has written to an address that nobody has reason to write to.
+    trapped: Option<HoneypotAction>,
     _place: Place,
 }
 
@@ -55,6 +60,7 @@ impl SmtpSession {
         service: Service,
         transport: &Transport,
         place: Place,
+        is_early: bool,
     ) -> SmtpSession {
         let role = match service {
             Service::Submission | Service::Submissions => Role::Submission,
@@ -85,6 +91,8 @@ impl SmtpSession {
             tls: transport.tls_text(),
             transaction: Transaction::default(),
             listed: None,
+            is_early,
+            trapped: None,
             _place: place,
         }
     }
@@ -144,6 +152,15 @@ impl SmtpSession {
         address: Address,
         params: RecipientParams,
     ) -> Result<(), Refusal> {
+        if self.is_stranger() && honeypot::is_one(&self.shard, address.as_str()) {
+            let action = honeypot::spring(&self.shard, self.peer.address, address.as_str());
+            self.trapped = Some(action);
+            if action == HoneypotAction::Refuse {
+                return Err(Refusal::NO_SUCH_USER);
+            }
+        } else if self.trapped == Some(HoneypotAction::Refuse) {
+            return Err(Refusal::POLICY);
+        }
         let resolution = match forwarding::stands_for(&self.shard, &address) {
             None => self.shard.directory.borrow().resolve(address.as_str()),
             Some(original) => self.returned(original)?,
@@ -273,6 +290,9 @@ impl Session for SmtpSession {
         event: <Self::Machine as Machine>::Event<'_>,
         wire: &mut Wire<'_>,
     ) -> Next {
+        // What was accepted is acknowledged as soon as ever, or the peer might bring it again.
+        let may_wait =
+            self.service == Service::Smtp && !matches!(event, Event::Body(_) | Event::End(_));
         match event {
             Event::Body(bytes) => self.body(bytes).await,
             Event::Mail(from, params, ticket) => {
@@ -321,6 +341,9 @@ impl Session for SmtpSession {
                 );
                 self.machine.answer_login(ticket, outcome, "", wire.outbox);
             }
+        }
+        if may_wait && self.machine.user().is_none() {
+            greeting::hold_back(&self.shard, self.peer.address.ip()).await;
         }
         Next::Continue
     }

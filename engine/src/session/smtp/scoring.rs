@@ -5,15 +5,19 @@ use super::arrival::{Recipient, refusal};
 use super::stages::Stages;
 use crate::auth::verdict::{Finding, Method, Outcome, Verdict as Authentication};
 use crate::delivery::{Intake, Scrutiny, unix_millis};
-use crate::filter::senders::Sender;
+use crate::directory::Home;
+use crate::filter::classifier::Class;
+use crate::filter::rspamd::{self, desk::Asked};
+use crate::filter::senders::{Filing, Sender};
+use crate::filter::sorting;
 use crate::filter::verdict::{Action, Verdict};
-use crate::filter::{self, Envelope, Hit};
+use crate::filter::{self, Envelope, Hit, written};
 use crate::metrics::count;
 use crate::policy::connect;
 use crate::policy::greylist::{self, Triple};
 use crate::policy::lists::Inquiry;
 use crate::policy::screening::Offence;
-use crate::policy::settings::DnsList;
+use crate::policy::settings::{DnsList, HoneypotAction};
 use crate::quarantine::Reason;
 use crate::shard::Shard;
 use protocols::smtp::{Refusal, Role};
@@ -23,6 +27,16 @@ use std::time::{Duration, Instant};
 
 /// A sixth of a millisecond of rules, a few where a text is made to cost much. To cross over costs less than the rest.
 const JUDGED_ON_CORE_BYTES_MAX: u64 = 4 << 10;
+
+/// Whom a message is for.
+struct To {
+    names: Vec<String>,
+    homes: Vec<Home>,
+}
+
+/// Some mail servers of small devices speak too early.
+const EARLY_TALKER: f64 = 2.5;
+const HONEYPOT: f64 = 20.0;
 
 impl SmtpSession {
     /// Whether the client is another server's, and nobody that we know.
@@ -71,21 +85,75 @@ impl SmtpSession {
         listed.map(hit).collect()
     }
 
+    /// What the client has done before this message came.
+    fn conduct(&self) -> Vec<Hit> {
+        let hit = |rule: &str, score, reason: &str| Hit {
+            rule: rule.to_owned(),
+            score,
+            reason: reason.to_owned(),
+            of_content: false,
+        };
+        let early = hit("EARLY_TALKER", EARLY_TALKER, "the client spoke before it was greeted");
+        let trapped = hit("HONEYPOT", HONEYPOT, "the client wrote to an address that nobody uses");
+        let early = self.is_early.then_some(early);
+        early.into_iter().chain(self.trapped.map(|_| trapped)).collect()
+    }
+
+    /// Asks rspamd, which works while the sender is looked up and the scanner works.
+    pub(super) async fn ask_second(
+        &self,
+        intake: &mut Intake,
+        stages: &Stages<'_>,
+        id: &str,
+    ) -> Result<Option<Asked>, Refusal> {
+        let spam = &self.shard.config.spam;
+        if intake.scrutiny() != Scrutiny::All || !spam.enabled || spam.rspamd.is_empty() {
+            return Ok(None);
+        }
+        let message = intake.at_hand().await.map_err(|error| refusal(&error))?;
+        let Some(message) = message.filter(|all| all.len() as u64 <= spam.rspamd_bytes_max) else {
+            return Ok(Some(Box::pin(async { rspamd::Outcome::TooLarge })));
+        };
+        let question = rspamd::Question {
+            message,
+            peer: self.peer.address.ip(),
+            helo: self.machine.hello().to_owned(),
+            mail_from: stages.from.to_owned(),
+            recipients: stages.recipients.iter().map(|one| one.address.to_string()).collect(),
+            id: id.to_owned(),
+            until: Instant::now() + Duration::from_secs(spam.rspamd_seconds),
+        };
+        Ok(Some(self.shard.rspamd.ask(&self.shard, question)))
+    }
+
     /// How much it looks like spam, and what follows from that.
     pub(super) async fn score(
         &self,
         intake: &mut Intake,
         stages: &mut Stages<'_>,
         auth: Option<&Authentication>,
+        second: Option<Asked>,
         verdict: &mut Option<Verdict>,
     ) -> Result<(), Refusal> {
         if intake.scrutiny() != Scrutiny::All || !self.shard.config.spam.enabled {
             return Ok(());
         }
         let names = stages.recipients.iter().map(|one| one.address.to_string()).collect();
-        let (found, sender) = self.judge(intake, stages.from, names, auth).await?;
+        let homes = stages.recipients.iter().flat_map(|one| one.homes.iter().cloned()).collect();
+        let to = To { names, homes };
+        let (found, sender) = self.judge(intake, stages.from, to, auth, second).await?;
         stages.add(&found.fields(usize::MAX), |room| found.fields(room));
         stages.judged.spam_percent = Some(found.percent());
+        if self.trapped.is_some() {
+            // Whatever it looks like, and whoever wants mail from there.
+            stages.judged.filing = Filing::junk();
+            *verdict = Some(found);
+            if self.trapped == Some(HoneypotAction::Train) {
+                let message = intake.beginning().await.map_err(|error| refusal(&error))?;
+                sorting::learn_message(&self.shard, message, Class::Spam);
+            }
+            return Ok(());
+        }
         let filing = &mut stages.judged.filing;
         match found.action {
             Action::Junk => filing.is_junk = true,
@@ -134,10 +202,13 @@ impl SmtpSession {
         &self,
         intake: &mut Intake,
         mail_from: &str,
-        recipients: Vec<String>,
+        to: To,
         auth: Option<&Authentication>,
+        second: Option<Asked>,
     ) -> Result<(Verdict, Option<Sender>), Refusal> {
         let started = Instant::now();
+        let To { names: recipients, homes } = to;
+        let is_proven = auth.is_some_and(|auth| dmarc_is(auth, Outcome::Pass));
         let findings = auth.map(|auth| auth.findings.as_slice()).unwrap_or_default();
         let auth: Vec<_> = findings.iter().map(|one| (one.method, one.outcome)).collect();
         let unix_seconds = i64::try_from(unix_millis().0 / 1000).unwrap_or(i64::MAX);
@@ -156,8 +227,36 @@ impl SmtpSession {
         };
         let mut found = found.judged_by(&self.shard.learned.borrow().classifier);
         found.hits.extend(self.list_hits());
-        let verdict = Verdict::new(found.hits, &self.shard.config.spam);
-        self.shard.metrics.judged(&verdict, started.elapsed());
+        let (spam, taken) = (&self.shard.config.spam, started.elapsed());
+        let second = match second {
+            Some(asked) => Some(asked.await),
+            None => None,
+        };
+        if let Some(second) = &second {
+            self.shard.metrics.rspamd.note(second);
+            match second {
+                rspamd::Outcome::Answered(opinion) => found.hits.extend(opinion.hits(spam)),
+                rspamd::Outcome::TooLarge => {}
+                rspamd::Outcome::Unknown(why) => tracing::debug!(why, "no second opinion"),
+            }
+            if second.defers(spam) {
+                let words = "The spam filter has not answered, try again later";
+                return Err(Refusal::BUSY.saying(words.to_owned()));
+            }
+        }
+        found.hits.extend(self.conduct());
+        if let Some(sender) = found.sender
+            && is_proven
+        {
+            found.hits.extend(written::hit(&self.shard, homes, sender).await);
+        }
+        let mut verdict = Verdict::new(found.hits, spam);
+        if self.trapped.is_some() {
+            verdict.action = Action::Junk;
+        } else if let Some(second) = &second {
+            second.insist(spam, &mut verdict);
+        }
+        self.shard.metrics.judged(&verdict, taken);
         Ok((verdict, found.sender))
     }
 }
