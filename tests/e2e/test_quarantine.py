@@ -406,7 +406,8 @@ class Kept(Quarantine):
         for number in range(3):
             self.deliver(spam(f"full {number}", messages.lines(20 << 10)), 1)
         quota("--quota-messages", str(self.usage(self.bob)["messages"]))
-        self.assertFalse(self.server.deliver(spam("no room"), 1).startswith("250"))
+        with self.assertRaisesRegex(kura.Unexpected, "Mailbox full"):
+            self.server.deliver(spam("no room"), 1)
         self.assertIn("told of 2 messages", self.quarantine("digest", "--account", self.bob))
         self.assertEqual([re.search("<b>(.*)</b>", row["subject"]).group(1) for row in self.kept()], ["full 1", "full 2"])
         self.assertEqual(len(self.links(self.digests(1)[-1])), 2)
