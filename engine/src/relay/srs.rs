@@ -55,7 +55,7 @@ fn form(local: &str) -> Option<(u8, &str)> {
         "SRS1" => 1,
         _ => return None,
     };
-    rest.starts_with(['=', '+', '-']).then(|| (form, rest))
+    rest.starts_with(['=', '+', '-']).then_some((form, rest))
 }
 
 /// Whether it was rewritten, by us or by anybody.

@@ -201,7 +201,8 @@ impl SmtpSession {
         let octets = transaction.octets;
         let id = transaction.id.clone();
         let from = transaction.from.as_ref().map(ToString::to_string).unwrap_or_default();
-        let results = self.settle(&mut transaction).await;
+        // In a box of its own, which a session needs no room for while it waits for its next message.
+        let results = Box::pin(self.settle(&mut transaction)).await;
         let auth = transaction.verdict.as_ref().map(Verdict::brief);
         let auth = auth.as_deref();
         let spam = transaction.spam.as_ref().map(SpamVerdict::brief);
