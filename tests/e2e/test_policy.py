@@ -328,6 +328,16 @@ class Refused(Trapped):
             wire.ask("DATA", "550 5.7.1")
         self.assertEqual(len(self.server.bodies()), before)
 
+    def test_what_comes_back_to_a_trap_is_no_offence(self):
+        # Somebody has put it into MAIL FROM, and an honest server tells of a failure.
+        with From(self.server.ports["smtp"], "127.9.3.1") as wire:
+            wire.expect("220")
+            wire.ask("EHLO client.test", "250")
+            wire.ask("MAIL FROM:<>", "250")
+            wire.ask(f"RCPT TO:<{self.honeypot}>", "550 5.1.1")
+            wire.ask(f"RCPT TO:<{self.server.accounts[0][0]}>", "250")
+        self.assertTrue(self.greeting("127.9.3.1").startswith("220"))
+
     def test_a_friend_is_told_that_nobody_is_there_and_goes_on(self):
         trap, other, end = self.session("127.0.0.1", messages.header("friend") + b"Hello.\r\n")
         self.assertTrue(trap.startswith("550 5.1.1 "), trap)

@@ -140,16 +140,16 @@ class FailingCalls(kura.TestCase):
             late = ["-e", "trace=io_uring_enter", "-e", f"inject=io_uring_enter:delay_exit={microseconds}:when={calls}"]
             with self.subTest(calls=calls), subprocess.Popen(
                 ["strace", "-f", "-qq", "-o", self.injected, *late, kura.BINARY, "serve", "--config", config],
-                stderr=subprocess.PIPE, text=True,
+                stderr=subprocess.PIPE,
             ) as started:
                 try:
-                    lines, ready = [], False
-                    while not ready and select.select([started.stderr], [], [], 30)[0]:
-                        lines.append(started.stderr.readline())
-                        ready = " ready " in lines[-1]
-                        if not lines[-1]:
+                    logged = b""
+                    while b" ready " not in logged and select.select([started.stderr], [], [], 30)[0]:
+                        piece = os.read(started.stderr.fileno(), 1 << 16)
+                        logged += piece
+                        if not piece:
                             break
-                    self.assertTrue(ready, "".join(lines))
+                    self.assertIn(b" ready ", logged, kura.threads_of(kura.children(started.pid)[0]))
                     with open(self.injected) as calls:
                         self.assertIn("(DELAYED)", calls.read(), "strace delayed nothing")
                 finally:

@@ -48,6 +48,14 @@ impl Forward {
         Some(Forward { name, to: reached.outside.clone(), params })
     }
 
+    /// Without those whom `other` has already; `None`: that are all.
+    pub fn without(mut self, other: Option<&Forward>) -> Option<Forward> {
+        if let Some(other) = other {
+            self.to.retain(|to| !other.to.contains(to));
+        }
+        (!self.to.is_empty()).then_some(self)
+    }
+
     /// The copy for there. `envelope` is that of the transaction, `trace` our `Received`.
     pub fn begin(
         &self,

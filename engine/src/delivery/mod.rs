@@ -109,10 +109,22 @@ pub struct Judged {
     pub spam_percent: Option<u8>,
     /// As RFC 5235 section 3.3 has it: 1 is clean, 5 is a virus. `None`: nobody has looked, or could tell.
     pub virus: Option<u8>,
-    /// It claims a domain of ours that DMARC says it is not from. To pass it on would have it pass there, since it leaves from here.
-    pub is_forged: bool,
+    /// It may claim a domain of ours that it is not from. To pass it on would have it pass there, since it leaves from here.
+    pub own_name: OwnName,
     /// For whoever it is passed on to, where that is sealed.
     pub found: Option<Arc<sealing::Found>>,
+}
+
+/// Whether a message of a stranger claims a domain of ours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OwnName {
+    /// It does not, or it is from there, or nobody has looked.
+    #[default]
+    Fine,
+    /// It does, or may, and whether it is from there could not be found out now.
+    Unknown,
+    /// It does, or nobody can say whom it names, and DMARC does not say that it is from there.
+    Forged,
 }
 
 /// What became of a message at one account's home.

@@ -9,7 +9,9 @@
 //! transaction sends [`SENT_MAX`] messages at the most.
 
 use super::payload::Payload;
-use super::{Envelope, Filed, Intake, Judged, Outcome, Redirect, Stamp, To, Trace, forwarding};
+use super::{
+    Envelope, Filed, Intake, Judged, Outcome, OwnName, Redirect, Stamp, To, Trace, forwarding,
+};
 use crate::NOTICE;
 use crate::directory::{Home, Reached, Resolution};
 use crate::mesh::Unreachable;
@@ -59,7 +61,7 @@ pub(super) enum NotSent {
     Loop,
     #[error("too many messages are sent for one")]
     TooMany,
-    #[error("it claims to come from a domain of ours, which DMARC disproves")]
+    #[error("it claims to come from a domain of ours, which DMARC does not prove")]
     Forged,
     #[error("it was refused: {0}")]
     Refused(String),
@@ -330,7 +332,7 @@ impl Post {
         if !self.shard.config.relay.enabled {
             return Err(NotSent::NoWayOut);
         }
-        if self.judged.is_forged {
+        if self.judged.own_name != OwnName::Fine {
             return Err(NotSent::Forged);
         }
         self.trace_of_finite(owner, payload).await?;

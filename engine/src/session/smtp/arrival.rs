@@ -7,7 +7,9 @@ use super::stages::Stages;
 use crate::NOTICE;
 use crate::auth::verdict::Verdict;
 use crate::delivery::forwarding::Forward;
-use crate::delivery::{self, Envelope, Failure, Intake, Judged, Scrutiny, Stamp, To, unix_millis};
+use crate::delivery::{
+    self, Envelope, Failure, Intake, Judged, OwnName, Scrutiny, Stamp, To, unix_millis,
+};
 use crate::directory::Home;
 use crate::filter::verdict::Verdict as SpamVerdict;
 use crate::filter::written;
@@ -315,10 +317,11 @@ impl SmtpSession {
                 results[index] = self.enqueue(copy, &mut None).await.map(Some);
             }
         }
-        // Only what was to be forwarded, and was not because somebody else refuses, has no answer yet.
-        let why = results.iter().find_map(|result| result.as_ref().err().cloned());
-        let why = why.unwrap_or(Refusal::BUSY);
-        results.into_iter().map(|result| result?.ok_or_else(|| why.clone())).collect()
+        // No answer yet has what was not forwarded because somebody else refuses, and whom another's copy reaches.
+        let refused = results.iter().find_map(|result| result.as_ref().err().cloned());
+        let taken = results.iter().find_map(|result| *result.as_ref().ok()?);
+        let for_all = refused.map_or(taken.ok_or(Refusal::BUSY), Err);
+        results.into_iter().map(|result| result?.map_or_else(|| for_all.clone(), Ok)).collect()
     }
 
     /// Into the queue, past what is asked of all messages that nobody else has asked yet.
@@ -370,6 +373,10 @@ impl SmtpSession {
             let forward = recipient.forward.as_ref();
             forward.is_some_and(|forward| trace.delivered_to.contains(&forward.name))
         };
+        // SMTP has one reply for all: who is told of a loop must not have got it to others.
+        if self.role != Role::Lmtp && recipients.iter().any(is_back) {
+            return Err(Refusal::LOOP);
+        }
         // Two recipients may share a home: it gets the message once.
         let finite = recipients.iter().filter(|one| !is_back(one));
         let mut to: Vec<To> = finite.flat_map(Recipient::to).collect();
@@ -408,9 +415,13 @@ impl SmtpSession {
         }
         let judged = stages.judged;
         let forwards = recipients.iter().any(|one| one.forward.is_some());
-        if forwards && judged.is_forged {
-            let words = "From claims a domain of ours, which DMARC disproves: not forwarded";
-            return Err(Refusal::POLICY.saying(words.to_owned()));
+        match judged.own_name {
+            OwnName::Unknown if forwards => return Err(Refusal::BUSY),
+            OwnName::Forged if forwards => {
+                let words = "From names a domain of ours, or none, and DMARC does not prove it: not forwarded";
+                return Err(Refusal::POLICY.saying(words.to_owned()));
+            }
+            _ => {}
         }
         // Nothing that leaves can be kept back.
         if forwards && judged.filing.kept.is_some() {

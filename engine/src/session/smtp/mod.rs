@@ -152,7 +152,12 @@ impl SmtpSession {
         address: Address,
         params: RecipientParams,
     ) -> Result<(), Refusal> {
-        if self.is_stranger() && honeypot::is_one(&self.shard, address.as_str()) {
+        let is_honeypot = self.is_stranger() && honeypot::is_one(&self.shard, address.as_str());
+        if is_honeypot && self.transaction.from.is_none() {
+            // What comes back to it: somebody has put it into `MAIL FROM`, and an honest server tells of a failure.
+            return Err(Refusal::NO_SUCH_USER);
+        }
+        if is_honeypot {
             let action = honeypot::spring(&self.shard, self.peer.address, address.as_str());
             self.trapped = Some(action);
             if action == HoneypotAction::Refuse {
@@ -191,6 +196,11 @@ impl SmtpSession {
                 return Err(Refusal::RELAY_DENIED);
             }
             forward = None;
+        }
+        // Who is in two of them gets it once.
+        for other in &self.transaction.recipients {
+            let covered = |one: Forward| one.without(other.forward.as_ref());
+            forward = forward.and_then(covered);
         }
         if forward.is_some() {
             let others = self.transaction.recipients.iter();

@@ -6,9 +6,9 @@ use super::SmtpSession;
 use super::arrival::{Recipient, refusal};
 use crate::auth::results;
 use crate::auth::settings::DmarcQuarantine;
-use crate::auth::verdict::{Disposition, Finding, Method, Outcome, Verdict};
+use crate::auth::verdict::{Disposition, Method, Outcome, Verdict};
 use crate::auth::verify::Question;
-use crate::delivery::{Intake, Judged, Scrutiny, Stamp};
+use crate::delivery::{Intake, Judged, OwnName, Scrutiny, Stamp};
 use crate::domain::sealing;
 use crate::filter::senders::Filing;
 use crate::policy::connect;
@@ -70,9 +70,7 @@ impl SmtpSession {
             },
             Disposition::Deliver => {}
         }
-        let fails = |one: &Finding| one.method == Method::Dmarc && one.outcome == Outcome::Fail;
-        stages.judged.is_forged =
-            found.findings.iter().any(fails) && self.is_related(&found.author_domain);
+        stages.judged.own_name = self.own_name(found);
         let hostname = &self.shard.config.hostname;
         if auth.arc_seal {
             stages.judged.found = Some(Arc::new(sealing::Found::of(hostname, found)));
@@ -82,6 +80,23 @@ impl SmtpSession {
         });
         stages.add_whole(&found.received_spf);
         Ok(())
+    }
+
+    /// Who can keep DMARC from an answer, by a header that is too large for us or by questions that take too long, must not
+    /// gain what `fail` would deny.
+    fn own_name(&self, found: &Verdict) -> OwnName {
+        let author = &found.author_domain;
+        let dmarc = found.findings.iter().find(|one| one.method == Method::Dmarc);
+        match dmarc.map(|one| one.outcome) {
+            // It is not asked for.
+            None => OwnName::Fine,
+            Some(Outcome::Pass) => OwnName::Fine,
+            Some(_) if !author.is_empty() && !self.is_related(author) => OwnName::Fine,
+            // A domain without a policy: nobody looks whether its senders are its own.
+            Some(Outcome::None) if !author.is_empty() => OwnName::Fine,
+            Some(Outcome::TempError) => OwnName::Unknown,
+            Some(_) => OwnName::Forged,
+        }
     }
 
     /// Whether a domain is one of ours, or stands above or below one: what one of them sends aligns with the other.
