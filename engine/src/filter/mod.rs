@@ -40,11 +40,14 @@ pub mod written;
 
 use crate::auth::verdict::{Method, Outcome};
 use crate::config::ConfigError;
+use crate::shard::Shard;
+use bytes::Bytes;
 use classifier::Classifier;
 use mail::Mail;
 use rules::Rules;
 use senders::Sender;
 use settings::Spam;
+use storage::{AccountId, Error};
 use tokens::Tokens;
 
 /// What bounds the work and memory that a message can cost here.
@@ -119,6 +122,21 @@ impl Found {
         self.hits.extend(classifier.hit(&self.tokens));
         self
     }
+}
+
+/// What is remembered of whom an account has sorted and written to is under this, on its home shard.
+fn key(account: AccountId) -> Bytes {
+    Bytes::copy_from_slice(&account.0.to_be_bytes())
+}
+
+/// On the home shard of an account that is removed.
+pub async fn forget(shard: &Shard, account: AccountId) -> Result<(), Error> {
+    for space in [senders::SPACE, written::SPACE] {
+        if shard.store.get(space, &key(account)).is_some() {
+            let _durable = shard.store.put(space, vec![(key(account), None)]).await?;
+        }
+    }
+    Ok(())
 }
 
 /// The rules that the config asks for, once their examples have been tried.

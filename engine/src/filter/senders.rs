@@ -12,10 +12,10 @@
 //! An address in `From` is easily forged: that a sender is wanted counts only where DMARC does not fail.
 
 use super::classifier::Class;
+use super::key;
 use super::mail::Mail;
 use crate::quarantine::Reason;
 use crate::shard::Shard;
-use bytes::Bytes;
 use std::rc::Rc;
 use storage::store::Space;
 use storage::{AccountId, Error};
@@ -69,10 +69,6 @@ fn sorted(value: &[u8], changes: &[(Sender, Class)]) -> Vec<u8> {
         value.push(u8::from(*class == Class::Spam));
     }
     value
-}
-
-fn key(account: AccountId) -> Bytes {
-    Bytes::copy_from_slice(&account.0.to_be_bytes())
 }
 
 /// Where a message goes, unless an account has said otherwise of its sender.
@@ -151,14 +147,6 @@ pub async fn remember(
     let after = sorted(&before, changes);
     if after != before {
         let _durable = shard.store.put(SPACE, vec![(key(account), Some(after.into()))]).await?;
-    }
-    Ok(())
-}
-
-/// On the home shard of an account that is removed.
-pub async fn forget(shard: &Shard, account: AccountId) -> Result<(), Error> {
-    if shard.store.get(SPACE, &key(account)).is_some() {
-        let _durable = shard.store.put(SPACE, vec![(key(account), None)]).await?;
     }
     Ok(())
 }

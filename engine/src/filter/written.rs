@@ -8,10 +8,10 @@
 //! each account that the message is for has written there, since one verdict is for all.
 
 use super::Hit;
+use super::key;
 use super::senders::Sender;
 use crate::directory::Home;
 use crate::shard::Shard;
-use bytes::Bytes;
 use std::rc::Rc;
 use storage::store::Space;
 use storage::{AccountId, Error};
@@ -24,10 +24,6 @@ const ENTRY_BYTES: usize = 8;
 const LEARNED_MAX: usize = 50;
 /// Accounts that are asked about one message.
 const ASKED_MAX: usize = 16;
-
-fn key(account: AccountId) -> Bytes {
-    Bytes::copy_from_slice(&account.0.to_be_bytes())
-}
 
 /// What `value` becomes once these have been written to; `None`: nothing is to be written. Who is among the newer half stays where it is, or each
 /// message to a friend would be a record.
@@ -98,14 +94,6 @@ pub async fn hit(shard: &Rc<Shard>, homes: Vec<Home>, sender: Sender) -> Option<
 fn knows(shard: &Shard, account: AccountId, sender: Sender) -> bool {
     let value = shard.store.get(SPACE, &key(account)).unwrap_or_default();
     value.as_chunks().0.contains(&sender.bytes())
-}
-
-/// On the home shard of an account that is removed.
-pub async fn forget(shard: &Shard, account: AccountId) -> Result<(), Error> {
-    if shard.store.get(SPACE, &key(account)).is_some() {
-        let _durable = shard.store.put(SPACE, vec![(key(account), None)]).await?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::domains::{check_domain, existing_domain, named};
 use super::{Fault, change, hash, on, pair, password_or_new, unix_now};
 use crate::collect;
 use crate::directory::{self, Account, Alias};
-use crate::filter::{senders, written};
+use crate::filter;
 use crate::quarantine::digest;
 use crate::shard::Shard;
 use crate::sieve;
@@ -181,8 +181,7 @@ pub(super) async fn remove(shard: &Rc<Shard>, address: &str) -> Result<Value, Fa
     change(shard, vec![pair::<Account>("a:", &address, None)]).await?;
     let id = account.id();
     on(shard, account.shard, move |shard| async move {
-        senders::forget(&shard, id).await?;
-        written::forget(&shard, id).await?;
+        filter::forget(&shard, id).await?;
         digest::forget(&shard, id).await?;
         sieve::scripts::forget(&shard, id).await?;
         shard.collecting.forget_all_of(id);
