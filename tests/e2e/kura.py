@@ -10,6 +10,7 @@ import imaplib
 import json
 import os
 import poplib
+import random
 import re
 import select
 import shutil
@@ -32,6 +33,21 @@ STOP_SECONDS = 30
 # Lines of imaplib and poplib are limited far below what a message may hold.
 imaplib._MAXLINE = 64 << 20
 poplib._MAXLINE = 1 << 20
+
+
+def own_ports():
+    """A thousand ports that no other test process takes, so that a server that is down for a moment finds its
+    own again. Below those that the kernel lends to whoever connects. Who holds the first has the others."""
+    for first in random.sample(range(10000, 32000, 1000), 22):
+        holder = socket.socket()
+        with contextlib.suppress(OSError):
+            holder.bind(("127.0.0.1", first))
+            return holder, range(first + 1, first + 1000)
+        holder.close()
+    return None, range(10000, 32000)
+
+
+HOLDER, PORTS = own_ports()
 
 
 class Failed(Exception):
@@ -80,7 +96,7 @@ class Kura:
         """Until it is ready; makes the directory on the first call."""
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [BINARY, "quickstart", "--json", "--free-ports", "--dir", self.directory],
+                [BINARY, "quickstart", "--json", f"--free-ports={PORTS[0]}-{PORTS[-1]}", "--dir", self.directory],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
             )
         ready, _, _ = select.select([self.process.stdout], [], [], START_SECONDS)
@@ -88,8 +104,11 @@ class Kura:
         if not line.startswith(b"{"):
             ended, threads = self.process.poll(), threads_of(self.process.pid)
             self.kill()
+            # Why it ended comes first: who shortens a long report cuts off its end.
+            log = self.log()
             raise Failed(
-                f"kura did not get ready (exit code {ended}); it printed {line!r}, logged:\n{self.log()}\n"
+                f"kura did not get ready (exit code {ended}); it printed {line!r}, said last:\n"
+                f"{log[log.rfind('ERROR'):] if 'ERROR' in log else log[-1000:]}\nafter:\n{log}\n"
                 f"and its threads were in:\n{threads}"
             )
         said = json.loads(line)

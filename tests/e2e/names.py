@@ -14,6 +14,8 @@ import tempfile
 import threading
 import time
 
+import kura
+
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
 
@@ -22,9 +24,9 @@ def program(name):
 
 
 def free_port():
-    """For UDP and TCP, below those that the kernel lends to whoever connects: a test may stop and start its server."""
+    """For UDP and TCP."""
     while True:
-        port = random.randrange(10000, 32000)
+        port = random.choice(kura.PORTS)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
             with contextlib.suppress(OSError):
                 udp.bind(("127.0.0.1", port))

@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::net::{SocketAddr, TcpListener};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -45,9 +46,10 @@ pub(super) struct Options {
     /// Prints one line of JSON with ports and accounts once it is ready, for scripts.
     #[arg(long)]
     json: bool,
-    /// Takes any free ports instead of 2525, 2587 …; counts when the directory is made.
-    #[arg(long)]
-    free_ports: bool,
+    /// Takes any free ports (of FIRST-LAST) instead of 2525, 2587 …; counts when the directory is made.
+    #[arg(long, value_name = "FIRST-LAST", num_args = 0..=1, require_equals = true, value_parser = port_range,
+          default_missing_value = FREE_PORTS)]
+    free_ports: Option<RangeInclusive<u16>>,
 }
 
 /// An account to try, with its password in the clear: for trying out only.
@@ -95,8 +97,8 @@ fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
     let hostname = format!("mail.{}", options.domain);
     let names = [hostname.clone(), "localhost".to_owned()];
     certificates::self_signed(dir, &names).map_err(|error| fault("issue a certificate", &error))?;
-    let (listen, metrics) = if options.free_ports {
-        free_ports().map_err(|error| ConfigError(format!("no free ports: {error}")))?
+    let (listen, metrics) = if let Some(range) = &options.free_ports {
+        free_ports(range).map_err(|error| ConfigError(format!("no free ports: {error}")))?
     } else {
         (high_ports(), Metrics::default())
     };
@@ -153,13 +155,25 @@ fn high_ports() -> Listen {
 const PORTS: usize = 10;
 /// Below the ports that the kernel lends to whoever connects: such a one might be lent when the server is
 /// started again.
-const FREE_PORTS: std::ops::Range<u16> = 10_000..32_000;
+const FREE_PORTS: &str = "10000-31999";
 
-fn free_ports() -> std::io::Result<(Listen, Metrics)> {
+fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let (first, last) =
+        text.split_once('-').ok_or("a range of ports is FIRST-LAST, as in 10000-10999")?;
+    let number =
+        |text: &str| text.parse::<u16>().map_err(|error| format!("{text:?} is no port: {error}"));
+    let range = number(first)?..=number(last)?;
+    if *range.start() == 0 || range.clone().count() < PORTS {
+        return Err(format!("{PORTS} ports are needed, and 0 is none"));
+    }
+    Ok(range)
+}
+
+fn free_ports(range: &RangeInclusive<u16>) -> std::io::Result<(Listen, Metrics)> {
     let anywhere = |_| {
         let random = RandomState::new().hash_one(0);
-        let among = u64::from(FREE_PORTS.end - FREE_PORTS.start);
-        FREE_PORTS.start + u16::try_from(random % among).unwrap_or(0)
+        let among = u64::from(range.end() - range.start()) + 1;
+        range.start() + u16::try_from(random % among).unwrap_or(0)
     };
     // All are held until all are known, so that they differ.
     let mut held = Vec::new();
