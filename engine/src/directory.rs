@@ -73,6 +73,16 @@ pub struct Held {
     pub id: u32,
     pub shard: u16,
     pub since_unix: u64,
+    /// Accounts that had the address before and were removed, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forerunners: Vec<Held>,
+}
+
+impl Held {
+    /// The newest first.
+    pub fn all(&self) -> impl Iterator<Item = &Held> {
+        std::iter::once(self).chain(self.forerunners.iter().rev())
+    }
 }
 
 /// A key and its value, or `None` where the key was deleted.
@@ -232,12 +242,13 @@ impl Directory {
         self.aliases.get(address)
     }
 
-    pub fn held(&self, address: &str) -> Option<&Held> {
-        self.holds.get(address)
+    /// Accounts on hold that have or had the address, the newest first.
+    pub fn held(&self, address: &str) -> impl Iterator<Item = &Held> {
+        self.holds.get(address).into_iter().flat_map(Held::all)
     }
 
     pub fn holds(&self) -> impl Iterator<Item = (&String, &Held)> {
-        self.holds.iter()
+        self.holds.iter().flat_map(|(address, held)| held.all().map(move |one| (address, one)))
     }
 
     pub fn domains(&self) -> impl Iterator<Item = (&String, &Domain)> {

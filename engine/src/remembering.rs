@@ -38,7 +38,7 @@ fn anyone(shard: &Shard, address: &str, removed: bool) -> Result<Known, Fault> {
     let directory = shard.directory.borrow();
     let address = address.to_lowercase();
     let there = found.as_ref().map(|(_, account)| account.id());
-    let gone = directory.held(&address).filter(|held| there != Ok(AccountId(held.id)));
+    let gone = directory.held(&address).find(|held| there != Ok(AccountId(held.id)));
     match (found, gone) {
         (Ok((_, account)), gone) if !removed => Ok(Known {
             id: account.id(),
@@ -152,7 +152,14 @@ pub(crate) async fn undelete(
     which: Which,
     over_quota: bool,
 ) -> Result<Value, Fault> {
-    let (_, account) = existing_account(shard, &which.address)?;
+    let (_, account) = existing_account(shard, &which.address).map_err(|fault| {
+        match anyone(shard, &which.address, true) {
+            Ok(_) => format!(
+                "{fault}; it was removed, and its mail is on hold: --export DIR writes it to a directory"
+            ),
+            Err(_) => fault,
+        }
+    })?;
     let (id, wanted) = (account.id(), which.wanted());
     let (back, _durable) = on(shard, account.shard, move |shard| async move {
         let back = shard.store.undelete(id, &wanted, over_quota).await;
@@ -244,14 +251,6 @@ fn explain(error: &Error, address: &str, at: u64) -> Fault {
 
 pub(crate) async fn hold_add(shard: &Rc<Shard>, address: &str) -> Result<Value, Fault> {
     let (address, account) = existing_account(shard, address)?;
-    let before = shard.directory.borrow().held(&address).cloned();
-    if let Some(before) = before.filter(|before| before.id != account.id) {
-        return Err(format!(
-            "an account that had the address {address} before was put on hold at {}; lift that first \
-             (`kura account hold remove {address}`)",
-            time_text(before.since_unix * 1000)
-        ));
-    }
     let id = account.id();
     on(
         shard,
@@ -259,30 +258,63 @@ pub(crate) async fn hold_add(shard: &Rc<Shard>, address: &str) -> Result<Value, 
         move |shard| async move { shard.store.set_hold(id, true).await.map(drop) },
     )
     .await?;
-    let held = Held { id: account.id, shard: account.shard, since_unix: unix_now() };
-    if shard.directory.borrow().held(&address).is_none() {
-        change(shard, vec![pair("h:", &address, Some(&held))]).await?;
+    let mut held: Vec<Held> = shard.directory.borrow().held(&address).cloned().collect();
+    if held.iter().all(|one| one.id != account.id) {
+        let since_unix = unix_now();
+        held.insert(
+            0,
+            Held { id: account.id, shard: account.shard, since_unix, forerunners: Vec::new() },
+        );
+        put_held(shard, &address, held).await?;
     }
     Ok(json!({ "address": address, "held": true }))
 }
 
-pub(crate) async fn hold_remove(shard: &Rc<Shard>, address: &str) -> Result<Value, Fault> {
+/// All that are on hold at an address, the newest first.
+async fn put_held(shard: &Rc<Shard>, address: &str, held: Vec<Held>) -> Result<(), Fault> {
+    let mut held = held.into_iter().map(|one| Held { forerunners: Vec::new(), ..one });
+    let newest = held.next().map(|newest| {
+        let mut forerunners: Vec<Held> = held.collect();
+        forerunners.reverse();
+        Held { forerunners, ..newest }
+    });
+    change(shard, vec![pair("h:", address, newest.as_ref())]).await
+}
+
+/// `removed`: of the account that was removed, with which its mail goes for good.
+pub(crate) async fn hold_remove(
+    shard: &Rc<Shard>,
+    address: &str,
+    removed: bool,
+) -> Result<Value, Fault> {
     let address = address.to_lowercase();
-    let held = shard.directory.borrow().held(&address).cloned();
-    let Some(held) = held else {
-        return Err(format!("{address} is not on hold; `kura account hold list` shows who is"));
+    let there = existing_account(shard, &address).map(|(_, account)| account.id).ok();
+    let mut held: Vec<Held> = shard.directory.borrow().held(&address).cloned().collect();
+    let position = held.iter().position(|one| (there == Some(one.id)) != removed);
+    let Some(position) = position else {
+        return Err(match (removed, held.is_empty()) {
+            (_, true) => {
+                format!("{address} is not on hold; `kura account hold list` shows who is")
+            }
+            (true, false) => format!("no account that had the address {address} before is on hold"),
+            (false, false) => format!(
+                "what is on hold is the mail of an account that had the address {address} and was removed: with the \
+                 hold it is gone for good. Write it to a directory first (`kura store undelete --account {address} \
+                 --since 3650d --removed --export DIR`), then add --removed"
+            ),
+        });
     };
-    let id = AccountId(held.id);
-    on(shard, held.shard, move |shard| async move {
-        match shard.store.set_hold(id, false).await {
+    let Held { id, shard: home, .. } = held.remove(position);
+    on(shard, home, move |shard| async move {
+        match shard.store.set_hold(AccountId(id), false).await {
             // Removed, and nothing of it was left.
             Ok(_) | Err(Error::NoSuchAccount(_)) => Ok(()),
             Err(other) => Err(other),
         }
     })
     .await?;
-    change(shard, vec![pair::<Held>("h:", &address, None)]).await?;
-    Ok(json!({ "address": address, "held": false }))
+    put_held(shard, &address, held).await?;
+    Ok(json!({ "address": address, "held": false, "removed": removed }))
 }
 
 pub(crate) fn hold_list(shard: &Shard) -> Value {

@@ -9,6 +9,7 @@ use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use std::collections::HashMap;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -38,6 +39,26 @@ pub fn proof_config(key: Arc<CertifiedKey>, protocol: &[u8]) -> ServerConfig {
         .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from((*key).clone())));
     config.alpn_protocols = vec![protocol.to_vec()];
     config
+}
+
+/// Why a handshake with another server failed, for whoever runs one of the two.
+pub fn fault_words(error: &io::Error) -> String {
+    use rustls::CertificateError as Fault;
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let Some(rustls::Error::InvalidCertificate(fault)) = inner else {
+        return format!("TLS failed: {error}");
+    };
+    let why = match fault {
+        Fault::UnknownIssuer => {
+            "nobody who is trusted here has issued it (ca_file names others)".to_owned()
+        }
+        // The verifier's own words are its type names.
+        Fault::Other(_) if format!("{fault:?}").contains("CaUsedAsEndEntity") => {
+            "it is that of an authority, as self-signed ones often are".to_owned()
+        }
+        other => other.to_string(),
+    };
+    format!("its certificate is not valid: {why}")
 }
 
 #[derive(Debug)]

@@ -46,7 +46,7 @@ use std::path::PathBuf;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{path}: {what}: {source}; the profile needs a writable directory on the data disk")]
+    #[error("{path}: {what}: {source}; a probe needs a writable directory on the data disk")]
     Io { path: PathBuf, what: &'static str, source: std::io::Error },
     #[error(
         "{path}: not a hardware profile: {problem}; measure a new one with `kura profile probe`"

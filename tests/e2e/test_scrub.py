@@ -152,6 +152,33 @@ class Scrub(kura.TestCase):
         self.assertGreater(said["damaged"], 0)
         self.assertEqual(said["backups_removed"], 0)
 
+    def test_a_backup_finds_rot_that_nobody_has_found_yet(self):
+        server = self.own_server()
+        place = tempfile.mkdtemp(prefix="kura-backup-")
+        self.addCleanup(shutil.rmtree, place, ignore_errors=True)
+        backup = ("store", "backup", "--to", place, "--keep", "1")
+        self.assertEqual(server.command(*backup).returncode, 0)
+        server.deliver(b"Subject: y\r\n\r\n" + MARK + b"\r\n")
+        rot(server.directory)
+        done = server.command(*backup, "--json")
+        self.assertEqual(done.returncode, 3, done.stdout + done.stderr)
+        said = json.loads(done.stdout)
+        self.assertGreater(said["damaged"], 0)
+        self.assertEqual(said["backups_removed"], 0)
+        self.assertIn("the record with LSN", said["rotten"][0])
+        # It is not looked at again, and not forgotten either.
+        again = server.command(*backup, "--json")
+        self.assertEqual((again.returncode, json.loads(again.stdout)["rotten"]), (3, said["rotten"]))
+        for what in ("--check", "--list"):
+            told = server.command("store", "restore", "--from", place, what)
+            self.assertIn("damaged", told.stdout, told.stderr)
+        # The same where nothing serves the store.
+        server.stop()
+        shutil.rmtree(place)
+        done = server.command(*backup)
+        self.assertEqual(done.returncode, 3, done.stdout + done.stderr)
+        self.assertIn("the record with LSN", done.stdout)
+
 
 if __name__ == "__main__":
     unittest.main()

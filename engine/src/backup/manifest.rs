@@ -35,6 +35,9 @@ pub struct SegmentPart {
     pub segment: u32,
     pub segment_bytes: u64,
     pub pieces: Vec<Piece>,
+    /// The first places that did not verify when the store was read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rotten: Vec<String>,
 }
 
 /// Bytes `from` to `to` of a segment; behind the first `bytes` of them are only zeroes.
@@ -96,6 +99,16 @@ impl FilePart {
 }
 
 impl Manifest {
+    /// Places of the store that were damaged when it was backed up, as far as they are told.
+    pub fn rotten(&self) -> impl Iterator<Item = &String> {
+        self.segments().flat_map(|(_, segment)| &segment.rotten)
+    }
+
+    /// Each with its shard.
+    pub fn segments(&self) -> impl Iterator<Item = (u16, &SegmentPart)> {
+        self.shards.iter().flat_map(|part| part.segments.iter().map(move |one| (part.shard, one)))
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let mut text = serde_json::to_string(self).expect("a manifest has string keys only");
         text.push('\n');
@@ -154,8 +167,12 @@ mod tests {
 
     fn manifest() -> Manifest {
         let piece = Piece { from: 0, to: 4096, bytes: 100, sha256: sha256(b"x") };
-        let segments =
-            vec![SegmentPart { segment: 1, segment_bytes: 1 << 20, pieces: vec![piece] }];
+        let segments = vec![SegmentPart {
+            segment: 1,
+            segment_bytes: 1 << 20,
+            pieces: vec![piece],
+            rotten: Vec::new(),
+        }];
         Manifest {
             format: FORMAT,
             kura: "0".to_owned(),

@@ -55,7 +55,8 @@ mod tests {
             pieces.push(piece);
         }
         uploads.finish().unwrap();
-        let segments = vec![SegmentPart { segment: 1, segment_bytes: 1 << 20, pieces }];
+        let segments =
+            vec![SegmentPart { segment: 1, segment_bytes: 1 << 20, pieces, rotten: Vec::new() }];
         let shard = ShardPart {
             shard: 0,
             lsn: 1,

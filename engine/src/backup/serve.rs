@@ -1,7 +1,7 @@
 //! The server's side of a backup: plans, then pieces, on one connection of the control socket. What the
 //! plans hold is let go when the client hangs up, however it ends.
 
-use super::source::{Plan, Reply, Wanted, plan_all, read};
+use super::source::{Plan, Reply, Wanted, What, plan_all, read, rot};
 use crate::mesh::ShardHandle;
 use std::io;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Take};
@@ -27,19 +27,30 @@ pub async fn serve(
             tracing::info!("the backup has hung up");
             return Ok(());
         }
-        let piece = match serde_json::from_str::<Wanted>(&line) {
-            Ok(wanted) => match handles.get(usize::from(wanted.shard)) {
-                Some(handle) => read(handle, wanted, true).await,
-                None => Err(format!("there is no shard {}", wanted.shard)),
-            },
-            Err(error) => Err(format!("the server does not know this request: {error}")),
-        };
-        match piece {
-            Ok(bytes) => {
-                say(&mut writer, &Reply::Done(bytes.len())).await?;
-                writer.write_all(&bytes).await?;
+        let wanted: Wanted = match serde_json::from_str(&line) {
+            Ok(wanted) => wanted,
+            Err(error) => {
+                let fault = format!("the server does not know this request: {error}");
+                say(&mut writer, &Reply::<()>::Failed(fault)).await?;
+                continue;
             }
-            Err(fault) => say(&mut writer, &Reply::<()>::Failed(fault)).await?,
+        };
+        let Some(handle) = handles.get(usize::from(wanted.shard)) else {
+            let fault = format!("there is no shard {}", wanted.shard);
+            say(&mut writer, &Reply::<()>::Failed(fault)).await?;
+            continue;
+        };
+        match wanted.what {
+            What::Rot { end } => {
+                say(&mut writer, &Reply::from(rot(handle, wanted, end, true).await)).await?;
+            }
+            What::Bytes { from, bytes } => match read(handle, wanted, (from, bytes), true).await {
+                Ok(bytes) => {
+                    say(&mut writer, &Reply::Done(bytes.len())).await?;
+                    writer.write_all(&bytes).await?;
+                }
+                Err(fault) => say(&mut writer, &Reply::<()>::Failed(fault)).await?,
+            },
         }
     }
 }

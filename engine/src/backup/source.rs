@@ -3,8 +3,8 @@
 //! the source is dropped.
 //!
 //! The conversation on the control socket: the client sends [`HELLO`], the server answers with the
-//! plans; then for each [`Wanted`] line a line with the number of bytes, and the bytes. It ends when
-//! the client hangs up.
+//! plans; then for each [`Wanted`] line a line with the number of bytes, and the bytes, or with what has
+//! rotted. It ends when the client hangs up.
 
 use super::{Fault, store_id};
 use crate::mesh::ShardHandle;
@@ -35,13 +35,21 @@ pub struct Plan {
     pub segments: Vec<(u32, u64, u64)>,
 }
 
-/// Bytes of a planned segment, whole blocks.
+/// What is asked of a planned segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
     pub shard: u16,
     pub segment: u32,
-    pub from: u64,
-    pub bytes: u64,
+    pub what: What,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// Bytes, whole blocks.
+    Bytes { from: u64, bytes: u64 },
+    /// The places, as far as `end`, that don't verify.
+    Rot { end: u64 },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -49,6 +57,12 @@ pub struct Wanted {
 pub enum Reply<T> {
     Done(T),
     Failed(Fault),
+}
+
+impl<T> From<Result<T, Fault>> for Reply<T> {
+    fn from(result: Result<T, Fault>) -> Reply<T> {
+        result.map_or_else(Reply::Failed, Reply::Done)
+    }
 }
 
 impl Plan {
@@ -99,20 +113,30 @@ impl Source {
         Ok((plans, store_id(salt)))
     }
 
-    pub fn read(&mut self, wanted: Wanted) -> Result<Vec<u8>, Fault> {
+    pub fn read(&mut self, shard: u16, segment: u32, from: u64, to: u64) -> Result<Vec<u8>, Fault> {
+        let wanted = Wanted { shard, segment, what: What::Bytes { from, bytes: to - from } };
         match self {
             Source::Server(stream) => {
-                let line = serde_json::to_string(&wanted).map_err(|error| error.to_string())?;
-                writeln!(stream.get_mut(), "{line}").map_err(lost)?;
-                let length: u64 = reply(stream)?;
+                let length: u64 = ask(stream, wanted)?;
                 let mut bytes = vec![0; usize::try_from(length).map_err(|e| e.to_string())?];
                 stream.read_exact(&mut bytes).map_err(lost)?;
                 Ok(bytes)
             }
             Source::Store(server, _) => {
-                let handle =
-                    server.handles.get(usize::from(wanted.shard)).ok_or("no such shard")?;
-                futures_lite::future::block_on(read(handle, wanted, false))
+                let handle = server.handles.get(usize::from(shard)).ok_or("no such shard")?;
+                futures_lite::future::block_on(read(handle, wanted, (from, to - from), false))
+            }
+        }
+    }
+
+    /// Places of a segment that don't verify.
+    pub fn rot(&mut self, shard: u16, segment: u32, end: u64) -> Result<Vec<String>, Fault> {
+        let wanted = Wanted { shard, segment, what: What::Rot { end } };
+        match self {
+            Source::Server(stream) => ask(stream, wanted),
+            Source::Store(server, _) => {
+                let handle = server.handles.get(usize::from(shard)).ok_or("no such shard")?;
+                futures_lite::future::block_on(rot(handle, wanted, end, false))
             }
         }
     }
@@ -128,6 +152,15 @@ impl Source {
 
 fn lost(error: std::io::Error) -> Fault {
     format!("the server broke off: {error}; start the backup again: it goes on where it was")
+}
+
+fn ask<T: for<'a> Deserialize<'a>>(
+    stream: &mut BufReader<UnixStream>,
+    wanted: Wanted,
+) -> Result<T, Fault> {
+    let line = serde_json::to_string(&wanted).map_err(|error| error.to_string())?;
+    writeln!(stream.get_mut(), "{line}").map_err(lost)?;
+    reply(stream)
 }
 
 fn reply<T: for<'a> Deserialize<'a>>(stream: &mut BufReader<UnixStream>) -> Result<T, Fault> {
@@ -158,15 +191,36 @@ pub async fn plan_all(handles: &[ShardHandle]) -> Result<Vec<BackupPlan>, Fault>
 }
 
 /// Reads on the core; `paced`: within the share of the disk that backups have.
-pub async fn read(handle: &ShardHandle, wanted: Wanted, paced: bool) -> Result<Vec<u8>, Fault> {
-    if wanted.bytes > super::PIECE_BYTES {
+pub async fn read(
+    handle: &ShardHandle,
+    Wanted { shard: number, segment, .. }: Wanted,
+    (from, bytes): (u64, u64),
+    paced: bool,
+) -> Result<Vec<u8>, Fault> {
+    if bytes > super::PIECE_BYTES {
         return Err("more than a piece at once".to_owned());
     }
-    let bytes = usize::try_from(wanted.bytes).map_err(|error| error.to_string())?;
+    let bytes = usize::try_from(bytes).map_err(|error| error.to_string())?;
     let read = handle.ask(move |shard| async move {
         let rate = paced.then(|| shard.backup_bytes_per_second());
-        shard.store.read_segment(SegmentId(wanted.segment), wanted.from, bytes, rate).await
+        shard.store.read_segment(SegmentId(segment), from, bytes, rate).await
     });
-    let read = read.await.map_err(|error| format!("shard {}: {error}", wanted.shard))?;
-    read.map_err(|error| format!("shard {}: {error}", wanted.shard))
+    let read = read.await.map_err(|error| format!("shard {number}: {error}"))?;
+    read.map_err(|error| format!("shard {number}: {error}"))
+}
+
+/// Looks on the core for what a scrub would find.
+pub async fn rot(
+    handle: &ShardHandle,
+    Wanted { shard: number, segment, .. }: Wanted,
+    end: u64,
+    paced: bool,
+) -> Result<Vec<String>, Fault> {
+    let found = handle.ask(move |shard| async move {
+        let rate = paced.then(|| shard.backup_bytes_per_second());
+        shard.store.scrub_segment(SegmentId(segment), end, rate).await
+    });
+    let found = found.await.map_err(|error| format!("shard {number}: {error}"))?;
+    let found = found.map_err(|error| format!("shard {number}: {error}"))?;
+    Ok(found.into_iter().map(|finding| finding.place).collect())
 }

@@ -4,9 +4,9 @@ use super::manifest::{
     self, FilePart, Manifest, Marker, Piece, SegmentPart, ShardPart, parse_rest, piece_prefix,
 };
 use super::progress::Progress;
-use super::source::{Plan, Source, Wanted};
+use super::source::{Plan, Source};
 use super::target::{Target, Uploads};
-use super::{Fault, generation, sha256, time_name};
+use super::{Fault, generation, restore, sha256, time_name};
 use crate::config::Config;
 use crate::layout;
 use serde::Serialize;
@@ -17,6 +17,8 @@ const BLOCK: usize = 4096;
 /// A data directory has few files beside the store, and small ones.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 const FILES_MAX: usize = 10_000;
+/// Damaged places that are named, of a segment and of a backup.
+const ROTTEN_TOLD: usize = 20;
 /// Not taken: what belongs to one process, and the store, which is taken by its pieces.
 const NOT_TAKEN: [&str; 5] =
     ["store", "kura.lock", "control.sock", layout::BACKUP_LOCK, "layout.toml"];
@@ -33,8 +35,10 @@ pub struct Taken {
     /// Of these, what was not there yet.
     pub bytes_sent: u64,
     pub pieces_sent: usize,
-    /// Places of the store that are known to be damaged; the backup has them as they are.
+    /// Places of the store that are damaged; the backup has them as they are.
     pub damaged: u64,
+    /// The first of those that are in the backup.
+    pub rotten: Vec<String>,
     /// The position of each shard.
     pub lsns: Vec<u64>,
 }
@@ -54,6 +58,7 @@ pub fn take(
     let generation = generation(&secret);
     check_owner(target, &store, &generation, take_over)?;
     let mut taking = Taking {
+        before: before(target, &generation),
         generation,
         target,
         there: BTreeMap::new(),
@@ -80,6 +85,8 @@ pub fn take(
         files,
     };
     let name = time_name(made_unix_millis);
+    let known: u64 = plans.iter().map(|plan| plan.damage).sum();
+    let damaged = known.max(manifest.rotten().count() as u64);
     target.put(&format!("manifests/{name}.json"), manifest.encode())?;
     Ok(Taken {
         name,
@@ -88,7 +95,8 @@ pub fn take(
         pieces: manifest.pieces().count(),
         bytes_sent: taking.sent.1,
         pieces_sent: taking.sent.0,
-        damaged: plans.iter().map(|plan| plan.damage).sum(),
+        damaged,
+        rotten: manifest.rotten().take(ROTTEN_TOLD).cloned().collect(),
         lsns: plans.iter().map(|plan| plan.lsn).collect(),
     })
 }
@@ -137,6 +145,14 @@ fn check_owner(
     target.put_marker(&Marker { format: manifest::FORMAT, store, generation })
 }
 
+/// The segments of the newest backup, if this store made it.
+fn before(target: &Target, generation: &str) -> BTreeMap<(u16, u32), SegmentPart> {
+    let newest = restore::load(target, None).ok();
+    let ours = newest.filter(|(_, manifest)| manifest.generation == generation);
+    let segments = ours.iter().flat_map(|(_, manifest)| manifest.segments());
+    segments.map(|(shard, part)| ((shard, part.segment), part.clone())).collect()
+}
+
 struct Taking<'t> {
     generation: String,
     target: &'t Target,
@@ -145,6 +161,8 @@ struct Taking<'t> {
     uploads: Uploads,
     /// Pieces and bytes.
     sent: (usize, u64),
+    /// What the backup before says of segments, which are looked at once.
+    before: BTreeMap<(u16, u32), SegmentPart>,
     /// Bytes done and in all.
     progress: (u64, u64),
 }
@@ -164,8 +182,17 @@ impl Taking<'_> {
                 self.progress.0 += to - from;
                 progress.show(self.progress.0, self.progress.1);
             }
+            let before = self.before.get(&(plan.shard, *segment));
+            let rotten = match before.filter(|before| before.pieces == pieces) {
+                Some(before) => before.rotten.clone(),
+                None => {
+                    let mut rotten = source.rot(plan.shard, *segment, *end)?;
+                    rotten.truncate(ROTTEN_TOLD);
+                    rotten
+                }
+            };
             let (segment, segment_bytes) = (*segment, *segment_bytes);
-            segments.push(SegmentPart { segment, segment_bytes, pieces });
+            segments.push(SegmentPart { segment, segment_bytes, pieces, rotten });
         }
         Ok(ShardPart {
             shard: plan.shard,
@@ -189,7 +216,7 @@ impl Taking<'_> {
         if let Some((bytes, sha256)) = self.known(&prefix) {
             return Ok(Piece { from, to, bytes, sha256 });
         }
-        let mut content = source.read(Wanted { shard, segment, from, bytes: to - from })?;
+        let mut content = source.read(shard, segment, from, to)?;
         trim(&mut content);
         let piece = Piece { from, to, bytes: content.len() as u64, sha256: sha256(&content) };
         self.sent = (self.sent.0 + 1, self.sent.1 + piece.bytes);

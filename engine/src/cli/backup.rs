@@ -91,6 +91,9 @@ pub(super) fn backup(options: &BackupOptions) -> Result<Outcome, ConfigError> {
              `kura store verify` names them: bring what they hurt back from an older backup, or expunge it",
             taken.damaged
         )?;
+        for place in &taken.rotten {
+            outln!("  {place}")?;
+        }
         return Ok(Outcome::Unwell);
     }
     if options.keep.is_some() {
@@ -110,6 +113,7 @@ pub(super) fn list(from: &str, json: bool) -> Result<Outcome, ConfigError> {
                 Ok(manifest) => json!({
                     "name": name, "made": time_text(manifest.made_unix_millis),
                     "messages": manifest.messages(), "bytes": manifest.stored_bytes(),
+                    "rotten": manifest.rotten().count(),
                 }),
                 Err(what) => json!({ "name": name, "damaged": what }),
             })
@@ -120,12 +124,18 @@ pub(super) fn list(from: &str, json: bool) -> Result<Outcome, ConfigError> {
     }
     for Listed { name, manifest } in backups.iter().filter(|_| !json) {
         match manifest {
-            Ok(manifest) => outln!(
-                "{name}  {}  {} messages  {} MiB",
-                time_text(manifest.made_unix_millis),
-                manifest.messages(),
-                manifest.stored_bytes() >> 20
-            )?,
+            Ok(manifest) => {
+                let rotten = match manifest.rotten().count() {
+                    0 => String::new(),
+                    count => format!("  {count} damaged places"),
+                };
+                outln!(
+                    "{name}  {}  {} messages  {} MiB{rotten}",
+                    time_text(manifest.made_unix_millis),
+                    manifest.messages(),
+                    manifest.stored_bytes() >> 20
+                )?;
+            }
             Err(what) => outln!("{name}  {what}")?,
         }
     }
@@ -144,12 +154,16 @@ pub(super) fn restore(options: &Restore) -> Result<Outcome, ConfigError> {
         progress.end();
         checked.map_err(ConfigError)?;
         let bytes = manifest.stored_bytes();
+        let rotten: Vec<_> = manifest.rotten().collect();
         if options.json {
-            outln!("{}", json!({ "name": name, "messages": messages, "bytes": bytes }))?;
+            let said =
+                json!({ "name": name, "messages": messages, "bytes": bytes, "rotten": rotten });
+            outln!("{said}")?;
         } else {
             outln!("backup {name} is whole: {messages} messages, {} MiB", bytes >> 20)?;
+            say_rotten(&manifest)?;
         }
-        return Ok(Outcome::Done);
+        return Ok(if rotten.is_empty() { Outcome::Done } else { Outcome::Unwell });
     }
     let data_dir = match &options.place.config {
         Some(file) => Config::load(file)?.data_dir,
@@ -169,9 +183,24 @@ pub(super) fn restore(options: &Restore) -> Result<Outcome, ConfigError> {
     } else {
         outln!("backup {name} is restored: {messages} messages in {}", data_dir.display())?;
         outside.say()?;
+        say_rotten(&manifest)?;
         outln!("start it: kura serve --config {}", config_file.display())?;
     }
     Ok(Outcome::Done)
+}
+
+/// What was damaged before it was backed up.
+fn say_rotten(manifest: &Manifest) -> Result<(), ConfigError> {
+    let count = manifest.rotten().count();
+    if count > 0 {
+        outln!(
+            "but {count} places of the store were damaged when it was taken; an older backup may have them whole (--list)"
+        )?;
+        for place in manifest.rotten() {
+            outln!("  {place}")?;
+        }
+    }
+    Ok(())
 }
 
 /// Opens what was restored with the ordinary code: it has to be what was backed up, position by position. Then its queue is

@@ -277,11 +277,22 @@ pub(super) fn knobs(config: &Config) -> Result<Knobs, ConfigError> {
 }
 
 fn profile(config: &Config) -> Result<Profile, ConfigError> {
-    match &config.profile {
-        Some(file) => Profile::load(file)
-            .map_err(|error| ConfigError(format!("profile {}: {error}", file.display()))),
-        None => Ok(Profile::generic()),
+    let Some(file) = &config.profile else { return Ok(Profile::generic()) };
+    let in_config =
+        |what: String| ConfigError(format!("{}: profile: {what}", config.file.display()));
+    if !file.exists() {
+        // A shipped one goes by its name.
+        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        return hwprofiles::shipped(name).map_err(|_| {
+            in_config(format!(
+                "there is no file {}; `kura profile probe --dir {} --out FILE` measures one, and shipped are {}",
+                file.display(),
+                config.data_dir.display(),
+                hwprofiles::shipped_names().join(", ")
+            ))
+        });
     }
+    Profile::load(file).map_err(|error| in_config(error.to_string()))
 }
 
 #[cfg(test)]

@@ -66,6 +66,9 @@ pub(super) enum HoldCommand {
     /// Example: kura account hold remove ann@example.org
     Remove {
         address: String,
+        /// Of an account that had the address and was removed: its mail goes for good.
+        #[arg(long)]
+        removed: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -219,9 +222,10 @@ pub(super) fn hold(command: HoldCommand) -> Result<Outcome, ConfigError> {
                 format!("{} is on hold: nothing of it is forgotten", text(value, "address"))
             })
         }
-        HoldCommand::Remove { address, common } => {
-            said(&common, Request::HoldRemove { address }, |value| {
-                format!("{} is no longer on hold", text(value, "address"))
+        HoldCommand::Remove { address, removed, common } => {
+            said(&common, Request::HoldRemove { address, removed }, |value| {
+                let whose = if removed { "what was removed of " } else { "" };
+                format!("{whose}{} is no longer on hold", text(value, "address"))
             })
         }
         HoldCommand::List { common } => {

@@ -1,5 +1,6 @@
 //! Why a visit failed, and what mends it.
 
+use crate::tls::fault_words;
 use protocols::imap::client as imap;
 use protocols::pop3::client as pop3;
 use protocols::wire::remote::Trouble;
@@ -20,6 +21,8 @@ pub struct Reason {
 pub enum Kind {
     /// Nobody there, or the connection broke.
     Unreachable,
+    /// It is there, and says nothing.
+    Mute,
     /// It says: not now.
     Busy,
     /// The visit took too long.
@@ -44,7 +47,12 @@ pub enum Kind {
 impl Kind {
     pub fn may_mend_itself(self) -> bool {
         match self {
-            Kind::Unreachable | Kind::Busy | Kind::Slow | Kind::Broken | Kind::Here => true,
+            Kind::Unreachable
+            | Kind::Mute
+            | Kind::Busy
+            | Kind::Slow
+            | Kind::Broken
+            | Kind::Here => true,
             Kind::Certificate
             | Kind::NoTls
             | Kind::Login
@@ -61,6 +69,10 @@ impl Kind {
             Kind::Unreachable => {
                 "If the other server was switched off or renamed, have the collecting set up anew with its \
                  new name; otherwise there is nothing to do."
+            }
+            Kind::Mute => {
+                "It sends no greeting, as ports do that speak TLS from the first octet (993 and 995): if this is one, \
+                 have the collecting set up with --tls implicit. Otherwise it may be overloaded."
             }
             Kind::Busy => {
                 "Another program may hold the mailbox open all the time. End it, or let it look less often."
@@ -115,12 +127,9 @@ impl Reason {
 
     pub fn tls(error: &io::Error) -> Reason {
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        match inner {
-            Some(rustls::Error::InvalidCertificate(why)) => {
-                Reason::new(Kind::Certificate, format!("its certificate is not valid: {why}"))
-            }
-            _ => Reason::new(Kind::Broken, format!("TLS failed: {error}")),
-        }
+        let is_certificate = matches!(inner, Some(rustls::Error::InvalidCertificate(_)));
+        let kind = if is_certificate { Kind::Certificate } else { Kind::Broken };
+        Reason::new(kind, fault_words(error))
     }
 }
 
@@ -144,6 +153,7 @@ impl From<&pop3::Failure> for Reason {
         let kind = match failure.trouble {
             _ if failure.is_wrong_login() => Kind::Login,
             Trouble::TooMuch(what) if TOO_MANY.contains(&what) => Kind::TooMany,
+            Trouble::Lost | Trouble::Silent if failure.stage == pop3::Stage::Greeting => Kind::Mute,
             other => kind_of(other),
         };
         Reason::new(kind, failure.to_string())
@@ -155,6 +165,7 @@ impl From<&imap::Failure> for Reason {
         let kind = match failure.trouble {
             _ if failure.is_wrong_login() => Kind::Login,
             Trouble::TooMuch(what) if TOO_MANY.contains(&what) => Kind::TooMany,
+            Trouble::Lost | Trouble::Silent if failure.stage == imap::Stage::Greeting => Kind::Mute,
             other => kind_of(other),
         };
         Reason::new(kind, failure.to_string())

@@ -136,6 +136,7 @@ pub enum Request {
     },
     HoldRemove {
         address: String,
+        removed: bool,
     },
     HoldList,
     /// A round in the background.
@@ -273,7 +274,9 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
             remembering::restore_at(&shard, &account, at, export, over_quota, removed).await
         }
         Request::HoldAdd { address } => remembering::hold_add(&shard, &address).await,
-        Request::HoldRemove { address } => remembering::hold_remove(&shard, &address).await,
+        Request::HoldRemove { address, removed } => {
+            remembering::hold_remove(&shard, &address, removed).await
+        }
         Request::HoldList => Ok(remembering::hold_list(&shard)),
         Request::StoreScrubBegin => {
             for home in 0..shard.mesh.cores() {

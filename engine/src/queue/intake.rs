@@ -218,6 +218,11 @@ impl Submission {
             && self.envelope.sender.as_ref().is_none_or(|s| s.is_ascii());
         self.envelope.smtp_utf8 &= !(is_named_in_ascii && self.seen.is_header_ascii);
         self.envelope.octets = self.octets + prefix.len() as u64;
+        let fresh = match &body {
+            Body::Whole(body) if prefix.is_empty() => Some(body.clone()),
+            Body::Whole(body) => Some([&prefix[..], body].concat().into()),
+            Body::Streamed(_) => None,
+        };
         let placement = Placement {
             account: ACCOUNT,
             mailbox: MAILBOX,
@@ -225,16 +230,18 @@ impl Submission {
             flags: Flags::default(),
             keywords: Vec::new(),
         };
-        let delivery = Delivery {
-            placements: vec![placement],
-            internal_date: unix_millis(),
-            summary: self.envelope.encode(),
-            body,
-        };
+        let summary = self.envelope.encode();
+        let summary_bytes = summary.len();
+        let placements = vec![placement];
+        let delivery = Delivery { placements, internal_date: unix_millis(), summary, body };
         let (placed, durable) = self.shard.store.deliver(delivery).await?;
         let queue = &self.shard.queue;
         count(&queue.counts.queued);
-        placed.iter().for_each(|placed| queue.found(placed.uid, Some(self.envelope.arrived)));
+        let next = Some(self.envelope.arrived);
+        if let (Some(octets), Some(placed)) = (fresh, placed.first()) {
+            queue.fresh.keep(placed.uid, self.envelope, summary_bytes, octets);
+        }
+        placed.iter().for_each(|placed| queue.found(placed.uid, next));
         Ok(durable)
     }
 

@@ -11,6 +11,7 @@
 //! | [`message`] | what is recorded |
 //! | [`intake`] | from a transaction's bytes to a durable message, with what RFC 6409 adds, signed |
 //! | [`author`] | in whose name, and with whose keys |
+//! | [`fresh`] | what was just taken in need not be read back |
 //! | [`state`] | what each message is about to do: one has it at a time |
 //! | [`removal`] | what has been dealt with leaves |
 //! | [`schedule`] | when it is tried, and for how long |
@@ -24,6 +25,7 @@
 //! [`removal::GATHERED_FOR`] before it. To senders: a notice that was under way.
 
 pub mod author;
+mod fresh;
 pub mod intake;
 pub mod message;
 pub mod notices;
@@ -40,6 +42,7 @@ use crate::relay::tally::Tally;
 use crate::relay::unreached::Unreached;
 use crate::shard::Shard;
 use bytes::Bytes;
+use fresh::Fresh;
 use message::{Envelope, Progress};
 use removal::{Removals, remove};
 use schedule::first_after_start;
@@ -65,6 +68,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 #[derive(Debug, Default)]
 pub struct Queue {
     states: RefCell<States>,
+    /// Of those that have not been tried.
+    pub fresh: Fresh,
     removals: Removals,
     /// Where this core sends just now.
     pub serving: Serving,
@@ -107,6 +112,9 @@ impl Queue {
     }
 
     fn apply(&self, uid: Uid, event: Event) -> Option<State> {
+        if !matches!(event, Event::Found(_)) {
+            self.fresh.forget(uid);
+        }
         self.states.borrow_mut().apply(uid, event)
     }
 
@@ -250,8 +258,13 @@ fn next_of(progress: &[u8], otherwise: u64) -> Next {
 
 /// What is recorded of a message.
 pub async fn recorded(shard: &Shard, uid: Uid) -> Result<(Envelope, Progress), String> {
-    let summary = shard.store.summary(ACCOUNT, MAILBOX, uid).await;
-    let envelope = Envelope::decode(&summary.map_err(|error| error.to_string())?)?;
+    let envelope = match shard.queue.fresh.envelope(uid) {
+        Some(envelope) => envelope,
+        None => {
+            let summary = shard.store.summary(ACCOUNT, MAILBOX, uid).await;
+            Envelope::decode(&summary.map_err(|error| error.to_string())?)?
+        }
+    };
     let recorded = shard.store.get(SPACE, &key(uid));
     let mut progress = Progress::decode(recorded.as_deref(), &envelope);
     if recorded.is_none() || progress.next == 0 {

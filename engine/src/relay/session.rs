@@ -3,6 +3,7 @@
 use super::tls::Trust;
 use crate::queue;
 use crate::shard::Shard;
+use crate::tls::fault_words;
 use crate::watchdog::{Watch, Woken};
 use crate::wire::Transport;
 use futures_lite::future::or;
@@ -46,7 +47,7 @@ impl std::fmt::Display for Lost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Lost::Socket(error) => write!(f, "can't be reached: {error}"),
-            Lost::Tls(error) => write!(f, "TLS failed: {error}"),
+            Lost::Tls(error) => f.write_str(&fault_words(error)),
             Lost::Failed(failure) => write!(f, "{failure}"),
         }
     }
@@ -220,6 +221,12 @@ impl Session {
         let (account, mailbox) = (queue::ACCOUNT, queue::MAILBOX);
         let store = &self.shard.store;
         let uid = message?;
+        if let Some(fresh) = self.shard.queue.fresh.octets(uid) {
+            let end = fresh.len().min((*at + PIECE_BYTES) as usize);
+            let piece = fresh.slice(*at as usize..end);
+            *at = end as u64;
+            return Some((piece, end == fresh.len()));
+        }
         let octets = u64::from(store.entry(account, mailbox, uid).ok()?.bytes);
         let read = store.read(account, mailbox, uid, *at..*at + PIECE_BYTES).await;
         let piece = read

@@ -133,7 +133,8 @@ impl<D: Device> Store<D> {
         landed.map(|(id, file)| (*id, plan_end(*id, file.segment_bytes))).collect()
     }
 
-    async fn scrub_segment(
+    /// What has rotted in a segment, as far as `end`.
+    pub async fn scrub_segment(
         &self,
         segment: SegmentId,
         end: u64,

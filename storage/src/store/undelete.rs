@@ -257,17 +257,23 @@ fn graveyards<'i>(
     wanted: &Undelete,
 ) -> Result<Vec<(MailboxId, &'i str, &'i Graveyard)>, Error> {
     let found = index.account(account);
-    let Some(graves) = index.past.graves.get(&account) else {
-        // An account of which nothing has gone.
-        return found.map(|_| Vec::new()).ok_or(Error::NoSuchAccount(account));
-    };
-    let named = graves.iter().map(|(id, graveyard)| {
+    let graves = index.past.graves.get(&account);
+    if found.is_none() && graves.is_none() {
+        return Err(Error::NoSuchAccount(account));
+    }
+    let named = graves.into_iter().flat_map(|graves| graves.iter()).map(|(id, graveyard)| {
         let mailbox = found.and_then(|account| account.mailbox(*id));
         let name = mailbox.map_or(&graveyard.name, |mailbox| &mailbox.name);
         (*id, name.as_str(), &**graveyard)
     });
     let is_wanted = |name: &str| wanted.mailbox.as_ref().is_none_or(|wanted| wanted == name);
-    Ok(named.filter(|(_, name, _)| is_wanted(name)).collect())
+    let chosen: Vec<_> = named.filter(|(_, name, _)| is_wanted(name)).collect();
+    match &wanted.mailbox {
+        Some(name) if chosen.is_empty() && found.is_none_or(|one| one.named(name).is_none()) => {
+            Err(Error::NoSuchMailboxName(name.clone()))
+        }
+        _ => Ok(chosen),
+    }
 }
 
 /// Where messages of a mailbox go back to: itself, one that has its name now, or one made for them.

@@ -30,6 +30,8 @@ use std::time::Duration;
 
 pub const REPLY_TIMEOUT: Duration = Duration::from_secs(300);
 const LOGOUT_TIMEOUT: Duration = Duration::from_secs(30);
+/// A port that speaks TLS from its first octet says nothing, and who waits for it should hear why soon.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(60);
 pub const RESPONSE_OCTETS_MAX: usize = 64 << 10;
 pub const UNASKED_OCTETS_MAX: usize = 16 << 20;
 
@@ -244,7 +246,11 @@ impl Client {
         if self.gone {
             return self.fail(stage, Trouble::Lost, None);
         }
-        let timeout = if stage == Stage::Logout { LOGOUT_TIMEOUT } else { REPLY_TIMEOUT };
+        let timeout = match stage {
+            Stage::Greeting => GREETING_TIMEOUT,
+            Stage::Logout => LOGOUT_TIMEOUT,
+            _ => REPLY_TIMEOUT,
+        };
         self.patience.waits(now, timeout);
         self.phase = Phase::Awaiting(awaited);
         Some(Step::NeedInput)

@@ -29,6 +29,8 @@ use std::time::Duration;
 
 pub const REPLY_TIMEOUT: Duration = Duration::from_secs(300);
 const QUIT_TIMEOUT: Duration = Duration::from_secs(30);
+/// A port that speaks TLS from its first octet says nothing, and who waits for it should hear why soon.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(60);
 /// RFC 2449 section 4 has 512.
 pub const LINE_OCTETS_MAX: usize = 4096;
 
@@ -191,7 +193,11 @@ impl Client {
         if self.gone {
             return self.fail(stage, Trouble::Lost, None);
         }
-        let timeout = if stage == Stage::Quit { QUIT_TIMEOUT } else { REPLY_TIMEOUT };
+        let timeout = match stage {
+            Stage::Greeting => GREETING_TIMEOUT,
+            Stage::Quit => QUIT_TIMEOUT,
+            _ => REPLY_TIMEOUT,
+        };
         self.patience.waits(now, timeout);
         self.phase = Phase::Awaiting(awaited);
         Some(Step::NeedInput)
