@@ -119,6 +119,8 @@ pub struct Dns {
     pub timeout_seconds: u64,
     /// Answers kept, positive and negative, each for as long as its TTL says, at most a day.
     pub cache_entries: u64,
+    /// Blocklists that `kura dns check` asks about this host's addresses and domains, beside those of `policy.dns_lists`.
+    pub blocklists: Vec<String>,
     /// Whether answers about other mail hosts are proved (DNSSEC), which DANE needs.
     pub dnssec: Dnssec,
     /// Keys of the root zone, as DNSKEY records, in the place of those that are built in.
@@ -145,9 +147,35 @@ impl Default for Dns {
             servers: Vec::new(),
             timeout_seconds: 3,
             cache_entries: 10_000,
+            blocklists: Vec::new(),
             dnssec: Dnssec::Auto,
             trust_anchor: None,
         }
+    }
+}
+
+/// Lists of one kind that are asked.
+const BLOCKLISTS_MAX: usize = 32;
+
+impl Dns {
+    /// What the types can't say: the key that is at fault, and words for the operator.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        let is_domain =
+            |name: &str| crate::auth::dkim::tags::domain(name.as_bytes()).as_deref() == Some(name);
+        if let Some(wrong) = self.blocklists.iter().find(|zone| !is_domain(zone)) {
+            let what = format!(
+                "dns.blocklists: {wrong:?} is no domain in lower case; write it as \"bl.example.org\""
+            );
+            return Err(("dns.blocklists", what));
+        }
+        if self.blocklists.len() > BLOCKLISTS_MAX {
+            let what = format!(
+                "dns.blocklists names {} lists; use {BLOCKLISTS_MAX} at most",
+                self.blocklists.len()
+            );
+            return Err(("dns.blocklists", what));
+        }
+        Ok(())
     }
 }
 
@@ -170,6 +198,22 @@ impl Network {
         };
         let most = if address.is_ipv4() { 32 } else { 128 };
         (bits <= most).then_some(Network { address, bits })
+    }
+
+    /// The first and the last address in it, and how many leading bits they share.
+    pub fn ends(&self) -> (IpAddr, IpAddr, u8) {
+        match self.address {
+            IpAddr::V4(address) => {
+                let rest = u32::MAX.checked_shr(u32::from(self.bits)).unwrap_or(0);
+                let first = address.to_bits() & !rest;
+                (IpAddr::V4(first.into()), IpAddr::V4((first | rest).into()), self.bits)
+            }
+            IpAddr::V6(address) => {
+                let rest = u128::MAX.checked_shr(u32::from(self.bits)).unwrap_or(0);
+                let first = address.to_bits() & !rest;
+                (IpAddr::V6(first.into()), IpAddr::V6((first | rest).into()), self.bits)
+            }
+        }
     }
 
     /// An IPv4 address in IPv6's clothes is an IPv4 address.

@@ -87,9 +87,14 @@ pub(super) async fn records(shard: &Rc<Shard>, domain: &str) -> Result<Value, Fa
 /// Certificates are files: read off the core.
 async fn facts(shard: &Rc<Shard>, domain: &str) -> Result<Facts, Fault> {
     let (config, domain) = (Arc::clone(&shard.config), domain.to_owned());
-    let keys = shard.directory.borrow().dkim(&domain).cloned();
+    let (keys, rest_goes_to) = {
+        let directory = shard.directory.borrow();
+        let outside = directory.catch_all(&domain).outside;
+        (directory.dkim(&domain).cloned(), outside.into_iter().collect())
+    };
     let gather = move || Facts::gather(&config, &domain, keys.as_deref(), unix_now());
-    glommio::executor().spawn_blocking(gather).await
+    let facts = glommio::executor().spawn_blocking(gather).await?;
+    Ok(Facts { rest_goes_to, ..facts })
 }
 
 /// Who gets the mail for the postmaster of the first domain that has one (RFC 5321 section 4.5.1: every
