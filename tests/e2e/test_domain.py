@@ -288,6 +288,13 @@ class Records(Domains):
         # A second one has the first one's postmaster, unless it is told otherwise.
         said = self.done(server, "domain", "add", "other.test", "--abuse", "ann@new.test")
         self.assertIn("mail for abuse@other.test goes to ann@new.test", said)
+        # An alias elsewhere that leads into it would lead to whoever has the domain next.
+        self.done(server, "alias", "add", "list@other.test", "ann@new.test")
+        self.done(server, "alias", "add", "x@new.test", "list@other.test")
+        self.done(server, "alias", "remove", "list@other.test")
+        said = self.done(server, "domain", "remove", "other.test", code=1)
+        self.assertIn("alias x@new.test leads to list@other.test", said)
+        self.done(server, "alias", "remove", "x@new.test")
         self.done(server, "domain", "remove", "other.test")
         self.assertNotIn("other.test", self.done(server, "alias", "list") + self.done(server, "domain", "dkim", "list"))
         # The trial's domain has no keys until it is asked for them, and then signs at once.

@@ -429,3 +429,25 @@ class RequireTls(Protected):
             wire.expect("220")
             self.assertNotIn("REQUIRETLS", wire.ask("EHLO client.test", "250"))
             wire.ask("MAIL FROM:<a@b.test> REQUIRETLS", "555")
+    def test_a_notice_asks_for_it_where_it_is_offered_and_goes_on_elsewhere(self):
+        self.filter(self.sender, 'if header "subject" "back" { redirect "s@none.test"; }')
+        for sender in ("back@promise.test", "back@plain.test"):
+            with kura.Wire(self.sender.ports["smtp"]) as wire:
+                wire.expect("220")
+                wire.ask("EHLO client.test", "250")
+                wire.ask("STARTTLS", "220")
+                wire.start_tls()
+                wire.ask("EHLO client.test", "250")
+                wire.ask(f"MAIL FROM:<{sender}> REQUIRETLS RET=FULL", "250")
+                wire.ask(f"RCPT TO:<{self.sender.accounts[0][0]}>", "250")
+                wire.ask("DATA", "354")
+                wire.send(b"Subject: back\r\n\r\nA secret\r\n.\r\n")
+                wire.expect("250")
+        command, _, octets = until("the notice", lambda: self.found_by(self.promising, "back@promise.test"))
+        self.assertRegex(command, r"<>.* REQUIRETLS")
+        plain, _, others = until("the other notice", lambda: self.found_by(self.honest, "back@plain.test"))
+        self.assertNotIn("REQUIRETLS", plain)
+        for notice in (octets, others):
+            self.assertIn(b"5.7.30", notice)
+            self.assertNotIn(b"A secret", notice)
+
