@@ -159,7 +159,7 @@ pub async fn serve(jobs: Jobs, finder: Finder, reporter: Reporter) {
                         Err(later(why.to_owned()))
                     }));
                 }
-                Job::Report { reply } => reply.answer(reporter.report(u64::MAX).await),
+                Job::Report { reply } => reply.answer(reporter.report_now().await),
             }
         });
     }
