@@ -123,6 +123,8 @@ pub struct Dns {
     pub blocklists: Vec<String>,
     /// Whether answers about other mail hosts are proved (DNSSEC), which DANE needs.
     pub dnssec: Dnssec,
+    /// Domains that are not signed here, whatever the world says of them: private ones, and what lies behind a DNAME (RFC 7646).
+    pub unsigned: Vec<String>,
     /// Keys of the root zone, as DNSKEY records, in the place of those that are built in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trust_anchor: Option<PathBuf>,
@@ -132,7 +134,7 @@ pub struct Dns {
 #[serde(rename_all = "lowercase")]
 pub enum Dnssec {
     /// From the first proof of the root's keys on, which a resolver that hands out no signatures never brings; until
-    /// then nothing counts as proved.
+    /// then nothing counts as proved. It is remembered over restarts.
     #[default]
     Auto,
     /// Without proofs nothing leaves for other hosts.
@@ -149,31 +151,35 @@ impl Default for Dns {
             cache_entries: 10_000,
             blocklists: Vec::new(),
             dnssec: Dnssec::Auto,
+            unsigned: Vec::new(),
             trust_anchor: None,
         }
     }
 }
 
-/// Lists of one kind that are asked.
 const BLOCKLISTS_MAX: usize = 32;
+/// Each question looks through them.
+const UNSIGNED_MAX: usize = 1000;
 
 impl Dns {
     /// What the types can't say: the key that is at fault, and words for the operator.
     pub fn check(&self) -> Result<(), (&'static str, String)> {
         let is_domain =
             |name: &str| crate::auth::dkim::tags::domain(name.as_bytes()).as_deref() == Some(name);
-        if let Some(wrong) = self.blocklists.iter().find(|zone| !is_domain(zone)) {
-            let what = format!(
-                "dns.blocklists: {wrong:?} is no domain in lower case; write it as \"bl.example.org\""
-            );
-            return Err(("dns.blocklists", what));
-        }
-        if self.blocklists.len() > BLOCKLISTS_MAX {
-            let what = format!(
-                "dns.blocklists names {} lists; use {BLOCKLISTS_MAX} at most",
-                self.blocklists.len()
-            );
-            return Err(("dns.blocklists", what));
+        for (key, domains, most) in [
+            ("dns.blocklists", &self.blocklists, BLOCKLISTS_MAX),
+            ("dns.unsigned", &self.unsigned, UNSIGNED_MAX),
+        ] {
+            if let Some(wrong) = domains.iter().find(|domain| !is_domain(domain)) {
+                let what = format!(
+                    "{key}: {wrong:?} is no domain in lower case; write it as \"example.org\""
+                );
+                return Err((key, what));
+            }
+            if domains.len() > most {
+                let count = domains.len();
+                return Err((key, format!("{key} has {count} domains; use {most} at most")));
+            }
         }
         Ok(())
     }
@@ -274,6 +280,14 @@ mod tests {
         }
         let auth = Auth { trusted_sealers: vec!["Lists.test".to_owned()], ..Auth::default() };
         assert!(auth.check().is_err());
+    }
+
+    #[test]
+    fn domains_of_dns_are_domains() {
+        let with = |text: &str| toml::from_str::<Dns>(text).unwrap().check().map_err(|it| it.0);
+        assert_eq!(with("blocklists = ['bl.test']\nunsigned = ['corp.test', 'internal']"), Ok(()));
+        assert_eq!(with("blocklists = ['BL.test']"), Err("dns.blocklists"));
+        assert_eq!(with("unsigned = ['.']"), Err("dns.unsigned"));
     }
 
     #[test]
