@@ -366,6 +366,7 @@ impl Config {
             ));
         }
         self.auth.check()?;
+        self.dns.check()?;
         self.policy.check()?;
         self.spam.check()?;
         if self.policy.greylist.enabled && !self.spam.enabled {

@@ -148,13 +148,14 @@ impl ControlPlane {
             let policies = Policies::new(&config.relay, &resolver, handles[0].clone());
             let reporter = Reporter::new(&config, &resolver, &handles);
             let dane_port = config.relay.dane.then_some(config.relay.port);
-            let finder = Finder { resolver, policies: Arc::new(policies), dane_port };
+            let finder =
+                Finder { resolver: resolver.clone(), policies: Arc::new(policies), dane_port };
             tokio::spawn(hosts::serve(jobs.hosts, finder, reporter));
             tokio::spawn(scan::desk::serve(jobs.scan, Arc::clone(&scanners)));
             tokio::spawn(rspamd::desk::serve(jobs.rspamd, Arc::clone(&rspamd)));
             if let Some(listener) = metrics {
                 let (config, challenges) = (Arc::clone(&config), Arc::clone(&challenges));
-                let others = Others { scanners, rspamd, config, challenges };
+                let others = Others { scanners, rspamd, config, challenges, resolver };
                 tokio::spawn(serve_metrics(listener, handles.clone(), others));
             }
             let shard = handles[0].clone();
@@ -182,6 +183,7 @@ struct Others {
     rspamd: Arc<rspamd::servers::Servers>,
     config: Arc<Config>,
     challenges: Arc<acme::Challenges>,
+    resolver: dns::Resolver,
 }
 
 async fn serve_metrics(listener: TcpListener, handles: Vec<ShardHandle>, others: Others) {
@@ -291,7 +293,7 @@ async fn carry_out(shard: &ShardHandle, request: Request) -> Answer {
 }
 
 async fn scrape(handles: Vec<ShardHandle>, others: Others) -> impl IntoResponse {
-    let Others { scanners, rspamd, config, challenges } = others;
+    let Others { scanners, rspamd, config, challenges, resolver } = others;
     let mut sum: Option<Snapshot> = None;
     for handle in &handles {
         let snapshot = handle
@@ -316,5 +318,6 @@ async fn scrape(handles: Vec<ShardHandle>, others: Others) -> impl IntoResponse 
     challenges.metrics_text(&mut text);
     text += &crate::collect::metrics_text(&handles).await;
     text += &crate::reports::metrics_text(&handles).await;
+    text += &crate::relay::proofs::metrics_text(&resolver);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }

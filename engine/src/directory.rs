@@ -173,6 +173,13 @@ impl Directory {
         if reached.count() == 0 { Resolution::NoSuchUser } else { Resolution::Local(reached) }
     }
 
+    /// Who gets what is sent to a name of the domain that nobody has.
+    pub fn catch_all(&self, domain: &str) -> Reached {
+        let mut reached = Reached::default();
+        self.expand_named(&format!("@{domain}"), 0, &mut reached);
+        reached
+    }
+
     fn expand(&self, address: &str, depth: usize, reached: &mut Reached) {
         if depth > ALIAS_DEPTH_MAX || reached.count() >= ALIAS_TARGETS_MAX {
             return;

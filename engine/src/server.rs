@@ -52,6 +52,9 @@ impl Server {
         knobs: hwprofiles::Knobs,
         mode: Mode,
     ) -> Result<Server, ConfigError> {
+        if mode == Mode::Serving {
+            crate::relay::tls::check_files(&config)?;
+        }
         layout::keep_private();
         let data = DataDir::lock(&config.data_dir, knobs.shards())?;
         let cores = usize::from(data.shards);

@@ -23,6 +23,13 @@ def program(name):
     return shutil.which(name, path=PATH)
 
 
+def tool(name):
+    """A program that tests/run takes from PyPI."""
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    target = os.environ.get("CARGO_TARGET_DIR", f"{root}/target")
+    return shutil.which(name, path=f"{target}/e2e-tools/bin:{PATH}")
+
+
 def free_port():
     """For UDP and TCP."""
     while True:

@@ -1,5 +1,6 @@
 """Backups of a server under load, broken off and gone on with, restored elsewhere and compared."""
 
+import glob
 import json
 import os
 import shutil
@@ -113,7 +114,10 @@ class Backup(kura.TestCase):
     def test_files_that_the_configuration_names_come_along(self):
         elsewhere = tempfile.mkdtemp(prefix="kura-elsewhere-")
         self.addCleanup(shutil.rmtree, elsewhere, ignore_errors=True)
-        named = {"gateway.password": "secret\n", "gateway.pem": "", "rules.toml": "", "first.sieve": "keep;\n"}
+        own, = glob.glob(f"{self.server.directory}/certificates/*/chain.pem")
+        with open(own) as file:
+            certificate = file.read()
+        named = {"gateway.password": "secret\n", "gateway.pem": certificate, "rules.toml": "", "first.sieve": "keep;\n"}
         for name, text in named.items():
             with open(os.path.join(elsewhere, name), "w") as file:
                 file.write(text)

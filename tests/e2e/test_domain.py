@@ -69,13 +69,28 @@ def signatures(message):
             for field in fields]
 
 
+# Lists in DNS (RFC 5782): of addresses, of domains, one that names us, one that is dead, one that lists all, and one that refuses.
+LISTS = """
+2.0.0.127.good A 127.0.0.2
+2.0.0.127.bad A 127.0.0.2
+1.2.0.192.bad A 127.0.0.4
+1.2.0.192.bad TXT "seen in a trap"
+test.names A 127.0.1.2
+a.test.names A 127.0.1.4
+2.0.0.127.names A 127.0.1.255
+1.0.0.127.names A 127.0.1.255
+*.all A 127.0.0.2
+*.refuses A 127.255.255.254
+"""
+
+
 @unittest.skipUnless(names.program("nsd"), "no nsd on this host")
 class Domains(unittest.TestCase):
     """What all of them need: a name server, and servers that send."""
 
     @classmethod
     def setUpClass(cls):
-        zones = {"test.": test_relay.ZONE, "2.0.192.in-addr.arpa.": "1 PTR mail.a.test.\n", "a.test.": ""}
+        zones = {"test.": test_relay.ZONE + LISTS, "2.0.192.in-addr.arpa.": "1 PTR mail.a.test.\n", "a.test.": ""}
         cls.names = names.NameServer(zones).start()
 
     @classmethod
@@ -273,6 +288,13 @@ class Records(Domains):
         # A second one has the first one's postmaster, unless it is told otherwise.
         said = self.done(server, "domain", "add", "other.test", "--abuse", "ann@new.test")
         self.assertIn("mail for abuse@other.test goes to ann@new.test", said)
+        # An alias elsewhere that leads into it would lead to whoever has the domain next.
+        self.done(server, "alias", "add", "list@other.test", "ann@new.test")
+        self.done(server, "alias", "add", "x@new.test", "list@other.test")
+        self.done(server, "alias", "remove", "list@other.test")
+        said = self.done(server, "domain", "remove", "other.test", code=1)
+        self.assertIn("alias x@new.test leads to list@other.test", said)
+        self.done(server, "alias", "remove", "x@new.test")
         self.done(server, "domain", "remove", "other.test")
         self.assertNotIn("other.test", self.done(server, "alias", "list") + self.done(server, "domain", "dkim", "list"))
         # The trial's domain has no keys until it is asked for them, and then signs at once.
@@ -326,7 +348,47 @@ class Records(Domains):
         self.names.stop()
         self.addCleanup(self.names.start)
         found = self.check(server, 3, *resolver)
-        self.assertEqual({one["verdict"] for one in found.values()}, {"unknown"})
+        self.assertEqual({one["verdict"] for (what, _, _), one in found.items() if what != "open_relay"}, {"unknown"})
+
+    def test_who_relays_or_is_on_a_list_is_told(self):
+        server = self.configured()
+        self.names.set("a.test.", self.done(server, "dns", "print", "a.test"))
+        smtp = f"127.0.0.1:{server.ports['smtp']}"
+        said = self.done(server, "dns", "check", "a.test")
+        self.assertIn(f"ok      {smtp} SMTP: strangers can't send through it", said)
+        self.assertIn("note: no blocklists were asked", said)
+        # What users may, and who is trusted, changes nothing for strangers.
+        relay = self.check(server, 0)["open_relay", smtp, "SMTP"]
+        self.assertEqual(len(relay["found"]), 3)
+        for said in relay["found"]:
+            self.assertRegex(said, r"to <.*relay-test@example.invalid>: 5\d\d ")
+        # The commands read the file anew.
+        server.configure(r"^blocklists = \[\]$", 'blocklists = ["good.test", "names.test", "dead.test", "all.test", "refuses.test"]')
+        with open(f"{server.directory}/kura.toml", "a") as file:
+            file.write('\n[[policy.dns_lists]]\nzone = "bad.test"\nscore = 1.0\n'
+                       '\n[[policy.dns_lists]]\nzone = "friends.test"\nscore = -1.0\n')
+        found = {name: one for (what, name, _), one in self.check(server, 3).items() if what == "blocklist"}
+        self.assertEqual({name: one["verdict"] for name, one in found.items()}, {
+            "1.2.0.192.good.test": "ok", "1.2.0.192.bad.test": "wrong", "a.test.names.test": "wrong",
+            "mail.a.test.names.test": "ok", "dead.test": "missing", "all.test": "wrong", "refuses.test": "unknown"})
+        self.assertEqual(found["1.2.0.192.bad.test"]["found"], ["127.0.0.4", "seen in a trap"])
+        self.assertIn("it is dead; take it out of dns.blocklists", found["dead.test"]["why"])
+        self.assertIn("refuses to answer this resolver", found["refuses.test"]["why"])
+        # Whoever takes what strangers send to others is told, and so are settings that let strangers in.
+        sink = self.sink()
+        server.configure(r"^smtp = .*$", f'smtp = ["127.0.0.1:{sink.port}"]')
+        server.configure(r"^trusted_networks = .*$", 'trusted_networks = ["127.0.0.0/8", "0.0.0.0/0"]')
+        server.configure(r"^blocklists = .*$", "blocklists = []")
+        self.done(server, "alias", "add", "@a.test", "eve@there.test")
+        found = self.check(server, 3)
+        self.assertEqual(found["open_relay", f"127.0.0.1:{sink.port}", "SMTP"]["verdict"], "wrong")
+        self.assertEqual(sink.messages, [])
+        wide = found["open_relay", "auth.trusted_networks", "CONFIG"]
+        self.assertEqual((wide["verdict"], wide["found"]), ("wrong", ["0.0.0.0/0"]))
+        self.assertIn("goes on to eve@there.test", found["open_relay", "@a.test", "CONFIG"]["why"])
+        sink.close()
+        found = self.check(server, 3)
+        self.assertEqual(found["open_relay", f"127.0.0.1:{sink.port}", "SMTP"]["verdict"], "unknown")
 
 
 class Web(Domains):

@@ -341,7 +341,7 @@ class Received(kura.TestCase):
     def test_the_operator_is_told_what_is_wrong_with_the_configuration(self):
         with open(f"{self.server.directory}/kura.toml") as file:
             text = file.read()
-        for old, new, words in [("dmarc = false", "dmarc = true", "relay.enabled"), ('keep = "90d"', 'keep = "0"', "1d to 3650d")]:
+        for old, new, words in [("dmarc = false", "dmarc = true", "relay.enabled"), ("tls = false", "tls = true", "relay.enabled"), ('keep = "90d"', 'keep = "0"', "1d to 3650d")]:
             with tempfile.NamedTemporaryFile("w", dir=self.server.directory, suffix=".toml") as file:
                 head, section, rest = text.partition("[reports]")
                 file.write(head + section + rest.replace(old, new, 1))

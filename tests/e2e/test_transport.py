@@ -10,6 +10,7 @@ import hashlib
 import http.server
 import json
 import os
+import re
 import shutil
 import smtplib
 import socket
@@ -17,6 +18,7 @@ import subprocess
 import tempfile
 import threading
 import unittest
+import urllib.request
 
 import kura
 import names
@@ -182,6 +184,7 @@ class Protected(Sending):
             "first.test": policy("mx.sts.test"),
         }
         zone += '_smtp._tls.wrong TXT "v=TLSRPTv1; rua=mailto:reports@plain.test"\n'
+        zone += '_smtp._tls.ta TXT "v=TLSRPTv1; rua=mailto:ann@a.test"\n'
         zone += '_smtp._tls.sts TXT "v=TLSRPTv1; rua=https://mta-sts.sts.test/tls"\n'
         plain = f"@ MX 10 mx\nmx A {HONEST}\n_25._tcp.mx {other}\n"
         promising = f"@ MX 10 mx\nmx A {PROMISING}\n"
@@ -317,6 +320,62 @@ class Dane(Protected):
         self.assertArrives("b@wrong.test", self.honest, "TLS-Required: No", text=text)
 
 
+    def again(self, server, *changes):
+        server.stop()
+        for old, new in changes:
+            server.configure(old, new)
+        server.start()
+
+    def test_what_was_proved_once_is_demanded_over_restarts(self):
+        server = self.server()
+        # Nobody has signed below a delegation that says otherwise: the operator knows better.
+        self.again(server, (r"^dnssec = .*$", 'dnssec = "auto"'), (r"^unsigned = .*$", 'unsigned = ["broken.test"]'))
+        self.submit("o@ee.test", server=server)
+        until("mail by DANE", lambda: self.found_by(self.strange, "o@ee.test"))
+        self.submit("o@broken.test", server=server)
+        until("mail for what is not signed", lambda: self.found_by(self.honest, "o@broken.test"))
+        self.assertEqual(self.proofs(server), {"proved": "1", "demanded": "1"})
+        # Somebody silences the first proof after a restart.
+        liar = names.Liar(self.names.port, lambda name, kind: (2, b"") if (name, kind) == ("", 48) else None)
+        self.addCleanup(liar.close)
+        self.again(server, (r"^servers = .*$", f'servers = ["127.0.0.1:{liar.port}"]'))
+        self.submit("p@plain.test", server=server)
+        until("a reason", lambda: [row for row in self.queue(server) if "DNSSEC" in row["why"]])
+        self.assertEqual(self.proofs(server), {"proved": "0", "demanded": "1"})
+        with open(server.log_path, errors="replace") as log:
+            self.assertRegex(log.read(), r"which were proved on 20\d\d-.*mail for other hosts waits")
+        # The operator has the last word, and another resolver.
+        self.again(server, (r"^dnssec = .*$", 'dnssec = "off"'))
+        until("mail without proof", lambda: self.found_by(self.honest, "p@plain.test"))
+        self.assertEqual(self.proofs(server), {})
+        self.again(server, (r"^dnssec = .*$", 'dnssec = "auto"'))
+        self.submit("q@plain.test", server=server)
+        until("mail without proof", lambda: self.found_by(self.honest, "q@plain.test"))
+        self.assertEqual(self.proofs(server), {"proved": "0", "demanded": "0"})
+
+    def proofs(self, server):
+        with open(f"{server.directory}/kura.toml") as file:
+            port = re.search(r'^\[metrics\]\nlisten = "127.0.0.1:(\d+)"', file.read(), re.M).group(1)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            return dict(re.findall(r'^kura_dnssec\{is="(\w+)"\} (\d)$', answer.read().decode(), re.M))
+
+    def test_a_file_without_certificates_is_told_and_nothing_starts(self):
+        with open(f"{self.sender.directory}/kura.toml") as file:
+            text = file.read()
+        empty = f"{self.sender.directory}/empty.pem"
+        open(empty, "w").close()
+        for path, words in [(empty, "no certificate is in it"), (f"{self.sender.directory}/none.pem", "No such file")]:
+            for command in ("check-config", "serve"):
+                with tempfile.NamedTemporaryFile("w", suffix=".toml", dir=self.sender.directory) as file:
+                    file.write(text.replace(self.pki.ca, path))
+                    file.flush()
+                    done = subprocess.run([kura.BINARY, command, "--config", file.name], capture_output=True, text=True,
+                                          timeout=60, check=False)
+                self.assertNotEqual(done.returncode, 0)
+                self.assertIn("relay.ca_file", done.stderr)
+                self.assertIn(words, done.stderr)
+                self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+
     def test_what_is_no_key_of_the_root_is_told_before_the_start(self):
         path = os.path.join(self.sender.directory, "kura.toml")
         with open(path) as file:
@@ -368,6 +427,7 @@ class Policies(Protected):
 class Reports(Protected):
     def test_domains_that_ask_for_it_are_told_what_was_met(self):
         self.assertArrives("a@sts.test", self.honest, "MTA-STS")
+        self.assertArrives("a@ta.test", self.honest, "DANE")
         self.assertArrives("a@plain.test", self.honest, "no policy")
         self.assertWaits("a@wrong.test", "no TLSA record fits")
         shown = self.sender.command("domain", "tls-report").stdout
@@ -377,7 +437,8 @@ class Reports(Protected):
         self.assertEqual(self.sender.command("domain", "dkim", "rotate", "example.test").returncode, 0)
         done = self.sender.command("domain", "tls-report", "--send")
         self.assertEqual(sorted(done.stdout.splitlines()),
-                         ["sts.test to https://mta-sts.sts.test/tls: sent", "wrong.test to reports@plain.test: sent"])
+                         ["sts.test to https://mta-sts.sts.test/tls: sent", "ta.test to ann@a.test: sent",
+                          "wrong.test to reports@plain.test: sent"])
         (path, kind, text), = self.policies.posted
         self.assertEqual((path, kind), ("/tls", "application/tlsrpt+gzip"))
         told = json.loads(gzip.decompress(text))["policies"][0]
@@ -387,13 +448,47 @@ class Reports(Protected):
         message = email.message_from_bytes(octets, policy=email.policy.default)
         self.assertEqual((message["TLS-Report-Domain"], message["TLS-Report-Submitter"]), ("wrong.test", "mail.example.test"))
         self.assertTrue(message["Date"] and message["Message-ID"])
+        self.assertEqual(message["From"].addresses[0].addr_spec, "postmaster@mail.example.test")
         packed = next(part for part in message.walk() if part.get_content_type() == "application/tlsrpt+gzip")
         told = json.loads(gzip.decompress(packed.get_content()))
         self.assertEqual(told["policies"][0]["policy"]["policy-type"], "tlsa")
         failure = told["policies"][0]["failure-details"][0]
         self.assertEqual((failure["result-type"], failure["receiving-ip"]), ("validation-failure", HONEST))
+        # Whoever is here needs no queue.
+        def to_ann():
+            found = (email.message_from_bytes(body, policy=email.policy.default) for body in self.sender.bodies().values())
+            return next((one for one in found if one["TLS-Report-Domain"] == "ta.test"), None)
+        here = until("the report to Ann", to_ann)
+        packed = next(part for part in here.walk() if part.get_content_type() == "application/tlsrpt+gzip")
+        told = json.loads(gzip.decompress(packed.get_content()))["policies"][0]
+        self.assertEqual((told["policy"]["policy-type"], told["summary"]["total-successful-session-count"]), ("tlsa", 1))
         # What was told is not told again; the report itself has been counted since.
         self.assertNotIn("wrong.test", self.sender.command("domain", "tls-report").stdout)
+        self.read_by_others(octets, here.as_bytes())
+
+    def read_by_others(self, *mails):
+        """parsedmarc, which we did not write, understands them as they were sent."""
+        if not names.tool("parsedmarc"):
+            self.skipTest("no parsedmarc on this host (tests/run installs it)")
+        with tempfile.TemporaryDirectory() as directory:
+            files = [f"{directory}/{number}.eml" for number in range(len(mails))]
+            for path, octets in zip(files, mails):
+                with open(path, "wb") as file:
+                    file.write(octets)
+            done = subprocess.run([names.tool("parsedmarc"), "--offline", *files], capture_output=True, text=True, check=False,
+                                  cwd=directory, timeout=120)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        found = {one["policies"][0]["policy_domain"]: one for one in json.loads(done.stdout)["smtp_tls_reports"]}
+        self.assertEqual(set(found), {"wrong.test", "ta.test"}, done.stderr)
+        wrong = found["wrong.test"]
+        self.assertEqual((wrong["organization_name"], wrong["contact_info"]),
+                         ("mail.example.test", "postmaster@mail.example.test"))
+        policy = wrong["policies"][0]
+        self.assertEqual((policy["policy_type"], policy["successful_session_count"]), ("tlsa", 0))
+        self.assertEqual(policy["failed_session_count"], policy["failure_details"][0]["failed_session_count"])
+        self.assertEqual(policy["failure_details"][0]["result_type"], "validation-failure")
+        self.assertEqual(policy["failure_details"][0]["receiving_mx_hostname"], "mx.wrong.test")
+        self.assertEqual(found["ta.test"]["policies"][0]["successful_session_count"], 1)
 
 
 class RequireTls(Protected):
@@ -423,6 +518,28 @@ class RequireTls(Protected):
         sender, _, _ = until("the redirect", lambda: self.found_by(self.promising, "r@promise.test"))
         self.assertIn("REQUIRETLS", sender)
         self.assertIn("5.7.30", self.bounce("r@none.test"))
+
+    def test_a_notice_asks_for_it_where_it_is_offered_and_goes_on_elsewhere(self):
+        self.filter(self.sender, 'if header "subject" "back" { redirect "s@none.test"; }')
+        for sender in ("back@promise.test", "back@plain.test"):
+            with kura.Wire(self.sender.ports["smtp"]) as wire:
+                wire.expect("220")
+                wire.ask("EHLO client.test", "250")
+                wire.ask("STARTTLS", "220")
+                wire.start_tls()
+                wire.ask("EHLO client.test", "250")
+                wire.ask(f"MAIL FROM:<{sender}> REQUIRETLS RET=FULL", "250")
+                wire.ask(f"RCPT TO:<{self.sender.accounts[0][0]}>", "250")
+                wire.ask("DATA", "354")
+                wire.send(b"Subject: back\r\n\r\nA secret\r\n.\r\n")
+                wire.expect("250")
+        command, _, octets = until("the notice", lambda: self.found_by(self.promising, "back@promise.test"))
+        self.assertRegex(command, r"<>.* REQUIRETLS")
+        plain, _, others = until("the other notice", lambda: self.found_by(self.honest, "back@plain.test"))
+        self.assertNotIn("REQUIRETLS", plain)
+        for notice in (octets, others):
+            self.assertIn(b"5.7.30", notice)
+            self.assertNotIn(b"A secret", notice)
 
     def test_it_is_for_tls_alone(self):
         with kura.Wire(self.sender.ports["smtp"]) as wire:

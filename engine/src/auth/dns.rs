@@ -82,7 +82,9 @@ impl Resolver {
     /// Records, and whether they are what the owner of the name has published.
     pub async fn proven(&self, name: Name, kind: RecordType) -> Result<Proven, Absent> {
         match &self.0 {
-            Source::Network(_, validator) if validator.is_at_work().await => {
+            Source::Network(_, validator)
+                if !validator.is_exempt(&name) && validator.is_at_work().await =>
+            {
                 validator.lookup(name, kind).await
             }
             Source::Network(..) => {
@@ -94,6 +96,30 @@ impl Resolver {
                 let records = self.lookup(name.clone(), kind).await?;
                 Ok(Proven { records, is_secure, name, alias_is_secure: false })
             }
+        }
+    }
+
+    /// Once the root's keys are proved; in memory and where nothing is to be proved, never.
+    pub async fn root_is_proved(&self) {
+        match &self.0 {
+            Source::Network(_, validator) => validator.root_is_proved().await,
+            Source::Memory(..) => std::future::pending().await,
+        }
+    }
+
+    /// They were, in an earlier life of this server, at that Unix time: nothing is believed without proof any more.
+    pub fn root_was_proved(&self, at: u64) {
+        if let Source::Network(_, validator) = &self.0 {
+            validator.root_was_proved(at);
+        }
+    }
+
+    /// Whether the root's keys have been proved, and whether nothing is believed without that; `None`: nothing is to be
+    /// proved.
+    pub fn proofs(&self) -> Option<(bool, bool)> {
+        match &self.0 {
+            Source::Network(_, validator) => validator.proofs(),
+            Source::Memory(..) => None,
         }
     }
 

@@ -13,9 +13,11 @@
 //! SOA beside it is, whosever that may be.
 //!
 //! A resolver that strips signatures would make all of DNS bogus. So nothing is proved before the root's keys once were
-//! (`dns.dnssec = "auto"`); from then on, nothing is believed without proof while this process lives.
+//! (`dns.dnssec = "auto"`); from then on, nothing is believed without proof, by this process and by those after it
+//! (`crate::relay::proofs`): otherwise whoever silences the first question after a restart would keep DANE off. Where names are
+//! private, or made up behind a DNAME, which hickory can't follow, the operator says so (`dns.unsigned`).
 
-use super::dns::{ANSWERS_MAX, Missing, missing};
+use super::dns::{ANSWERS_MAX, Missing, missing, name};
 use super::settings::{Dns, Dnssec};
 use crate::NOTICE;
 use crate::config::ConfigError;
@@ -28,9 +30,9 @@ use hickory_resolver::proto::dnssec::{Proof, TrustAnchors};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 
 /// As long as the root's keys are not proved, they are asked for once in this time.
 const PROBE_EVERY: Duration = Duration::from_secs(60);
@@ -85,7 +87,12 @@ pub(super) struct Validator {
     /// `None`: nothing is to be proved.
     resolver: Option<TokioResolver>,
     is_required: bool,
+    /// Negative trust anchors (RFC 7646).
+    unsigned: Vec<Name>,
     has_proved: AtomicBool,
+    /// When an earlier process has; 0: none has.
+    had_proved: AtomicU64,
+    has_news: Notify,
     probed: Mutex<Option<Instant>>,
 }
 
@@ -112,15 +119,46 @@ impl Validator {
         Ok(Validator {
             resolver,
             is_required: dns.dnssec == Dnssec::Required,
+            unsigned: dns.unsigned.iter().filter_map(|domain| name(domain)).collect(),
             has_proved: AtomicBool::new(false),
+            had_proved: AtomicU64::new(0),
+            has_news: Notify::new(),
             probed: Mutex::new(None),
         })
+    }
+
+    /// Whether the operator says that nothing is signed there.
+    pub(super) fn is_exempt(&self, name: &Name) -> bool {
+        self.unsigned.iter().any(|zone| zone.zone_of(name))
+    }
+
+    pub(super) async fn root_is_proved(&self) {
+        if self.resolver.is_none() {
+            std::future::pending::<()>().await;
+        }
+        while !self.has_proved.load(Ordering::Relaxed) {
+            self.has_news.notified().await;
+        }
+    }
+
+    pub(super) fn root_was_proved(&self, at: u64) {
+        self.had_proved.store(at, Ordering::Relaxed);
+    }
+
+    pub(super) fn proofs(&self) -> Option<(bool, bool)> {
+        let has_proved = self.has_proved.load(Ordering::Relaxed);
+        self.resolver.as_ref().map(|_| (has_proved, has_proved || self.is_demanded()))
+    }
+
+    /// Whether nothing is believed without proof, even where the resolver brings none.
+    fn is_demanded(&self) -> bool {
+        self.is_required || self.had_proved.load(Ordering::Relaxed) != 0
     }
 
     /// Whether what it says is to be believed, and nothing else.
     pub(super) async fn is_at_work(&self) -> bool {
         let Some(resolver) = &self.resolver else { return false };
-        if self.is_required || self.has_proved.load(Ordering::Relaxed) {
+        if self.has_proved.load(Ordering::Relaxed) {
             return true;
         }
         // Whoever comes meanwhile waits for the same answer.
@@ -129,7 +167,7 @@ impl Validator {
             return true;
         }
         if probed.is_some_and(|at| at.elapsed() < PROBE_EVERY) {
-            return false;
+            return self.is_demanded();
         }
         let is_first = probed.is_none();
         let found = resolver.lookup(Name::root(), RecordType::DNSKEY).await;
@@ -137,16 +175,34 @@ impl Validator {
             chain(&Name::root(), RecordType::DNSKEY, found.answers()).is_ok_and(|it| it.is_secure)
         });
         *probed = Some(Instant::now());
-        self.has_proved.store(proves, Ordering::Relaxed);
         if proves {
+            self.has_proved.store(true, Ordering::Relaxed);
+            self.has_news.notify_one();
             tracing::info!(target: NOTICE, "DNSSEC: the root's keys are proved; answers about mail hosts are validated");
         } else if is_first {
-            tracing::warn!(
-                "DNSSEC: the resolver brings no proof of the root's keys: nothing counts as proved, and DANE protects nobody; \
-                 use a resolver that hands out signatures (dns.servers), or set dns.dnssec = \"off\""
-            );
+            self.complain();
         }
-        proves
+        proves || self.is_demanded()
+    }
+
+    fn complain(&self) {
+        let mend =
+            "use a resolver that hands out signatures (dns.servers), or set dns.dnssec = \"off\"";
+        match self.had_proved.load(Ordering::Relaxed) {
+            0 if self.is_required => tracing::error!(
+                "DNSSEC: the resolver brings no proof of the root's keys, so mail for other hosts waits (dns.dnssec = \"required\"); {mend}"
+            ),
+            0 => tracing::warn!(
+                "DNSSEC: the resolver brings no proof of the root's keys: nothing counts as proved, and DANE protects nobody; {mend}"
+            ),
+            at => {
+                let at = crate::when::time_text(at * 1000);
+                tracing::error!(
+                    "DNSSEC: the resolver brings no proof of the root's keys, which were proved on {at}, so mail for other hosts waits: \
+                     somebody may be in between; {mend}"
+                );
+            }
+        }
     }
 
     pub(super) async fn lookup(&self, name: Name, kind: RecordType) -> Result<Proven, Absent> {
@@ -267,7 +323,6 @@ fn is_denied(name: &Name, authorities: &[Record]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::dns::name;
     use super::*;
     use hickory_resolver::proto::rr::rdata::{A, CNAME, SOA};
 
@@ -322,6 +377,47 @@ mod tests {
         let circle =
             [alias("a.test", "b.test", Proof::Secure), alias("b.test", "a.test", Proof::Secure)];
         assert_eq!(ask(&circle), Err(Absent::Failed));
+    }
+
+    fn validator(settings: &str) -> Validator {
+        let dns: Dns = toml::from_str(settings).unwrap();
+        let config = ResolverConfig::from_parts(None, vec![], vec![]);
+        Validator::new(&dns, config, ResolverOpts::default()).unwrap()
+    }
+
+    #[test]
+    fn where_the_operator_says_so_nothing_is_signed() {
+        let validator = validator("unsigned = ['corp.test', 'internal']");
+        for (of, exempt) in [
+            ("corp.test", true),
+            ("_25._tcp.MX.corp.Test", true),
+            ("xcorp.test", false),
+            ("test", false),
+            ("a.internal", true),
+        ] {
+            assert_eq!(validator.is_exempt(&name(of).unwrap()), exempt, "{of}");
+        }
+    }
+
+    #[test]
+    fn what_was_proved_once_is_demanded() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            // There is no server to ask.
+            for (settings, was, is_at_work, proofs) in [
+                ("", 0, false, Some((false, false))),
+                ("", 5, true, Some((false, true))),
+                ("dnssec = 'required'", 0, true, Some((false, true))),
+                ("dnssec = 'off'", 5, false, None),
+            ] {
+                let validator = validator(settings);
+                validator.root_was_proved(was);
+                for _ in 0..2 {
+                    assert_eq!(validator.is_at_work().await, is_at_work, "{settings} {was}");
+                }
+                assert_eq!(validator.proofs(), proofs);
+            }
+        });
     }
 
     #[test]

@@ -119,8 +119,12 @@ pub struct Dns {
     pub timeout_seconds: u64,
     /// Answers kept, positive and negative, each for as long as its TTL says, at most a day.
     pub cache_entries: u64,
+    /// Blocklists that `kura dns check` asks about this host's addresses and domains, beside those of `policy.dns_lists`.
+    pub blocklists: Vec<String>,
     /// Whether answers about other mail hosts are proved (DNSSEC), which DANE needs.
     pub dnssec: Dnssec,
+    /// Domains that are not signed here, whatever the world says of them: private ones, and what lies behind a DNAME (RFC 7646).
+    pub unsigned: Vec<String>,
     /// Keys of the root zone, as DNSKEY records, in the place of those that are built in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trust_anchor: Option<PathBuf>,
@@ -130,7 +134,7 @@ pub struct Dns {
 #[serde(rename_all = "lowercase")]
 pub enum Dnssec {
     /// From the first proof of the root's keys on, which a resolver that hands out no signatures never brings; until
-    /// then nothing counts as proved.
+    /// then nothing counts as proved. It is remembered over restarts.
     #[default]
     Auto,
     /// Without proofs nothing leaves for other hosts.
@@ -145,9 +149,39 @@ impl Default for Dns {
             servers: Vec::new(),
             timeout_seconds: 3,
             cache_entries: 10_000,
+            blocklists: Vec::new(),
             dnssec: Dnssec::Auto,
+            unsigned: Vec::new(),
             trust_anchor: None,
         }
+    }
+}
+
+const BLOCKLISTS_MAX: usize = 32;
+/// Each question looks through them.
+const UNSIGNED_MAX: usize = 1000;
+
+impl Dns {
+    /// What the types can't say: the key that is at fault, and words for the operator.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        let is_domain =
+            |name: &str| crate::auth::dkim::tags::domain(name.as_bytes()).as_deref() == Some(name);
+        for (key, domains, most) in [
+            ("dns.blocklists", &self.blocklists, BLOCKLISTS_MAX),
+            ("dns.unsigned", &self.unsigned, UNSIGNED_MAX),
+        ] {
+            if let Some(wrong) = domains.iter().find(|domain| !is_domain(domain)) {
+                let what = format!(
+                    "{key}: {wrong:?} is no domain in lower case; write it as \"example.org\""
+                );
+                return Err((key, what));
+            }
+            if domains.len() > most {
+                let count = domains.len();
+                return Err((key, format!("{key} has {count} domains; use {most} at most")));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -170,6 +204,22 @@ impl Network {
         };
         let most = if address.is_ipv4() { 32 } else { 128 };
         (bits <= most).then_some(Network { address, bits })
+    }
+
+    /// The first and the last address in it, and how many leading bits they share.
+    pub fn ends(&self) -> (IpAddr, IpAddr, u8) {
+        match self.address {
+            IpAddr::V4(address) => {
+                let rest = u32::MAX.checked_shr(u32::from(self.bits)).unwrap_or(0);
+                let first = address.to_bits() & !rest;
+                (IpAddr::V4(first.into()), IpAddr::V4((first | rest).into()), self.bits)
+            }
+            IpAddr::V6(address) => {
+                let rest = u128::MAX.checked_shr(u32::from(self.bits)).unwrap_or(0);
+                let first = address.to_bits() & !rest;
+                (IpAddr::V6(first.into()), IpAddr::V6((first | rest).into()), self.bits)
+            }
+        }
     }
 
     /// An IPv4 address in IPv6's clothes is an IPv4 address.
@@ -230,6 +280,14 @@ mod tests {
         }
         let auth = Auth { trusted_sealers: vec!["Lists.test".to_owned()], ..Auth::default() };
         assert!(auth.check().is_err());
+    }
+
+    #[test]
+    fn domains_of_dns_are_domains() {
+        let with = |text: &str| toml::from_str::<Dns>(text).unwrap().check().map_err(|it| it.0);
+        assert_eq!(with("blocklists = ['bl.test']\nunsigned = ['corp.test', 'internal']"), Ok(()));
+        assert_eq!(with("blocklists = ['BL.test']"), Err("dns.blocklists"));
+        assert_eq!(with("unsigned = ['.']"), Err("dns.unsigned"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::config::{Config, ConfigError};
 use crate::domain::check::{self, Asking, Finding, Verdict};
 use crate::domain::records::Facts;
 use crate::domain::zone;
+use crate::domain::{blocklists, openness};
 use crate::operations::Request;
 use crate::relay::tls::Trust;
 use clap::Subcommand;
@@ -33,6 +34,9 @@ pub(super) enum DnsCommand {
         common: Common,
     },
     /// Looks each record up: ok, missing or wrong, with the record to set. Exit code 3 if something is to be done.
+    ///
+    /// Besides, the running server is asked as a stranger whether it relays, and lists in DNS whether they name this host or
+    /// the domain: those of policy.dns_lists and dns.blocklists.
     ///
     /// Example: kura dns check example.org --resolver 9.9.9.9
     Check {
@@ -112,25 +116,40 @@ fn check_all(
     let config = common.place.load()?;
     let trust = Trust::valid(ca_file.as_ref()).map_err(ConfigError)?;
     let timeout = Duration::from_secs(config.dns.timeout_seconds.max(5));
-    let findings = with_resolver(&config, server, async |resolver, asked| {
+    let (mut findings, open, listed) = with_resolver(&config, server, async |resolver, asked| {
         let tls = (*trust.config()).clone();
-        Ok(check::check(&Asking { resolver, server: asked, tls, timeout }, &facts).await)
+        let asking = Asking { resolver, server: asked, tls, timeout };
+        Ok(tokio::join!(
+            check::check(&asking, &facts),
+            openness::check(&facts, &config, timeout),
+            blocklists::check(&asking, &facts, &config)
+        ))
     })?;
+    findings.extend(open);
+    let mut notes = facts.notes.clone();
+    if listed.is_none() {
+        notes.push(
+            "no blocklists were asked: name those that count where you send to with dns.blocklists"
+                .to_owned(),
+        );
+    }
+    findings.extend(listed.into_iter().flatten());
     let faults = findings.iter().filter(|finding| finding.is_fault()).count();
     if common.json {
         let value = json!({
             "domain": facts.domain,
             "ok": faults == 0,
             "findings": findings,
-            "notes": facts.notes,
+            "notes": notes,
         });
         outln!("{value}")?;
     } else {
         findings.iter().try_for_each(print)?;
-        facts.notes.iter().try_for_each(|note| outln!("note: {note}"))?;
+        notes.iter().try_for_each(|note| outln!("note: {note}"))?;
         match faults {
             0 => outln!("{}: all that is needed is there", facts.domain)?,
-            some => outln!("{}: {some} records are missing or wrong", facts.domain)?,
+            1 => outln!("{}: one line says what to mend", facts.domain)?,
+            some => outln!("{}: {some} lines say what to mend", facts.domain)?,
         }
     }
     Ok(if faults == 0 { Outcome::Done } else { Outcome::Unwell })

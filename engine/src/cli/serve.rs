@@ -5,7 +5,7 @@ use crate::NOTICE;
 use crate::config::{Config, ConfigError, LogFormat};
 use crate::layout;
 use crate::quarantine::settings::Daily;
-use crate::relay::tls::Trust;
+use crate::relay::tls;
 use crate::server::{Mode, Server};
 use crate::sieve::SystemScripts;
 use clap::Args;
@@ -43,9 +43,7 @@ pub(super) fn check(options: &CheckOptions) -> Result<Outcome, ConfigError> {
     super::profile::knobs(&config)?;
     crate::filter::load(&config.spam)?.check_examples().map_err(ConfigError)?;
     crate::auth::dnssec::anchors(&config.dns)?;
-    if let Some(file) = &config.relay.ca_file {
-        Trust::valid(Some(file)).map_err(|fault| ConfigError(format!("relay.ca_file: {fault}")))?;
-    }
+    tls::check_files(&config)?;
     if options.print {
         let text = toml::to_string(&config).map_err(|error| ConfigError(error.to_string()))?;
         out!("{text}")?;

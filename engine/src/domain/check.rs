@@ -127,7 +127,7 @@ pub async fn has_key(resolver: &Resolver, record: &Record) -> Judged {
 
 fn finding(record: Record, (verdict, found, why): Judged) -> Finding {
     let set = match record.kind {
-        Kind::Https => String::new(),
+        Kind::Https | Kind::Smtp | Kind::Config => String::new(),
         _ => zone::line(&record),
     };
     Finding { record, verdict, found, why, set }
@@ -177,6 +177,8 @@ async fn judge(asking: &Asking<'_>, facts: &Facts, record: &Record) -> Judged {
         }
         What::Tlsa => certificate(asking, record).await,
         What::MtaStsPolicy => fetched(asking, facts, record).await,
+        // Found out elsewhere, and never among what DNS has to say.
+        What::OpenRelay | What::Blocklist => absent(Missing::Failed),
         What::Address
         | What::Mx
         | What::MtaStsHost
@@ -192,7 +194,7 @@ fn record_type(kind: Kind) -> RecordType {
         Kind::Aaaa => RecordType::AAAA,
         Kind::Mx => RecordType::MX,
         Kind::Ptr => RecordType::PTR,
-        Kind::Txt | Kind::Https => RecordType::TXT,
+        Kind::Txt | Kind::Https | Kind::Smtp | Kind::Config => RecordType::TXT,
         Kind::Srv => RecordType::SRV,
         Kind::Cname => RecordType::CNAME,
         Kind::Tlsa => RecordType::TLSA,
@@ -511,6 +513,7 @@ mod tests {
             ],
             notes: Vec::new(),
             policy: None,
+            rest_goes_to: Vec::new(),
         }
     }
 

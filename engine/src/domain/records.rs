@@ -27,6 +27,9 @@ pub struct Facts {
     pub notes: Vec<String>,
     /// The MTA-STS policy, where it is served.
     pub policy: Option<String>,
+    /// Addresses on other hosts that get what is sent to any name of the domain that nobody has (catch-all).
+    #[serde(default)]
+    pub rest_goes_to: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +68,10 @@ pub enum What {
     Autoconfig,
     Tlsa,
     Caa,
+    /// No record: whether strangers can send through this host.
+    OpenRelay,
+    /// No record of ours: whether a list in DNS names us.
+    Blocklist,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +88,10 @@ pub enum Kind {
     Caa,
     /// A document.
     Https,
+    /// A session.
+    Smtp,
+    /// A key of the config file.
+    Config,
 }
 
 impl fmt::Display for Kind {
@@ -96,6 +107,8 @@ impl fmt::Display for Kind {
             Kind::Tlsa => "TLSA",
             Kind::Caa => "CAA",
             Kind::Https => "HTTPS",
+            Kind::Smtp => "SMTP",
+            Kind::Config => "CONFIG",
         })
     }
 }
@@ -118,6 +131,8 @@ impl What {
             What::Autoconfig => "mail programs find their settings",
             What::Tlsa => "others know our certificate (DANE); of use only in a zone with DNSSEC",
             What::Caa => "who may issue certificates (CAA)",
+            What::OpenRelay => "strangers can't send through this host",
+            What::Blocklist => "no blocklist names us",
         }
     }
 }
@@ -157,6 +172,7 @@ impl Facts {
             records: list.records,
             notes,
             policy,
+            rest_goes_to: Vec::new(),
         })
     }
 }
@@ -381,7 +397,7 @@ fn routed_addresses(notes: &mut Vec<String>) -> Vec<IpAddr> {
     found
 }
 
-fn is_public(address: IpAddr) -> bool {
+pub(crate) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
             let [first, second, ..] = v4.octets();

@@ -108,6 +108,7 @@ mod tests {
             ],
             notes: vec!["mind this".to_owned()],
             policy: None,
+            rest_goes_to: Vec::new(),
         };
         let (x, y) = ("x".repeat(255), "y".repeat(255));
         assert_eq!(

@@ -87,9 +87,14 @@ pub(super) async fn records(shard: &Rc<Shard>, domain: &str) -> Result<Value, Fa
 /// Certificates are files: read off the core.
 async fn facts(shard: &Rc<Shard>, domain: &str) -> Result<Facts, Fault> {
     let (config, domain) = (Arc::clone(&shard.config), domain.to_owned());
-    let keys = shard.directory.borrow().dkim(&domain).cloned();
+    let (keys, rest_goes_to) = {
+        let directory = shard.directory.borrow();
+        let outside = directory.catch_all(&domain).outside;
+        (directory.dkim(&domain).cloned(), outside.into_iter().collect())
+    };
     let gather = move || Facts::gather(&config, &domain, keys.as_deref(), unix_now());
-    glommio::executor().spawn_blocking(gather).await
+    let facts = glommio::executor().spawn_blocking(gather).await?;
+    Ok(Facts { rest_goes_to, ..facts })
 }
 
 /// Who gets the mail for the postmaster of the first domain that has one (RFC 5321 section 4.5.1: every
@@ -167,15 +172,11 @@ pub(super) fn show(shard: &Shard, domain: &str) -> Result<Value, Fault> {
 pub(super) async fn remove(shard: &Rc<Shard>, domain: &str) -> Result<Value, Fault> {
     let domain = existing_domain(shard, domain)?;
     let shown = show(shard, &domain)?;
-    // These aliases were made with it, and go with it, unless another alias leads there.
+    // These aliases were made with it, and go with it.
     let made = ["postmaster", "abuse"].map(|user| format!("{user}@{domain}"));
     let go_along: Vec<&String> = {
         let directory = shard.directory.borrow();
-        let leads_there = |made_one: &String| {
-            let mut others = directory.aliases().filter(|(name, _)| !made.contains(name));
-            others.any(|(_, alias)| alias.targets.contains(made_one))
-        };
-        made.iter().filter(|name| directory.alias(name).is_some() && !leads_there(name)).collect()
+        made.iter().filter(|name| directory.alias(name).is_some()).collect()
     };
     for kind in ["accounts", "aliases"] {
         let goes = |name: &str| go_along.iter().any(|going| *going == name);
@@ -186,6 +187,23 @@ pub(super) async fn remove(shard: &Rc<Shard>, domain: &str) -> Result<Value, Fau
                 "domain {domain} still has {count} {kind}; remove them first (`kura domain show {domain}` lists them)"
             ));
         }
+    }
+    let leading = {
+        let directory = shard.directory.borrow();
+        let is_in = |address: &str| address.rsplit_once('@').is_some_and(|(_, of)| of == domain);
+        // Of the names in it only those are left that go along.
+        let others = directory.aliases().filter(|(name, _)| !is_in(name));
+        let leads = |(name, alias): (&String, &Alias)| {
+            let target = alias.targets.iter().find(|target| is_in(target))?;
+            Some(format!("alias {name} leads to {target}"))
+        };
+        others.into_iter().find_map(leads)
+    };
+    // Its mail would leave for whoever has the domain then.
+    if let Some(leading) = leading {
+        return Err(format!(
+            "{leading}, which would be on another host without {domain}; change or remove the alias first (`kura alias list` shows all)"
+        ));
     }
     let mut pairs = vec![pair::<Domain>("d:", &domain, None)];
     pairs.extend(go_along.into_iter().map(|name| pair::<Alias>("l:", name, None)));

@@ -15,6 +15,7 @@
 //! The control plane asks; cores await its answer, which always comes: each question has its timeout.
 
 use super::dane::Dane;
+use super::proofs;
 use super::protection::Protection;
 use super::sts::{Policies, binds};
 use super::tally::{Applied, Failed, Kind};
@@ -145,6 +146,10 @@ pub struct Finder {
 pub async fn serve(jobs: Jobs, finder: Finder, reporter: Reporter) {
     let reporter = Arc::new(reporter);
     finder.policies.load().await;
+    if let Some((config, shard)) = reporter.home() {
+        proofs::recall(config, &finder.resolver, shard).await;
+        tokio::spawn(proofs::remember(finder.resolver.clone(), shard.clone()));
+    }
     tokio::spawn(Arc::clone(&finder.policies).refresh());
     tokio::spawn(Arc::clone(&reporter).each_day());
     while let Ok(job) = jobs.recv_async().await {
@@ -159,7 +164,7 @@ pub async fn serve(jobs: Jobs, finder: Finder, reporter: Reporter) {
                         Err(later(why.to_owned()))
                     }));
                 }
-                Job::Report { reply } => reply.answer(reporter.report(u64::MAX).await),
+                Job::Report { reply } => reply.answer(reporter.report_now().await),
             }
         });
     }

@@ -9,6 +9,7 @@
 //! | [`dane`] | certificates that DNS tells of |
 //! | [`sts`] | other domains' MTA-STS policies, fetched and kept |
 //! | [`srs`] | senders of what is forwarded, rewritten and back |
+//! | [`proofs`] | that DNSSEC has worked, over restarts |
 //! | [`tally`], [`tlsrpt`] | what sessions have met, counted, and told to the domains |
 //! | [`sender`] | one core's sender: attempts, sessions |
 //! | [`destination`] | what is to be done next for each destination; pure |
@@ -23,6 +24,7 @@ pub mod dane;
 pub mod destination;
 pub mod hosts;
 pub mod outcome;
+pub mod proofs;
 pub mod protection;
 pub mod route;
 pub mod sender;

@@ -28,7 +28,12 @@ pub enum Need {
 pub fn route_of(smart_hosts: &[SmartHost], envelope: &Envelope, recipient: &Recipient) -> Route {
     let sender = envelope.sender.as_ref().and_then(|sender| sender.rsplit_once('@'));
     let sender_domain = sender.map_or("", |(_, domain)| domain);
-    route(smart_hosts, sender_domain, recipient.domain(), envelope.need())
+    // RFC 8689 section 5: a notice goes on even where REQUIRETLS is not offered, rather than to be lost.
+    let need = match envelope.need() {
+        Need::RequireTls if envelope.sender.is_none() => Need::Usual,
+        need => need,
+    };
+    route(smart_hosts, sender_domain, recipient.domain(), need)
 }
 
 fn route(
@@ -51,6 +56,33 @@ fn route(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn notices_are_not_lost_for_want_of_tls() {
+        use protocols::smtp::RecipientParams;
+        let of = |sender: Option<&str>, require_tls| {
+            let recipient = Recipient::new("a@x.test".to_owned(), &RecipientParams::default());
+            let envelope = Envelope {
+                id: "0.1".into(),
+                sender: sender.map(str::to_owned),
+                account: None,
+                recipients: Vec::new(),
+                arrived: 0,
+                octets: 0,
+                eight_bit: false,
+                smtp_utf8: false,
+                ret_full: None,
+                envid: None,
+                require_tls,
+                tls_optional: false,
+            };
+            route_of(&[], &envelope, &recipient)
+        };
+        let domain = |need| Route::Domain("x.test".into(), need);
+        assert_eq!(of(Some("b@y.test"), true), domain(Need::RequireTls));
+        assert_eq!(of(None, true), domain(Need::Usual));
+        assert_eq!(of(None, false), domain(Need::Usual));
+    }
 
     #[test]
     fn the_first_smart_host_that_fits_is_taken() {

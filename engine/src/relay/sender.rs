@@ -232,7 +232,12 @@ impl Sender {
             let reusable = loop {
                 let Some(job) = self.next_job(route) else { break true };
                 let Some(job) = job.without_malformed(&self.shard).await else { continue };
-                let report = session.bring(job.envelope(), job.attempt.uid).await;
+                let mut envelope = job.envelope();
+                if job.attempt.envelope.sender.is_none() {
+                    // See `route_of`.
+                    envelope.require_tls &= session.is_encrypted() && session.keeps_require_tls();
+                }
+                let report = session.bring(envelope, job.attempt.uid).await;
                 settling.leave(SETTLING_MAX).await;
                 match report {
                     Ok(report) => {

@@ -1,7 +1,8 @@
 //! What sessions towards each domain have met, by day and policy, for the reports that tell the domain (RFC 8460).
 //!
 //! Each core counts its own, in memory: a restart forgets the day. Bounds: [`DOMAINS_MAX`] domains of all days,
-//! [`POLICIES_MAX`] policies of each, [`FAILURES_MAX`] kinds of failure of each of those; what comes beyond is not counted.
+//! [`POLICIES_MAX`] policies of each, [`FAILURES_MAX`] kinds of failure of each of those, and [`OCTETS_MAX`] in all, since domains choose how
+//! long their policies are. What comes beyond is not counted; of failures, that there were some is.
 
 use super::session::Lost;
 use protocols::smtp::client::{Failure, Stage};
@@ -15,6 +16,10 @@ use std::net::IpAddr;
 const DOMAINS_MAX: usize = 5000;
 const POLICIES_MAX: usize = 8;
 const FAILURES_MAX: usize = 32;
+/// Of names, policies and reasons, on one core.
+const OCTETS_MAX: usize = 16 << 20;
+/// What an entry costs besides.
+const ENTRY_OCTETS: usize = 128;
 /// Of the words that explain a failure.
 const REASON_BYTES_MAX: usize = 200;
 pub const DAY_SECONDS: u64 = 86_400;
@@ -111,48 +116,91 @@ pub struct Sessions {
 pub type Days = BTreeMap<(u64, String), BTreeMap<Applied, Sessions>>;
 
 #[derive(Debug, Default)]
-pub struct Tally(RefCell<Days>);
+pub struct Tally(RefCell<Counted>);
+
+#[derive(Debug, Default)]
+struct Counted {
+    days: Days,
+    /// Of all that is in `days`.
+    octets: usize,
+}
+
+impl Applied {
+    fn octets(&self) -> usize {
+        let texts = self.lines.iter().chain(&self.mx);
+        ENTRY_OCTETS + texts.map(|text| text.len() + size_of::<String>()).sum::<usize>()
+    }
+}
+
+impl Met {
+    fn octets(&self) -> usize {
+        ENTRY_OCTETS + self.host.len() + self.reason.len()
+    }
+}
+
+fn octets_of(days: &Days) -> usize {
+    let of_policy = |(applied, sessions): (&Applied, &Sessions)| {
+        applied.octets() + sessions.failures.keys().map(Met::octets).sum::<usize>()
+    };
+    let of_domain = |((_, domain), policies): (&(u64, String), &BTreeMap<Applied, Sessions>)| {
+        ENTRY_OCTETS + domain.len() + policies.iter().map(of_policy).sum::<usize>()
+    };
+    days.iter().map(of_domain).sum()
+}
 
 impl Tally {
     pub fn count(&self, now: u64, domain: &str, applied: &Applied, met: Option<Met>) {
-        let mut days = self.0.borrow_mut();
+        let mut counted = self.0.borrow_mut();
+        let Counted { days, octets } = &mut *counted;
         let key = (now / DAY_SECONDS, domain.to_owned());
-        if days.len() >= DOMAINS_MAX && !days.contains_key(&key) {
-            return;
-        }
-        let policies = days.entry(key).or_default();
-        if policies.len() >= POLICIES_MAX && !policies.contains_key(applied) {
-            return;
-        }
-        let sessions = policies.entry(applied.clone()).or_default();
-        match met {
-            None => sessions.successful += 1,
-            Some(mut met) => {
-                met.reason.truncate(met.reason.floor_char_boundary(REASON_BYTES_MAX));
-                sessions.add(met, 1);
+        let policies = days.get(&key);
+        let sessions = policies.and_then(|policies| policies.get(applied));
+        if sessions.is_none() {
+            let (is_new, policies) = (policies.is_none(), policies.map_or(0, BTreeMap::len));
+            let cost = applied.octets() + if is_new { ENTRY_OCTETS + domain.len() } else { 0 };
+            let is_full = policies >= POLICIES_MAX || (is_new && days.len() >= DOMAINS_MAX);
+            if is_full || *octets + cost > OCTETS_MAX {
+                return;
             }
+            *octets += cost;
+        }
+        let sessions = days.entry(key).or_default().entry(applied.clone()).or_default();
+        let Some(mut met) = met else {
+            sessions.successful += 1;
+            return;
+        };
+        met.reason.truncate(met.reason.floor_char_boundary(REASON_BYTES_MAX));
+        let cost = met.octets();
+        if sessions.failures.contains_key(&met) || *octets + cost <= OCTETS_MAX {
+            *octets += if sessions.add(met, 1) { cost } else { 0 };
+        } else {
+            sessions.others += 1;
         }
     }
 
     /// What was counted before that day, which is forgotten.
     pub fn take(&self, before: u64) -> Days {
-        let mut days = self.0.borrow_mut();
-        let rest = days.split_off(&(before, String::new()));
-        std::mem::replace(&mut *days, rest)
+        let mut counted = self.0.borrow_mut();
+        let rest = counted.days.split_off(&(before, String::new()));
+        counted.octets = octets_of(&rest);
+        std::mem::replace(&mut counted.days, rest)
     }
 
     pub fn look(&self) -> Days {
-        self.0.borrow().clone()
+        self.0.borrow().days.clone()
     }
 }
 
 impl Sessions {
-    fn add(&mut self, met: Met, count: u64) {
-        if self.failures.len() < FAILURES_MAX || self.failures.contains_key(&met) {
-            *self.failures.entry(met).or_default() += count;
-        } else {
+    /// Whether it is the first of its kind.
+    fn add(&mut self, met: Met, count: u64) -> bool {
+        let is_new = !self.failures.contains_key(&met);
+        if is_new && self.failures.len() >= FAILURES_MAX {
             self.others += count;
+            return false;
         }
+        *self.failures.entry(met).or_default() += count;
+        is_new
     }
 
     pub fn failed(&self) -> u64 {
@@ -168,7 +216,9 @@ pub fn merge(days: &mut Days, other: Days) {
             let sum = place.entry(applied).or_default();
             sum.successful += sessions.successful;
             sum.others += sessions.others;
-            sessions.failures.into_iter().for_each(|(met, count)| sum.add(met, count));
+            for (met, count) in sessions.failures {
+                sum.add(met, count);
+            }
         }
     }
 }
@@ -219,5 +269,37 @@ mod tests {
             (sessions.failures.len(), sessions.failed()),
             (FAILURES_MAX, FAILURES_MAX as u64 + 5)
         );
+    }
+    #[test]
+    fn domains_with_long_policies_use_up_the_room_and_no_more() {
+        let tally = Tally::default();
+        let long = |number: usize| Applied {
+            kind: Kind::Sts,
+            lines: vec![number.to_string(), "mx: ".repeat(16 << 10)],
+            ..Applied::default()
+        };
+        for number in 0..400 {
+            tally.count(0, &format!("d{number}.test"), &long(number), None);
+        }
+        let held = tally.0.borrow().octets;
+        assert!(held <= OCTETS_MAX && held > OCTETS_MAX - (128 << 10), "{held}");
+        assert_eq!(held, octets_of(&tally.0.borrow().days));
+        // What is known goes on being counted; failures as far as there is room.
+        let applied = Applied::default();
+        (0..2000).for_each(|_| tally.count(0, "d0.test", &long(0), None));
+        (0..2000).for_each(|number| tally.count(0, &format!("e{number}.test"), &applied, None));
+        let days = tally.look();
+        let first = &days[&(0, "d0.test".to_owned())][&long(0)];
+        assert_eq!(first.successful, 2001);
+        let full = days.len();
+        tally.count(0, "d0.test", &long(0), met("a-host-of-some-length.d0.test"));
+        let days = tally.look();
+        let first = &days[&(0, "d0.test".to_owned())][&long(0)];
+        assert_eq!((first.failed(), first.others, days.len()), (1, 1, full));
+        tally.count(DAY_SECONDS, "f.test", &applied, None);
+        assert_eq!(tally.take(1).len(), full);
+        assert_eq!(tally.0.borrow().octets, octets_of(&tally.look()));
+        tally.count(DAY_SECONDS, "d0.test", &long(0), met("mx"));
+        assert_eq!(tally.look()[&(1, "d0.test".to_owned())][&long(0)].failures.len(), 1);
     }
 }

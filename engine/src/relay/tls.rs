@@ -2,6 +2,7 @@
 
 use super::dane::Dane;
 use super::settings::{SmartHost, TlsMode};
+use crate::config::{Config, ConfigError};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
@@ -76,7 +77,10 @@ impl Trust {
             }
         }
         if roots.is_empty() {
-            return Err("no certificates to believe in were found; set ca_file".to_owned());
+            return Err(match file {
+                Some(file) => format!("{}: no certificate is in it; it holds PEM", file.display()),
+                None => "no certificates to believe in were found; set ca_file".to_owned(),
+            });
         }
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -92,6 +96,22 @@ impl Trust {
             TlsMode::Opportunistic | TlsMode::Off => Ok(Trust::anybody()),
         }
     }
+}
+
+/// Whether the files of certificates that the config names can be used. A server without them would take mail and obey nobody's
+/// policy, or leave all of it in the queue. Reads files.
+pub fn check_files(config: &Config) -> Result<(), ConfigError> {
+    let of_hosts = config.smart_hosts.iter().filter_map(|host| host.ca_file.as_ref());
+    let files = [
+        ("relay.ca_file", &config.relay.ca_file),
+        ("collect.ca_file", &config.collect.ca_file),
+        ("acme.ca_file", &config.acme.ca_file),
+    ];
+    let files = files.into_iter().filter_map(|(key, file)| Some((key, file.as_ref()?)));
+    for (key, file) in files.chain(of_hosts.map(|file| ("smart_host.ca_file", file))) {
+        Trust::valid(Some(file)).map_err(|fault| ConfigError(format!("{key}: {fault}")))?;
+    }
+    Ok(())
 }
 
 /// Past the authorities that the world believes in.

@@ -1,7 +1,8 @@
 //! Reports to other domains about what sessions towards them have met (TLSRPT, RFC 8460): once a day, to whom a
 //! domain names in `_smtp._tls`; as mail through the queue, signed as our own words are, or over HTTPS.
 //!
-//! Reports are told about days that are over, in UTC. A report that can't be sent is gone: it tells of what is past.
+//! Reports are told about days that are over, in UTC, where `reports.tls` says so. A report that can't be sent is gone: it tells
+//! of what is past. What is for an address of ours is delivered.
 //! It goes whatever the domain's policy is (section 5.3), since it may tell of just that policy's failure.
 
 use super::sts::Web;
@@ -9,18 +10,15 @@ use super::tally::{Applied, DAY_SECONDS, Days, Kind, Met, Sessions, merge};
 use crate::auth::dns::Resolver;
 use crate::config::Config;
 use crate::mesh::ShardHandle;
+use crate::metrics::count;
 use crate::operations::{Fault, on, unix_now};
-use crate::queue::author::Author;
-use crate::queue::intake::Submission;
-use crate::queue::message::{Envelope, Recipient};
+use crate::queue::notices;
+use crate::reports::letter::Letter;
 use crate::shard::Shard;
 use crate::when::time_text;
-use base64::Engine;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use protocols::Address;
-use protocols::message::date::field_text;
-use protocols::smtp::RecipientParams;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -98,12 +96,12 @@ pub fn body(
     };
     let time = |seconds: u64| time_text(seconds * 1000);
     json!({
-        "organization-name": config.hostname,
+        "organization-name": config.reports.reporter(&config.hostname),
         "date-range": {
             "start-datetime": time(day * DAY_SECONDS),
             "end-datetime": time((day + 1) * DAY_SECONDS - 1),
         },
-        "contact-info": format!("postmaster@{}", config.hostname),
+        "contact-info": config.reports.from(&config.hostname),
         "report-id": id,
         "policies": policies.iter().map(policy).collect::<Vec<_>>(),
     })
@@ -117,46 +115,45 @@ fn packed(body: &Value) -> Vec<u8> {
 }
 
 /// Section 5.3.
-fn letter(host: &str, id: &str, (day, domain): (u64, &str), to: &str, report: &[u8]) -> String {
+fn letter(
+    config: &Config,
+    id: &str,
+    (day, domain): (u64, &str),
+    to: &str,
+    report: &[u8],
+) -> Vec<u8> {
+    let host = config.hostname.as_str();
     let (begin, end) = (day * DAY_SECONDS, (day + 1) * DAY_SECONDS - 1);
-    let encoded = base64::engine::general_purpose::STANDARD.encode(report);
-    let lines: Vec<&str> =
-        encoded.as_bytes().chunks(76).filter_map(|line| std::str::from_utf8(line).ok()).collect();
-    let lines = lines.join("\r\n");
-    format!(
-        "From: TLS reports <postmaster@{host}>\r\n\
-         To: <{to}>\r\n\
-         Subject: Report Domain: {domain} Submitter: {host} Report-ID: <{id}>\r\n\
-         Date: {date}\r\n\
-         Message-ID: <{id}>\r\n\
-         TLS-Report-Domain: {domain}\r\n\
-         TLS-Report-Submitter: {host}\r\n\
-         TLS-Required: No\r\n\
-         Auto-Submitted: auto-generated\r\n\
-         MIME-Version: 1.0\r\n\
-         Content-Type: multipart/report; report-type=\"tlsrpt\";\r\n\tboundary=\"kura-tlsrpt\"\r\n\
-         \r\n\
-         --kura-tlsrpt\r\n\
-         Content-Type: text/plain; charset=us-ascii\r\n\
-         \r\n\
-         How well mail from {host} could be encrypted on its way to {domain} on\r\n\
-         {on}, for programs to read.\r\n\
-         \r\n\
-         --kura-tlsrpt\r\n\
-         Content-Type: application/tlsrpt+gzip\r\n\
-         Content-Transfer-Encoding: base64\r\n\
-         Content-Disposition: attachment;\r\n\tfilename=\"{host}!{domain}!{begin}!{end}.json.gz\"\r\n\
-         \r\n\
-         {lines}\r\n\
-         --kura-tlsrpt--\r\n",
-        date = field_text(unix_now() * 1000),
-        on = &time_text(begin * 1000)[..10],
-    )
+    Letter {
+        organization: config.reports.reporter(host),
+        from: &config.reports.from(host),
+        to,
+        subject: &format!("Report Domain: {domain} Submitter: {host} Report-ID: <{id}>"),
+        message_id: id,
+        // The queue reads the last one, too.
+        fields: &format!(
+            "TLS-Report-Domain: {domain}\r\nTLS-Report-Submitter: {host}\r\nTLS-Required: No\r\n"
+        ),
+        report_type: Some("tlsrpt"),
+        now: unix_now(),
+        words: &format!(
+            "How well mail from {host} could be encrypted on its way to {domain} on\r\n\
+             {on}, for programs to read. It is sent because {domain} asks for it (_smtp._tls).\r\n",
+            on = &time_text(begin * 1000)[..10],
+        ),
+        file_name: &format!("{host}!{domain}!{begin}!{end}.json.gz"),
+        file_type: "application/tlsrpt+gzip",
+        file: report,
+    }
+    .text()
 }
 
 /// `kura domain tls-report`, on shard 0: what all cores have counted, or a line for each report that goes now.
 pub async fn operate(shard: &Rc<Shard>, send: bool) -> Result<Value, Fault> {
     if send {
+        if !shard.config.relay.enabled {
+            return Err("reports go to other hosts; set relay.enabled = true".to_owned());
+        }
         return shard.hosts.report(shard).await.map(|said| json!(said));
     }
     let mut days = Days::new();
@@ -183,6 +180,11 @@ impl Reporter {
         Reporter { config: Arc::clone(config), resolver: resolver.clone(), cores: cores.to_vec() }
     }
 
+    /// The configuration, and shard 0.
+    pub fn home(&self) -> Option<(&Config, &ShardHandle)> {
+        self.cores.first().map(|shard| (&*self.config, shard))
+    }
+
     /// Until the server stops.
     pub async fn each_day(self: Arc<Reporter>) {
         let spread = u64::from(std::process::id()) % SPREAD_SECONDS;
@@ -190,22 +192,31 @@ impl Reporter {
             let now = unix_now();
             let next = (now / DAY_SECONDS + 1) * DAY_SECONDS + spread;
             tokio::time::sleep(Duration::from_secs(next - now)).await;
-            self.report(unix_now() / DAY_SECONDS).await;
+            let days = self.taken(unix_now() / DAY_SECONDS).await;
+            if self.config.reports.tls {
+                self.report(days).await;
+            }
         }
     }
 
-    /// What was counted before that day; a line for each domain that wants to know.
-    pub async fn report(&self, before: u64) -> Vec<String> {
+    /// What was counted until now is told: the operator says so. A line for each domain that wants to know.
+    pub async fn report_now(&self) -> Vec<String> {
+        self.report(self.taken(u64::MAX).await).await
+    }
+
+    /// What was counted before that day, which is forgotten.
+    async fn taken(&self, before: u64) -> Days {
         let mut days = Days::new();
         for core in &self.cores {
             let taken = core.ask(move |shard| async move { shard.queue.tally.take(before) }).await;
             merge(&mut days, taken.unwrap_or_default());
         }
+        days
+    }
+
+    async fn report(&self, days: Days) -> Vec<String> {
         let mut said = Vec::new();
         for ((day, domain), policies) in &days {
-            if !self.config.relay.tls_reports {
-                break;
-            }
             let texts = self.resolver.texts(&format!("_smtp._tls.{domain}")).await;
             let wanted = texts.ok().and_then(|texts| addressees(&texts)).unwrap_or_default();
             let host = &self.config.hostname;
@@ -214,7 +225,7 @@ impl Reporter {
             for addressee in wanted {
                 let (to, sent) = match addressee {
                     Addressee::Mail(to) => {
-                        let text = letter(host, &id, (*day, domain), &to, &report);
+                        let text = letter(&self.config, &id, (*day, domain), &to, &report);
                         let sent = self.mail(&to, text).await;
                         (to, sent)
                     }
@@ -239,35 +250,15 @@ impl Reporter {
         web.post(url, "application/tlsrpt+gzip", report).await
     }
 
-    async fn mail(&self, to: &str, text: String) -> Result<(), String> {
+    /// Nobody reads that a report has not arrived, so it comes from the null path.
+    async fn mail(&self, to: &str, text: Vec<u8>) -> Result<(), String> {
         let core = self.cores.first().ok_or("there is no core")?;
         let to = to.to_owned();
         let send = move |shard: Rc<Shard>| async move {
-            let envelope = Envelope {
-                id: shard.next_id(),
-                sender: Some(format!("postmaster@{}", shard.config.hostname)),
-                account: None,
-                recipients: vec![Recipient::new(
-                    to.clone(),
-                    &RecipientParams {
-                        // Nobody reads that a report has not arrived.
-                        notify: Some(protocols::smtp::Notify::default()),
-                        ..RecipientParams::default()
-                    },
-                )],
-                arrived: unix_now(),
-                octets: 0,
-                eight_bit: false,
-                smtp_utf8: false,
-                ret_full: None,
-                envid: None,
-                require_tls: false,
-                tls_optional: true,
-            };
-            let mut submission =
-                Submission::new(&shard, Author::Ourselves, envelope, String::new());
-            submission.push(text.as_bytes()).await.map_err(|error| error.to_string())?;
-            submission.finish().await.map(drop).map_err(|error| error.to_string())
+            notices::send(&shard, shard.next_id(), &to, false, text)
+                .await
+                .map(|()| count(&shard.reports.counts.sent))
+                .map_err(|error| error.to_string())
         };
         core.ask(send).await.map_err(|error| error.to_string())?
     }

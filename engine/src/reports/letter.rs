@@ -6,6 +6,8 @@ use protocols::message::date::field_text;
 
 /// Characters of base64 on one line (RFC 2045 section 6.8).
 const LINE: usize = 76;
+/// Of a boundary's 70 characters (RFC 2046 section 5.1.1), for what tells one letter from another.
+const BOUNDARY_NAME: usize = 50;
 
 #[derive(Debug, Clone)]
 pub struct Letter<'l> {
@@ -14,6 +16,10 @@ pub struct Letter<'l> {
     pub to: &'l str,
     pub subject: &'l str,
     pub message_id: &'l str,
+    /// Further fields of the header, each with its end of line.
+    pub fields: &'l str,
+    /// Of `multipart/report` (RFC 6522); without it, `multipart/mixed`.
+    pub report_type: Option<&'l str>,
     /// Unix seconds.
     pub now: u64,
     pub words: &'l str,
@@ -25,16 +31,21 @@ pub struct Letter<'l> {
 
 impl Letter<'_> {
     pub fn text(&self) -> Vec<u8> {
-        let boundary = format!("kura-report-{}", self.message_id.replace(['.', '@'], "-"));
+        let name = self.message_id.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+        let boundary = format!("kura-report-{}", &name[..name.len().min(BOUNDARY_NAME)]);
+        let kind = match self.report_type {
+            Some(of) => format!("multipart/report; report-type=\"{of}\""),
+            None => "multipart/mixed".to_owned(),
+        };
         let mut text = format!(
             "From: {name} <{from}>\r\n\
              To: <{to}>\r\n\
              Subject: {subject}\r\n\
              Date: {date}\r\n\
              Message-ID: <{id}>\r\n\
-             Auto-Submitted: auto-generated\r\n\
+             {fields}Auto-Submitted: auto-generated\r\n\
              MIME-Version: 1.0\r\n\
-             Content-Type: multipart/mixed;\r\n\tboundary=\"{boundary}\"\r\n\
+             Content-Type: {kind};\r\n\tboundary=\"{boundary}\"\r\n\
              \r\n\
              --{boundary}\r\n\
              Content-Type: text/plain; charset=utf-8\r\n\
@@ -42,7 +53,7 @@ impl Letter<'_> {
              \r\n\
              {words}\r\n\
              --{boundary}\r\n\
-             Content-Type: {kind};\r\n\tname=\"{file}\"\r\n\
+             Content-Type: {file_kind};\r\n\tname=\"{file}\"\r\n\
              Content-Transfer-Encoding: base64\r\n\
              Content-Disposition: attachment;\r\n\tfilename=\"{file}\"\r\n\
              \r\n",
@@ -53,7 +64,8 @@ impl Letter<'_> {
             date = field_text(self.now * 1000),
             id = self.message_id,
             words = self.words,
-            kind = self.file_type,
+            fields = self.fields,
+            file_kind = self.file_type,
             file = self.file_name,
         )
         .into_bytes();
@@ -119,6 +131,8 @@ mod tests {
             to: "d@a.test",
             subject,
             message_id: "0.1@mx.b.test",
+            fields: "",
+            report_type: None,
             now: 760_000_000,
             words: "Words.\r\n",
             file_name: "a!b!1!2.xml.gz",
@@ -141,6 +155,16 @@ mod tests {
             head.starts_with("From: \"B \\\"Sons\\\"\" <postmaster@b.test>\r\nTo: <d@a.test>\r\n")
         );
         assert!(head.contains("\r\nAuto-Submitted: auto-generated\r\n"));
+        let typed = Letter {
+            fields: "TLS-Required: No\r\n",
+            report_type: Some("tlsrpt"),
+            ..letter.clone()
+        };
+        let typed = String::from_utf8(typed.text()[..600].to_vec()).unwrap();
+        assert!(typed.contains("\r\nTLS-Required: No\r\nAuto-Submitted: "));
+        assert!(typed.contains(
+            "\r\nContent-Type: multipart/report; report-type=\"tlsrpt\";\r\n\tboundary="
+        ));
         assert!(head.lines().all(|line| line.len() <= 78), "{head}");
         let folded = folded(subject);
         assert!(folded.contains("\r\n "));

@@ -179,6 +179,8 @@ mod tests {
             to: "dmarc@a.test",
             subject: "Report Domain: a.test",
             message_id: "1@big.test",
+            fields: "",
+            report_type: None,
             now: 0,
             words: "{ words }\r\n",
             file_name: "a",

@@ -9,7 +9,6 @@ use super::counts::{self, Due};
 use super::destinations::{Destination, Inquiry};
 use super::letter::Letter;
 use crate::NOTICE;
-use crate::config::Config;
 use crate::metrics::count;
 use crate::operations::{Fault, unix_now};
 use crate::queue::notices;
@@ -34,14 +33,6 @@ const DAYS_MAX: u32 = 3;
 /// For DNS, to say who wants a report.
 const ANSWER_SECONDS: u64 = 30;
 const DAY: u64 = 86_400;
-
-/// Whom to ask about our reports, and who sends them.
-fn contact(config: &Config) -> String {
-    match config.reports.contact.as_str() {
-        "" => format!("postmaster@{}", config.hostname),
-        contact => contact.to_owned(),
-    }
-}
 
 /// As [`crate::queue::author`] chooses who signs.
 fn is_signed(shard: &Shard, contact: &str) -> bool {
@@ -76,17 +67,21 @@ pub struct Sent {
 
 /// Until the server stops.
 pub async fn run(shard: Rc<Shard>) {
-    if !shard.config.reports.dmarc {
+    let config = &shard.config;
+    if !config.reports.dmarc && !config.reports.tls {
         return;
     }
-    let spread =
-        shard.config.hostname.bytes().fold(0_u64, |sum, byte| sum * 31 % 7919 + u64::from(byte));
-    let contact = contact(&shard.config);
+    let spread = config.hostname.bytes().fold(0_u64, |sum, byte| sum * 31 % 7919 + u64::from(byte));
+    let contact = config.reports.from(&config.hostname);
     if !is_signed(&shard, &contact) {
         tracing::warn!(
             contact,
-            "DMARC reports will not be signed, and few will believe them: let reports.contact be of a domain with DKIM keys (`kura domain dkim list`)"
+            "reports to others will not be signed, and few will believe them: let reports.contact be of a domain with DKIM keys (`kura domain dkim list`)"
         );
+    }
+    if !config.reports.dmarc {
+        // Those about TLS are the control plane's.
+        return;
     }
     let not_before = SETTLED_SECONDS + spread % SPREAD_SECONDS;
     while !shard.watchdog.stopping() {
@@ -217,18 +212,14 @@ async fn letters(
     let stored = counts::stored_rows(shard, due);
     let missed = counts::missed(shard, due.day);
     let config = Arc::clone(&shard.config);
-    let contact = contact(&config);
+    let contact = config.reports.from(&config.hostname);
     let ids: Vec<String> = destinations.iter().map(|_| shard.next_id()).collect();
     let due = due.clone();
     let work = move || -> Result<Vec<Ready>, Fault> {
         let rows = counts::read_rows(&stored);
         let (first, last) = (u64::from(due.day) * DAY, u64::from(due.day) * DAY + DAY - 1);
         let hostname = config.hostname.as_str();
-        let settings = &config.reports;
-        let organization = match settings.organization.as_str() {
-            "" => hostname,
-            organization => organization,
-        };
+        let organization = config.reports.reporter(hostname);
         let report = Report {
             hostname,
             organization,
@@ -251,6 +242,8 @@ async fn letters(
                 to: &address,
                 subject: &report.subject(),
                 message_id: &format!("{id}@{hostname}"),
+                fields: "",
+                report_type: None,
                 now,
                 words: &words,
                 file_name: &report.file_name(),

@@ -14,6 +14,8 @@ const KEEP_MAX: Duration = Duration::from_secs(3650 * 86_400);
 pub struct Reports {
     /// Sends, each day, what was seen of a domain to those who its DMARC record names (`rua=`).
     pub dmarc: bool,
+    /// Sends, each day, how sessions towards a domain could be encrypted to those who its TLSRPT record names.
+    pub tls: bool,
     /// Who reports, in words; without it, `hostname`.
     pub organization: String,
     /// From whom reports come, and whom to ask about them; without it, `postmaster@` the host's name.
@@ -28,6 +30,7 @@ impl Default for Reports {
     fn default() -> Self {
         Reports {
             dmarc: false,
+            tls: false,
             organization: String::new(),
             contact: String::new(),
             read: Vec::new(),
@@ -39,9 +42,12 @@ impl Default for Reports {
 impl Reports {
     /// What the types can't say: the key that is at fault, and words for the operator. `relays`: mail may leave.
     pub fn check(&self, relays: bool) -> Result<(), (&'static str, String)> {
-        if self.dmarc && !relays {
-            let what = "reports.dmarc = true sends mail to other hosts; set relay.enabled = true";
-            return Err(("reports.dmarc", what.to_owned()));
+        for (is_on, key) in [(self.dmarc, "reports.dmarc"), (self.tls, "reports.tls")] {
+            if is_on && !relays {
+                let what =
+                    format!("{key} = true sends mail to other hosts; set relay.enabled = true");
+                return Err((key, what));
+            }
         }
         let is_address = |text: &str| Address::parse(text.as_bytes()).is_some();
         let is_contact = |text: &str| text.is_empty() || (is_address(text) && text.is_ascii());
@@ -75,6 +81,22 @@ impl Reports {
         Ok(())
     }
 
+    /// From whom reports come.
+    pub fn from(&self, hostname: &str) -> String {
+        match self.contact.as_str() {
+            "" => format!("postmaster@{hostname}"),
+            contact => contact.to_owned(),
+        }
+    }
+
+    /// Who reports.
+    pub fn reporter<'r>(&'r self, hostname: &'r str) -> &'r str {
+        match self.organization.as_str() {
+            "" => hostname,
+            organization => organization,
+        }
+    }
+
     /// Whether reports come to this address.
     pub fn reads(&self, address: &str) -> bool {
         self.read.iter().any(|known| known.eq_ignore_ascii_case(address))
@@ -92,8 +114,11 @@ mod tests {
         assert!(fine.reads("DMARC@a.test") && !fine.reads("x@a.test"));
         let sends = Reports { dmarc: true, ..Reports::default() };
         assert_eq!(sends.check(true), Ok(()));
+        let tells = Reports { tls: true, ..Reports::default() };
+        assert_eq!(tells.check(true), Ok(()));
         for (wrong, key) in [
             (sends, "reports.dmarc"),
+            (tells, "reports.tls"),
             (Reports { contact: "a b".into(), ..Reports::default() }, "reports.contact"),
             (Reports { organization: "a\nb".into(), ..Reports::default() }, "reports.organization"),
             (Reports { read: vec!["dmarc".into()], ..Reports::default() }, "reports.read"),
