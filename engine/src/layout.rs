@@ -75,7 +75,7 @@ impl DataDir {
         let lock = take_lock(path).map_err(|error| match error {
             LockError::Io(error) => fault("write to data directory", path, error),
             LockError::Held(by) => ConfigError(format!(
-                "data directory {} is in use by {by}; stop that server first, or choose another directory",
+                "data directory {} is in use by {by}; stop it if it is a server, wait for its end if it is a command, or choose another directory",
                 path.display()
             )),
         })?;
@@ -325,7 +325,7 @@ pub fn lock_unchanged(path: &Path) -> Result<Option<File>, ConfigError> {
     // SAFETY: flock on a descriptor that we own; no memory is involved.
     if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB) } != 0 {
         return Err(ConfigError(format!(
-            "data directory {} is in use; stop that server first",
+            "data directory {} is in use; stop the server, or wait for the command, that has it",
             path.display()
         )));
     }

@@ -344,7 +344,7 @@ fn commit_window_us(profile: &Profile) -> Knob {
         ((point.p50_us / 4.0).min(5_000.0), "a quarter of a small flush, at most 5 ms")
     } else {
         // What comes during a flush is company enough: a window was tried, and cost 7 % of the rate.
-        (0.0, "none, since a small flush is quick")
+        (0.0, "none: on a disk that is not slow, what comes during a flush is company enough")
     };
     derived(value as u64, formula, flush_text(point))
 }

@@ -44,8 +44,9 @@ pub(super) enum CertCommand {
     /// Takes a certificate chain and its key from PEM files, if they belong together, the chain holds, and it is for
     /// this host.
     ///
-    /// Examples: kura cert import --chain fullchain.pem --key privkey.pem
-    ///           kura cert import --chain issued.pem --name mail.example.com
+    /// Example: kura cert import --chain fullchain.pem --key privkey.pem
+    ///
+    /// Example: kura cert import --chain issued.pem --name mail.example.com
     Import {
         /// The host's own certificate, then who issued it, and so on.
         #[arg(long)]

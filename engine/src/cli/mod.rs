@@ -61,8 +61,9 @@ enum Command {
     Serve(serve::Options),
     /// Reads a config file and says what is wrong with it, if anything.
     ///
-    /// Examples: kura check-config --config /etc/kura/kura.toml
-    ///           kura check-config --config /etc/kura/kura.toml --print
+    /// Example: kura check-config --config /etc/kura/kura.toml
+    ///
+    /// Example: kura check-config --config /etc/kura/kura.toml --print
     CheckConfig(serve::CheckOptions),
     /// Mail domains.
     ///
@@ -126,8 +127,9 @@ enum Command {
     Reports(reports::ReportsCommand),
     /// What has become of messages: where they are, who brought them, what was decided about them and why.
     ///
-    /// Examples: kura trace ann@example.org --since 2h
-    ///           kura trace '<20261126.7@example.net>' --since 7d
+    /// Example: kura trace ann@example.org --since 2h
+    ///
+    /// Example: kura trace '<20261126.7@example.net>' --since 7d
     Trace(trace::Options),
     /// What the host can do, and what follows from it.
     ///

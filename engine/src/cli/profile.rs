@@ -78,13 +78,13 @@ pub(super) struct PlanOptions {
     #[command(flatten)]
     place: Where,
     /// Accounts.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     users: u64,
     /// Quota of each, such as 500M or 2G.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     quota: u64,
     /// Deliveries a day over all users; a message to three of them is three.
-    #[arg(long, value_name = "M")]
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u64).range(1..))]
     mails_per_day: u64,
     /// Mean size of a message.
     #[arg(long, value_name = "SIZE", default_value = "75K", value_parser = size)]

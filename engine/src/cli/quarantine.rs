@@ -82,8 +82,9 @@ pub(super) enum QuarantineCommand {
     },
     /// Header, verdict and text of a message, made safe for a terminal: no controls, no markup, of attachments names alone.
     ///
-    /// Examples: kura quarantine show ann@example.org:7
-    ///           kura quarantine show ann@example.org:7 --raw > message.eml
+    /// Example: kura quarantine show ann@example.org:7
+    ///
+    /// Example: kura quarantine show ann@example.org:7 --raw > message.eml
     Show {
         id: String,
         /// Writes the message itself to standard output, octet by octet. It may be dangerous.

@@ -55,8 +55,9 @@ pub(super) enum StoreCommand {
     ///
     /// Delete the tree that is shown over IMAP when it is no longer wanted.
     ///
-    /// Examples: kura store restore --from /mnt/backup --dir ./restored
-    ///           kura store restore --account ann@example.org --at 2026-11-25T16:00:00Z
+    /// Example: kura store restore --from /mnt/backup --dir ./restored
+    ///
+    /// Example: kura store restore --account ann@example.org --at 2026-11-25T16:00:00Z
     Restore(Box<restore::RestoreOptions>),
     /// Takes everything that still verifies out of a stopped store that does not open any more, and makes a
     /// fresh data directory of it. The damaged one is only read. Exit code 3: something was lost.
