@@ -199,6 +199,14 @@ impl Relay {
                 return Err((key, what));
             }
         }
+        if self.retry_first.0 > self.retry_most.0 {
+            let what = format!(
+                "relay.retry_first = {:?} is more than relay.retry_most = {:?}",
+                self.retry_first.text(),
+                self.retry_most.text()
+            );
+            return Err(("relay.retry_first", what));
+        }
         // What waits longer would leave with signatures that have expired.
         let expire_max = Duration::from_secs(crate::domain::keys::SIGNATURE_SECONDS - 86_400);
         if self.expire.0 > expire_max {

@@ -60,7 +60,13 @@ impl Acme {
         has_http: bool,
         has_https: bool,
     ) -> Result<(), (&'static str, String)> {
-        let Some(directory) = &self.directory else { return Ok(()) };
+        let Some(directory) = &self.directory else {
+            if self.contact.is_some() || !self.certificates.is_empty() {
+                let what = "acme.directory is missing: without it nothing is asked for";
+                return Err(("acme", what.to_owned()));
+            }
+            return Ok(());
+        };
         if !directory.starts_with("https://") {
             let what = format!(
                 "acme.directory {directory:?} is no address of an ACME server; write one such as \
