@@ -80,6 +80,7 @@ fn dialogues(criterion: &mut Criterion) {
             recipients_max: 1000,
             tls_available: false,
             plaintext_auth: false,
+            future_release: None,
         });
         let mut smtp = Smtp::new(config, false);
         let mut output = Outbox::new();

@@ -13,6 +13,7 @@ pub use crate::quarantine::settings::Quarantine;
 pub use crate::relay::settings::{Relay, SmartHost};
 pub use crate::reports::settings::Reports;
 pub use crate::scan::settings::Scan;
+pub use crate::submission::settings::Submission;
 use crate::when::Span;
 use hwprofiles::{Knobs, Profile};
 use serde::{Deserialize, Serialize};
@@ -64,6 +65,8 @@ pub struct Config {
     pub scan: Scan,
     #[serde(default)]
     pub quarantine: Quarantine,
+    #[serde(default)]
+    pub submission: Submission,
     #[serde(default)]
     pub relay: Relay,
     #[serde(default, rename = "smart_host", skip_serializing_if = "Vec::is_empty")]
@@ -382,6 +385,7 @@ impl Config {
         self.sieve.check()?;
         self.scan.check()?;
         self.quarantine.check()?;
+        self.submission.check()?;
         self.relay.check()?;
         self.acme.check(!self.web.http.is_empty(), !self.web.listen.is_empty())?;
         self.collect.check()?;

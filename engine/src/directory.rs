@@ -17,6 +17,7 @@
 use crate::domain::keys::DkimKeys;
 use crate::host_key::HostKey;
 use crate::passwords::StoredPassword;
+use crate::submission::settings::Limits;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +51,9 @@ pub struct Account {
     pub quota_bytes: Option<u64>,
     pub quota_messages: Option<u64>,
     pub created_unix: u64,
+    /// What it may send, if that is not what everybody may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
 }
 
 impl Account {
@@ -365,6 +369,7 @@ mod tests {
                 quota_bytes: None,
                 quota_messages: None,
                 created_unix: 0,
+                limits: None,
             };
             directory.accounts.insert(format!("{user}@example.test"), account);
         }

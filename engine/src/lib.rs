@@ -17,6 +17,7 @@
 //! | [`quarantine`] | mail that is kept back from its owner |
 //! | [`sieve`] | what users, and the operator, want done with mail that comes in |
 //! | [`collect`] | mail from mailboxes that users have elsewhere |
+//! | [`submission`] | what an account may send |
 //! | [`queue`], [`relay`] | mail that waits to leave, and how it leaves |
 //! | [`reports`] | what hosts tell each other about mail in their names: DMARC and TLS reports |
 //! | [`domain`] | DKIM keys and signatures; what DNS has to say of a domain |
@@ -71,6 +72,7 @@ pub mod server;
 pub mod session;
 pub mod shard;
 pub mod sieve;
+pub mod submission;
 pub mod tls;
 mod trace;
 pub mod watchdog;

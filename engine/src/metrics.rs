@@ -104,6 +104,7 @@ pub struct Metrics {
     pub scan: crate::scan::metrics::Metrics,
     pub rspamd: crate::filter::rspamd::metrics::Metrics,
     pub quarantine: crate::quarantine::Counts,
+    pub submission: crate::submission::Counts,
     /// Microseconds from the end of a message's data to its positive reply.
     accept_latency: RefCell<Histogram<u64>>,
 }
@@ -136,6 +137,7 @@ impl Default for Metrics {
             scan: Default::default(),
             rspamd: Default::default(),
             quarantine: Default::default(),
+            submission: Default::default(),
             accept_latency: RefCell::new(histogram()),
         }
     }
@@ -238,6 +240,7 @@ impl Metrics {
             scan: self.scan.snapshot(),
             rspamd: self.rspamd.snapshot(),
             quarantine: self.quarantine.snapshot(),
+            submission: self.submission.snapshot(),
             accept_latency: self.accept_latency.borrow().clone(),
             store: vec![store],
             scrub: vec![scrub],
@@ -292,6 +295,7 @@ pub struct Snapshot {
     scan: crate::scan::metrics::Snapshot,
     rspamd: crate::filter::rspamd::metrics::Snapshot,
     quarantine: crate::quarantine::Snapshot,
+    submission: crate::submission::Snapshot,
     accept_latency: Histogram<u64>,
     /// One for each shard, in their order.
     store: Vec<storage::store::Stats>,
@@ -317,6 +321,7 @@ impl Snapshot {
         self.scan.merge(&other.scan);
         self.rspamd.merge(&other.rspamd);
         self.quarantine.merge(&other.quarantine);
+        self.submission.merge(&other.submission);
         let _ = self.accept_latency.add(&other.accept_latency);
         self.store.extend(other.store);
         self.scrub.extend(other.scrub);
@@ -388,6 +393,7 @@ impl Snapshot {
         self.scan.write(&mut text);
         self.rspamd.write(&mut text);
         self.quarantine.write(&mut text);
+        self.submission.write(&mut text);
         self.store_text(&mut text, &mut head);
         self.scrub_text(&mut text, &mut head);
         text

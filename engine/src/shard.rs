@@ -87,6 +87,8 @@ pub struct Shard {
     pub sieve: crate::sieve::Sieve,
     pub scan: crate::scan::session::Scanning,
     pub rspamd: crate::filter::rspamd::desk::Desk,
+    /// What accounts have sent that are at home here.
+    pub submitting: crate::submission::Submitting,
     /// Mail of this core that waits to leave.
     pub queue: Queue,
     /// Where it goes, by DNS.
@@ -166,6 +168,7 @@ impl Shard {
             sieve: crate::sieve::Sieve::new(parts.sieve),
             scan: crate::scan::session::Scanning::new(parts.scan),
             rspamd: parts.rspamd,
+            submitting: Default::default(),
             queue: Queue::default(),
             hosts: parts.hosts,
             collecting: Default::default(),

@@ -1,6 +1,6 @@
 //! Times and spans of time as an operator writes them: `7d`, `2h`, `2026-11-25T16:22:03Z`.
 
-use protocols::message::date::Day;
+use protocols::message::date::{read_rfc3339, rfc3339_text};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::time::Duration;
 
@@ -54,57 +54,14 @@ pub fn parse_time(text: &str, now: u64) -> Result<u64, String> {
     if let Ok(Span(before)) = Span::parse(text) {
         return Ok(now.saturating_sub(u64::try_from(before.as_millis()).unwrap_or(u64::MAX)));
     }
-    rfc3339(text).ok_or_else(|| {
+    read_rfc3339(text).ok_or_else(|| {
         format!("{text:?} is no time; write it like 2026-11-25T16:22:03Z, or 2h for two hours ago")
     })
 }
 
-fn rfc3339(text: &str) -> Option<u64> {
-    let number = |from: usize, to: usize| -> Option<i64> {
-        let digits = text.get(from..to)?;
-        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
-    };
-    let is = |at: usize, allowed: &str| {
-        text.as_bytes().get(at).is_some_and(|byte| allowed.as_bytes().contains(byte))
-    };
-    if !(is(4, "-") && is(7, "-") && is(10, "Tt ") && is(13, ":") && is(16, ":")) {
-        return None;
-    }
-    let day = Day::from_civil(
-        number(0, 4)?,
-        u8::try_from(number(5, 7)?).ok()?,
-        u8::try_from(number(8, 10)?).ok()?,
-    )?;
-    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
-    if hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
-    let rest = text.get(19..)?;
-    let digits = rest
-        .strip_prefix('.')
-        .map_or(0, |rest| rest.bytes().take_while(u8::is_ascii_digit).count());
-    let (fraction, zone) = if digits > 0 { rest.split_at(digits + 1) } else { ("", rest) };
-    let millis: i64 =
-        format!("{:0<3}", fraction.get(1..).unwrap_or_default()).get(..3)?.parse().ok()?;
-    let offset = match zone.as_bytes() {
-        [b'Z' | b'z'] => 0,
-        [sign @ (b'+' | b'-'), _, _, b':', _, _] => {
-            let at = text.len() - 5;
-            let minutes = number(at, at + 2)? * 60 + number(at + 3, at + 5)?;
-            if *sign == b'-' { -minutes } else { minutes }
-        }
-        _ => return None,
-    };
-    let seconds = day.0 * 86_400 + hour * 3600 + (minute - offset) * 60 + second;
-    u64::try_from(seconds * 1000 + millis).ok()
-}
-
 /// RFC 3339 in UTC, to the second.
 pub fn time_text(unix_millis: u64) -> String {
-    let (year, month, day) = Day::of_unix_millis(unix_millis).civil();
-    let seconds = unix_millis / 1000 % 86_400;
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    rfc3339_text(unix_millis)
 }
 
 #[cfg(test)]

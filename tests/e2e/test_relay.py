@@ -349,6 +349,8 @@ class Relaying(Sending):
         hanging.answer = lambda verb, line: 60 if verb == "CONNECT" else True
         sink = self.sink(port=hanging.port)
         server = self.server(hanging.port)
+        done = server.command("account", "limits", "ann@a.test", "--messages-per-hour", "0")
+        self.assertEqual(done.returncode, 0, done.stderr)
         with smtplib.SMTP("127.0.0.1", server.ports["submission"], timeout=60) as smtp:
             smtp.ehlo("client.test")
             smtp.login(*server.accounts[0])

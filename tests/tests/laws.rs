@@ -61,6 +61,8 @@ const SMTP_TOKENS: &[&[u8]] = &[
     b"RCPT TO:<\"",
     b" SIZE=99",
     b" NOTIFY=NEVER",
+    b" HOLDFOR=9",
+    b" HOLDUNTIL=2026-01-01T00:00:00Z",
     b"DATA\r\n",
     b"BDAT 5",
     b"BDAT 0",

@@ -5,6 +5,7 @@ use super::{Outcome, Where};
 use crate::config::ConfigError;
 use crate::operations::Request;
 use crate::passwords;
+use crate::submission::settings::LimitsChange;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
@@ -82,6 +83,22 @@ pub(super) struct Quotas {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct LimitsOptions {
+    #[arg(long, value_name = "N")]
+    messages_per_hour: Option<u32>,
+    #[arg(long, value_name = "N")]
+    messages_per_day: Option<u32>,
+    /// Those of one message count each for one.
+    #[arg(long, value_name = "N")]
+    recipients_per_hour: Option<u32>,
+    #[arg(long, value_name = "N")]
+    recipients_per_day: Option<u32>,
+    /// What the config file says, as for everybody.
+    #[arg(long, conflicts_with_all = ["messages_per_hour", "messages_per_day", "recipients_per_hour", "recipients_per_day"])]
+    usual: bool,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Password {
     /// Reads the password from standard input; otherwise one is made up and printed.
     #[arg(long)]
@@ -154,6 +171,16 @@ pub(super) enum AccountCommand {
         address: String,
         #[command(flatten)]
         quotas: Quotas,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Shows what the account may send, and sets it where that is said; 0: as much as it likes.
+    ///
+    /// Example: kura account limits news@example.org --messages-per-hour 20000 --recipients-per-day 0
+    Limits {
+        address: String,
+        #[command(flatten)]
+        limits: LimitsOptions,
         #[command(flatten)]
         common: Common,
     },
@@ -267,6 +294,18 @@ pub(super) fn account(command: AccountCommand) -> Result<Outcome, ConfigError> {
             };
             said(&common, request, |v| format!("quota of {} set", text(v, "address")))
         }
+        AccountCommand::Limits { address, limits, common } => {
+            let LimitsOptions { usual, messages_per_hour, messages_per_day, .. } = limits;
+            let LimitsOptions { recipients_per_hour, recipients_per_day, .. } = limits;
+            let change = LimitsChange {
+                usual,
+                messages_per_hour,
+                messages_per_day,
+                recipients_per_hour,
+                recipients_per_day,
+            };
+            said(&common, Request::AccountLimits { address, change }, limits_text)
+        }
         AccountCommand::Remove { address, common } => {
             said(&common, Request::AccountRemove { address }, |v| {
                 format!("account {} and its mail removed", text(v, "address"))
@@ -294,6 +333,30 @@ pub(super) fn alias(command: AliasCommand) -> Result<Outcome, ConfigError> {
             })
         }
     }
+}
+
+fn limits_text(value: &Value) -> String {
+    let limits = &value["limits"];
+    let limit = |key: &str| match limits[key].as_u64() {
+        Some(limit) if limit > 0 => limit.to_string(),
+        _ => "any number".to_owned(),
+    };
+    let whose = if value["own"] == true { "limits of its own" } else { "limits of [submission]" };
+    let suspected = match value["suspected"].as_str() {
+        Some(why) => format!("; somebody else may be sending from it: it {why}"),
+        None => String::new(),
+    };
+    format!(
+        "{}: {} messages an hour and {} a day, {} recipients an hour and {} a day ({whose}); \
+         sent within a day: {} messages, {} recipients{suspected}",
+        text(value, "address"),
+        limit("messages_per_hour"),
+        limit("messages_per_day"),
+        limit("recipients_per_hour"),
+        limit("recipients_per_day"),
+        value["messages"],
+        value["recipients"],
+    )
 }
 
 fn list_of(value: &Value, key: &str) -> String {

@@ -20,6 +20,9 @@ pub(super) struct Filter {
     /// Only messages from this address or account.
     #[arg(long, value_name = "ADDRESS")]
     sender: Option<String>,
+    /// Only messages that this account has sent, or passes on. `release` ends the suspicion that somebody else sends from it.
+    #[arg(long, value_name = "ADDRESS")]
+    account: Option<String>,
     /// Only messages that wait for so long: 30m, 2h, 1d.
     #[arg(long, value_name = "SPAN", value_parser = Span::parse)]
     older_than: Option<Span>,
@@ -30,9 +33,9 @@ pub(super) struct Filter {
 
 impl Filter {
     fn which(self, ids: Vec<String>) -> Which {
-        let Filter { domain, sender, older_than, held } = self;
+        let Filter { domain, sender, account, older_than, held } = self;
         let older_than = older_than.map(|span| span.0.as_secs());
-        Which { ids, domain, sender, older_than, held }
+        Which { ids, domain, sender, account, older_than, held }
     }
 }
 
@@ -143,6 +146,7 @@ fn say(chosen: Chosen, word: Word, done: &str) -> Result<Outcome, ConfigError> {
     let Chosen { ids, filter, all, common } = chosen;
     let named = filter.domain.is_some()
         || filter.sender.is_some()
+        || filter.account.is_some()
         || filter.older_than.is_some()
         || filter.held;
     if ids.is_empty() && !named && !all {
@@ -155,7 +159,11 @@ fn say(chosen: Chosen, word: Word, done: &str) -> Result<Outcome, ConfigError> {
             0 => String::new(),
             some => format!(", {some} of them once the try that is under way is over"),
         };
-        format!("{} messages {done}{later}", value["messages"])
+        let trusted = match value["trusted"] == true {
+            true => "; nobody else is suspected to send from that account any more",
+            false => "",
+        };
+        format!("{} messages {done}{later}{trusted}", value["messages"])
     })
 }
 

@@ -118,6 +118,7 @@ fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
         spam: Spam::default(),
         // A trial sends nothing into the world.
         relay: Relay { enabled: false, ..Relay::default() },
+        submission: Default::default(),
         smart_hosts: Vec::new(),
         collect: Default::default(),
         reports: Default::default(),

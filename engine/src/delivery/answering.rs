@@ -8,6 +8,7 @@ use crate::NOTICE;
 use crate::directory::Home;
 use crate::sieve::marks;
 use crate::sieve::plan::Filing;
+use crate::submission::Permit;
 use bytes::Bytes;
 use protocols::Address;
 use protocols::message::received::return_path;
@@ -23,7 +24,9 @@ impl Post {
             let id = format!("{}@{}", self.shard.next_id(), self.shard.config.hostname);
             let message = reply.message(&own, super::unix_millis().0, &id);
             let whole = [return_path("").as_bytes(), &message].concat();
+            let permit = self.permit_note(owner, &reply.to).await?;
             let _durable = self.send_note(&reply.to, whole).await?;
+            permit.into_iter().for_each(Permit::used);
             Ok::<_, NotSent>(message)
         };
         let message = match sent.await {
@@ -67,7 +70,10 @@ impl Post {
             let sender = envelope.sender.clone().filter(|_| !envelope.judged.filing.is_junk);
             let sender = sender.ok_or(NotSent::NoSender)?;
             let note = notes::rejection(&self.shard, &sender, &to.address, text, message);
-            self.send_note(&sender, note).await
+            let permit = self.permit_note(to, &sender).await?;
+            let durable = self.send_note(&sender, note).await?;
+            permit.into_iter().for_each(Permit::used);
+            Ok::<_, NotSent>(durable)
         };
         match told.await {
             Ok(durable) => Ok(durable),

@@ -130,6 +130,17 @@ impl Intake {
         }
     }
 
+    /// For what an account has sent, and was looked at then, but for fields of ours in it. `head` is what we write on top.
+    pub(crate) fn of_account(
+        shard: &Rc<Shard>,
+        homes: impl Iterator<Item = u16>,
+        head: &str,
+    ) -> Intake {
+        let whole = head.as_bytes().to_vec();
+        let (scrutiny, head_octets) = (Scrutiny::Forgery, head.len());
+        Intake { scrutiny, head_octets, whole, ..Intake::of_ours(shard, homes) }
+    }
+
     pub fn scrutiny(&self) -> Scrutiny {
         self.scrutiny
     }

@@ -20,6 +20,7 @@ use crate::queue::intake::Submission;
 use crate::queue::message;
 use crate::shard::Shard;
 use crate::sieve::marks::{self, Mark};
+use crate::submission::{self, Permit};
 use protocols::Address;
 use protocols::message::field::Fields;
 use protocols::smtp::{Notify, RecipientParams};
@@ -63,6 +64,8 @@ pub(super) enum NotSent {
     TooMany,
     #[error("it claims to come from a domain of ours, which DMARC does not prove")]
     Forged,
+    #[error(transparent)]
+    OverLimit(#[from] submission::NotNow),
     #[error("it was refused: {0}")]
     Refused(String),
     #[error(transparent)]
@@ -336,6 +339,10 @@ impl Post {
             return Err(NotSent::Forged);
         }
         self.trace_of_finite(owner, payload).await?;
+        let permit = match owner {
+            Some(owner) => self.permit(owner).await?,
+            None => None,
+        };
         let sender = match (sender, owner) {
             (Some(sender), Some(owner)) => {
                 if !forwarding::is_ready(&self.shard).await {
@@ -364,6 +371,7 @@ impl Post {
             envid: None,
             require_tls: self.require_tls,
             tls_optional: false,
+            ..message::Envelope::default()
         };
         let author = if owner.is_some() { Author::Stranger } else { Author::Ourselves };
         let mut submission = Submission::new(&self.shard, author, envelope, String::new());
@@ -378,7 +386,27 @@ impl Post {
             Ok(())
         };
         self.pour(owner, payload, push).await?;
-        Ok(submission.finish().await?)
+        let durable = submission.finish().await?;
+        permit.into_iter().for_each(Permit::used);
+        Ok(durable)
+    }
+
+    /// That a script of this account may have one more message leave.
+    async fn permit(&self, owner: &To) -> Result<Option<Permit>, NotSent> {
+        Ok(submission::permit_script(&self.shard, &owner.home.address).await?)
+    }
+
+    /// The same for what is written in its owner's name, if it leaves at all.
+    pub(super) async fn permit_note(
+        &self,
+        owner: &To,
+        to: &Address,
+    ) -> Result<Option<Permit>, NotSent> {
+        match self.shard.directory.borrow().resolve(to.as_str()) {
+            Resolution::NotOurs => {}
+            Resolution::Local(_) | Resolution::NoSuchUser => return Ok(None),
+        }
+        self.permit(owner).await
     }
 
     /// The trace of a message that does not go in circles.

@@ -12,6 +12,7 @@ use super::key;
 use super::senders::Sender;
 use crate::directory::Home;
 use crate::shard::Shard;
+use std::collections::HashSet;
 use std::rc::Rc;
 use storage::store::Space;
 use storage::{AccountId, Error};
@@ -89,6 +90,17 @@ pub async fn hit(shard: &Rc<Shard>, homes: Vec<Home>, sender: Sender) -> Option<
     }
     let reason = "who it is for has written to its sender before".to_owned();
     Some(Hit { rule: "WRITTEN_TO".to_owned(), score, reason, of_content: false })
+}
+
+/// How many of these an account has not written to; on its home shard. `None`: nobody remembers whom accounts write to.
+pub fn strangers(shard: &Shard, account: AccountId, to: &[String]) -> Option<usize> {
+    if shard.config.spam.written_to == 0.0 {
+        return None;
+    }
+    let value = shard.store.get(SPACE, &key(account)).unwrap_or_default();
+    let known: HashSet<[u8; ENTRY_BYTES]> = value.as_chunks().0.iter().copied().collect();
+    let is_unknown = |one: &&String| !known.contains(&Sender::named(&one.to_lowercase()).bytes());
+    Some(to.iter().filter(is_unknown).count())
 }
 
 fn knows(shard: &Shard, account: AccountId, sender: Sender) -> bool {

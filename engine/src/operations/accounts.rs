@@ -8,6 +8,7 @@ use crate::filter;
 use crate::quarantine::digest;
 use crate::shard::Shard;
 use crate::sieve;
+use crate::submission::{self, settings::LimitsChange, suspects};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::rc::Rc;
@@ -43,6 +44,7 @@ pub(super) async fn add(
         quota_bytes,
         quota_messages,
         created_unix: unix_now(),
+        limits: None,
     };
     make_at_home(shard, &account).await?;
     change(shard, vec![pair("a:", &address, Some(&account))]).await?;
@@ -145,6 +147,10 @@ pub(super) async fn passwd(
     let (password, made_up) = password_or_new(password)?;
     account.password = hash(&password).await;
     change(shard, vec![pair("a:", &address, Some(&account))]).await?;
+    let (id, name) = (account.id(), address.clone());
+    // Whoever knew the old one is out.
+    let trust = move |shard| async move { suspects::trust(&shard, id, &name, false).await };
+    on(shard, account.shard, trust).await?;
     Ok(json!({ "address": address, "password": made_up.then_some(password) }))
 }
 
@@ -163,6 +169,34 @@ pub(super) async fn set_quota(
     .await?;
     change(shard, vec![pair("a:", &address, Some(&account))]).await?;
     Ok(json!({ "address": address, "quota_bytes": quota_bytes, "quota_messages": quota_messages }))
+}
+
+/// Changes what the account may send, and shows that, and what it has sent within a day.
+pub(super) async fn limits(
+    shard: &Rc<Shard>,
+    address: &str,
+    said: LimitsChange,
+) -> Result<Value, Fault> {
+    let (address, mut account) = existing_account(shard, address)?;
+    let before = account.limits;
+    account.limits = said.apply(before, submission::limits_of(shard, &account));
+    if account.limits != before {
+        change(shard, vec![pair("a:", &address, Some(&account))]).await?;
+    }
+    let id = account.id();
+    let known = on(shard, account.shard, move |shard| async move {
+        let suspicion = suspects::suspicion(&shard, id).map(|suspicion| suspicion.why);
+        Ok::<_, Fault>((submission::sent_today(&shard, id), suspicion))
+    });
+    let ((messages, recipients), suspected) = known.await?;
+    Ok(json!({
+        "address": address,
+        "own": account.limits.is_some(),
+        "limits": submission::limits_of(shard, &account),
+        "messages": messages,
+        "recipients": recipients,
+        "suspected": suspected,
+    }))
 }
 
 pub(super) async fn remove(shard: &Rc<Shard>, address: &str) -> Result<Value, Fault> {
@@ -184,6 +218,7 @@ pub(super) async fn remove(shard: &Rc<Shard>, address: &str) -> Result<Value, Fa
         filter::forget(&shard, id).await?;
         digest::forget(&shard, id).await?;
         sieve::scripts::forget(&shard, id).await?;
+        submission::forget(&shard, id).await?;
         shard.collecting.forget_all_of(id);
         collect::keys::remove_all(&shard, id).await?;
         match shard.store.remove_account(id).await {

@@ -27,6 +27,7 @@ use crate::reports::operations::ReportsRequest;
 use crate::shard::Shard;
 use crate::sieve::operations::SieveRequest;
 use crate::sieve::{self, SystemScripts};
+use crate::submission::settings::LimitsChange;
 use crate::{certificates, tls, trace};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -80,6 +81,11 @@ pub enum Request {
         address: String,
         quota_bytes: Option<u64>,
         quota_messages: Option<u64>,
+    },
+    /// Sets what it may send, if that is said; in any case shows it.
+    AccountLimits {
+        address: String,
+        change: LimitsChange,
     },
     AccountRemove {
         address: String,
@@ -175,6 +181,7 @@ impl Request {
             | Request::AccountAdd { .. }
             | Request::AccountPasswd { .. }
             | Request::AccountQuota { .. }
+            | Request::AccountLimits { .. }
             | Request::AccountRemove { .. }
             | Request::AliasAdd { .. }
             | Request::AliasRemove { .. }
@@ -239,6 +246,9 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
         }
         Request::AccountQuota { address, quota_bytes, quota_messages } => {
             accounts::set_quota(&shard, &address, quota_bytes, quota_messages).await
+        }
+        Request::AccountLimits { address, change } => {
+            accounts::limits(&shard, &address, change).await
         }
         Request::AccountRemove { address } => accounts::remove(&shard, &address).await,
         Request::AliasAdd { alias, targets, replace } => {

@@ -49,19 +49,31 @@ impl Author {
 /// before; the account's.
 fn names_of_account(directory: &Directory, envelope: &Envelope, authors: &[String]) -> Vec<String> {
     let user = envelope.account.as_deref().unwrap_or_default();
-    let own = directory.login(user).map(|(_, account)| account.id());
-    let is_own = |author: &String| match directory.resolve(author) {
-        Resolution::Local(reached) => reached.homes.iter().any(|home| Some(home.account) == own),
-        Resolution::NoSuchUser | Resolution::NotOurs => false,
-    };
     let mut domains: Vec<Option<String>> = authors.iter().map(|one| domain_of(one)).collect();
     domains.dedup();
     let author = match domains.as_slice() {
-        [Some(domain)] if authors.iter().all(is_own) => Some(domain.clone()),
+        [Some(domain)] if authors.iter().all(|author| is_own(directory, user, author)) => {
+            Some(domain.clone())
+        }
         _ => None,
     };
     let sender = envelope.sender.as_deref().and_then(domain_of);
     [author, sender, domain_of(user)].into_iter().flatten().collect()
+}
+
+/// Whether mail for `author` reaches the account that logs in as `user`.
+fn is_own(directory: &Directory, user: &str, author: &str) -> bool {
+    let own = directory.login(user).map(|(_, account)| account.id());
+    match directory.resolve(author) {
+        Resolution::Local(reached) => reached.homes.iter().any(|home| Some(home.account) == own),
+        Resolution::NoSuchUser | Resolution::NotOurs => false,
+    }
+}
+
+/// Those of `authors` who are not the account that logs in as `user`.
+pub fn others(directory: &Directory, user: &str, mut authors: Vec<String>) -> Vec<String> {
+    authors.retain(|author| !is_own(directory, user, author));
+    authors
 }
 
 /// The author's domain, or the next one above it that is ours: reports come from `postmaster@` our host's name.
@@ -98,6 +110,7 @@ mod tests {
                 quota_bytes: None,
                 quota_messages: None,
                 created_unix: 0,
+                limits: None,
             }
         };
         let json = |value: serde_json::Value| Some(Bytes::from(value.to_string()));
@@ -133,6 +146,7 @@ mod tests {
             envid: None,
             require_tls: false,
             tls_optional: false,
+            ..Envelope::default()
         };
         let first = |authors: &[&str]| {
             let authors: Vec<String> = authors.iter().map(|&one| one.to_owned()).collect();

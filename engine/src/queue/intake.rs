@@ -9,13 +9,13 @@
 //! recipients. The signatures are the record's prefix, so they need not be known before the body; they are
 //! made on the blocking pool.
 
-use super::author::{Author, Signer};
+use super::author::{self, Author, Signer};
 use super::message::Envelope;
-use super::{ACCOUNT, MAILBOX};
+use super::{ACCOUNT, HELD, MAILBOX};
 use crate::auth::results;
 use crate::delivery::{Judged, Trace, unix_millis};
 use crate::domain::sealing;
-use crate::domain::signing::{Digest, Signing};
+use crate::domain::signing::{Digest, Signing, authors};
 use crate::metrics::count;
 use crate::operations::unix_now;
 use crate::relay::srs;
@@ -29,7 +29,7 @@ use protocols::message::field::Fields;
 use protocols::message::scanner::Scanner;
 use std::rc::Rc;
 use std::sync::Arc;
-use storage::{Body, BodyWriter, Delivery, Durable, Error, Flags, Placement};
+use storage::{Body, BodyWriter, Delivery, Durable, Error, Flags, Placement, UnixMillis};
 
 #[derive(Debug)]
 pub struct Submission {
@@ -45,6 +45,8 @@ pub struct Submission {
     signing: Option<Box<(Signing, Signer)>>,
     /// The end of the message, or all of it, once it is complete and others look at it.
     sealed: Option<Bytes>,
+    /// Those of its octets that we have put in front.
+    own_octets: usize,
     /// And the outline of what has come, for it.
     scan: Option<(Scan, Scanner)>,
     octets: u64,
@@ -61,6 +63,8 @@ pub struct Submission {
 struct Seen {
     received: usize,
     is_header_ascii: bool,
+    /// Those in `From`, of an account's message.
+    authors: Vec<String>,
 }
 
 impl Submission {
@@ -74,6 +78,7 @@ impl Submission {
             writer: None,
             signing: None,
             sealed: None,
+            own_octets: 0,
             scan: None,
             octets: 0,
             above: String::new(),
@@ -146,9 +151,11 @@ impl Submission {
         self.envelope.eight_bit |= !piece.is_ascii();
         let is_first = self.octets == 0;
         if is_first {
+            let is_account = self.author == Author::Account;
             self.seen = Seen {
                 received: Trace::read(&piece).received,
                 is_header_ascii: header(&piece).is_ascii(),
+                authors: if is_account { authors(&piece).unwrap_or_default() } else { Vec::new() },
             };
             self.envelope.tls_optional = says_tls_optional(&piece);
         }
@@ -169,8 +176,29 @@ impl Submission {
 
     /// The message is complete: the rest of it, without our own fields.
     fn seal(&mut self) -> Bytes {
-        let (rest, own) = self.take();
-        self.sealed.insert(rest).slice(own..)
+        if self.sealed.is_none() {
+            let (rest, own) = self.take();
+            (self.sealed, self.own_octets) = (Some(rest), own);
+        }
+        self.sealed.as_ref().map(|sealed| sealed.slice(self.own_octets..)).unwrap_or_default()
+    }
+
+    /// Of a complete message of an account: whom it names in `From` who is somebody else.
+    pub fn claimed(&mut self) -> Vec<String> {
+        if self.author != Author::Account {
+            return Vec::new();
+        }
+        if self.sealed.is_none() {
+            self.seal();
+        }
+        let user = self.envelope.account.as_deref().unwrap_or_default();
+        let authors = std::mem::take(&mut self.seen.authors);
+        author::others(&self.shard.directory.borrow(), user, authors)
+    }
+
+    /// It waits for its release if there is a reason.
+    pub fn hold(&mut self, why: Option<String>) {
+        self.envelope.suspected = self.envelope.suspected.take().or(why);
     }
 
     /// How many servers the complete message has passed before us.
@@ -223,22 +251,30 @@ impl Submission {
             Body::Whole(body) => Some([&prefix[..], body].concat().into()),
             Body::Streamed(_) => None,
         };
+        let is_held = self.envelope.suspected.is_some();
         let placement = Placement {
             account: ACCOUNT,
             mailbox: MAILBOX,
             prefix,
-            flags: Flags::default(),
+            flags: if is_held { HELD } else { Flags::default() },
             keywords: Vec::new(),
         };
         let summary = self.envelope.encode();
         let summary_bytes = summary.len();
         let placements = vec![placement];
-        let delivery = Delivery { placements, internal_date: unix_millis(), summary, body };
+        let release_at = self.envelope.release_at.map(|at| UnixMillis(at * 1000));
+        let internal_date = release_at.unwrap_or_else(unix_millis);
+        let delivery = Delivery { placements, internal_date, summary, body };
         let (placed, durable) = self.shard.store.deliver(delivery).await?;
         let queue = &self.shard.queue;
         count(&queue.counts.queued);
-        let next = Some(self.envelope.arrived);
-        if let (Some(octets), Some(placed)) = (fresh, placed.first()) {
+        if is_held {
+            self.shard.metrics.submission.held();
+        }
+        let next = (!is_held).then(|| self.envelope.due());
+        // What does not leave at once would be in others' way.
+        let leaves = !is_held && release_at.is_none();
+        if let (Some(octets), Some(placed)) = (fresh.filter(|_| leaves), placed.first()) {
             queue.fresh.keep(placed.uid, self.envelope, summary_bytes, octets);
         }
         placed.iter().for_each(|placed| queue.found(placed.uid, next));

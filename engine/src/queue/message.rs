@@ -15,14 +15,14 @@ pub const RECIPIENTS_MAX: usize = 1000;
 /// Segments of 4 MiB take records eight times as large; without words, a thousand recipients take a third of it.
 const PROGRESS_BYTES_MAX: usize = 128 << 10;
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Envelope {
     /// As the sender was told in the `250`, and as operators name it.
     pub id: String,
     /// `None`: the null path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<String>,
-    /// Who has logged in and sent it.
+    /// Who has logged in and sent it, or whose script or alias passes it on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
     pub recipients: Vec<Recipient>,
@@ -44,6 +44,15 @@ pub struct Envelope {
     pub require_tls: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     pub tls_optional: bool,
+    /// When its sender wants it to leave, Unix seconds (RFC 4865). Its row in the index has this for its date.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release_at: Option<u64>,
+    /// Why it is on hold from the start: somebody else may have sent it in the account's name. Its row has [`super::HELD`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspected: Option<String>,
+    /// `account` has logged in and sent it; otherwise that is whose script or alias passes it on.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub by_login: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,6 +114,11 @@ impl Envelope {
             (false, true) => Need::TlsOptional,
             (false, false) => Need::Usual,
         }
+    }
+
+    /// From when on it may be tried.
+    pub fn due(&self) -> u64 {
+        self.release_at.unwrap_or(self.arrived)
     }
 
     pub fn ret(&self) -> Option<Ret> {
@@ -174,6 +188,11 @@ impl Standing {
         self.outcome != Outcome::Waiting || !(self.is_shared || self.status.is_empty())
     }
 
+    /// A server has said that there is no such recipient, or that it may not have this.
+    pub fn is_refused(&self) -> bool {
+        self.outcome == Outcome::Failed && self.status.starts_with('5') && !self.said.is_empty()
+    }
+
     pub fn over(mut self, way: &str) -> Standing {
         way.clone_into(&mut self.way);
         self
@@ -196,12 +215,40 @@ pub struct Progress {
     /// The sender knows that it waits.
     #[serde(default, skip_serializing_if = "is_false")]
     pub told_of_delay: bool,
+    /// From when on it may be tried by an operator's word, Unix seconds, whatever its envelope says; zero: there is none.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub released_at: u64,
+    /// The same by its envelope, which is not recorded here again; and whether it is on hold by that.
+    #[serde(skip)]
+    pub due: u64,
+    #[serde(skip)]
+    pub held_at_first: bool,
 }
 
 impl Progress {
     pub fn of(envelope: &Envelope) -> Progress {
         let recipients = vec![Standing::default(); envelope.recipients.len()];
-        Progress { recipients, next: envelope.arrived, ..Progress::default() }
+        let held = envelope.suspected.is_some();
+        Progress { recipients, next: envelope.due(), held, ..Progress::default() }.with(envelope)
+    }
+
+    fn with(self, envelope: &Envelope) -> Progress {
+        Progress { due: envelope.due(), held_at_first: envelope.suspected.is_some(), ..self }
+    }
+
+    /// From when on it may be tried: its retries, notices of delay and its end count from there.
+    pub fn start(&self) -> u64 {
+        if self.released_at > 0 { self.released_at } else { self.due }
+    }
+
+    /// What was on hold goes, at the time that its sender wants; what waits for that time goes now.
+    pub fn release(&mut self, now: u64) {
+        let waits = self.start() > now;
+        let at = if self.held && waits { self.start() } else { now };
+        if self.held_at_first || waits {
+            self.released_at = at;
+        }
+        (self.held, self.next) = (false, at);
     }
 
     /// Where there is too much to be said, it is cut.
@@ -241,7 +288,10 @@ impl Progress {
     /// destination could not be reached. Without a record it is tried again after a start, and waits as its age
     /// tells ([`super::schedule::tries_within`]).
     pub fn is_own(&self) -> bool {
-        self.held || self.told_of_delay || self.recipients.iter().any(Standing::is_own)
+        self.held
+            || self.told_of_delay
+            || self.released_at > 0
+            || self.recipients.iter().any(Standing::is_own)
     }
 
     /// Whether something is told here that must not be forgotten, beyond what is `recorded`.
@@ -251,6 +301,7 @@ impl Progress {
         let before = recorded.recipients.iter().map(|one| one.outcome);
         let before = before.chain(std::iter::repeat(Outcome::Waiting));
         self.held != recorded.held
+            || self.released_at != recorded.released_at
             || self.told_of_delay != recorded.told_of_delay
             || self.recipients.iter().zip(before).any(|(one, before)| one.outcome != before)
     }
@@ -262,7 +313,7 @@ impl Progress {
     /// That of `envelope`; what can't be read counts as nothing done.
     pub fn decode(bytes: Option<&[u8]>, envelope: &Envelope) -> Progress {
         let read = bytes.and_then(|bytes| serde_json::from_slice::<Progress>(bytes).ok());
-        let mut progress = read.unwrap_or_else(|| Progress::of(envelope));
+        let mut progress = read.unwrap_or_else(|| Progress::of(envelope)).with(envelope);
         progress.recipients.resize(envelope.recipients.len(), Standing::default());
         progress
     }
@@ -301,6 +352,7 @@ mod tests {
             envid: Some("e".into()),
             require_tls: true,
             tls_optional: false,
+            ..Envelope::default()
         }
     }
 
@@ -331,6 +383,8 @@ mod tests {
             next: u64::MAX,
             held: true,
             told_of_delay: true,
+            released_at: u64::MAX,
+            ..Progress::default()
         };
         progress.recipients[7].outcome = Outcome::Delivered;
         let encoded = progress.encode();
@@ -399,6 +453,50 @@ mod tests {
         let mut taken = Progress::of(&envelope);
         taken.recipients[0].outcome = Outcome::Delivered;
         assert!(taken.is_own());
+    }
+
+    #[test]
+    fn what_its_sender_or_a_suspicion_keeps_back_needs_no_record_until_an_operator_says_otherwise()
+    {
+        let later = Envelope { release_at: Some(5000), ..envelope() };
+        let progress = Progress::of(&later);
+        assert_eq!(
+            (progress.next(), progress.start(), progress.is_own()),
+            (Some(5000), 5000, false)
+        );
+        assert_eq!(Progress::decode(None, &later), progress);
+        let mut released = progress.clone();
+        released.release(2000);
+        assert_eq!(
+            (released.next(), released.start(), released.is_own()),
+            (Some(2000), 2000, true)
+        );
+        let again = Progress::decode(Some(&released.encode()), &later);
+        assert_eq!((again.start(), again.held), (2000, false));
+        assert!(released.adds_to(None));
+        // A hold and its end leave it its time.
+        let mut held = Progress { held: true, ..progress.clone() };
+        held.release(2000);
+        assert_eq!((held.next(), held.start()), (Some(5000), 5000));
+        let mut late = progress;
+        late.release(6000);
+        assert_eq!((late.next(), late.is_own()), (Some(6000), false));
+
+        let suspected = Envelope { suspected: Some("why".into()), ..envelope() };
+        let progress = Progress::of(&suspected);
+        assert_eq!((progress.held, progress.next(), progress.start()), (true, None, 1000));
+        let mut released = Progress::decode(None, &suspected);
+        released.release(2000);
+        let again = Progress::decode(Some(&released.encode()), &suspected);
+        assert_eq!((again.held, again.start(), again.is_own()), (false, 2000, true));
+        let both = Envelope { release_at: Some(5000), ..suspected };
+        let mut released = Progress::of(&both);
+        released.release(2000);
+        let mut again = Progress::decode(Some(&released.encode()), &both);
+        assert_eq!((again.held, again.start(), released.next()), (false, 5000, Some(5000)));
+        again.release(2000);
+        assert_eq!((again.held, again.start(), again.next()), (false, 2000, Some(2000)));
+        assert_eq!(Envelope::decode(&both.encode()), Ok(both));
     }
 
     /// As releases before 0.3 wrote it.

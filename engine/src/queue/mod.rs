@@ -53,12 +53,14 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 use storage::store::Space;
-use storage::{AccountId, Error, MailboxId, Quota, Uid};
+use storage::{AccountId, Error, Flags, MailboxId, Quota, Uid};
 
 /// [`Progress`] by UID, four octets, the highest first.
 pub const SPACE: Space = Space(7);
 pub const ACCOUNT: AccountId = AccountId::QUEUE;
 pub const MAILBOX: MailboxId = MailboxId::INBOX;
+/// On the row of a message that is on hold from the start, so that a start need not read its envelope to know that.
+pub const HELD: Flags = Flags::FLAGGED;
 /// Messages between which others have their turn.
 const LOADED_AT_ONCE: usize = 1024;
 /// What the store did not take is put to it again so often.
@@ -203,10 +205,14 @@ pub async fn load(shard: &Rc<Shard>) -> Result<(), Error> {
         let (Some(first), Some(last)) = (uids.first(), uids.last()) else { break };
         // What has left meanwhile is not among these, and what somebody has already is known.
         for entry in shard.store.entries(ACCOUNT, MAILBOX, first.0..=last.0)? {
-            let arrived = entry.internal_date.0 / 1000;
-            let otherwise = first_after_start(&shard.config.relay, arrived, now, entry.uid.0);
-            let progress = shard.store.get(SPACE, &key(entry.uid));
-            let next = progress.map_or(Some(otherwise), |progress| next_of(&progress, otherwise));
+            // When it came, or is to leave.
+            let due = entry.internal_date.0 / 1000;
+            let from = |due| first_after_start(&shard.config.relay, due, now, entry.uid.0);
+            let next = match shard.store.get(SPACE, &key(entry.uid)) {
+                Some(progress) => next_of(&progress, due, from),
+                None if entry.flags.contains(HELD) => None,
+                None => Some(from(due)),
+            };
             shard.queue.found(entry.uid, next);
         }
         give_way().await;
@@ -247,10 +253,12 @@ async fn forget_stale(shard: &Rc<Shard>) {
     }
 }
 
-/// What can't be read is due at once: it says so when it is tried.
-fn next_of(progress: &[u8], otherwise: u64) -> Next {
+/// What can't be read is due at once: it says so when it is tried. `due`: what an operator has said nothing of starts then;
+/// `from`: where nothing is recorded of the next try, it follows from that time.
+fn next_of(progress: &[u8], due: u64, from: impl Fn(u64) -> u64) -> Next {
     match serde_json::from_slice::<Progress>(progress) {
-        Ok(Progress { held: false, next: 0, .. }) => Some(otherwise),
+        Ok(Progress { held: false, next: 0, released_at: 0, .. }) => Some(from(due)),
+        Ok(Progress { held: false, next: 0, released_at, .. }) => Some(from(released_at)),
         Ok(progress) => progress.next(),
         Err(_) => Some(0),
     }
@@ -404,4 +412,24 @@ async fn carry_out(shard: &Rc<Shard>, uid: Uid, word: Word) -> Result<(), String
     let (_, mut progress) = recorded(shard, uid).await?;
     word.apply(&mut progress, unix_now());
     put_back(shard, uid, &mut progress).await.map_err(fault)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::next_of;
+
+    #[test]
+    fn a_start_finds_when_each_message_is_due() {
+        let next = |progress: &str| next_of(progress.as_bytes(), 1000, |due| due + 5);
+        for (progress, expected) in [
+            (r#"{"told_of_delay":true}"#, Some(1005)),
+            (r#"{"held":true}"#, None),
+            (r#"{"released_at":2000}"#, Some(2005)),
+            (r#"{"released_at":2000,"held":true}"#, None),
+            (r#"{"released_at":2000,"next":3000}"#, Some(3000)),
+            ("x", Some(0)),
+        ] {
+            assert_eq!(next(progress), expected, "{progress}");
+        }
+    }
 }

@@ -19,12 +19,13 @@ use storage::{Error, Uid};
 const HEADER_BYTES_MAX: u64 = 64 << 10;
 const WHOLE_BYTES_MAX: u64 = 256 << 10;
 
-/// Tells the sender of those of `standings` (by the recipient's index) of which it wants to hear. Returns once that is
+/// `start`: since when it is tried. Tells the sender of those of `standings` (by the recipient's index) of which it wants to hear. Returns once that is
 /// durable; without a sender, or where nobody wants to hear, there is nothing to do.
 pub async fn tell(
     shard: &Rc<Shard>,
     uid: Uid,
     envelope: &Envelope,
+    start: u64,
     standings: &BTreeMap<usize, Standing>,
     action: Action,
 ) -> Result<(), Error> {
@@ -56,7 +57,7 @@ pub async fn tell(
         envelope,
         recipients,
         now: unix_now(),
-        until: envelope.arrived + config.relay.expire.0.as_secs(),
+        until: start + config.relay.expire.0.as_secs(),
         about: &about,
     };
     send(shard, id.clone(), sender, envelope.require_tls, report.text()).await
@@ -168,6 +169,7 @@ pub(crate) async fn send(
                 envid: None,
                 require_tls,
                 tls_optional: false,
+                ..Envelope::default()
             };
             let mut submission = Submission::new(shard, Author::Ourselves, envelope, String::new());
             submission.push(&message).await?;

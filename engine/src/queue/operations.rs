@@ -5,6 +5,8 @@ use super::{ACCOUNT, MAILBOX, Word, command, recorded};
 use crate::operations::{Fault, on, unix_now};
 use crate::relay::route::route_of;
 use crate::shard::Shard;
+use crate::submission::suspects;
+use crate::when::time_text;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::rc::Rc;
@@ -18,6 +20,9 @@ pub struct Which {
     pub domain: Option<String>,
     /// Who sent it: the address it comes from, or the account.
     pub sender: Option<String>,
+    /// Who has logged in and sent it, or whose script or alias passes it on.
+    #[serde(default)]
+    pub account: Option<String>,
     /// Seconds that it waits at least.
     pub older_than: Option<u64>,
     pub held: bool,
@@ -35,8 +40,11 @@ impl Which {
             };
             is(&envelope.sender) || is(&envelope.account)
         });
+        let account = self.account.as_ref().is_none_or(|account| {
+            envelope.account.as_ref().is_some_and(|one| one.eq_ignore_ascii_case(account))
+        });
         let age = self.older_than.is_none_or(|least| now >= envelope.arrived + least);
-        id && domain && sender && age && (!self.held || progress.held)
+        id && domain && sender && account && age && (!self.held || progress.held)
     }
 
     /// What can't be read has no more than its name, and is meant by that or with everything.
@@ -44,7 +52,17 @@ impl Which {
         if !self.ids.is_empty() {
             return self.ids.iter().any(|id| id == name);
         }
-        self.domain.is_none() && self.sender.is_none() && self.older_than.is_none() && !self.held
+        self.is_whole_of(None) && !self.held
+    }
+
+    /// Whether all messages of an account are meant, or all there are.
+    fn is_whole_of(&self, account: Option<&String>) -> bool {
+        let Which { ids, domain, sender, account: of, older_than, held: _ } = self;
+        ids.is_empty()
+            && domain.is_none()
+            && sender.is_none()
+            && older_than.is_none()
+            && of.as_ref() == account
     }
 }
 
@@ -134,16 +152,28 @@ fn row(shard: &Shard, found: &Found, now: u64) -> Value {
         "attempts": progress.attempts,
         "next": if progress.held { Value::Null } else { json!(progress.next) },
         "held": progress.held,
-        "why": why(shard, *uid, progress, now),
+        "release": (progress.start() > now).then(|| progress.start()),
+        "why": why(shard, *uid, envelope, progress, now),
     })
 }
 
 /// Why a message waits, in words.
-fn why(shard: &Shard, uid: Uid, progress: &Progress, now: u64) -> String {
+fn why(shard: &Shard, uid: Uid, envelope: &Envelope, progress: &Progress, now: u64) -> String {
     let mut said = progress.waiting().map(|index| progress.recipients[index].why.as_str());
     let said = said.find(|why| !why.is_empty()).unwrap_or_default();
     if progress.held {
-        return format!("on hold until it is released; {said}").trim_end_matches("; ").to_owned();
+        let suspected = envelope.suspected.as_ref().filter(|_| progress.released_at == 0);
+        let because = suspected.map_or_else(String::new, |why| {
+            format!(": {} {why}", envelope.account.as_deref().unwrap_or_default())
+        });
+        let words = format!("on hold until it is released{because}; {said}");
+        return words.trim_end_matches("; ").to_owned();
+    }
+    if progress.start() > now {
+        return format!(
+            "is released at {}, as its sender wants",
+            time_text(progress.start() * 1000)
+        );
     }
     if shard.queue.is_under_way(uid) {
         return format!("is being sent; before: {said}").trim_end_matches("; before: ").to_owned();
@@ -226,8 +256,26 @@ pub async fn say(shard: &Rc<Shard>, which: Which, word: Word) -> Result<Value, F
         let (some, waiting) = on(shard, home, part).await?;
         (messages, later) = (messages + some, later + waiting);
     }
+    let account = which.account.clone().filter(|_| word == Word::Release);
+    let trusted = match account.filter(|account| which.is_whole_of(Some(account))) {
+        Some(account) => trust(shard, &account).await?,
+        None => false,
+    };
     if messages == 0 && !which.ids.is_empty() {
         return Err("no such message is in the queue (`kura queue list` shows what is)".to_owned());
     }
-    Ok(json!({ "messages": messages, "under_way": later }))
+    Ok(json!({ "messages": messages, "under_way": later, "trusted": trusted }))
+}
+
+/// Who releases all that an account has sent says that it was its owner.
+async fn trust(shard: &Rc<Shard>, address: &str) -> Result<bool, Fault> {
+    let known = shard
+        .directory
+        .borrow()
+        .login(address)
+        .map(|(name, account)| (name.to_owned(), account.clone()));
+    let Some((address, account)) = known else { return Ok(false) };
+    let (home, id) = (account.shard, account.id());
+    on(shard, home, move |shard| async move { suspects::trust(&shard, id, &address, true).await })
+        .await
 }

@@ -229,6 +229,7 @@ mod tests {
             envid: Some("e1".into()),
             require_tls: false,
             tls_optional: false,
+            ..Envelope::default()
         };
         let standing = Standing::new(Outcome::Failed, "4.4.1", "no answer\r\nX: y")
             .by("mx.b.test", "450 nö\r\nAction: delivered");

@@ -46,9 +46,10 @@ impl Word {
     /// Of [`Word::Remove`] there is nothing to be recorded.
     pub fn apply(self, progress: &mut Progress, now: u64) {
         match self {
-            Word::Retry => progress.next = now,
+            // Not before its sender wants it to leave.
+            Word::Retry => progress.next = now.max(progress.start()),
             Word::Hold => progress.held = true,
-            Word::Release => (progress.held, progress.next) = (false, now),
+            Word::Release => progress.release(now),
             Word::Remove => {}
         }
     }

@@ -14,6 +14,7 @@
 //! | [`sender`] | one core's sender: attempts, sessions |
 //! | [`destination`] | what is to be done next for each destination; pure |
 //! | [`unreached`] | where nobody was reached, and why, for all that waits |
+//! | `home` | recipients of ours whose message has waited in the queue |
 //! | [`outcome`] | what a try makes of a message: taken, tried again, given up |
 //! | [`session`], [`tls`] | one connection to a server, and whose certificates are believed |
 //!
@@ -22,6 +23,7 @@
 
 pub mod dane;
 pub mod destination;
+mod home;
 pub mod hosts;
 pub mod outcome;
 pub mod proofs;

@@ -10,6 +10,7 @@ use crate::queue::message::{Envelope, Outcome, Progress, Standing};
 use crate::queue::report::Action;
 use crate::queue::{self, Counts, notices, schedule};
 use crate::shard::Shard;
+use crate::submission;
 use protocols::smtp::client::{self, Failure, Stage, Verdict};
 use protocols::wire::remote::Trouble;
 use std::cell::{Cell, RefCell};
@@ -114,8 +115,8 @@ impl Attempt {
     async fn conclude(&self, shard: &Rc<Shard>) {
         let now = unix_now();
         let relay = &shard.config.relay;
-        let arrived = self.envelope.arrived;
-        if schedule::is_expired(relay, arrived, now) {
+        let start = self.progress.borrow().start();
+        if schedule::is_expired(relay, start, now) {
             for (index, last) in self.waiting() {
                 let patience = relay.expire.text();
                 let why = format!("not delivered within {patience}; at last: {}", last.why);
@@ -127,7 +128,13 @@ impl Attempt {
         }
         let waiting = self.waiting();
         let (failed, relayed) = (self.failed.take(), self.relayed.take());
-        let is_late = schedule::is_delayed(relay, arrived, now)
+        if let Some(user) = self.envelope.account.as_ref().filter(|_| self.envelope.by_login) {
+            let refused = failed.values().filter(|one| one.is_refused()).count();
+            if refused > 0 {
+                submission::refused(shard, user, refused);
+            }
+        }
+        let is_late = schedule::is_delayed(relay, start, now)
             && !waiting.is_empty()
             && !self.progress.borrow().told_of_delay;
         if !failed.is_empty() || !relayed.is_empty() || is_late {
@@ -146,8 +153,7 @@ impl Attempt {
         }
         let mut progress = self.progress.take();
         progress.attempts += 1;
-        let tries =
-            progress.attempts.max(schedule::tries_within(relay, now.saturating_sub(arrived)));
+        let tries = progress.attempts.max(schedule::tries_within(relay, now.saturating_sub(start)));
         progress.next = now + schedule::wait(relay, tries, self.uid.0);
         queue::finish(shard, self.uid, progress).await;
     }
@@ -176,7 +182,8 @@ impl Attempt {
         if of.is_empty() {
             return Ok(());
         }
-        notices::tell(shard, self.uid, &self.envelope, of, action).await
+        let start = self.progress.borrow().start();
+        notices::tell(shard, self.uid, &self.envelope, start, of, action).await
     }
 }
 
@@ -245,6 +252,7 @@ mod tests {
             envid: None,
             require_tls: false,
             tls_optional: false,
+            ..Envelope::default()
         };
         let progress = Progress::of(&envelope);
         Attempt::new(Uid(1), envelope, progress)

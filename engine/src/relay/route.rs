@@ -75,6 +75,7 @@ mod tests {
                 envid: None,
                 require_tls,
                 tls_optional: false,
+                ..Envelope::default()
             };
             route_of(&[], &envelope, &recipient)
         };

@@ -5,6 +5,7 @@
 //! way, connections in all and to one destination.
 
 use super::destination::{Destinations, Turn, share};
+use super::home;
 use super::hosts::{Host, Nobody, Question};
 use super::outcome::{Attempt, is_crowded, not_reached, standing};
 use super::protection::{Believed, NoWay, Way};
@@ -119,7 +120,7 @@ impl Sender {
     /// Parts a message by destination.
     async fn begin(self: Rc<Self>, uid: Uid) {
         let shard = &self.shard;
-        let (envelope, progress) = match queue::recorded(shard, uid).await {
+        let (envelope, mut progress) = match queue::recorded(shard, uid).await {
             Ok(recorded) => recorded,
             Err(fault) => {
                 tracing::error!(uid = uid.0, fault, "a queued message can't be read");
@@ -127,9 +128,19 @@ impl Sender {
                 return;
             }
         };
+        if progress.held || progress.start() > unix_now() {
+            // A clock was set back, or what is recorded of it can't be read any more.
+            progress.next = progress.start();
+            return queue::finish(shard, uid, progress).await;
+        }
         let mut by_route: BTreeMap<Route, Vec<usize>> = BTreeMap::new();
+        let mut at_home = Vec::new();
         for index in progress.waiting() {
             let recipient = &envelope.recipients[index];
+            if home::is_ours(shard, &recipient.to) {
+                at_home.push(index);
+                continue;
+            }
             let route = route_of(&shard.config.smart_hosts, &envelope, recipient);
             by_route.entry(route).or_default().push(index);
         }
@@ -139,9 +150,10 @@ impl Sender {
             return;
         }
         let attempt = Rc::new(Attempt::new(uid, envelope, progress));
-        let chunks = by_route.values().map(|indices| indices.len().div_ceil(RECIPIENTS_MAX)).sum();
-        attempt.open.set(chunks);
-        if chunks == 0 {
+        let chunks: usize =
+            by_route.values().map(|indices| indices.len().div_ceil(RECIPIENTS_MAX)).sum();
+        attempt.open.set(chunks + usize::from(!at_home.is_empty()));
+        if attempt.open.get() == 0 {
             // All was recorded, and then there was a crash.
             attempt.settle(shard).await;
             return;
@@ -154,6 +166,10 @@ impl Sender {
             }
         }
         self.dispatch();
+        if !at_home.is_empty() {
+            home::deliver(&self.shard, &attempt, &at_home).await;
+            attempt.settle(&self.shard).await;
+        }
     }
 
     /// More than half of the places are taken.

@@ -178,6 +178,60 @@ pub fn read_imap_instant(text: &[u8]) -> Option<u64> {
     u64::try_from(local.saturating_sub(offset).max(0)).ok()?.checked_mul(1000)
 }
 
+/// Reads RFC 3339 `date-time`, `2026-11-25T16:22:03.5+01:00`, as milliseconds since 1970; a blank may stand for the `T`.
+/// What is before 1970 is not read.
+#[must_use]
+pub fn read_rfc3339(text: &str) -> Option<u64> {
+    let text = text.as_bytes();
+    let digits = |from: usize, to: usize| {
+        let digits = text.get(from..to)?;
+        number(digits, digits.len())
+    };
+    let is = |at: usize, allowed: &[u8]| text.get(at).is_some_and(|byte| allowed.contains(byte));
+    if !(is(4, b"-") && is(7, b"-") && is(10, b"Tt ") && is(13, b":") && is(16, b":")) {
+        return None;
+    }
+    let (month, day) = (u8::try_from(digits(5, 7)?).ok()?, u8::try_from(digits(8, 10)?).ok()?);
+    let day = Day::from_civil(digits(0, 4)?, month, day)?;
+    let (hour, minute, second) = (digits(11, 13)?, digits(14, 16)?, digits(17, 19)?);
+    if hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let rest = text.get(19..)?;
+    let fraction = rest.strip_prefix(b".").unwrap_or_default();
+    let length = fraction.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let zone = if length > 0 { fraction.get(length..)? } else { rest };
+    let thousandths = fraction.get(..length.min(3))?;
+    let millis = match (length, number(thousandths, 3)) {
+        (0, _) => 0,
+        (1, millis) => millis?.saturating_mul(100),
+        (2, millis) => millis?.saturating_mul(10),
+        (_, millis) => millis?,
+    };
+    let offset = match zone {
+        [b'Z' | b'z'] => 0,
+        [sign @ (b'+' | b'-'), hours @ .., b':', _, _] if hours.len() == 2 => {
+            let minutes = number(zone.get(4..)?, 2)?;
+            let minutes = number(hours, 2)?.saturating_mul(60).saturating_add(minutes);
+            if *sign == b'-' { minutes.saturating_neg() } else { minutes }
+        }
+        _ => return None,
+    };
+    let minutes = hour.saturating_mul(60).saturating_add(minute).saturating_sub(offset);
+    let seconds = day.0.saturating_mul(SECONDS_PER_DAY).saturating_add(minutes.saturating_mul(60));
+    let seconds = seconds.saturating_add(second);
+    u64::try_from(seconds.saturating_mul(1000).saturating_add(millis)).ok()
+}
+
+/// Writes it in UTC, to the second.
+#[must_use]
+pub fn rfc3339_text(unix_millis: u64) -> String {
+    let seconds = i64::try_from(unix_millis / 1000).unwrap_or(i64::MAX);
+    let (year, month, day) = Day::of_unix_millis(unix_millis).civil();
+    let (hour, minute, second) = clock(seconds);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 fn number(digits: &[u8], length_max: usize) -> Option<i64> {
     if digits.is_empty() || digits.len() > length_max || !digits.iter().all(u8::is_ascii_digit) {
         return None;

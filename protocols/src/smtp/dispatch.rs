@@ -2,11 +2,12 @@
 //! STARTTLS, and those that only idle.
 
 use super::command::{self, Command, Syntax};
-use super::event::{Event, Role};
+use super::event::{Event, FutureRelease, Role};
 use super::params::ParamFault;
 use super::reply::{Enhanced, Reply};
 use super::session::{Phase, STRIKES_MAX, Smtp, TOO_MANY_ERRORS};
 use super::transaction::Transaction;
+use crate::message::date::rfc3339_text;
 use crate::sasl::{self, Attempt, Mechanism};
 use crate::wire::line::{Framed, LineFault};
 use crate::{Outbox, Step};
@@ -197,6 +198,10 @@ impl<P> Smtp<P> {
         if self.auth_offered() {
             let names: Vec<&str> = Mechanism::ALL.iter().map(|one| one.name()).collect();
             let _ = write!(output, "250-AUTH {}\r\n", names.join(" "));
+        }
+        if let Some(FutureRelease { seconds_max, latest }) = self.future_release_offered() {
+            let latest = rfc3339_text(latest.saturating_mul(1000));
+            let _ = write!(output, "250-FUTURERELEASE {seconds_max} {latest}\r\n");
         }
         let _ = write!(output, "250-SIZE {}\r\n", self.config.message_octets_max);
         output.push(b"250 ENHANCEDSTATUSCODES\r\n");

@@ -32,6 +32,16 @@ pub struct Config {
     pub tls_available: bool,
     /// Passwords are taken without TLS, too.
     pub plaintext_auth: bool,
+    /// Messages may be left here to leave later; in submission alone.
+    pub future_release: Option<FutureRelease>,
+}
+
+/// How much later (RFC 4865): both say the same at the time that the session begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FutureRelease {
+    pub seconds_max: u64,
+    /// Seconds since 1970.
+    pub latest: u64,
 }
 
 /// What the machine asks of the engine. The tickets' types are these questions.

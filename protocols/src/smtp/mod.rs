@@ -12,7 +12,7 @@
 //! | `data` | message bytes, dots, chunks, line ends |
 //! | [`reply`] | codes and texts |
 //!
-//! RFC 5321, 2033 (LMTP), 6409 (submission), 1870, 2034, 2920, 3030, 3207, 3461, 4954, 6152, 6531.
+//! RFC 5321, 2033 (LMTP), 6409 (submission), 1870, 2034, 2920, 3030, 3207, 3461, 4865, 4954, 6152, 6531.
 
 pub mod client;
 mod command;
@@ -29,7 +29,7 @@ mod session_tests;
 mod transaction;
 
 pub use data::TEXT_LINE_OCTETS_MAX;
-pub use event::{Answer, Config, Event, Role};
-pub use params::{MailParams, Notify, RecipientParams, Ret};
+pub use event::{Answer, Config, Event, FutureRelease, Role};
+pub use params::{MailParams, Notify, RecipientParams, Release, Ret};
 pub use reply::{Enhanced, Refusal, Reply};
 pub use session::Smtp;

@@ -1,5 +1,7 @@
 //! Parameters of MAIL and RCPT: SIZE (RFC 1870), BODY (6152), SMTPUTF8 (6531), AUTH (4954), REQUIRETLS
-//! (8689), and the DSN parameters RET, ENVID, NOTIFY, ORCPT (3461), which are kept on the envelope.
+//! (8689), HOLDFOR and HOLDUNTIL (4865), and the DSN parameters RET, ENVID, NOTIFY, ORCPT (3461), which are kept on the envelope.
+
+use crate::message::date;
 
 /// What is wrong with a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +25,15 @@ pub struct MailParams {
     /// Decoded from xtext; what another server says about its client.
     pub auth: Option<String>,
     pub require_tls: bool,
+    /// When it is to leave.
+    pub release: Option<Release>,
+}
+
+/// RFC 4865: how long, in seconds, or until when, in seconds since 1970, a message is kept before it leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    After(u64),
+    At(u64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,9 +80,14 @@ impl MailParams {
                 ("RET", Some(value)) => once(&mut params.ret, ret(value)?)?,
                 ("ENVID", Some(value)) => once(&mut params.envid, xtext(value)?)?,
                 ("AUTH", Some(value)) => once(&mut params.auth, xtext(value)?)?,
-                ("SIZE" | "BODY" | "SMTPUTF8" | "REQUIRETLS" | "RET" | "ENVID" | "AUTH", _) => {
-                    return Err(ParamFault::Value);
-                }
+                // One of both, once.
+                ("HOLDFOR", Some(value)) => once(&mut params.release, hold_for(value)?)?,
+                ("HOLDUNTIL", Some(value)) => once(&mut params.release, hold_until(value)?)?,
+                (
+                    "SIZE" | "BODY" | "SMTPUTF8" | "REQUIRETLS" | "RET" | "ENVID" | "AUTH"
+                    | "HOLDFOR" | "HOLDUNTIL",
+                    _,
+                ) => return Err(ParamFault::Value),
                 (_, _) => return Err(ParamFault::Unknown),
             }
         }
@@ -128,6 +144,19 @@ fn number(value: &str) -> Result<u64, ParamFault> {
         !value.is_empty() && value.len() <= 20 && value.bytes().all(|byte| byte.is_ascii_digit());
     // Twenty digits may be more than fits: then it is more than we take, too.
     if fine { Ok(value.parse().unwrap_or(u64::MAX)) } else { Err(ParamFault::Value) }
+}
+
+/// One to nine digits, and not zero.
+fn hold_for(value: &str) -> Result<Release, ParamFault> {
+    match number(value)? {
+        seconds @ 1..=999_999_999 if !value.starts_with('0') => Ok(Release::After(seconds)),
+        _ => Err(ParamFault::Value),
+    }
+}
+
+fn hold_until(value: &str) -> Result<Release, ParamFault> {
+    let millis = date::read_rfc3339(value).ok_or(ParamFault::Value)?;
+    Ok(Release::At(millis / 1000))
 }
 
 fn eight_bit(value: &str) -> Result<bool, ParamFault> {
@@ -254,8 +283,18 @@ mod tests {
             envid: Some("a+b".into()),
             auth: Some("<>".into()),
             require_tls: true,
+            release: None,
         };
         assert_eq!(params, Ok(expected));
+    }
+
+    #[test]
+    fn a_time_to_leave_is_read() {
+        let release = |text: &str| MailParams::parse(text.as_bytes()).map(|params| params.release);
+        assert_eq!(release(" HOLDFOR=999999999"), Ok(Some(Release::After(999_999_999))));
+        let at = Ok(Some(Release::At(1_795_623_723)));
+        assert_eq!(release(" holduntil=2026-11-25T16:22:03Z"), at);
+        assert_eq!(release(" HOLDUNTIL=2026-11-25T17:22:03.9+01:00"), at);
     }
 
     #[test]
@@ -279,6 +318,14 @@ mod tests {
             (" ENVID=+0A", ParamFault::Value),
             (" REQUIRETLS=1", ParamFault::Value),
             (" REQUIRETLS REQUIRETLS", ParamFault::Value),
+            (" HOLDFOR=0", ParamFault::Value),
+            (" HOLDFOR=01", ParamFault::Value),
+            (" HOLDFOR=1000000000", ParamFault::Value),
+            (" HOLDFOR", ParamFault::Value),
+            (" HOLDFOR=1 HOLDFOR=1", ParamFault::Value),
+            (" HOLDFOR=1 HOLDUNTIL=2026-11-25T16:22:03Z", ParamFault::Value),
+            (" HOLDUNTIL=2026-11-25", ParamFault::Value),
+            (" HOLDUNTIL=2026-11-31T16:22:03Z", ParamFault::Value),
             (" MT-PRIORITY=1", ParamFault::Unknown),
             (" NOTIFY=NEVER", ParamFault::Unknown),
         ] {

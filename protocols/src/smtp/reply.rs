@@ -126,6 +126,8 @@ refusals! {
     NO_STORE = 451 3 0 "Mail store not available, try again later";
     /// Greylisting.
     COME_AGAIN = 451 7 1 "Please try again in a few minutes";
+    /// An account has sent as much as it may for now. What, and until when, goes in its place.
+    TOO_MUCH = 450 7 1 "Too much was sent lately";
     DISK_FULL = 452 3 1 "Insufficient system storage";
     MAILBOX_FULL = 452 2 2 "Mailbox full";
     TOO_MANY_RECIPIENTS = 452 5 3 "Too many recipients";

@@ -32,6 +32,7 @@ fn config(role: Role) -> Config {
         recipients_max: 3,
         tls_available: true,
         plaintext_auth: false,
+        future_release: None,
     }
 }
 

@@ -2,8 +2,8 @@
 //! what their answers make of it.
 
 use super::data::Scanner;
-use super::event::{Asked, Event, Role};
-use super::params::{MailParams, RecipientParams};
+use super::event::{Asked, Event, FutureRelease, Role};
+use super::params::{MailParams, RecipientParams, Release};
 use super::reply::{Enhanced, Refusal, Reply};
 use super::session::{Phase, Question, Smtp};
 use crate::address::Address;
@@ -57,6 +57,19 @@ impl<P> Smtp<P> {
             self.fault(555, Enhanced(5, 5, 4), "REQUIRETLS needs TLS", output);
             return None;
         }
+        match (params.release, self.future_release_offered()) {
+            (None, _) => {}
+            (Some(_), None) => {
+                self.fault(555, Enhanced(5, 5, 4), "Parameter not known", output);
+                return None;
+            }
+            (Some(Release::After(seconds)), Some(most)) if seconds <= most.seconds_max => {}
+            (Some(Release::At(time)), Some(most)) if time <= most.latest => {}
+            (Some(_), Some(_)) => {
+                self.fault(501, Enhanced(5, 5, 4), "Messages are not kept for so long", output);
+                return None;
+            }
+        }
         if !params.smtp_utf8 && from.as_ref().is_some_and(|from| !from.is_ascii()) {
             self.fault(553, Enhanced(5, 6, 7), "That address needs SMTPUTF8", output);
             return None;
@@ -71,6 +84,11 @@ impl<P> Smtp<P> {
     /// Only over TLS (RFC 8689 section 2). LMTP is the last step: nothing is passed on from it.
     pub(super) fn require_tls_offered(&self) -> bool {
         self.tls && self.config.role != Role::Lmtp
+    }
+
+    /// Only our own users leave messages here for later.
+    pub(super) fn future_release_offered(&self) -> Option<FutureRelease> {
+        self.config.future_release.filter(|_| self.config.role == Role::Submission)
     }
 
     pub(super) fn recipient<'i>(

@@ -10,12 +10,14 @@ use crate::laws::Subject;
 use crate::transcript::Witness;
 use protocols::Outbox;
 use protocols::smtp::session::LoginOutcome;
-use protocols::smtp::{Answer, Config, Event, Refusal, Role, Smtp};
+use protocols::smtp::{Answer, Config, Event, FutureRelease, Refusal, Role, Smtp};
 use std::sync::Arc;
 
 /// What the tests offer; small, so that limits are near.
 pub const MESSAGE_OCTETS_MAX: u64 = 100_000;
 pub const RECIPIENTS_MAX: usize = 5;
+/// 2026-11-26T16:22:03Z.
+const LATEST: u64 = 1_795_710_123;
 
 /// Stands for the store's receipt.
 #[derive(Debug)]
@@ -42,6 +44,7 @@ impl SmtpSubject {
             recipients_max: RECIPIENTS_MAX,
             tls_available: true,
             plaintext_auth,
+            future_release: Some(FutureRelease { seconds_max: 86_400, latest: LATEST }),
         };
         SmtpSubject {
             machine: Smtp::new(Arc::new(config), tls),

@@ -18,10 +18,11 @@ use crate::operations::unix_now;
 use crate::policy::settings::HoneypotAction;
 use crate::queue::author::Author;
 use crate::queue::intake::Submission;
-use crate::queue::message;
+use crate::queue::message::{self, RECIPIENTS_MAX};
 use crate::reports;
 use crate::scan;
 use crate::scan::settings::Action;
+use crate::submission::{self, NotNow, Permit};
 use protocols::message::received::{Received, delivered_to, received, return_path};
 use protocols::smtp::event::{Asked, Ended};
 use protocols::smtp::{Answer, MailParams, RecipientParams, Refusal, Ret, Role};
@@ -50,6 +51,12 @@ pub(super) struct Transaction {
     pub(super) forwarded: Vec<(usize, Submission)>,
     /// Why the message can't be taken, found while it came.
     pub(super) failure: Option<Error>,
+    /// That it may be sent, of somebody who has logged in.
+    pub(super) permit: Option<Permit>,
+    /// Why it is held, if it is: somebody else may be sending it.
+    pub(super) suspected: Option<String>,
+    /// When it is to leave, Unix seconds, if not at once.
+    pub(super) release_at: Option<u64>,
     /// What was found out about the sender, for the log.
     pub(super) verdict: Option<Verdict>,
     /// Whether it looks like spam.
@@ -61,6 +68,7 @@ pub(super) struct Transaction {
 #[derive(Debug)]
 pub(super) struct Recipient {
     pub(super) address: Address,
+    pub(super) params: RecipientParams,
     pub(super) homes: Vec<Home>,
     pub(super) forward: Option<Forward>,
 }
@@ -93,17 +101,54 @@ impl Transaction {
             envid: self.params.envid.clone(),
             require_tls: self.params.require_tls,
             tls_optional: false,
+            release_at: self.release_at,
+            suspected: self.suspected.clone(),
+            by_login: user.is_some(),
         }
+    }
+
+    /// What does not go at once waits in the queue, for those at home, too: from there it gets to them. Only what is forwarded
+    /// has copies of its own.
+    fn leave_for_later(&mut self) {
+        for recipient in &mut self.recipients {
+            if !recipient.homes.is_empty() {
+                recipient.homes.clear();
+                self.outside.push((recipient.address.clone(), recipient.params.clone()));
+            }
+        }
+        self.recipients.retain(|recipient| recipient.forward.is_some());
     }
 }
 
 impl SmtpSession {
-    pub(super) fn data(&mut self, ticket: Ticket<Asked>, outbox: &mut Outbox) {
-        let answer = self.begin_message();
+    pub(super) async fn data(&mut self, ticket: Ticket<Asked>, outbox: &mut Outbox) {
+        let answer = match self.permit().await {
+            Ok(()) => self.begin_message(),
+            Err(why) => Err(why),
+        };
         if answer.is_err() {
             self.forget();
         }
         self.machine.answer_command(ticket, answer, outbox);
+    }
+
+    /// Who has logged in sends no more than they may.
+    async fn permit(&mut self) -> Result<(), Refusal> {
+        let Some(user) = self.machine.user() else { return Ok(()) };
+        let Transaction { recipients, outside, .. } = &self.transaction;
+        let at_home = recipients.iter().map(|one| one.address.to_string());
+        let message = submission::Message {
+            user,
+            recipients: at_home.chain(outside.iter().map(|(to, _)| to.to_string())).collect(),
+            refused: self.refused,
+            peer: self.peer.address.ip(),
+        };
+        let permit = submission::permit(&self.shard, message).await;
+        let (permit, suspected) = permit.map_err(NotNow::refusal)?;
+        self.refused = 0;
+        let transaction = &mut self.transaction;
+        (transaction.permit, transaction.suspected) = (permit, suspected);
+        Ok(())
     }
 
     fn begin_message(&mut self) -> Result<(), Refusal> {
@@ -113,6 +158,12 @@ impl SmtpSession {
         self.shard.store.admit().map_err(|error| refusal(&error))?;
         let scrutiny = self.scrutiny();
         let transaction = &mut self.transaction;
+        if transaction.release_at.is_some() || transaction.suspected.is_some() {
+            transaction.leave_for_later();
+            if transaction.outside.len() > RECIPIENTS_MAX {
+                return Err(Refusal::TOO_MANY_RECIPIENTS);
+            }
+        }
         let only = match (transaction.recipients.as_slice(), transaction.outside.as_slice()) {
             ([one], []) => Some(one.address.to_string()),
             ([], [(one, _)]) => Some(one.to_string()),
@@ -225,6 +276,11 @@ impl SmtpSession {
         }
         if let Some(user) = self.machine.user() {
             let sent = results.iter().filter(|(_, result)| result.is_ok());
+            if let Some(permit) =
+                transaction.permit.take().filter(|_| sent.clone().next().is_some())
+            {
+                permit.used();
+            }
             written::learn(&self.shard, user, sent.map(|(address, _)| address.as_str()));
         }
         let answers: Vec<Answer<Durable>> = match self.role {
@@ -291,7 +347,7 @@ impl SmtpSession {
         // One answer for all: who is told to send again sends to all again.
         let refused = results.iter().find_map(|(_, result)| result.as_ref().err().cloned());
         let queued = match (submission, refused, &transaction.failure) {
-            (Some(submission), None, _) => self.enqueue(submission, &mut transaction.scan).await,
+            (Some(submission), None, _) => self.submit(submission, &mut transaction.scan).await,
             (_, Some(why), _) => Err(why),
             (None, None, failure) => Err(failure.as_ref().map_or(Refusal::BUSY, refusal)),
         };
@@ -322,6 +378,20 @@ impl SmtpSession {
         let taken = results.iter().find_map(|result| *result.as_ref().ok()?);
         let for_all = refused.map_or(taken.ok_or(Refusal::BUSY), Err);
         results.into_iter().map(|result| result?.map_or_else(|| for_all.clone(), Ok)).collect()
+    }
+
+    /// Into the queue, in the name of who has logged in.
+    async fn submit(
+        &self,
+        mut submission: Submission,
+        scanned: &mut Option<scan::verdict::Findings>,
+    ) -> Result<Durable, Refusal> {
+        let claimed = submission.claimed();
+        if let Some(user) = self.machine.user().filter(|_| !claimed.is_empty()) {
+            let held = submission::claims(&self.shard, user, claimed).await;
+            submission.hold(held);
+        }
+        self.enqueue(submission, scanned).await
     }
 
     /// Into the queue, past what is asked of all messages that nobody else has asked yet.

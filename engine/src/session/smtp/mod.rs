@@ -13,6 +13,7 @@ use crate::NOTICE;
 use crate::delivery::forwarding::{self, FORWARDS_MAX, Forward};
 use crate::directory::{Home, Reached, Resolution};
 use crate::metrics::{Service, count};
+use crate::operations::unix_now;
 use crate::policy::screening::Offence;
 use crate::policy::settings::HoneypotAction;
 use crate::policy::{connect, greeting, honeypot};
@@ -24,7 +25,7 @@ use arrival::{Recipient, Transaction, refusal};
 use protocols::Address;
 use protocols::sasl::LoginOutcome;
 use protocols::smtp::event::Login;
-use protocols::smtp::{Config, Event, MailParams, RecipientParams, Refusal, Role, Smtp};
+use protocols::smtp::{Config, Event, MailParams, RecipientParams, Refusal, Release, Role, Smtp};
 use protocols::{Machine, Outbox, Ticket};
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -51,6 +52,8 @@ pub struct SmtpSession {
     is_early: bool,
     /// It has written to an address that nobody has reason to write to.
     trapped: Option<HoneypotAction>,
+    /// Recipients named by who has logged in that do not exist, since the last message.
+    refused: u32,
     _place: Place,
 }
 
@@ -80,6 +83,7 @@ impl SmtpSession {
             recipients_max: shard.config.limits.recipients_max,
             tls_available: shard.tls().is_some(),
             plaintext_auth: shard.config.auth.plaintext_allowed,
+            future_release: shard.config.submission.future_release(&shard.config.relay, unix_now()),
         };
         SmtpSession {
             shard: Rc::clone(shard),
@@ -93,6 +97,7 @@ impl SmtpSession {
             listed: None,
             is_early,
             trapped: None,
+            refused: 0,
             _place: place,
         }
     }
@@ -128,6 +133,7 @@ impl SmtpSession {
             from,
             declared_octets: params.size.unwrap_or(0),
             params: params.clone(),
+            release_at: params.release.and_then(|release| later(release, unix_now())),
             ..Transaction::default()
         };
         Ok(())
@@ -176,6 +182,9 @@ impl SmtpSession {
                 if self.is_stranger() {
                     connect::note(&self.shard, self.peer.address.ip(), Offence::UnknownRecipient);
                 }
+                if self.machine.user().is_some() {
+                    self.refused = self.refused.saturating_add(1);
+                }
                 return Err(Refusal::NO_SUCH_USER);
             }
             Resolution::NotOurs if self.may_relay() => {
@@ -214,7 +223,7 @@ impl SmtpSession {
         for home in &homes {
             self.check_quota(home, self.transaction.declared_octets).await?;
         }
-        self.transaction.recipients.push(Recipient { address, homes, forward });
+        self.transaction.recipients.push(Recipient { address, params, homes, forward });
         Ok(())
     }
 
@@ -274,6 +283,15 @@ impl SmtpSession {
     }
 }
 
+/// When a message leaves that is not to leave at once.
+fn later(release: Release, now: u64) -> Option<u64> {
+    let at = match release {
+        Release::After(seconds) => now + seconds,
+        Release::At(at) => at,
+    };
+    (at > now).then_some(at)
+}
+
 /// Whose postmaster `<postmaster>` without a domain is (RFC 5321 section 4.5.1): that of the first domain
 /// which has one.
 fn postmaster_domain(shard: &Shard) -> String {
@@ -327,7 +345,7 @@ impl Session for SmtpSession {
                 }
                 self.machine.answer_command(ticket, answer, wire.outbox);
             }
-            Event::Data(ticket) => self.data(ticket, wire.outbox),
+            Event::Data(ticket) => self.data(ticket, wire.outbox).await,
             Event::End(ticket) => self.end(ticket, wire.outbox).await,
             Event::Reset => self.forget(),
             Event::Login(credentials, ticket) => self.login(credentials, ticket, wire.outbox).await,
