@@ -94,22 +94,27 @@ impl Default for Classifier {
 }
 
 fn slots(tokens: &Tokens) -> impl Iterator<Item = usize> + '_ {
-    let shift = u32::BITS - SLOTS.trailing_zeros();
-    tokens.0.iter().map(move |hash| usize::try_from(hash >> shift).unwrap_or(0))
+    tokens.0.iter().map(|token| slot_of(*token))
+}
+
+fn slot_of(token: u32) -> usize {
+    usize::try_from(token >> (u32::BITS - SLOTS.trailing_zeros())).unwrap_or(0)
 }
 
 impl Classifier {
-    /// What it adds to a message's score.
-    pub fn hit(&self, tokens: &Tokens) -> Option<Hit> {
-        self.margin(tokens).map(hit)
-    }
-
     /// Positive: spam; beyond 1 on either side it is sure. `None`: it has learned too little.
     pub fn margin(&self, tokens: &Tokens) -> Option<f64> {
         if self.totals.learned_wanted.min(self.totals.learned_spam) < LEARNED_MIN {
             return None;
         }
         Some(f64::from(self.sum(tokens)) + ODDS_SHARE * self.odds(tokens))
+    }
+
+    /// The share of all messages, counted so far, that have this token; 0, while nothing was counted.
+    pub(super) fn frequency(&self, token: u32) -> f32 {
+        let at = slot_of(token);
+        let seen = f32::from(self.wanted[at]) + f32::from(self.spam[at]);
+        seen / (self.totals.counted_wanted + self.totals.counted_spam).max(1) as f32
     }
 
     fn sum(&self, tokens: &Tokens) -> f32 {
@@ -231,7 +236,7 @@ pub fn hit(margin: f64) -> Hit {
 }
 
 /// All messages weigh the same, however many tokens they have.
-fn scale(tokens: &Tokens) -> f32 {
+pub(super) fn scale(tokens: &Tokens) -> f32 {
     1.0 / (tokens.0.len().max(1) as f32).sqrt()
 }
 
