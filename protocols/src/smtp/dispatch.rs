@@ -7,6 +7,7 @@ use super::params::ParamFault;
 use super::reply::{Enhanced, Reply};
 use super::session::{Phase, STRIKES_MAX, Smtp, TOO_MANY_ERRORS};
 use super::transaction::Transaction;
+use super::xclient;
 use crate::sasl::{self, Attempt, Mechanism};
 use crate::wire::line::{Framed, LineFault};
 use crate::{Outbox, Step};
@@ -111,6 +112,7 @@ impl<P> Smtp<P> {
             Command::Bdat { octets, last } => return self.bdat(octets, last),
             Command::StartTls => return self.start_tls(output),
             Command::Auth { mechanism, initial } => return self.auth(&mechanism, initial, output),
+            Command::Xclient(client) => return self.xclient(client, output),
             Command::Rset => {
                 self.end_transaction();
                 self.sender_named = false;
@@ -197,6 +199,9 @@ impl<P> Smtp<P> {
         if self.auth_offered() {
             let names: Vec<&str> = Mechanism::ALL.iter().map(|one| one.name()).collect();
             let _ = write!(output, "250-AUTH {}\r\n", names.join(" "));
+        }
+        if self.config.xclient && self.config.role == Role::Mx {
+            output.push(xclient::OFFER);
         }
         let _ = write!(output, "250-SIZE {}\r\n", self.config.message_octets_max);
         output.push(b"250 ENHANCEDSTATUSCODES\r\n");

@@ -16,6 +16,8 @@ use std::sync::Arc;
 /// What the tests offer; small, so that limits are near.
 pub const MESSAGE_OCTETS_MAX: u64 = 100_000;
 pub const RECIPIENTS_MAX: usize = 5;
+/// A gateway's client that is kept out.
+const BANNED: &str = "192.0.2.66";
 
 /// Stands for the store's receipt.
 #[derive(Debug)]
@@ -42,6 +44,7 @@ impl SmtpSubject {
             recipients_max: RECIPIENTS_MAX,
             tls_available: true,
             plaintext_auth,
+            xclient: false,
         };
         SmtpSubject {
             machine: Smtp::new(Arc::new(config), tls),
@@ -51,6 +54,24 @@ impl SmtpSubject {
             message: Vec::new(),
             taken: None,
         }
+    }
+
+    /// To a gateway that is known.
+    #[must_use]
+    pub fn for_gateway() -> SmtpSubject {
+        let mut subject = SmtpSubject::new(Role::Mx, false, false);
+        let config = Config {
+            hostname: "mx.example.test".into(),
+            postmaster_domain: "example.test".into(),
+            role: Role::Mx,
+            message_octets_max: MESSAGE_OCTETS_MAX,
+            recipients_max: RECIPIENTS_MAX,
+            tls_available: false,
+            plaintext_auth: false,
+            xclient: true,
+        };
+        subject.machine = Smtp::new(Arc::new(config), false);
+        subject
     }
 
     fn judge(&self, recipient: &str) -> Result<(), Refusal> {
@@ -128,6 +149,11 @@ impl Subject for SmtpSubject {
             }
             Event::Disproved(ticket) => {
                 self.machine.answer_login(ticket, LoginOutcome::Wrong, "", output);
+            }
+            Event::Client(client, ticket) => {
+                let banned = client.address.is_some_and(|address| address.to_string() == BANNED);
+                let answer = if banned { Err(Refusal::POLICY) } else { Ok(()) };
+                self.machine.answer_command(ticket, answer, output);
             }
             Event::Mail(sender, _, ticket) => {
                 self.forget();
