@@ -42,6 +42,7 @@ fn transaction(smtp: &mut Smtp<()>, script: &[&[u8]], output: &mut Outbox) -> us
                 Step::Event(event) => match event {
                     Event::Mail(_, _, ticket)
                     | Event::Recipient(_, _, ticket)
+                    | Event::Client(_, ticket)
                     | Event::Data(ticket) => smtp.answer_command(ticket, Ok(()), output),
                     Event::Body(body) => octets += body.len(),
                     Event::End(ticket) => {
@@ -81,6 +82,7 @@ fn dialogues(criterion: &mut Criterion) {
             tls_available: false,
             plaintext_auth: false,
             future_release: None,
+            xclient: false,
         });
         let mut smtp = Smtp::new(config, false);
         let mut output = Outbox::new();

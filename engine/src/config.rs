@@ -110,6 +110,9 @@ pub struct Listen {
     /// Load balancers, by service: connections from there must begin with a header of the PROXY protocol, version 2, and are its client's.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub proxy_protocol_from: BTreeMap<String, Vec<crate::auth::settings::Network>>,
+    /// Gateways that may say on `smtp` on whose behalf they speak (XCLIENT).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub xclient_from: Vec<crate::auth::settings::Network>,
 }
 
 impl Default for Listen {
@@ -127,6 +130,7 @@ impl Default for Listen {
             pop3s: any(995),
             managesieve: any(4190),
             proxy_protocol_from: BTreeMap::new(),
+            xclient_from: Vec::new(),
         }
     }
 }

@@ -78,6 +78,8 @@ pub struct Shard {
     pub rules: Arc<Rules>,
     /// What the spam filter has learned. Shard 0's is the truth.
     pub learned: RefCell<Learned>,
+    /// What accounts at home here have sorted, for themselves alone.
+    pub own_models: RefCell<crate::filter::own::Models>,
     /// Held while something is learned.
     pub learning_turn: tokio::sync::Mutex<()>,
     /// Held while accounts at home here are told of what was kept back.
@@ -162,6 +164,7 @@ impl Shard {
             greylist: RefCell::default(),
             rules: parts.rules,
             learned: RefCell::default(),
+            own_models: RefCell::default(),
             learning_turn: tokio::sync::Mutex::default(),
             digest_turn: tokio::sync::Mutex::default(),
             sorting: Cell::default(),

@@ -211,7 +211,7 @@ class Learning(kura.TestCase):
         self.server.start()
 
 
-class Senders(kura.TestCase):
+class TwoAccounts(kura.TestCase):
     """What one account sorts is its own business."""
 
     @classmethod
@@ -250,6 +250,8 @@ class Senders(kura.TestCase):
         self.assertEqual(imap.uid("MOVE", "1:*", to)[0], "OK")
         imap.logout()
 
+
+class Senders(TwoAccounts):
     def test_a_sender_whom_one_account_has_sorted_is_sorted_for_that_account_alone(self):
         letter = messages.header("letter", From="Shop <news@shop.test>") + b"Hello.\r\n"
         large = messages.header("large", From="\"Other name\" <News@Shop.test>") + messages.lines(700_000)
@@ -274,6 +276,55 @@ class Senders(kura.TestCase):
         self.move(0, "Junk", "INBOX")
         self.assertTrue(kura.eventually(lambda: places(spam) == ["INBOX", "Junk"]))
         self.assertEqual(places(BLATANT), ["Junk", "Junk"])
+
+
+class Own(TwoAccounts):
+    """What each account's own mail teaches, where no sender is known yet."""
+
+    def mail(self, kind, number):
+        """Each from somebody else; alike are only the words."""
+        words = WORDS[:13] if kind == "offer" else WORDS[13:]
+        text = " ".join(words[(number * 5 + place * place) % 13] for place in range(40))
+        return messages.header(f"{kind} {number}", From=f"N <n{number}@host{number}.test>") + text.encode() + b"\r\n"
+
+    def sort(self, account, subject, keyword):
+        imap = self.server.imap(account)
+        for mailbox in ("INBOX", "Junk"):
+            imap.select(mailbox)
+            _, found = imap.uid("SEARCH", "SUBJECT", subject)
+            if uids := ",".join(found[0].decode().split()):
+                self.assertEqual(imap.uid("STORE", uids, "+FLAGS", f"({keyword})")[0], "OK")
+        imap.logout()
+
+    def test_two_accounts_that_sort_the_same_mail_otherwise_have_each_its_own_verdict(self):
+        places = lambda message: [place for place, _ in self.both(message)]
+        for number in range(8):
+            self.assertEqual(places(self.mail("offer", number)), ["INBOX", "INBOX"])
+            self.assertEqual(places(self.mail("letter", number)), ["INBOX", "INBOX"])
+        self.sort(0, "offer", "$Junk")
+        self.sort(0, "letter", "$NotJunk")
+        self.sort(1, "offer", "$NotJunk")
+        self.sort(1, "letter", "$Junk")
+        self.number_of_mail = 100
+
+        def fresh(kind):
+            self.number_of_mail += 1
+            return self.mail(kind, self.number_of_mail)
+
+        self.assertTrue(kura.eventually(lambda: places(fresh("offer")) == ["Junk", "INBOX"]))
+        self.assertTrue(kura.eventually(lambda: places(fresh("letter")) == ["INBOX", "Junk"]))
+        (_, why), (_, nothing) = self.both(fresh("offer"))
+        self.assertRegex(why, rb"\r\nX-Spam-Account: Yes, score=\d+\.\d required=5\.0 tests=OWN_CLASSIFIER=\d+\.\d\r\n")
+        self.assertNotIn(b"X-Spam-Account", nothing)
+        self.assertNotIn(b"CLASSIFIER", nothing)
+        # Nobody else's mail is judged by it, and a crash forgets nothing.
+        self.server.kill()
+        self.server.start()
+        self.assertEqual(places(fresh("offer")), ["Junk", "INBOX"])
+        self.assertEqual(places(fresh("letter")), ["INBOX", "Junk"])
+        # A message that claims such a verdict has it renamed.
+        self.assertTrue(self.server.deliver(b"X-Spam-Account: No, score=-99\r\n" + fresh("offer")).startswith("250"))
+        self.assertIn(b"\r\nX-Said-Account: No, score=-99\r\n", self.newest(0, "Junk"))
 
 
 class Rules(kura.TestCase):

@@ -89,6 +89,11 @@ fn smtp_junk_does_no_harm() {
 }
 
 #[test]
+fn a_gateways_junk_does_no_harm() {
+    junk_does_no_harm(SmtpSubject::for_gateway, &talks("smtp"), SMTP_TOKENS, ROUNDS);
+}
+
+#[test]
 fn submission_junk_does_no_harm() {
     let talks = talks("smtp");
     junk_does_no_harm(

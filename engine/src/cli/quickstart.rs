@@ -149,6 +149,7 @@ fn high_ports() -> Listen {
         pop3s: on(2995),
         managesieve: on(24190),
         proxy_protocol_from: Default::default(),
+        xclient_from: Default::default(),
     }
 }
 
@@ -203,6 +204,7 @@ fn free_ports(range: &RangeInclusive<u16>) -> std::io::Result<(Listen, Metrics)>
         pop3s: next()?,
         managesieve: next()?,
         proxy_protocol_from: Default::default(),
+        xclient_from: Default::default(),
     };
     Ok((listen, metrics))
 }

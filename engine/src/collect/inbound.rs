@@ -18,7 +18,9 @@ use crate::delivery::{
 };
 use crate::directory::{Reached, Resolution};
 use crate::filter;
+use crate::filter::own::Scored;
 use crate::filter::senders::Filing as Filed;
+use crate::filter::settings::Learn;
 use crate::quarantine;
 use crate::scan;
 use crate::scan::settings::Action;
@@ -385,6 +387,7 @@ impl Inbound {
         let found = glommio::executor().spawn_blocking(judge).await;
         let found = found.judged_by(&shard.learned.borrow().classifier);
         let sender = found.sender;
+        let (margin, tokens) = (found.margin, found.tokens);
         let verdict = filter::verdict::Verdict::new(found.hits, &shard.config.spam);
         stamp.fields += &verdict.fields(usize::MAX);
         stamp.beside += &verdict.fields(room);
@@ -399,7 +402,9 @@ impl Inbound {
             .iter()
             .any(|one| one.method == Method::Dmarc && one.outcome == Outcome::Pass);
         let kept = is_kept.then_some(quarantine::Reason::Spam);
-        judged.filing = Filed { is_junk, kept, sender, is_doubtful: !is_proven };
+        let learns = shard.config.spam.learn != Learn::Nobody;
+        let scored = learns.then(|| Arc::new(Scored::new(verdict.score, margin, &tokens)));
+        judged.filing = Filed { is_junk, kept, sender, is_doubtful: !is_proven, scored };
         Ok(())
     }
 }

@@ -10,7 +10,7 @@
 use super::payload::Payload;
 use super::{Collected, Envelope, Filed, Mailbox, Outcome, Redirect, Stamp, To, notes};
 use crate::core::give_way;
-use crate::filter::senders::Place;
+use crate::filter::senders::{Decision, Place};
 use crate::quarantine::Reason;
 use crate::quarantine::note::Note;
 use crate::shard::Shard;
@@ -64,7 +64,7 @@ struct Put {
 /// Files the message for everybody; one outcome for each, in their order.
 pub(super) async fn file(shard: &Shard, parcel: Parcel, body: Body) -> Vec<Outcome> {
     let decide = |to: &To| parcel.envelope.judged.filing.decide(shard, to.home.account);
-    let decided: Vec<(Place, &str)> = parcel.to.iter().map(decide).collect();
+    let decided: Vec<Decision> = parcel.to.iter().map(decide).collect();
     let mut plans = plans(shard, &parcel, &decided, matches!(body, Body::Streamed(_))).await;
     let mut failed: Vec<Option<Error>> = vec![None; plans.len()];
     let mut wanted = Vec::with_capacity(plans.len());
@@ -76,7 +76,8 @@ pub(super) async fn file(shard: &Shard, parcel: Parcel, body: Body) -> Vec<Outco
             plan.filings = Plan::keep().filings;
         }
         let to = &parcel.to[owner];
-        let (place, why) = decided[owner];
+        let Decision { place, why } = &decided[owner];
+        let place = *place;
         if let Place::Quarantine(reason) = place {
             match keep_back(shard, to, &parcel, reason).await {
                 Ok(placement) => wanted.push(Wanted { owner, placement, header: None }),
@@ -125,7 +126,7 @@ pub(super) async fn file(shard: &Shard, parcel: Parcel, body: Body) -> Vec<Outco
             outcomes.push(Err(error));
             continue;
         }
-        if let Place::Quarantine(reason) = decided[owner].0
+        if let Place::Quarantine(reason) = decided[owner].place
             && puts.iter().any(|put| put.outcome.is_ok())
         {
             let (id, account) = (&parcel.envelope.id, &parcel.to[owner].home.address);
@@ -155,14 +156,14 @@ async fn keep_back(
 async fn plans(
     shard: &Shard,
     parcel: &Parcel,
-    decided: &[(Place, &str)],
+    decided: &[Decision],
     is_streamed: bool,
 ) -> Vec<Plan> {
     let has_scripts = |to: &To| parcel.envelope.scripts && sieve::applies(shard, &to.home);
     let mut seen: Option<Seen> = None;
     let mut plans = Vec::with_capacity(parcel.to.len());
-    for (to, (place, _)) in parcel.to.iter().zip(decided) {
-        if !has_scripts(to) || matches!(place, Place::Quarantine(_)) {
+    for (to, decision) in parcel.to.iter().zip(decided) {
+        if !has_scripts(to) || matches!(decision.place, Place::Quarantine(_)) {
             plans.push(Plan::keep());
             continue;
         }

@@ -64,13 +64,10 @@ fn settings(facts: &Facts, config: &Config) -> Vec<Finding> {
         ("auth.trusted_networks".to_owned(), &config.auth.trusted_networks, trusted),
         ("policy.allow".to_owned(), &config.policy.allow, "nobody there is kept out or counted"),
     ];
+    let claims = "who is there may claim any address as its own, a trusted one, too";
+    keys.push(("listen.xclient_from".to_owned(), &config.listen.xclient_from, claims));
     for (service, networks) in &config.listen.proxy_protocol_from {
-        let key = format!("listen.proxy_protocol_from.{service}");
-        keys.push((
-            key,
-            networks,
-            "who is there may claim any address as its own, a trusted one, too",
-        ));
+        keys.push((format!("listen.proxy_protocol_from.{service}"), networks, claims));
     }
     for (key, networks, meaning) in keys {
         let strangers: Vec<String> = networks

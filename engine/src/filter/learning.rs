@@ -8,6 +8,8 @@
 //! | key | value |
 //! |---|---|
 //! | `t` and a block's number, big-endian u16 | its [`BLOCK_SLOTS`] slots: weight and doubt, f32 each |
+//! | `c` and a block's number, likewise | for each of these slots how many messages had it: wanted, spam; u16 each |
+//! | `n` | messages that these counts are of: wanted, spam; u64 each |
 //! | `s` | messages learned (wanted, spam; u64 each), then fingerprints, oldest first; u64 each |
 //! | `l` and a number, big-endian u64 | one message learned since the blocks were written: class, fingerprint, tokens |
 //!
@@ -15,14 +17,14 @@
 //! [`LEARNED_BETWEEN_TABLES`] of them the blocks are written anew and the `l` keys deleted. A crash between
 //! those two learns some messages twice, which moves next to nothing: what is sure is not learned again.
 
-use super::classifier::{Class, Classifier, SLOTS, Slot};
+use super::classifier::{Class, Classifier, SLOTS, Slot, Totals};
 use super::limits::{MESSAGE_BYTES_MAX, TOKENS_MAX};
 use super::tokens::{Tokens, fingerprint};
 use super::{Envelope, judge};
 use crate::shard::Shard;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use storage::store::Space;
@@ -78,26 +80,33 @@ impl Learned {
     pub fn restore(pairs: &[(Bytes, Bytes)]) -> Learned {
         let mut learned = Learned::default();
         let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap_or_default());
-        let (mut wanted, mut spam) = (0, 0);
+        let mut totals = Totals::default();
+        let mut slots = BTreeMap::new();
         for (key, value) in pairs {
             match key.split_first() {
-                Some((b't', block)) => {
+                Some((kind @ (b't' | b'c'), block)) => {
                     let block =
                         usize::from(u16::from_be_bytes(block.try_into().unwrap_or_default()));
-                    let slots = read_block(block, value);
-                    learned.classifier.apply(&slots, 0, 0);
+                    read_block(*kind, block, value, &mut slots);
                 }
                 Some((b's', _)) => {
                     let mut numbers = value.chunks_exact(8).map(number);
-                    (wanted, spam) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+                    totals.learned_wanted = numbers.next().unwrap_or(0);
+                    totals.learned_spam = numbers.next().unwrap_or(0);
                     numbers.take(SEEN_MAX).for_each(|mark| {
                         learned.note(mark);
                     });
                 }
+                Some((b'n', _)) => {
+                    let mut numbers = value.chunks_exact(8).map(number);
+                    totals.counted_wanted = numbers.next().unwrap_or(0);
+                    totals.counted_spam = numbers.next().unwrap_or(0);
+                }
                 _ => {}
             }
         }
-        learned.classifier.apply(&[], wanted, spam);
+        let slots: Vec<Slot> = slots.into_values().collect();
+        learned.classifier.apply(&slots, totals);
         for (key, value) in pairs {
             if let Some((b'l', name)) = key.split_first()
                 && let Some(lesson) = read_lesson(value)
@@ -116,31 +125,46 @@ impl Learned {
     fn table(&self) -> Vec<(Bytes, Option<Bytes>)> {
         let mut pairs = Vec::new();
         for block in 0..SLOTS / BLOCK_SLOTS {
-            let mut value = Vec::with_capacity(BLOCK_SLOTS * 8);
+            let mut weights = Vec::with_capacity(BLOCK_SLOTS * 8);
+            let mut counts = Vec::with_capacity(BLOCK_SLOTS * 4);
             for slot in self.classifier.slots(block * BLOCK_SLOTS..(block + 1) * BLOCK_SLOTS) {
-                value.extend(slot.weight.to_le_bytes());
-                value.extend(slot.doubt.to_le_bytes());
+                weights.extend(slot.weight.to_le_bytes());
+                weights.extend(slot.doubt.to_le_bytes());
+                counts.extend(slot.wanted.to_le_bytes());
+                counts.extend(slot.spam.to_le_bytes());
             }
             let number = u16::try_from(block).unwrap_or(0).to_be_bytes();
-            let key = [b"t".as_slice(), &number].concat();
-            pairs.push((Bytes::from(key), Some(Bytes::from(value))));
+            for (kind, value) in [(b't', weights), (b'c', counts)] {
+                let key = [[kind].as_slice(), &number].concat();
+                pairs.push((Bytes::from(key), Some(Bytes::from(value))));
+            }
         }
+        let totals = self.classifier.totals;
+        let counted = [totals.counted_wanted, totals.counted_spam].map(u64::to_le_bytes).concat();
+        pairs.push((Bytes::from_static(b"n"), Some(Bytes::from(counted))));
         let mut state = Vec::with_capacity(16 + self.order.len() * 8);
-        state.extend(self.classifier.learned_wanted.to_le_bytes());
-        state.extend(self.classifier.learned_spam.to_le_bytes());
+        state.extend(totals.learned_wanted.to_le_bytes());
+        state.extend(totals.learned_spam.to_le_bytes());
         self.order.iter().for_each(|mark| state.extend(mark.to_le_bytes()));
         pairs.push((Bytes::from_static(b"s"), Some(Bytes::from(state))));
         pairs
     }
 }
 
-fn read_block(block: usize, value: &[u8]) -> Vec<Slot> {
+/// Weights and doubts, or counts, of one block.
+fn read_block(kind: u8, block: usize, value: &[u8], slots: &mut BTreeMap<u32, Slot>) {
     let float = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap_or_default());
-    let slot = |(index, bytes): (usize, &[u8])| {
-        let at = u32::try_from(block * BLOCK_SLOTS + index).ok()?;
-        Some(Slot { at, weight: float(&bytes[..4]), doubt: float(&bytes[4..]) })
-    };
-    value.chunks_exact(8).take(BLOCK_SLOTS).enumerate().filter_map(slot).collect()
+    let count = |bytes: &[u8]| u16::from_le_bytes(bytes.try_into().unwrap_or_default());
+    let entries = value.chunks_exact(if kind == b't' { 8 } else { 4 });
+    for (index, bytes) in entries.take(BLOCK_SLOTS).enumerate() {
+        let Ok(at) = u32::try_from(block * BLOCK_SLOTS + index) else { return };
+        let fresh = Slot { at, weight: 0.0, doubt: 1.0, wanted: 0, spam: 0 };
+        let slot = slots.entry(at).or_insert(fresh);
+        match kind {
+            b't' => (slot.weight, slot.doubt) = (float(&bytes[..4]), float(&bytes[4..])),
+            _ => (slot.wanted, slot.spam) = (count(&bytes[..2]), count(&bytes[2..])),
+        }
+    }
 }
 
 fn lesson_key(number: u64) -> Bytes {
@@ -212,15 +236,12 @@ pub async fn learn(shard: &Rc<Shard>, lessons: Vec<Lesson>) -> Result<usize, sto
 /// Tells the other cores. One whose queue is full misses it, until those slots change again or it starts anew:
 /// it is some points less sure of a message or two.
 fn tell(shard: &Shard, changed: Vec<Slot>) {
-    let (wanted, spam) = {
-        let learned = shard.learned.borrow();
-        (learned.classifier.learned_wanted, learned.classifier.learned_spam)
-    };
+    let totals = shard.learned.borrow().classifier.totals;
     let changed: Arc<[Slot]> = changed.into();
     for core in (0..shard.mesh.cores()).filter(|&core| core != shard.id) {
         let changed = Arc::clone(&changed);
         let _ = shard.mesh.tell(core, move |shard| async move {
-            shard.learned.borrow_mut().classifier.apply(&changed, wanted, spam);
+            shard.learned.borrow_mut().classifier.apply(&changed, totals);
         });
     }
 }
@@ -284,7 +305,7 @@ mod tests {
         pairs.sort();
         let restored = Learned::restore(&pairs);
         assert_eq!(restored.next, learned.next);
-        assert_eq!(restored.classifier.learned_spam, learned.classifier.learned_spam);
+        assert_eq!(restored.classifier.totals, learned.classifier.totals);
         let probe = Tokens(vec![7 << 20, 5]);
         assert_eq!(restored.classifier.margin(&probe), learned.classifier.margin(&probe));
         assert!(restored.classifier.margin(&probe).unwrap() > 0.3);
@@ -316,6 +337,8 @@ mod tests {
             odd(b"t", b"x"),
             odd(b"t\xff\xff", &nan),
             odd(b"t\0\0", &nan),
+            odd(b"c\0\0", b"12345"),
+            odd(b"n", b"1"),
             odd(b"l", b""),
             odd(b"lx", b"123456789012"),
             odd(b"s", b"1"),

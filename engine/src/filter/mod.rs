@@ -11,6 +11,7 @@
 //! | [`sorting`] | what users move into Junk or out of it, and whom that teaches |
 //! | [`learning`] | learning, and keeping what was learned |
 //! | [`senders`] | whose mail each account has sorted, for itself alone |
+//! | [`own`] | what each account has learned from that, for itself alone |
 //! | [`rspamd`] | a second opinion, where the operator has one asked for |
 //! | [`written`] | whom each account has written to, whose mail is expected |
 //! | [`verdict`] | the sum, what follows from it, and how it is written into the message |
@@ -28,6 +29,7 @@ pub mod html;
 pub mod learning;
 pub mod mail;
 pub mod operations;
+pub mod own;
 pub mod rspamd;
 pub mod rules;
 pub mod senders;
@@ -101,6 +103,8 @@ pub struct Found {
     pub hits: Vec<Hit>,
     /// What the classifier looks at.
     pub tokens: Tokens,
+    /// What the classifier says, once it was asked, where it has a word.
+    pub margin: Option<f64>,
     pub sender: Option<Sender>,
 }
 
@@ -113,29 +117,35 @@ pub fn judge(rules: &Rules, message: &[u8], envelope: &Envelope<'_>) -> Found {
     let facts = facts::count(&mail, &text, envelope);
     let hits = rules.evaluate(&mail, &text, &facts, envelope.auth);
     let tokens = Tokens::of(&mail, &text, &hits, &facts);
-    Found { hits, tokens, sender: Sender::of(&mail) }
+    Found { hits, tokens, margin: None, sender: Sender::of(&mail) }
 }
 
 impl Found {
     /// With the classifier's word, where it has one.
     pub fn judged_by(mut self, classifier: &Classifier) -> Found {
-        self.hits.extend(classifier.hit(&self.tokens));
+        self.margin = classifier.margin(&self.tokens);
+        self.hits.extend(self.margin.map(classifier::hit));
         self
     }
 }
 
-/// What is remembered of whom an account has sorted and written to is under this, on its home shard.
+/// What is remembered of whom an account has sorted and written to is under this, on its home shard, and its lessons behind it.
 fn key(account: AccountId) -> Bytes {
     Bytes::copy_from_slice(&account.0.to_be_bytes())
 }
 
 /// On the home shard of an account that is removed.
 pub async fn forget(shard: &Shard, account: AccountId) -> Result<(), Error> {
-    for space in [senders::SPACE, written::SPACE] {
-        if shard.store.get(space, &key(account)).is_some() {
-            let _durable = shard.store.put(space, vec![(key(account), None)]).await?;
+    // What is being written just now must not come behind this.
+    let _turn = shard.learning_turn.lock().await;
+    for space in [senders::SPACE, written::SPACE, own::SPACE] {
+        let there = shard.store.scan_prefix(space, &key(account)).into_iter();
+        let gone: Vec<_> = there.map(|(key, _)| (key, None)).collect();
+        if !gone.is_empty() {
+            let _durable = shard.store.put(space, gone).await?;
         }
     }
+    shard.own_models.borrow_mut().forget(account);
     Ok(())
 }
 

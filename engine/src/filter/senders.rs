@@ -14,9 +14,12 @@
 use super::classifier::Class;
 use super::key;
 use super::mail::Mail;
+use super::own::Scored;
+use super::settings::Spam;
 use crate::quarantine::Reason;
 use crate::shard::Shard;
 use std::rc::Rc;
+use std::sync::Arc;
 use storage::store::Space;
 use storage::{AccountId, Error};
 
@@ -71,8 +74,8 @@ fn sorted(value: &[u8], changes: &[(Sender, Class)]) -> Vec<u8> {
     value
 }
 
-/// Where a message goes, unless an account has said otherwise of its sender.
-#[derive(Debug, Clone, Copy, Default)]
+/// Where a message goes, unless an account has said otherwise of its sender, or by what it has sorted.
+#[derive(Debug, Clone, Default)]
 pub struct Filing {
     /// Also where it is kept back.
     pub is_junk: bool,
@@ -82,6 +85,21 @@ pub struct Filing {
     pub sender: Option<Sender>,
     /// DMARC fails: it need not be from whom it says.
     pub is_doubtful: bool,
+    /// `None`: it goes where it goes whatever an account has sorted.
+    pub scored: Option<Arc<Scored>>,
+}
+
+/// The same for one account: where, and the field that says why if the account itself has decided that.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    pub place: Place,
+    pub why: String,
+}
+
+impl Decision {
+    fn new(place: Place, why: &str) -> Decision {
+        Decision { place, why: why.to_owned() }
+    }
 }
 
 /// Where it goes then.
@@ -107,25 +125,79 @@ impl Filing {
     /// A virus was found in it: where it is kept back, be it for something else, its reader can't let it out.
     pub fn hold_virus(&mut self) {
         self.kept = self.kept.map(|_| Reason::Virus);
+        if self.kept.is_some() {
+            self.scored = None;
+        }
     }
 
-    /// On the account's home shard: where it goes, and the field that says why if the account itself has decided that.
-    pub fn decide(self, shard: &Shard, account: AccountId) -> (Place, &'static str) {
-        self.given(self.sender.and_then(|sender| opinion(shard, account, sender)))
+    /// On the account's home shard.
+    pub fn decide(&self, shard: &Shard, account: AccountId) -> Decision {
+        let said = self.sender.and_then(|sender| opinion(shard, account, sender));
+        let points = if said.is_none() { self.points(shard, account) } else { 0.0 };
+        self.given(said, points, &shard.config.spam)
+    }
+
+    /// What the account's own sorting adds to the score.
+    fn points(&self, shard: &Shard, account: AccountId) -> f64 {
+        let points = self.scored.as_ref().map_or(0.0, |scored| scored.points(shard, account));
+        if self.is_doubtful { points.max(0.0) } else { points }
+    }
+
+    /// As [`Verdict::percent`](super::verdict::Verdict::percent), for this account; `None`: its sorting does not count.
+    pub fn percent(&self, shard: &Shard, account: AccountId) -> Option<u8> {
+        let scored = self.scored.as_ref()?;
+        let score = scored.score + self.points(shard, account);
+        Some((100.0 * score / shard.config.spam.junk_at).clamp(0.0, 100.0) as u8)
     }
 
     /// That a sender is wanted goes before the score, be it how it may; that it is not makes nothing less bad.
-    fn given(self, said: Option<Class>) -> (Place, &'static str) {
+    fn given(&self, said: Option<Class>, points: f64, spam: &Spam) -> Decision {
         match (said, self.kept) {
             (Some(Class::Wanted), _) if !self.is_doubtful => {
-                (Place::Usual, "X-Spam-Sender: wanted\r\n")
+                Decision::new(Place::Usual, "X-Spam-Sender: wanted\r\n")
             }
-            (_, Some(reason)) => (Place::Quarantine(reason), ""),
-            (Some(Class::Spam), None) => (Place::Junk, "X-Spam-Sender: unwanted\r\n"),
-            (Some(Class::Wanted) | None, None) => {
-                (if self.is_junk { Place::Junk } else { Place::Usual }, "")
-            }
+            (Some(Class::Spam), None) => Decision::new(Place::Junk, "X-Spam-Sender: unwanted\r\n"),
+            (None, _) if points != 0.0 => self.scored_by(points, spam),
+            _ => Decision::new(self.place(), ""),
         }
+    }
+
+    fn place(&self) -> Place {
+        match self.kept {
+            Some(reason) => Place::Quarantine(reason),
+            None if self.is_junk => Place::Junk,
+            None => Place::Usual,
+        }
+    }
+
+    /// With so many points of the account's own. What it does not like goes into its Junk, never into quarantine, which is the
+    /// operator's; and what was kept back or is junk for something else than its score stays that.
+    fn scored_by(&self, points: f64, spam: &Spam) -> Decision {
+        let before = self.place();
+        let Some(scored) = &self.scored else { return Decision::new(before, "") };
+        let score = scored.score + points;
+        let by_score = if spam.quarantine_at > 0.0 && score >= spam.quarantine_at {
+            Place::Quarantine(Reason::Spam)
+        } else if score >= spam.junk_at {
+            Place::Junk
+        } else {
+            Place::Usual
+        };
+        let place = match (before, by_score) {
+            (Place::Usual, Place::Junk | Place::Quarantine(_)) => Place::Junk,
+            (Place::Quarantine(Reason::Spam), Place::Junk | Place::Usual)
+            | (Place::Junk, Place::Usual) => by_score,
+            (before, _) => before,
+        };
+        if place == before {
+            return Decision::new(place, "");
+        }
+        let answer = if place == Place::Usual { "No" } else { "Yes" };
+        let why = format!(
+            "X-Spam-Account: {answer}, score={score:.1} required={:.1} tests=OWN_CLASSIFIER={points:.1}\r\n",
+            spam.junk_at
+        );
+        Decision { place, why }
     }
 }
 
@@ -197,23 +269,63 @@ mod tests {
             (kept(false), Some(Class::Spam), quarantine),
             (kept(false), Some(Class::Wanted), Place::Usual),
             (kept(true), Some(Class::Wanted), quarantine),
-            (junk, None, Place::Junk),
+            (junk.clone(), None, Place::Junk),
             (junk, Some(Class::Wanted), Place::Usual),
             (Filing::default(), Some(Class::Spam), Place::Junk),
             (Filing::default(), None, Place::Usual),
         ] {
-            assert_eq!(filing.given(said).0, place, "{filing:?} {said:?}");
+            let decided = filing.given(said, 0.0, &Spam::default());
+            assert_eq!(decided.place, place, "{filing:?} {said:?}");
         }
     }
 
     #[test]
+    fn what_an_account_has_sorted_moves_what_its_score_alone_has_moved() {
+        let spam = Spam { quarantine_at: 8.0, ..Spam::default() };
+        let tokens = super::super::tokens::Tokens::default();
+        let scored = |score| Some(Arc::new(Scored::new(score, None, &tokens)));
+        let usual = |score| Filing { scored: scored(score), ..Filing::default() };
+        let junk = |score| Filing { scored: scored(score), ..Filing::junk() };
+        let mut kept = junk(9.0);
+        kept.keep_back(Reason::Spam);
+        let dmarc = Filing { kept: Some(Reason::Dmarc), ..kept.clone() };
+        let deaf = Filing { scored: None, ..kept.clone() };
+        let mut virus = kept.clone();
+        virus.hold_virus();
+        let quarantine = Place::Quarantine;
+        for (filing, points, place) in [
+            (usual(2.0), 2.5, Place::Usual),
+            (usual(2.0), 3.5, Place::Junk),
+            (usual(4.0), 9.0, Place::Junk),
+            (junk(6.0), -0.5, Place::Junk),
+            (junk(6.0), -1.5, Place::Usual),
+            (junk(6.0), 5.0, Place::Junk),
+            (kept.clone(), -2.0, Place::Junk),
+            (kept.clone(), -5.0, Place::Usual),
+            (kept, 1.0, quarantine(Reason::Spam)),
+            (dmarc, -9.0, quarantine(Reason::Dmarc)),
+            (virus, -9.0, quarantine(Reason::Virus)),
+            (deaf, -9.0, quarantine(Reason::Spam)),
+        ] {
+            let decided = filing.given(None, points, &spam);
+            assert_eq!(decided.place, place, "{filing:?} {points}");
+            assert_eq!(decided.why.is_empty(), place == filing.place());
+        }
+        let why = usual(2.0).given(None, 3.5, &spam).why;
+        assert_eq!(why, "X-Spam-Account: Yes, score=5.5 required=5.0 tests=OWN_CLASSIFIER=3.5\r\n");
+        // A word about the sender goes before all that.
+        assert_eq!(junk(6.0).given(Some(Class::Spam), -9.0, &spam).place, Place::Junk);
+    }
+
+    #[test]
     fn what_is_kept_back_for_its_score_and_holds_a_virus_is_kept_back_for_the_virus() {
+        let given = |filing: &Filing| filing.given(None, 0.0, &Spam::default()).place;
         let mut filing = Filing::default();
         filing.hold_virus();
-        assert_eq!(filing.given(None).0, Place::Usual, "that is for the operator to say");
+        assert_eq!(given(&filing), Place::Usual, "that is for the operator to say");
         filing.keep_back(Reason::Spam);
         filing.hold_virus();
-        assert_eq!(filing.given(None).0, Place::Quarantine(Reason::Virus));
+        assert_eq!(given(&filing), Place::Quarantine(Reason::Virus));
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! What users sort, and whom that teaches.
 //!
 //! A message that is moved into Junk or gets the keyword `$Junk` is spam; one that is moved out of it (but not
-//! into Trash) or gets `$NotJunk` is wanted. That decides about its sender for this account ([`senders`]), and, where
-//! `spam.learn = "everybody"`, trains the classifier ([`learning`]). It happens behind the client's command, on its
+//! into Trash) or gets `$NotJunk` is wanted. That decides about its sender for this account ([`senders`]), trains a classifier of its own
+//! ([`own`]), and, where `spam.learn = "everybody"`, the one that all share ([`learning`]). It happens behind the client's command, on its
 //! account's home core, and what it takes to read the messages on the blocking pool.
 
 use super::classifier::Class;
 use super::learning::{self, Lesson};
 use super::limits::{HEADER_BYTES_MAX, MESSAGE_BYTES_MAX};
 use super::mail::Mail;
+use super::own;
 use super::senders::{self, Sender};
 use super::settings::Learn;
 use crate::shard::Shard;
@@ -52,38 +53,47 @@ pub async fn learn_now(shard: &Rc<Shard>, account: AccountId, mut sorted: Sorted
         return;
     }
     sorted.uids.truncate(SORTED_MAX);
-    let mut changes = Vec::new();
-    for &uid in &sorted.uids {
-        let sender = look_at(shard, account, sorted.mailbox, uid, sorted.class).await;
+    let (mut changes, mut lessons) = (Vec::new(), Vec::new());
+    let for_everybody = shard.config.spam.learn == Learn::Everybody;
+    // Of the others the account would forget at once what they look like.
+    let last = sorted.uids.len().saturating_sub(own::LESSONS_MAX);
+    for (index, &uid) in sorted.uids.iter().enumerate() {
+        let whole = for_everybody || index >= last;
+        let found = look_at(shard, account, &sorted, uid, whole).await;
+        let Some((sender, lesson)) = found else { continue };
         changes.extend(sender.map(|sender| (sender, sorted.class)));
+        let Some(lesson) = lesson else { continue };
+        lessons.push(own::Lesson::of(&lesson, &shard.learned.borrow().classifier));
+        if for_everybody {
+            teach(shard, lesson).await;
+        }
     }
-    if let Err(error) = senders::remember(shard, account, &changes).await {
+    let mut learned = senders::remember(shard, account, &changes).await;
+    if learned.is_ok() {
+        learned = own::remember(shard, account, lessons).await;
+    }
+    if let Err(error) = learned {
         tracing::warn!(account = account.0, %error, "what was sorted was not learned");
     }
 }
 
+/// Whose it is, and, of `whole` ones, what it looks like.
 async fn look_at(
     shard: &Rc<Shard>,
     account: AccountId,
-    mailbox: MailboxId,
+    sorted: &Sorted,
     uid: Uid,
-    class: Class,
-) -> Option<Sender> {
-    let for_everybody = shard.config.spam.learn == Learn::Everybody;
-    let most = if for_everybody { MESSAGE_BYTES_MAX } else { HEADER_BYTES_MAX };
+    whole: bool,
+) -> Option<(Option<Sender>, Option<Lesson>)> {
+    let most = if whole { MESSAGE_BYTES_MAX } else { HEADER_BYTES_MAX };
     // Expunged meanwhile: there is nothing to learn.
-    let message = shard.store.read(account, mailbox, uid, 0..most as u64).await.ok()?;
-    let rules = Arc::clone(&shard.rules);
-    let (sender, lesson) = glommio::executor()
-        .spawn_blocking(move || {
-            let lesson = for_everybody.then(|| learning::lesson(&rules, &message, class));
-            (Sender::of(&Mail::read(&message)), lesson)
-        })
-        .await;
-    if let Some(lesson) = lesson {
-        teach(shard, lesson).await;
-    }
-    sender
+    let message = shard.store.read(account, sorted.mailbox, uid, 0..most as u64).await.ok()?;
+    let (rules, class) = (Arc::clone(&shard.rules), sorted.class);
+    let look = move || {
+        let lesson = whole.then(|| learning::lesson(&rules, &message, class));
+        (Sender::of(&Mail::read(&message)), lesson)
+    };
+    Some(glommio::executor().spawn_blocking(look).await)
 }
 
 /// A message that is one of these for sure, and has no owner whose sorting it would be.

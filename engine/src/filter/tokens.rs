@@ -15,7 +15,7 @@ use protocols::message::summary::Kind;
 use serde::{Deserialize, Serialize};
 
 /// Fields that say where a message has been, and those that the filter itself has written.
-const OTHERS_FIELDS: [&str; 28] = [
+const OTHERS_FIELDS: [&str; 30] = [
     "received",
     "return-path",
     "delivered-to",
@@ -40,6 +40,8 @@ const OTHERS_FIELDS: [&str; 28] = [
     "x-said-flag",
     "x-spam-sender",
     "x-said-sender",
+    "x-spam-account",
+    "x-said-account",
     "x-virus-scanned",
     "x-virus-claimed",
     "x-received",

@@ -129,11 +129,12 @@ impl Verdict {
 
 /// Names that only we write, and what they become when a message brings them along: as long, so that nothing
 /// moves.
-const OURS: [(&str, &str); 4] = [
+const OURS: [(&str, &str); 5] = [
     (crate::quarantine::note::FIELD, "X-Said-Quarantine"),
     ("X-Spam-Status", "X-Said-Status"),
     ("X-Spam-Flag", "X-Said-Flag"),
     ("X-Spam-Sender", "X-Said-Sender"),
+    ("X-Spam-Account", "X-Said-Account"),
 ];
 
 /// Renames, in place, what says of a message from elsewhere that we have judged it. How many there were.

@@ -116,7 +116,7 @@ pub fn plan(shard: &Shard, to: &To, envelope: &Envelope, seen: &Seen) -> Plan {
     let vacation = marks::Kind::Vacation;
     plan.reply = plan.reply.filter(|reply| {
         // Its sender is likely not who it says.
-        envelope.judged.filing.decide(shard, account).0 == Place::Usual
+        envelope.judged.filing.decide(shard, account).place == Place::Usual
             && !marks::is_set(shard, account, vacation, &reply.key, world.unix_seconds)
             && shard.sieve.may_answer(account, reply.key)
     });

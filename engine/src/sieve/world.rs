@@ -87,7 +87,9 @@ impl World for AccountWorld<'_> {
     }
 
     fn spam_percent(&self) -> Option<u8> {
-        self.envelope.judged.spam_percent
+        let judged = &self.envelope.judged;
+        let own = judged.filing.percent(self.shard, self.to.home.account);
+        own.or(judged.spam_percent)
     }
 
     fn virus(&self) -> Option<u8> {

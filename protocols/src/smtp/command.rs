@@ -1,6 +1,7 @@
 //! Commands: from a line to a verb with its arguments. RFC 5321 section 4.1.
 
 use super::params::{MailParams, ParamFault, RecipientParams};
+use super::xclient::{self, Client};
 use crate::address::{Address, path};
 
 #[derive(Debug, PartialEq, Eq)]
@@ -33,6 +34,7 @@ pub(super) enum Command {
         mechanism: Vec<u8>,
         initial: Option<Vec<u8>>,
     },
+    Xclient(Client),
 }
 
 /// What is wrong with a line. `Verb`: no such command.
@@ -72,6 +74,7 @@ pub(super) fn parse(line: &[u8], postmaster_domain: &str) -> Result<Command, Syn
         b"QUIT" => bare(arguments, Command::Quit),
         b"STARTTLS" => bare(arguments, Command::StartTls),
         b"AUTH" => auth(arguments),
+        b"XCLIENT" => Ok(Command::Xclient(xclient::parse(arguments)?)),
         b"GET" | b"POST" | b"PUT" | b"HEAD" | b"OPTIONS" | b"CONNECT" | b"DELETE" | b"PATCH" => {
             Err(Syntax::Http)
         }

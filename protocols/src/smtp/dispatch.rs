@@ -7,6 +7,7 @@ use super::params::ParamFault;
 use super::reply::{Enhanced, Reply};
 use super::session::{Phase, STRIKES_MAX, Smtp, TOO_MANY_ERRORS};
 use super::transaction::Transaction;
+use super::xclient;
 use crate::message::date::rfc3339_text;
 use crate::sasl::{self, Attempt, Mechanism};
 use crate::wire::line::{Framed, LineFault};
@@ -112,6 +113,7 @@ impl<P> Smtp<P> {
             Command::Bdat { octets, last } => return self.bdat(octets, last),
             Command::StartTls => return self.start_tls(output),
             Command::Auth { mechanism, initial } => return self.auth(&mechanism, initial, output),
+            Command::Xclient(client) => return self.xclient(client, output),
             Command::Rset => {
                 self.end_transaction();
                 self.sender_named = false;
@@ -202,6 +204,9 @@ impl<P> Smtp<P> {
         if let Some(FutureRelease { seconds_max, latest }) = self.future_release_offered() {
             let latest = rfc3339_text(latest.saturating_mul(1000));
             let _ = write!(output, "250-FUTURERELEASE {seconds_max} {latest}\r\n");
+        }
+        if self.config.xclient && self.config.role == Role::Mx {
+            output.push(xclient::OFFER);
         }
         let _ = write!(output, "250-SIZE {}\r\n", self.config.message_octets_max);
         output.push(b"250 ENHANCEDSTATUSCODES\r\n");

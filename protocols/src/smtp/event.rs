@@ -4,6 +4,7 @@
 use super::Smtp;
 use super::params::{MailParams, RecipientParams};
 use super::reply::Refusal;
+use super::xclient::Client;
 use crate::address::Address;
 use crate::machine::Ticket;
 use crate::sasl::Credentials;
@@ -34,6 +35,8 @@ pub struct Config {
     pub plaintext_auth: bool,
     /// Messages may be left here to leave later; in submission alone.
     pub future_release: Option<FutureRelease>,
+    /// The peer is a gateway that may say on whose behalf it speaks.
+    pub xclient: bool,
 }
 
 /// How much later (RFC 4865): both say the same at the time that the session begins.
@@ -55,6 +58,8 @@ pub enum Event<'i> {
     Proved(String, Ticket<Login>),
     /// A proof was wrong: count it, delay it, then [`Smtp::answer_login`].
     Disproved(Ticket<Login>),
+    /// From now on the session is this client's, if it may speak at all; a refusal ends it: [`Smtp::answer_command`].
+    Client(Client, Ticket<Asked>),
     /// A sender, `None` being the null path: [`Smtp::answer_command`].
     Mail(Option<Address>, MailParams, Ticket<Asked>),
     Recipient(Address, RecipientParams, Ticket<Asked>),

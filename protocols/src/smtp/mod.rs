@@ -10,9 +10,10 @@
 //! | `receive` | a message's octets, and the answer to their end |
 //! | `command`, [`params`] | from a line to a command |
 //! | `data` | message bytes, dots, chunks, line ends |
+//! | [`xclient`] | on whose behalf a gateway speaks |
 //! | [`reply`] | codes and texts |
 //!
-//! RFC 5321, 2033 (LMTP), 6409 (submission), 1870, 2034, 2920, 3030, 3207, 3461, 4865, 4954, 6152, 6531.
+//! RFC 5321, 2033 (LMTP), 6409 (submission), 1870, 2034, 2920, 3030, 3207, 3461, 4865, 4954, 6152, 6531; Postfix's XCLIENT.
 
 pub mod client;
 mod command;
@@ -27,6 +28,7 @@ pub mod session;
 #[cfg(test)]
 mod session_tests;
 mod transaction;
+pub mod xclient;
 
 pub use data::TEXT_LINE_OCTETS_MAX;
 pub use event::{Answer, Config, Event, FutureRelease, Role};

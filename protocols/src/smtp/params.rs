@@ -201,7 +201,7 @@ fn original(value: &str) -> Result<(String, String), ParamFault> {
 }
 
 /// RFC 3461 section 4: printable ASCII, with `+` and two capital hexadecimal digits for the rest.
-fn xtext(value: &str) -> Result<String, ParamFault> {
+pub(super) fn xtext(value: &str) -> Result<String, ParamFault> {
     let mut bytes = Vec::with_capacity(value.len());
     let mut rest = value.bytes();
     while let Some(byte) = rest.next() {

@@ -2,8 +2,8 @@
 //!
 //! | phase | legal, beside NOOP, HELP, QUIT, RSET, VRFY, EXPN | otherwise |
 //! |---|---|---|
-//! | fresh | HELO, EHLO (LHLO in LMTP) | 503 |
-//! | ready | hello again, STARTTLS, AUTH, MAIL | 503 |
+//! | fresh | HELO, EHLO (LHLO in LMTP), XCLIENT | 503 |
+//! | ready | hello again, STARTTLS, AUTH, XCLIENT, MAIL | 503 |
 //! | mail (sender known) | hello, MAIL (503), RCPT | 503 |
 //! | recipients | hello, RCPT, DATA, BDAT | 503 |
 //! | chunks (between BDATs) | hello, BDAT | 503 |
@@ -72,10 +72,15 @@ pub(super) enum Phase {
 pub(super) enum Question {
     Login,
     Keys(Attempt),
+    /// With what the client has said as its hello, if that was said.
+    Client(Option<String>),
     Mail,
     Recipient,
     Data,
-    FirstChunk { octets: u64, last: bool },
+    FirstChunk {
+        octets: u64,
+        last: bool,
+    },
 }
 
 /// One session.
@@ -86,6 +91,8 @@ pub struct Smtp<P> {
     pub(super) transaction: Transaction,
     pub(super) lines: LineReader,
     pub(super) hello: String,
+    /// What a gateway has said of its client's hello.
+    pub(super) clients_hello: Option<String>,
     pub(super) extended: bool,
     pub(super) tls: bool,
     pub(super) user: Option<String>,
@@ -112,6 +119,7 @@ impl<P> Smtp<P> {
             transaction: Transaction::Fresh,
             lines: LineReader::new(),
             hello: String::new(),
+            clients_hello: None,
             extended: false,
             tls,
             user: None,
@@ -129,10 +137,10 @@ impl<P> Smtp<P> {
 
     // ── facts for the trace header ──────────────────────────────────────────────────────────────
 
-    /// The argument of the last hello.
+    /// The argument of the last hello; of a gateway's client, its own.
     #[must_use]
     pub fn hello(&self) -> &str {
-        &self.hello
+        self.clients_hello.as_deref().unwrap_or(&self.hello)
     }
 
     #[must_use]
@@ -164,7 +172,9 @@ impl<P> Smtp<P> {
     /// Heap octets held between steps; bounded by one line.
     #[must_use]
     pub fn retained_bytes(&self) -> usize {
-        self.lines.retained_bytes().saturating_add(self.hello.capacity())
+        let hellos = self.clients_hello.as_ref().map_or(0, String::capacity);
+        let hellos = hellos.saturating_add(self.hello.capacity());
+        self.lines.retained_bytes().saturating_add(hellos)
     }
 
     // ── inside ──────────────────────────────────────────────────────────────────────────────────

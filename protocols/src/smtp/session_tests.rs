@@ -33,6 +33,7 @@ fn config(role: Role) -> Config {
         tls_available: true,
         plaintext_auth: false,
         future_release: None,
+        xclient: false,
     }
 }
 
@@ -134,6 +135,10 @@ impl Peer {
                 let answers = (0..self.answers.unwrap_or(wanted))
                     .map(|_| Answer::Accepted((), self.accepted_text.clone()));
                 self.machine.answer_end(ticket, answers.collect(), output);
+            }
+            Event::Client(client, ticket) => {
+                let _ = write!(self.events, "client {:?}; ", client.address);
+                self.machine.answer_command(ticket, Ok(()), output);
             }
             Event::Reset => self.events.push_str("reset; "),
             Event::Login(credentials, ticket) => {

@@ -169,7 +169,7 @@ impl<P> Smtp<P> {
         }
     }
 
-    /// Answers [`Event::Mail`], [`Event::Recipient`] and [`Event::Data`].
+    /// Answers [`Event::Mail`], [`Event::Recipient`], [`Event::Data`] and [`Event::Client`].
     pub fn answer_command(
         &mut self,
         _: Ticket<Asked>,
@@ -210,6 +210,8 @@ impl<P> Smtp<P> {
                 self.end_transaction();
                 self.say(refusal.reply().clone(), output);
             }
+            (Question::Client(hello), Ok(())) => self.begin_anew(hello),
+            (Question::Client(_), Err(refusal)) => self.hang_up(refusal.reply(), output),
             // Unknown recipients are how addresses are guessed.
             (Question::Recipient, Err(refusal)) => {
                 if refusal.is_permanent() {

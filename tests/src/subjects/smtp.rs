@@ -18,6 +18,8 @@ pub const MESSAGE_OCTETS_MAX: u64 = 100_000;
 pub const RECIPIENTS_MAX: usize = 5;
 /// 2026-11-26T16:22:03Z.
 const LATEST: u64 = 1_795_710_123;
+/// A gateway's client that is kept out.
+const BANNED: &str = "192.0.2.66";
 
 /// Stands for the store's receipt.
 #[derive(Debug)]
@@ -45,6 +47,7 @@ impl SmtpSubject {
             tls_available: true,
             plaintext_auth,
             future_release: Some(FutureRelease { seconds_max: 86_400, latest: LATEST }),
+            xclient: false,
         };
         SmtpSubject {
             machine: Smtp::new(Arc::new(config), tls),
@@ -54,6 +57,24 @@ impl SmtpSubject {
             message: Vec::new(),
             taken: None,
         }
+    }
+
+    /// To a gateway that is known.
+    #[must_use]
+    pub fn for_gateway() -> SmtpSubject {
+        let mut subject = SmtpSubject::new(Role::Mx, false, false);
+        let config = Config {
+            hostname: "mx.example.test".into(),
+            postmaster_domain: "example.test".into(),
+            role: Role::Mx,
+            message_octets_max: MESSAGE_OCTETS_MAX,
+            recipients_max: RECIPIENTS_MAX,
+            tls_available: false,
+            plaintext_auth: false,
+            xclient: true,
+        };
+        subject.machine = Smtp::new(Arc::new(config), false);
+        subject
     }
 
     fn judge(&self, recipient: &str) -> Result<(), Refusal> {
@@ -131,6 +152,11 @@ impl Subject for SmtpSubject {
             }
             Event::Disproved(ticket) => {
                 self.machine.answer_login(ticket, LoginOutcome::Wrong, "", output);
+            }
+            Event::Client(client, ticket) => {
+                let banned = client.address.is_some_and(|address| address.to_string() == BANNED);
+                let answer = if banned { Err(Refusal::POLICY) } else { Ok(()) };
+                self.machine.answer_command(ticket, answer, output);
             }
             Event::Mail(sender, _, ticket) => {
                 self.forget();

@@ -46,7 +46,10 @@ pub fn smtp(transcript: &Transcript) -> SmtpSubject {
         Some("lmtp") => Role::Lmtp,
         other => panic!("{}: role: {other:?}", transcript.path.display()),
     };
-    SmtpSubject::new(role, is_tls(transcript), false)
+    match transcript.fact("gateway") {
+        Some("yes") => SmtpSubject::for_gateway(),
+        _ => SmtpSubject::new(role, is_tls(transcript), false),
+    }
 }
 
 pub fn pop3(transcript: &Transcript) -> Pop3Subject {

@@ -2,9 +2,11 @@
 //!
 //! Policy in the order of the transaction: may this sender send, does this recipient exist and have
 //! room, will the store take a message now; then [`arrival`]: bytes into an
-//! intake, and at the end one outcome for each recipient. What it has to pass before that: [`stages`].
+//! intake, and at the end one outcome for each recipient. What it has to pass before that: [`stages`]. Of a gateway
+//! that speaks on others' behalf: [`gateway`].
 
 mod arrival;
+mod gateway;
 mod scoring;
 mod stages;
 
@@ -84,6 +86,7 @@ impl SmtpSession {
             tls_available: shard.tls().is_some(),
             plaintext_auth: shard.config.auth.plaintext_allowed,
             future_release: shard.config.submission.future_release(&shard.config.relay, unix_now()),
+            xclient: gateway::is_one(shard, service, transport.peer.address.ip()),
         };
         SmtpSession {
             shard: Rc::clone(shard),
@@ -323,6 +326,10 @@ impl Session for SmtpSession {
             self.service == Service::Smtp && !matches!(event, Event::Body(_) | Event::End(_));
         match event {
             Event::Body(bytes) => self.body(bytes).await,
+            Event::Client(client, ticket) => {
+                let answer = self.speak_for(&client);
+                self.machine.answer_command(ticket, answer, wire.outbox);
+            }
             Event::Mail(from, params, ticket) => {
                 let sender = from.as_ref().map(ToString::to_string).unwrap_or_default();
                 let answer = self.mail(from, &params);

@@ -7,8 +7,10 @@ use crate::auth::verdict::{Finding, Method, Outcome, Verdict as Authentication};
 use crate::delivery::{Intake, Scrutiny, unix_millis};
 use crate::directory::Home;
 use crate::filter::classifier::Class;
+use crate::filter::own::Scored;
 use crate::filter::rspamd::{self, desk::Asked};
 use crate::filter::senders::{Filing, Sender};
+use crate::filter::settings::Learn;
 use crate::filter::sorting;
 use crate::filter::verdict::{Action, Verdict};
 use crate::filter::{self, Envelope, Hit, written};
@@ -141,7 +143,7 @@ impl SmtpSession {
         let names = stages.recipients.iter().map(|one| one.address.to_string()).collect();
         let homes = stages.recipients.iter().flat_map(|one| one.homes.iter().cloned()).collect();
         let to = To { names, homes };
-        let (found, sender) = self.judge(intake, stages.from, to, auth, second).await?;
+        let (found, sender, scored) = self.judge(intake, stages.from, to, auth, second).await?;
         stages.add(&found.fields(usize::MAX), |room| found.fields(room));
         stages.judged.spam_percent = Some(found.percent());
         if self.trapped.is_some() {
@@ -155,6 +157,9 @@ impl SmtpSession {
             return Ok(());
         }
         let filing = &mut stages.judged.filing;
+        if !filing.is_junk {
+            filing.scored = scored;
+        }
         match found.action {
             Action::Junk => filing.is_junk = true,
             Action::Quarantine => filing.keep_back(Reason::Spam),
@@ -205,7 +210,7 @@ impl SmtpSession {
         to: To,
         auth: Option<&Authentication>,
         second: Option<Asked>,
-    ) -> Result<(Verdict, Option<Sender>), Refusal> {
+    ) -> Result<(Verdict, Option<Sender>, Option<Arc<Scored>>), Refusal> {
         let started = Instant::now();
         let To { names: recipients, homes } = to;
         let is_proven = auth.is_some_and(|auth| dmarc_is(auth, Outcome::Pass));
@@ -257,7 +262,9 @@ impl SmtpSession {
             second.insist(spam, &mut verdict);
         }
         self.shard.metrics.judged(&verdict, taken);
-        Ok((verdict, found.sender))
+        let scored = || Arc::new(Scored::new(verdict.score, found.margin, &found.tokens));
+        let scored = (spam.learn != Learn::Nobody).then(scored);
+        Ok((verdict, found.sender, scored))
     }
 }
 

@@ -1,0 +1,488 @@
+//! What one account has sorted, learned for that account alone.
+//!
+//! The newest messages that it has sorted are kept as lessons, and the model is what they come to: nothing else is kept of it, so who sorts
+//! a message anew, or the other way, takes back what was learned of it. It corrects the shared classifier, and learns only where that one is
+//! wrong for this account; so what both say is one sum, in which the account's part weighs more the more it has sorted.
+//! Nobody else's mail is judged by it.
+//!
+//! Most people sort what they don't want, and never say what they do. So that a handful of newsletters in Junk does not make everything look like
+//! them, words that much mail has, as the shared classifier has counted, move little; and what average mail would be given is
+//! taken off. On the corpus of benches/README.md, half of the training part learned by the shared classifier, 32 of some list's messages
+//! sorted as spam moved one of some 950 other wanted ones into Junk at the most; without this it was 15 to 46.
+//!
+//! Key space 50 of the account's home shard. The key is the account's number (u32, big-endian) and the message's fingerprint (u64,
+//! big-endian); the value, little-endian:
+//!
+//! | bytes | |
+//! |---|---|
+//! | 4 | its place in the order in which messages were sorted |
+//! | 1 | 0: wanted, 1: spam |
+//! | 4 | f32, what the shared classifier said of it then; 0: nothing |
+//! | 4 each | [`TOKENS_MAX`] tokens at most, those whose lower half is least: the same ones of every message that has them |
+//!
+//! At most [`LESSONS_MAX`] of either kind: 34 KB for an account, in the log and in memory. The model that comes of them, some 80 KB, is
+//! kept for [`MODELS_MAX`] accounts of a core, those that had mail last, and made anew for others, in about a millisecond.
+
+use super::classifier::{self, Class, Classifier, Totals};
+use super::learning;
+use super::tokens::Tokens;
+use crate::shard::Shard;
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::rc::Rc;
+use storage::store::Space;
+use storage::{AccountId, Error};
+
+pub const SPACE: Space = Space(50);
+/// Of either kind, so that much of the one does not push out the other.
+pub(super) const LESSONS_MAX: usize = 32;
+const TOKENS_MAX: usize = 128;
+const MODELS_MAX: usize = 64;
+const VALUE_HEAD_BYTES: usize = 9;
+/// How slowly it learns, as in [`classifier`].
+const PATIENCE: f32 = 0.03;
+/// How often each lesson is looked at.
+const LOOKS: usize = 10;
+/// What all mail has moves a twentieth of what none has.
+const COMMON: f32 = 20.0;
+/// Of what average mail would be given, since of a long message only some tokens take part.
+const AVERAGE_SHARE: f32 = 0.75;
+/// With so many messages sorted, what it has learned counts half.
+const HALF_SURE: f64 = 2.0;
+/// The most that it says, as a margin.
+const SAYS_MAX: f64 = 3.0;
+/// Messages of either kind without which it says nothing as long as the shared classifier says nothing, either: who has only
+/// ever seen spam would take everything for it.
+const ALONE_MIN: usize = 5;
+
+/// A message's tokens that take part.
+fn sample(tokens: &Tokens) -> Tokens {
+    // A slot is the upper part of a hash, so by the lower half the choice is fair to all slots.
+    let mut chosen = tokens.0.clone();
+    let lower = |token: &u32| token.rotate_left(16);
+    if chosen.len() > TOKENS_MAX {
+        chosen.select_nth_unstable_by_key(TOKENS_MAX, lower);
+        chosen.truncate(TOKENS_MAX);
+    }
+    chosen.sort_unstable();
+    Tokens(chosen)
+}
+
+/// A message that the account has sorted, before it is kept.
+#[derive(Debug)]
+pub struct Lesson {
+    fingerprint: u64,
+    sorted: Sorted,
+}
+
+impl Lesson {
+    /// `shared` is what judges everybody's mail.
+    pub fn of(lesson: &learning::Lesson, shared: &Classifier) -> Lesson {
+        let said = shared.margin(&lesson.tokens).unwrap_or(0.0) as f32;
+        let (class, tokens) = (lesson.class, sample(&lesson.tokens));
+        let sorted = Sorted { order: 0, class, said, tokens };
+        Lesson { fingerprint: lesson.fingerprint, sorted }
+    }
+}
+
+/// The same as it is kept.
+#[derive(Debug, Clone, PartialEq)]
+struct Sorted {
+    order: u32,
+    class: Class,
+    said: f32,
+    tokens: Tokens,
+}
+
+impl Sorted {
+    fn value(&self) -> Bytes {
+        let mut value = Vec::with_capacity(VALUE_HEAD_BYTES + 4 * self.tokens.0.len());
+        value.extend(self.order.to_le_bytes());
+        value.push(u8::from(self.class == Class::Spam));
+        value.extend(self.said.to_le_bytes());
+        self.tokens.0.iter().for_each(|token| value.extend(token.to_le_bytes()));
+        Bytes::from(value)
+    }
+
+    fn read(value: &[u8]) -> Option<Sorted> {
+        let (order, rest) = value.split_first_chunk::<4>()?;
+        let (&class, rest) = rest.split_first()?;
+        let (said, rest) = rest.split_first_chunk::<4>()?;
+        let said = f32::from_le_bytes(*said);
+        let tokens = rest.as_chunks::<4>().0.iter().take(TOKENS_MAX);
+        Some(Sorted {
+            order: u32::from_le_bytes(*order),
+            class: if class == 0 { Class::Wanted } else { Class::Spam },
+            said: if said.is_finite() { said } else { 0.0 },
+            tokens: Tokens(tokens.map(|token| u32::from_le_bytes(*token)).collect()),
+        })
+    }
+}
+
+/// What one account's lessons come to.
+#[derive(Debug, Default)]
+pub struct Own {
+    /// Where each token's weight is.
+    places: HashMap<u32, usize>,
+    weights: Vec<f32>,
+    wanted: usize,
+    spam: usize,
+    /// The sum that average mail has.
+    average: f32,
+    /// Of the shared classifier that it corrects.
+    totals: Totals,
+}
+
+impl Own {
+    fn of(lessons: &[Sorted], shared: &Classifier) -> Own {
+        let mut own = Own { totals: shared.totals, ..Own::default() };
+        let mut doubts = Vec::new();
+        let mut known = |token: u32| {
+            *own.places.entry(token).or_insert_with(|| {
+                own.weights.push(0.0);
+                doubts.push(1.0 / (1.0 + COMMON * shared.frequency(token)));
+                own.weights.len() - 1
+            })
+        };
+        let places: Vec<Vec<usize>> = lessons
+            .iter()
+            .map(|lesson| lesson.tokens.0.iter().map(|&token| known(token)).collect())
+            .collect();
+        // They are few, and people sort one kind after the other: with one look at each, the last ones would decide.
+        for _ in 0..LOOKS {
+            for (lesson, places) in lessons.iter().zip(&places) {
+                own.learn(lesson, places, &mut doubts);
+            }
+        }
+        own.spam = lessons.iter().filter(|lesson| lesson.class == Class::Spam).count();
+        own.wanted = lessons.len() - own.spam;
+        let expected =
+            own.places.iter().map(|(&token, &at)| own.weights[at] * shared.frequency(token));
+        own.average = AVERAGE_SHARE * expected.sum::<f32>() / (TOKENS_MAX as f32).sqrt();
+        own
+    }
+
+    fn learn(&mut self, lesson: &Sorted, places: &[usize], doubts: &mut [f32]) {
+        let sign = match lesson.class {
+            Class::Wanted => -1.0,
+            Class::Spam => 1.0,
+        };
+        let scale = classifier::scale(&lesson.tokens);
+        let sum = places.iter().map(|&at| self.weights[at]).sum::<f32>() * scale;
+        let miss = 1.0 - sign * (lesson.said + sum);
+        if miss <= 0.0 {
+            return;
+        }
+        let doubt = places.iter().map(|&at| doubts[at]).sum::<f32>() * scale * scale;
+        let beta = 1.0 / (doubt + PATIENCE);
+        for &at in places {
+            let step = doubts[at] * scale;
+            self.weights[at] += sign * miss * beta * step;
+            doubts[at] = (doubts[at] - beta * step * step).max(f32::MIN_POSITIVE);
+        }
+    }
+
+    fn sum(&self, tokens: &Tokens) -> f32 {
+        let known = tokens.0.iter().filter_map(|token| self.places.get(token));
+        known.map(|&at| self.weights[at]).sum::<f32>() * classifier::scale(tokens)
+    }
+
+    /// What is to be added to the shared classifier's margin.
+    fn says(&self, tokens: &Tokens, shared: Option<f64>) -> f64 {
+        if shared.is_none() && self.wanted.min(self.spam) < ALONE_MIN {
+            return 0.0;
+        }
+        let sorted = (self.wanted + self.spam) as f64;
+        let says = f64::from(self.sum(tokens) - self.average) * sorted / (sorted + HALF_SURE);
+        says.clamp(-SAYS_MAX, SAYS_MAX)
+    }
+}
+
+/// Models of accounts that have had mail lately.
+#[derive(Debug, Default)]
+pub struct Models {
+    /// And when each was asked last.
+    models: HashMap<AccountId, (Rc<Own>, u64)>,
+    clock: u64,
+}
+
+impl Models {
+    fn get(&mut self, account: AccountId, totals: Totals) -> Option<Rc<Own>> {
+        self.clock += 1;
+        let (own, asked) = self.models.get_mut(&account)?;
+        *asked = self.clock;
+        // The shared classifier has learned since: what was new to it then need not be.
+        (own.totals == totals).then(|| Rc::clone(own))
+    }
+
+    fn put(&mut self, account: AccountId, own: Rc<Own>) {
+        self.clock += 1;
+        let is_new = !self.models.contains_key(&account);
+        if is_new && self.models.len() >= MODELS_MAX {
+            let oldest = self.models.iter().min_by_key(|(_, (_, asked))| *asked);
+            let oldest = oldest.map(|(account, _)| *account);
+            oldest.map(|account| self.models.remove(&account));
+        }
+        self.models.insert(account, (own, self.clock));
+    }
+
+    pub(super) fn forget(&mut self, account: AccountId) {
+        self.models.remove(&account);
+    }
+}
+
+/// What everybody's filter has made of a message, for accounts that may see it otherwise.
+#[derive(Debug)]
+pub struct Scored {
+    pub score: f64,
+    /// The shared classifier's.
+    margin: Option<f64>,
+    tokens: Tokens,
+}
+
+impl Scored {
+    pub fn new(score: f64, margin: Option<f64>, tokens: &Tokens) -> Scored {
+        Scored { score, margin, tokens: sample(tokens) }
+    }
+
+    /// On the account's home shard: the points that what it has sorted adds to the score.
+    pub fn points(&self, shard: &Shard, account: AccountId) -> f64 {
+        let Some(own) = model(shard, account) else { return 0.0 };
+        points(self.margin, own.says(&self.tokens, self.margin))
+    }
+}
+
+/// In tenths, as all points.
+fn points(shared: Option<f64>, own: f64) -> f64 {
+    let before = shared.map_or(0.0, |margin| classifier::hit(margin).score);
+    let after = match shared {
+        None if own == 0.0 => 0.0,
+        shared => classifier::hit(shared.unwrap_or(0.0) + own).score,
+    };
+    ((after - before) * 10.0).round() / 10.0
+}
+
+fn model(shard: &Shard, account: AccountId) -> Option<Rc<Own>> {
+    let totals = shard.learned.borrow().classifier.totals;
+    let known = shard.own_models.borrow_mut().get(account, totals);
+    if known.is_some() {
+        return known;
+    }
+    let mut lessons = lessons(shard, account);
+    if lessons.is_empty() {
+        return None;
+    }
+    lessons.sort_by_key(|(_, lesson)| lesson.order);
+    let lessons: Vec<Sorted> = lessons.into_iter().map(|(_, lesson)| lesson).collect();
+    let own = Rc::new(Own::of(&lessons, &shard.learned.borrow().classifier));
+    shard.own_models.borrow_mut().put(account, Rc::clone(&own));
+    Some(own)
+}
+
+fn lessons(shard: &Shard, account: AccountId) -> Vec<(Bytes, Sorted)> {
+    let pairs = shard.store.scan_prefix(SPACE, &super::key(account)).into_iter();
+    pairs.filter_map(|(key, value)| Some((key, Sorted::read(&value)?))).collect()
+}
+
+fn lesson_key(account: AccountId, fingerprint: u64) -> Bytes {
+    Bytes::from([account.0.to_be_bytes().as_slice(), &fingerprint.to_be_bytes()].concat())
+}
+
+/// What is to be written, so that these are known, too, and the oldest no more.
+fn with(
+    mut known: Vec<(Bytes, Sorted)>,
+    more: Vec<(Bytes, Sorted)>,
+) -> Vec<(Bytes, Option<Bytes>)> {
+    let mut order = known.iter().map(|(_, lesson)| lesson.order).max().unwrap_or(0);
+    let mut pairs = Vec::new();
+    for (key, mut lesson) in more {
+        order = order.saturating_add(1);
+        lesson.order = order;
+        pairs.retain(|(other, _)| *other != key);
+        pairs.push((key.clone(), Some(lesson.value())));
+        known.retain(|(other, _)| *other != key);
+        known.push((key, lesson));
+    }
+    for class in [Class::Wanted, Class::Spam] {
+        let mut of_class: Vec<_> = known.iter().filter(|(_, one)| one.class == class).collect();
+        of_class.sort_by_key(|(_, lesson)| std::cmp::Reverse(lesson.order));
+        for (key, _) in of_class.into_iter().skip(LESSONS_MAX) {
+            pairs.retain(|(other, _)| other != key);
+            pairs.push((key.clone(), None));
+        }
+    }
+    pairs
+}
+
+/// On the account's home shard: learns what it has sorted, in one record.
+pub async fn remember(
+    shard: &Rc<Shard>,
+    account: AccountId,
+    lessons: Vec<Lesson>,
+) -> Result<(), Error> {
+    if lessons.is_empty() {
+        return Ok(());
+    }
+    // Two commands of one account count on from the same number, or push out too much.
+    let _turn = shard.learning_turn.lock().await;
+    let more = lessons.into_iter();
+    let more = more.map(|one| (lesson_key(account, one.fingerprint), one.sorted)).collect();
+    let pairs = with(self::lessons(shard, account), more);
+    let _durable = shard.store.put(SPACE, pairs).await?;
+    shard.own_models.borrow_mut().forget(account);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Words as tokens: any number is a hash.
+    fn message(words: impl IntoIterator<Item = u32>) -> Tokens {
+        let mut tokens: Vec<u32> =
+            words.into_iter().map(|word| word.wrapping_mul(0x9e37_79b1)).collect();
+        tokens.sort_unstable();
+        Tokens(tokens)
+    }
+
+    /// Newsletters (their words are from 1000 on), letters (from 2000 on), offers (from 3000 on); with words of their own, and some that all have.
+    fn mail(kind: u32, number: u32) -> Tokens {
+        let own = (0..10).map(|word| 10_000 + number * 10 + word);
+        message((kind..kind + 20).chain(own).chain(0..40))
+    }
+
+    /// To which newsletters are rather new.
+    fn shared() -> Classifier {
+        let mut shared = Classifier::default();
+        for number in 0..40 {
+            shared.learn(&mail(2000, number), Class::Wanted);
+            shared.learn(&mail(3000, 50 + number), Class::Spam);
+        }
+        shared.learn(&mail(1000, 90), Class::Wanted);
+        shared
+    }
+
+    fn sorted(tokens: Tokens, class: Class, shared: &Classifier) -> Sorted {
+        let said = shared.margin(&tokens).unwrap_or(0.0) as f32;
+        Sorted { order: 0, class, said, tokens }
+    }
+
+    #[test]
+    fn two_accounts_that_sort_the_same_mail_otherwise_have_each_its_own_way() {
+        let shared = shared();
+        let lessons = |class| -> Vec<Sorted> {
+            (100..108).map(|number| sorted(mail(1000, number), class, &shared)).collect()
+        };
+        let (likes, dislikes) =
+            (Own::of(&lessons(Class::Wanted), &shared), Own::of(&lessons(Class::Spam), &shared));
+        let probe = mail(1000, 500);
+        let margin = shared.margin(&probe);
+        assert!(dislikes.says(&probe, margin) + margin.unwrap() > 0.5);
+        assert!(likes.says(&probe, margin) + margin.unwrap() < -0.3);
+        assert!(points(margin, dislikes.says(&probe, margin)) > 4.0);
+        // Other mail is as it was, nearly, though neither has said a word about it.
+        for kind in [2000, 3000] {
+            let other = mail(kind, 501);
+            let margin = shared.margin(&other);
+            assert!(dislikes.says(&other, margin).abs() < 0.1);
+            assert!(likes.says(&other, margin).abs() < 0.1);
+        }
+    }
+
+    #[test]
+    fn alone_it_says_nothing_before_it_has_seen_both_kinds_and_then_tells_them_apart() {
+        let shared = Classifier::default();
+        let spam: Vec<Sorted> =
+            (0..20).map(|number| sorted(mail(1000, number), Class::Spam, &shared)).collect();
+        assert_eq!(Own::of(&spam, &shared).says(&mail(2000, 99), None), 0.0);
+        let wanted = (20..26).map(|number| sorted(mail(2000, number), Class::Wanted, &shared));
+        let own = Own::of(&spam.into_iter().chain(wanted).collect::<Vec<_>>(), &shared);
+        assert!(own.says(&mail(1000, 98), None) > 0.4);
+        assert!(own.says(&mail(2000, 99), None) < -0.4);
+        assert!(points(None, own.says(&mail(1000, 98), None)) > 3.0);
+    }
+
+    #[test]
+    fn one_message_sorted_by_mistake_moves_little_and_sorted_back_nothing() {
+        let shared = shared();
+        let key = lesson_key(AccountId(7), 1);
+        let lesson = |class| vec![(key.clone(), sorted(mail(1000, 100), class, &shared))];
+        let read = |pairs: &[(Bytes, Option<Bytes>)]| -> Vec<(Bytes, Sorted)> {
+            let there = pairs.iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
+            there.map(|(key, value)| (key.clone(), Sorted::read(value).unwrap())).collect()
+        };
+        let probe = mail(1000, 500);
+        let says = |known: &[(Bytes, Sorted)]| {
+            let lessons: Vec<Sorted> = known.iter().map(|(_, lesson)| lesson.clone()).collect();
+            Own::of(&lessons, &shared).says(&probe, shared.margin(&probe))
+        };
+        let known = read(&with(Vec::new(), lesson(Class::Spam)));
+        assert!(says(&known) > 0.0 && says(&known) < 0.4, "{}", says(&known));
+        let known = read(&with(known, lesson(Class::Wanted)));
+        assert_eq!(known.len(), 1);
+        assert!(says(&known) <= 0.0);
+    }
+
+    #[test]
+    fn lessons_are_bounded_by_kind_and_the_oldest_go_first() {
+        let shared = Classifier::default();
+        let mut known: Vec<(Bytes, Sorted)> = Vec::new();
+        let add = |known: &mut Vec<(Bytes, Sorted)>, numbers: std::ops::Range<u32>, class| {
+            let more = numbers.map(|number| {
+                let key = lesson_key(AccountId(7), u64::from(number) << 8);
+                (key, sorted(mail(1000, number), class, &shared))
+            });
+            for (key, value) in with(known.clone(), more.collect()) {
+                known.retain(|(other, _)| *other != key);
+                known.extend(value.map(|value| (key, Sorted::read(&value).unwrap())));
+            }
+        };
+        add(&mut known, 0..5, Class::Wanted);
+        add(&mut known, 100..300, Class::Spam);
+        for number in 300..340 {
+            add(&mut known, number..number + 1, Class::Spam);
+        }
+        let of = |class| known.iter().filter(move |(_, one)| one.class == class);
+        assert_eq!((of(Class::Wanted).count(), of(Class::Spam).count()), (5, LESSONS_MAX));
+        let newest = lesson_key(AccountId(7), 339 << 8);
+        assert!(known.iter().any(|(key, _)| *key == newest));
+        let bytes: usize = known.iter().map(|(key, one)| key.len() + one.value().len()).sum();
+        assert!(bytes <= 2 * LESSONS_MAX * (12 + VALUE_HEAD_BYTES + 4 * TOKENS_MAX));
+    }
+
+    #[test]
+    fn a_sample_has_the_same_words_of_all_messages_that_have_them() {
+        let (one, other) = (message(0..600), message(300..900));
+        let (first, second) = (sample(&one), sample(&other));
+        assert_eq!((first.0.len(), second.0.len()), (TOKENS_MAX, TOKENS_MAX));
+        let common = first.0.iter().filter(|token| second.0.contains(token)).count();
+        assert!(common > TOKENS_MAX / 3, "{common}");
+        assert_eq!(sample(&message(0..5)), message(0..5));
+    }
+
+    #[test]
+    fn models_are_bounded_and_those_asked_last_stay() {
+        let mut models = Models::default();
+        let totals = Totals::default();
+        for number in 0..2 * MODELS_MAX {
+            models.put(AccountId(number as u32), Rc::default());
+            assert!(models.get(AccountId(0), totals).is_some());
+        }
+        assert_eq!(models.models.len(), MODELS_MAX);
+        assert!(models.get(AccountId(1), totals).is_none());
+        let later = Totals { learned_spam: 1, ..totals };
+        assert!(models.get(AccountId(0), later).is_none(), "of an older classifier");
+        models.forget(AccountId(0));
+        assert!(models.get(AccountId(0), totals).is_none());
+    }
+
+    #[test]
+    fn values_that_are_damaged_harm_nothing() {
+        assert_eq!(Sorted::read(b"12345678"), None);
+        let nan = [&1_u32.to_le_bytes()[..], &[1], &f32::NAN.to_le_bytes(), b"12345"].concat();
+        let read = Sorted::read(&nan).unwrap();
+        assert_eq!((read.said, read.tokens.0.len()), (0.0, 1));
+        let huge = [[0; VALUE_HEAD_BYTES].as_slice(), &[7; 100_000]].concat();
+        assert_eq!(Sorted::read(&huge).unwrap().tokens.0.len(), TOKENS_MAX);
+    }
+}

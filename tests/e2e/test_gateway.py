@@ -1,0 +1,98 @@
+"""Behind a gateway that says on whose behalf it speaks: XCLIENT."""
+
+import re
+import socket
+import subprocess
+import unittest
+
+import kura
+import messages
+
+GATEWAY, STRANGER = "127.4.0.1", "127.5.0.1"
+
+
+class Gateway(kura.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.server.stop()
+        cls.server.configure(r"^\[listen\]$", '[listen]\nxclient_from = ["127.4.0.0/16"]')
+        # The gateway itself is trusted; what counts is the client.
+        cls.server.configure(r"^trusted_networks = .*$", 'trusted_networks = ["127.4.0.0/16"]')
+        cls.server.configure(r"^deny = .*$", 'deny = ["203.0.113.0/24"]')
+        cls.server.configure(r"^deadline_seconds = .*$", "deadline_seconds = 1")
+        cls.server.configure(r"^servers = .*$", 'servers = ["127.0.0.1:9"]')
+        cls.server.start()
+
+    def connect(self, source=GATEWAY, service="smtp"):
+        wire = kura.Wire.__new__(kura.Wire)
+        wire.socket = socket.create_connection(("127.0.0.1", self.server.ports[service]), timeout=60,
+                                               source_address=(source, 0))
+        wire.rest = b""
+        wire.expect("220")
+        return wire
+
+    def offers(self, wire):
+        wire.send(b"EHLO gateway.test\r\n")
+        return "XCLIENT NAME ADDR PORT PROTO HELO REVERSE_NAME" in wire.reply()
+
+    def bring(self, wire):
+        wire.ask("MAIL FROM:<x@sender.test>", "250")
+        wire.ask(f"RCPT TO:<{self.server.accounts[0][0]}>", "250")
+        wire.ask("DATA", "354")
+        wire.send(kura.stuffed(messages.header("passed on") + b"Hello.\r\n"))
+        wire.expect("250")
+        return self.newest()
+
+    def test_mail_is_the_clients_whose_session_begins_anew(self):
+        with self.connect() as wire:
+            self.assertTrue(self.offers(wire))
+            own = self.bring(wire)
+            self.assertNotIn(b"\r\nAuthentication-Results: ", own)
+            self.assertNotIn(b"\r\nX-Spam-Status: ", own)
+            for address, shown in (("192.0.2.77", b"192.0.2.77"), ("IPV6:2001:db8::77", b"2001:db8::77")):
+                wire.ask(f"XCLIENT NAME=[UNAVAILABLE] ADDR={address} PORT=40000 HELO=client.test PROTO=ESMTP", "220")
+                wire.ask("MAIL FROM:<x@sender.test>", "503")
+                wire.ask("EHLO gateway.test", "250")
+                got = self.bring(wire)
+                self.assertRegex(got, rb"Received: from client\.test \([^)]*" + shown)
+                # Verified and scored, since the client is a stranger, and the gateway is not.
+                self.assertIn(b"\r\nAuthentication-Results: ", got)
+                self.assertIn(b"\r\nX-Spam-Status: ", got)
+
+    def test_who_is_kept_out_is_kept_out_behind_the_gateway_too(self):
+        with self.connect() as wire:
+            wire.ask("EHLO gateway.test", "250")
+            wire.ask("XCLIENT ADDR=203.0.113.9", "550")
+            self.assertTrue(wire.ends())
+        with self.connect() as wire:
+            wire.ask("EHLO gateway.test", "250")
+            wire.ask("XCLIENT ADDR=203.0.114.9", "220")
+
+    def test_nobody_else_is_believed_and_no_other_service_offers_it(self):
+        for source, service in ((STRANGER, "smtp"), (GATEWAY, "submission"), (GATEWAY, "lmtp")):
+            with self.connect(source, service) as wire:
+                if service == "lmtp":
+                    wire.ask("LHLO gateway.test", "250")
+                else:
+                    self.assertFalse(self.offers(wire))
+                wire.ask("XCLIENT ADDR=192.0.2.1", "550")
+        with self.connect(STRANGER) as wire:
+            wire.ask("EHLO client.test", "250")
+            wire.ask("XCLIENT ADDR=192.0.2.1", "550")
+            self.assertNotRegex(self.bring(wire), rb"192\.0\.2\.1\b")
+
+    @unittest.skipUnless(kura.has("swaks"), "needs swaks")
+    def test_a_real_client_of_it_is_understood(self):
+        address = self.server.accounts[0][0]
+        done = subprocess.run(
+            ["swaks", "--server", "127.0.0.1", "--port", str(self.server.ports["smtp"]), "--local-interface", GATEWAY,
+             "--from", "x@sender.test", "--to", address, "--header", "Subject: by swaks", "--body", "Hello.",
+             "--xclient-addr", "192.0.2.88", "--xclient-name", "client.test", "--xclient-helo", "client.test",
+             "--xclient-proto", "ESMTP"], capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertTrue(re.search(rb"Received: from client\.test \([^)]*192\.0\.2\.88", self.newest()), done.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()
