@@ -32,6 +32,8 @@ pub struct Scan {
     pub cache_entries: u64,
     /// For so long, in seconds, and not beyond a change of the signature version.
     pub cache_seconds: u64,
+    /// Whether what clients put into mailboxes (IMAP's APPEND) is looked at, too.
+    pub append: bool,
     pub attachments: Attachments,
     pub outbreak: Outbreak,
 }
@@ -51,6 +53,7 @@ impl Default for Scan {
             connections_max: 10,
             cache_entries: 100_000,
             cache_seconds: 600,
+            append: true,
             attachments: Attachments::default(),
             outbreak: Outbreak::default(),
         }
