@@ -86,6 +86,8 @@ pub struct Shard {
     pub sorting: Cell<usize>,
     pub sieve: crate::sieve::Sieve,
     pub scan: crate::scan::session::Scanning,
+    /// Stored mail, which is scanned again.
+    pub again: crate::scan::again::Again,
     pub rspamd: crate::filter::rspamd::desk::Desk,
     /// Mail of this core that waits to leave.
     pub queue: Queue,
@@ -165,6 +167,7 @@ impl Shard {
             sorting: Cell::default(),
             sieve: crate::sieve::Sieve::new(parts.sieve),
             scan: crate::scan::session::Scanning::new(parts.scan),
+            again: Default::default(),
             rspamd: parts.rspamd,
             queue: Queue::default(),
             hosts: parts.hosts,

@@ -1,5 +1,6 @@
 //! `[scan]` of the config file.
 
+use super::again::settings::Again;
 use super::attachments::Attachments;
 use super::outbreak::Outbreak;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,7 @@ pub struct Scan {
     pub cache_seconds: u64,
     /// Whether what clients put into mailboxes (IMAP's APPEND) is looked at, too.
     pub append: bool,
+    pub again: Again,
     pub attachments: Attachments,
     pub outbreak: Outbreak,
 }
@@ -54,6 +56,7 @@ impl Default for Scan {
             cache_entries: 100_000,
             cache_seconds: 600,
             append: true,
+            again: Again::default(),
             attachments: Attachments::default(),
             outbreak: Outbreak::default(),
         }
@@ -119,6 +122,7 @@ impl Scan {
                 return Err((key, what));
             }
         }
+        self.again.check()?;
         self.attachments.check()?;
         self.outbreak.check()
     }
