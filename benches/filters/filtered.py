@@ -6,7 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
-import time
+import urllib.error
 import urllib.request
 
 import mail
@@ -125,6 +125,8 @@ MaxFileSize 25M
             "options.inc": f'dns {{ nameserver = ["127.0.0.1:{self.names.port}"]; timeout = 1s; retransmits = 1; }}\n'
                            f'local_addrs = ["192.0.2.0/24"];\npidfile = "{base}/pid";\ncontrol_socket = "{base}/control mode=0600";\n',
         }
+        for module in ("spf", "dkim", "dmarc", "arc"):
+            files[f"{module}.conf"] = "check_local = true;\n"
         for module in ("rbl", "surbl", "asn", "fuzzy_check", "greylist", "ratelimit", "mx_check", "url_redirector", "dkim_signing",
                        "neural", "reputation", "replies", "history_redis"):
             files[f"{module}.conf"] = "enabled = false;\n"
@@ -150,10 +152,17 @@ MaxFileSize 25M
                     # Known already, or too short.
                     pass
 
-    def filters(self):
-        """What rspamd and clamav-milter say that they have looked at."""
+    def looked_at(self):
+        """How many messages rspamd has scanned."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.controller_port}/stat", timeout=30) as page:
             return json.loads(page.read())["scanned"]
+
+    def symbols(self, message):
+        """What rspamd finds in a message from loopback."""
+        head = {"IP": "127.0.0.1", "From": mail.SENDER, "Helo": "client.test", "Rcpt": "user0@example.test"}
+        url = f"http://127.0.0.1:{self.controller_port}/checkv2"
+        with urllib.request.urlopen(urllib.request.Request(url, data=message, headers=head), timeout=60) as page:
+            return sorted(json.loads(page.read())["symbols"])
 
 
 def missing():

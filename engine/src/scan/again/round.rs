@@ -310,11 +310,16 @@ impl Walk<'_> {
                 // Its answer says why.
                 break;
             }
+            // Taken, or not wanted any more: its answer says which.
+            let taken = async {
+                let _ = taken.await;
+                true
+            };
             let late = async {
                 glommio::timer::sleep(patience).await;
                 false
             };
-            if !or(async { taken.await.is_ok() || true }, late).await {
+            if !or(taken, late).await {
                 return unknown("takes nothing in time");
             }
             if is_last {
