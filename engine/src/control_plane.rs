@@ -299,7 +299,8 @@ async fn scrape(handles: Vec<ShardHandle>, others: Others) -> impl IntoResponse 
         let snapshot = handle
             .ask(|shard| async move {
                 let (stats, scrub) = (shard.store.stats(), shard.scrub.counts());
-                shard.metrics.snapshot(stats, scrub, &shard.queue)
+                let again = shard.again.counts();
+                shard.metrics.snapshot(stats, scrub, again, &shard.queue)
             })
             .await;
         match (snapshot, &mut sum) {

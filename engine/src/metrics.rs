@@ -7,6 +7,7 @@ use crate::auth::verdict::{Method, Outcome, Verdict};
 use crate::filter::verdict::{Action, Verdict as SpamVerdict};
 use crate::policy::screening::Offence;
 use crate::queue::Queue;
+use crate::scan::again;
 use crate::scrub::ScrubCounts;
 use hdrhistogram::Histogram;
 use std::cell::{Cell, RefCell};
@@ -198,6 +199,7 @@ impl Metrics {
         &self,
         store: storage::store::Stats,
         scrub: ScrubCounts,
+        again: again::Counts,
         queue: &Queue,
     ) -> Snapshot {
         let counts = &queue.counts;
@@ -244,6 +246,7 @@ impl Metrics {
             accept_latency: self.accept_latency.borrow().clone(),
             store: vec![store],
             scrub: vec![scrub],
+            again: vec![again],
         }
     }
 }
@@ -300,6 +303,7 @@ pub struct Snapshot {
     /// One for each shard, in their order.
     store: Vec<storage::store::Stats>,
     scrub: Vec<ScrubCounts>,
+    again: Vec<again::Counts>,
 }
 
 impl Snapshot {
@@ -325,6 +329,7 @@ impl Snapshot {
         let _ = self.accept_latency.add(&other.accept_latency);
         self.store.extend(other.store);
         self.scrub.extend(other.scrub);
+        self.again.extend(other.again);
     }
 
     /// Prometheus text format 0.0.4.
@@ -396,6 +401,7 @@ impl Snapshot {
         self.submission.write(&mut text);
         self.store_text(&mut text, &mut head);
         self.scrub_text(&mut text, &mut head);
+        again::metrics_text(&mut text, &self.again);
         text
     }
 

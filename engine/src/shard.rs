@@ -88,6 +88,8 @@ pub struct Shard {
     pub sorting: Cell<usize>,
     pub sieve: crate::sieve::Sieve,
     pub scan: crate::scan::session::Scanning,
+    /// Stored mail, which is scanned again.
+    pub again: crate::scan::again::Again,
     pub rspamd: crate::filter::rspamd::desk::Desk,
     /// What accounts have sent that are at home here.
     pub submitting: crate::submission::Submitting,
@@ -170,6 +172,7 @@ impl Shard {
             sorting: Cell::default(),
             sieve: crate::sieve::Sieve::new(parts.sieve),
             scan: crate::scan::session::Scanning::new(parts.scan),
+            again: Default::default(),
             rspamd: parts.rspamd,
             submitting: Default::default(),
             queue: Queue::default(),

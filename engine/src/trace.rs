@@ -11,6 +11,8 @@ use crate::auth::results::claims;
 use crate::core::give_way;
 use crate::directory::{Reached, Resolution};
 use crate::operations::{Fault, on};
+use crate::quarantine::recalled::{self, Recall};
+use crate::quarantine::safe;
 use crate::queue;
 use crate::shard::Shard;
 use crate::when::time_text;
@@ -278,8 +280,13 @@ async fn row(shard: &Shard, found: &Found) -> Value {
             row[key] = json!(text(field.value));
         }
     }
+    let is_there = *found.mailbox_name == *storage::index::names::QUARANTINE;
+    if let Some(recall) = recalled::of(shard, account, uid).filter(|_| is_there) {
+        let Recall { mailbox, found, .. } = &recall;
+        row["kept"] = json!(recall.note().value());
+        row["pulled_back"] = json!(safe(&format!("{found}, was in {mailbox}")));
+    }
     if !row["kept"].is_null() {
-        let is_there = *found.mailbox_name == *storage::index::names::QUARANTINE;
         row["quarantine"] = json!(match (is_there, found.expunged) {
             (true, None) => "quarantined",
             (true, Some(_)) => "deleted",

@@ -16,19 +16,24 @@ EICAR = rb"X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR-" + rb"STANDARD-ANTIVIRUS-TEST-FILE
 
 
 class Clamd:
-    """Knows one virus: EICAR, anywhere in a file."""
+    """Knows one virus: EICAR, anywhere in a file; with `knows` false none yet."""
 
-    def __init__(self, stream_max="6M"):
+    def __init__(self, stream_max="6M", knows=True):
         self.directory = tempfile.mkdtemp(prefix="kura-clamd-")
         self.socket = f"{self.directory}/clamd.ctl"
         os.mkdir(f"{self.directory}/db")
         with open(f"{self.directory}/db/test.ndb", "w") as file:
-            file.write(f"Kura.Test.Eicar:0:*:{EICAR.hex()}\n")
+            file.write(f"Kura.Test.{'Eicar' if knows else 'Other'}:0:*:{EICAR.hex() if knows else 'de' * 40}\n")
         with open(f"{self.directory}/clamd.conf", "w") as file:
             file.write(f"LocalSocket {self.socket}\nFixStaleSocket yes\nDatabaseDirectory {self.directory}/db\n"
                        f"LogFile {self.directory}/log\nForeground yes\nStreamMaxLength {stream_max}\n"
                        f"TemporaryDirectory {self.directory}\n")
         self.process = None
+
+    def learn(self):
+        """From its next start on it knows EICAR."""
+        with open(f"{self.directory}/db/test.ndb", "w") as file:
+            file.write(f"Kura.Test.Eicar:0:*:{EICAR.hex()}\n")
 
     def start(self):
         self.process = subprocess.Popen([program("clamd"), "-c", f"{self.directory}/clamd.conf"],
@@ -62,13 +67,16 @@ class Clamd:
 
 
 class Fake:
-    """Speaks clamd's protocol as far as `behaviour` says; counts what it was sent to scan."""
+    """Speaks clamd's protocol as far as `behaviour` says; counts what it was sent to scan. What holds `bad` is found, after
+    `delay` seconds."""
 
     def __init__(self, signatures="27000"):
         self.directory = tempfile.mkdtemp(prefix="kura-fake-")
         self.socket = f"{self.directory}/clamd.ctl"
         self.signatures = signatures
         self.behaviour = "clean"
+        self.bad = None
+        self.delay = 0
         self.scanned = 0
         self.closing = threading.Event()
         self.listener = socket.socket(socket.AF_UNIX)
@@ -108,9 +116,9 @@ class Fake:
                 if behaviour == "takes nothing":
                     self.closing.wait()
                     return
-                length = int.from_bytes(lines.read(4), "big")
+                length, message = int.from_bytes(lines.read(4), "big"), b""
                 while length:
-                    lines.read(length)
+                    message += lines.read(length)
                     length = int.from_bytes(lines.read(4), "big")
                 self.scanned += 1
                 if behaviour == "hang":
@@ -122,6 +130,8 @@ class Fake:
                         wire.sendall(b"x" * 4096)
                 elif behaviour == "half an answer":
                     wire.sendall(b"stream: O")
+                elif self.closing.wait(self.delay) or (self.bad and self.bad in message):
+                    wire.sendall(b"stream: Fake.Late FOUND\0")
                 elif behaviour == "found":
                     wire.sendall(b"stream: Fake.Virus\r\nX-Evil: yes FOUND\0")
                 else:

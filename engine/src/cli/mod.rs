@@ -26,6 +26,7 @@ mod queue;
 mod quickstart;
 mod remembering;
 mod reports;
+mod rescan;
 mod restore;
 mod salvage;
 mod scrub;

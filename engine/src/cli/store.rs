@@ -1,7 +1,7 @@
 //! `kura store`: counters and checks of a running or stopped store.
 
 use super::ask::ask;
-use super::{Outcome, Where, backup, compact, remembering, restore, salvage, scrub};
+use super::{Outcome, Where, backup, compact, remembering, rescan, restore, salvage, scrub};
 use crate::config::ConfigError;
 use crate::operations::Request;
 use clap::Subcommand;
@@ -18,6 +18,14 @@ pub(super) enum StoreCommand {
     ///
     /// Example: kura store compact --dir ./kura-data
     Compact(compact::CompactOptions),
+    /// Scans the stored mail of the last days once more, now, and pulls what turns out to hold a virus back into quarantine.
+    /// The server does so by itself when a scanner has new signatures.
+    ///
+    /// `kura quarantine list` shows what was pulled back. How many days: `days` in the config file's [scan.again].
+    /// Exit code 3: it can't go on now, because no scanner answers.
+    ///
+    /// Example: kura store rescan --json
+    Rescan(rescan::RescanOptions),
     /// Reads everything once, now, within the scrub's share of the disk, and says what has rotted and whose
     /// messages that hurts. The server does so by itself, too. Exit code 3: something has.
     ///
@@ -76,6 +84,7 @@ pub(super) fn run(command: StoreCommand) -> Result<Outcome, ConfigError> {
         StoreCommand::Salvage(options) => salvage::run(&options),
         StoreCommand::Backup(options) => backup::backup(&options),
         StoreCommand::Compact(options) => compact::run(&options),
+        StoreCommand::Rescan(options) => rescan::run(&options),
         StoreCommand::Scrub(options) => scrub::run(&options),
         StoreCommand::Stats { place, json } => {
             let stats = ask(&place, Request::StoreStats)?;

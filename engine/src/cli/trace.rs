@@ -76,6 +76,9 @@ fn told(row: &Value) -> String {
     }
     if let Some(state) = row["quarantine"].as_str() {
         told += &format!("\n    quarantine: {state} ({})", text(row, "kept"));
+        if let Some(why) = row["pulled_back"].as_str() {
+            told += &format!("\n    pulled back: {why}");
+        }
     }
     let lines = [
         ("from", "from"),

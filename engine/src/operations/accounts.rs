@@ -5,7 +5,8 @@ use super::{Fault, change, hash, on, pair, password_or_new, unix_now};
 use crate::collect;
 use crate::directory::{self, Account, Alias};
 use crate::filter;
-use crate::quarantine::digest;
+use crate::quarantine::{digest, recalled};
+use crate::scan::again;
 use crate::shard::Shard;
 use crate::sieve;
 use crate::submission::{self, settings::LimitsChange, suspects};
@@ -217,6 +218,8 @@ pub(super) async fn remove(shard: &Rc<Shard>, address: &str) -> Result<Value, Fa
     on(shard, account.shard, move |shard| async move {
         filter::forget(&shard, id).await?;
         digest::forget(&shard, id).await?;
+        recalled::forget(&shard, id).await?;
+        again::progress::forget(&shard, id).await?;
         sieve::scripts::forget(&shard, id).await?;
         submission::forget(&shard, id).await?;
         shard.collecting.forget_all_of(id);

@@ -150,6 +150,9 @@ pub enum Request {
     StoreScrubStatus,
     /// A round on the store of a stopped server: as fast as its disk goes.
     StoreScrub,
+    /// Stored mail is scanned once more, in the background.
+    StoreRescanBegin,
+    StoreRescanStatus,
     /// In the background.
     StoreCompactBegin,
     StoreCompactStatus,
@@ -207,6 +210,8 @@ impl Request {
             | Request::StoreScrubBegin
             | Request::StoreScrubStatus
             | Request::StoreScrub
+            | Request::StoreRescanBegin
+            | Request::StoreRescanStatus
             | Request::StoreCompactBegin
             | Request::StoreCompactStatus
             | Request::StoreCompact
@@ -299,6 +304,14 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
             Ok(json!({}))
         }
         Request::StoreScrubStatus => store::scrub_status(&shard).await,
+        Request::StoreRescanBegin => {
+            for home in 0..shard.mesh.cores() {
+                let begin = |shard: Rc<Shard>| async move { crate::scan::again::begin(&shard) };
+                on(&shard, home, begin).await?;
+            }
+            Ok(json!({}))
+        }
+        Request::StoreRescanStatus => store::rescan_status(&shard).await,
         Request::StoreCompactBegin => {
             for home in 0..shard.mesh.cores() {
                 let begin = |shard: Rc<Shard>| async move {

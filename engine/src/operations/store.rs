@@ -117,7 +117,25 @@ pub(super) async fn verify(shard: &Rc<Shard>) -> Result<Value, Fault> {
     Ok(json!({ "records": records, "messages": messages, "bytes": bytes, "bad": bad }))
 }
 
-/// Summed over the shards; accounts get their addresses.
+/// Sums over the shards; each of them below.
+pub(super) async fn rescan_status(shard: &Rc<Shard>) -> Result<Value, Fault> {
+    let mut shards = Vec::new();
+    for home in 0..shard.mesh.cores() {
+        let status =
+            |shard: Rc<Shard>| async move { Ok::<_, Fault>(crate::scan::again::status(&shard)) };
+        shards.push(on(shard, home, status).await?);
+    }
+    let sum = |name: &str| shards.iter().filter_map(|one| one[name].as_u64()).sum::<u64>();
+    Ok(json!({
+        "running": shards.iter().any(|one| one["running"] == true),
+        "rounds": shards.iter().filter_map(|one| one["rounds"].as_u64()).min(),
+        "scanned": sum("scanned"),
+        "pulled_back": sum("pulled_back"),
+        "failed": shards.iter().find_map(|one| one["failed"].as_str()),
+        "shards": shards,
+    }))
+}
+
 /// Sums over the shards; each of them below.
 pub(super) async fn compact_status(shard: &Rc<Shard>) -> Result<Value, Fault> {
     let mut shards = Vec::new();
@@ -141,6 +159,7 @@ pub(super) async fn compact_status(shard: &Rc<Shard>) -> Result<Value, Fault> {
     }))
 }
 
+/// Summed over the shards; accounts get their addresses.
 pub(super) async fn scrub_status(shard: &Rc<Shard>) -> Result<Value, Fault> {
     let mut statuses = Vec::new();
     for home in 0..shard.mesh.cores() {

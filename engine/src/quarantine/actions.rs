@@ -5,14 +5,18 @@
 //! Junk ([`sorting`]), if it was kept back for what it looked like; that somebody wants a virus to look at says nothing of
 //! its sender. A deletion is an expunge, so it can be brought back as long as all that is expunged.
 
-use super::kept;
 use super::{By, Reason};
+use super::{kept, recalled};
 use crate::filter::classifier::Class;
 use crate::filter::sorting::{self, Sorted};
+use crate::scan::again;
 use crate::shard::Shard;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use storage::{AccountId, Error, MailboxId, Uid};
+
+/// By one record; each may take a note with it.
+const MOVED_AT_ONCE: usize = 2000;
 
 /// What became of the messages that somebody wanted released.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -47,6 +51,16 @@ pub async fn release(
             released.harmful.push(uid);
             continue;
         }
+        if reason == Reason::Virus {
+            // Or the next scan of stored mail would undo what was asked for.
+            let body = again::round::body_hash(shard, account, quarantine, &entry).await;
+            match body {
+                Ok(body) => again::progress::let_out(shard, account, &body).await?,
+                Err(error) => {
+                    tracing::warn!(account = account.0, uid = uid.0, %error, "released, but it may be pulled back again");
+                }
+            }
+        }
         wanted.push(uid);
         if reason.is_judgement() {
             teach.insert(uid);
@@ -55,8 +69,10 @@ pub async fn release(
     if wanted.is_empty() {
         return Ok(released);
     }
-    let moved = shard.store.move_messages(account, quarantine, &wanted, MailboxId::INBOX).await;
-    let (pairs, _durable) = moved?;
+    let mut pairs = Vec::with_capacity(wanted.len());
+    for part in wanted.chunks(MOVED_AT_ONCE) {
+        pairs.extend(recalled::let_go(shard, account, quarantine, part, MailboxId::INBOX).await?);
+    }
     shard.metrics.quarantine.released(by, pairs.len());
     for (from, to) in &pairs {
         tracing::info!(

@@ -7,7 +7,7 @@
 //! after the other, and others have their turn in between.
 
 use super::digest::{self, NotTold};
-use super::{By, actions, kept};
+use super::{By, actions, kept, recalled};
 use crate::core::give_way;
 use crate::delivery::unix_millis;
 use crate::shard::Shard;
@@ -82,6 +82,11 @@ async fn expunge_old(shard: &Rc<Shard>) -> bool {
     let before = unix_millis().0.saturating_sub(keep);
     let mut all = true;
     for (address, account) in accounts(shard) {
+        if let Err(error) = recalled::sweep(shard, account).await
+            && !matches!(error, Error::NoSuchAccount(_))
+        {
+            tracing::warn!(account = address, %error, "notes of what has left quarantine stay");
+        }
         match expunge_old_of(shard, account, before).await {
             Ok(count) => all &= count < EXPUNGED_AT_ONCE,
             Err(Error::NoSuchAccount(_)) => {}

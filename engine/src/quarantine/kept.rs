@@ -4,6 +4,7 @@
 //! [`HEADER_BYTES`] for a line in a list, of [`MESSAGE_BYTES_MAX`] for a message that is shown.
 
 use super::note::Note;
+use super::recalled;
 use super::{Reason, safe};
 use crate::core::give_way;
 use crate::filter::classifier;
@@ -57,6 +58,8 @@ pub struct Kept {
     pub rules: Vec<Rule>,
     /// What the scan has found.
     pub scan: String,
+    /// The mailbox that it was in before that was known.
+    pub pulled_back_from: Option<String>,
 }
 
 /// The entries of a mailbox from `first` on, some at once: `None` when there are no more.
@@ -86,6 +89,9 @@ pub async fn note(
     mailbox: MailboxId,
     of: &MessageEntry,
 ) -> Result<Note, Error> {
+    if let Some(recall) = recalled::of(shard, account, of.uid) {
+        return Ok(recall.note());
+    }
     let prefix = 0..u64::from(of.prefix_bytes);
     let prefix = shard.store.read(account, mailbox, of.uid, prefix).await?;
     Ok(note_in(&prefix, of))
@@ -111,7 +117,8 @@ pub async fn look(
         Err(error) => return Err(error),
     };
     let prefix = &head[..head.len().min(usize::from(entry.prefix_bytes))];
-    let note = note_in(prefix, entry);
+    let recall = recalled::of(shard, account, entry.uid);
+    let note = recall.as_ref().map_or_else(|| note_in(prefix, entry), recalled::Recall::note);
     let mut kept = Kept {
         uid: entry.uid,
         octets: entry.bytes,
@@ -122,10 +129,12 @@ pub async fn look(
         date: String::new(),
         score: None,
         rules: Vec::new(),
-        scan: String::new(),
+        scan: recall.as_ref().map(|recall| safe(&recall.found)).unwrap_or_default(),
+        pulled_back_from: recall.map(|recall| safe(&recall.mailbox)),
     };
     let ours = format!("{};", shard.config.hostname);
-    let (mut has_status, mut has_scan) = (false, false);
+    // What was found when it came is not why it is here.
+    let (mut has_status, mut has_scan) = (false, kept.pulled_back_from.is_some());
     for field in Fields::new(&head) {
         // The topmost is ours. Of mail that was judged, what it brought under such a name was renamed; of a gateway's, which
         // is only scanned, it stands below what the scan has found.
@@ -166,6 +175,7 @@ impl Kept {
             "score": self.score,
             "rules": rules.collect::<Vec<_>>(),
             "scan": self.scan,
+            "pulled_back_from": self.pulled_back_from,
         })
     }
 
@@ -179,6 +189,9 @@ impl Kept {
     pub fn why(&self) -> String {
         const TOLD: usize = 3;
         let mut why = self.reason.words().to_owned();
+        if let Some(mailbox) = &self.pulled_back_from {
+            why += &format!(", which was found out when it was in {mailbox}");
+        }
         if let Some(score) = self.score {
             why += &format!(", score {score:.1}");
         }

@@ -205,6 +205,7 @@ mod tests {
             score: Some(12.3),
             rules: vec![Rule { name: "A".to_owned(), score: 4.0, reason: "pills".to_owned() }],
             scan: String::new(),
+            pulled_back_from: None,
         }
     }
 

@@ -5,6 +5,7 @@
 //! | [`settings`] | what the operator says: `[quarantine]` |
 //! | [`note`] | why a message is kept back, and since when: a field of ours in front of it |
 //! | [`kept`] | what can be told of a message without showing it to anybody |
+//! | [`recalled`] | the same of mail that was delivered, and is pulled back since it was found out what it holds |
 //! | [`actions`] | released, deleted |
 //! | [`keeper`] | what is done without being asked: daily digests, and an end to what is old |
 //! | [`digest`], [`letter`] | the mail that tells an account what was kept back, and what it was told last |
@@ -14,7 +15,7 @@
 //! Invariants: kept mail lies in a mailbox that the store lists nowhere and finds by no name (storage/FORMAT.md,
 //! "Quarantine"), so no client can make or fill it, nor read it, but where the operator shows it
 //! (`quarantine.imap`): then all of it, also what may do harm; a message is at one place, since it gets there by its
-//! delivery and leaves by one record; the account's quota counts it, or strangers could fill the disk. Scripts do not
+//! delivery, or is pulled back by one record, and leaves by one; the account's quota counts it, or strangers could fill the disk. Scripts do not
 //! see what is kept back, neither when it comes nor when it is released: a script that answers, or throws away, days
 //! later is nothing that its owner expects, who has just said that the message is wanted.
 
@@ -26,6 +27,7 @@ pub mod letter;
 pub mod links;
 pub mod note;
 pub mod operations;
+pub mod recalled;
 pub mod settings;
 
 use crate::metrics::count;

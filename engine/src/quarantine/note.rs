@@ -23,7 +23,11 @@ pub struct Note {
 impl Note {
     /// The field, with its CRLF.
     pub fn field(&self) -> String {
-        format!("{FIELD}: {}, since {}\r\n", self.reason.name(), time_text(self.since))
+        format!("{FIELD}: {}\r\n", self.value())
+    }
+
+    pub fn value(&self) -> String {
+        format!("{}, since {}", self.reason.name(), time_text(self.since))
     }
 
     /// From a placement's prefix.

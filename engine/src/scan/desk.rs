@@ -54,6 +54,7 @@ pub struct Desk {
     wholes: flume::Sender<Whole>,
     streams: flume::Sender<Stream>,
     sightings: flume::Sender<(Sighting, Reply)>,
+    versions: flume::Sender<Reply>,
 }
 
 impl std::fmt::Debug for Desk {
@@ -68,14 +69,21 @@ pub struct Jobs {
     wholes: flume::Receiver<Whole>,
     streams: flume::Receiver<Stream>,
     sightings: flume::Receiver<(Sighting, Reply)>,
+    versions: flume::Receiver<Reply>,
 }
 
 pub fn desk() -> (Desk, Jobs) {
     let (wholes, whole_jobs) = flume::bounded(WAITING_MAX);
     let (streams, stream_jobs) = flume::bounded(WAITING_MAX);
     let (sightings, sighted) = flume::bounded(WAITING_MAX);
-    let jobs = Jobs { wholes: whole_jobs, streams: stream_jobs, sightings: sighted };
-    (Desk { wholes, streams, sightings }, jobs)
+    let (versions, version_jobs) = flume::bounded(WAITING_MAX);
+    let jobs = Jobs {
+        wholes: whole_jobs,
+        streams: stream_jobs,
+        sightings: sighted,
+        versions: version_jobs,
+    };
+    (Desk { wholes, streams, sightings, versions }, jobs)
 }
 
 impl Desk {
@@ -91,6 +99,11 @@ impl Desk {
     /// The answer is a `Vec` of counts, one for each fingerprint.
     pub fn sighting(&self, sighting: Sighting, reply: Reply) -> bool {
         self.sightings.try_send((sighting, reply)).is_ok()
+    }
+
+    /// The answer is an `Option<Version>`, of the server that is behind the others.
+    pub fn version(&self, reply: Reply) -> bool {
+        self.versions.try_send(reply).is_ok()
     }
 }
 
@@ -194,7 +207,7 @@ impl Scanners {
 
 /// Has messages scanned, until every core has gone.
 pub async fn serve(jobs: Jobs, scanners: Arc<Scanners>) {
-    let Jobs { wholes, streams, sightings } = jobs;
+    let Jobs { wholes, streams, sightings, versions } = jobs;
     let whole_places = Arc::new(Semaphore::new(scanners.places));
     let stream_places = Arc::new(Semaphore::new(scanners.places));
     let serve_wholes = async {
@@ -236,5 +249,10 @@ pub async fn serve(jobs: Jobs, scanners: Arc<Scanners>) {
             reply.answer(table.count(&sighting, Instant::now()));
         }
     };
-    tokio::join!(serve_wholes, serve_streams, count_sightings);
+    let tell_versions = async {
+        while let Ok(reply) = versions.recv_async().await {
+            reply.answer(scanners.clamd.oldest_version().await);
+        }
+    };
+    tokio::join!(serve_wholes, serve_streams, count_sightings, tell_versions);
 }

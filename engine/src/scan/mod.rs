@@ -10,11 +10,13 @@
 //! | [`verdict`] | what was found, and what follows |
 //! | [`attachments`] | dangerous attachments, by name, bytes and what is packed in them |
 //! | [`outbreak`] | the same message to many from many places |
+//! | [`again`] | stored mail, when there are new signatures |
 //! | [`metrics`] | counters of all that |
 //!
 //! What can't be scanned in time is *unknown*, which is neither clean nor a virus: the operator says what follows
 //! (`scan.when_down`). Whatever a scanner does, the session is answered, and no core waits for it.
 
+pub mod again;
 pub mod attachments;
 pub mod cache;
 pub mod clamd;

@@ -38,6 +38,10 @@ pub struct Scanning {
 }
 
 impl Scanning {
+    pub fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
     pub fn new(desk: Desk) -> Scanning {
         let inspections = glommio::sync::Semaphore::new(INSPECTIONS_MAX);
         Scanning { desk, inspections, kept_bytes: Cell::new(0) }

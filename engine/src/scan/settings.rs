@@ -1,5 +1,6 @@
 //! `[scan]` of the config file.
 
+use super::again::settings::Again;
 use super::attachments::Attachments;
 use super::outbreak::Outbreak;
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,9 @@ pub struct Scan {
     pub cache_entries: u64,
     /// For so long, in seconds, and not beyond a change of the signature version.
     pub cache_seconds: u64,
+    /// Whether what clients put into mailboxes (IMAP's APPEND) is looked at, too.
+    pub append: bool,
+    pub again: Again,
     pub attachments: Attachments,
     pub outbreak: Outbreak,
 }
@@ -51,6 +55,8 @@ impl Default for Scan {
             connections_max: 10,
             cache_entries: 100_000,
             cache_seconds: 600,
+            append: true,
+            again: Again::default(),
             attachments: Attachments::default(),
             outbreak: Outbreak::default(),
         }
@@ -116,6 +122,7 @@ impl Scan {
                 return Err((key, what));
             }
         }
+        self.again.check()?;
         self.attachments.check()?;
         self.outbreak.check()
     }

@@ -5,6 +5,7 @@ use super::outbreak::table::Counts;
 use super::settings::{Action, Scan};
 use crate::quarantine::Reason;
 use protocols::smtp::Refusal;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Bytes kept of a name that a scanner gives.
@@ -48,12 +49,20 @@ impl Outcome {
 }
 
 /// Which program, and which signatures.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
     /// `ClamAV 1.4.6`.
     pub engine: String,
     /// `27000`; empty when the program does not tell.
     pub signatures: String,
+}
+
+impl Version {
+    /// `ClamAV 1.4.6/27000`, or nothing.
+    pub fn brief(&self) -> String {
+        let slash = if self.signatures.is_empty() { "" } else { "/" };
+        format!("{}{slash}{}", self.engine, self.signatures)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,10 +99,8 @@ impl Verdict {
             text.push(' ');
             text.push_str(what);
         }
-        let Version { engine, signatures } = &self.version;
-        if !engine.is_empty() {
-            let slash = if signatures.is_empty() { "" } else { "/" };
-            text.push_str(&format!(" ({engine}{slash}{signatures})"));
+        if !self.version.engine.is_empty() {
+            text.push_str(&format!(" ({})", self.version.brief()));
         }
         text
     }

@@ -10,7 +10,7 @@
 //! An account is counted at home, so its limit is one, however many cores its sessions are on; that costs a message a
 //! hop. A message counts from its `DATA` on, and not any more when it is not taken.
 //!
-//! Key space 41 of the home shard: the account's number (u32, big-endian), and in JSON what was counted ([`Usage`]). It is
+//! Key space 43 of the home shard: the account's number (u32, big-endian), and in JSON what was counted ([`Usage`]). It is
 //! written every [`WRITTEN_EVERY`] seconds at the most, so a crash forgets what was sent in that time, and no more. That
 //! an account is suspected is durable before its message is answered.
 
@@ -39,7 +39,7 @@ use storage::store::Space;
 use storage::{AccountId, Error};
 use usage::{Amounts, Over};
 
-pub const SPACE: Space = Space(41);
+pub const SPACE: Space = Space(43);
 const WRITTEN_EVERY: u64 = 600;
 /// Accounts of which one core has the amounts at hand: some 10 MiB at most. Others are read from the log again.
 const AT_HAND_MAX: usize = 30_000;

@@ -139,6 +139,8 @@ pub enum Record {
         moved: bool,
         first_uid: Uid,
         uids: Vec<UidRange>,
+        /// Version 2: keys of a space that are set together with it.
+        put: Option<(u8, Pairs)>,
     },
     FlagsChanged {
         account: AccountId,
@@ -191,12 +193,15 @@ const PACKED_VERSION: u8 = 2;
 /// Of deliveries that set keys, and of those with packed bodies.
 const PUTTING_VERSION: u8 = 3;
 const PUTTING_PACKED_VERSION: u8 = 4;
+/// Of copies that set keys.
+const COPIED_PUTTING_VERSION: u8 = 2;
 
 /// Whether this Kura reads that version of the kind.
 fn is_known(kind: u8, version: u8) -> bool {
     let newest = match kind {
         kind::DELIVERED => PUTTING_PACKED_VERSION,
         kind::CHUNK => PACKED_VERSION,
+        kind::COPIED => COPIED_PUTTING_VERSION,
         _ => 1,
     };
     (1..=newest).contains(&version)
@@ -310,6 +315,7 @@ impl Record {
         match self {
             Record::Delivered(delivered) => delivered.version(),
             Record::Chunk { packed: true } => PACKED_VERSION,
+            Record::Copied { put: Some(_), .. } => COPIED_PUTTING_VERSION,
             _ => 1,
         }
     }
@@ -353,13 +359,16 @@ impl Record {
                 writer.text(name);
             }
             Record::Delivered(delivered) => delivered.encode(&mut writer),
-            Record::Copied { account, from, to, moved, first_uid, uids } => {
+            Record::Copied { account, from, to, moved, first_uid, uids, put } => {
                 writer.u32(account.0);
                 writer.u32(from.0);
                 writer.u32(to.0);
                 writer.u8(u8::from(*moved));
                 writer.u32(first_uid.0);
                 write_ranges(&mut writer, uids);
+                if let Some((space, pairs)) = put {
+                    write_pairs(&mut writer, *space, pairs);
+                }
             }
             Record::FlagsChanged { account, mailbox, mode, flags, keywords, uids } => {
                 writer.u32(account.0);
@@ -446,6 +455,10 @@ fn read_record(kind: u8, version: u8, reader: &mut Reader<'_>) -> Result<Record,
             moved: reader.u8()? != 0,
             first_uid: Uid(reader.u32()?),
             uids: read_ranges(reader)?,
+            put: match version {
+                COPIED_PUTTING_VERSION => Some((reader.u8()?, read_pairs(reader)?)),
+                _ => None,
+            },
         },
         kind::FLAGS_CHANGED => Record::FlagsChanged {
             account: read_account(reader)?,

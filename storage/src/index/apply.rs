@@ -115,7 +115,10 @@ impl Index {
                 })
             }
             Record::Delivered(delivered) => self.deliver(logged, delivered),
-            Record::Copied { account, from, to, moved, first_uid, uids } => {
+            Record::Copied { account, from, to, moved, first_uid, uids, put } => {
+                if let Some((space, pairs)) = put {
+                    self.put(*space, pairs);
+                }
                 self.on_account(*account, logged, |account, ledger| {
                     let copies = Copies { from: *from, to: *to, first_uid: *first_uid, uids };
                     copies.apply(account, ledger, *moved, modseq)

@@ -1,6 +1,7 @@
 //! Messages changed: copies, moves, flags, expunges.
 
 use super::deliver::check_keywords;
+use super::keys::{Space, checked};
 use super::{Store, account_in};
 use crate::device::Device;
 use crate::durable::Durable;
@@ -11,7 +12,11 @@ use crate::index::mailbox::entry;
 use crate::index::{Account, Index, Mailbox};
 use crate::locks::Access;
 use crate::types::{AccountId, FlagChange, FlagMode, Flags, MailboxId, MessageEntry, Modseq, Uid};
+use bytes::Bytes;
 use std::rc::Rc;
+
+/// Of keys and values that are set together with a move.
+const PUT_BYTES_MAX: usize = 64 << 10;
 
 #[derive(Debug)]
 pub struct FlagsChanged {
@@ -23,6 +28,10 @@ pub struct FlagsChanged {
 
 /// Pairs of source and destination UID, and the receipt.
 type Copied = (Vec<(Uid, Uid)>, Durable);
+/// Keys, each with its value; `None`: it is deleted.
+type Notes = Vec<(Bytes, Option<Bytes>)>;
+/// What is set for a message that was here and will be there.
+type Noting<'n> = &'n dyn Fn(Uid, Uid) -> Notes;
 
 impl<D: Device> Store<D> {
     /// All or nothing. Pairs of source and destination UID, ascending. UIDs that are gone are
@@ -34,7 +43,7 @@ impl<D: Device> Store<D> {
         uids: &[Uid],
         to: MailboxId,
     ) -> Result<Copied, Error> {
-        self.copy_or_move(account, from, uids, to, false).await
+        self.copy_or_move(account, from, uids, to, false, None).await
     }
 
     pub async fn move_messages(
@@ -44,7 +53,21 @@ impl<D: Device> Store<D> {
         uids: &[Uid],
         to: MailboxId,
     ) -> Result<Copied, Error> {
-        self.copy_or_move(account, from, uids, to, true).await
+        self.copy_or_move(account, from, uids, to, true, None).await
+    }
+
+    /// The same, and in the same record, hence atomically with it, keys of a space: what `note` says of each message that
+    /// is moved, by the UID that it had and the one that it gets. Without a message that is still there, nothing is set. It is
+    /// called while the index is being looked at: it must not ask the store.
+    pub async fn move_and_put(
+        &self,
+        account: AccountId,
+        from: MailboxId,
+        uids: &[Uid],
+        to: MailboxId,
+        (space, note): (Space, Noting<'_>),
+    ) -> Result<Copied, Error> {
+        self.copy_or_move(account, from, uids, to, true, Some((space, note))).await
     }
 
     async fn copy_or_move(
@@ -54,6 +77,7 @@ impl<D: Device> Store<D> {
         uids: &[Uid],
         to: MailboxId,
         moved: bool,
+        noting: Option<(Space, Noting<'_>)>,
     ) -> Result<Copied, Error> {
         let reservations = self.core.reservations.clone();
         let plan = |index: &mut Index| {
@@ -76,8 +100,24 @@ impl<D: Device> Store<D> {
             }
             let first_uid = reserve(index, account, to, present.len())?;
             let uids = UidRange::runs(present.iter().copied());
-            let record = Record::Copied { account, from, to, moved, first_uid, uids };
-            let pairs = present.into_iter().zip((first_uid.0..).map(Uid)).collect();
+            let pairs: Vec<_> = present.into_iter().zip((first_uid.0..).map(Uid)).collect();
+            let put = match &noting {
+                Some((space, note)) => {
+                    let notes =
+                        checked(pairs.iter().flat_map(|(was, is)| note(*was, *is)).collect())?;
+                    let bytes = |(key, value): &(Vec<u8>, Option<Vec<u8>>)| {
+                        key.len() + value.as_ref().map_or(0, Vec::len)
+                    };
+                    if notes.iter().map(bytes).sum::<usize>() > PUT_BYTES_MAX {
+                        return Err(Error::Limit(
+                            "keys that are set with a move have at most 64 KiB",
+                        ));
+                    }
+                    (!notes.is_empty()).then_some((space.0, notes))
+                }
+                None => None,
+            };
+            let record = Record::Copied { account, from, to, moved, first_uid, uids, put };
             Ok((Some(record), pairs))
         };
         let (pairs, durable) = self.change(account, plan).await?;

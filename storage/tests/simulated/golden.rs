@@ -96,6 +96,22 @@ fn records() -> Vec<(&'static str, Record)> {
                 moved: true,
                 first_uid: Uid(9),
                 uids: vec![run(1, 3), run(7, 7)],
+                put: None,
+            },
+        ),
+        (
+            "copied",
+            Record::Copied {
+                account,
+                from: mailbox,
+                to: MailboxId(4),
+                moved: true,
+                first_uid: Uid(9),
+                uids: vec![run(1, 1)],
+                put: Some((
+                    41,
+                    vec![(b"k".to_vec(), Some(b"v".to_vec())), (b"gone".to_vec(), None)],
+                )),
             },
         ),
         (
@@ -207,7 +223,7 @@ fn records_are_read_and_written_as_they_ever_were() {
         assert!(Record::decode(record.kind(), version, &longer).is_err(), "{name} with more");
         let newer = match name {
             "delivered" => 5,
-            "chunk" => 3,
+            "chunk" | "copied" => 3,
             _ => 2,
         };
         assert!(Record::decode(record.kind(), newer, &golden).is_err(), "a newer version");

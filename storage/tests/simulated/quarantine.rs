@@ -1,12 +1,13 @@
 //! Mail that is kept back: out of everybody's sight, and at one place whatever happens.
 
 use crate::common::*;
+use bytes::Bytes;
 use std::cell::RefCell;
 use std::rc::Rc;
 use storage::device::sim::{Executor, Sim};
 use storage::index::names::QUARANTINE;
 use storage::store::Undelete;
-use storage::{Error, MailboxId, Options, Quota, Store, Uid, UnixMillis};
+use storage::{Error, MailboxId, Options, Quota, Space, Store, Uid, UnixMillis};
 
 /// How mail is let out: as the engine does it, or by two records, which a crash can part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,4 +171,98 @@ fn nobody_sees_names_makes_renames_or_deletes_it() {
             assert_eq!(store.verify().await.expect("verifies").bad, Vec::<String>::new());
         },
     );
+}
+
+const NOTES: Space = Space(41);
+
+/// Stored mail is pulled back: by one record with its note, or (as it must not be) the note by one of its own.
+async fn pull_back_all(store: Store<Sim>, by_one: bool) -> Result<(), Error> {
+    store.create_account(ALICE, Quota::default()).await?;
+    for number in 0..MESSAGES {
+        store.deliver(delivery(vec![placement(ALICE, INBOX)], number, 700)).await?;
+        let quarantine = store.make_quarantine(ALICE).await?;
+        let uid = [*store.uids(ALICE, INBOX)?.last().expect("just delivered")];
+        let key = |uid: Uid| Bytes::copy_from_slice(&uid.0.to_be_bytes());
+        let note = |_, uid| vec![(key(uid), Some(Bytes::from_static(b"virus")))];
+        if by_one {
+            store.move_and_put(ALICE, INBOX, &uid, quarantine, (NOTES, &note)).await?;
+        } else {
+            let (pairs, _) = store.move_messages(ALICE, INBOX, &uid, quarantine).await?;
+            store.put(NOTES, note(pairs[0].0, pairs[0].1)).await?;
+        }
+    }
+    Ok(())
+}
+
+fn pull_back_and_crash_everywhere(by_one: bool) -> Option<String> {
+    for operation in 1.. {
+        let sim = Sim::new(11);
+        sim.crash_at(operation);
+        on_sim_unclosed(&sim, small_store(), move |store, _| pull_back_all(store, by_one));
+        let has_crashed = sim.is_crashed();
+        let survivor = sim.after_crash();
+        let seen = Executor::new(&survivor);
+        let (disk, spawner) = (survivor.clone(), seen.clone());
+        let opened = seen.block_on(async move {
+            let store = Store::open(disk, small_store()).await.expect("opens");
+            let running = store.clone();
+            spawner.spawn(async move { running.run().await });
+            store
+        });
+        let store = opened.expect("comes to its end");
+        let quarantine = store.quarantine(ALICE).ok().flatten().map(|info| info.id);
+        let kept = quarantine.map(|id| store.uids(ALICE, id).expect("there")).unwrap_or_default();
+        let noted: Vec<Uid> = store
+            .scan(NOTES)
+            .iter()
+            .map(|(key, _)| Uid(u32::from_be_bytes(key[..].try_into().expect("a UID"))))
+            .collect();
+        let inbox = numbers(&store, INBOX);
+        let back = quarantine.map(|id| numbers(&store, id)).unwrap_or_default();
+        if kept != noted || inbox.iter().any(|one| back.contains(one)) {
+            return Some(format!("{operation}: kept {kept:?}, noted {noted:?}, INBOX {inbox:?}"));
+        }
+        if !has_crashed {
+            assert_eq!(kept.len(), MESSAGES as usize);
+            return None;
+        }
+    }
+    None
+}
+
+#[test]
+fn what_is_pulled_back_has_its_note_and_one_place_whenever_the_power_fails() {
+    assert_eq!(pull_back_and_crash_everywhere(true), None);
+}
+
+#[test]
+fn a_note_by_a_record_of_its_own_is_found_out() {
+    assert!(pull_back_and_crash_everywhere(false).is_some());
+}
+
+#[test]
+fn notes_are_set_for_what_is_still_there_and_for_nothing_else() {
+    let sim = Sim::new(1);
+    on_sim(&sim, Options::for_tests(), |store| async move {
+        with_accounts(&store).await;
+        let quarantine = store.make_quarantine(ALICE).await.expect("makes");
+        store.deliver(delivery(vec![placement(ALICE, INBOX)], 1, 700)).await.expect("delivers");
+        let note = |was: Uid, is: Uid| {
+            let key = [was.0.to_be_bytes(), is.0.to_be_bytes()].concat();
+            vec![(Bytes::from(key), Some(Bytes::from_static(b"virus")))]
+        };
+        let uids = [Uid(1), Uid(2)];
+        let moved = store.move_and_put(ALICE, INBOX, &uids, quarantine, (NOTES, &note)).await;
+        assert_eq!(moved.expect("moves").0, [(Uid(1), Uid(1))]);
+        let again = store.move_and_put(ALICE, INBOX, &uids, quarantine, (NOTES, &note)).await;
+        assert_eq!(again.expect("nothing to do").0, []);
+        let notes = store.scan(NOTES);
+        assert_eq!(notes.len(), 1);
+        assert_eq!(&notes[0].0[..], [0, 0, 0, 1, 0, 0, 0, 1]);
+        store.deliver(delivery(vec![placement(ALICE, INBOX)], 2, 700)).await.expect("delivers");
+        let long = |_, _| vec![(Bytes::new(), Some(Bytes::from(vec![0; 65 << 10])))];
+        let refused = store.move_and_put(ALICE, INBOX, &[Uid(2)], quarantine, (NOTES, &long)).await;
+        assert!(matches!(refused, Err(Error::Limit(_))));
+        assert_eq!(numbers(&store, INBOX), [2]);
+    });
 }

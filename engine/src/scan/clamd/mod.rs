@@ -194,6 +194,16 @@ impl Clamd {
         None
     }
 
+    /// Of the servers that answer now, the version of the one that is behind. A look, after which nobody is taken to be down.
+    pub async fn oldest_version(&self) -> Option<Version> {
+        let mut all = Vec::new();
+        for index in 0..self.servers.len() {
+            all.extend(self.ask_version_of(index, self.connect).await);
+        }
+        let number = |version: &Version| version.signatures.parse::<u64>().unwrap_or(0);
+        all.into_iter().min_by_key(number)
+    }
+
     async fn version_of(&self, index: usize, until: Instant) -> Result<Version, String> {
         let server = &self.servers[index];
         if let Some((version, since)) = &server.state().version
@@ -201,12 +211,21 @@ impl Clamd {
         {
             return Ok(version.clone());
         }
+        let patience = self.connect.min(until.saturating_duration_since(Instant::now()));
+        let found = self.ask_version_of(index, patience).await;
+        if let Err(why) = &found {
+            server.has_failed(why);
+        }
+        found
+    }
+
+    async fn ask_version_of(&self, index: usize, patience: Duration) -> Result<Version, String> {
+        let server = &self.servers[index];
         let ask = async {
             let mut wire = server.connect().await?;
             wire.write_all(b"zVERSION\0").await?;
             read_reply(&mut wire).await
         };
-        let patience = self.connect.min(until.saturating_duration_since(Instant::now()));
         let found = match timeout(patience, ask).await {
             Ok(Ok(bytes)) => version(&bytes)
                 .ok_or_else(|| format!("is no clamd: to VERSION it says {:?}", plain(&bytes))),
@@ -218,10 +237,7 @@ impl Clamd {
                 // Whether it scans as well, a message will show.
                 server.state().version = Some((version.clone(), Instant::now()));
             }
-            Err(why) => {
-                server.state().version = None;
-                server.has_failed(why);
-            }
+            Err(_) => server.state().version = None,
         }
         found
     }
@@ -308,6 +324,13 @@ mod tests {
 
     /// A server that answers VERSION, and to a message what `answer` says; `None`: it hangs.
     async fn fake(answer: Option<&'static [u8]>) -> (Socket, Arc<Mutex<Vec<u8>>>) {
+        fake_of(answer, b"ClamAV 1.2/7/today\0").await
+    }
+
+    async fn fake_of(
+        answer: Option<&'static [u8]>,
+        version: &'static [u8],
+    ) -> (Socket, Arc<Mutex<Vec<u8>>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let socket = Socket::Tcp(listener.local_addr().unwrap());
         let received = Arc::new(Mutex::new(Vec::new()));
@@ -323,7 +346,6 @@ mod tests {
                             return;
                         }
                     }
-                    let version = &b"ClamAV 1.2/7/today\0"[..];
                     let is_version = all.starts_with(b"zVERSION\0");
                     if !is_version {
                         *received.lock().unwrap() = all;
@@ -411,6 +433,25 @@ mod tests {
                 let (_, verdict) = scan(std::slice::from_ref(&bad), b"x").await;
                 assert!(matches!(verdict.outcome, Outcome::Unknown(_)), "{bad}: {verdict:?}");
             }
+        });
+    }
+
+    #[test]
+    fn of_several_servers_the_one_that_is_behind_tells_the_version_and_none_is_taken_to_be_down() {
+        run(async {
+            let clean = Some(&b"stream: OK\0"[..]);
+            let gone = Socket::Unix("/nonexistent/clamd".into());
+            let newer = fake_of(clean, b"ClamAV 1.2/10/today\0").await.0;
+            let sockets = vec![gone.clone(), newer.clone(), fake(clean).await.0];
+            let clamd = Clamd::new(&Scan { clamd: sockets, ..Scan::default() });
+            let oldest = clamd.oldest_version().await;
+            assert_eq!(oldest.map(|version| version.signatures), Some("7".to_owned()));
+            let two = Clamd::new(&Scan { clamd: vec![gone.clone(), newer], ..Scan::default() });
+            let oldest = two.oldest_version().await;
+            assert_eq!(oldest.map(|version| version.signatures), Some("10".to_owned()));
+            assert!(clamd.health().iter().all(|(_, is_up)| *is_up));
+            let none = Clamd::new(&Scan { clamd: vec![gone], ..Scan::default() });
+            assert_eq!(none.oldest_version().await, None);
         });
     }
 }

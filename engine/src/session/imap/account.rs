@@ -11,11 +11,13 @@
 use super::append::Incoming;
 use crate::filter::sorting::Sorted;
 use crate::session::Next;
+use crate::shard::Shard;
 use crate::wire::Wire;
 use protocols::Ticket;
 use protocols::imap::flags::FlagBits;
 use protocols::imap::{Changed, Code, Completed, Completion, Event, Imap, LoginAnswer, News};
 use std::cell::Cell;
+use std::rc::Rc;
 use storage::device::Device;
 use storage::{AccountId, Error, Flags, MailboxId, MailboxInfo, Modseq, Store, Uid};
 
@@ -34,6 +36,8 @@ pub struct ImapAccount<D: Device> {
     watched: Cell<Modseq>,
     /// How the quarantine is called, where it is shown at all.
     pub(super) quarantine: Option<String>,
+    /// Whose scanners look at what is appended; `None`: nobody's.
+    pub(super) scanning: Option<Rc<Shard>>,
 }
 
 /// The connection is of no use any more.
@@ -58,7 +62,16 @@ impl<D: Device> ImapAccount<D> {
             sorted: Vec::new(),
             watched,
             quarantine: None,
+            scanning: None,
         }
+    }
+
+    /// As a session of this core: with what its configuration says of the quarantine and of what is appended.
+    #[must_use]
+    pub fn of(self, shard: &Rc<Shard>) -> ImapAccount<D> {
+        let shown = shard.config.quarantine.shown_as();
+        let scanning = shard.config.scan.append.then(|| Rc::clone(shard));
+        ImapAccount { scanning, ..self.showing(shown) }
     }
 
     /// With the quarantine under this name, read-only, where no mailbox of the user has that name.
@@ -154,7 +167,8 @@ impl<D: Device> ImapAccount<D> {
             }
             Event::AppendPiece(piece) => self.append_piece(piece).await,
             Event::AppendEnd { ticket } => {
-                let done = self.append_end().await;
+                // In a box of its own, which a session needs no room for while it waits.
+                let done = Box::pin(self.append_end()).await;
                 self.settle(machine, ticket, done, wire);
             }
             Event::AppendAbort => self.incoming = None,

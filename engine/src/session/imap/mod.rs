@@ -94,9 +94,8 @@ impl ImapSession {
         let failed = match login {
             Ok(login) => {
                 self.machine.answer_login(ticket, LoginAnswer::Accepted, wire.outbox);
-                let shown = self.shard.config.quarantine.shown_as();
                 let account = ImapAccount::new(self.shard.store.clone(), login.account);
-                self.account = Some(account.showing(shown));
+                self.account = Some(account.of(&self.shard));
                 return login::welcome(&self.shard, &login, self.peer, self.service);
             }
             Err(LoginError::Wrong) => LoginAnswer::Refused,
@@ -185,10 +184,7 @@ impl Session for ImapSession {
         ImapSession {
             shard: Rc::clone(shard),
             machine,
-            account: account.map(|id| {
-                let shown = shard.config.quarantine.shown_as();
-                ImapAccount::new(shard.store.clone(), id).showing(shown)
-            }),
+            account: account.map(|id| ImapAccount::new(shard.store.clone(), id).of(shard)),
             proving: String::new(),
             peer,
             service,
