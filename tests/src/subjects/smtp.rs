@@ -35,46 +35,42 @@ pub struct SmtpSubject {
     pub taken: Option<Vec<u8>>,
 }
 
+fn config(role: Role, plaintext_auth: bool) -> Config {
+    Config {
+        hostname: "mx.example.test".into(),
+        postmaster_domain: "example.test".into(),
+        role,
+        message_octets_max: MESSAGE_OCTETS_MAX,
+        recipients_max: RECIPIENTS_MAX,
+        tls_available: true,
+        plaintext_auth,
+        future_release: Some(FutureRelease { seconds_max: 86_400, latest: LATEST }),
+        xclient: false,
+    }
+}
+
 impl SmtpSubject {
     #[must_use]
     pub fn new(role: Role, tls: bool, plaintext_auth: bool) -> SmtpSubject {
-        let config = Config {
-            hostname: "mx.example.test".into(),
-            postmaster_domain: "example.test".into(),
-            role,
-            message_octets_max: MESSAGE_OCTETS_MAX,
-            recipients_max: RECIPIENTS_MAX,
-            tls_available: true,
-            plaintext_auth,
-            future_release: Some(FutureRelease { seconds_max: 86_400, latest: LATEST }),
-            xclient: false,
-        };
-        SmtpSubject {
-            machine: Smtp::new(Arc::new(config), tls),
-            role,
-            sender: String::new(),
-            recipients: Vec::new(),
-            message: Vec::new(),
-            taken: None,
-        }
+        SmtpSubject::with(config(role, plaintext_auth), tls)
     }
 
     /// To a gateway that is known.
     #[must_use]
     pub fn for_gateway() -> SmtpSubject {
-        let mut subject = SmtpSubject::new(Role::Mx, false, false);
-        let config = Config {
-            hostname: "mx.example.test".into(),
-            postmaster_domain: "example.test".into(),
-            role: Role::Mx,
-            message_octets_max: MESSAGE_OCTETS_MAX,
-            recipients_max: RECIPIENTS_MAX,
-            tls_available: false,
-            plaintext_auth: false,
-            xclient: true,
-        };
-        subject.machine = Smtp::new(Arc::new(config), false);
-        subject
+        let usual = config(Role::Mx, false);
+        SmtpSubject::with(Config { tls_available: false, xclient: true, ..usual }, false)
+    }
+
+    fn with(config: Config, tls: bool) -> SmtpSubject {
+        SmtpSubject {
+            role: config.role,
+            machine: Smtp::new(Arc::new(config), tls),
+            sender: String::new(),
+            recipients: Vec::new(),
+            message: Vec::new(),
+            taken: None,
+        }
     }
 
     fn judge(&self, recipient: &str) -> Result<(), Refusal> {
