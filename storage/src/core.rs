@@ -65,6 +65,8 @@ pub(crate) struct Core<D: Device> {
     /// Bytes of messages that have gone since upkeep was last told.
     pub(crate) given_back: Cell<u64>,
     pub(crate) superblock: RefCell<Superblock>,
+    /// Which copy of the mark of the newest segment is written next.
+    pub(crate) begun_copy: Cell<u64>,
     /// Where the log goes on after the checkpoints that the two superblocks name, newest first.
     pub(crate) named: Cell<[Position; 2]>,
     /// And the files that these consist of.

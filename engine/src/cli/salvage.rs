@@ -57,7 +57,8 @@ pub(super) fn run(options: &SalvageOptions) -> Result<Outcome, ConfigError> {
         outside.say()?;
         outln!("start it: kura serve --config {}", config_file.display())?;
     }
-    let is_whole = said["messages_lost"] == 0 && said["records_lost"] == 0;
+    let none = ["messages_lost", "records_lost", "segments_missing"];
+    let is_whole = none.iter().all(|figure| said[figure] == 0);
     let is_known = said["shards_missing"] == json!([]) && said["named"] == json!([]);
     Ok(if is_whole && is_known { Outcome::Done } else { Outcome::Unwell })
 }
@@ -96,6 +97,7 @@ fn told(reports: &[Option<SalvageReport>], mended: &Value, names: &Names) -> Val
         "expunged_lost": sum(|r| r.buried_lost),
         "messages_lost": sum(|r| r.messages_lost),
         "records_lost": sum(|r| r.records_lost),
+        "segments_missing": sum(|r| r.segments_missing),
         "lost": lost,
         "shards_missing": missing,
         "begun": begun,
@@ -112,7 +114,9 @@ fn print(said: &Value) -> Result<(), ConfigError> {
         outln!("damaged: {}", text(&what))?;
     }
     for shard in list("shards_missing") {
-        outln!("missing: shard {shard}, with all its mail")?;
+        outln!(
+            "missing: shard {shard} with all its mail; what it held is unknown, and in no figure here"
+        )?;
     }
     for one in list("lost") {
         outln!("lost: {}, mailbox {}, UID {}", text(&one["address"]), one["mailbox"], one["uid"])?;
