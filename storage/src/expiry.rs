@@ -25,7 +25,7 @@ use std::time::Duration;
 const ROUNDS: u32 = 128;
 const ROUND_MIN: Duration = Duration::from_millis(20);
 const ROUND_MAX: Duration = Duration::from_secs(600);
-/// How often graves are looked for on a full disk, and how long compaction has to make room of them.
+/// How long compaction has to make room of what was forgotten on a full disk.
 const SHORT_ROUND: Duration = Duration::from_millis(500);
 
 /// Graves looked at between two yields, and forgotten by one record.
@@ -36,11 +36,10 @@ const PENDING_MAX: usize = 32;
 /// Runs until the store is closed or halts.
 pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
     while core.phase.get() == Phase::Open {
-        // What can't be logged is tried again.
-        let _ = round(core).await;
+        let forgotten = round(core).await;
         core.upkeep.ring();
-        // While mail is refused, whoever expunges to make room is not to wait for the next round.
-        let wait = if core.is_short() { SHORT_ROUND } else { interval(core) };
+        let is_short = core.is_short() && forgotten.is_ok_and(|graves| graves > 0);
+        let wait = if is_short { SHORT_ROUND } else { interval(core) };
         if core.phase.get() != Phase::Open {
             return;
         }

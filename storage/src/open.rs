@@ -123,6 +123,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
         spoiled: RefCell::default(),
         is_full: Cell::default(),
         refused_for_space: Cell::default(),
+        cried_at: Cell::default(),
         thorough_below: Cell::default(),
         compacts: Cell::default(),
         maintains: Cell::default(),
@@ -502,8 +503,8 @@ fn report_missing<D: Device>(
     }
 }
 
-/// A file whose first block is zeroes may be a segment that has lost its header. All that are needed are
-/// there? Then it is none of them.
+/// A file whose first block is zeroes may be a segment that has lost its header. It is none of those that are
+/// needed when these are there, or when nothing in it is of one that is not.
 async fn take_spares<D: Device>(
     device: &D,
     options: &Options,
@@ -515,11 +516,14 @@ async fn take_spares<D: Device>(
     let missing = space::missing_of(index, segments);
     for spare in spares {
         let name = segments::file_name(spare.number);
-        if let Some(first) = missing.first() {
+        let (file, bytes) = (&spare.file, spare.segment_bytes);
+        // What can't be read is not known to hold nothing.
+        let is_needed = !missing.is_empty()
+            && segments::holds_any(device, file, bytes, &missing).await.unwrap_or(true);
+        if is_needed {
             report.damage.push(format!(
-                "{name} in {} has no header: it may be segment {}, which is missing, and is left alone",
-                device.place(),
-                first.0
+                "{name} in {} has no header: it may be a segment that is missing, and is left alone",
+                device.place()
             ));
         } else if spare.segment_bytes < options.segment_bytes {
             // Cut short by a crash while it was allocated, or of another size today: made anew.

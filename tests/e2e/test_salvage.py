@@ -206,11 +206,13 @@ class Salvage(kura.TestCase):
             (victim,) = self.segments(shard)
             with open(victim, "rb") as file:
                 whole = file.read()
-            for way in ("gone", "erased", 0, 4096):
+            first = shard == self.shards()[0]
+            for way in ("gone", "erased", 0, 4096) if first else ("erased",):
                 with self.subTest(shard=os.path.basename(shard), way=way):
                     self.damage(victim, way)
                     before = contents(server.directory)
-                    for command in (["verify"], ["backup", "--to", backups], ["stats"]):
+                    backup = [["backup", "--to", backups]] if way == "gone" else []
+                    for command in (["verify"], *backup):
                         done = server.command("store", *command)
                         self.assertEqual(done.returncode, 1, f"{command}: {done.stdout}{done.stderr}")
                         self.assertIn("missing", done.stderr)

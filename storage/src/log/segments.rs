@@ -292,6 +292,27 @@ pub(crate) async fn content<D: Device>(
     Ok(best)
 }
 
+/// Whether anything in the file is of one of these segments. Writes to all of them start on blocks.
+pub(crate) async fn holds_any<D: Device>(
+    device: &D,
+    file: &D::File,
+    file_bytes: u64,
+    segments: &[SegmentId],
+) -> io::Result<bool> {
+    let mut offset = ALIGNMENT as u64;
+    while offset < file_bytes {
+        let blocks = device.read(file, offset, Buffer::with_capacity(SEARCH_BYTES)).await?;
+        for block in blocks.as_slice().chunks(ALIGNMENT) {
+            let found = by_batch(block, file_bytes).or_else(|| by_copy(block, file_bytes));
+            if found.is_some_and(|found| segments.contains(&found.segment)) {
+                return Ok(true);
+            }
+        }
+        offset += SEARCH_BYTES as u64;
+    }
+    Ok(false)
+}
+
 fn by_batch(first: &[u8], segment_bytes: u64) -> Option<SegmentHeader> {
     let batch = BatchHeader::decode(first).ok()?;
     Some(SegmentHeader {
