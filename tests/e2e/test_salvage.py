@@ -266,7 +266,7 @@ class Salvage(kura.TestCase):
         self.server.start()
         done = run("store", "salvage", "--dir", self.server.directory, "--to", self.place)
         self.assertEqual(done.returncode, 1)
-        self.assertIn("stop that server", done.stderr)
+        self.assertIn("stop the server", done.stderr)
         self.server.stop()
         self.salvage(0)
         done = run("store", "salvage", "--dir", self.server.directory, "--to", self.place)
