@@ -191,7 +191,7 @@ fn check_shards(path: &Path, layout: &Layout) -> Result<(), ConfigError> {
 
 /// Whether a shard's directory has a store: its superblock or a segment of its log
 /// (storage/FORMAT.md). An empty one may be where a disk should have been mounted.
-fn holds_store(dir: &Path) -> bool {
+pub fn holds_store(dir: &Path) -> bool {
     fs::read_dir(dir).into_iter().flatten().flatten().any(|entry| {
         let name = entry.file_name();
         name == "superblock" || name.to_str().is_some_and(|name| name.starts_with("log-"))

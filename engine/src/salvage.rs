@@ -85,7 +85,7 @@ fn one_shard(
             let store = store.clone();
             async move { store.run().await }
         });
-        let report = match source.is_dir() {
+        let report = match layout::holds_store(source) {
             true => {
                 let from = Disk::open_read_only(source).map_err(|error| fault(source, &error))?;
                 let report = salvage(&from, shard, &store).await;

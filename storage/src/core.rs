@@ -27,6 +27,9 @@ use std::io;
 /// While the disk is full, how often to ask whether it still is.
 const FREE_SPACE_MILLIS: u64 = 250;
 
+/// While mail is refused, how often those who make room are called.
+const CRY_AGAIN_MILLIS: u64 = 500;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Open,
@@ -65,6 +68,8 @@ pub(crate) struct Core<D: Device> {
     /// Bytes of messages that have gone since upkeep was last told.
     pub(crate) given_back: Cell<u64>,
     pub(crate) superblock: RefCell<Superblock>,
+    /// Which copy of the mark of the newest segment is written next.
+    pub(crate) begun_copy: Cell<u64>,
     /// Where the log goes on after the checkpoints that the two superblocks name, newest first.
     pub(crate) named: Cell<[Position; 2]>,
     /// And the files that these consist of.
@@ -79,6 +84,8 @@ pub(crate) struct Core<D: Device> {
     pub(crate) is_full: Cell<bool>,
     /// How often something was refused for want of space since the store was opened.
     pub(crate) refused_for_space: Cell<u64>,
+    /// When somebody was last called for that.
+    pub(crate) cried_at: Cell<UnixMillis>,
     /// Somebody wants all space back that can be had, be it little, out of segments below these: of the log, and
     /// cold ones. What is written meanwhile is left alone, so it comes to an end.
     pub(crate) thorough_below: Cell<Option<(SegmentId, SegmentId)>>,
@@ -193,7 +200,10 @@ impl<D: Device> Core<D> {
     /// Somebody has to make room: what was expunged, or lies between what is live.
     fn cry_for_space(&self) {
         self.refused_for_space.set(self.refused_for_space.get() + 1);
-        if !self.is_full.replace(true) {
+        // Again from time to time: what is expunged to make room comes after the first refusal.
+        let since = self.device.now().0.saturating_sub(self.cried_at.get().0);
+        if !self.is_full.replace(true) || since >= CRY_AGAIN_MILLIS {
+            self.cried_at.set(self.device.now());
             self.upkeep.ring();
             self.expiry.ring();
         }

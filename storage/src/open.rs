@@ -3,6 +3,9 @@
 //!
 //! Every step leaves the disk in a state from which opening again arrives at the same store. New
 //! batches are written only after the superblock says that a new run has begun. FORMAT.md, "Opening".
+//!
+//! Where files of the log are gone, opening stops before it has changed anything. A file that looks like a
+//! spare is taken for one only when no segment is missing that it may have been.
 
 use crate::base;
 use crate::checkpoint::files::{self, RowFiles};
@@ -20,7 +23,8 @@ use crate::log::scan::{FoundSegment, LogEnd, Scan, Start};
 use crate::log::segments::{self, Active, Identity, SegmentFile, Segments, Spare};
 use crate::options::{Options, Sabotage};
 use crate::packing::Packing;
-use crate::superblock::{self, Superblock};
+use crate::space;
+use crate::superblock::{self, Begun, Superblock};
 use crate::types::{Lsn, Uid};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -31,12 +35,18 @@ use std::time::Instant;
 /// What is on the disk.
 struct Found<D: Device> {
     superblocks: Vec<Superblock>,
+    begun: Option<Begun>,
+    /// The copy of it that is written next.
+    begun_copy: u64,
     /// LSNs of the checkpoint files, newest first.
     checkpoints: Vec<Lsn>,
     segments: BTreeMap<SegmentId, FoundSegment<D>>,
     /// Cold segments: they are not replayed.
     cold: BTreeMap<SegmentId, FoundSegment<D>>,
+    /// Files of which the first block is zeroes.
     spares: Vec<Spare<D>>,
+    /// Names of files that nothing identifies.
+    unknown: Vec<String>,
     next_number: u32,
     damage: Vec<String>,
 }
@@ -60,14 +70,19 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
         Scan::new(&device, options.shard, &found.segments, &mut index, &mut report, start.scan);
     scan.forget_from = forget_from;
     scan.trust_torn_tail = options.sabotage == Some(Sabotage::TrustTornTail);
-    let end = scan.run_to_the_end().await?;
+    scan.begun = found.begun;
+    let end = match scan.run_to_the_end().await {
+        Err(Error::Open { what, .. }) => return Err(refusal(&device, &found, &what).await),
+        end => end?,
+    };
     sabotage_index(&options, &mut index);
 
     let newest = found.superblocks.first().copied().unwrap_or_default();
+    let begun_in = found.begun.map_or(0, |begun| begun.run);
     let superblock = Superblock {
         shard: options.shard,
         sequence: newest.sequence + 1,
-        run: newest.run.max(end.run) + 1,
+        run: newest.run.max(end.run).max(begun_in) + 1,
         checkpoint,
         durable: Lsn(end.next_lsn.0 - 1),
         clean: false,
@@ -75,9 +90,11 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
     };
     make_sure(&device, &found, start.scan.position.segment).await?;
     superblock::write(&device, &superblock).await.map_err(device_error)?;
+    mark_end(&device, &mut found, &end, &superblock).await.map_err(device_error)?;
     let mut segments = take_over(&device, &mut found, &end).await?;
     take_over_cold(&mut segments, &mut found, index.cold_next);
     report_missing(&device, &segments, &index, &mut report);
+    take_spares(&device, &options, &mut segments, found.spares, &index, &mut report).await?;
     report.micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     let core = Core {
         recovered_end: segments.active.as_ref().map_or(0, |active| active.end),
@@ -97,6 +114,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
         increment_bytes: Cell::new(start.increment_bytes),
         given_back: Cell::default(),
         superblock: RefCell::new(superblock),
+        begun_copy: Cell::new(found.begun_copy),
         // The copy that was not written now names this checkpoint, or an older base's.
         named: Cell::new([start.scan.position; 2]),
         row_files: RefCell::new([start.row_files.clone(), start.row_files]),
@@ -105,6 +123,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
         spoiled: RefCell::default(),
         is_full: Cell::default(),
         refused_for_space: Cell::default(),
+        cried_at: Cell::default(),
         thorough_below: Cell::default(),
         compacts: Cell::default(),
         maintains: Cell::default(),
@@ -140,12 +159,16 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
 }
 
 async fn find<D: Device>(device: &D, options: &Options) -> Result<Found<D>, Error> {
+    let (begun, begun_copy) = superblock::read_begun(device).await.map_err(device_error)?;
     let mut found = Found {
         superblocks: superblock::read(device).await.map_err(device_error)?,
+        begun,
+        begun_copy,
         checkpoints: Vec::new(),
         segments: BTreeMap::new(),
         cold: BTreeMap::new(),
         spares: Vec::new(),
+        unknown: Vec::new(),
         next_number: 1,
         damage: Vec::new(),
     };
@@ -167,7 +190,13 @@ async fn find<D: Device>(device: &D, options: &Options) -> Result<Found<D>, Erro
             {
                 let is_cold = header.segment.is_cold();
                 let segments = if is_cold { &mut found.cold } else { &mut found.segments };
-                segments.insert(header.segment, FoundSegment { number, file, header });
+                // A spare that has rotted may give itself out for what it was once.
+                let is_sound = matches!(identity, Identity::Segment(_));
+                if is_sound || !segments.contains_key(&header.segment) {
+                    let file_bytes = listed.bytes;
+                    let segment = FoundSegment { number, file, file_bytes, header };
+                    segments.insert(header.segment, segment);
+                }
             }
             // Whatever it was, mail may be in it: it is left alone.
             Identity::Segment(header) | Identity::Damaged(header) => found.damage.push(format!(
@@ -176,11 +205,7 @@ async fn find<D: Device>(device: &D, options: &Options) -> Result<Found<D>, Erro
                 device.place(),
                 header.shard
             )),
-            Identity::Unknown => {}
-            // Cut short by a crash while it was allocated, or of another size today: made anew.
-            Identity::Spare if listed.bytes < options.segment_bytes => {
-                device.remove(&listed.name).await.map_err(device_error)?;
-            }
+            Identity::Unknown => found.unknown.push(listed.name),
             Identity::Spare => {
                 let segment_bytes = listed.bytes;
                 found.spares.push(Spare { number, file, segment_bytes, zeroed_bytes: 0 });
@@ -193,8 +218,9 @@ async fn find<D: Device>(device: &D, options: &Options) -> Result<Found<D>, Erro
 
 fn check_shard<D: Device>(device: &D, options: &Options, found: &Found<D>) -> Result<(), Error> {
     let by_superblock = found.superblocks.first().map(|superblock| superblock.shard);
+    let by_mark = found.begun.map(|begun| begun.shard);
     let by_segment = found.segments.values().next().map(|segment| segment.header.shard);
-    match by_superblock.or(by_segment) {
+    match by_superblock.or(by_mark).or(by_segment) {
         Some(shard) if shard != options.shard => Err(Error::Open {
             place: device.place(),
             what: format!(
@@ -204,6 +230,37 @@ fn check_shard<D: Device>(device: &D, options: &Options, found: &Found<D>) -> Re
         }),
         _ => Ok(()),
     }
+}
+
+/// Why the store is not opened, what may be the file that is missed, and how to mend it.
+async fn refusal<D: Device>(device: &D, found: &Found<D>, what: &str) -> Error {
+    let mut named = named_by_content(device, found).await;
+    let unknown = found.unknown.iter();
+    named.extend(unknown.map(|name| format!("nothing in {name} says which segment it is")));
+    let named: String = named.iter().map(|named| format!("; {named}")).collect();
+    Error::Open {
+        place: device.place(),
+        what: format!(
+            "{what}{named}; put the file back, from a backup for instance, or take out what there is with \
+             `kura store salvage`. Nothing was changed"
+        ),
+    }
+}
+
+/// Files that look like spares, with records in them. Freed segments are among them.
+async fn named_by_content<D: Device>(device: &D, found: &Found<D>) -> Vec<String> {
+    let mut named = Vec::new();
+    for Spare { number, file, segment_bytes, .. } in &found.spares {
+        // What can't be read names nothing.
+        let content = segments::content(device, file, *segment_bytes).await;
+        if let Ok(Some(header)) = content {
+            let (name, segment) = (segments::file_name(*number), header.segment.0);
+            named.push(format!(
+                "the header of {name} is erased, and records of segment {segment} are in it"
+            ));
+        }
+    }
+    named
 }
 
 struct StartPoint {
@@ -237,14 +294,11 @@ async fn load_checkpoint<D: Device>(
                 let went_on_in = loaded.position.segment;
                 let was_there = loaded.segments.iter().any(|(id, _, _)| *id == went_on_in);
                 if was_there && !found.segments.contains_key(&went_on_in) {
-                    return Err(Error::Open {
-                        place: device.place(),
-                        what: format!(
-                            "segment {} of the log is missing or unreadable, in which the log goes on after \
-                             {name}; put its file back, from a backup for instance. Nothing was changed",
-                            went_on_in.0
-                        ),
-                    });
+                    let what = format!(
+                        "segment {} of the log is missing or unreadable, in which the log goes on after {name}",
+                        went_on_in.0
+                    );
+                    return Err(refusal(device, found, &what).await);
                 }
                 let checkpoint = loaded.index.applied;
                 let start = begin_with(loaded, index, witness);
@@ -265,14 +319,16 @@ async fn load_checkpoint<D: Device>(
     }
     let first = found.segments.iter().next();
     if let Some((id, segment)) = first.filter(|(_, segment)| segment.header.first_lsn != Lsn(1)) {
-        return Err(Error::Open {
-            place: device.place(),
-            what: format!(
-                "no checkpoint can be read, and the log starts only at LSN {} (segment {}); \
-                 restore the missing log files from a backup",
-                segment.header.first_lsn.0, id.0
-            ),
-        });
+        let what = format!(
+            "no checkpoint can be read, and the log starts only at LSN {} (segment {}): files of it are missing",
+            segment.header.first_lsn.0, id.0
+        );
+        return Err(refusal(device, found, &what).await);
+    }
+    // Without any segment the store is new, unless there is mail in what looks like spares.
+    if first.is_none() && !named_by_content(device, found).await.is_empty() {
+        let what = "the log is missing: none of its files says what it is";
+        return Err(refusal(device, found, what).await);
     }
     let segment = first.map_or(SegmentId(1), |(id, _)| *id);
     let position = Position { segment, offset: SEGMENT_HEADER_BYTES as u64 };
@@ -370,6 +426,29 @@ fn sabotage_index(options: &Options, index: &mut Index) {
     }
 }
 
+/// Says which segment is the newest from now on, ahead of those behind it being given up.
+async fn mark_end<D: Device>(
+    device: &D,
+    found: &mut Found<D>,
+    end: &LogEnd,
+    superblock: &Superblock,
+) -> io::Result<()> {
+    let segment = end.position.segment;
+    let is_marked = found.begun.is_some_and(|begun| begun.segment == segment);
+    if is_marked || !found.segments.contains_key(&segment) {
+        return Ok(());
+    }
+    let Superblock { shard, run, salt, .. } = *superblock;
+    let begun = Begun { shard, run, segment, salt };
+    match superblock::write_begun(device, found.begun_copy, &begun).await {
+        // A store of before may have no room for it. It is as before, then.
+        Err(error) if is_full(&error) && found.begun.is_none() => return Ok(()),
+        outcome => outcome?,
+    }
+    found.begun_copy += 1;
+    Ok(())
+}
+
 /// Makes segments behind the log's end spare, and the one at its end active.
 async fn take_over<D: Device>(
     device: &D,
@@ -377,10 +456,9 @@ async fn take_over<D: Device>(
     end: &LogEnd,
 ) -> Result<Segments<D>, Error> {
     let mut segments = Segments { next_number: found.next_number, ..Segments::default() };
-    segments.spares = std::mem::take(&mut found.spares);
     // From the top, so that a crash in between leaves no gap, which would look like a missing file.
     for (id, segment) in std::mem::take(&mut found.segments).into_iter().rev() {
-        let FoundSegment { number, file, header } = segment;
+        let FoundSegment { number, file, header, .. } = segment;
         if id > end.position.segment {
             segments::erase_header(device, &file).await.map_err(device_error)?;
             let segment_bytes = header.segment_bytes;
@@ -423,6 +501,38 @@ fn report_missing<D: Device>(
             ));
         }
     }
+}
+
+/// A file whose first block is zeroes may be a segment that has lost its header. It is none of those that are
+/// needed when these are there, or when nothing in it is of one that is not.
+async fn take_spares<D: Device>(
+    device: &D,
+    options: &Options,
+    segments: &mut Segments<D>,
+    spares: Vec<Spare<D>>,
+    index: &Index,
+    report: &mut RecoveryReport,
+) -> Result<(), Error> {
+    let missing = space::missing_of(index, segments);
+    for spare in spares {
+        let name = segments::file_name(spare.number);
+        let (file, bytes) = (&spare.file, spare.segment_bytes);
+        // What can't be read is not known to hold nothing.
+        let is_needed = !missing.is_empty()
+            && segments::holds_any(device, file, bytes, &missing).await.unwrap_or(true);
+        if is_needed {
+            report.damage.push(format!(
+                "{name} in {} has no header: it may be a segment that is missing, and is left alone",
+                device.place()
+            ));
+        } else if spare.segment_bytes < options.segment_bytes {
+            // Cut short by a crash while it was allocated, or of another size today: made anew.
+            device.remove(&name).await.map_err(device_error)?;
+        } else {
+            segments.spares.push(spare);
+        }
+    }
+    Ok(())
 }
 
 /// Where each of them ends is not known; so nothing more is written to them, and what nothing refers to

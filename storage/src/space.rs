@@ -15,7 +15,7 @@ use crate::core::Core;
 use crate::device::Device;
 use crate::format::{Base, SegmentId};
 use crate::index::Index;
-use crate::log::segments::{self, Spare};
+use crate::log::segments::{self, Segments, Spare};
 use crate::options::Sabotage;
 use crate::types::{Lsn, UnixMillis};
 use crate::upkeep::write_superblock;
@@ -81,8 +81,10 @@ pub(crate) fn history<'i, D: Device>(
 /// Segments that are needed and have no file: of the log from the newest base on, or from its first record
 /// on, and where live messages are. A store that was opened without them, or has lost them since.
 pub(crate) fn missing<D: Device>(core: &Core<D>) -> Vec<SegmentId> {
-    let index = core.index.borrow();
-    let segments = core.segments.borrow();
+    missing_of(&core.index.borrow(), &core.segments.borrow())
+}
+
+pub(crate) fn missing_of<D: Device>(index: &Index, segments: &Segments<D>) -> Vec<SegmentId> {
     // A store whose newest segment is not there is not opened at all.
     let (oldest, newest) = (segments.of_log().next(), segments.of_log().next_back());
     let first = match (&index.base, oldest) {

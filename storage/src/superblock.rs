@@ -2,10 +2,14 @@
 //!
 //! It names the newest checkpoint and counts the openings ("runs"). It is disposable: without it the
 //! store is rebuilt from the log, which costs time and nothing else.
+//!
+//! Behind them, in the same file, stands in two copies which segment of the log was begun last ([`Begun`]).
+//! It is written between the segment's header and its first batch: so a log that has lost its newest
+//! segment, be it the only one, is told from one that never had it.
 
 use crate::buffer::{ALIGNMENT, Buffer};
 use crate::device::Device;
-use crate::format::{FORMAT_VERSION, Malformed, Reader, Writer};
+use crate::format::{FORMAT_VERSION, Malformed, Reader, SegmentId, Writer};
 use crate::types::Lsn;
 use std::io;
 
@@ -13,6 +17,8 @@ pub(crate) const FILE_NAME: &str = "superblock";
 const MAGIC: &[u8; 8] = b"KURASUP\0";
 const COPIES: u64 = 2;
 const USED_BYTES: usize = 60;
+const BEGUN_MAGIC: &[u8; 8] = b"KURABEG\0";
+const BEGUN_USED_BYTES: usize = 36;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Superblock {
@@ -86,24 +92,111 @@ pub(crate) async fn read<D: Device>(device: &D) -> io::Result<Vec<Superblock>> {
 
 /// Writes the next copy, over the older one, and syncs it.
 pub(crate) async fn write<D: Device>(device: &D, superblock: &Superblock) -> io::Result<()> {
+    write_block(device, superblock.sequence % COPIES, &superblock.encode()).await
+}
+
+async fn write_block<D: Device>(device: &D, number: u64, bytes: &[u8]) -> io::Result<()> {
     let file = match device.open(FILE_NAME).await {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let file = device.create(FILE_NAME, COPIES * ALIGNMENT as u64).await?;
+            let file = device.create(FILE_NAME, 2 * COPIES * ALIGNMENT as u64).await?;
             device.sync_directory().await?;
             file
         }
         Err(error) => return Err(error),
     };
     let mut block = Buffer::with_capacity(ALIGNMENT);
-    block.extend(&superblock.encode());
-    let offset = superblock.sequence % COPIES * ALIGNMENT as u64;
-    device.write_durably(&file, offset, block).await.0
+    block.extend(bytes);
+    device.write_durably(&file, number * ALIGNMENT as u64, block).await.0
+}
+
+/// The segment of the log that was begun last, as far as is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Begun {
+    pub(crate) shard: u16,
+    /// The opening that wrote this: of two copies that with the higher one counts, then the higher segment.
+    pub(crate) run: u32,
+    pub(crate) segment: SegmentId,
+    pub(crate) salt: u64,
+}
+
+impl Begun {
+    fn encode(&self) -> Vec<u8> {
+        let mut writer = Writer::with_capacity(ALIGNMENT);
+        writer.raw(BEGUN_MAGIC);
+        writer.u8(FORMAT_VERSION);
+        writer.u8(0);
+        writer.u16(self.shard);
+        writer.u32(self.run);
+        writer.u32(self.segment.0);
+        writer.u32(0);
+        writer.u64(self.salt);
+        let checksum = crc32fast::hash(&writer.bytes);
+        writer.u32(checksum);
+        writer.bytes.resize(ALIGNMENT, 0);
+        writer.bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Begun, Malformed> {
+        let used = bytes.get(..BEGUN_USED_BYTES).ok_or(Malformed("is too short"))?;
+        let (covered, checksum) = used.split_at(BEGUN_USED_BYTES - 4);
+        let mut reader = Reader::new(covered);
+        if reader.raw(BEGUN_MAGIC.len())? != BEGUN_MAGIC
+            || crc32fast::hash(covered).to_le_bytes() != checksum
+        {
+            return Err(Malformed("does not verify"));
+        }
+        if reader.u8()? > FORMAT_VERSION {
+            return Err(Malformed("was written by a newer version"));
+        }
+        reader.u8()?;
+        let shard = reader.u16()?;
+        let run = reader.u32()?;
+        let segment = SegmentId(reader.u32()?);
+        reader.u32()?;
+        let salt = reader.u64()?;
+        Ok(Begun { shard, run, segment, salt })
+    }
+}
+
+/// The newest copy that verifies, and the number of the copy to be written next. A store of before has none.
+pub(crate) async fn read_begun<D: Device>(device: &D) -> io::Result<(Option<Begun>, u64)> {
+    let file = match device.open(FILE_NAME).await {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((None, 0)),
+        Err(error) => return Err(error),
+    };
+    let from = COPIES * ALIGNMENT as u64;
+    let blocks = device.read(&file, from, Buffer::with_capacity(2 * ALIGNMENT)).await?;
+    let copies = (0_u64..).zip(blocks.as_slice().chunks(ALIGNMENT));
+    let found = copies.filter_map(|(copy, block)| Some((copy, Begun::decode(block).ok()?)));
+    let newest = found.max_by_key(|(_, begun)| (begun.run, begun.segment));
+    Ok(newest.map_or((None, 0), |(copy, begun)| (Some(begun), (copy + 1) % COPIES)))
+}
+
+/// Writes a copy, and syncs it.
+pub(crate) async fn write_begun<D: Device>(device: &D, copy: u64, begun: &Begun) -> io::Result<()> {
+    write_block(device, COPIES + copy % COPIES, &begun.encode()).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_begun_survives_the_round_trip_and_no_flipped_bit() {
+        let begun = Begun { shard: 2, run: 4, segment: SegmentId(7), salt: 0x5EED };
+        let mut bytes = begun.encode();
+        assert_eq!(Begun::decode(&bytes), Ok(begun));
+        let golden = include_str!("../golden/begun-v1.hex");
+        let golden = golden.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap());
+        assert!(golden.eq(bytes[..BEGUN_USED_BYTES].iter().copied()), "{:02x?}", &bytes[..36]);
+        for bit in 0..BEGUN_USED_BYTES * 8 {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(Begun::decode(&bytes).is_err(), "bit {bit}");
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
 
     #[test]
     fn a_superblock_survives_the_round_trip_and_no_flipped_bit() {

@@ -178,11 +178,95 @@ class Salvage(kura.TestCase):
         sent = [was for (_, box), (_, was) in self.before.items() if box == "INBOX"]
         self.assertIn(sorted(bodies), [sorted(body for _, body in was.values()) for was in sent])
 
+    def damage(self, path, way):
+        """A file of the log goes wrong as a whole."""
+        if way == "gone":
+            os.unlink(path)
+            return
+        with open(path, "r+b") as file:
+            if way == "erased":
+                file.write(bytes(64))
+            else:
+                file.truncate(way)
+
+    def test_a_log_that_has_lost_a_file_is_not_opened_and_nothing_of_it_is_wiped(self):
+        # Before the first checkpoint there is only this file to say that there was mail.
+        server = kura.Kura()
+        self.addCleanup(server.remove)
+        server.start()
+        for number in range(8):
+            for account in (0, 1):
+                self.assertTrue(server.deliver(b"Subject: %d\r\n\r\nx\r\n" % number, to=account).startswith("250"))
+        server.kill()
+        self.server = server
+        backups = tempfile.mkdtemp(prefix="kura-backup-")
+        self.addCleanup(shutil.rmtree, backups, ignore_errors=True)
+        for shard in self.shards():
+            self.assertEqual(glob.glob(shard + "/checkpoint-*"), [])
+            (victim,) = self.segments(shard)
+            with open(victim, "rb") as file:
+                whole = file.read()
+            first = shard == self.shards()[0]
+            for way in ("gone", "erased", 0, 4096) if first else ("erased",):
+                with self.subTest(shard=os.path.basename(shard), way=way):
+                    self.damage(victim, way)
+                    before = contents(server.directory)
+                    backup = [["backup", "--to", backups]] if way == "gone" else []
+                    for command in (["verify"], *backup):
+                        done = server.command("store", *command)
+                        self.assertEqual(done.returncode, 1, f"{command}: {done.stdout}{done.stderr}")
+                        self.assertIn("missing", done.stderr)
+                        self.assertIn("kura store salvage", done.stderr)
+                    self.refuses_to_serve("missing")
+                    # The other shard may have been opened.
+                    after = contents(server.directory)
+                    changed = [path for path in before if after.get(path) != before[path]]
+                    self.assertEqual([path for path in changed if path.startswith(shard)], [])
+                    self.assertEqual([path for path in changed if "/log-" in path], [])
+                    if way == "erased":
+                        self.assertIn(os.path.basename(victim), done.stderr)
+                    with open(victim, "wb") as file:
+                        file.write(whole)
+        (victim,) = self.segments(self.shards()[0])
+        self.damage(victim, "erased")
+        said = self.salvage(0)
+        self.assertIn(os.path.basename(victim), str(said["damage"]))
+        fresh = self.serve()
+        for account in (0, 1):
+            self.assertEqual(len(fresh.bodies(account)), 8)
+
+    def test_without_checkpoints_and_headers_nothing_is_wiped(self):
+        for shard in self.shards():
+            for path in glob.glob(os.path.join(shard, "checkpoint-*")):
+                os.unlink(path)
+            self.damage(self.segments(shard)[0], "erased")
+        before = contents(self.server.directory)
+        self.refuses_to_serve("kura store salvage")
+        after = contents(self.server.directory)
+        self.assertEqual([path for path in before if after.get(path) != before[path]], [])
+        self.assertEqual(self.salvage(0)["messages_lost"], 0)
+        self.assertEqual(self.everything(self.serve()), self.before)
+
+    def test_what_is_missing_is_named(self):
+        shard = self.shards()[0]
+        victim = self.segments(shard)[0]
+        os.unlink(victim)
+        said = self.salvage(3)
+        self.assertGreater(said["segments_missing"], 0)
+        self.assertRegex(str(said["damage"]), r"segments? \d+ .*missing")
+        for path in glob.glob(shard + "/*"):
+            os.unlink(path)
+        shutil.rmtree(self.place)
+        done = run("store", "salvage", "--dir", self.server.directory, "--to", self.place)
+        self.assertEqual(done.returncode, 3, done.stdout + done.stderr)
+        self.assertIn("missing: shard 0", done.stdout)
+        self.assertIn("unknown", done.stdout)
+
     def test_a_running_server_and_a_directory_that_is_taken_are_left_alone(self):
         self.server.start()
         done = run("store", "salvage", "--dir", self.server.directory, "--to", self.place)
         self.assertEqual(done.returncode, 1)
-        self.assertIn("stop that server", done.stderr)
+        self.assertIn("stop the server", done.stderr)
         self.server.stop()
         self.salvage(0)
         done = run("store", "salvage", "--dir", self.server.directory, "--to", self.place)

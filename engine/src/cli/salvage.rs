@@ -57,7 +57,8 @@ pub(super) fn run(options: &SalvageOptions) -> Result<Outcome, ConfigError> {
         outside.say()?;
         outln!("start it: kura serve --config {}", config_file.display())?;
     }
-    let is_whole = said["messages_lost"] == 0 && said["records_lost"] == 0;
+    let none = ["messages_lost", "records_lost", "segments_missing"];
+    let is_whole = none.iter().all(|figure| said[figure] == 0);
     let is_known = said["shards_missing"] == json!([]) && said["named"] == json!([]);
     Ok(if is_whole && is_known { Outcome::Done } else { Outcome::Unwell })
 }
@@ -96,6 +97,7 @@ fn told(reports: &[Option<SalvageReport>], mended: &Value, names: &Names) -> Val
         "expunged_lost": sum(|r| r.buried_lost),
         "messages_lost": sum(|r| r.messages_lost),
         "records_lost": sum(|r| r.records_lost),
+        "segments_missing": sum(|r| r.segments_missing),
         "lost": lost,
         "shards_missing": missing,
         "begun": begun,
@@ -105,6 +107,15 @@ fn told(reports: &[Option<SalvageReport>], mended: &Value, names: &Names) -> Val
     })
 }
 
+/// As IMAP writes them: `3:7,9`.
+fn ranges(uids: &[u64]) -> String {
+    let runs = uids.chunk_by(|one, next| one + 1 == *next).map(|run| match run {
+        [first, .., last] => format!("{first}:{last}"),
+        run => run.iter().map(u64::to_string).collect(),
+    });
+    runs.collect::<Vec<_>>().join(",")
+}
+
 fn print(said: &Value) -> Result<(), ConfigError> {
     let list = |key: &str| said[key].as_array().cloned().unwrap_or_default();
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
@@ -112,10 +123,15 @@ fn print(said: &Value) -> Result<(), ConfigError> {
         outln!("damaged: {}", text(&what))?;
     }
     for shard in list("shards_missing") {
-        outln!("missing: shard {shard}, with all its mail")?;
+        outln!(
+            "missing: shard {shard} with all its mail; what it held is unknown, and in no figure here"
+        )?;
     }
-    for one in list("lost") {
-        outln!("lost: {}, mailbox {}, UID {}", text(&one["address"]), one["mailbox"], one["uid"])?;
+    let place = |one: &Value| (one["address"].clone(), one["mailbox"].clone());
+    for same in list("lost").chunk_by(|one, next| place(one) == place(next)) {
+        let uids: Vec<u64> = same.iter().filter_map(|one| one["uid"].as_u64()).collect();
+        let (address, mailbox) = place(&same[0]);
+        outln!("lost: {}, mailbox {mailbox}, UID {}", text(&address), ranges(&uids))?;
     }
     let (all, named) = (&said["messages_lost"], list("lost").len() as u64);
     if all.as_u64().unwrap_or(0) > named {
@@ -149,4 +165,16 @@ fn print(said: &Value) -> Result<(), ConfigError> {
         outln!("{} is there, but its mail is lost", text(&address))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ranges;
+
+    #[test]
+    fn uids_in_a_row_are_one_range() {
+        assert_eq!(ranges(&[]), "");
+        assert_eq!(ranges(&[4]), "4");
+        assert_eq!(ranges(&[1, 2, 3, 5, 8, 9]), "1:3,5,8:9");
+    }
 }

@@ -16,6 +16,8 @@ use crate::index::Index;
 use crate::index::apply::Logged;
 use crate::log::queue::run_low;
 use crate::log::recovery::{Content, Decision, Header, NextSegment, RecoveryReport, Seen, decide};
+use crate::log::segments::file_name;
+use crate::superblock::Begun;
 use crate::types::{AccountId, Lsn, UnixMillis};
 use std::collections::BTreeMap;
 
@@ -27,6 +29,8 @@ const WINDOW_BYTES: usize = 2 << 20;
 pub(crate) struct FoundSegment<D: Device> {
     pub(crate) number: u32,
     pub(crate) file: D::File,
+    /// What there is of it. Segments are allocated whole: one that is shorter than its header says was cut.
+    pub(crate) file_bytes: u64,
     pub(crate) header: SegmentHeader,
 }
 
@@ -122,6 +126,8 @@ pub(crate) struct Scan<'s, D: Device> {
     pub(crate) index: &'s mut Index,
     pub(crate) report: &'s mut RecoveryReport,
     pub(crate) trust_torn_tail: bool,
+    /// The segment that was begun last, where that is known.
+    pub(crate) begun: Option<Begun>,
     /// The log is taken to end before this.
     pub(crate) forget_from: Option<Lsn>,
     /// … and before the first batch that is younger.
@@ -167,6 +173,7 @@ impl<'s, D: Device> Scan<'s, D> {
             index,
             report,
             trust_torn_tail: false,
+            begun: None,
             forget_from: None,
             until: None,
             only: None,
@@ -198,6 +205,7 @@ impl<'s, D: Device> Scan<'s, D> {
             let case = decide(&seen);
             if matches!(case.decision, Decision::End | Decision::SalvageToEnd) {
                 self.refuse_gap()?;
+                self.refuse_cut()?;
             }
             let decision = match case.decision {
                 Decision::End if self.trust_torn_tail && seen.header == Header::Due => {
@@ -254,22 +262,54 @@ impl<'s, D: Device> Scan<'s, D> {
     }
 
     /// Segments are begun one after the other, each with a durable header, and given up from the last one
-    /// on: where one is not there but a later one is, its file has been lost. To go on without it would
-    /// be to take all that is behind it for leftovers.
+    /// on: where one is not there but a later one is or was begun, its file has been lost. To go on without
+    /// it would be to take all that is behind it for leftovers, and an empty store for all that there was.
     fn refuse_gap(&self) -> Result<(), Error> {
-        let missing = SegmentId(self.position.segment.0 + 1);
+        let here = self.position.segment;
+        let is_here = self.segment().is_some();
+        let missing = if is_here { SegmentId(here.0 + 1) } else { here };
         if self.segments.contains_key(&missing) {
             return Ok(());
+        }
+        // Whoever wrote no mark of what was begun had at least a witness of what was durable.
+        // Whoever gave up what was marked, and went on here without a mark, is of a later run.
+        let counts = |begun: Begun| missing <= begun.segment && self.run <= begun.run;
+        let was_begun = self.begun.is_some_and(counts);
+        if was_begun || (!is_here && self.due <= self.witness) {
+            return Err(self.lost_segment(missing, ""));
         }
         let counts = |next: &&SegmentHeader| next.run >= self.run && next.first_lsn >= self.due;
         let later = self.segments.range(missing..).map(|(_, segment)| &segment.header).find(counts);
         let Some(later) = later else { return Ok(()) };
+        let goes_on =
+            format!(", and segment {} goes on with LSN {}", later.segment.0, later.first_lsn.0);
+        Err(self.lost_segment(missing, &goes_on))
+    }
+
+    fn lost_segment(&self, missing: SegmentId, more: &str) -> Error {
+        Error::Open {
+            place: self.device.place(),
+            what: format!(
+                "segment {} of the log is missing or unreadable: it held LSNs from about {} on{more}",
+                missing.0, self.due.0
+            ),
+        }
+    }
+
+    /// What was cut off a file looks like the log's end: what it held is not known.
+    fn refuse_cut(&self) -> Result<(), Error> {
+        let is_cut = |segment: &&FoundSegment<D>| segment.file_bytes < segment.header.segment_bytes;
+        let Some(segment) = self.segment().filter(is_cut) else { return Ok(()) };
         Err(Error::Open {
             place: self.device.place(),
             what: format!(
-                "segment {} of the log is missing or unreadable: it held LSNs from about {} on, and segment \
-                 {} goes on with LSN {}; put its file back, from a backup for instance. Nothing was changed",
-                missing.0, self.due.0, later.segment.0, later.first_lsn.0
+                "{}, which is segment {} of the log, is cut off after {} of {} bytes: what it held from LSN \
+                 {} on is missing",
+                file_name(segment.number),
+                self.position.segment.0,
+                segment.file_bytes,
+                segment.header.segment_bytes,
+                self.due.0
             ),
         })
     }

@@ -8,8 +8,9 @@
 
 use crate::buffer::{ALIGNMENT, Buffer};
 use crate::core::Core;
-use crate::device::Device;
+use crate::device::{Device, is_full};
 use crate::format::{BatchHeader, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId};
+use crate::superblock::{self, Begun};
 use crate::types::{Lsn, UnixMillis};
 use std::collections::BTreeMap;
 use std::io;
@@ -196,10 +197,26 @@ pub(crate) async fn begin_segment<D: Device>(core: &Core<D>, id: SegmentId) -> i
     let mut block = Buffer::with_capacity(SEGMENT_HEADER_BYTES);
     block.extend(&header.encode());
     core.device.write_durably(&spare.file, 0, block).await.0?;
+    if !id.is_cold() {
+        note_begun(core, id).await?;
+    }
     core.segments.borrow_mut().activate(&header, spare);
     core.refresh_free_space();
     core.upkeep.ring();
     Ok(())
+}
+
+/// Behind the header and before the first batch: what is marked is there, and what holds records is marked.
+async fn note_begun<D: Device>(core: &Core<D>, segment: SegmentId) -> io::Result<()> {
+    let salt = core.superblock.borrow().salt;
+    let begun = Begun { shard: core.options.shard, run: core.run.get(), segment, salt };
+    let copy = core.begun_copy.get();
+    core.begun_copy.set(copy + 1);
+    match superblock::write_begun(&core.device, copy, &begun).await {
+        // A store of before has no room for it in its file. The mark of an earlier segment is true, too.
+        Err(error) if is_full(&error) => Ok(()),
+        outcome => outcome,
+    }
 }
 
 /// Creates an allocated, durable file for a segment.
@@ -248,9 +265,19 @@ pub(crate) async fn identify<D: Device>(
     {
         return Ok(Identity::Damaged(by_content));
     }
-    // Its first batch has rotted too. Another one will do, if it is not of an earlier life of the file.
+    // Its first batch has rotted too.
+    let found = content(device, file, segment_bytes).await?;
+    Ok(found.map_or(Identity::Unknown, Identity::Damaged))
+}
+
+/// What batches in the file say that it is; where they disagree, the one of its latest life.
+pub(crate) async fn content<D: Device>(
+    device: &D,
+    file: &D::File,
+    segment_bytes: u64,
+) -> io::Result<Option<SegmentHeader>> {
     let mut best: Option<SegmentHeader> = None;
-    let mut offset = 2 * ALIGNMENT as u64;
+    let mut offset = ALIGNMENT as u64;
     while offset < segment_bytes {
         let blocks = device.read(file, offset, Buffer::with_capacity(SEARCH_BYTES)).await?;
         for block in blocks.as_slice().chunks(ALIGNMENT) {
@@ -262,7 +289,28 @@ pub(crate) async fn identify<D: Device>(
         }
         offset += SEARCH_BYTES as u64;
     }
-    Ok(best.map_or(Identity::Unknown, Identity::Damaged))
+    Ok(best)
+}
+
+/// Whether anything in the file is of one of these segments. Writes to all of them start on blocks.
+pub(crate) async fn holds_any<D: Device>(
+    device: &D,
+    file: &D::File,
+    file_bytes: u64,
+    segments: &[SegmentId],
+) -> io::Result<bool> {
+    let mut offset = ALIGNMENT as u64;
+    while offset < file_bytes {
+        let blocks = device.read(file, offset, Buffer::with_capacity(SEARCH_BYTES)).await?;
+        for block in blocks.as_slice().chunks(ALIGNMENT) {
+            let found = by_batch(block, file_bytes).or_else(|| by_copy(block, file_bytes));
+            if found.is_some_and(|found| segments.contains(&found.segment)) {
+                return Ok(true);
+            }
+        }
+        offset += SEARCH_BYTES as u64;
+    }
+    Ok(false)
 }
 
 fn by_batch(first: &[u8], segment_bytes: u64) -> Option<SegmentHeader> {

@@ -10,7 +10,7 @@ use crate::checkpoint::load::Loaded;
 use crate::checkpoint::{file_lsn, file_name};
 use crate::device::Device;
 use crate::error::Error;
-use crate::format::Record;
+use crate::format::{Record, SegmentId};
 use crate::index::apply::Logged;
 use crate::index::{Account, Index, Row};
 use crate::open::load_files;
@@ -23,6 +23,8 @@ pub(super) struct Folded {
     pub(super) index: Index,
     /// What the index was begun with, for the operator.
     pub(super) begun_with: String,
+    /// Where the log goes on after that.
+    pub(super) from: Option<SegmentId>,
     pub(super) damage: Vec<String>,
     /// LSNs of which no record was found.
     pub(super) records_lost: u64,
@@ -44,7 +46,9 @@ pub(super) async fn fold<D: Device>(
 ) -> Result<Folded, Error> {
     let mut damage = Vec::new();
     let begun = begin(device, shard, searched, &mut damage).await;
-    let (index, run, begun_with) = match begun.map_err(|error| Error::Device(error.to_string()))? {
+    let begun = begun.map_err(|error| Error::Device(error.to_string()))?;
+    let from = begun.as_ref().map(|(loaded, _)| loaded.position.segment);
+    let (index, run, begun_with) = match begun {
         Some((loaded, what)) => (loaded.index, loaded.run, what),
         None => (Index::default(), 0, "the records alone".to_owned()),
     };
@@ -52,6 +56,7 @@ pub(super) async fn fold<D: Device>(
         folded: Folded {
             index,
             begun_with,
+            from,
             damage,
             records_lost: 0,
             nameless: BTreeSet::new(),

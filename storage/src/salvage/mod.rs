@@ -14,9 +14,12 @@ mod write;
 
 use crate::device::Device;
 use crate::error::Error;
+use crate::format::SegmentId;
 use crate::store::Store;
 use crate::types::{AccountId, Lsn, Uid};
-use std::collections::VecDeque;
+use fold::Folded;
+use search::Searched;
+use std::collections::{BTreeSet, VecDeque};
 
 /// Messages that are named one by one.
 pub const LISTED_MAX: usize = 1000;
@@ -31,6 +34,8 @@ pub struct SalvageReport {
     pub begun_with: String,
     /// What of the files does not verify or can't be read.
     pub damage: Vec<String>,
+    /// Segments that are needed and of which there is no file.
+    pub segments_missing: u64,
     /// Records that must have been there, behind what the index was begun with.
     pub records_lost: u64,
     pub accounts: u64,
@@ -78,6 +83,7 @@ pub async fn salvage<D: Device>(
         ..SalvageReport::default()
     };
     report.damage.append(&mut folded.damage);
+    report.miss(&searched, &folded);
     let rotten = searched.records.iter().filter(|found| !found.is_whole());
     for found in rotten.take(LISTED_MAX) {
         let (segment, offset) = (found.location.segment.0, found.location.offset());
@@ -91,6 +97,39 @@ pub async fn salvage<D: Device>(
         write::Writer { source, searched, target, report: &mut report, pending, pending_bytes };
     writer.write(&folded.index, plan).await?;
     Ok(report)
+}
+
+impl SalvageReport {
+    /// Names the segments that should be there and are not, and those whose files do not look like segments.
+    fn miss<D: Device>(&mut self, searched: &Searched<D>, folded: &Folded) {
+        let of_log = searched.segments.keys().copied().filter(|id| !id.is_cold());
+        let newest = of_log.chain(searched.begun).max();
+        let from = folded.from.unwrap_or(SegmentId(1));
+        let log = newest.into_iter().flat_map(|newest| from.0..=newest.0).map(SegmentId);
+        let live = folded.index.live.segments().filter(|(_, used)| used.bytes > 0);
+        let needed: BTreeSet<SegmentId> = log.chain(live.map(|(id, _)| id)).collect();
+        let mut missing: Vec<SegmentId> = Vec::new();
+        for id in needed {
+            match searched.erased.get(&id) {
+                Some(name) => {
+                    self.damage
+                        .push(format!("{name}: its header is erased; it is segment {}", id.0));
+                }
+                None if searched.segments.contains_key(&id) => {}
+                None => missing.push(id),
+            }
+        }
+        self.segments_missing = missing.len() as u64;
+        for run in missing.chunk_by(|one, next| one.0 + 1 == next.0).take(LISTED_MAX) {
+            self.damage.push(match run {
+                [one] => format!("segment {} is missing, and what it held", one.0),
+                [first, .., last] => {
+                    format!("segments {} to {} are missing, and what they held", first.0, last.0)
+                }
+                [] => continue,
+            });
+        }
+    }
 }
 
 impl<D: Device> Store<D> {

@@ -13,7 +13,7 @@ use crate::format::{
 use crate::log::queue::run_low;
 use crate::log::scan::FoundSegment;
 use crate::log::segments::{file_name, file_number};
-use crate::superblock;
+use crate::superblock::{self, Superblock};
 use crate::types::{Lsn, UnixMillis};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -52,6 +52,10 @@ pub(super) struct Searched<D: Device> {
     places: Vec<u32>,
     /// Something said that all records up to this one were durable.
     pub(super) witness: Lsn,
+    /// The segment that was begun last, where that is known.
+    pub(super) begun: Option<SegmentId>,
+    /// Files that look like spares, by what stands in them.
+    pub(super) erased: BTreeMap<SegmentId, String>,
     pub(super) damage: Vec<String>,
 }
 
@@ -84,10 +88,14 @@ pub(super) async fn search<D: Device>(device: &D, shard: u16) -> io::Result<Sear
     let mut search = Search { device, shard, records: Vec::new(), witness: Lsn(0) };
     let mut salts = BTreeSet::new();
     // One whose file can't be read is one that is gone.
-    for one in superblock::read(device).await.unwrap_or_default() {
+    let superblocks = superblock::read(device).await.unwrap_or_default();
+    for one in &superblocks {
         salts.insert(one.salt);
         search.witness = search.witness.max(one.durable);
     }
+    let begun = superblock::read_begun(device).await.ok().and_then(|(begun, _)| begun);
+    let begun = begun.filter(|begun| begun.shard == shard);
+    salts.extend(begun.map(|begun| begun.salt));
     let mut files = Vec::new();
     let mut damage = Vec::new();
     for listed in device.list().await? {
@@ -109,18 +117,30 @@ pub(super) async fn search<D: Device>(device: &D, shard: u16) -> io::Result<Sear
             Err(error) => damage.push(format!("{}: {error}", listed.name)),
         }
     }
-    files.sort_by_key(|file| file.0);
+    // What says itself which segment it is goes before what only looks like one.
+    files.sort_by_key(|(number, _, _, is_spare, _)| (*is_spare, *number));
     let mut segments: BTreeMap<SegmentId, FoundSegment<D>> = BTreeMap::new();
+    let mut erased = BTreeMap::new();
     for (number, file, decoded, is_spare, bytes) in files {
-        // Erased by compaction: what is left in it lives elsewhere.
-        if is_spare {
-            continue;
-        }
         let name = file_name(number);
         let header = match decoded.filter(|header| header.shard == shard) {
             Some(header) => Some(header),
             None => search.identify(&file, &salts, bytes).await,
         };
+        if is_spare {
+            // Freed, most likely, and then what is left in it lives elsewhere. But it may have lost its header.
+            let header = header.filter(|header| !segments.contains_key(&header.segment));
+            let Some(header) = header else { continue };
+            let before = search.records.len();
+            if let Err(error) = search.segment(&file, &header, bytes).await {
+                damage.push(format!("{name}: {error}"));
+            }
+            search.drop_given_up(before, superblocks.first());
+            erased.insert(header.segment, name);
+            segments
+                .insert(header.segment, FoundSegment { number, file, file_bytes: bytes, header });
+            continue;
+        }
         let Some(header) = header else {
             damage.push(format!("{name}: nothing in it says what it is"));
             continue;
@@ -138,13 +158,14 @@ pub(super) async fn search<D: Device>(device: &D, shard: u16) -> io::Result<Sear
         if let Err(error) = search.segment(&file, &header, bytes).await {
             damage.push(format!("{name}: {error}"));
         }
-        segments.insert(header.segment, FoundSegment { number, file, header });
+        segments.insert(header.segment, FoundSegment { number, file, file_bytes: bytes, header });
     }
     let Search { mut records, witness, .. } = search;
     records.sort_by_key(|found| (found.lsn, found.location));
     let mut places: Vec<u32> = (0..u32::try_from(records.len()).unwrap_or(u32::MAX)).collect();
     places.sort_by_key(|number| records[*number as usize].location);
-    Ok(Searched { segments, records, places, witness, damage })
+    let begun = begun.map(|begun| begun.segment);
+    Ok(Searched { segments, records, places, witness, begun, erased, damage })
 }
 
 struct Search<'d, D: Device> {
@@ -214,6 +235,14 @@ impl<D: Device> Search<'_, D> {
             }
         }
         None
+    }
+
+    /// What stood behind the log's end when it was opened last had not been promised to anyone.
+    fn drop_given_up(&mut self, from: usize, newest: Option<&Superblock>) {
+        let Some(newest) = newest else { return };
+        let found = self.records.split_off(from);
+        let counts = |found: &Found| found.run >= newest.run || found.lsn <= newest.durable;
+        self.records.extend(found.into_iter().filter(counts));
     }
 
     async fn segment(

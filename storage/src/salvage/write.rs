@@ -104,7 +104,9 @@ impl<D: Device> Writer<'_, D> {
                 let name = name.clone();
                 self.put(Record::Subscribed { account: id, subscribed: true, name }).await?;
             }
-            self.report.accounts += u64::from(!account.is_gone);
+            // The queue's is nobody's.
+            let is_somebodys = !account.is_gone && account.id != AccountId::QUEUE;
+            self.report.accounts += u64::from(is_somebodys);
         }
         Ok(())
     }

@@ -233,7 +233,7 @@ async fn found_segments<D: Device>(
         let identity = identify(&core.device, &file, bytes).await;
         match identity.map_err(|error| Error::Device(error.to_string()))? {
             Identity::Segment(header) | Identity::Damaged(header) if header.segment == id => {
-                found.insert(id, FoundSegment { number, file, header });
+                found.insert(id, FoundSegment { number, file, file_bytes: bytes, header });
             }
             _ => {
                 return Err(core.corrupt(

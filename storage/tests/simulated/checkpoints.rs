@@ -82,7 +82,8 @@ fn a_checkpoint_costs_what_has_changed() {
     let mut after = checkpoints(&sim);
     let newest = after.pop().expect("one");
     let whole = u64::from(MESSAGES) * ROW_BYTES;
-    assert!(before.last() < Some(&newest) && newest.1 < whole / 5, "{newest:?} of {whole}");
+    // Rows are written in blocks: with what changed behind the checkpoint before, three of twelve at the most.
+    assert!(before.last() < Some(&newest) && newest.1 * 10 < whole * 3, "{newest:?} of {whole}");
     let elsewhere: u64 = after.iter().map(|(_, bytes)| bytes).sum();
     assert!(elsewhere > whole * 9 / 10, "the other rows stay where they are: {after:?}");
 }

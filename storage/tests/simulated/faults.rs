@@ -171,6 +171,115 @@ fn a_lost_segment_file_is_noticed_nothing_is_changed_and_it_can_be_put_back() {
     assert!(refused > 1 && reported > 1, "{refused} refused, {reported} reported");
 }
 
+/// Ways in which a file of the log goes wrong as a whole.
+fn damaged(bytes: &[u8], way: usize) -> Option<Vec<u8>> {
+    let mut bytes = bytes.to_vec();
+    match way {
+        0 => return None,
+        1 => bytes[..64].fill(0),
+        2 => bytes.truncate(0),
+        3 => bytes.truncate(4096),
+        _ => bytes.truncate(bytes.len() / 8192 * 4096),
+    }
+    Some(bytes)
+}
+
+/// Before the first checkpoint, behind one, and without those that there were.
+#[test]
+fn a_log_that_has_lost_a_file_is_never_taken_for_a_shorter_one_and_what_is_left_is_not_wiped() {
+    let mut refused = [0; 5];
+    for (close, forget) in [(false, false), (true, false), (true, true)] {
+        for first_only in [true, false] {
+            let pristine = if first_only { filled_a_little(close) } else { filled(3, close) };
+            if forget {
+                let names = pristine.files().into_iter().map(|file| file.name);
+                names
+                    .filter(|name| name.starts_with("checkpoint"))
+                    .for_each(|name| remove(&pristine, &name));
+            }
+            let messages = if first_only { 5 } else { MESSAGES };
+            assert_eq!(count_good(&pristine.after_crash()).0, messages);
+            let whole = logs(&pristine);
+            for (name, bytes) in whole.iter().filter(|(_, bytes)| bytes.starts_with(b"KURASEG\0")) {
+                for (way, refused) in refused.iter_mut().enumerate() {
+                    let what = format!("{name}, way {way}, close {close}, forget {forget}");
+                    let sim = pristine.after_crash();
+                    remove(&sim, name);
+                    if let Some(left) = damaged(bytes, way) {
+                        sim.put_file(name, left);
+                    }
+                    let before = files(&sim);
+                    if let Some(reason) = refusal(&sim) {
+                        assert!(reason.contains("missing"), "{what}: {reason}");
+                        assert!(reason.contains("kura store salvage"), "{what}: {reason}");
+                        if way == 1 {
+                            assert!(reason.contains(name), "{what}: {reason}");
+                        }
+                        assert!(files(&sim) == before, "{what}: something was changed");
+                        *refused += 1;
+                    } else {
+                        let (good, _, report, _) = count_good(&sim.after_crash());
+                        assert!(good == messages || !report.is_empty(), "{what}: {good} good");
+                        // Of a file that was cut to nothing there is nothing to keep.
+                        let is_kept = way == 2 || sim.contents(name) == damaged(bytes, way);
+                        assert!(good == messages || is_kept, "{what}: it was changed");
+                    }
+                    let mended = sim.after_crash();
+                    mended.put_file(name, bytes.clone());
+                    assert_eq!(count_good(&mended).0, messages, "{what}: put back");
+                }
+            }
+        }
+    }
+    assert!(refused.iter().all(|refused| *refused > 5), "{refused:?}");
+}
+
+/// So little that it is in the first segment.
+fn filled_a_little(close: bool) -> Sim {
+    let sim = Sim::new(1);
+    let fill = |store: Store<Sim>| async move {
+        with_accounts(&store).await;
+        for number in 0..5 {
+            let one = delivery(vec![placement(ALICE, INBOX)], number, 2500);
+            store.deliver(one).await.expect("delivers");
+        }
+        store
+    };
+    if close {
+        on_sim(&sim, Options::for_tests(), move |store| async move {
+            fill(store).await;
+        });
+    } else {
+        on_sim_unclosed(&sim, Options::for_tests(), move |store, _| fill(store)).expect("fills");
+    }
+    sim.after_crash()
+}
+
+fn files(sim: &Sim) -> Vec<(String, Option<Vec<u8>>)> {
+    sim.files().into_iter().map(|file| (file.name.clone(), sim.contents(&file.name))).collect()
+}
+
+/// A store of before says nothing of the segment that it begun last: what it has is believed.
+#[test]
+fn a_store_of_before_opens_and_is_marked_from_then_on() {
+    for close in [true, false] {
+        let sim = filled_a_little(close);
+        let mut superblock = sim.contents("superblock").expect("there");
+        superblock.truncate(8192);
+        sim.put_file("superblock", superblock.clone());
+        assert_eq!(count_good(&sim).0, 5);
+        let marked = sim.contents("superblock").expect("there");
+        assert!(marked.len() > 8192 && marked[8192..].iter().any(|byte| *byte != 0), "{close}");
+        // It has lost its only segment ahead of that.
+        let sim = filled_a_little(close);
+        sim.put_file("superblock", superblock);
+        let (name, log) = logs(&sim).into_iter().find(|(_, log)| log[0] != 0).expect("a segment");
+        sim.put_file(&name, damaged(&log, 1).expect("bytes"));
+        let reason = refusal(&sim).expect("refused");
+        assert!(reason.contains(&name) && reason.contains("missing"), "{reason}");
+    }
+}
+
 #[test]
 fn a_segment_of_another_shard_is_left_alone() {
     let (sim, other) = (filled(4, true), Sim::new(5));
@@ -190,8 +299,15 @@ fn a_segment_whose_first_blocks_rot_costs_only_what_was_in_them() {
         let sim = pristine.after_crash();
         let mut rotten = bytes.clone();
         rotten[..8192].fill(0x55);
-        sim.put_file(&name, rotten);
-        let (good, _, report, _) = count_good(&sim);
+        sim.put_file(&name, rotten.clone());
+        // Where nothing is left that says which segment it is, it is missed.
+        let tried = sim.after_crash();
+        if let Some(reason) = refusal(&tried) {
+            assert!(reason.contains(&name) && reason.contains("missing"), "{reason}");
+            assert!(tried.contents(&name) == Some(rotten), "{name} was changed");
+            continue;
+        }
+        let (good, _, report, _) = count_good(&sim.after_crash());
         assert!(good + 12 >= MESSAGES && !report.is_empty(), "{good} good with {name}: {report:?}");
     }
 }

@@ -337,6 +337,57 @@ fn a_segment_that_is_missing_or_cut_short_costs_its_own_messages() {
     }
 }
 
+/// It looks like a spare then. With the index and without.
+#[test]
+fn a_segment_whose_header_is_zeroed_costs_nothing_and_is_named() {
+    for seed in 0..2 {
+        let (sim, expected) = lived(70 + seed);
+        let whole = contents(&sim);
+        let (mut named, mut silent) = (0, 0);
+        let used = whole.iter().filter(|(_, bytes)| bytes.starts_with(b"KURASEG"));
+        for (name, bytes) in used.step_by(4) {
+            for with_index in [true, false] {
+                let mut files = whole.clone();
+                let mut erased = bytes.clone();
+                erased[..4096].fill(0);
+                files.insert(name.clone(), erased);
+                if !with_index {
+                    files.retain(|name, _| is_segment(name) || name == "superblock");
+                }
+                let (report, seen) = salvaged(&files);
+                let what = format!("seed {seed}, {name}, index {with_index}: {report:?}");
+                assert_eq!(seen, expected, "{what}");
+                assert_eq!((report.messages_lost, report.records_lost), (0, 0), "{what}");
+                assert_eq!(report.segments_missing, 0, "{what}");
+                let is_named = report.damage.iter().any(|line| line.starts_with(name.as_str()));
+                *(if is_named { &mut named } else { &mut silent }) += 1;
+            }
+        }
+        // Silent are those that nothing needs any more.
+        assert!(named > silent, "{named} named, {silent} not");
+    }
+}
+
+#[test]
+fn what_is_missing_is_named_and_counted_and_in_a_sound_store_nothing_is() {
+    let (sim, _) = lived(72);
+    let whole = contents(&sim);
+    let (report, _) = salvaged(&whole);
+    assert_eq!((report.segments_missing, &report.damage), (0, &vec![]), "{report:?}");
+    let used = whole.iter().filter(|(_, bytes)| bytes.starts_with(b"KURASEG"));
+    let mut missed = 0;
+    for (name, _) in used.step_by(4) {
+        let mut files = whole.clone();
+        files.remove(name);
+        let (report, _) = salvaged(&files);
+        let is_named = report.damage.iter().any(|line| line.contains("missing"));
+        assert_eq!(is_named, report.segments_missing > 0, "{name}: {report:?}");
+        assert!(is_named || report.messages_lost == 0, "{name}: {report:?}");
+        missed += u32::from(is_named);
+    }
+    assert!(missed > 1, "{missed}");
+}
+
 /// The worst: neither checkpoint nor base, and the records that made the accounts are long gone.
 #[test]
 fn mail_of_which_nothing_is_known_is_saved_all_the_same() {

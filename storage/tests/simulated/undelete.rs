@@ -362,6 +362,39 @@ fn a_full_disk_forgets_before_its_time_and_takes_mail_again() {
     });
 }
 
+/// With a long retention, too, of which the next round is ten minutes away.
+#[test]
+fn expunging_on_a_disk_that_has_been_full_for_a_while_makes_room_soon() {
+    let sim = Sim::new(10);
+    let disk = sim.clone();
+    let week = Options { retention: Duration::from_secs(7 * 86_400), ..options() };
+    on_sim(&sim, week, |store| async move {
+        with_accounts(&store).await;
+        disk.set_capacity(Some(2 << 20));
+        let mut uids = Vec::new();
+        let one = |number| delivery(vec![placement(ALICE, INBOX)], number, 3_000);
+        while let Ok((placed, _)) = store.deliver(one(0)).await {
+            uids.push(placed[0].uid);
+        }
+        for _ in 0..10 {
+            disk.sleep(Duration::from_secs(1)).await;
+            assert!(store.deliver(one(0)).await.is_err());
+        }
+        store.expunge(ALICE, INBOX, &uids[..uids.len() / 2]).await.expect("expunge works");
+        let mut delivered = 0;
+        for _ in 0..30 {
+            disk.sleep(Duration::from_secs(1)).await;
+            while store.deliver(one(delivered)).await.is_ok() {
+                delivered += 1;
+            }
+        }
+        let stats = store.stats();
+        assert!(delivered as usize > uids.len() / 4, "{delivered} of {}: {stats:?}", uids.len());
+        verified(&store).await;
+        disk.set_capacity(None);
+    });
+}
+
 /// An undelete is one record: after a crash at any operation it is whole, or it is not.
 #[test]
 fn a_crash_leaves_an_undelete_whole_or_not_at_all() {
