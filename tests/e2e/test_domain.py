@@ -370,7 +370,9 @@ class Records(Domains):
         found = {name: one for (what, name, _), one in self.check(server, 3).items() if what == "blocklist"}
         self.assertEqual({name: one["verdict"] for name, one in found.items()}, {
             "1.2.0.192.good.test": "ok", "1.2.0.192.bad.test": "wrong", "a.test.names.test": "wrong",
-            "mail.a.test.names.test": "ok", "dead.test": "missing", "all.test": "wrong", "refuses.test": "unknown"})
+            "mail.a.test.names.test": "ok", "dead.test": "missing", "all.test": "wrong", "refuses.test": "unknown",
+            # What they were not asked about.
+            "good.test": "ok", "bad.test": "ok", "names.test": "ok"})
         self.assertEqual(found["1.2.0.192.bad.test"]["found"], ["127.0.0.4", "seen in a trap"])
         self.assertIn("it is dead; take it out of dns.blocklists", found["dead.test"]["why"])
         self.assertIn("refuses to answer this resolver", found["refuses.test"]["why"])
@@ -389,6 +391,10 @@ class Records(Domains):
         sink.close()
         found = self.check(server, 3)
         self.assertEqual(found["open_relay", f"127.0.0.1:{sink.port}", "SMTP"]["verdict"], "unknown")
+        self.assertIn("has to be running", found["open_relay", f"127.0.0.1:{sink.port}", "SMTP"]["why"])
+        server.configure(r"^smtp = .*$", f'smtp = ["127.0.0.1:{sink.port}"]\nproxy_protocol_from = {{ smtp = ["127.0.0.0/8"] }}')
+        found = self.check(server, 3)
+        self.assertIn("ask it from outside", found["open_relay", f"127.0.0.1:{sink.port}", "SMTP"]["why"])
 
 
 class Web(Domains):

@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 import threading
 import unittest
+import unittest.mock
 import urllib.request
 
 import kura
@@ -185,6 +186,7 @@ class Protected(Sending):
         }
         zone += '_smtp._tls.wrong TXT "v=TLSRPTv1; rua=mailto:reports@plain.test"\n'
         zone += '_smtp._tls.ta TXT "v=TLSRPTv1; rua=mailto:ann@a.test"\n'
+        zone += '_smtp._tls.ee TXT "v=TLSRPTv1; rua=mailto:nobody-at-all@a.test"\n'
         zone += '_smtp._tls.sts TXT "v=TLSRPTv1; rua=https://mta-sts.sts.test/tls"\n'
         plain = f"@ MX 10 mx\nmx A {HONEST}\n_25._tcp.mx {other}\n"
         promising = f"@ MX 10 mx\nmx A {PROMISING}\n"
@@ -248,6 +250,10 @@ class Protected(Sending):
             self.assertIsNone(self.found_by(sink, to))
         done = self.sender.command("queue", "remove", "--domain", to.partition("@")[2])
         self.assertEqual(done.returncode, 0, done.stderr)
+
+    def to_ann(self):
+        found = (email.message_from_bytes(body, policy=email.policy.default) for body in self.sender.bodies().values())
+        return next((one for one in found if one["TLS-Report-Domain"] == "ta.test"), None)
 
     def bounce(self, about):
         """The notice about an address."""
@@ -343,7 +349,7 @@ class Dane(Protected):
         until("a reason", lambda: [row for row in self.queue(server) if "DNSSEC" in row["why"]])
         self.assertEqual(self.proofs(server), {"proved": "0", "demanded": "1"})
         with open(server.log_path, errors="replace") as log:
-            self.assertRegex(log.read(), r"which were proved on 20\d\d-.*mail for other hosts waits")
+            self.assertRegex(log.read(), r"which were last proved on 20\d\d-.*mail for other hosts waits")
         # The operator has the last word, and another resolver.
         self.again(server, (r"^dnssec = .*$", 'dnssec = "off"'))
         until("mail without proof", lambda: self.found_by(self.honest, "p@plain.test"))
@@ -352,6 +358,28 @@ class Dane(Protected):
         self.submit("q@plain.test", server=server)
         until("mail without proof", lambda: self.found_by(self.honest, "q@plain.test"))
         self.assertEqual(self.proofs(server), {"proved": "0", "demanded": "0"})
+
+    def test_what_was_proved_on_another_host_is_not_demanded_of_a_restored_one(self):
+        server = self.server()
+        self.again(server, (r"^dnssec = .*$", 'dnssec = "auto"'))
+        # Nobody has to send mail for it.
+        until("a proof", lambda: self.proofs(server) == {"proved": "1", "demanded": "1"})
+        with tempfile.TemporaryDirectory() as place:
+            done = server.command("store", "backup", "--to", place)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            server.stop()
+            shutil.rmtree(f"{server.directory}/store")
+            os.remove(f"{server.directory}/layout.toml")
+            done = subprocess.run([kura.BINARY, "store", "restore", "--from", place, "--config", f"{server.directory}/kura.toml"],
+                                  capture_output=True, text=True, timeout=60, check=False)
+            self.assertEqual(done.returncode, 0, done.stderr)
+        liar = names.Liar(self.names.port, lambda name, kind: (2, b"") if (name, kind) == ("", 48) else None)
+        self.addCleanup(liar.close)
+        server.configure(r"^servers = .*$", f'servers = ["127.0.0.1:{liar.port}"]')
+        server.start()
+        self.assertEqual(self.proofs(server), {"proved": "0", "demanded": "0"})
+        self.submit("t@plain.test", server=server)
+        until("mail without proof", lambda: self.found_by(self.honest, "t@plain.test"))
 
     def proofs(self, server):
         with open(f"{server.directory}/kura.toml") as file:
@@ -424,11 +452,30 @@ class Policies(Protected):
         self.assertEqual(self.policies.asked.count("sts.test"), asked, "it was fetched again")
 
 
+    def test_a_known_policy_holds_where_no_certificate_is_believed_any_more(self):
+        self.assertArrives("e@sts.test", self.honest, "MTA-STS")
+        server = self.sender
+        server.stop()
+        server.configure(r'^ca_file = ".*"$', "", "relay")
+        with tempfile.TemporaryDirectory() as empty:
+            nowhere = {"SSL_CERT_FILE": f"{empty}/none.pem", "SSL_CERT_DIR": empty}
+            with unittest.mock.patch.dict(os.environ, nowhere):
+                server.start()
+            try:
+                self.assertWaits("f@sts.test", "no certificates to believe in were found")
+                self.assertIn("MTA-STS policies can't be fetched", server.log())
+            finally:
+                server.stop()
+                server.configure(r"^mta_sts = true$", f'mta_sts = true\nca_file = "{self.pki.ca}"', "relay")
+                server.start()
+
+
 class Reports(Protected):
     def test_domains_that_ask_for_it_are_told_what_was_met(self):
         self.assertArrives("a@sts.test", self.honest, "MTA-STS")
         self.assertArrives("a@ta.test", self.honest, "DANE")
         self.assertArrives("a@plain.test", self.honest, "no policy")
+        self.assertArrives("a@ee.test", self.strange, "DANE")
         self.assertWaits("a@wrong.test", "no TLSA record fits")
         shown = self.sender.command("domain", "tls-report").stdout
         self.assertRegex(shown, r"sts\.test  sts: 1 fine, 0 failed")
@@ -437,7 +484,8 @@ class Reports(Protected):
         self.assertEqual(self.sender.command("domain", "dkim", "rotate", "example.test").returncode, 0)
         done = self.sender.command("domain", "tls-report", "--send")
         self.assertEqual(sorted(done.stdout.splitlines()),
-                         ["sts.test to https://mta-sts.sts.test/tls: sent", "ta.test to ann@a.test: sent",
+                         ["ee.test to nobody-at-all@a.test: lost: there is no such user here",
+                          "sts.test to https://mta-sts.sts.test/tls: sent", "ta.test to ann@a.test: sent",
                           "wrong.test to reports@plain.test: sent"])
         (path, kind, text), = self.policies.posted
         self.assertEqual((path, kind), ("/tls", "application/tlsrpt+gzip"))
@@ -455,21 +503,23 @@ class Reports(Protected):
         failure = told["policies"][0]["failure-details"][0]
         self.assertEqual((failure["result-type"], failure["receiving-ip"]), ("validation-failure", HONEST))
         # Whoever is here needs no queue.
-        def to_ann():
-            found = (email.message_from_bytes(body, policy=email.policy.default) for body in self.sender.bodies().values())
-            return next((one for one in found if one["TLS-Report-Domain"] == "ta.test"), None)
-        here = until("the report to Ann", to_ann)
+        here = until("the report to Ann", self.to_ann)
         packed = next(part for part in here.walk() if part.get_content_type() == "application/tlsrpt+gzip")
         told = json.loads(gzip.decompress(packed.get_content()))["policies"][0]
         self.assertEqual((told["policy"]["policy-type"], told["summary"]["total-successful-session-count"]), ("tlsa", 1))
         # What was told is not told again; the report itself has been counted since.
         self.assertNotIn("wrong.test", self.sender.command("domain", "tls-report").stdout)
-        self.read_by_others(octets, here.as_bytes())
 
-    def read_by_others(self, *mails):
-        """parsedmarc, which we did not write, understands them as they were sent."""
-        if not names.tool("parsedmarc"):
-            self.skipTest("no parsedmarc on this host (tests/run installs it)")
+
+@unittest.skipUnless(names.tool("parsedmarc"), "no parsedmarc on this host (tests/run installs it)")
+class ReadByOthers(Protected):
+    def test_parsedmarc_understands_reports_as_they_were_sent(self):
+        self.assertArrives("a@ta.test", self.honest, "DANE")
+        self.assertWaits("a@wrong.test", "no TLSA record fits")
+        done = self.sender.command("domain", "tls-report", "--send")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        _, _, octets = until("the report", lambda: self.found_by(self.honest, "reports@plain.test"))
+        mails = [octets, until("the report to Ann", self.to_ann).as_bytes()]
         with tempfile.TemporaryDirectory() as directory:
             files = [f"{directory}/{number}.eml" for number in range(len(mails))]
             for path, octets in zip(files, mails):
@@ -521,25 +571,50 @@ class RequireTls(Protected):
 
     def test_a_notice_asks_for_it_where_it_is_offered_and_goes_on_elsewhere(self):
         self.filter(self.sender, 'if header "subject" "back" { redirect "s@none.test"; }')
-        for sender in ("back@promise.test", "back@plain.test"):
-            with kura.Wire(self.sender.ports["smtp"]) as wire:
-                wire.expect("220")
-                wire.ask("EHLO client.test", "250")
-                wire.ask("STARTTLS", "220")
-                wire.start_tls()
-                wire.ask("EHLO client.test", "250")
-                wire.ask(f"MAIL FROM:<{sender}> REQUIRETLS RET=FULL", "250")
-                wire.ask(f"RCPT TO:<{self.sender.accounts[0][0]}>", "250")
-                wire.ask("DATA", "354")
-                wire.send(b"Subject: back\r\n\r\nA secret\r\n.\r\n")
-                wire.expect("250")
+        for sender in ("back@promise.test", "back@plain.test", "back@open.test"):
+            self.strange_letter(sender, "Subject: back\r\n")
         command, _, octets = until("the notice", lambda: self.found_by(self.promising, "back@promise.test"))
         self.assertRegex(command, r"<>.* REQUIRETLS")
         plain, _, others = until("the other notice", lambda: self.found_by(self.honest, "back@plain.test"))
-        self.assertNotIn("REQUIRETLS", plain)
-        for notice in (octets, others):
+        # Who promises it and can't be told from others is not asked for it.
+        promised, _, third = until("the third", lambda: self.found_by(self.promising, "back@open.test"))
+        for command in (plain, promised):
+            self.assertNotIn("REQUIRETLS", command)
+        way = until("a line in the log", lambda: next((one for one in self.lines("back@promise.test") if " sent" in one), None))
+        self.assertIn("DANE", way)
+        for notice in (octets, others, third):
             self.assertIn(b"5.7.30", notice)
             self.assertNotIn(b"A secret", notice)
+
+    def test_what_others_write_from_the_null_path_keeps_its_protection(self):
+        user = self.sender.accounts[0][0]
+        for to in ("n@open.test", "n@plain.test"):
+            with smtplib.SMTP("127.0.0.1", self.sender.ports["submission"], timeout=60) as smtp:
+                smtp.starttls(context=kura.careless_tls())
+                smtp.login(user, PASSWORD)
+                smtp.sendmail("", [to], b"Subject: mine\r\n\r\nA secret\r\n", ["REQUIRETLS"])
+        # So does a vacation's answer, whose words are its owner's.
+        self.filter(self.sender, f'require "vacation"; vacation :addresses "{user}" "A secret";')
+        self.strange_letter("away@plain.test", f"To: {user}\r\nSubject: away\r\n")
+        for to in ("n@open.test", "n@plain.test", "away@plain.test"):
+            line = until(f"the end of {to}", lambda: next((one for one in self.lines(to) if "failed for good" in one), None))
+            self.assertIn("5.7.30", line)
+            for sink in (self.honest, self.promising):
+                self.assertIsNone(self.found_by(sink, to))
+
+    def strange_letter(self, sender, header):
+        """A stranger's, over TLS that it requires."""
+        with kura.Wire(self.sender.ports["smtp"]) as wire:
+            wire.expect("220")
+            wire.ask("EHLO client.test", "250")
+            wire.ask("STARTTLS", "220")
+            wire.start_tls()
+            wire.ask("EHLO client.test", "250")
+            wire.ask(f"MAIL FROM:<{sender}> REQUIRETLS RET=FULL", "250")
+            wire.ask(f"RCPT TO:<{self.sender.accounts[0][0]}>", "250")
+            wire.ask("DATA", "354")
+            wire.send(header.encode() + b"\r\nA secret\r\n.\r\n")
+            wire.expect("250")
 
     def test_it_is_for_tls_alone(self):
         with kura.Wire(self.sender.ports["smtp"]) as wire:

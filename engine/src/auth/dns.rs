@@ -99,10 +99,18 @@ impl Resolver {
         }
     }
 
-    /// Once the root's keys are proved; in memory and where nothing is to be proved, never.
-    pub async fn root_is_proved(&self) {
+    /// Asks now whether the root's keys are proved; when they were for the last time, in Unix seconds, if ever.
+    pub async fn look_at_root(&self) -> Option<u64> {
         match &self.0 {
-            Source::Network(_, validator) => validator.root_is_proved().await,
+            Source::Network(_, validator) => validator.look().await,
+            Source::Memory(..) => None,
+        }
+    }
+
+    /// Until that is to be asked again; in memory, for ever.
+    pub async fn rest_from_root(&self) {
+        match &self.0 {
+            Source::Network(_, validator) => validator.rest().await,
             Source::Memory(..) => std::future::pending().await,
         }
     }
@@ -114,8 +122,8 @@ impl Resolver {
         }
     }
 
-    /// Whether the root's keys have been proved, and whether nothing is believed without that; `None`: nothing is to be
-    /// proved.
+    /// Whether the root's keys were proved when that was asked last, and whether nothing is believed without; `None`:
+    /// nothing is to be proved.
     pub fn proofs(&self) -> Option<(bool, bool)> {
         match &self.0 {
             Source::Network(_, validator) => validator.proofs(),

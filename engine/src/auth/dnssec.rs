@@ -33,9 +33,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Notify};
+use tokio::time::timeout;
 
-/// As long as the root's keys are not proved, they are asked for once in this time.
+/// As long as the root's keys are not proved, they are asked for once in this time where somebody needs them.
 const PROBE_EVERY: Duration = Duration::from_secs(60);
+/// The same, whether they were proved and are needed or not.
+const LOOK_EVERY: Duration = Duration::from_secs(3600);
 /// Aliases from the name that was asked for to the one that has the records.
 const ALIASES_MAX: usize = 8;
 
@@ -86,12 +89,17 @@ impl Absent {
 pub(super) struct Validator {
     /// `None`: nothing is to be proved.
     resolver: Option<TokioResolver>,
+    /// The same without memory: what it has said an hour ago is no news.
+    prober: Option<TokioResolver>,
     is_required: bool,
     /// Negative trust anchors (RFC 7646).
     unsigned: Vec<Name>,
+    /// Once it has, nothing is believed without proof until the process ends.
     has_proved: AtomicBool,
-    /// When an earlier process has; 0: none has.
-    had_proved: AtomicU64,
+    /// Whether it did when it was asked last.
+    proves: AtomicBool,
+    /// When it has for the last time, in Unix seconds, or an earlier process has; 0: none has.
+    proved_at: AtomicU64,
     has_news: Notify,
     probed: Mutex<Option<Instant>>,
 }
@@ -102,26 +110,34 @@ impl Validator {
         config: ResolverConfig,
         mut options: ResolverOpts,
     ) -> Result<Validator, ConfigError> {
-        let resolver = match dns.dnssec {
-            Dnssec::Off => None,
+        let (resolver, prober) = match dns.dnssec {
+            Dnssec::Off => (None, None),
             Dnssec::Auto | Dnssec::Required => {
                 options.validate = true;
                 // Aliases count: see `chain`.
                 options.preserve_intermediates = true;
-                let built =
-                    TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
+                let anchors = Arc::new(anchors(dns)?);
+                let build = |options: ResolverOpts| {
+                    let provider = TokioRuntimeProvider::default();
+                    TokioResolver::builder_with_config(config.clone(), provider)
                         .with_options(options)
-                        .with_trust_anchor(Arc::new(anchors(dns)?))
-                        .build();
-                Some(built.map_err(|error| ConfigError(format!("[dns] servers: {error}")))?)
+                        .with_trust_anchor(Arc::clone(&anchors))
+                        .build()
+                        .map_err(|error| ConfigError(format!("[dns] servers: {error}")))
+                };
+                let mut forgetful = options.clone();
+                forgetful.cache_size = 0;
+                (Some(build(options)?), Some(build(forgetful)?))
             }
         };
         Ok(Validator {
             resolver,
+            prober,
             is_required: dns.dnssec == Dnssec::Required,
             unsigned: dns.unsigned.iter().filter_map(|domain| name(domain)).collect(),
             has_proved: AtomicBool::new(false),
-            had_proved: AtomicU64::new(0),
+            proves: AtomicBool::new(false),
+            proved_at: AtomicU64::new(0),
             has_news: Notify::new(),
             probed: Mutex::new(None),
         })
@@ -132,32 +148,42 @@ impl Validator {
         self.unsigned.iter().any(|zone| zone.zone_of(name))
     }
 
-    pub(super) async fn root_is_proved(&self) {
-        if self.resolver.is_none() {
-            std::future::pending::<()>().await;
-        }
-        while !self.has_proved.load(Ordering::Relaxed) {
-            self.has_news.notified().await;
-        }
+    /// Asks now, and says when the root's keys were proved for the last time.
+    pub(super) async fn look(&self) -> Option<u64> {
+        self.resolver.as_ref()?;
+        let mut probed = self.probed.lock().await;
+        self.probe(&mut probed).await;
+        self.proved_at()
+    }
+
+    /// Waits for the next look: an hour, unless they are proved meanwhile where somebody needed them.
+    pub(super) async fn rest(&self) {
+        let _ = timeout(LOOK_EVERY, self.has_news.notified()).await;
+    }
+
+    fn proved_at(&self) -> Option<u64> {
+        Some(self.proved_at.load(Ordering::Relaxed)).filter(|at| *at != 0)
     }
 
     pub(super) fn root_was_proved(&self, at: u64) {
-        self.had_proved.store(at, Ordering::Relaxed);
+        self.proved_at.store(at, Ordering::Relaxed);
     }
 
     pub(super) fn proofs(&self) -> Option<(bool, bool)> {
-        let has_proved = self.has_proved.load(Ordering::Relaxed);
-        self.resolver.as_ref().map(|_| (has_proved, has_proved || self.is_demanded()))
+        let proves = self.proves.load(Ordering::Relaxed);
+        self.resolver.as_ref().map(|_| (proves, self.is_demanded()))
     }
 
     /// Whether nothing is believed without proof, even where the resolver brings none.
     fn is_demanded(&self) -> bool {
-        self.is_required || self.had_proved.load(Ordering::Relaxed) != 0
+        self.is_required || self.proved_at().is_some()
     }
 
     /// Whether what it says is to be believed, and nothing else.
     pub(super) async fn is_at_work(&self) -> bool {
-        let Some(resolver) = &self.resolver else { return false };
+        if self.resolver.is_none() {
+            return false;
+        }
         if self.has_proved.load(Ordering::Relaxed) {
             return true;
         }
@@ -169,26 +195,39 @@ impl Validator {
         if probed.is_some_and(|at| at.elapsed() < PROBE_EVERY) {
             return self.is_demanded();
         }
-        let is_first = probed.is_none();
-        let found = resolver.lookup(Name::root(), RecordType::DNSKEY).await;
+        if self.probe(&mut probed).await {
+            // Who records it hears of it.
+            self.has_news.notify_one();
+            return true;
+        }
+        self.is_demanded()
+    }
+
+    /// Whether the root's keys are proved now. The first result and each other one than before are told.
+    async fn probe(&self, probed: &mut Option<Instant>) -> bool {
+        let Some(prober) = &self.prober else { return false };
+        let found = prober.lookup(Name::root(), RecordType::DNSKEY).await;
         let proves = found.is_ok_and(|found| {
             chain(&Name::root(), RecordType::DNSKEY, found.answers()).is_ok_and(|it| it.is_secure)
         });
-        *probed = Some(Instant::now());
+        let is_first = probed.replace(Instant::now()).is_none();
+        let did = self.proves.swap(proves, Ordering::Relaxed);
         if proves {
+            self.proved_at.store(crate::operations::unix_now(), Ordering::Relaxed);
             self.has_proved.store(true, Ordering::Relaxed);
-            self.has_news.notify_one();
+        }
+        if proves && !did {
             tracing::info!(target: NOTICE, "DNSSEC: the root's keys are proved; answers about mail hosts are validated");
-        } else if is_first {
+        } else if !proves && (is_first || did) {
             self.complain();
         }
-        proves || self.is_demanded()
+        proves
     }
 
     fn complain(&self) {
         let mend =
             "use a resolver that hands out signatures (dns.servers), or set dns.dnssec = \"off\"";
-        match self.had_proved.load(Ordering::Relaxed) {
+        match self.proved_at.load(Ordering::Relaxed) {
             0 if self.is_required => tracing::error!(
                 "DNSSEC: the resolver brings no proof of the root's keys, so mail for other hosts waits (dns.dnssec = \"required\"); {mend}"
             ),
@@ -198,7 +237,7 @@ impl Validator {
             at => {
                 let at = crate::when::time_text(at * 1000);
                 tracing::error!(
-                    "DNSSEC: the resolver brings no proof of the root's keys, which were proved on {at}, so mail for other hosts waits: \
+                    "DNSSEC: the resolver brings no proof of the root's keys, which were last proved on {at}, so mail for other hosts waits: \
                      somebody may be in between; {mend}"
                 );
             }
@@ -417,6 +456,23 @@ mod tests {
                 }
                 assert_eq!(validator.proofs(), proofs);
             }
+        });
+    }
+
+    #[test]
+    fn the_last_look_is_what_is_shown_and_its_time_that_of_the_last_proof() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let validator = validator("");
+            assert_eq!(validator.look().await, None);
+            // As after a proof; there is no server to ask any more.
+            validator.proves.store(true, Ordering::Relaxed);
+            validator.has_proved.store(true, Ordering::Relaxed);
+            validator.root_was_proved(5);
+            assert_eq!(validator.proofs(), Some((true, true)));
+            assert_eq!(validator.look().await, Some(5));
+            assert_eq!(validator.proofs(), Some((false, true)));
+            assert!(validator.is_at_work().await);
         });
     }
 

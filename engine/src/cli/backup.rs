@@ -204,7 +204,7 @@ fn say_rotten(manifest: &Manifest) -> Result<(), ConfigError> {
 }
 
 /// Opens what was restored with the ordinary code: it has to be what was backed up, position by position. Then its queue is
-/// put on hold.
+/// put on hold, and that DNSSEC has worked where it comes from is forgotten.
 fn look_at(config_file: &Path, manifest: &Manifest) -> Result<Outside, ConfigError> {
     let config = Config::load(config_file)?;
     let knobs = super::profile::knobs(&config)?;

@@ -7,10 +7,13 @@ use crate::config::ConfigError;
 use crate::operations::{self, Request};
 use crate::queue::Word;
 use crate::queue::operations::Which;
+use crate::relay::proofs;
 use crate::server::Server;
+use crate::shard::Shard;
 use crate::when::Span;
 use clap::{Args, Subcommand};
 use serde_json::Value;
+use std::rc::Rc;
 
 #[derive(Debug, Args)]
 pub(super) struct Filter {
@@ -62,10 +65,12 @@ pub(super) struct Outside {
 }
 
 impl Outside {
-    /// Puts the queue on hold.
+    /// Puts the queue on hold, and demands no proofs that the resolver here may not have.
     pub(super) fn keep_quiet(server: &Server) -> Result<Outside, ConfigError> {
         let hold = Request::QueueSay { which: Which::default(), word: Word::Hold };
         let held = server.ask(0, |shard| operations::execute(shard, hold))?.map_err(ConfigError)?;
+        let forget = |shard: Rc<Shard>| async move { proofs::forget(&shard).await };
+        server.ask(0, forget)?.map_err(ConfigError)?;
         let list = Request::Collect(CollectRequest::List { account: None });
         let sources =
             server.ask(0, |shard| operations::execute(shard, list))?.map_err(ConfigError)?;

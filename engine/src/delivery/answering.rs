@@ -25,7 +25,7 @@ impl Post {
             let message = reply.message(&own, super::unix_millis().0, &id);
             let whole = [return_path("").as_bytes(), &message].concat();
             let permit = self.permit_note(owner, &reply.to).await?;
-            let _durable = self.send_note(&reply.to, whole).await?;
+            let _durable = self.send_note(Some(&address), &reply.to, whole).await?;
             permit.into_iter().for_each(Permit::used);
             Ok::<_, NotSent>(message)
         };
@@ -71,7 +71,7 @@ impl Post {
             let sender = sender.ok_or(NotSent::NoSender)?;
             let note = notes::rejection(&self.shard, &sender, &to.address, text, message);
             let permit = self.permit_note(to, &sender).await?;
-            let durable = self.send_note(&sender, note).await?;
+            let durable = self.send_note(None, &sender, note).await?;
             permit.into_iter().for_each(Permit::used);
             Ok::<_, NotSent>(durable)
         };

@@ -98,6 +98,7 @@ pub async fn settle(
         shard,
         judged: envelope.judged.clone(),
         require_tls: envelope.require_tls,
+        writer: None,
         sent: 0,
         having: BTreeMap::new(),
     };
@@ -136,6 +137,8 @@ pub(super) struct Post {
     pub(super) shard: Rc<Shard>,
     judged: Judged,
     require_tls: bool,
+    /// In whose name it is written, where it is not passed on and no notice of ours.
+    writer: Option<String>,
     sent: usize,
     /// Accounts that have the message already, from this transaction.
     pub(super) having: BTreeMap<AccountId, Durable>,
@@ -151,9 +154,11 @@ impl Post {
         }
     }
 
-    /// Sends another message than the one that the rest is about.
+    /// Sends another message than the one that the rest is about; `writer` is whose answer it is, if it is nothing that the host
+    /// has to tell.
     pub(super) async fn send_note(
         &mut self,
+        writer: Option<&str>,
         to: &Address,
         note: Vec<u8>,
     ) -> Result<Durable, NotSent> {
@@ -162,6 +167,7 @@ impl Post {
             shard,
             judged: Judged::default(),
             require_tls: self.require_tls,
+            writer: writer.map(str::to_owned),
             sent: self.sent,
             having: BTreeMap::new(),
         };
@@ -362,7 +368,7 @@ impl Post {
             smtp_utf8: !recipient.to.is_ascii()
                 || sender.as_ref().is_some_and(|sender| !sender.is_ascii()),
             sender,
-            account: owner.map(|owner| owner.home.address.clone()),
+            account: owner.map(|owner| owner.home.address.clone()).or_else(|| self.writer.clone()),
             recipients: vec![recipient],
             arrived: crate::operations::unix_now(),
             octets: 0,

@@ -10,7 +10,7 @@
 //! | IPv6 addresses | ::FFFF:7F00:2 | ::FFFF:7F00:1 |
 //! | domains | TEST | INVALID |
 //!
-//! Which of the three it has says what it lists. Lists that serve no public resolvers, or not so many questions, say so by answers
+//! Which of the three it has says what it lists; all are asked for, whatever is known of this host. Lists that serve no public resolvers, or not so many questions, say so by answers
 //! that mean nothing else.
 
 use super::check::{Asking, Finding, Verdict};
@@ -18,8 +18,8 @@ use super::records::{Facts, Kind, Record, What, is_public};
 use crate::auth::dns::{self, Missing, Resolver};
 use crate::auth::settings::Network;
 use crate::config::Config;
+use crate::policy::lists::backwards;
 use futures_util::{StreamExt, stream};
-use hickory_resolver::proto::rr::Name;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -41,6 +41,16 @@ enum Subjects {
     V4,
     V6,
     Domains,
+}
+
+impl Subjects {
+    fn words(self) -> &'static str {
+        match self {
+            Subjects::V4 => "IPv4 addresses",
+            Subjects::V6 => "IPv6 addresses",
+            Subjects::Domains => "domains",
+        }
+    }
 }
 
 /// What a list says of one name.
@@ -119,15 +129,7 @@ async fn one_list(
 ) -> Vec<Finding> {
     let mut kinds = Vec::new();
     for kind in [Subjects::V4, Subjects::V6, Subjects::Domains] {
-        let has = |v4| addresses.iter().any(|address| address.is_ipv4() == v4);
-        let is_asked = match kind {
-            Subjects::V4 => has(true),
-            Subjects::V6 => has(false),
-            Subjects::Domains => true,
-        };
-        if is_asked {
-            kinds.push((kind, state(resolver, list, kind).await));
-        }
+        kinds.push((kind, state(resolver, list, kind).await));
     }
     let about_list = |verdict, found: Vec<String>, why: String| {
         finding(&list.zone, &list.zone, verdict, found, why)
@@ -170,31 +172,40 @@ async fn one_list(
             ),
         }];
     }
+    let mut not_asked = Vec::new();
     for (kind, state) in kinds {
-        match (kind, state) {
-            (kind, State::Alive) => {
-                let subjects: Vec<(String, String)> = match kind {
-                    Subjects::Domains => {
-                        names.iter().map(|name| (name.clone(), name.clone())).collect()
-                    }
-                    Subjects::V4 | Subjects::V6 => addresses
-                        .iter()
-                        .filter(|address| address.is_ipv4() == (kind == Subjects::V4))
-                        .map(|address| (address.to_string(), backwards(*address)))
-                        .collect(),
-                };
+        let subjects: Vec<(String, String)> = match kind {
+            Subjects::Domains => names.iter().map(|name| (name.clone(), name.clone())).collect(),
+            Subjects::V4 | Subjects::V6 => addresses
+                .iter()
+                .filter(|address| address.is_ipv4() == (kind == Subjects::V4))
+                .map(|address| (address.to_string(), backwards(*address)))
+                .collect(),
+        };
+        match state {
+            State::Alive if subjects.is_empty() => {
+                not_asked.push(format!("{} (none of this host is known)", kind.words()));
+            }
+            State::Alive => {
                 for (subject, label) in subjects {
                     findings.push(about(resolver, list, &subject, &label).await);
                 }
             }
-            (_, State::Silent) => findings.push(about_list(
+            State::Silent => findings.push(about_list(
                 Verdict::Unknown,
                 Vec::new(),
                 "the resolver does not answer, or fails".to_owned(),
             )),
             // A list of domains has no addresses, and most of addresses have neither IPv6 nor domains.
-            (_, State::Empty | State::Refuses(_) | State::ListsAll(_)) => {}
+            State::Empty | State::Refuses(_) | State::ListsAll(_) if !subjects.is_empty() => {
+                not_asked.push(format!("{} (it lists none)", kind.words()));
+            }
+            State::Empty | State::Refuses(_) | State::ListsAll(_) => {}
         }
+    }
+    if !not_asked.is_empty() {
+        let why = format!("it was not asked about {}", not_asked.join(" and "));
+        findings.push(about_list(Verdict::Ok, Vec::new(), why));
     }
     findings
 }
@@ -274,16 +285,25 @@ async fn ask(resolver: &Resolver, list: &List, name: &str) -> Said {
 }
 
 fn read(list: &List, answers: &[IpAddr]) -> Said {
+    let known = list.answers.as_deref().unwrap_or_default();
+    // Many name all of 127.0.0.0/8 as answers; who means a refusal says so by that very address.
+    let is_named = |answer: &IpAddr| {
+        known.iter().any(|network| {
+            let (first, last, _) = network.ends();
+            first == last && first == *answer
+        })
+    };
+    let refusal = answers.iter().find(|answer| is_refusal(**answer) && !is_named(answer));
+    if let Some(answer) = refusal {
+        return Said::Refused(*answer);
+    }
     let counts = |answer: &IpAddr| match &list.answers {
         Some(known) => known.iter().any(|network| network.contains(*answer)),
-        None => answer.is_loopback() && !is_refusal(*answer),
+        None => answer.is_loopback(),
     };
     let listed: Vec<IpAddr> = answers.iter().copied().filter(counts).collect();
-    if !listed.is_empty() {
-        return Said::Listed(listed);
-    }
-    match answers.iter().find(|answer| is_refusal(**answer)).or(answers.first()) {
-        Some(answer) if is_refusal(*answer) => Said::Refused(*answer),
+    match answers.first() {
+        _ if !listed.is_empty() => Said::Listed(listed),
         Some(answer) => Said::Odd(*answer),
         None => Said::Not,
     }
@@ -298,13 +318,6 @@ fn is_refusal(answer: IpAddr) -> bool {
         ),
         IpAddr::V6(_) => false,
     }
-}
-
-/// RFC 5782 sections 2.1 and 2.4: as in the reverse zones.
-fn backwards(address: IpAddr) -> String {
-    let name = Name::from(address).to_ascii();
-    let name = name.trim_end_matches('.');
-    name.trim_end_matches(".in-addr.arpa").trim_end_matches(".ip6.arpa").to_owned()
 }
 
 fn texts(answers: &[IpAddr]) -> Vec<String> {
@@ -344,16 +357,49 @@ mod tests {
         zone
     }
 
+    const BOTH: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
+
     fn asked(records: &[(&str, &str)], answers: Option<&str>) -> Vec<(Verdict, Vec<String>)> {
+        let found = about_host(records, answers, &BOTH);
+        found.into_iter().map(|one| (one.verdict, one.found)).collect()
+    }
+
+    fn about_host(records: &[(&str, &str)], answers: Option<&str>, host: &[&str]) -> Vec<Finding> {
         let network = |text: &str| Network::try_from(text.to_owned()).unwrap();
         let answers = answers.map(|text| vec![network(text)]);
         let list = List { zone: "bl.test".into(), answers, key: "dns.blocklists" };
-        let addresses = ["192.0.2.1", "2001:db8::1"].map(|one| one.parse().unwrap()).into();
+        let addresses = host.iter().map(|one| one.parse().unwrap()).collect();
         let names = BTreeSet::from(["a.test".to_owned()]);
         let resolver = Resolver::from_zone(zone(records));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let found = runtime.block_on(one_list(&resolver, &list, &addresses, &names));
-        found.into_iter().map(|one| (one.verdict, one.found)).collect()
+        runtime.block_on(one_list(&resolver, &list, &addresses, &names))
+    }
+
+    #[test]
+    fn a_list_of_addresses_lives_where_no_address_of_the_host_is_known() {
+        let alive = [("2.0.0.127", "127.0.0.2")];
+        let whys = |records: &[_], host: &[_]| {
+            let found = about_host(records, None, host).into_iter();
+            found.map(|one| (one.verdict, one.why)).collect::<Vec<_>>()
+        };
+        let ok = |why: &str| (Verdict::Ok, why.to_owned());
+        assert_eq!(
+            whys(&alive, &[]),
+            [ok(
+                "it was not asked about IPv4 addresses (none of this host is known) and domains (it lists none)"
+            )]
+        );
+        assert_eq!(
+            whys(&alive, &BOTH),
+            [
+                ok("192.0.2.1 is not listed"),
+                ok(
+                    "it was not asked about IPv6 addresses (it lists none) and domains (it lists none)"
+                )
+            ]
+        );
+        assert_eq!(whys(&[], &[])[0].0, Verdict::Missing);
+        assert_eq!(whys(&[("1.0.0.127", "127.0.0.2")], &[])[0].0, Verdict::Wrong);
     }
 
     #[test]
@@ -370,13 +416,13 @@ mod tests {
         let verdicts = |records: &[_]| {
             asked(records, None).into_iter().map(|(verdict, _)| verdict).collect::<Vec<_>>()
         };
-        // The one that is asked about by its address, or all three.
-        assert_eq!(verdicts(&[alive]), [Ok]);
+        // The one that is asked about by its address and what is not asked, or all three.
+        assert_eq!(verdicts(&[alive]), [Ok; 2]);
         assert_eq!(verdicts(&[alive, (MAPPED_2, "127.0.0.2"), ("test", "127.0.0.2")]), [Ok; 3]);
         let both = [alive, ("1.2.0.192", "127.0.0.4"), ("1.2.0.192", "127.0.0.9")];
         let expected = ["127.0.0.4", "127.0.0.9", "sentspam"].map(str::to_owned).to_vec();
-        assert_eq!(asked(&both, None), [(Wrong, expected)]);
-        assert_eq!(verdicts(&[(MAPPED_2, "127.0.0.2"), (V6, "127.0.0.2")]), [Wrong]);
+        assert_eq!(asked(&both, None), [(Wrong, expected), (Ok, Vec::new())]);
+        assert_eq!(verdicts(&[(MAPPED_2, "127.0.0.2"), (V6, "127.0.0.2")]), [Wrong, Ok]);
         // A list of domains that refuses to be asked about addresses.
         let domains = [
             ("test", "127.0.1.2"),
@@ -384,7 +430,7 @@ mod tests {
             ("1.0.0.127", "127.0.1.255"),
             ("a.test", "127.0.1.4"),
         ];
-        assert_eq!(verdicts(&domains), [Wrong]);
+        assert_eq!(verdicts(&domains), [Wrong, Ok]);
         // Dead, somebody else's, and not for us.
         assert_eq!(verdicts(&[]), [Missing]);
         assert_eq!(verdicts(&[("1.2.0.192", "127.0.0.2")]), [Missing]);
@@ -394,7 +440,7 @@ mod tests {
             [Wrong]
         );
         assert_eq!(verdicts(&[("2.0.0.127", "127.255.255.254")]), [Unknown]);
-        assert_eq!(verdicts(&[alive, ("1.2.0.192", "127.255.255.252")]), [Unknown]);
+        assert_eq!(verdicts(&[alive, ("1.2.0.192", "127.255.255.252")]), [Unknown, Ok]);
     }
 
     #[test]
@@ -409,5 +455,10 @@ mod tests {
         };
         let said = read(&list("127.0.0.2"), &["127.0.0.10".parse().unwrap()]);
         assert_eq!(said, Said::Odd("127.0.0.10".parse().unwrap()));
+        // A refusal is none of the answers that a network of them has.
+        let refusal: IpAddr = "127.255.255.254".parse().unwrap();
+        let both = ["127.0.0.2".parse().unwrap(), refusal];
+        assert_eq!(read(&list("127.0.0.0/8"), &both), Said::Refused(refusal));
+        assert_eq!(read(&list("127.255.255.254"), &both), Said::Listed(vec![refusal]));
     }
 }

@@ -25,22 +25,40 @@ const FOREIGN: &str = "relay-test@example.invalid";
 pub async fn check(facts: &Facts, config: &Config, timeout: Duration) -> Vec<Finding> {
     let mut findings = settings(facts, config);
     let patience = timeout + Duration::from_millis(config.policy.greeting_delay_ms);
+    let balancers = config.listen.proxy_protocol_from.get("smtp").map(Vec::as_slice);
     for address in listeners(&facts.addresses, &config.listen.smtp) {
+        if let Some(network) = balancer(address.ip(), balancers.unwrap_or_default()) {
+            let why = format!(
+                "whether it relays can't be asked from here: listen.proxy_protocol_from.smtp has {network}, from where the listener \
+                 takes a load balancer's connections alone; ask it from outside"
+            );
+            findings.push(finding(
+                &address.to_string(),
+                Kind::Smtp,
+                (Verdict::Unknown, Vec::new(), why),
+            ));
+            continue;
+        }
         let asked = tokio::time::timeout(patience, stranger(address, facts));
         let judged = match asked.await {
             Ok(Ok(judged)) => judged,
-            Ok(Err(error)) => unknown(&error.to_string()),
-            Err(_) => unknown("it does not answer in time"),
+            Ok(Err(error)) => unknown(&format!("{error}; `kura serve` has to be running")),
+            Err(_) => unknown("it does not answer in time; `kura serve` has to be running"),
         };
         findings.push(finding(&address.to_string(), Kind::Smtp, judged));
     }
     findings
 }
 
+/// A connection to an address of this host comes from it.
+fn balancer(from: IpAddr, networks: &[Network]) -> Option<&Network> {
+    networks.iter().find(|network| network.contains(from))
+}
+
 type Judged = (Verdict, Vec<String>, String);
 
 fn unknown(why: &str) -> Judged {
-    let why = format!("whether it relays is not known: {why}; `kura serve` has to be running");
+    let why = format!("whether it relays is not known: {why}");
     (Verdict::Unknown, Vec::new(), why)
 }
 
@@ -146,8 +164,13 @@ async fn stranger(address: SocketAddr, facts: &Facts) -> std::io::Result<Judged>
     if greeting / 100 != 2 {
         return Ok(unknown(&format!("it greets with {greeting}")));
     }
-    ask(&mut stream, "EHLO relay-test.invalid").await?;
+    let (code, text) = ask(&mut stream, "EHLO relay-test.invalid").await?;
+    if code / 100 != 2 {
+        return Ok(unknown(&format!("it answers EHLO with {text}")));
+    }
     let mut found = Vec::new();
+    // To refuse senders says nothing of recipients.
+    let mut has_refused_recipient = false;
     let mut verdict = Verdict::Ok;
     let (of_ours, routed) =
         (format!("postmaster@{}", facts.domain), format!("@{}:{FOREIGN}", facts.hostname));
@@ -155,12 +178,13 @@ async fn stranger(address: SocketAddr, facts: &Facts) -> std::io::Result<Judged>
         [("relay-test@example.invalid", FOREIGN), (&of_ours, FOREIGN), ("", routed.as_str())]
     {
         let (code, text) = ask(&mut stream, &format!("MAIL FROM:<{sender}>")).await?;
-        let (code, text) = match code / 100 {
-            2 => ask(&mut stream, &format!("RCPT TO:<{recipient}>")).await?,
-            _ => (code, text),
+        let has_sender = code / 100 == 2;
+        let (code, text) = match has_sender {
+            true => ask(&mut stream, &format!("RCPT TO:<{recipient}>")).await?,
+            false => (code, text),
         };
         match code / 100 {
-            5 => {}
+            5 => has_refused_recipient |= has_sender,
             2 => verdict = Verdict::Wrong,
             _ if verdict == Verdict::Ok => verdict = Verdict::Unknown,
             _ => {}
@@ -169,6 +193,10 @@ async fn stranger(address: SocketAddr, facts: &Facts) -> std::io::Result<Judged>
         ask(&mut stream, "RSET").await?;
     }
     ask(&mut stream, "QUIT").await?;
+    if verdict == Verdict::Ok && !has_refused_recipient {
+        let (_, _, why) = unknown("it has refused all senders, before they could name a recipient");
+        return Ok((Verdict::Unknown, found, why));
+    }
     let why = match verdict {
         Verdict::Wrong => {
             "it takes mail for other hosts from strangers: an open relay; take it off the net until that is mended"
@@ -242,6 +270,15 @@ mod tests {
         assert_eq!(listeners(&public[..1], &[at("0.0.0.0:25")]), [at("127.0.0.1:25")]);
     }
 
+    #[test]
+    fn a_listener_behind_a_balancer_is_not_asked_from_where_the_balancer_is() {
+        let networks = [network("192.0.2.0/24"), network("127.0.0.0/8")];
+        let found =
+            |from: &str| balancer(from.parse().unwrap(), &networks).map(ToString::to_string);
+        assert_eq!(found("127.0.0.9").as_deref(), Some("127.0.0.0/8"));
+        assert_eq!(found("198.51.100.1"), None);
+    }
+
     fn asked(answers: &'static [&'static str]) -> (Verdict, String) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -288,6 +325,8 @@ mod tests {
         };
         assert_eq!(of([&NO, &NO, &NO]), Verdict::Ok);
         assert_eq!(of([&REFUSED, &REFUSED, &NO]), Verdict::Ok);
+        assert_eq!(of([&REFUSED, &REFUSED, &REFUSED]), Verdict::Unknown);
+        assert_eq!(asked(&["220 a\r\n", "502 a\r\n"]).0, Verdict::Unknown);
         assert_eq!(of([&NO, &YES, &NO]), Verdict::Wrong);
         assert_eq!(of([&LATER, &NO, &YES]), Verdict::Wrong);
         assert_eq!(of([&LATER, &NO, &NO]), Verdict::Unknown);

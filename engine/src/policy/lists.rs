@@ -38,19 +38,22 @@ pub async fn look_up(resolver: &Resolver, inquiry: &Inquiry) -> Vec<bool> {
     listed
 }
 
-/// RFC 5782 section 2.1: octets backwards; section 2.4: nibbles of IPv6.
 fn query_name(peer: IpAddr, zone: &str) -> String {
-    match peer.to_canonical() {
+    format!("{}.{zone}.", backwards(peer.to_canonical()))
+}
+
+/// RFC 5782 section 2.1: octets backwards; section 2.4: nibbles of IPv6.
+pub fn backwards(address: IpAddr) -> String {
+    match address {
         IpAddr::V4(address) => {
             let [a, b, c, d] = address.octets();
-            format!("{d}.{c}.{b}.{a}.{zone}.")
+            format!("{d}.{c}.{b}.{a}")
         }
         IpAddr::V6(address) => {
-            let mut name = String::with_capacity(64 + zone.len() + 1);
-            for octet in address.octets().iter().rev() {
-                name.push_str(&format!("{:x}.{:x}.", octet & 15, octet >> 4));
-            }
-            name + zone + "."
+            let octets = address.octets();
+            let nibbles =
+                octets.iter().rev().map(|octet| format!("{:x}.{:x}", octet & 15, octet >> 4));
+            nibbles.collect::<Vec<_>>().join(".")
         }
     }
 }

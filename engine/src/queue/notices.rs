@@ -60,7 +60,7 @@ pub async fn tell(
         until: start + config.relay.expire.0.as_secs(),
         about: &about,
     };
-    send(shard, id.clone(), sender, envelope.require_tls, report.text()).await
+    send(shard, id.clone(), sender, envelope.require_tls, report.text()).await.map(drop)
 }
 
 /// The header, or all of a message whose sender asked for it (RFC 3461 section 4.3). Of a damaged one the sender
@@ -89,6 +89,20 @@ async fn about(
     Ok(About::Header(piece.slice(..end)))
 }
 
+/// What became of a notice.
+#[derive(Debug)]
+pub(crate) enum Fate {
+    /// Durable: in a mailbox, or in the queue.
+    Taken,
+    /// It has nowhere to go, for this reason, which is logged.
+    Dropped(String),
+}
+
+fn dropped(to: &str, why: String) -> Fate {
+    tracing::warn!(to, why, "a notice has nowhere to go");
+    Fate::Dropped(why)
+}
+
 /// From the null path to `to`. An address of ours that is nobody's any more: it is dropped, and logged.
 /// What tells of a message that requires TLS requires it, too (RFC 8689 section 5).
 pub(crate) async fn send(
@@ -97,13 +111,12 @@ pub(crate) async fn send(
     to: &str,
     require_tls: bool,
     message: Vec<u8>,
-) -> Result<(), Error> {
+) -> Result<Fate, Error> {
     let resolution = shard.directory.borrow().resolve(to);
     match resolution {
         Resolution::Local(Reached { homes, outside }) if !homes.is_empty() => {
             let Some(address) = Address::parse(to.as_bytes()) else {
-                tracing::warn!(to, "a notice has nowhere to go: the address can't be read");
-                return Ok(());
+                return Ok(dropped(to, "the address can't be read".to_owned()));
             };
             if !outside.is_empty() {
                 tracing::debug!(to, "a notice goes to those here alone");
@@ -128,28 +141,23 @@ pub(crate) async fn send(
             let stamp = Stamp::default();
             for result in delivery::settle(intake, &recipients, &[], &stamp, envelope).await {
                 match result {
-                    Ok(_) => return Ok(()),
+                    Ok(_) => return Ok(Fate::Taken),
                     Err(failure) => refused = Some(failure),
                 }
             }
             match refused {
                 // To wait for room would keep the message, too.
                 Some(Failure::Store(error @ (Error::OverQuota | Error::NoSuchAccount(_)))) => {
-                    tracing::warn!(to, %error, "a notice has nowhere to go");
-                    Ok(())
+                    Ok(dropped(to, error.to_string()))
                 }
                 Some(Failure::Store(error)) => Err(error),
                 Some(Failure::Rejected(text)) => {
-                    tracing::warn!(to, text, "a notice is not wanted");
-                    Ok(())
+                    Ok(dropped(to, format!("its recipient refuses it: {text}")))
                 }
-                None => Ok(()),
+                None => Ok(dropped(to, "nobody is there".to_owned())),
             }
         }
-        Resolution::NoSuchUser => {
-            tracing::warn!(to, "a notice has nowhere to go: no such user");
-            Ok(())
-        }
+        Resolution::NoSuchUser => Ok(dropped(to, "there is no such user here".to_owned())),
         reached @ (Resolution::NotOurs | Resolution::Local(_)) => {
             let recipients = match reached {
                 Resolution::Local(Reached { outside, .. }) => outside,
@@ -173,7 +181,7 @@ pub(crate) async fn send(
             };
             let mut submission = Submission::new(shard, Author::Ourselves, envelope, String::new());
             submission.push(&message).await?;
-            submission.finish().await.map(drop)
+            submission.finish().await.map(|_| Fate::Taken)
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::message::{Envelope, Outcome, Progress};
 use super::{ACCOUNT, MAILBOX, Word, command, recorded};
 use crate::operations::{Fault, on, unix_now};
-use crate::relay::route::route_of;
+use crate::relay::route::{route_of, yields};
 use crate::shard::Shard;
 use crate::submission::suspects;
 use crate::when::time_text;
@@ -114,7 +114,12 @@ fn add_shared(shard: &Shard, envelope: &Envelope, progress: &mut Progress) {
     for (recipient, standing) in envelope.recipients.iter().zip(recipients) {
         if standing.outcome == Outcome::Waiting && standing.status.is_empty() {
             let route = route_of(&shard.config.smart_hosts, envelope, recipient);
-            *standing = shard.queue.unreached.why(&route).unwrap_or_default();
+            let known = shard.queue.unreached.why(&route);
+            let known = known.or_else(|| {
+                let goes_on = yields(envelope).then(|| route.unprotected())?;
+                shard.queue.unreached.why(&goes_on)
+            });
+            *standing = known.unwrap_or_default();
         }
     }
 }

@@ -148,7 +148,9 @@ pub async fn serve(jobs: Jobs, finder: Finder, reporter: Reporter) {
     finder.policies.load().await;
     if let Some((config, shard)) = reporter.home() {
         proofs::recall(config, &finder.resolver, shard).await;
-        tokio::spawn(proofs::remember(finder.resolver.clone(), shard.clone()));
+        if config.relay.enabled {
+            tokio::spawn(proofs::remember(finder.resolver.clone(), shard.clone()));
+        }
     }
     tokio::spawn(Arc::clone(&finder.policies).refresh());
     tokio::spawn(Arc::clone(&reporter).each_day());

@@ -28,12 +28,30 @@ pub enum Need {
 pub fn route_of(smart_hosts: &[SmartHost], envelope: &Envelope, recipient: &Recipient) -> Route {
     let sender = envelope.sender.as_ref().and_then(|sender| sender.rsplit_once('@'));
     let sender_domain = sender.map_or("", |(_, domain)| domain);
-    // RFC 8689 section 5: a notice goes on even where REQUIRETLS is not offered, rather than to be lost.
-    let need = match envelope.need() {
-        Need::RequireTls if envelope.sender.is_none() => Need::Usual,
-        need => need,
-    };
-    route(smart_hosts, sender_domain, recipient.domain(), need)
+    route(smart_hosts, sender_domain, recipient.domain(), envelope.need())
+}
+
+/// Whether it goes on without REQUIRETLS rather than to be lost (RFC 8689 section 5): what we tell of a message, which has
+/// nothing of its body. What others have written comes from the null path, too, but then it has the account that has
+/// sent it, passes it on, or answers by it.
+pub fn yields(envelope: &Envelope) -> bool {
+    envelope.require_tls && envelope.sender.is_none() && envelope.account.is_none()
+}
+
+impl Route {
+    pub fn need(&self) -> Need {
+        match self {
+            Route::Domain(_, need) | Route::SmartHost(_, need) => *need,
+        }
+    }
+
+    /// The same destination, where nothing is asked of the way.
+    pub fn unprotected(self) -> Route {
+        match self {
+            Route::Domain(domain, _) => Route::Domain(domain, Need::Usual),
+            Route::SmartHost(number, _) => Route::SmartHost(number, Need::Usual),
+        }
+    }
 }
 
 fn route(
@@ -58,14 +76,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn notices_are_not_lost_for_want_of_tls() {
+    fn all_go_by_the_protected_way_first_and_only_our_own_notices_by_another() {
         use protocols::smtp::RecipientParams;
-        let of = |sender: Option<&str>, require_tls| {
+        let of = |sender: Option<&str>, account: Option<&str>, require_tls| {
             let recipient = Recipient::new("a@x.test".to_owned(), &RecipientParams::default());
             let envelope = Envelope {
                 id: "0.1".into(),
                 sender: sender.map(str::to_owned),
-                account: None,
+                account: account.map(str::to_owned),
                 recipients: Vec::new(),
                 arrived: 0,
                 octets: 0,
@@ -77,12 +95,16 @@ mod tests {
                 tls_optional: false,
                 ..Envelope::default()
             };
-            route_of(&[], &envelope, &recipient)
+            (route_of(&[], &envelope, &recipient), yields(&envelope))
         };
         let domain = |need| Route::Domain("x.test".into(), need);
-        assert_eq!(of(Some("b@y.test"), true), domain(Need::RequireTls));
-        assert_eq!(of(None, true), domain(Need::Usual));
-        assert_eq!(of(None, false), domain(Need::Usual));
+        let (usual, protected) = (domain(Need::Usual), domain(Need::RequireTls));
+        assert_eq!(of(Some("b@y.test"), Some("b@y.test"), true), (protected.clone(), false));
+        // Submitted, forwarded, redirected; a vacation's answer.
+        assert_eq!(of(None, Some("b@y.test"), true), (protected.clone(), false));
+        assert_eq!(of(None, None, true), (protected.clone(), true));
+        assert_eq!(of(None, None, false), (usual.clone(), false));
+        assert_eq!(protected.unprotected(), usual);
     }
 
     #[test]

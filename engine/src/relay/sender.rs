@@ -9,7 +9,7 @@ use super::home;
 use super::hosts::{Host, Nobody, Question};
 use super::outcome::{Attempt, is_crowded, not_reached, standing};
 use super::protection::{Believed, NoWay, Way};
-use super::route::{Need, Route, route_of};
+use super::route::{self, Need, Route, route_of};
 use super::session::{Lost, Session};
 use super::settings::{SmartHost, TlsMode};
 use super::tally::{Failed, Kind, Met};
@@ -48,6 +48,8 @@ const SETTLING_MAX: usize = 50;
 const LEFT_ALONE_MAX: Duration = Duration::from_secs(60);
 /// The queue is looked at so often at least: clocks jump.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// RFC 8689: nobody there keeps to REQUIRETLS.
+const NO_REQUIRE_TLS: &str = "5.7.30";
 /// A message whose envelope can't be read is looked at again after so long.
 const UNREADABLE_SECONDS: u64 = 3600;
 
@@ -57,6 +59,8 @@ struct Job {
     indices: Vec<usize>,
     /// Connections that broke under it before the server had said anything about it.
     broken: u32,
+    /// Where REQUIRETLS can't be had it goes on without.
+    yields: bool,
 }
 
 /// A session that takes messages.
@@ -133,6 +137,9 @@ impl Sender {
             progress.next = progress.start();
             return queue::finish(shard, uid, progress).await;
         }
+        let yields = route::yields(&envelope);
+        // A server that promises, and whose certificate is never valid, must not cost the notice either.
+        let is_late = unix_now() > progress.start() + shard.config.relay.expire.0.as_secs() / 2;
         let mut by_route: BTreeMap<Route, Vec<usize>> = BTreeMap::new();
         let mut at_home = Vec::new();
         for index in progress.waiting() {
@@ -141,7 +148,10 @@ impl Sender {
                 at_home.push(index);
                 continue;
             }
-            let route = route_of(&shard.config.smart_hosts, &envelope, recipient);
+            let mut route = route_of(&shard.config.smart_hosts, &envelope, recipient);
+            if yields && is_late {
+                route = route.unprotected();
+            }
             by_route.entry(route).or_default().push(index);
         }
         if let Some(full) = by_route.keys().find(|route| self.is_full(route)) {
@@ -161,7 +171,7 @@ impl Sender {
         for (route, indices) in by_route {
             for indices in indices.chunks(RECIPIENTS_MAX) {
                 let attempt = Rc::clone(&attempt);
-                let job = Job { attempt, indices: indices.to_vec(), broken: 0 };
+                let job = Job { attempt, indices: indices.to_vec(), broken: 0, yields };
                 self.destinations.borrow_mut().add(&route, uid, job);
             }
         }
@@ -203,10 +213,35 @@ impl Sender {
             })
             .detach();
         }
+        let mut goes_on = false;
         for (job, why) in put_off {
+            let Some(job) = self.without_require_tls(job, &why) else {
+                goes_on = true;
+                continue;
+            };
             let shard = Rc::clone(&self.shard);
             glommio::spawn_local(async move { job.end(&shard, &why).await }).detach();
         }
+        if goes_on {
+            self.shard.queue.stir();
+        }
+    }
+
+    /// A notice that asks for REQUIRETLS of a destination where that can't be had goes on there without; the job again if
+    /// that is not so.
+    fn without_require_tls(&self, job: Job, why: &Standing) -> Option<Job> {
+        if !job.yields || why.outcome != Outcome::Failed || why.status != NO_REQUIRE_TLS {
+            return Some(job);
+        }
+        let envelope = &job.attempt.envelope;
+        let recipient = job.indices.first().and_then(|index| envelope.recipients.get(*index));
+        let Some(recipient) = recipient else { return Some(job) };
+        let (id, why) = (&envelope.id, &why.why);
+        tracing::info!(id, to = %recipient.to, why, "a notice goes on without REQUIRETLS");
+        let route = route_of(&self.shard.config.smart_hosts, envelope, recipient).unprotected();
+        let uid = job.attempt.uid;
+        self.destinations.borrow_mut().add(&route, uid, Job { yields: false, ..job });
+        None
     }
 
     fn count_sessions(&self) {
@@ -249,10 +284,8 @@ impl Sender {
                 let Some(job) = self.next_job(route) else { break true };
                 let Some(job) = job.without_malformed(&self.shard).await else { continue };
                 let mut envelope = job.envelope();
-                if job.attempt.envelope.sender.is_none() {
-                    // See `route_of`.
-                    envelope.require_tls &= session.is_encrypted() && session.keeps_require_tls();
-                }
+                // Over other ways nobody is known to be who would have to keep the promise.
+                envelope.require_tls &= route.need() == Need::RequireTls;
                 let report = session.bring(envelope, job.attempt.uid).await;
                 settling.leave(SETTLING_MAX).await;
                 match report {
@@ -327,7 +360,7 @@ impl Sender {
         if !crowd.is_empty() {
             let attempt = Rc::clone(&job.attempt);
             attempt.open.set(attempt.open.get() + 1);
-            self.give_back(route, Job { attempt, indices: crowd, broken: 0 });
+            self.give_back(route, Job { attempt, indices: crowd, broken: 0, yields: job.yields });
         }
         Some(job.attempt)
     }
@@ -343,7 +376,9 @@ impl Sender {
         let why = self.shard.queue.unreached.share(route, why, unix_now(), wait_most);
         let jobs = self.destinations.borrow_mut().not_let_in(route, &why, elsewhere, now, pause);
         for job in jobs {
-            job.end(&self.shard, &why).await;
+            if let Some(job) = self.without_require_tls(job, &why) {
+                job.end(&self.shard, &why).await;
+            }
         }
     }
 
@@ -396,9 +431,7 @@ impl Sender {
         });
         let hello = relay.hello.clone().unwrap_or_else(|| shard.config.hostname.clone());
         let config = Config { hello, lmtp: false, tls: Tls::Never, login };
-        let need = match route {
-            Route::Domain(_, need) | Route::SmartHost(_, need) => *need,
-        };
+        let need = route.need();
         if let Some((host, _)) = smart_host
             && need == Need::RequireTls
             && matches!(host.tls, TlsMode::Opportunistic | TlsMode::Off)
@@ -407,7 +440,7 @@ impl Sender {
             let why = format!(
                 "REQUIRETLS: the certificate of the smart host {host} is not verified (tls = \"required\" does)"
             );
-            return Err(Standing::new(Outcome::Failed, "5.7.30", &why));
+            return Err(Standing::new(Outcome::Failed, NO_REQUIRE_TLS, &why));
         }
         let mut last = None;
         // For good, unless another host says otherwise.
@@ -459,7 +492,8 @@ impl Sender {
                     Ok(session) if need == Need::RequireTls && !session.keeps_require_tls() => {
                         session.quit().await;
                         let why = format!("{name}: it does not offer REQUIRETLS");
-                        refused = Some(Standing::new(Outcome::Failed, "5.7.30", &why).by(name, ""));
+                        let failed = Standing::new(Outcome::Failed, NO_REQUIRE_TLS, &why);
+                        refused = Some(failed.by(name, ""));
                         tried += 1;
                         break;
                     }

@@ -28,9 +28,6 @@ pub struct Relay {
     /// Whether other domains' policies are obeyed: DANE (which needs `dns.dnssec`), and MTA-STS.
     pub dane: bool,
     pub mta_sts: bool,
-    /// Was here before there was `reports.tls`.
-    #[serde(skip_serializing)]
-    pub tls_reports: Option<bool>,
     /// Senders of mail that is forwarded are rewritten (SRS), so that SPF passes where it goes.
     pub srs: bool,
     /// In this domain, whose SPF record has to name this host and whose mail has to come here; without it, in the
@@ -60,7 +57,6 @@ impl Default for Relay {
             port: 25,
             dane: true,
             mta_sts: true,
-            tls_reports: None,
             srs: true,
             srs_domain: None,
             srs_valid: minutes(21 * 24 * 60),
@@ -183,12 +179,6 @@ impl Relay {
     }
 
     pub(crate) fn check(&self) -> Result<(), (&'static str, String)> {
-        if let Some(tells) = self.tls_reports {
-            let what = format!(
-                "relay.tls_reports is in another place now: write tls = {tells} in [reports]"
-            );
-            return Err(("relay.tls_reports", what));
-        }
         for (key, value, least, most) in [
             ("relay.sessions_max", self.sessions_max, 1, 10_000),
             ("relay.sessions_per_destination_max", self.sessions_per_destination_max, 1, 1000),
@@ -301,7 +291,6 @@ mod tests {
             ("srs_valid = '400d'", "relay.srs_valid"),
             ("srs_domain = 'A.test'", "relay.srs_domain"),
             ("srs_domain = 'a b'", "relay.srs_domain"),
-            ("tls_reports = true", "relay.tls_reports"),
         ] {
             assert_eq!(check(text).unwrap_err().0, key, "{text}");
         }

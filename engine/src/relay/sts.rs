@@ -8,6 +8,8 @@
 //! | none, or DNS does not say | yes | what is known: who can silence DNS must not be able to take a policy back |
 //! | none, or DNS does not say | no | no policy |
 //!
+//! Without certificates to believe in nothing can be fetched; what is known holds all the same.
+//!
 //! A policy comes over HTTPS from a host whose certificate is valid; neither redirects nor more than
 //! [`POLICY_BYTES_MAX`] are followed. Where that fails, it is not tried again for [`FAILED_SECONDS`]. Policies are
 //! fetched anew each day, used or not, so that they do not expire.
@@ -21,6 +23,7 @@ use crate::domain::mta_sts::{POLICY_BYTES_MAX, Policy, record_id, url};
 use crate::domain::settings::PolicyMode;
 use crate::mesh::ShardHandle;
 use crate::operations::unix_now;
+use crate::relay::proofs::insist;
 use crate::relay::tally::Failed;
 use crate::relay::tls::Trust;
 use bytes::Bytes;
@@ -71,8 +74,8 @@ impl Kept {
 
 /// On the control plane.
 pub struct Policies {
-    /// `None`: they are not obeyed.
-    web: Option<Web>,
+    /// `None`: they are not obeyed; or why none can be fetched.
+    web: Option<Result<Web, String>>,
     resolver: Resolver,
     /// Whose log keeps them; tests have none.
     shard: Option<ShardHandle>,
@@ -111,15 +114,14 @@ impl Unfetched {
 impl Policies {
     pub fn new(settings: &Relay, resolver: &Resolver, shard: ShardHandle) -> Policies {
         let wanted = settings.enabled && settings.mta_sts;
-        let web = wanted.then(|| Web::new(settings, resolver)).and_then(|web| {
-            let complain = |fault: &String| {
-                tracing::warn!(
-                    fault,
-                    "MTA-STS policies can't be fetched; set relay.ca_file, or relay.mta_sts = false"
-                );
-            };
-            web.inspect_err(complain).ok()
-        });
+        let web = wanted.then(|| Web::new(settings, resolver));
+        if let Some(Err(fault)) = &web {
+            tracing::error!(
+                fault,
+                "MTA-STS policies can't be fetched: those that are not known yet protect nobody; set relay.ca_file, or \
+                 relay.mta_sts = false"
+            );
+        }
         Policies {
             web,
             resolver: resolver.clone(),
@@ -143,17 +145,12 @@ impl Policies {
     /// What the log has. Before the first question.
     pub async fn load(&self) {
         let Some(shard) = self.shard.as_ref().filter(|_| self.web.is_some()) else { return };
-        let pairs = shard.ask(|shard| async move { shard.store.scan(SPACE) }).await;
+        let pairs = insist(shard, |shard| shard.store.scan(SPACE)).await;
         let read = |(domain, value): (Bytes, Bytes)| {
             let domain = String::from_utf8(domain.to_vec()).ok()?;
             Some((domain, serde_json::from_slice(&value).ok()?))
         };
-        match pairs {
-            Ok(pairs) => self.known(|known| known.kept.extend(pairs.into_iter().filter_map(read))),
-            Err(error) => {
-                tracing::warn!(%error, "known MTA-STS policies can't be read; they are fetched again")
-            }
-        }
+        self.known(|known| known.kept.extend(pairs.into_iter().filter_map(read)));
     }
 
     /// The policy that holds for a domain now.
@@ -171,7 +168,11 @@ impl Policies {
         if let Some(kept) = valid.as_ref().filter(|kept| kept.id == id) {
             return Ok(Some(kept.policy.clone()));
         }
-        match (self.fetched(web, domain, &id, now).await, valid) {
+        let fetched = match web {
+            Ok(web) => self.fetched(web, domain, &id, now).await,
+            Err(fault) => Err(fault.clone()),
+        };
+        match (fetched, valid) {
             (Ok(policy), _) => Ok(Some(policy)),
             (Err(why), Some(kept)) => {
                 tracing::info!(
@@ -279,7 +280,7 @@ impl Policies {
     pub async fn refresh(self: Arc<Policies>) {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            let Some(web) = &self.web else { return };
+            let Some(Ok(web)) = &self.web else { return };
             let now = unix_now();
             let (due, over) = self.known(|known| {
                 let over: Vec<String> = known

@@ -18,6 +18,9 @@ const POLICIES_MAX: usize = 8;
 const FAILURES_MAX: usize = 32;
 /// Of names, policies and reasons, on one core.
 const OCTETS_MAX: usize = 16 << 20;
+/// Of all cores, put together.
+const ALL_DOMAINS_MAX: usize = 4 * DOMAINS_MAX;
+const ALL_OCTETS_MAX: usize = 4 * OCTETS_MAX;
 /// What an entry costs besides.
 const ENTRY_OCTETS: usize = 128;
 /// Of the words that explain a failure.
@@ -153,29 +156,14 @@ impl Tally {
         let mut counted = self.0.borrow_mut();
         let Counted { days, octets } = &mut *counted;
         let key = (now / DAY_SECONDS, domain.to_owned());
-        let policies = days.get(&key);
-        let sessions = policies.and_then(|policies| policies.get(applied));
-        if sessions.is_none() {
-            let (is_new, policies) = (policies.is_none(), policies.map_or(0, BTreeMap::len));
-            let cost = applied.octets() + if is_new { ENTRY_OCTETS + domain.len() } else { 0 };
-            let is_full = policies >= POLICIES_MAX || (is_new && days.len() >= DOMAINS_MAX);
-            if is_full || *octets + cost > OCTETS_MAX {
-                return;
-            }
-            *octets += cost;
-        }
-        let sessions = days.entry(key).or_default().entry(applied.clone()).or_default();
+        let mut room = Room { octets, octets_max: OCTETS_MAX, domains_max: DOMAINS_MAX };
+        let Some(sessions) = room.place(days, key, applied) else { return };
         let Some(mut met) = met else {
             sessions.successful += 1;
             return;
         };
         met.reason.truncate(met.reason.floor_char_boundary(REASON_BYTES_MAX));
-        let cost = met.octets();
-        if sessions.failures.contains_key(&met) || *octets + cost <= OCTETS_MAX {
-            *octets += if sessions.add(met, 1) { cost } else { 0 };
-        } else {
-            sessions.others += 1;
-        }
+        room.add(sessions, met, 1);
     }
 
     /// What was counted before that day, which is forgotten.
@@ -208,16 +196,57 @@ impl Sessions {
     }
 }
 
-/// What another core has counted, added.
+/// What may be added to days.
+struct Room<'a> {
+    /// Of all that is there.
+    octets: &'a mut usize,
+    octets_max: usize,
+    domains_max: usize,
+}
+
+impl Room<'_> {
+    /// Where that is counted; `None`: there is no room.
+    fn place<'d>(
+        &mut self,
+        days: &'d mut Days,
+        key: (u64, String),
+        applied: &Applied,
+    ) -> Option<&'d mut Sessions> {
+        let policies = days.get(&key);
+        if policies.is_none_or(|policies| !policies.contains_key(applied)) {
+            let (is_new, policies) = (policies.is_none(), policies.map_or(0, BTreeMap::len));
+            let cost = applied.octets() + if is_new { ENTRY_OCTETS + key.1.len() } else { 0 };
+            let is_full = policies >= POLICIES_MAX || (is_new && days.len() >= self.domains_max);
+            if is_full || *self.octets + cost > self.octets_max {
+                return None;
+            }
+            *self.octets += cost;
+        }
+        Some(days.entry(key).or_default().entry(applied.clone()).or_default())
+    }
+
+    fn add(&mut self, sessions: &mut Sessions, met: Met, count: u64) {
+        let cost = met.octets();
+        if sessions.failures.contains_key(&met) || *self.octets + cost <= self.octets_max {
+            *self.octets += if sessions.add(met, count) { cost } else { 0 };
+        } else {
+            sessions.others += count;
+        }
+    }
+}
+
+/// What another core has counted, added as far as there is room.
 pub fn merge(days: &mut Days, other: Days) {
+    let mut octets = octets_of(days);
+    let (octets_max, domains_max) = (ALL_OCTETS_MAX, ALL_DOMAINS_MAX);
+    let mut room = Room { octets: &mut octets, octets_max, domains_max };
     for (key, policies) in other {
-        let place = days.entry(key).or_default();
         for (applied, sessions) in policies {
-            let sum = place.entry(applied).or_default();
+            let Some(sum) = room.place(days, key.clone(), &applied) else { continue };
             sum.successful += sessions.successful;
             sum.others += sessions.others;
             for (met, count) in sessions.failures {
-                sum.add(met, count);
+                room.add(sum, met, count);
             }
         }
     }
@@ -270,6 +299,26 @@ mod tests {
             (FAILURES_MAX, FAILURES_MAX as u64 + 5)
         );
     }
+
+    #[test]
+    fn what_all_cores_have_counted_is_bounded_together() {
+        let mut all = Days::new();
+        for core in 0..6 {
+            let tally = Tally::default();
+            for number in 0..300 {
+                let lines = vec!["mx: ".repeat(10 << 10)];
+                let applied = Applied { kind: Kind::Sts, lines, ..Applied::default() };
+                tally.count(0, &format!("d{core}.{number}.test"), &applied, met("mx"));
+                tally.count(0, "all.test", &Applied::default(), met("mx"));
+            }
+            merge(&mut all, tally.take(1));
+        }
+        let held = octets_of(&all);
+        assert!(held <= ALL_OCTETS_MAX && held > ALL_OCTETS_MAX - (64 << 10), "{held}");
+        // What is known goes on being added.
+        assert_eq!(all[&(0, "all.test".to_owned())][&Applied::default()].failed(), 1800);
+    }
+
     #[test]
     fn domains_with_long_policies_use_up_the_room_and_no_more() {
         let tally = Tally::default();

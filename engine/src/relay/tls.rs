@@ -98,20 +98,26 @@ impl Trust {
     }
 }
 
-/// Whether the files of certificates that the config names can be used. A server without them would take mail and obey nobody's
-/// policy, or leave all of it in the queue. Reads files.
+/// Whether the files of certificates that are of use here can be used. A server without them would take mail and leave it in the
+/// queue. Reads files.
 pub fn check_files(config: &Config) -> Result<(), ConfigError> {
-    let of_hosts = config.smart_hosts.iter().filter_map(|host| host.ca_file.as_ref());
-    let files = [
-        ("relay.ca_file", &config.relay.ca_file),
-        ("collect.ca_file", &config.collect.ca_file),
-        ("acme.ca_file", &config.acme.ca_file),
-    ];
-    let files = files.into_iter().filter_map(|(key, file)| Some((key, file.as_ref()?)));
-    for (key, file) in files.chain(of_hosts.map(|file| ("smart_host.ca_file", file))) {
+    for (key, file) in files(config) {
         Trust::valid(Some(file)).map_err(|fault| ConfigError(format!("{key}: {fault}")))?;
     }
     Ok(())
+}
+
+fn files(config: &Config) -> Vec<(&'static str, &PathBuf)> {
+    let sends = config.relay.enabled;
+    let verify = config.smart_hosts.iter().filter(|host| sends && host.tls.verifies());
+    let of_hosts = verify.filter_map(|host| Some(("smart_host.ca_file", host.ca_file.as_ref()?)));
+    let files = [
+        ("relay.ca_file", sends, &config.relay.ca_file),
+        ("collect.ca_file", config.collect.enabled, &config.collect.ca_file),
+        ("acme.ca_file", config.acme.directory.is_some(), &config.acme.ca_file),
+    ];
+    let used = files.into_iter().filter(|(_, is_used, _)| *is_used);
+    used.filter_map(|(key, _, file)| Some((key, file.as_ref()?))).chain(of_hosts).collect()
 }
 
 /// Past the authorities that the world believes in.
@@ -159,5 +165,29 @@ impl ServerCertVerifier for Verifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_that_would_be_used_are_looked_at() {
+        let keys = |text: &str| {
+            let hosts = "[[smart_host]]\nhost = 'a.test'\nca_file = 'x'\n\
+                         [[smart_host]]\nhost = 'b.test'\nca_file = 'y'\ntls = 'opportunistic'\n";
+            let config: Config =
+                toml::from_str(&format!("hostname = 'h.test'\ndata_dir = '.'\n{text}{hosts}"))
+                    .unwrap();
+            files(&config).into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+        };
+        let all = "[collect]\nca_file = 'c'\n[acme]\nca_file = 'd'\n[relay]\nca_file = 'e'\n";
+        assert_eq!(keys(all), ["relay.ca_file", "collect.ca_file", "smart_host.ca_file"]);
+        let none = all.replace("[relay]", "[relay]\nenabled = false");
+        let none = none.replace("[collect]", "[collect]\nenabled = false");
+        assert_eq!(keys(&none), [""; 0]);
+        let acme = none.replace("[acme]", "[acme]\ndirectory = 'https://acme.test'");
+        assert_eq!(keys(&acme), ["acme.ca_file"]);
     }
 }

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::mesh::ShardHandle;
 use crate::metrics::count;
 use crate::operations::{Fault, on, unix_now};
-use crate::queue::notices;
+use crate::queue::notices::{self, Fate};
 use crate::reports::letter::Letter;
 use crate::shard::Shard;
 use crate::when::time_text;
@@ -161,11 +161,15 @@ pub async fn operate(shard: &Rc<Shard>, send: bool) -> Result<Value, Fault> {
         let part = |shard: Rc<Shard>| async move { Ok::<_, Fault>(shard.queue.tally.look()) };
         merge(&mut days, on(shard, core, part).await?);
     }
-    let told = |((day, domain), policies): (&(u64, String), _)| {
-        let id = format!("{day}.{domain}");
-        body(&shard.config, &id, (*day, domain), policies)
+    let config = Arc::clone(&shard.config);
+    let write = move || {
+        let told = |((day, domain), policies): (&(u64, String), _)| {
+            let id = format!("{day}.{domain}");
+            body(&config, &id, (*day, domain), policies)
+        };
+        days.iter().map(told).collect()
     };
-    Ok(days.iter().map(told).collect())
+    Ok(glommio::executor().spawn_blocking(write).await)
 }
 
 /// On the control plane.
@@ -216,16 +220,24 @@ impl Reporter {
 
     async fn report(&self, days: Days) -> Vec<String> {
         let mut said = Vec::new();
-        for ((day, domain), policies) in &days {
+        for ((day, domain), policies) in days {
             let texts = self.resolver.texts(&format!("_smtp._tls.{domain}")).await;
             let wanted = texts.ok().and_then(|texts| addressees(&texts)).unwrap_or_default();
+            if wanted.is_empty() {
+                continue;
+            }
             let host = &self.config.hostname;
             let id = format!("{day}.{}.{domain}@{host}", unix_now());
-            let report = packed(&body(&self.config, &id, (*day, domain), policies));
+            // The control plane has others to answer meanwhile.
+            let write = {
+                let (config, id, domain) = (Arc::clone(&self.config), id.clone(), domain.clone());
+                move || packed(&body(&config, &id, (day, &domain), &policies))
+            };
+            let Ok(report) = tokio::task::spawn_blocking(write).await else { continue };
             for addressee in wanted {
                 let (to, sent) = match addressee {
                     Addressee::Mail(to) => {
-                        let text = letter(&self.config, &id, (*day, domain), &to, &report);
+                        let text = letter(&self.config, &id, (day, &domain), &to, &report);
                         let sent = self.mail(&to, text).await;
                         (to, sent)
                     }
@@ -255,10 +267,14 @@ impl Reporter {
         let core = self.cores.first().ok_or("there is no core")?;
         let to = to.to_owned();
         let send = move |shard: Rc<Shard>| async move {
-            notices::send(&shard, shard.next_id(), &to, false, text)
-                .await
-                .map(|()| count(&shard.reports.counts.sent))
-                .map_err(|error| error.to_string())
+            match notices::send(&shard, shard.next_id(), &to, false, text).await {
+                Ok(Fate::Taken) => {
+                    count(&shard.reports.counts.sent);
+                    Ok(())
+                }
+                Ok(Fate::Dropped(why)) => Err(why),
+                Err(error) => Err(error.to_string()),
+            }
         };
         core.ask(send).await.map_err(|error| error.to_string())?
     }

@@ -11,7 +11,7 @@ use super::letter::Letter;
 use crate::NOTICE;
 use crate::metrics::count;
 use crate::operations::{Fault, unix_now};
-use crate::queue::notices;
+use crate::queue::notices::{self, Fate};
 use crate::shard::Shard;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -185,7 +185,11 @@ async fn one(
             tracing::info!(target: NOTICE, domain = due.domain, to, "a DMARC report is larger than is wanted there, and is not sent");
             continue;
         };
-        notices::send(shard, shard.next_id(), &to, false, letter).await.map_err(text)?;
+        let sent = notices::send(shard, shard.next_id(), &to, false, letter).await.map_err(text)?;
+        if let Fate::Dropped(why) = sent {
+            tracing::warn!(domain = due.domain, to, why, "a DMARC report is lost");
+            continue;
+        }
         count(&shard.reports.counts.sent);
         tracing::info!(domain = due.domain, to, messages, "a DMARC report is on its way");
         round.reports += 1;

@@ -124,7 +124,7 @@ async fn send(
          Message-ID: <{id}@{hostname}>\r\nAuto-Submitted: auto-generated\r\nMIME-Version: 1.0\r\n\
          Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n{text}"
     );
-    notices::send(shard, id.clone(), to, false, message.into_bytes()).await
+    notices::send(shard, id.clone(), to, false, message.into_bytes()).await.map(drop)
 }
 
 /// Why an account is suspected, if it is; on its home shard.
