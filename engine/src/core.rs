@@ -148,6 +148,7 @@ async fn run(parts: Parts, inbox: Inbox, listeners: Listeners, opened: mpsc::Sen
         glommio::spawn_local(crate::collect::collector::run(Rc::clone(&shard))).detach();
         glommio::spawn_local(crate::quarantine::keeper::run(Rc::clone(&shard))).detach();
         glommio::spawn_local(crate::scan::again::run(Rc::clone(&shard))).detach();
+        glommio::spawn_local(crate::submission::keep(Rc::clone(&shard))).detach();
         crate::reports::begin(&shard);
     }
     for (service, listener) in listeners {

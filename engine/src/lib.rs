@@ -72,6 +72,7 @@ pub mod server;
 pub mod session;
 pub mod shard;
 pub mod sieve;
+mod spaces;
 pub mod submission;
 pub mod tls;
 mod trace;

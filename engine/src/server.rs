@@ -258,6 +258,7 @@ impl Server {
         }
         for home in 0..self.handles.len() {
             let _ = self.ask(home, |shard| async move { reports::tell(&shard).await });
+            let _ = self.ask(home, |shard| async move { shard.submitting.write_all(&shard).await });
         }
         for handle in &self.handles {
             handle.await_room();

@@ -32,13 +32,16 @@ pub(super) struct Filter {
     /// Only messages on hold.
     #[arg(long)]
     held: bool,
+    /// Only messages on hold because somebody else may have sent them.
+    #[arg(long)]
+    suspected: bool,
 }
 
 impl Filter {
     fn which(self, ids: Vec<String>) -> Which {
-        let Filter { domain, sender, account, older_than, held } = self;
+        let Filter { domain, sender, account, older_than, held, suspected } = self;
         let older_than = older_than.map(|span| span.0.as_secs());
-        Which { ids, domain, sender, account, older_than, held }
+        Which { ids, domain, sender, account, older_than, held, suspected }
     }
 }
 
@@ -124,7 +127,8 @@ pub(super) enum QueueCommand {
     ///
     /// Example: kura queue hold --sender ann@example.org
     Hold(Chosen),
-    /// Lets held messages go.
+    /// Lets held messages go. One that waits for its sender's time goes at once if it is named; by a filter it stays, as does
+    /// what somebody else may have sent, unless --suspected or --account is given.
     ///
     /// Example: kura queue release --all
     Release(Chosen),
@@ -153,7 +157,8 @@ fn say(chosen: Chosen, word: Word, done: &str) -> Result<Outcome, ConfigError> {
         || filter.sender.is_some()
         || filter.account.is_some()
         || filter.older_than.is_some()
-        || filter.held;
+        || filter.held
+        || filter.suspected;
     if ids.is_empty() && !named && !all {
         let what = "say which messages: their names, a filter such as --domain, or --all";
         return Err(ConfigError(what.to_owned()));
@@ -168,7 +173,13 @@ fn say(chosen: Chosen, word: Word, done: &str) -> Result<Outcome, ConfigError> {
             true => "; nobody else is suspected to send from that account any more",
             false => "",
         };
-        format!("{} messages {done}{later}{trusted}", value["messages"])
+        let left = match value["suspected"].as_u64().unwrap_or(0) {
+            0 => String::new(),
+            some => format!(
+                "; {some} stay on hold, since somebody else may have sent them (`kura queue list --suspected`; name the account, or --suspected)"
+            ),
+        };
+        format!("{} messages {done}{later}{trusted}{left}", value["messages"])
     })
 }
 

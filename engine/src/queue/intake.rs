@@ -22,6 +22,7 @@ use crate::relay::srs;
 use crate::scan::session::Scan;
 use crate::scan::verdict::Findings;
 use crate::shard::{Disk, Shard};
+use crate::submission::suspects::{self, Held};
 use bytes::Bytes;
 use protocols::Address;
 use protocols::message::date::field_text;
@@ -155,7 +156,11 @@ impl Submission {
             self.seen = Seen {
                 received: Trace::read(&piece).received,
                 is_header_ascii: header(&piece).is_ascii(),
-                authors: if is_account { authors(&piece).unwrap_or_default() } else { Vec::new() },
+                // More than anybody has are somebody else.
+                authors: match is_account.then(|| authors(&piece)) {
+                    Some(found) => found.unwrap_or_else(|| vec![String::new()]),
+                    None => Vec::new(),
+                },
             };
             self.envelope.tls_optional = says_tls_optional(&piece);
         }
@@ -197,8 +202,10 @@ impl Submission {
     }
 
     /// It waits for its release if there is a reason.
-    pub fn hold(&mut self, why: Option<String>) {
-        self.envelope.suspected = self.envelope.suspected.take().or(why);
+    pub fn hold(&mut self, held: Option<Held>) {
+        if let Some(Held { why, number }) = held.filter(|_| self.envelope.suspected.is_none()) {
+            (self.envelope.suspected, self.envelope.suspicion) = (Some(why), number);
+        }
     }
 
     /// How many servers the complete message has passed before us.
@@ -272,12 +279,19 @@ impl Submission {
             self.shard.metrics.submission.held();
         }
         let next = (!is_held).then(|| self.envelope.due());
+        let suspected = self.envelope.account.clone().filter(|_| is_held);
+        let suspicion = self.envelope.suspicion;
         // What does not leave at once would be in others' way.
         let leaves = !is_held && release_at.is_none();
         if let (Some(octets), Some(placed)) = (fresh.filter(|_| leaves), placed.first()) {
             queue.fresh.keep(placed.uid, self.envelope, summary_bytes, octets);
         }
-        placed.iter().for_each(|placed| queue.found(placed.uid, next));
+        for placed in &placed {
+            queue.found(placed.uid, next);
+            if let Some(account) = &suspected {
+                suspects::look_again(&self.shard, account, suspicion, placed.uid);
+            }
+        }
         Ok(durable)
     }
 

@@ -50,6 +50,9 @@ pub struct Envelope {
     /// Why it is on hold from the start: somebody else may have sent it in the account's name. Its row has [`super::HELD`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspected: Option<String>,
+    /// Which suspicion of the account that is, for as long as the message comes.
+    #[serde(skip)]
+    pub suspicion: u32,
     /// `account` has logged in and sent it; otherwise that is whose script or alias passes it on.
     #[serde(default, skip_serializing_if = "is_false")]
     pub by_login: bool,
@@ -166,6 +169,9 @@ pub struct Standing {
     /// By which policy the way there was secured, in words; empty where nobody was reached.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub way: String,
+    /// Of a recipient of ours that waits: the accounts behind it that have not had it while others have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<u32>,
     /// It is what is known of the destination ([`crate::relay::unreached`]), and not recorded for each message.
     #[serde(skip)]
     pub is_shared: bool,
@@ -226,6 +232,11 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// It is on hold since somebody else may have sent it, and no operator has let it go.
+    pub fn is_suspected(&self) -> bool {
+        self.held && self.held_at_first && self.released_at == 0
+    }
+
     pub fn of(envelope: &Envelope) -> Progress {
         let recipients = vec![Standing::default(); envelope.recipients.len()];
         let held = envelope.suspected.is_some();

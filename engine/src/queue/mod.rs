@@ -113,6 +113,11 @@ impl Queue {
         self.states.borrow().is_under_way(uid)
     }
 
+    /// A try of it is under way, and an operator wants it held after that.
+    fn is_to_be_held(&self, uid: Uid) -> bool {
+        self.states.borrow().state(uid) == Some(State::UnderWay(Some(Word::Hold)))
+    }
+
     fn apply(&self, uid: Uid, event: Event) -> Option<State> {
         if !matches!(event, Event::Found(_)) {
             self.fresh.forget(uid);

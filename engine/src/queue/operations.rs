@@ -2,15 +2,20 @@
 
 use super::message::{Envelope, Outcome, Progress};
 use super::{ACCOUNT, MAILBOX, Word, command, recorded};
+use crate::directory;
 use crate::operations::{Fault, on, unix_now};
 use crate::relay::route::{route_of, yields};
 use crate::shard::Shard;
+use crate::submission::hijack::Suspicion;
 use crate::submission::suspects;
 use crate::when::time_text;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::rc::Rc;
 use storage::Uid;
+
+/// Looks again at the cores once an account's mail is released.
+const SWEEPS_MAX: u32 = 10;
 
 /// Which messages; nothing given: all.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -26,9 +31,28 @@ pub struct Which {
     /// Seconds that it waits at least.
     pub older_than: Option<u64>,
     pub held: bool,
+    /// On hold since somebody else may have sent it.
+    #[serde(default)]
+    pub suspected: bool,
 }
 
 impl Which {
+    /// With the account's address as it is recorded, however it was written.
+    fn canonical(mut self) -> Which {
+        let canonical = |account: String| directory::canonical(&account).unwrap_or(account);
+        self.account = self.account.map(canonical);
+        self
+    }
+
+    /// Whether `word` is meant for a message that fits. By a filter only what is on hold is released, since a time that its sender
+    /// wants is no hold; and what somebody else may have sent, only where the account is named, or that.
+    fn means(&self, word: Word, progress: &Progress, is_to_be_held: bool) -> bool {
+        let is_named = self.suspected || self.account.is_some();
+        word != Word::Release
+            || !self.ids.is_empty()
+            || ((progress.held || is_to_be_held) && (is_named || !progress.is_suspected()))
+    }
+
     fn fits(&self, envelope: &Envelope, progress: &Progress, now: u64) -> bool {
         let id = self.ids.is_empty() || self.ids.contains(&envelope.id);
         let domain = self.domain.as_ref().is_none_or(|domain| {
@@ -44,7 +68,9 @@ impl Which {
             envelope.account.as_ref().is_some_and(|one| one.eq_ignore_ascii_case(account))
         });
         let age = self.older_than.is_none_or(|least| now >= envelope.arrived + least);
-        id && domain && sender && account && age && (!self.held || progress.held)
+        let held = !self.held || progress.held;
+        let suspected = !self.suspected || progress.is_suspected();
+        id && domain && sender && account && age && held && suspected
     }
 
     /// What can't be read has no more than its name, and is meant by that or with everything.
@@ -52,12 +78,12 @@ impl Which {
         if !self.ids.is_empty() {
             return self.ids.iter().any(|id| id == name);
         }
-        self.is_whole_of(None) && !self.held
+        self.is_whole_of(None) && !self.held && !self.suspected
     }
 
     /// Whether all messages of an account are meant, or all there are.
     fn is_whole_of(&self, account: Option<&String>) -> bool {
-        let Which { ids, domain, sender, account: of, older_than, held: _ } = self;
+        let Which { ids, domain, sender, account: of, older_than, held: _, suspected: _ } = self;
         ids.is_empty()
             && domain.is_none()
             && sender.is_none()
@@ -126,6 +152,7 @@ fn add_shared(shard: &Shard, envelope: &Envelope, progress: &mut Progress) {
 
 /// One row for each message.
 pub async fn list(shard: &Rc<Shard>, which: Which) -> Result<Value, Fault> {
+    let which = which.canonical();
     let mut rows = Vec::new();
     for home in 0..shard.mesh.cores() {
         let which = which.clone();
@@ -232,20 +259,72 @@ pub async fn show(shard: &Rc<Shard>, id: String) -> Result<Value, Fault> {
     Err(format!("no message {id} is in the queue (`kura queue list` shows what is)"))
 }
 
+/// What an operator's word came to.
+#[derive(Debug, Default, Clone, Copy)]
+struct Said {
+    messages: u64,
+    /// Of these, what has to wait until a try is over.
+    later: u64,
+    /// What fits, and stays on hold all the same.
+    left: u64,
+}
+
 /// Says the same of all messages that fit.
 pub async fn say(shard: &Rc<Shard>, which: Which, word: Word) -> Result<Value, Fault> {
-    let (mut messages, mut later) = (0_u64, 0_u64);
+    let which = which.canonical();
+    let account = which.account.clone().filter(|_| word == Word::Release);
+    // First, so that nothing more is held.
+    let trusted = match account.filter(|account| which.is_whole_of(Some(account))) {
+        Some(account) => trust(shard, &account).await?,
+        None => None,
+    };
+    let mut all = say_once(shard, &which, word).await?;
+    // A core that was asked early may hold by now what came to it meanwhile.
+    for _ in 0..SWEEPS_MAX {
+        let last = match trusted {
+            Some(_) => say_once(shard, &which, word).await?,
+            None => break,
+        };
+        (all.messages, all.later) = (all.messages + last.messages, all.later + last.later);
+        if last.messages == 0 {
+            break;
+        }
+    }
+    let Said { messages, later, left } = all;
+    if let Some((address, home, suspicion)) = trusted.clone().filter(|_| messages > 0) {
+        let tell = move |shard: Rc<Shard>| async move {
+            suspects::tell_owner(&shard, &address, &suspicion).await
+        };
+        if let Err(fault) = on(shard, home, tell).await {
+            tracing::warn!(fault, "an account's owner is not told that its mail was kept back");
+        }
+    }
+    if messages == 0 && !which.ids.is_empty() {
+        return Err("no such message is in the queue (`kura queue list` shows what is)".to_owned());
+    }
+    Ok(
+        json!({ "messages": messages, "under_way": later, "trusted": trusted.is_some(), "suspected": left }),
+    )
+}
+
+/// On all cores.
+async fn say_once(shard: &Rc<Shard>, which: &Which, word: Word) -> Result<Said, Fault> {
+    let mut all = Said::default();
     for home in 0..shard.mesh.cores() {
         let which = which.clone();
         let part = move |shard: Rc<Shard>| async move {
             let (found, unreadable) = find(&shard, &which).await?;
+            let is_meant =
+                |one: &Found| which.means(word, &one.progress, shard.queue.is_to_be_held(one.uid));
+            let (found, others): (Vec<_>, Vec<_>) = found.into_iter().partition(is_meant);
+            let left = others.iter().filter(|one| one.progress.is_suspected()).count();
             let mut named: Vec<(Uid, String)> =
                 found.into_iter().map(|one| (one.uid, one.envelope.id)).collect();
             // Nothing else can be done with them; who names one is told so.
             if word == Word::Remove || !which.ids.is_empty() {
                 named.extend(unreadable.into_iter().map(|one| (one.uid, one.name)));
             }
-            let mut done = (0_u64, 0_u64);
+            let mut said = Said { left: left as u64, ..Said::default() };
             for (uid, id) in named {
                 let waits = match command(&shard, uid, word).await {
                     Ok(waits) => waits,
@@ -253,34 +332,32 @@ pub async fn say(shard: &Rc<Shard>, which: Which, word: Word) -> Result<Value, F
                     Err(_) if shard.store.entry(ACCOUNT, MAILBOX, uid).is_err() => continue,
                     Err(fault) => return Err(format!("{id}: {fault}")),
                 };
-                done = (done.0 + 1, done.1 + u64::from(waits));
+                (said.messages, said.later) = (said.messages + 1, said.later + u64::from(waits));
                 tracing::info!(target: crate::NOTICE, id, ?word, "an operator's word about a queued message");
             }
-            Ok::<_, Fault>(done)
+            Ok::<_, Fault>(said)
         };
-        let (some, waiting) = on(shard, home, part).await?;
-        (messages, later) = (messages + some, later + waiting);
+        let Said { messages, later, left } = on(shard, home, part).await?;
+        all.messages += messages;
+        all.later += later;
+        all.left += left;
     }
-    let account = which.account.clone().filter(|_| word == Word::Release);
-    let trusted = match account.filter(|account| which.is_whole_of(Some(account))) {
-        Some(account) => trust(shard, &account).await?,
-        None => false,
-    };
-    if messages == 0 && !which.ids.is_empty() {
-        return Err("no such message is in the queue (`kura queue list` shows what is)".to_owned());
-    }
-    Ok(json!({ "messages": messages, "under_way": later, "trusted": trusted }))
+    Ok(all)
 }
 
-/// Who releases all that an account has sent says that it was its owner.
-async fn trust(shard: &Rc<Shard>, address: &str) -> Result<bool, Fault> {
+/// Who releases all that an account has sent says that it was its owner. Whose suspicion that ends, if there was one.
+async fn trust(shard: &Rc<Shard>, address: &str) -> Result<Option<Trusted>, Fault> {
     let known = shard
         .directory
         .borrow()
         .login(address)
         .map(|(name, account)| (name.to_owned(), account.clone()));
-    let Some((address, account)) = known else { return Ok(false) };
-    let (home, id) = (account.shard, account.id());
-    on(shard, home, move |shard| async move { suspects::trust(&shard, id, &address, true).await })
-        .await
+    let Some((address, account)) = known else { return Ok(None) };
+    let (home, id, name) = (account.shard, account.id(), address.clone());
+    let trust = move |shard| async move { suspects::trust(&shard, id, &name, true).await };
+    let suspicion = on(shard, home, trust).await?;
+    Ok(suspicion.map(|suspicion| (address, home, suspicion)))
 }
+
+/// An account, its home, and of what it was suspected.
+type Trusted = (String, u16, Suspicion);

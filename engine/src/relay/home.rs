@@ -1,7 +1,7 @@
 //! Recipients of ours whose message has waited in the queue: for the time that its sender wants, or for its release. They get it
 //! as they would have at once, through their scripts; what becomes of it is a standing, as of any other recipient.
 //!
-//! Who shares an address has the message once somebody of them has it: the sender is told of the others, and nothing is delivered again.
+//! Of who shares an address those who could not have it now are asked again, and nobody else: who that is, is part of the standing.
 //! A crash between a delivery and its record delivers twice, as it does to other servers.
 
 use super::outcome::Attempt;
@@ -18,6 +18,8 @@ use storage::{Durable, Error};
 
 /// Octets of a message that are under way at once.
 const PIECE_BYTES: u64 = 256 << 10;
+/// Accounts behind an address that are asked again while others have the message.
+const LEFT_MAX: usize = 100;
 
 /// Whether a recipient is one of ours.
 pub fn is_ours(shard: &Shard, to: &str) -> bool {
@@ -30,7 +32,11 @@ pub async fn deliver(shard: &Rc<Shard>, attempt: &Attempt, indices: &[usize]) {
     for &index in indices {
         let to = &attempt.envelope.recipients[index].to;
         match reach(shard, to) {
-            Some((address, homes)) => reached.push((index, address, homes)),
+            Some((address, mut homes)) => {
+                let left = attempt.left(index);
+                homes.retain(|home| left.is_empty() || left.contains(&home.account.0));
+                reached.push((index, address, homes));
+            }
             None => {
                 let why = "there is no such user here any more";
                 let failed = Standing::new(Outcome::Failed, "5.1.1", why);
@@ -52,7 +58,10 @@ pub async fn deliver(shard: &Rc<Shard>, attempt: &Attempt, indices: &[usize]) {
             let at = to.iter().position(|to| to.home.account == home.account);
             at.map_or(Err(Failure::Store(Error::Busy)), |at| results[at].clone())
         };
-        let standing = standing(homes.iter().map(|home| (home.address.as_str(), result(home))));
+        let standing = standing(
+            homes.iter().map(|home| (home, result(home))),
+            !attempt.left(index).is_empty(),
+        );
         attempt.set(&shard.queue.counts, index, standing, true);
     }
 }
@@ -105,33 +114,47 @@ async fn bring(shard: &Rc<Shard>, attempt: &Attempt, to: &[To]) -> Vec<Result<Du
     delivery::settle(intake, to, &[], &Stamp::default(), envelope).await
 }
 
-/// What became of one recipient, by what became of the accounts behind it.
-fn standing<'a>(results: impl Iterator<Item = (&'a str, Result<Durable, Failure>)>) -> Standing {
-    let (mut is_taken, mut failed) = (false, None::<(&str, Failure)>);
-    for (account, result) in results {
+/// What became of one recipient, by what became of the accounts behind it. Those who are asked again stand in it, where others
+/// have it by now; `is_again`: since an earlier try.
+fn standing<'a>(
+    results: impl Iterator<Item = (&'a Home, Result<Durable, Failure>)>,
+    is_again: bool,
+) -> Standing {
+    let mut is_taken = is_again;
+    let mut failed: Vec<(&Home, Failure)> = Vec::new();
+    for (home, result) in results {
         match result {
             Ok(_) => is_taken = true,
-            Err(failure) => failed = failed.or(Some((account, failure))),
+            Err(failure) => failed.push((home, failure)),
         }
     }
-    let Some((account, failure)) = failed else {
+    let waits = |(_, failure): &&(&Home, Failure)| matches!(failure, Failure::Store(_));
+    // Who is asked again tells; then those who refuse do so again, and the sender hears of it.
+    let Some((home, failure)) = failed.iter().find(waits).or(failed.first()) else {
         return Standing::new(Outcome::Delivered, "2.0.0", "").by("here", "");
     };
-    let (status, why) = match &failure {
-        Failure::Rejected(text) => ("5.7.1", format!("{account} refuses it: {text}")),
-        Failure::Store(Error::OverQuota) => ("4.2.2", format!("the mailbox of {account} is full")),
-        Failure::Store(error) => ("4.3.0", format!("the mailbox of {account}: {error}")),
-    };
-    match (is_taken, &failure) {
-        // To try again would bring it to the others again.
-        (true, Failure::Store(_)) => {
-            let status = status.replacen('4', "5", 1);
-            let why = format!("{why}; others behind that address have it");
-            Standing::new(Outcome::Failed, &status, &why)
+    let account = &home.address;
+    let (outcome, status, why) = match failure {
+        Failure::Rejected(text) => {
+            (Outcome::Failed, "5.7.1", format!("{account} refuses it: {text}"))
         }
-        (_, Failure::Rejected(_)) => Standing::new(Outcome::Failed, status, &why),
-        (false, Failure::Store(_)) => Standing::new(Outcome::Waiting, status, &why),
+        Failure::Store(Error::OverQuota) => {
+            (Outcome::Waiting, "4.2.2", format!("the mailbox of {account} is full"))
+        }
+        Failure::Store(error) => {
+            (Outcome::Waiting, "4.3.0", format!("the mailbox of {account}: {error}"))
+        }
+    };
+    if outcome == Outcome::Waiting && is_taken && failed.len() > LEFT_MAX {
+        // To try all of them again would bring it to the others again.
+        let why = format!("{why}; others behind that address have it");
+        return Standing::new(Outcome::Failed, &status.replacen('4', "5", 1), &why);
     }
+    let mut standing = Standing::new(outcome, status, &why);
+    if outcome == Outcome::Waiting && is_taken {
+        standing.left = failed.iter().map(|(home, _)| home.account.0).collect();
+    }
+    standing
 }
 
 #[cfg(test)]
@@ -139,14 +162,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_can_not_take_it_now_is_asked_again_unless_others_behind_the_address_have_it() {
+    fn who_can_not_take_it_now_is_asked_again_and_nobody_else() {
         let full = || Err(Failure::Store(Error::OverQuota));
         let refused = || Err(Failure::Rejected("no".to_owned()));
-        let said = |results: Vec<(&str, Result<Durable, Failure>)>| standing(results.into_iter());
-        let waits = said(vec![("a@b", full())]);
+        let home = |number: u32| Home {
+            address: format!("{number}@b"),
+            account: storage::AccountId(number),
+            shard: 0,
+        };
+        let said = |results: Vec<Result<Durable, Failure>>, is_again| {
+            let homes: Vec<Home> = (1..).map(home).take(results.len()).collect();
+            standing(homes.iter().zip(results), is_again)
+        };
+        let waits = said(vec![full()], false);
         assert_eq!((waits.outcome, waits.status.as_str()), (Outcome::Waiting, "4.2.2"));
-        let failed = said(vec![("a@b", refused())]);
+        assert_eq!(waits.left, Vec::<u32>::new(), "all of them");
+        let failed = said(vec![refused()], false);
         assert_eq!((failed.outcome, failed.status.as_str()), (Outcome::Failed, "5.7.1"));
-        assert_eq!(failed.why, "a@b refuses it: no");
+        assert_eq!(failed.why, "1@b refuses it: no");
+        let waits = said(vec![refused(), full()], false);
+        assert_eq!(waits.why, "the mailbox of 2@b is full");
+        let again = said(vec![full()], true);
+        assert_eq!((again.outcome, again.left), (Outcome::Waiting, vec![1]));
+        assert_eq!(said(Vec::new(), true).outcome, Outcome::Delivered);
     }
 }

@@ -37,6 +37,8 @@ pub struct Attempt {
     relayed: RefCell<Standings>,
     /// Something was taken that is not recorded yet.
     unrecorded: Cell<bool>,
+    /// Recipients that this try has served.
+    served: Cell<usize>,
 }
 
 impl Attempt {
@@ -49,18 +51,25 @@ impl Attempt {
             failed: RefCell::default(),
             relayed: RefCell::default(),
             unrecorded: Cell::new(false),
+            served: Cell::new(0),
         }
+    }
+
+    /// Which accounts behind a recipient of ours have not had it yet; none: nobody has.
+    pub fn left(&self, index: usize) -> Vec<u32> {
+        self.progress.borrow().recipients.get(index).map_or_else(Vec::new, |one| one.left.clone())
     }
 
     /// `tells`: the server reports deliveries itself where that is wanted.
     pub fn set(&self, counts: &Counts, index: usize, standing: Standing, tells: bool) {
         let Some(recipient) = self.envelope.recipients.get(index) else { return };
         let (id, to) = (&self.envelope.id, &recipient.to);
-        let Standing { outcome, status, why, host, said, way, is_shared: _ } = &standing;
+        let Standing { outcome, status, why, host, said, way, left: _, is_shared: _ } = &standing;
         let recorded = match outcome {
             Outcome::Delivered => {
                 count(&counts.delivered);
                 self.unrecorded.set(true);
+                self.served.set(self.served.get() + 1);
                 tracing::info!(id, %to, host, way, said, "sent");
                 // How it was said is in the log, and of no use any more.
                 let words = String::new;
@@ -130,8 +139,9 @@ impl Attempt {
         let (failed, relayed) = (self.failed.take(), self.relayed.take());
         if let Some(user) = self.envelope.account.as_ref().filter(|_| self.envelope.by_login) {
             let refused = failed.values().filter(|one| one.is_refused()).count();
-            if refused > 0 {
-                submission::refused(shard, user, refused);
+            let served = self.served.get();
+            if refused + served > 0 {
+                submission::answered(shard, user, served, refused);
             }
         }
         let is_late = schedule::is_delayed(relay, start, now)

@@ -10,11 +10,12 @@
 //! | authors | addresses in `From` that are not the account's, likewise | the name on a message is forged |
 //!
 //! All but *refused* compare an account with its own past, so they say nothing before it has one: a list server names many
-//! authors, and a login may be many devices'. What is suspected stays so
-//! until an operator releases the account's mail or gives it a new password, and is not taken for its usual way.
+//! authors, and a login may be many devices'. An hour is past once it is a day old, so that nobody makes a hijack usual by beginning
+//! slowly. What is suspected stays so until an operator releases the account's mail, which teaches all of it, or gives it a new
+//! password, which teaches nothing. Where operators are only told, it is over after a day: then the next letter may come.
 
-use super::settings::Hijack;
-use super::usage::{HOUR, Sliding};
+use super::settings::{Action, Hijack};
+use super::usage::{DAY, HOUR, Sliding};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -26,6 +27,10 @@ const FADES_IN: u64 = 30 * 86_400;
 const TIMES_DIFFERENT: u32 = 3;
 /// Networks, or authors, that are known of an account.
 const SEEN_MAX: usize = 64;
+/// Hours are told apart by these, until they are past.
+const PART: u64 = 6 * HOUR;
+/// Those of a day, and the two that it begins and ends in.
+const PARTS_MAX: usize = 6;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -59,18 +64,24 @@ pub struct Suspicion {
     pub rule: Rule,
     /// In words: "it has …".
     pub why: String,
-    /// The operator knows.
+    /// What the operator has been told that follows.
     #[serde(default)]
-    pub is_told: bool,
+    pub told: Option<Action>,
+    /// Which one of the account it is.
+    #[serde(default)]
+    pub number: u32,
 }
 
 /// An amount of an hour, and the most of any hour before.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 struct Paced {
     hour: Sliding,
     /// Of the hour that is counted, and which that is.
     this: u32,
     number: u64,
+    /// What is not past yet: which part of which day, and the most of any hour in it; the oldest first.
+    young: VecDeque<(u64, u32)>,
     most: u32,
     most_at: u64,
 }
@@ -86,9 +97,38 @@ impl Paced {
         if now / HOUR == self.number {
             return;
         }
-        // When it was over.
-        self.learn((self.number + 1) * HOUR, u64::from(self.this));
+        let part = self.number * HOUR / PART;
+        match self.young.back_mut() {
+            _ if self.this == 0 => {}
+            Some((last, most)) if *last == part => *most = self.this.max(*most),
+            Some(_) | None => self.young.push_back((part, self.this)),
+        }
+        if self.young.len() > PARTS_MAX
+            && let Some((_, count)) = self.young.pop_front()
+            && let Some((_, most)) = self.young.front_mut()
+        {
+            // While something is suspected nothing is past: then it is the most of all that counts.
+            *most = count.max(*most);
+        }
         (self.this, self.number) = (0, now / HOUR);
+    }
+
+    /// What is a day old is the account's past.
+    fn ripen(&mut self, now: u64) {
+        self.turn(now);
+        while let Some((part, count)) = self.young.front().copied() {
+            let over = (part + 1) * PART;
+            if now < over + DAY {
+                return;
+            }
+            self.young.pop_front();
+            self.learn(over, u64::from(count));
+        }
+    }
+
+    fn take_back(&mut self, now: u64, count: u32) {
+        self.hour.take_back(now, HOUR, count);
+        self.this = self.this.saturating_sub(count);
     }
 
     fn learn(&mut self, at: u64, count: u64) {
@@ -113,8 +153,10 @@ impl Paced {
 
     /// It begins anew. `is_usual`: what was counted is nothing new any more.
     fn forget(&mut self, now: u64, is_usual: bool) {
+        let young = std::mem::take(&mut self.young);
         if is_usual {
-            self.learn(now, self.hour.weigh(now, HOUR));
+            let most = young.iter().map(|(_, most)| *most).max().unwrap_or(0).max(self.this);
+            self.learn(now, self.hour.weigh(now, HOUR).max(u64::from(most)));
         }
         (self.hour, self.this) = (Sliding::default(), 0);
     }
@@ -164,8 +206,15 @@ pub struct Watch {
     recipients: Paced,
     strangers: Paced,
     refused: Sliding,
+    /// Recipients that were served or refused, of which the refused are a part.
+    answered: Sliding,
+    /// Until then dead addresses are no reason: an operator has let a list of them go, and they still come back.
+    pardoned_until: u64,
     networks: Different,
     authors: Different,
+    /// Suspicions so far, and the last one of which the operator has said that it was the owner.
+    suspicions: u32,
+    pub owner_was: u32,
     pub suspicion: Option<Suspicion>,
 }
 
@@ -175,6 +224,8 @@ pub struct Sending {
     pub recipients: u32,
     /// Of these, the ones whom the account has not written to.
     pub strangers: u32,
+    /// And those here: they are answered.
+    pub at_home: u32,
     /// Recipients refused here since the message before.
     pub refused: u32,
     pub peer: IpAddr,
@@ -186,16 +237,32 @@ impl Watch {
         if self.since == 0 || self.since > now {
             self.since = now;
         }
-        if self.suspicion.is_some() {
-            return false;
-        }
+        self.expire(now, settings);
         self.recipients.add(now, sending.recipients);
         self.strangers.add(now, sending.strangers);
-        if sending.refused > 0 {
-            self.refused.add(now, HOUR, sending.refused);
-        }
+        self.refused.add(now, HOUR, sending.refused);
+        self.answered.add(now, HOUR, sending.refused.saturating_add(sending.at_home));
         self.networks.note(now, wide_network(sending.peer));
+        if self.suspicion.is_none() {
+            let paced = [&mut self.recipients, &mut self.strangers];
+            let different = [&mut self.networks.paced, &mut self.authors.paced];
+            paced.into_iter().chain(different).for_each(|one| one.ripen(now));
+        }
         self.judge(now, settings)
+    }
+
+    /// Who is only told is told again of what goes on after a day.
+    fn expire(&mut self, now: u64, settings: &Hijack) {
+        let is_over = |one: &Suspicion| one.told == Some(Action::Tell) && now >= one.since + DAY;
+        if settings.action == Action::Tell && self.suspicion.as_ref().is_some_and(is_over) {
+            self.trust(now, false);
+        }
+    }
+
+    /// A message that was noted was not taken, and is likely to come again.
+    pub fn take_back(&mut self, now: u64, recipients: u32, strangers: u32) {
+        self.recipients.take_back(now, recipients);
+        self.strangers.take_back(now, strangers);
     }
 
     /// The message claims to be by somebody else.
@@ -204,9 +271,10 @@ impl Watch {
         self.judge(now, settings)
     }
 
-    /// Other servers refuse recipients for good.
-    pub fn is_refused(&mut self, now: u64, recipients: u32, settings: &Hijack) -> bool {
-        self.refused.add(now, HOUR, recipients);
+    /// So many recipients have been served, and so many refused for good.
+    pub fn is_answered(&mut self, now: u64, served: u32, refused: u32, settings: &Hijack) -> bool {
+        self.refused.add(now, HOUR, refused);
+        self.answered.add(now, HOUR, served.saturating_add(refused));
         self.judge(now, settings)
     }
 
@@ -215,17 +283,20 @@ impl Watch {
             return false;
         }
         let found = self.rule(now, settings);
-        self.suspicion =
-            found.map(|(rule, why)| Suspicion { since: now, rule, why, is_told: false });
-        self.suspicion.is_some()
+        let Some((rule, why)) = found else { return false };
+        self.suspicions = self.suspicions.wrapping_add(1);
+        let number = self.suspicions;
+        self.suspicion = Some(Suspicion { since: now, rule, why, told: None, number });
+        true
     }
 
     fn rule(&self, now: u64, settings: &Hijack) -> Option<(Rule, String)> {
         let Hijack { recipients_per_hour, strangers_per_hour, refused_per_hour, .. } = *settings;
         let Hijack { networks_per_hour, authors_per_hour, times_usual, .. } = *settings;
         let refused = self.refused.weigh(now, HOUR);
-        let all = self.recipients.hour.weigh(now, HOUR).max(refused);
-        if refused_per_hour > 0 && refused > u64::from(refused_per_hour) && refused * 3 >= all {
+        let answered = self.answered.weigh(now, HOUR);
+        let is_many = refused_per_hour > 0 && refused > u64::from(refused_per_hour);
+        if is_many && refused * 3 >= answered && now >= self.pardoned_until {
             let why =
                 format!("named {refused} recipients within an hour that were refused for good");
             return Some((Rule::Refused, why));
@@ -260,10 +331,17 @@ impl Watch {
     pub fn trust(&mut self, now: u64, is_usual: bool) -> Option<Suspicion> {
         self.recipients.forget(now, is_usual);
         self.strangers.forget(now, is_usual);
-        self.refused = Sliding::default();
+        (self.refused, self.answered) = (Sliding::default(), Sliding::default());
         self.networks.forget(now, is_usual);
         self.authors.forget(now, is_usual);
-        self.suspicion.take()
+        let suspicion = self.suspicion.take();
+        if let Some(Suspicion { number, rule, .. }) = suspicion.as_ref().filter(|_| is_usual) {
+            self.owner_was = *number;
+            if *rule == Rule::Refused {
+                self.pardoned_until = now + DAY;
+            }
+        }
+        suspicion
     }
 }
 
@@ -298,7 +376,13 @@ mod tests {
     }
 
     fn sending(recipients: u32, strangers: u32) -> Sending {
-        Sending { recipients, strangers, refused: 0, peer: "192.0.2.1".parse().unwrap() }
+        Sending {
+            recipients,
+            strangers,
+            at_home: 0,
+            refused: 0,
+            peer: "192.0.2.1".parse().unwrap(),
+        }
     }
 
     fn rule(watch: &Watch) -> Option<Rule> {
@@ -339,7 +423,7 @@ mod tests {
         assert!(!watch.sends(NOW, sending(5000, 5000), &settings()));
         assert!(!watch.sends(NOW + 22 * HOUR, sending(5000, 5000), &settings()));
         // What it has sent by then is its usual.
-        assert!(!watch.sends(NOW + 25 * HOUR, sending(5000, 5000), &settings()));
+        assert!(!watch.sends(NOW + 31 * HOUR, sending(5000, 5000), &settings()));
     }
 
     #[test]
@@ -354,13 +438,18 @@ mod tests {
     fn refusals_count_where_they_are_many_and_a_third() {
         let settings = settings();
         let mut dead = watch(3);
-        dead.sends(NOW, sending(60, 0), &settings);
-        assert!(!dead.is_refused(NOW, 20, &settings));
-        assert!(dead.is_refused(NOW + 60, 1, &settings));
+        assert!(!dead.is_answered(NOW, 40, 20, &settings));
+        assert!(dead.is_answered(NOW + 60, 1, 1, &settings));
         assert_eq!(rule(&dead), Some(Rule::Refused));
+        // What is let go comes back, too.
+        dead.trust(NOW + HOUR, true);
+        assert!(!dead.is_answered(NOW + HOUR, 0, 500, &settings));
+        assert!(dead.is_answered(NOW + 30 * HOUR, 0, 500, &settings));
         let mut live = watch(300);
-        live.sends(NOW, sending(400, 0), &settings);
-        assert!(!live.is_refused(NOW, 130, &settings), "less than a third");
+        assert!(!live.is_answered(NOW, 270, 130, &settings), "less than a third");
+        // What it sent in another hour is none of that.
+        live.sends(NOW + 5 * HOUR, sending(2000, 0), &settings);
+        assert!(live.is_answered(NOW + 5 * HOUR, 30, 130, &settings));
         let refused = Sending { refused: 30, ..sending(0, 0) };
         assert!(watch(3).sends(NOW, refused, &settings), "refused here");
     }
@@ -373,8 +462,8 @@ mod tests {
         for network in (0..5).chain(0..5) {
             assert!(!watch.sends(NOW, from(network), &settings));
         }
-        // The others are hours ago; but so many are nothing new, so that it takes three times as many.
-        let later = NOW + 3 * HOUR;
+        // The others are a day ago; so many are nothing new, so that it takes three times as many.
+        let later = NOW + 31 * HOUR;
         for network in 10..25 {
             assert!(!watch.sends(later, from(network), &settings), "{network}");
         }
@@ -410,6 +499,55 @@ mod tests {
     }
 
     #[test]
+    fn who_begins_slowly_is_measured_by_what_was_before() {
+        let settings = settings();
+        let mut watch = watch(3);
+        assert!(!watch.sends(NOW, sending(90, 0), &settings));
+        assert!(!watch.sends(NOW + 2 * HOUR, sending(100, 0), &settings));
+        assert!(
+            watch.sends(NOW + 4 * HOUR, sending(101, 0), &settings),
+            "90 are not its usual yet"
+        );
+        assert!(watch.suspicion.as_ref().unwrap().why.ends_with("to 3 at the most before"));
+    }
+
+    #[test]
+    fn a_release_teaches_what_was_sent_under_suspicion_however_late() {
+        let settings = settings();
+        let mut watch = watch(3);
+        for hour in 0..60 {
+            assert_eq!(watch.sends(NOW + hour * HOUR, sending(500, 0), &settings), hour == 0);
+        }
+        let later = NOW + 100 * HOUR;
+        let mut renewed = watch.clone();
+        assert_eq!(watch.trust(later, true).unwrap().number, watch.owner_was);
+        assert!(!watch.sends(later, sending(5000, 0), &settings));
+        renewed.trust(later, false);
+        assert_eq!(renewed.owner_was, 0);
+        assert!(renewed.sends(later, sending(101, 0), &settings), "what it did was not learned");
+    }
+
+    #[test]
+    fn what_was_not_taken_is_not_noted() {
+        let settings = settings();
+        let mut watch = watch(3);
+        for _ in 0..20 {
+            assert!(!watch.sends(NOW, sending(60, 20), &settings));
+            watch.take_back(NOW, 60, 20);
+        }
+    }
+
+    #[test]
+    fn who_is_only_told_is_told_again_after_a_day() {
+        let tell = Hijack { action: Action::Tell, ..settings() };
+        let mut watch = watch(3);
+        assert!(watch.sends(NOW, sending(200, 0), &tell));
+        watch.suspicion.as_mut().unwrap().told = Some(Action::Tell);
+        assert!(!watch.sends(NOW + 2 * HOUR, sending(200, 0), &tell));
+        assert!(watch.sends(NOW + 25 * HOUR, sending(200, 0), &tell));
+    }
+
+    #[test]
     fn a_rule_is_off_at_zero_and_what_is_recorded_is_read_again() {
         let off = Hijack {
             recipients_per_hour: 0,
@@ -426,7 +564,7 @@ mod tests {
             assert!(!watch.sends(NOW, sending, &off));
             assert!(!watch.claims(NOW, &network.to_string(), &off));
         }
-        watch.is_refused(NOW, 1, &settings());
+        watch.is_answered(NOW, 0, 1, &settings());
         let again: Watch = serde_json::from_slice(&serde_json::to_vec(&watch).unwrap()).unwrap();
         assert_eq!(again, watch);
         assert!(again.suspicion.is_some());

@@ -11,8 +11,8 @@
 //! hop. A message counts from its `DATA` on, and not any more when it is not taken.
 //!
 //! Key space 43 of the home shard: the account's number (u32, big-endian), and in JSON what was counted ([`Usage`]). It is
-//! written every [`WRITTEN_EVERY`] seconds at the most, so a crash forgets what was sent in that time, and no more. That
-//! an account is suspected is durable before its message is answered.
+//! written every [`WRITTEN_EVERY`] seconds at the most, and at the stop, so a crash forgets what was sent in that time, and no more.
+//! That an account is suspected is durable before its message is answered.
 
 pub mod hijack;
 pub mod settings;
@@ -35,8 +35,10 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
 use storage::store::Space;
 use storage::{AccountId, Error};
+use suspects::Held;
 use usage::{Amounts, Over};
 
 pub const SPACE: Space = Space(43);
@@ -84,7 +86,15 @@ struct Counted {
     usage: Usage,
     /// When it was last put into the log.
     written: u64,
-    is_written: bool,
+    /// How often it was changed, and how often it had been when it was last put into the log.
+    changes: u64,
+    changes_written: u64,
+}
+
+impl Counted {
+    fn is_written(&self) -> bool {
+        self.changes == self.changes_written
+    }
 }
 
 fn key(account: AccountId) -> Bytes {
@@ -126,6 +136,8 @@ pub struct Permit {
     account: AccountId,
     by: By,
     recipients: u32,
+    /// Of these, the ones whom the account has not written to.
+    strangers: u32,
     is_used: bool,
 }
 
@@ -140,10 +152,15 @@ impl Drop for Permit {
         if self.is_used {
             return;
         }
-        let (account, by, recipients) = (self.account, self.by, self.recipients);
+        let Permit { account, by, recipients, strangers, .. } = *self;
         // Who is too busy to hear of it counts too much: it is over in an hour.
         let _ = self.shard.mesh.tell(self.home, move |shard| async move {
-            let take_back = |usage: &mut Usage| usage.by(by).take_back(unix_now(), recipients);
+            let take_back = |usage: &mut Usage| {
+                usage.by(by).take_back(unix_now(), recipients);
+                if by == By::Login {
+                    usage.watch.take_back(unix_now(), recipients, strangers);
+                }
+            };
             shard.submitting.with(&shard, account, take_back);
         });
     }
@@ -174,32 +191,37 @@ impl NotNow {
 pub struct Message<'m> {
     pub user: &'m str,
     pub recipients: Vec<String>,
+    /// How many of these are at home.
+    pub at_home: usize,
     /// Recipients that were refused since the message before.
     pub refused: u32,
     pub peer: IpAddr,
 }
 
-/// Before a message is sent by a login. The permit is `None` where there is no such account, and nothing is counted; the text
-/// is why the message is to be held.
+/// Before a message is sent by a login. The permit is `None` where there is no such account, and nothing is counted; besides,
+/// why the message is to be held.
 pub async fn permit(
     shard: &Rc<Shard>,
     message: Message<'_>,
-) -> Result<(Option<Permit>, Option<String>), NotNow> {
+) -> Result<(Option<Permit>, Option<Held>), NotNow> {
     let Some(of) = Of::login(shard, message.user) else { return Ok((None, None)) };
-    let Message { mut recipients, refused, peer, .. } = message;
+    let Message { mut recipients, at_home, refused, peer, .. } = message;
+    let at_home = u32::try_from(at_home).unwrap_or(u32::MAX);
     let count = u32::try_from(recipients.len()).unwrap_or(u32::MAX);
     recipients.truncate(LOOKED_UP_MAX);
     let (account, address) = (of.account, of.address.clone());
     let watch = move |shard: Rc<Shard>| async move {
         let settings = &shard.config.submission.hijack;
         if settings.action == Action::Off {
-            return None;
+            // Whoever looks again begins anew.
+            suspects::drop_suspicion(&shard, account);
+            return (None, 0);
         }
         let strangers = written::strangers(&shard, account, &recipients).unwrap_or(0);
         let strangers = u32::try_from(strangers).unwrap_or(u32::MAX);
-        let sending = Sending { recipients: count, strangers, refused, peer };
+        let sending = Sending { recipients: count, strangers, at_home, refused, peer };
         let sends = |usage: &mut Usage| usage.watch.sends(unix_now(), sending, settings);
-        suspects::watch(&shard, account, &address, sends).await
+        (suspects::watch(&shard, account, &address, sends).await, strangers)
     };
     reserve(shard, of, By::Login, count, watch).await
 }
@@ -207,7 +229,7 @@ pub async fn permit(
 /// Before a script of `address` has a message leave.
 pub async fn permit_script(shard: &Rc<Shard>, address: &str) -> Result<Option<Permit>, NotNow> {
     let Some(of) = Of::login(shard, address) else { return Ok(None) };
-    let (permit, _) = reserve(shard, of, By::Script, 1, |_| async { None }).await?;
+    let (permit, _) = reserve(shard, of, By::Script, 1, |_| async { (None, 0) }).await?;
     Ok(permit)
 }
 
@@ -218,10 +240,10 @@ async fn reserve<W, F>(
     by: By,
     recipients: u32,
     then: W,
-) -> Result<(Option<Permit>, Option<String>), NotNow>
+) -> Result<(Option<Permit>, Option<Held>), NotNow>
 where
     W: FnOnce(Rc<Shard>) -> F + Send + 'static,
-    F: Future<Output = Option<String>> + 'static,
+    F: Future<Output = (Option<Held>, u32)> + 'static,
 {
     let Of { account, home, address, limits } = of;
     let reserve = move |shard: Rc<Shard>| async move {
@@ -233,14 +255,14 @@ where
             Ok(())
         };
         shard.submitting.with(&shard, account, reserve)?;
-        let held = then(Rc::clone(&shard)).await;
+        let noted = then(Rc::clone(&shard)).await;
         shard.submitting.write_behind(&shard, account, now);
-        Ok::<_, Over>(held)
+        Ok::<_, Over>(noted)
     };
     match shard.mesh.ask(home, reserve).await {
-        Ok(Ok(held)) => {
+        Ok(Ok((held, strangers))) => {
             let shard = Rc::clone(shard);
-            let permit = Permit { shard, home, account, by, recipients, is_used: false };
+            let permit = Permit { shard, home, account, by, recipients, strangers, is_used: false };
             Ok((Some(permit), held))
         }
         Ok(Err(over)) => {
@@ -254,7 +276,7 @@ where
 }
 
 /// A message that `user` sends names these in `From`, who are not the account. Why it is to be held, if it is.
-pub async fn claims(shard: &Rc<Shard>, user: &str, authors: Vec<String>) -> Option<String> {
+pub async fn claims(shard: &Rc<Shard>, user: &str, authors: Vec<String>) -> Option<Held> {
     if shard.config.submission.hijack.action == Action::Off {
         return None;
     }
@@ -270,18 +292,19 @@ pub async fn claims(shard: &Rc<Shard>, user: &str, authors: Vec<String>) -> Opti
     shard.mesh.ask(home, claims).await.ok()?
 }
 
-/// Other servers have refused so many recipients of what `user` has sent.
-pub fn refused(shard: &Rc<Shard>, user: &str, recipients: usize) {
+/// Of what `user` has sent so many recipients have been served, and so many are refused for good.
+pub fn answered(shard: &Rc<Shard>, user: &str, served: usize, refused: usize) {
     if shard.config.submission.hijack.action == Action::Off {
         return;
     }
     let Some(Of { account, home, address, .. }) = Of::login(shard, user) else { return };
-    let recipients = u32::try_from(recipients).unwrap_or(u32::MAX);
+    let [served, refused] = [served, refused].map(|count| u32::try_from(count).unwrap_or(u32::MAX));
     // A shard that is too busy to hear of it has other worries.
     let _ = shard.mesh.tell(home, move |shard| async move {
         let settings = &shard.config.submission.hijack;
-        let refused = |usage: &mut Usage| usage.watch.is_refused(unix_now(), recipients, settings);
-        suspects::watch(&shard, account, &address, refused).await;
+        let answered =
+            |usage: &mut Usage| usage.watch.is_answered(unix_now(), served, refused, settings);
+        suspects::watch(&shard, account, &address, answered).await;
     });
 }
 
@@ -291,21 +314,22 @@ impl Submitting {
         let mut at_hand = self.at_hand.borrow_mut();
         if at_hand.len() >= AT_HAND_MAX && !at_hand.contains_key(&account) {
             // What is in the log is read again when it is asked for.
-            at_hand.retain(|_, counted| !counted.is_written);
+            at_hand.retain(|_, counted| !counted.is_written());
             let mut is_kept = false;
             if at_hand.len() >= AT_HAND_MAX {
-                at_hand.retain(|_, _| {
+                at_hand.retain(|_, counted| {
                     is_kept = !is_kept;
-                    is_kept
+                    is_kept || counted.usage.watch.suspicion.is_some()
                 });
             }
         }
         let counted = at_hand.entry(account).or_insert_with(|| Counted {
             usage: recorded(shard, account).unwrap_or_default(),
             written: unix_now(),
-            is_written: true,
+            changes: 0,
+            changes_written: 0,
         });
-        counted.is_written = false;
+        counted.changes += 1;
         work(&mut counted.usage)
     }
 
@@ -330,17 +354,44 @@ impl Submitting {
 
     /// Puts what was counted into the log.
     async fn write(&self, shard: &Shard, account: AccountId) -> Result<(), Error> {
-        let value = {
+        let (value, changes) = {
             let mut at_hand = self.at_hand.borrow_mut();
             let Some(counted) = at_hand.get_mut(&account) else { return Ok(()) };
-            (counted.written, counted.is_written) = (unix_now(), true);
-            Bytes::from(encode(&counted.usage))
+            counted.written = unix_now();
+            (Bytes::from(encode(&counted.usage)), counted.changes)
         };
-        shard.store.put(SPACE, vec![(key(account), Some(value))]).await.map(drop)
+        let _durable = shard.store.put(SPACE, vec![(key(account), Some(value))]).await?;
+        if let Some(counted) = self.at_hand.borrow_mut().get_mut(&account) {
+            counted.changes_written = counted.changes_written.max(changes);
+        }
+        Ok(())
+    }
+
+    /// Puts all that has been counted since into the log. Whoever was removed meanwhile is forgotten.
+    pub async fn write_all(&self, shard: &Shard) {
+        let at_hand = self.at_hand.borrow();
+        let changed = at_hand.iter().filter(|(_, counted)| !counted.is_written());
+        let changed: Vec<AccountId> = changed.map(|(account, _)| *account).collect();
+        drop(at_hand);
+        for account in changed {
+            if shard.store.usage(account).is_err() {
+                self.forget(account);
+            } else if let Err(error) = self.write(shard, account).await {
+                tracing::debug!(account = account.0, %error, "what it has sent is not recorded");
+            }
+        }
     }
 
     fn forget(&self, account: AccountId) {
         self.at_hand.borrow_mut().remove(&account);
+    }
+}
+
+/// Writes what the core's accounts have sent, as long as it runs.
+pub async fn keep(shard: Rc<Shard>) {
+    while !shard.watchdog.stopping() {
+        glommio::timer::sleep(Duration::from_secs(WRITTEN_EVERY)).await;
+        shard.submitting.write_all(&shard).await;
     }
 }
 

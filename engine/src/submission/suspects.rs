@@ -1,21 +1,28 @@
 //! An account that somebody else seems to send from: its operator is told, once, and what it sends waits, until the operator
 //! releases its mail, or gives it a new password.
 
-use super::hijack::Suspicion;
+use super::hijack::{Suspicion, Watch};
 use super::settings::Action;
 use super::{Usage, known};
 use crate::directory::Resolution;
 use crate::metrics::count;
 use crate::operations::unix_now;
-use crate::queue::notices;
+use crate::queue::{self, Word, notices};
 use crate::shard::Shard;
 use crate::when::time_text;
 use protocols::message::date::field_text;
 use std::rc::Rc;
-use storage::AccountId;
+use storage::{AccountId, Uid};
 
 /// Domains that are asked for a postmaster.
 const POSTMASTERS_TRIED_MAX: usize = 16;
+
+/// That a message is held, and for which suspicion of its account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    pub why: String,
+    pub number: u32,
+}
 
 /// On the account's home shard: notes what it does by `note`, which tells whether it is suspected from now on. Why its messages
 /// are to be held, if they are.
@@ -24,7 +31,7 @@ pub(super) async fn watch(
     account: AccountId,
     address: &str,
     note: impl FnOnce(&mut Usage) -> bool,
-) -> Option<String> {
+) -> Option<Held> {
     let (is_new, suspicion) =
         shard.submitting.with(shard, account, |usage| (note(usage), usage.watch.suspicion.clone()));
     let suspicion = suspicion?;
@@ -42,11 +49,13 @@ pub(super) async fn watch(
             tracing::warn!(account = address, %error, "that an account is suspected is not recorded");
         }
     }
-    let is_held = shard.config.submission.hijack.action == Action::Hold;
-    if !suspicion.is_told {
+    let action = shard.config.submission.hijack.action;
+    let is_held = action == Action::Hold;
+    // Again where something else follows by now.
+    if suspicion.told != Some(action) {
         let told = |usage: &mut Usage| {
             let suspicion = usage.watch.suspicion.as_mut();
-            suspicion.is_some_and(|one| !std::mem::replace(&mut one.is_told, true))
+            suspicion.is_some_and(|one| one.told.replace(action) != Some(action))
         };
         // One of those who come here at once does it; nobody waits for it.
         if shard.submitting.with(shard, account, told) {
@@ -58,7 +67,8 @@ pub(super) async fn watch(
             .detach();
         }
     }
-    is_held.then(|| format!("{}: somebody else may have sent it", suspicion.why))
+    let Suspicion { why, number, .. } = suspicion;
+    is_held.then(|| Held { why: format!("{why}: somebody else may have sent it"), number })
 }
 
 async fn tell_postmaster(
@@ -68,7 +78,7 @@ async fn tell_postmaster(
     suspicion: &Suspicion,
     is_held: bool,
 ) {
-    let to = postmaster(shard, address);
+    let to = postmaster(shard, account, address);
     let consequence = match is_held {
         true => "What it sends from now on is taken, and waits in the queue.",
         false => "What it sends goes out all the same ([submission.hijack] action = \"tell\").",
@@ -76,11 +86,11 @@ async fn tell_postmaster(
     let text = format!(
         "{address} {}, since {}.\r\n\r\n\
          Somebody else may have its password. {consequence}\r\n\r\n\
-         What it has sent:\r\n    kura queue list --account {address}\r\n\
+         What waits of it:\r\n    kura queue list --suspected --account {address}\r\n\
          If it was not its owner, take that away and give the account a new password:\r\n    \
-         kura queue remove --account {address}\r\n    kura account passwd {address}\r\n\
+         kura queue remove --suspected --account {address}\r\n    kura account passwd {address}\r\n\
          If it was, let it go; as much is usual for this account from then on:\r\n    \
-         kura queue release --account {address}\r\n",
+         kura queue release --suspected --account {address}\r\n",
         suspicion.why,
         time_text(suspicion.since * 1000),
     );
@@ -90,7 +100,7 @@ async fn tell_postmaster(
         tracing::warn!(account = address, to, %error, "its postmaster is not told yet");
         // With the next message.
         shard.submitting.with(shard, account, |usage| {
-            usage.watch.suspicion.iter_mut().for_each(|one| one.is_told = false);
+            usage.watch.suspicion.iter_mut().for_each(|one| one.told = None);
         });
     }
     if let Err(error) = shard.submitting.write(shard, account).await {
@@ -98,8 +108,8 @@ async fn tell_postmaster(
     }
 }
 
-/// Who answers for an account: its domain's postmaster, or the first there is.
-fn postmaster(shard: &Shard, address: &str) -> String {
+/// Who answers for an account: its domain's postmaster, or the first there is who is somebody else.
+fn postmaster(shard: &Shard, account: AccountId, address: &str) -> String {
     let directory = shard.directory.borrow();
     let own = address.rsplit_once('@').map(|(_, domain)| domain.to_owned());
     let others = directory.domains().map(|(domain, _)| domain.clone());
@@ -107,7 +117,13 @@ fn postmaster(shard: &Shard, address: &str) -> String {
         .into_iter()
         .chain(others.take(POSTMASTERS_TRIED_MAX))
         .map(|domain| format!("postmaster@{domain}"));
-    let is_somebody = |name: &String| matches!(directory.resolve(name), Resolution::Local(_));
+    // Whoever has the account's password would read it, and take it away.
+    let is_somebody = |name: &String| match directory.resolve(name) {
+        Resolution::Local(reached) => {
+            reached.homes.iter().any(|home| home.account != account) || !reached.outside.is_empty()
+        }
+        Resolution::NoSuchUser | Resolution::NotOurs => false,
+    };
     names.find(is_somebody).unwrap_or_else(|| format!("postmaster@{}", shard.config.hostname))
 }
 
@@ -132,30 +148,70 @@ pub fn suspicion(shard: &Shard, account: AccountId) -> Option<Suspicion> {
     known(shard, account).watch.suspicion
 }
 
-/// Ends the suspicion of an account; on its home shard. `is_usual`: its owner has sent all that. Whether there was one.
+/// Nobody looks any more; on the account's home shard, where it is at hand.
+pub(super) fn drop_suspicion(shard: &Shard, account: AccountId) {
+    shard.submitting.with(shard, account, |usage| {
+        if usage.watch.suspicion.is_some() {
+            usage.watch.trust(unix_now(), false);
+        }
+    });
+}
+
+/// Ends the suspicion of an account, and tells what it was; on its home shard. `is_usual`: its owner has sent all that.
 pub async fn trust(
     shard: &Rc<Shard>,
     account: AccountId,
     address: &str,
     is_usual: bool,
-) -> Result<bool, storage::Error> {
-    if known(shard, account) == Usage::default() {
-        return Ok(false);
+) -> Result<Option<Suspicion>, storage::Error> {
+    let watch = known(shard, account).watch;
+    if watch == Watch::default() || (is_usual && watch.suspicion.is_none()) {
+        return Ok(None);
     }
     let trust = |usage: &mut Usage| usage.watch.trust(unix_now(), is_usual);
-    let Some(suspicion) = shard.submitting.with(shard, account, trust) else { return Ok(false) };
+    let suspicion = shard.submitting.with(shard, account, trust);
     shard.submitting.write(shard, account).await?;
-    tracing::info!(target: crate::NOTICE, account = address, "nobody else is suspected to send from this account any more");
-    if is_usual && shard.config.submission.hijack.action == Action::Hold {
-        let text = format!(
-            "Messages of yours were kept back since {}, because this account\r\n{}.\r\n\r\n\
-             They are on their way now. If you have not sent them, somebody else knows your password: tell your postmaster,\r\n\
-             and have it changed.\r\n",
-            time_text(suspicion.since * 1000),
-            suspicion.why,
-        );
-        send(shard, address, "Your messages were kept back, and are on their way now", &text)
-            .await?;
+    if suspicion.is_some() {
+        tracing::info!(target: crate::NOTICE, account = address, "nobody else is suspected to send from this account any more");
     }
-    Ok(true)
+    Ok(suspicion)
+}
+
+/// The owner of an account hears that its mail was kept back, and why.
+pub async fn tell_owner(
+    shard: &Rc<Shard>,
+    address: &str,
+    suspicion: &Suspicion,
+) -> Result<(), storage::Error> {
+    let text = format!(
+        "Messages of yours were kept back since {}, because this account\r\n{}.\r\n\r\n\
+         They are on their way now. If you have not sent them, somebody else knows your password: tell your postmaster,\r\n\
+         and have it changed.\r\n",
+        time_text(suspicion.since * 1000),
+        suspicion.why,
+    );
+    send(shard, address, "Your messages were kept back, and are on their way now", &text).await
+}
+
+/// A message of `user` is on hold now for suspicion `number`. If the operator has let that suspicion's mail go since it was asked
+/// about, he has not seen this one.
+pub fn look_again(shard: &Rc<Shard>, user: &str, number: u32, uid: Uid) {
+    let known = shard.directory.borrow().login(user).map(|(_, one)| (one.id(), one.shard));
+    let Some((account, home)) = known else { return };
+    let shard = Rc::clone(shard);
+    let look = async move {
+        let was_owner = move |shard: Rc<Shard>| async move {
+            super::known(&shard, account).watch.owner_was == number
+        };
+        if shard.mesh.ask(home, was_owner).await.is_ok_and(|was| was)
+            && let Err(fault) = queue::command(&shard, uid, Word::Release).await
+        {
+            tracing::warn!(
+                uid = uid.0,
+                fault,
+                "a message stays on hold though its account's were released"
+            );
+        }
+    };
+    glommio::spawn_local(look).detach();
 }

@@ -22,6 +22,7 @@ use crate::queue::message::{self, RECIPIENTS_MAX};
 use crate::reports;
 use crate::scan;
 use crate::scan::settings::Action;
+use crate::submission::suspects::Held;
 use crate::submission::{self, NotNow, Permit};
 use protocols::message::received::{Received, delivered_to, received, return_path};
 use protocols::smtp::event::{Asked, Ended};
@@ -54,7 +55,7 @@ pub(super) struct Transaction {
     /// That it may be sent, of somebody who has logged in.
     pub(super) permit: Option<Permit>,
     /// Why it is held, if it is: somebody else may be sending it.
-    pub(super) suspected: Option<String>,
+    pub(super) suspected: Option<Held>,
     /// When it is to leave, Unix seconds, if not at once.
     pub(super) release_at: Option<u64>,
     /// What was found out about the sender, for the log.
@@ -102,7 +103,8 @@ impl Transaction {
             require_tls: self.params.require_tls,
             tls_optional: false,
             release_at: self.release_at,
-            suspected: self.suspected.clone(),
+            suspected: self.suspected.as_ref().map(|held| held.why.clone()),
+            suspicion: self.suspected.as_ref().map_or(0, |held| held.number),
             by_login: user.is_some(),
         }
     }
@@ -135,11 +137,13 @@ impl SmtpSession {
     /// Who has logged in sends no more than they may.
     async fn permit(&mut self) -> Result<(), Refusal> {
         let Some(user) = self.machine.user() else { return Ok(()) };
+        self.check_login()?;
         let Transaction { recipients, outside, .. } = &self.transaction;
         let at_home = recipients.iter().map(|one| one.address.to_string());
         let message = submission::Message {
             user,
             recipients: at_home.chain(outside.iter().map(|(to, _)| to.to_string())).collect(),
+            at_home: recipients.iter().filter(|one| !one.homes.is_empty()).count(),
             refused: self.refused,
             peer: self.peer.address.ip(),
         };
@@ -281,7 +285,10 @@ impl SmtpSession {
             {
                 permit.used();
             }
-            written::learn(&self.shard, user, sent.map(|(address, _)| address.as_str()));
+            // Else whoever has the password makes friends of all the world.
+            if transaction.suspected.is_none() {
+                written::learn(&self.shard, user, sent.map(|(address, _)| address.as_str()));
+            }
         }
         let answers: Vec<Answer<Durable>> = match self.role {
             Role::Lmtp => results.into_iter().map(|(_, result)| answer(result, &id)).collect(),
@@ -346,10 +353,10 @@ impl SmtpSession {
         }
         // One answer for all: who is told to send again sends to all again.
         let refused = results.iter().find_map(|(_, result)| result.as_ref().err().cloned());
-        let queued = match (submission, refused, &transaction.failure) {
-            (Some(submission), None, _) => self.submit(submission, &mut transaction.scan).await,
-            (_, Some(why), _) => Err(why),
-            (None, None, failure) => Err(failure.as_ref().map_or(Refusal::BUSY, refusal)),
+        let queued = match (submission, refused) {
+            (Some(submission), None) => self.submit(submission, transaction).await,
+            (_, Some(why)) => Err(why),
+            (None, None) => Err(transaction.failure.as_ref().map_or(Refusal::BUSY, refusal)),
         };
         results.extend(outside.into_iter().map(|(address, _)| (address, queued.clone())));
         results
@@ -384,14 +391,15 @@ impl SmtpSession {
     async fn submit(
         &self,
         mut submission: Submission,
-        scanned: &mut Option<scan::verdict::Findings>,
+        transaction: &mut Transaction,
     ) -> Result<Durable, Refusal> {
         let claimed = submission.claimed();
         if let Some(user) = self.machine.user().filter(|_| !claimed.is_empty()) {
             let held = submission::claims(&self.shard, user, claimed).await;
+            transaction.suspected = transaction.suspected.take().or_else(|| held.clone());
             submission.hold(held);
         }
-        self.enqueue(submission, scanned).await
+        self.enqueue(submission, &mut transaction.scan).await
     }
 
     /// Into the queue, past what is asked of all messages that nobody else has asked yet.

@@ -22,6 +22,7 @@ use crate::policy::{connect, greeting, honeypot};
 use crate::queue::message::RECIPIENTS_MAX;
 use crate::relay::srs;
 use crate::shard::{Origin, Place, Shard};
+use crate::submission;
 use crate::wire::{Peer, Transport, Wire};
 use arrival::{Recipient, Transaction, refusal};
 use protocols::Address;
@@ -56,6 +57,8 @@ pub struct SmtpSession {
     trapped: Option<HoneypotAction>,
     /// Recipients named by who has logged in that do not exist, since the last message.
     refused: u32,
+    /// With which of its passwords the account has logged in.
+    password: Option<[u8; 32]>,
     _place: Place,
 }
 
@@ -101,6 +104,7 @@ impl SmtpSession {
             is_early,
             trapped: None,
             refused: 0,
+            password: None,
             _place: place,
         }
     }
@@ -115,6 +119,8 @@ impl SmtpSession {
         ticket: Ticket<Login>,
         outbox: &mut Outbox,
     ) {
+        // Before it is checked: whoever proves an old one while it is changed is out with the next message.
+        self.password = self.password_of(&credentials.user);
         let outcome = match self
             .shard
             .verify_password(&credentials.user, &credentials.password, self.origin())
@@ -123,11 +129,34 @@ impl SmtpSession {
             Ok(_) => LoginOutcome::Welcome,
             Err(error) => login::outcome(error),
         };
-        self.machine.answer_login(ticket, outcome, &credentials.user.to_lowercase(), outbox);
+        let user = self.name_of(&credentials.user);
+        self.machine.answer_login(ticket, outcome, &user, outbox);
+    }
+
+    /// An account by its address, however the client writes it.
+    fn name_of(&self, user: &str) -> String {
+        let directory = self.shard.directory.borrow();
+        directory.login(user).map_or_else(|| user.to_lowercase(), |(name, _)| name.to_owned())
+    }
+
+    fn password_of(&self, user: &str) -> Option<[u8; 32]> {
+        let directory = self.shard.directory.borrow();
+        directory.login(user).map(|(_, account)| account.password.scram.stored_key)
+    }
+
+    /// Whoever has logged in sends no longer than the account and its password last.
+    fn check_login(&self) -> Result<(), Refusal> {
+        let Some(user) = self.machine.user() else { return Ok(()) };
+        if self.password.is_some() && self.password_of(user) == self.password {
+            return Ok(());
+        }
+        let words = "The account's password has changed, log in again";
+        Err(Refusal::STOPPING.saying(words.to_owned()))
     }
 
     fn mail(&mut self, from: Option<Address>, params: &MailParams) -> Result<(), Refusal> {
         self.shard.store.admit().map_err(|error| refusal(&error))?;
+        self.check_login()?;
         if let Some(user) = self.machine.user() {
             self.check_sender(user, from.as_ref())?;
         }
@@ -281,6 +310,14 @@ impl SmtpSession {
         tracing::info!(target: NOTICE, %peer, service, from, to, reason = %why, "{what}");
     }
 
+    /// Who names recipients that don't exist, and sends no message, is noticed all the same.
+    fn report_dead(&mut self) {
+        let dead = std::mem::take(&mut self.refused);
+        if let Some(user) = self.machine.user().filter(|_| dead > 0) {
+            submission::answered(&self.shard, user, 0, dead as usize);
+        }
+    }
+
     fn forget(&mut self) {
         self.transaction = Transaction::default();
     }
@@ -307,6 +344,12 @@ fn postmaster_domain(shard: &Shard) -> String {
     first.unwrap_or_else(|| shard.config.hostname.clone())
 }
 
+impl Drop for SmtpSession {
+    fn drop(&mut self) {
+        self.report_dead();
+    }
+}
+
 impl Session for SmtpSession {
     type Machine = Smtp<Durable>;
     /// SMTP sessions stay where they were accepted.
@@ -324,6 +367,7 @@ impl Session for SmtpSession {
         // What was accepted is acknowledged as soon as ever, or the peer might bring it again.
         let may_wait =
             self.service == Service::Smtp && !matches!(event, Event::Body(_) | Event::End(_));
+        let is_asked = matches!(event, Event::Mail(..) | Event::Data(_));
         match event {
             Event::Body(bytes) => self.body(bytes).await,
             Event::Client(client, ticket) => {
@@ -354,21 +398,21 @@ impl Session for SmtpSession {
             }
             Event::Data(ticket) => self.data(ticket, wire.outbox).await,
             Event::End(ticket) => self.end(ticket, wire.outbox).await,
-            Event::Reset => self.forget(),
+            Event::Reset => {
+                self.report_dead();
+                self.forget();
+            }
             Event::Login(credentials, ticket) => self.login(credentials, ticket, wire.outbox).await,
             Event::ScramKeys(user, ticket) => {
                 let (keys, nonce) = login::scram_keys(&self.shard, &user);
+                self.password = self.password_of(&user);
                 self.proving = user;
                 self.machine.answer_keys(ticket, keys, &nonce, wire.outbox);
             }
             Event::Proved(user, ticket) => {
                 count(&self.shard.metrics.logins);
-                self.machine.answer_login(
-                    ticket,
-                    LoginOutcome::Welcome,
-                    &user.to_lowercase(),
-                    wire.outbox,
-                );
+                let user = self.name_of(&user);
+                self.machine.answer_login(ticket, LoginOutcome::Welcome, &user, wire.outbox);
             }
             Event::Disproved(ticket) => {
                 let outcome = login::outcome(
@@ -376,6 +420,9 @@ impl Session for SmtpSession {
                 );
                 self.machine.answer_login(ticket, outcome, "", wire.outbox);
             }
+        }
+        if is_asked && self.check_login().is_err() {
+            return Next::Close;
         }
         if may_wait && self.machine.user().is_none() {
             greeting::hold_back(&self.shard, self.peer.address.ip()).await;
