@@ -6,6 +6,7 @@
 use crate::directory::Held;
 use crate::export;
 use crate::operations::{Fault, change, existing_account, on, pair, unix_now};
+use crate::quarantine::recalled;
 use crate::shard::Shard;
 use crate::when::time_text;
 use protocols::message::Summary;
@@ -162,7 +163,14 @@ pub(crate) async fn undelete(
     })?;
     let (id, wanted) = (account.id(), which.wanted());
     let (back, _durable) = on(shard, account.shard, move |shard| async move {
+        let noted = recalled::buried(&shard, id).map_err(|error| error.to_string())?;
         let back = shard.store.undelete(id, &wanted, over_quota).await;
+        // Also what has come back before an error.
+        if let Some(noted) = noted
+            && let Err(error) = recalled::carry_over(&shard, id, &noted).await
+        {
+            tracing::warn!(account = id.0, %error, "what lies in quarantine again has lost its reason");
+        }
         back.map_err(|error| match error {
             Error::OverQuota => {
                 "the account's quota has no room for all of them; choose fewer with \

@@ -284,6 +284,7 @@ async fn row(shard: &Shard, found: &Found) -> Value {
     if let Some(recall) = recalled::of(shard, account, uid).filter(|_| is_there) {
         let Recall { mailbox, found, .. } = &recall;
         row["kept"] = json!(recall.note().value());
+        let mailbox = mailbox.as_deref().unwrap_or("quarantine");
         row["pulled_back"] = json!(safe(&format!("{found}, was in {mailbox}")));
     }
     if !row["kept"].is_null() {

@@ -74,12 +74,13 @@ fn print(report: &Value) -> Result<(), ConfigError> {
     };
     let state = if report["running"] == Value::Bool(true) { "running" } else { "not running" };
     outln!(
-        "{state}; since the server started: {} clean, {} known to be clean, {} pulled back, {} found and left, {} not scanned",
+        "{state}; since the server started: {} clean, {} known to be clean, {} pulled back, {} found and left, {} not scanned, {} found in quarantine",
         sum("clean"),
         sum("known"),
         sum("pulled_back"),
         sum("left"),
         sum("unscanned"),
+        sum("kept_back"),
     )?;
     for shard in shards {
         if let Some(address) = shard["account"].as_str().filter(|address| !address.is_empty()) {
@@ -87,7 +88,9 @@ fn print(report: &Value) -> Result<(), ConfigError> {
         }
     }
     if let Some(failed) = report["failed"].as_str() {
-        outln!("  it goes on later: {failed}")?;
+        let is_paused = shards.iter().any(|shard| shard["paused"] == Value::Bool(true));
+        let when = if is_paused { "" } else { "it goes on later: " };
+        outln!("  {when}{failed}")?;
     }
     Ok(())
 }

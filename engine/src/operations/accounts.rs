@@ -230,17 +230,18 @@ pub(super) async fn remove(shard: &Rc<Shard>, address: &str) -> Result<Value, Fa
     on(shard, account.shard, move |shard| async move {
         filter::forget(&shard, id).await?;
         digest::forget(&shard, id).await?;
-        recalled::forget(&shard, id).await?;
-        again::progress::forget(&shard, id).await?;
         sieve::scripts::forget(&shard, id).await?;
         submission::forget(&shard, id).await?;
         shard.collecting.forget_all_of(id);
         collect::keys::remove_all(&shard, id).await?;
         match shard.store.remove_account(id).await {
             // A shard that has lost it has nothing to remove.
-            Ok(_) | Err(storage::Error::NoSuchAccount(_)) => Ok(()),
-            Err(error) => Err(error),
+            Ok(_) | Err(storage::Error::NoSuchAccount(_)) => {}
+            Err(error) => return Err(error),
         }
+        // Behind it: until then a round over its mail could note more.
+        recalled::forget(&shard, id).await?;
+        again::progress::forget(&shard, id).await
     })
     .await?;
     Ok(json!({ "address": address }))

@@ -6,7 +6,7 @@
 
 use super::letter::{self, Item, Letter};
 use super::links::{self, Action, Link};
-use super::{By, actions, kept};
+use super::{By, actions, kept, recalled};
 use crate::core::give_way;
 use crate::delivery::{self, Collected, Envelope, Failure, Intake, Judged, Stamp, To, notes};
 use crate::directory::Home;
@@ -160,7 +160,7 @@ async fn items(
 
 /// Strangers can use up a quota with mail that is kept back, and its owner would not even hear of it: where a digest does
 /// not fit, the oldest of that mail goes, as much as it takes, if that helps and something is left to tell: what is before
-/// `last`. True: something went.
+/// `last`. What had been delivered stays: no stranger chose when it came here. True: something went.
 async fn make_room(
     shard: &Shard,
     address: &str,
@@ -188,6 +188,9 @@ async fn make_room(
         for entry in entries {
             if is_enough(&oldest, freed) || entry.uid >= last {
                 break 'all;
+            }
+            if recalled::of(shard, account, entry.uid).is_some_and(|one| one.mailbox.is_some()) {
+                continue;
             }
             freed = freed.saturating_add(u64::from(entry.bytes));
             oldest.push(entry.uid);

@@ -130,11 +130,11 @@ pub async fn look(
         score: None,
         rules: Vec::new(),
         scan: recall.as_ref().map(|recall| safe(&recall.found)).unwrap_or_default(),
-        pulled_back_from: recall.map(|recall| safe(&recall.mailbox)),
+        pulled_back_from: recall.as_ref().and_then(|one| one.mailbox.as_deref()).map(safe),
     };
     let ours = format!("{};", shard.config.hostname);
     // What was found when it came is not why it is here.
-    let (mut has_status, mut has_scan) = (false, kept.pulled_back_from.is_some());
+    let (mut has_status, mut has_scan) = (false, recall.is_some());
     for field in Fields::new(&head) {
         // The topmost is ours. Of mail that was judged, what it brought under such a name was renamed; of a gateway's, which
         // is only scanned, it stands below what the scan has found.

@@ -9,7 +9,7 @@ use super::cache::{self, Cache};
 use super::clamd::Clamd;
 use super::outbreak::table::{Sighting, Table};
 use super::settings::Scan;
-use super::verdict::Verdict;
+use super::verdict::{Verdict, Version};
 use crate::mesh::Reply;
 use bytes::Bytes;
 use std::sync::{Arc, Mutex};
@@ -28,6 +28,12 @@ const HELD_BACK_BYTES: usize = 512;
 /// A peer that has been silent for so long, in all, gives its place up to those who wait for one. It may try again.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
+/// Why nobody has looked at a message, which says nothing of the message.
+pub const BUSY: &str = "too busy";
+pub const SLOW: &str = "its sender is slow, and others wait";
+/// Which signatures there are is asked by each core: they share an answer for so long.
+const VERSION_LASTS: Duration = Duration::from_secs(2);
+
 pub struct Whole {
     /// Without our own trace fields.
     pub message: Bytes,
@@ -38,6 +44,8 @@ pub struct Whole {
 pub struct Stream {
     pub pieces: flume::Receiver<Piece>,
     pub until: Instant,
+    /// Of several servers only one that has these signatures, or newer ones, is asked.
+    pub least: Option<Version>,
     pub reply: Reply,
 }
 
@@ -155,9 +163,10 @@ impl Scanners {
         &self,
         pieces: &flume::Receiver<Piece>,
         until: Instant,
+        least: Option<&Version>,
         is_wanted: impl Fn() -> bool,
     ) -> Verdict {
-        let mut taken = match self.clamd.take(until).await {
+        let mut taken = match self.clamd.take(until, least).await {
             Ok(taken) => taken,
             Err(why) => return Verdict::unknown(why),
         };
@@ -171,7 +180,7 @@ impl Scanners {
                 Err(_) => {
                     silence += KEEP_ALIVE;
                     if silence >= SILENCE_MAX && is_wanted() {
-                        return Verdict::unknown("its sender is slow, and others wait");
+                        return Verdict::unknown(SLOW);
                     }
                     let octet = held_back.split_to(held_back.len().min(1));
                     (octet, false, None)
@@ -218,7 +227,7 @@ pub async fn serve(jobs: Jobs, scanners: Arc<Scanners>) {
                 if Instant::now() < until {
                     reply.answer(scanners.whole(&message, until).await);
                 } else {
-                    reply.answer(Verdict::unknown("too busy"));
+                    reply.answer(Verdict::unknown(BUSY));
                 }
                 drop(place);
             });
@@ -228,13 +237,13 @@ pub async fn serve(jobs: Jobs, scanners: Arc<Scanners>) {
         // A place first: what is still in the queue then waits for one.
         while let Ok(place) = Arc::clone(&stream_places).acquire_owned().await {
             let Ok(job) = streams.recv_async().await else { return };
-            let Stream { pieces, until, reply } = job;
+            let Stream { pieces, until, least, reply } = job;
             let (scanners, queue) = (Arc::clone(&scanners), streams.clone());
             tokio::spawn(async move {
                 reply.answer(if Instant::now() < until {
-                    scanners.stream(&pieces, until, || !queue.is_empty()).await
+                    scanners.stream(&pieces, until, least.as_ref(), || !queue.is_empty()).await
                 } else {
-                    Verdict::unknown("too busy")
+                    Verdict::unknown(BUSY)
                 });
                 drop(place);
                 // The rest of a message that is not scanned to its end, so that nobody waits for a piece to be taken.
@@ -250,8 +259,15 @@ pub async fn serve(jobs: Jobs, scanners: Arc<Scanners>) {
         }
     };
     let tell_versions = async {
+        let mut known: Option<(Option<Version>, Instant)> = None;
         while let Ok(reply) = versions.recv_async().await {
-            reply.answer(scanners.clamd.oldest_version().await);
+            let lasts = known.take().filter(|(_, since)| since.elapsed() < VERSION_LASTS);
+            let (version, since) = match lasts {
+                Some(known) => known,
+                None => (scanners.clamd.oldest_version().await, Instant::now()),
+            };
+            reply.answer(version.clone());
+            known = Some((version, since));
         }
     };
     tokio::join!(serve_wholes, serve_streams, count_sightings, tell_versions);

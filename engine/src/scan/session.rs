@@ -210,7 +210,7 @@ impl Scan {
         let (pieces, arriving) = flume::bounded(PIECES_IN_FLIGHT_MAX);
         let (reply, answer) = self.shard.mesh.open_question();
         let until = Instant::now() + self.patience();
-        if !self.shard.scan.desk.stream(Stream { pieces: arriving, until, reply }) {
+        if !self.shard.scan.desk.stream(Stream { pieces: arriving, until, least: None, reply }) {
             return State::Known(Verdict::unknown("too busy"));
         }
         let answer = async { answer.await.unwrap_or_else(|_| Verdict::unknown("not answered")) };

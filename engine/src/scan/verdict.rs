@@ -58,6 +58,16 @@ pub struct Version {
 }
 
 impl Version {
+    /// Whether its signatures are known to be older than those of `other`.
+    pub fn is_behind(&self, other: &Version) -> bool {
+        let number = |version: &Version| version.signatures.parse::<u64>().ok();
+        match (number(self), number(other)) {
+            (Some(ours), Some(theirs)) => ours < theirs,
+            (None, Some(_)) => true,
+            (_, None) => false,
+        }
+    }
+
     /// `ClamAV 1.4.6/27000`, or nothing.
     pub fn brief(&self) -> String {
         let slash = if self.signatures.is_empty() { "" } else { "/" };

@@ -8,8 +8,8 @@
 //! | [`round`] | one round over the mail of one core |
 //! | [`progress`] | how far it is, in the log |
 //!
-//! New are signatures that differ from those with which the last round began. With several servers they are those of the
-//! one that is behind: once it has them, all have. So a round scans with what it was begun for, whichever server it asks.
+//! New are signatures with a higher number than those with which the last round began. With several servers they are those of
+//! the one that is behind among those that answer; one that is behind those of the round is not asked by it.
 //! A server that tells no signatures (it has local ones alone) begins none: an operator does (`kura store rescan`).
 //!
 //! Invariants: a message is pulled back by one record ([`recalled`](crate::quarantine::recalled)), so it is at one place
@@ -22,6 +22,8 @@ pub mod settings;
 
 use super::verdict::Version;
 use crate::NOTICE;
+use crate::delivery::unix_millis;
+use crate::operations::unix_now;
 use crate::shard::Shard;
 use progress::{Progress, Round};
 use serde_json::{Value, json};
@@ -34,6 +36,8 @@ use std::time::{Duration, Instant};
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// After a round that could not go on.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
+/// Signatures without a number may differ whenever they are asked for: that begins a round so often at the most.
+const UNNUMBERED_EVERY_SECONDS: u64 = 6 * 3600;
 /// The control plane tells the version, or that there is none, in this time.
 const VERSION_MAX: Duration = Duration::from_secs(10);
 
@@ -43,6 +47,8 @@ pub enum Fate {
     Clean,
     /// Found, and moved into quarantine.
     PulledBack,
+    /// Found in quarantine, where that is the reason now.
+    KeptBack,
     /// Found, and left where it is: by an operator's word.
     Left,
     /// The same content was found clean in this round.
@@ -54,13 +60,21 @@ pub enum Fate {
 }
 
 impl Fate {
-    const ALL: [Fate; 6] =
-        [Fate::Clean, Fate::PulledBack, Fate::Left, Fate::Known, Fate::Unscanned, Fate::Gone];
+    const ALL: [Fate; 7] = [
+        Fate::Clean,
+        Fate::PulledBack,
+        Fate::KeptBack,
+        Fate::Left,
+        Fate::Known,
+        Fate::Unscanned,
+        Fate::Gone,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Fate::Clean => "clean",
             Fate::PulledBack => "pulled_back",
+            Fate::KeptBack => "kept_back",
             Fate::Left => "left",
             Fate::Known => "known",
             Fate::Unscanned => "unscanned",
@@ -74,6 +88,7 @@ impl Fate {
 pub struct Again {
     wanted: Cell<bool>,
     running: Cell<bool>,
+    paused: Cell<bool>,
     rounds: Cell<u64>,
     results: [Cell<u64>; Fate::ALL.len()],
     /// Whose mail is being looked at.
@@ -85,6 +100,7 @@ pub struct Again {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Counts {
     running: bool,
+    paused: bool,
     rounds: u64,
     results: [u64; Fate::ALL.len()],
 }
@@ -98,13 +114,15 @@ impl Again {
     pub fn counts(&self) -> Counts {
         Counts {
             running: self.running.get(),
+            paused: self.paused.get(),
             rounds: self.rounds.get(),
             results: self.results.each_ref().map(Cell::get),
         }
     }
 }
 
-/// A round from now on; one that runs counts.
+/// A round from now on; where one runs, another after it, since what it has gone through may not be what is wanted. One
+/// that is paused goes on.
 pub fn begin(shard: &Shard) -> Result<(), String> {
     let scan = &shard.config.scan;
     if scan.clamd.is_empty() {
@@ -113,9 +131,8 @@ pub fn begin(shard: &Shard) -> Result<(), String> {
     if scan.again.days == 0 {
         return Err("scan.again.days is 0, so no mail is scanned again: set it to 7".to_owned());
     }
-    if !shard.again.running.get() {
-        shard.again.wanted.set(true);
-    }
+    shard.again.wanted.set(true);
+    *shard.again.failed.borrow_mut() = None;
     Ok(())
 }
 
@@ -128,6 +145,7 @@ pub fn status(shard: &Shard) -> Value {
         .collect();
     json!({
         "running": again.running.get() || again.wanted.get(),
+        "paused": again.paused.get(),
         "rounds": again.rounds.get(),
         "account": *again.account.borrow(),
         "results": results,
@@ -148,15 +166,24 @@ pub async fn run(shard: Rc<Shard>) {
     let again = &shard.again;
     let mut progress = progress::load(&shard);
     let mut look_at = Instant::now();
+    tell_pause(&shard, &progress);
     while !is_stopping(&shard) {
         let is_wanted = again.wanted.get();
-        if progress.round.is_none() && (is_wanted || Instant::now() >= look_at) {
+        let is_running = progress.round.as_ref().is_some_and(|round| !round.is_paused);
+        if !is_running && (is_wanted || Instant::now() >= look_at) {
             look_at = Instant::now() + look_every;
-            consider(&shard, &mut progress, is_wanted).await;
+            match &mut progress.round {
+                Some(round) if is_wanted => (round.is_paused, round.is_trusted) = (false, true),
+                Some(_) | None => consider(&shard, &mut progress, is_wanted).await,
+            }
+            if is_wanted {
+                again.wanted.set(false);
+            }
         }
-        if progress.round.is_some() {
+        if progress.round.as_ref().is_some_and(|round| !round.is_paused) {
             again.running.set(true);
-            again.wanted.set(false);
+            again.paused.set(false);
+            *again.failed.borrow_mut() = None;
             let outcome = round::run(&shard, &mut progress).await;
             again.running.set(false);
             again.account.borrow_mut().clear();
@@ -165,8 +192,11 @@ pub async fn run(shard: Rc<Shard>) {
                 tracing::warn!(shard = shard.id, why, "scanning stored mail again: goes on later");
             }
             let has_failed = failed.is_some();
-            *again.failed.borrow_mut() = failed;
+            if !has_failed {
+                tell_pause(&shard, &progress);
+            }
             if has_failed {
+                *again.failed.borrow_mut() = failed;
                 rest(&shard, AGAIN_AFTER).await;
             }
         }
@@ -174,11 +204,29 @@ pub async fn run(shard: Rc<Shard>) {
     }
 }
 
+/// Where a round has found more than it may by itself.
+fn tell_pause(shard: &Shard, progress: &Progress) {
+    let Some(round) = progress.round.as_ref().filter(|round| round.is_paused) else { return };
+    let why = format!(
+        "paused, since {} of {} messages were found to hold a virus: look at `kura quarantine list --rule virus`; \
+         `kura store rescan` goes on with it, new signatures begin another",
+        round.pulled_back, round.scanned
+    );
+    tracing::warn!(shard = shard.id, why, "scanning stored mail again");
+    shard.again.paused.set(true);
+    *shard.again.failed.borrow_mut() = Some(why);
+}
+
 /// Begins a round, if there is reason to.
 async fn consider(shard: &Rc<Shard>, progress: &mut Progress, is_wanted: bool) {
+    if let Err(error) = note_day(shard, progress).await {
+        tracing::warn!(shard = shard.id, %error, "which mail is young is known by its date alone");
+    }
     let now = version(shard).await;
-    let is_due = match (&progress.done, &now) {
-        (Some(done), Some(now)) => is_news(done, now, shard.config.scan.clamd.len()),
+    let since_begun = unix_now().saturating_sub(progress.begun);
+    let paused = progress.round.as_ref().and_then(|round| round.version.as_ref());
+    let is_due = match (paused.or(progress.done.as_ref()), &now) {
+        (Some(done), Some(now)) => is_news(done, now, since_begun),
         // What there was before the first look was scanned when it came.
         (None, Some(now)) if !is_wanted && !now.signatures.is_empty() => {
             progress.done = Some(now.clone());
@@ -195,17 +243,31 @@ async fn consider(shard: &Rc<Shard>, progress: &mut Progress, is_wanted: bool) {
     let days = shard.config.scan.again.days;
     let version = now.as_ref().map(Version::brief).unwrap_or_default();
     tracing::info!(target: NOTICE, shard = shard.id, version, days, "scanning stored mail again");
+    progress.begun = unix_now();
     progress.round = Some(Round { version: now, ..Round::default() });
 }
 
-/// Whether `now` knows what `done` does not. Where there are several servers, one that is behind may be asked while the
-/// others are down: older ones are no news then.
-fn is_news(done: &Version, now: &Version, servers: usize) -> bool {
+async fn note_day(shard: &Rc<Shard>, progress: &mut Progress) -> Result<(), storage::Error> {
+    let now = unix_millis().0;
+    if progress.is_day_due(now) {
+        let log = progress::save(shard, progress).await?;
+        progress.note_day(now, log.0, round::since(shard));
+        progress::save(shard, progress).await?;
+    }
+    Ok(())
+}
+
+/// Whether `now` knows what `done` does not: it has a higher number. What has no number may be the same under another
+/// name, so it is news after a while.
+fn is_news(done: &Version, now: &Version, seconds_since: u64) -> bool {
     if now.signatures.is_empty() {
         return false;
     }
-    let number = |version: &Version| version.signatures.parse::<u64>().unwrap_or(0);
-    if servers > 1 { number(now) > number(done) } else { now != done }
+    let number = |version: &Version| version.signatures.parse::<u64>().ok();
+    match (number(done), number(now)) {
+        (Some(done), Some(now)) if now != done => now > done,
+        _ => now != done && seconds_since >= UNNUMBERED_EVERY_SECONDS,
+    }
 }
 
 /// Of the scanner that is behind the others; `None`: none answers.
@@ -250,6 +312,10 @@ pub fn metrics_text(text: &mut String, cores: &[Counts]) {
     let name = "kura_rescan_rounds_total";
     let _ = writeln!(text, "# HELP {name} Rounds over the stored mail of a core that have ended");
     let _ = writeln!(text, "# TYPE {name} counter\n{name} {}", sum(|core| core.rounds));
+    let name = "kura_rescan_paused";
+    let _ =
+        writeln!(text, "# HELP {name} Cores where so much was found that an operator is to look");
+    let _ = writeln!(text, "# TYPE {name} gauge\n{name} {}", sum(|core| core.paused.into()));
     let name = "kura_rescan_running";
     let _ = writeln!(text, "# HELP {name} Cores whose stored mail is being scanned again");
     let _ = writeln!(text, "# TYPE {name} gauge\n{name} {}", sum(|core| core.running.into()));
@@ -260,24 +326,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn news_is_what_was_not_known_and_of_several_servers_only_what_is_newer() {
+    fn news_is_a_higher_number_and_what_has_none_now_and_then() {
         let version = |engine: &str, signatures: &str| Version {
             engine: engine.to_owned(),
             signatures: signatures.to_owned(),
         };
         let done = version("E", "100");
-        for (now, by_one, by_two) in [
+        for (now, at_once, later) in [
             (version("E", "100"), false, false),
             (version("E", "101"), true, true),
-            (version("E", "99"), true, false),
-            (version("F", "100"), true, false),
+            (version("E", "99"), false, false),
+            (version("F", "100"), false, true),
             (version("E", ""), false, false),
-            (version("E", "local"), true, false),
+            (version("E", "local"), false, true),
         ] {
-            assert_eq!(is_news(&done, &now, 1), by_one, "{now:?}");
-            assert_eq!(is_news(&done, &now, 2), by_two, "{now:?}");
+            assert_eq!(is_news(&done, &now, 60), at_once, "{now:?}");
+            assert_eq!(is_news(&done, &now, UNNUMBERED_EVERY_SECONDS), later, "{now:?}");
         }
-        assert!(is_news(&version("E", ""), &done, 1), "signatures where there were none");
+        assert!(is_news(&version("E", ""), &done, u64::MAX), "signatures where there were none");
     }
 
     #[test]

@@ -1,19 +1,21 @@
 //! One round over the mail of one core: account after account, mailbox after mailbox, message after message, by their
-//! numbers. What comes meanwhile was scanned when it came; what goes is skipped.
+//! numbers. What comes meanwhile was scanned when it came; what goes is skipped; what is moved is met again. In quarantine
+//! all is scanned that somebody may release, whenever it came.
 //!
 //! A message takes the way of large ones that arrive: piece by piece, the next one when clamd has taken the one before. It
 //! bypasses the cache of verdicts, which is for mail that comes in; what was found clean in this round is remembered here.
 
 use super::super::cache::Key;
-use super::super::desk::{PIECES_IN_FLIGHT_MAX, Piece, Stream};
+use super::super::clamd::BEHIND;
+use super::super::desk::{BUSY, PIECES_IN_FLIGHT_MAX, Piece, SLOW, Stream};
 use super::super::settings::Action;
-use super::super::verdict::{Outcome, Verdict};
-use super::progress::{self, Progress, Round};
+use super::super::verdict::{Outcome, Verdict, Version};
+use super::progress::{self, DAY_MILLIS, Progress, Round};
 use super::{Fate, is_stopping, rest, version};
 use crate::NOTICE;
 use crate::core::give_way;
 use crate::delivery::unix_millis;
-use crate::quarantine::{Reason, recalled};
+use crate::quarantine::{Reason, kept, recalled};
 use crate::shard::Shard;
 use bytes::Bytes;
 use futures_lite::future::or;
@@ -37,17 +39,23 @@ const TRIES_MAX: u32 = 3;
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// A scanner rests for its share, but not longer than this for one message.
 const REST_MAX: Duration = Duration::from_secs(60);
-const DAY_MILLIS: u64 = 86_400_000;
+/// Over an account. A second one sees what was moved during the first; the last of so many is as good as one that ends.
+const PASSES_MAX: usize = 100;
+/// More than these, and more than one of so many that were scanned, and an operator is to look before a round goes on:
+/// signatures may be wrong.
+const PULLED_BACK_MAX: u64 = 100;
+const PULLED_BACK_ONE_OF: u64 = 10;
 /// What the scanner may take beyond its own deadline to say that it was too late.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Goes on with the round under way, to its end or until the core stops.
 pub(super) async fn run(shard: &Rc<Shard>, progress: &mut Progress) -> Result<(), Error> {
     let Some(round) = progress.round.clone() else { return Ok(()) };
-    let days = shard.config.scan.again.days;
+    let since = since(shard);
     let mut walk = Walk {
         shard,
-        since: unix_millis().0.saturating_sub(days.saturating_mul(DAY_MILLIS)),
+        since,
+        arrived_after: progress.arrived_after(since),
         clean: HashSet::new(),
         round,
         saved: Instant::now(),
@@ -70,11 +78,38 @@ pub(super) async fn run(shard: &Rc<Shard>, progress: &mut Progress) -> Result<()
     Ok(())
 }
 
+/// Mail that was received then or later is scanned again, Unix milliseconds.
+pub(super) fn since(shard: &Shard) -> u64 {
+    let days = shard.config.scan.again.days;
+    unix_millis().0.saturating_sub(days.saturating_mul(DAY_MILLIS))
+}
+
+fn is_too_much(round: &Round) -> bool {
+    let Round { scanned, pulled_back, .. } = round;
+    *pulled_back > PULLED_BACK_MAX && *pulled_back > scanned / PULLED_BACK_ONE_OF
+}
+
+/// Whether an error is one of reading this message: others are scanned all the same.
+fn is_of_this_message(error: &Error) -> bool {
+    matches!(error, Error::Corrupt { .. } | Error::Device(_))
+}
+
+/// A mailbox.
+struct Place<'p> {
+    account: AccountId,
+    address: &'p str,
+    info: &'p MailboxInfo,
+    /// It is the quarantine.
+    is_kept: bool,
+}
+
 /// Under way.
 struct Walk<'w> {
     shard: &'w Rc<Shard>,
     /// Mail that was received then or later, Unix milliseconds.
     since: u64,
+    /// Or that has a higher modseq.
+    arrived_after: u64,
     clean: HashSet<Key>,
     round: Round,
     saved: Instant,
@@ -85,17 +120,18 @@ impl Walk<'_> {
     async fn save(&mut self) -> Result<(), Error> {
         self.saved = Instant::now();
         self.progress.round = Some(self.round.clone());
-        progress::save(self.shard, self.progress).await
+        progress::save(self.shard, self.progress).await.map(drop)
     }
 
-    /// False: the core stops.
+    /// False: the core stops, or an operator is to look first.
     async fn accounts(&mut self) -> Result<bool, Error> {
         for (id, address) in accounts_from(self.shard, self.round.account) {
             if id.0 > self.round.account {
-                (self.round.account, self.round.mailbox, self.round.uid) = (id.0, 0, 0);
+                self.round.account = id.0;
+                self.round.seen.clear();
             }
             self.shard.again.account.borrow_mut().clone_from(&address);
-            match self.mailboxes(id, &address).await {
+            match self.account(id, &address).await {
                 Ok(true) => {}
                 Ok(false) => return Ok(false),
                 // It was removed meanwhile.
@@ -107,69 +143,109 @@ impl Walk<'_> {
         Ok(true)
     }
 
-    async fn mailboxes(&mut self, account: AccountId, address: &str) -> Result<bool, Error> {
-        // The quarantine is not among them. What shows the past can't be changed, and is no place of its own.
-        let mut mailboxes = self.shard.store.mailboxes(account)?;
-        mailboxes.retain(|info| !info.read_only && info.id.0 >= self.round.mailbox);
-        mailboxes.sort_unstable_by_key(|info| info.id);
-        for info in mailboxes {
-            if info.id.0 > self.round.mailbox {
-                (self.round.mailbox, self.round.uid) = (info.id.0, 0);
+    /// Until no mailbox has grown: what is moved meanwhile comes to lie behind where the round has been.
+    async fn account(&mut self, account: AccountId, address: &str) -> Result<bool, Error> {
+        let store = &self.shard.store;
+        let began = unix_millis().0;
+        for pass in 0..PASSES_MAX {
+            // What shows the past can't be changed, and is no place of its own.
+            let mut mailboxes = store.mailboxes(account)?;
+            mailboxes.retain(|info| !info.read_only);
+            let quarantine = store.quarantine(account)?;
+            let kept_in = quarantine.as_ref().map(|info| info.id);
+            mailboxes.extend(quarantine);
+            // What came since then was scanned when it came.
+            let before = if pass == 0 { u64::MAX } else { began };
+            let mut has_grown = false;
+            for info in mailboxes {
+                let place =
+                    Place { account, address, info: &info, is_kept: kept_in == Some(info.id) };
+                match self.mailbox(&place, before, &mut has_grown).await {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(false),
+                    Err(Error::NoSuchMailbox(_)) => {}
+                    Err(error) => return Err(error),
+                }
             }
-            match self.messages(account, address, &info).await {
-                Ok(true) => {}
-                Ok(false) => return Ok(false),
-                Err(Error::NoSuchMailbox(_)) => {}
-                Err(error) => return Err(error),
+            if !has_grown {
+                break;
             }
         }
         Ok(true)
     }
 
-    async fn messages(
+    /// What has come into a mailbox since the round was there.
+    async fn mailbox(
         &mut self,
-        account: AccountId,
-        address: &str,
-        info: &MailboxInfo,
+        place: &Place<'_>,
+        before: u64,
+        has_grown: &mut bool,
     ) -> Result<bool, Error> {
         let store = &self.shard.store;
-        let end = store.status(account, info.id)?.uid_next.0;
-        while self.round.uid < end {
-            let first = self.round.uid;
-            let last = first.saturating_add(UIDS_AT_ONCE);
-            for entry in store.entries(account, info.id, first..=last)? {
-                if entry.internal_date.0 < self.since {
+        let (account, id) = (place.account, place.info.id);
+        let end = store.status(account, id)?.uid_next.0;
+        let mut next = self.round.seen.get(&id.0).copied().unwrap_or(0);
+        *has_grown |= next < end;
+        while next < end {
+            let last = next.saturating_add(UIDS_AT_ONCE).min(end);
+            for entry in store.entries(account, id, next..=last)? {
+                if !place.is_kept && !self.is_young(&entry) || entry.internal_date.0 >= before {
                     continue;
                 }
                 if is_stopping(self.shard) {
                     return Ok(false);
                 }
-                self.round.uid = entry.uid.0;
-                let Some(fate) = self.message(account, address, info, &entry).await? else {
+                self.round.seen.insert(id.0, entry.uid.0);
+                if place.is_kept && !self.may_be_released(place, &entry).await? {
+                    continue;
+                }
+                let Some(fate) = self.message(place, &entry).await? else {
                     return Ok(false);
                 };
                 self.shard.again.note(fate);
                 self.round.scanned += 1;
                 self.round.pulled_back += u64::from(fate == Fate::PulledBack);
-                self.round.uid = entry.uid.0.saturating_add(1);
+                self.round.seen.insert(id.0, entry.uid.0.saturating_add(1));
+                if !self.round.is_trusted && is_too_much(&self.round) {
+                    self.round.is_paused = true;
+                    return Ok(false);
+                }
                 if self.saved.elapsed() >= SAVE_EVERY {
                     self.save().await?;
                 }
             }
-            self.round.uid = last.saturating_add(1);
+            next = last.saturating_add(1);
+            self.round.seen.insert(id.0, next);
             give_way().await;
         }
         Ok(true)
     }
 
+    /// Received, or filed here, lately: a client may put mail into a mailbox under any date.
+    fn is_young(&self, entry: &MessageEntry) -> bool {
+        entry.internal_date.0 >= self.since || entry.modseq.0 > self.arrived_after
+    }
+
+    /// Of mail in quarantine what is known to do harm stays there anyway.
+    async fn may_be_released(
+        &self,
+        place: &Place<'_>,
+        entry: &MessageEntry,
+    ) -> Result<bool, Error> {
+        match kept::note(self.shard, place.account, place.info.id, entry).await {
+            Ok(note) => Ok(!note.reason.is_harmful()),
+            Err(error) if is_of_this_message(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// `None`: the core stops.
     async fn message(
         &mut self,
-        account: AccountId,
-        address: &str,
-        info: &MailboxInfo,
+        place: &Place<'_>,
         entry: &MessageEntry,
     ) -> Result<Option<Fate>, Error> {
+        let (account, address, info) = (place.account, place.address, place.info);
         let message = Message { shard: self.shard, account, mailbox: info.id, entry };
         if message.body_bytes() > self.shard.config.scan.stream_bytes_max {
             return Ok(Some(Fate::Unscanned));
@@ -184,12 +260,18 @@ impl Walk<'_> {
                     return Ok(Some(Fate::Gone));
                 }
                 // The scrub tells whose it is.
-                Err(Error::Corrupt { .. }) => return Ok(Some(Fate::Unscanned)),
+                Err(error) if is_of_this_message(&error) => {
+                    let (mailbox, uid) = (&info.name, entry.uid.0);
+                    tracing::warn!(account = address, mailbox, uid, %error, "not scanned again");
+                    return Ok(Some(Fate::Unscanned));
+                }
                 Err(error) => return Err(error),
             };
             self.rest(started.elapsed(), message.body_bytes()).await;
-            match verdict.outcome {
+            let why = match &verdict.outcome {
+                Outcome::Clean if self.is_behind(&verdict) => BEHIND,
                 Outcome::Clean => {
+                    self.scanner_answers();
                     if self.clean.len() < CLEAN_MAX {
                         self.clean.insert(body);
                     }
@@ -197,12 +279,14 @@ impl Walk<'_> {
                 }
                 Outcome::TooLarge => return Ok(Some(Fate::Unscanned)),
                 Outcome::Found(_) => {
-                    return self.found(account, address, info, entry, &verdict, &body).await;
+                    self.scanner_answers();
+                    return self.found(place, entry, &verdict, &body).await;
                 }
-                Outcome::Unknown(_) => {}
-            }
-            tries += 1;
-            if !self.await_scanner().await {
+                Outcome::Unknown(why) => why.as_str(),
+            };
+            // Those say nothing of the message.
+            tries += u32::from(![BEHIND, BUSY, SLOW].contains(&why));
+            if !self.await_scanner(why == BEHIND).await {
                 return Ok(None);
             }
             if tries >= TRIES_MAX {
@@ -219,36 +303,62 @@ impl Walk<'_> {
         }
     }
 
+    /// Whether somebody has looked who knows less than the round is for. Of one server what it has is all there is.
+    fn is_behind(&self, verdict: &Verdict) -> bool {
+        let several = self.shard.config.scan.clamd.len() > 1;
+        several && self.round.version.as_ref().is_some_and(|least| verdict.version.is_behind(least))
+    }
+
+    fn scanner_answers(&self) {
+        *self.shard.again.failed.borrow_mut() = None;
+    }
+
     /// Without one nothing is to be had from going on. False: the core stops.
-    async fn await_scanner(&self) -> bool {
+    async fn await_scanner(&self, is_behind: bool) -> bool {
+        let fail = |why: String| *self.shard.again.failed.borrow_mut() = Some(why);
+        if is_behind {
+            let version = self.round.version.as_ref().map(Version::brief).unwrap_or_default();
+            fail(format!("no scanner that answers has the signatures of this round, {version}"));
+        }
         loop {
             rest(self.shard, TRY_AGAIN_AFTER).await;
             if is_stopping(self.shard) {
                 return false;
             }
-            let failed = &self.shard.again.failed;
             if version(self.shard).await.is_some() {
-                *failed.borrow_mut() = None;
+                if !is_behind {
+                    self.scanner_answers();
+                }
                 return true;
             }
-            *failed.borrow_mut() = Some("no scanner answers".to_owned());
+            fail("no scanner answers".to_owned());
         }
     }
 
     async fn found(
         &self,
-        account: AccountId,
-        address: &str,
-        info: &MailboxInfo,
+        place: &Place<'_>,
         entry: &MessageEntry,
         verdict: &Verdict,
         body: &Key,
     ) -> Result<Option<Fate>, Error> {
+        let (account, address, info) = (place.account, place.address, place.info);
         let (mailbox, uid, scan) = (&info.name, entry.uid.0, verdict.brief());
         let is_only_told = self.shard.config.scan.found == Action::Mark;
         if is_only_told || progress::is_let_out(self.shard, account, body) {
             tracing::info!(target: NOTICE, account = address, mailbox, uid, scan, "found in stored mail, and left there");
             return Ok(Some(Fate::Left));
+        }
+        if place.is_kept {
+            let done = recalled::condemn(self.shard, account, info.id, entry, &scan).await;
+            return match done {
+                Ok(()) => {
+                    tracing::info!(target: NOTICE, account = address, quarantine_uid = uid, scan, "found in quarantine");
+                    Ok(Some(Fate::KeptBack))
+                }
+                Err(Error::NoSuchMessage(_)) => Ok(Some(Fate::Gone)),
+                Err(error) => Err(error),
+            };
         }
         let moved = recalled::pull_back(self.shard, account, info, entry.uid, &scan).await;
         match moved {
@@ -296,8 +406,9 @@ impl Walk<'_> {
         let (pieces, arriving) = flume::bounded(PIECES_IN_FLIGHT_MAX);
         let (reply, answer) = shard.mesh.open_question::<Verdict>();
         let until = Instant::now() + patience;
-        if !shard.scan.desk().stream(Stream { pieces: arriving, until, reply }) {
-            return unknown("too busy");
+        let least = self.round.version.clone();
+        if !shard.scan.desk().stream(Stream { pieces: arriving, until, least, reply }) {
+            return unknown(BUSY);
         }
         let mut hash = Context::new(&SHA256);
         let (mut piece, mut sent) = (first, 0);
@@ -399,4 +510,27 @@ pub async fn body_hash(
     let mut body = Key::default();
     body.copy_from_slice(hash.finish().as_ref());
     Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_can_not_be_read_does_not_end_a_round_and_a_store_that_has_halted_does() {
+        assert!(is_of_this_message(&Error::Device("EIO".to_owned())));
+        let place = String::new();
+        assert!(is_of_this_message(&Error::Corrupt { what: "a body", place }));
+        assert!(!is_of_this_message(&Error::Halted));
+        assert!(!is_of_this_message(&Error::Busy));
+    }
+
+    #[test]
+    fn only_much_of_what_was_scanned_and_many_messages_are_too_much() {
+        let round = |scanned, pulled_back| Round { scanned, pulled_back, ..Round::default() };
+        assert!(!is_too_much(&round(100, 100)));
+        assert!(is_too_much(&round(101, 101)));
+        assert!(!is_too_much(&round(5000, 500)));
+        assert!(is_too_much(&round(5000, 501)));
+    }
 }

@@ -8,6 +8,7 @@ pub mod reply;
 
 use super::settings::{Scan, Socket};
 use super::verdict::{Outcome, Verdict, Version, plain};
+use futures_util::future::join_all;
 pub use reply::{Reply, reply, version};
 use std::io;
 use std::pin::Pin;
@@ -26,6 +27,8 @@ const CHUNK_BYTES_MAX: usize = 64 << 10;
 const FIRST_FIELD: &[u8] = b"Return-Path: <>\r\n";
 /// A server that has failed is asked last for so long.
 const REST: Duration = Duration::from_secs(5);
+/// Why a server is not asked about mail that is scanned again.
+pub const BEHIND: &str = "its signatures are older";
 /// So often a server is asked which signatures it has.
 const VERSION_LASTS: Duration = Duration::from_secs(10);
 
@@ -195,13 +198,12 @@ impl Clamd {
     }
 
     /// Of the servers that answer now, the version of the one that is behind. A look, after which nobody is taken to be down.
+    /// All are asked at once, so one that hangs costs no more than its own time.
     pub async fn oldest_version(&self) -> Option<Version> {
-        let mut all = Vec::new();
-        for index in 0..self.servers.len() {
-            all.extend(self.ask_version_of(index, self.connect).await);
-        }
+        let all = (0..self.servers.len()).map(|index| self.ask_version_of(index, self.connect));
+        let all = join_all(all).await.into_iter().flatten();
         let number = |version: &Version| version.signatures.parse::<u64>().unwrap_or(0);
-        all.into_iter().min_by_key(number)
+        all.min_by_key(number)
     }
 
     async fn version_of(&self, index: usize, until: Instant) -> Result<Version, String> {
@@ -242,16 +244,30 @@ impl Clamd {
         found
     }
 
-    /// The first server that takes a message.
-    pub async fn take(&self, until: Instant) -> Result<Taken, String> {
-        let mut last = "no server".to_owned();
+    /// The first server that takes a message; of several, one whose signatures are not older than `least`.
+    pub async fn take(&self, until: Instant, least: Option<&Version>) -> Result<Taken, String> {
+        let (mut last, mut behind) = ("no server".to_owned(), None);
+        let least = least.filter(|_| self.servers.len() > 1);
         for index in self.order() {
+            if let Some(least) = least {
+                match self.version_of(index, until).await {
+                    Ok(version) if version.is_behind(least) => {
+                        behind = Some(BEHIND.to_owned());
+                        continue;
+                    }
+                    Ok(_) => {}
+                    Err(why) => {
+                        last = why;
+                        continue;
+                    }
+                }
+            }
             match self.take_by(index, until).await {
                 Ok(taken) => return Ok(taken),
                 Err(why) => last = why,
             }
         }
-        Err(last)
+        Err(behind.unwrap_or(last))
     }
 
     async fn take_by(&self, index: usize, until: Instant) -> Result<Taken, String> {
@@ -452,6 +468,49 @@ mod tests {
             assert!(clamd.health().iter().all(|(_, is_up)| *is_up));
             let none = Clamd::new(&Scan { clamd: vec![gone], ..Scan::default() });
             assert_eq!(none.oldest_version().await, None);
+        });
+    }
+
+    #[test]
+    fn only_a_server_that_is_not_behind_takes_what_is_scanned_for_new_signatures() {
+        run(async {
+            let clean = Some(&b"stream: OK\0"[..]);
+            let (old, newer) =
+                (fake(clean).await.0, fake_of(clean, b"ClamAV 1.2/10/today\0").await.0);
+            let least = Version { engine: "ClamAV 1.2".to_owned(), signatures: "10".to_owned() };
+            let until = || Instant::now() + Duration::from_secs(5);
+            let both = Clamd::new(&Scan { clamd: vec![old.clone(), newer], ..Scan::default() });
+            for _ in 0..4 {
+                let taken =
+                    both.take(until(), Some(&least)).await.unwrap_or_else(|why| panic!("{why}"));
+                assert_eq!(taken.version.signatures, "10");
+            }
+            let taken = both.take(until(), None).await.unwrap_or_else(|why| panic!("{why}"));
+            assert_eq!(taken.version.signatures, "7", "mail that comes in takes its turn");
+            let gone = Socket::Unix("/nonexistent/clamd".into());
+            let behind = Clamd::new(&Scan { clamd: vec![old.clone(), gone], ..Scan::default() });
+            assert!(behind.take(until(), Some(&least)).await.is_err());
+            // Of one server what it has is all there is.
+            let alone = Clamd::new(&Scan { clamd: vec![old], ..Scan::default() });
+            assert!(alone.take(until(), Some(&least)).await.is_ok());
+        });
+    }
+
+    #[test]
+    fn servers_that_hang_cost_the_time_of_one() {
+        run(async {
+            let mut hanging = Vec::new();
+            let mut sockets = Vec::new();
+            for _ in 0..4 {
+                // Connects, and is never accepted.
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                sockets.push(Socket::Tcp(listener.local_addr().unwrap()));
+                hanging.push(listener);
+            }
+            sockets.push(fake(Some(b"stream: OK\0")).await.0);
+            let scan = Scan { clamd: sockets, connect_seconds: 1, ..Scan::default() };
+            let oldest = timeout(Duration::from_secs(3), Clamd::new(&scan).oldest_version()).await;
+            assert_eq!(oldest.unwrap().map(|version| version.signatures), Some("7".to_owned()));
         });
     }
 }
