@@ -7,6 +7,7 @@ server has a directory and free ports of its own, and is stopped by its process 
 import contextlib
 import glob
 import imaplib
+import itertools
 import json
 import os
 import poplib
@@ -44,10 +45,14 @@ def own_ports():
             holder.bind(("127.0.0.1", first))
             return holder, range(first + 1, first + 1000)
         holder.close()
-    return None, range(10000, 32000)
+    return None, range(10001, 32000)
 
 
-HOLDER, PORTS = own_ports()
+HOLDER, OWN = own_ports()
+# Servers take what is free of these when they are made; the others are given out one by one, since what is
+# named in a configuration is bound later.
+PORTS = OWN[: len(OWN) // 2]
+GIVEN_OUT = itertools.cycle(random.sample(OWN[len(OWN) // 2 :], len(OWN) // 2))
 
 
 class Failed(Exception):

@@ -4,7 +4,6 @@ import base64
 import contextlib
 import hashlib
 import os
-import random
 import re
 import shutil
 import signal
@@ -33,7 +32,7 @@ def tool(name):
 def free_port():
     """For UDP and TCP."""
     while True:
-        port = random.choice(kura.PORTS)
+        port = next(kura.GIVEN_OUT)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
             with contextlib.suppress(OSError):
                 udp.bind(("127.0.0.1", port))
