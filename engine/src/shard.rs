@@ -22,7 +22,7 @@ use crate::watchdog::Watchdog;
 use protocols::Tick;
 use rustls::ServerConfig;
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -70,6 +70,8 @@ pub struct Shard {
     pub screen: RefCell<Screen>,
     /// Connections of load balancers whose header is waited for.
     pub balanced: Cell<usize>,
+    /// Networks of `listen.xclient_from`, by their places there, from which somebody has brought mail without XCLIENT.
+    pub silent_gateways: RefCell<HashSet<usize>>,
     /// Who is answered late.
     pub held: crate::policy::greeting::Held,
     /// Who has been asked to come again. Of use on shard 0.
@@ -86,6 +88,7 @@ pub struct Shard {
     pub digest_turn: tokio::sync::Mutex<()>,
     /// Commands of users who sort their mail, whose messages are being looked at.
     pub sorting: Cell<usize>,
+    pub sorting_turns: crate::filter::sorting::Turns,
     pub sieve: crate::sieve::Sieve,
     pub scan: crate::scan::session::Scanning,
     /// Stored mail, which is scanned again.
@@ -162,6 +165,7 @@ impl Shard {
             auth: parts.auth,
             screen: RefCell::new(Screen::new(parts.origin)),
             balanced: Cell::default(),
+            silent_gateways: RefCell::default(),
             held: Default::default(),
             greylist: RefCell::default(),
             rules: parts.rules,
@@ -170,6 +174,7 @@ impl Shard {
             learning_turn: tokio::sync::Mutex::default(),
             digest_turn: tokio::sync::Mutex::default(),
             sorting: Cell::default(),
+            sorting_turns: Default::default(),
             sieve: crate::sieve::Sieve::new(parts.sieve),
             scan: crate::scan::session::Scanning::new(parts.scan),
             again: Default::default(),
@@ -231,6 +236,13 @@ impl Shard {
     /// New connections and handshakes use `config` from now on.
     pub fn set_tls(&self, config: Option<Arc<ServerConfig>>) {
         *self.tls.borrow_mut() = config;
+    }
+
+    /// What chooses the words that accounts' own classifiers look at: not for outsiders to know.
+    pub fn sample_key(&self) -> u64 {
+        let digest = [b"words that are looked at".as_slice(), &self.secret].concat();
+        let digest = ring::digest::digest(&ring::digest::SHA256, &digest);
+        u64::from_le_bytes(digest.as_ref().first_chunk().copied().unwrap_or_default())
     }
 
     /// An identification for logs and trace headers: unique on this host, and after a restart too.
@@ -451,10 +463,23 @@ impl Connections {
 
     /// Whether one more from `address` fits. Loopback counts only against the total: a gateway on
     /// this host is many peers.
-    fn admits(&self, address: IpAddr) -> bool {
+    fn admits(&self, address: IpAddr, is_gateway: bool) -> bool {
+        self.open.get() < self.open_max && (is_gateway || self.admits_from(address))
+    }
+
+    fn admits_from(&self, address: IpAddr) -> bool {
         let from_there = self.by_address.borrow().get(&address).copied().unwrap_or(0);
-        self.open.get() < self.open_max
-            && (address.is_loopback() || from_there < self.open_per_address_max)
+        address.is_loopback() || from_there < self.open_per_address_max
+    }
+
+    fn leave(&self, address: IpAddr) {
+        let mut by_address = self.by_address.borrow_mut();
+        if let Some(count) = by_address.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                by_address.remove(&address);
+            }
+        }
     }
 }
 
@@ -468,7 +493,8 @@ pub struct Place {
 
 impl Place {
     pub fn take(shard: &Rc<Shard>, address: IpAddr, service: Service) -> Option<Place> {
-        if !shard.connections.admits(address) {
+        let is_gateway = service == Service::Smtp && connect::is_gateway(shard, address);
+        if !shard.connections.admits(address, is_gateway) {
             count(&shard.metrics.connections_refused);
             return None;
         }
@@ -479,19 +505,26 @@ impl Place {
         open.set(open.get() + 1);
         Some(Place { shard: Rc::clone(shard), address, service })
     }
+
+    /// To a gateway's client, whose connection it is from now on. False: there are too many from that address.
+    pub fn pass_to(&mut self, address: IpAddr) -> bool {
+        let connections = &self.shard.connections;
+        if !connections.admits_from(address) {
+            count(&self.shard.metrics.connections_refused);
+            return false;
+        }
+        connections.leave(self.address);
+        *connections.by_address.borrow_mut().entry(address).or_default() += 1;
+        self.address = address;
+        true
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let connections = &self.shard.connections;
         connections.open.set(connections.open.get() - 1);
-        let mut by_address = connections.by_address.borrow_mut();
-        if let Some(count) = by_address.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                by_address.remove(&self.address);
-            }
-        }
+        connections.leave(self.address);
         let open = &self.shard.metrics.connections_open[self.service as usize];
         open.set(open.get() - 1);
     }

@@ -16,7 +16,8 @@ class Gateway(kura.TestCase):
     def setUpClass(cls):
         super().setUpClass()
         cls.server.stop()
-        cls.server.configure(r"^\[listen\]$", '[listen]\nxclient_from = ["127.4.0.0/16"]')
+        cls.server.configure(r"^\[listen\]$", '[listen]\nxclient_from = ["127.4.0.0/16", "127.6.0.0/16"]')
+        cls.server.configure(r"^unknown_recipients_max = .*$", "unknown_recipients_max = 3")
         # The gateway itself is trusted; what counts is the client.
         cls.server.configure(r"^trusted_networks = .*$", 'trusted_networks = ["127.4.0.0/16"]')
         cls.server.configure(r"^deny = .*$", 'deny = ["203.0.113.0/24"]')
@@ -59,6 +60,53 @@ class Gateway(kura.TestCase):
                 # Verified and scored, since the client is a stranger, and the gateway is not.
                 self.assertIn(b"\r\nAuthentication-Results: ", got)
                 self.assertIn(b"\r\nX-Spam-Status: ", got)
+
+    def test_one_clients_hello_is_not_the_next_ones(self):
+        with self.connect() as wire:
+            wire.ask("EHLO gateway.test", "250")
+            wire.ask("XCLIENT HELO=first.test", "220")
+            wire.ask("XCLIENT ADDR=192.0.2.77", "220")
+            wire.ask("XCLIENT ADDR=192.0.2.77 PORT=40000", "220")
+            wire.ask("EHLO gateway.test", "250")
+            self.assertRegex(self.bring(wire), rb"Received: from first\.test \([^)]*192\.0\.2\.77")
+            wire.ask("XCLIENT ADDR=192.0.2.78", "220")
+            wire.ask("EHLO second.test", "250")
+            self.assertRegex(self.bring(wire), rb"Received: from second\.test \([^)]*192\.0\.2\.78")
+
+    def test_clients_are_counted_and_kept_out_and_their_gateway_is_not(self):
+        def guess(wire, most=6):
+            """Names recipients who do not exist, until there is no answer to another."""
+            wire.ask("EHLO gateway.test", "250")
+            wire.ask("MAIL FROM:<x@sender.test>", "250")
+            for number in range(most):
+                wire.ask(f"RCPT TO:<nobody{number}@example.test>", "550")
+
+        gateway = "127.6.0.1"
+        with self.connect(gateway) as wire:
+            guess(wire)
+        for _ in range(3):
+            with self.connect(gateway) as wire:
+                wire.ask("EHLO gateway.test", "250")
+        with self.connect(gateway) as wire:
+            wire.ask("XCLIENT ADDR=192.0.2.99", "220")
+            guess(wire)
+
+        def kept_out(client):
+            with self.connect(gateway) as wire:
+                wire.send(f"XCLIENT ADDR={client}\r\n".encode())
+                return wire.reply().startswith("421")
+        self.assertTrue(kura.eventually(lambda: kept_out("192.0.2.99")))
+        self.assertFalse(kept_out("198.51.100.9"))
+        with open(self.server.log_path, errors="replace") as log:
+            said = [line for line in log if "without saying for whom (XCLIENT)" in line and "127.6.0.0/16" in line]
+        # Once, on the core that it came to.
+        self.assertEqual(len(said), 1, said)
+
+    def test_many_clients_may_come_by_one_connection(self):
+        with self.connect() as wire:
+            wire.ask("EHLO gateway.test", "250")
+            for number in range(1, 250):
+                wire.ask(f"XCLIENT ADDR=198.18.0.{number}", "220")
 
     def test_who_is_kept_out_is_kept_out_behind_the_gateway_too(self):
         with self.connect() as wire:

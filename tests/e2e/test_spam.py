@@ -327,6 +327,51 @@ class Own(TwoAccounts):
         self.assertIn(b"\r\nX-Said-Account: No, score=-99\r\n", self.newest(0, "Junk"))
 
 
+class Many(Own):
+    """One message for many accounts, each with a word of its own about it."""
+
+    test_two_accounts_that_sort_the_same_mail_otherwise_have_each_its_own_verdict = None
+
+    def to_all(self, message, look=True):
+        """One transaction; where each has it."""
+        self.number_of_mail = getattr(self, "number_of_mail", 0) + 1
+        mark = f"M{self.number_of_mail}M"
+        with kura.Wire(self.server.ports["smtp"]) as wire:
+            wire.expect("220")
+            wire.ask("EHLO client.test", "250")
+            wire.ask("MAIL FROM:<x@sender.test>", "250")
+            for address, _ in self.server.accounts:
+                wire.ask(f"RCPT TO:<{address}>", "250")
+            wire.ask("DATA", "354")
+            wire.send(kura.stuffed(f"X-Mark: {mark}\r\n".encode() + message))
+            self.assertTrue(wire.reply().startswith("250"))
+        found = []
+        for account in range(len(self.server.accounts) if look else 0):
+            imap = self.server.imap(account)
+            for mailbox in ("INBOX", "Junk"):
+                imap.select(mailbox)
+                if imap.uid("SEARCH", "HEADER", "X-Mark", mark)[1][0]:
+                    found.append(mailbox)
+            imap.logout()
+        if look:
+            self.assertEqual(len(found), len(self.server.accounts), "everybody has it, once")
+        return found
+
+    def test_a_message_for_many_is_filed_for_each_as_it_sorts(self):
+        for number in range(10):
+            self.server.add_account(f"many{number}@example.test")
+        for number in range(6):
+            self.to_all(self.mail("offer", number), look=False)
+            self.to_all(self.mail("letter", number), look=False)
+        for account in range(len(self.server.accounts)):
+            junk, wanted = ("offer", "letter") if account % 2 else ("letter", "offer")
+            self.sort(account, junk, "$Junk")
+            self.sort(account, wanted, "$NotJunk")
+        expected = ["Junk" if account % 2 else "INBOX" for account in range(len(self.server.accounts))]
+        number = iter(range(100, 1000))
+        self.assertTrue(kura.eventually(lambda: self.to_all(self.mail("offer", next(number))) == expected))
+
+
 class Rules(kura.TestCase):
     def check(self, rules, place=r"^\[spam\]$", spam='[spam]\nrules = "own.toml"'):
         directory = self.server.directory

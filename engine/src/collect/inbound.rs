@@ -403,7 +403,8 @@ impl Inbound {
             .any(|one| one.method == Method::Dmarc && one.outcome == Outcome::Pass);
         let kept = is_kept.then_some(quarantine::Reason::Spam);
         let learns = shard.config.spam.learn != Learn::Nobody;
-        let scored = learns.then(|| Arc::new(Scored::new(verdict.score, margin, &tokens)));
+        let scored = learns
+            .then(|| Arc::new(Scored::new(verdict.score, margin, &tokens, shard.sample_key())));
         judged.filing = Filed { is_junk, kept, sender, is_doubtful: !is_proven, scored };
         Ok(())
     }

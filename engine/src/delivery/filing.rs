@@ -10,6 +10,7 @@
 use super::payload::Payload;
 use super::{Collected, Envelope, Filed, Mailbox, Outcome, Redirect, Stamp, To, notes};
 use crate::core::give_way;
+use crate::filter::own::MODELS_MADE_MAX;
 use crate::filter::senders::{Decision, Place};
 use crate::quarantine::Reason;
 use crate::quarantine::note::Note;
@@ -63,8 +64,7 @@ struct Put {
 
 /// Files the message for everybody; one outcome for each, in their order.
 pub(super) async fn file(shard: &Shard, parcel: Parcel, body: Body) -> Vec<Outcome> {
-    let decide = |to: &To| parcel.envelope.judged.filing.decide(shard, to.home.account);
-    let decided: Vec<Decision> = parcel.to.iter().map(decide).collect();
+    let decided = decisions(shard, &parcel).await;
     let mut plans = plans(shard, &parcel, &decided, matches!(body, Body::Streamed(_))).await;
     let mut failed: Vec<Option<Error>> = vec![None; plans.len()];
     let mut wanted = Vec::with_capacity(plans.len());
@@ -76,7 +76,7 @@ pub(super) async fn file(shard: &Shard, parcel: Parcel, body: Body) -> Vec<Outco
             plan.filings = Plan::keep().filings;
         }
         let to = &parcel.to[owner];
-        let Decision { place, why } = &decided[owner];
+        let Decision { place, why, .. } = &decided[owner];
         let place = *place;
         if let Place::Quarantine(reason) = place {
             match keep_back(shard, to, &parcel, reason).await {
@@ -138,6 +138,17 @@ pub(super) async fn file(shard: &Shard, parcel: Parcel, body: Body) -> Vec<Outco
     outcomes
 }
 
+/// Where it goes for each recipient, once for all that follows.
+async fn decisions(shard: &Shard, parcel: &Parcel) -> Vec<Decision> {
+    let filing = &parcel.envelope.judged.filing;
+    let mut models_left = MODELS_MADE_MAX;
+    let mut decided = Vec::with_capacity(parcel.to.len());
+    for to in &parcel.to {
+        decided.push(filing.decide(shard, to.home.account, &mut models_left).await);
+    }
+    decided
+}
+
 /// Into quarantine, with a note of why and since when; with no flags, since nobody has it before it is released.
 async fn keep_back(
     shard: &Shard,
@@ -171,7 +182,7 @@ async fn plans(
             give_way().await;
         }
         let seen = seen.get_or_insert_with(|| parcel.seen(is_streamed));
-        let mut plan = plan(shard, to, &parcel.envelope, seen);
+        let mut plan = plan(shard, to, &parcel.envelope, decision, seen);
         // What can't be refused in the session is sent back, or kept if nobody can be told; a body that was
         // streamed in is not at hand for that, so it has to be kept now.
         if is_streamed && plan.reject.is_some() && !parcel.envelope.alone {

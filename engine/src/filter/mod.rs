@@ -134,15 +134,24 @@ fn key(account: AccountId) -> Bytes {
     Bytes::copy_from_slice(&account.0.to_be_bytes())
 }
 
-/// On the home shard of an account that is removed.
+/// Whether an account was removed meanwhile: what is learned of it now would stay for ever. To be asked while the turn is held.
+fn is_gone(shard: &Shard, account: AccountId) -> bool {
+    shard.store.usage(account).is_err()
+}
+
+/// On the home shard of an account that was removed: of what comes after this, nobody remembers anything.
 pub async fn forget(shard: &Shard, account: AccountId) -> Result<(), Error> {
     // What is being written just now must not come behind this.
     let _turn = shard.learning_turn.lock().await;
     for space in [senders::SPACE, written::SPACE, own::SPACE] {
         let there = shard.store.scan_prefix(space, &key(account)).into_iter();
         let gone: Vec<_> = there.map(|(key, _)| (key, None)).collect();
-        if !gone.is_empty() {
+        let count = gone.len();
+        if count > 0 {
             let _durable = shard.store.put(space, gone).await?;
+        }
+        if space == own::SPACE {
+            shard.own_models.borrow_mut().removed(count);
         }
     }
     shard.own_models.borrow_mut().forget(account);

@@ -18,14 +18,18 @@
 //! | 4 | its place in the order in which messages were sorted |
 //! | 1 | 0: wanted, 1: spam |
 //! | 4 | f32, what the shared classifier said of it then; 0: nothing |
-//! | 4 each | [`TOKENS_MAX`] tokens at most, those whose lower half is least: the same ones of every message that has them |
+//! | 4 each | [`TOKENS_MAX`] tokens at most, chosen by hash with a key of the host: the same ones of every message that has them |
 //!
-//! At most [`LESSONS_MAX`] of either kind: 34 KB for an account, in the log and in memory. The model that comes of them, some 80 KB, is
-//! kept for [`MODELS_MAX`] accounts of a core, those that had mail last, and made anew for others, in about a millisecond.
+//! At most [`LESSONS_MAX`] of either kind, 533 bytes each: 17 KB for an account, in the log and in memory; and at most [`LESSONS_ALL_MAX`]
+//! for all accounts of a shard. The
+//! figures above are of twice as many messages. The model that comes of them, at most 32 KB, is
+//! kept for [`MODELS_MAX`] accounts of a core, those that had mail last, and made anew for others, but for no more than
+//! [`MODELS_MADE_MAX`] because of one message.
 
 use super::classifier::{self, Class, Classifier, Totals};
-use super::learning;
 use super::tokens::Tokens;
+use super::{is_gone, learning};
+use crate::core::give_way;
 use crate::shard::Shard;
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -35,9 +39,16 @@ use storage::{AccountId, Error};
 
 pub const SPACE: Space = Space(50);
 /// Of either kind, so that much of the one does not push out the other.
-pub(super) const LESSONS_MAX: usize = 32;
+pub(super) const LESSONS_MAX: usize = 16;
 const TOKENS_MAX: usize = 128;
-const MODELS_MAX: usize = 64;
+/// Of all accounts of a shard: 67 MiB, beside what the index of their keys takes.
+const LESSONS_ALL_MAX: usize = 1 << 17;
+/// 8 MiB at most.
+const MODELS_MAX: usize = 256;
+/// That one message has worked out on a core.
+pub const MODELS_MADE_MAX: usize = 16;
+/// A model is worked out anew once the shared classifier has learned so much more.
+const GROWTH_PERCENT: u64 = 5;
 const VALUE_HEAD_BYTES: usize = 9;
 /// How slowly it learns, as in [`classifier`].
 const PATIENCE: f32 = 0.03;
@@ -55,13 +66,15 @@ const SAYS_MAX: f64 = 3.0;
 /// ever seen spam would take everything for it.
 const ALONE_MIN: usize = 5;
 
-/// A message's tokens that take part.
-fn sample(tokens: &Tokens) -> Tokens {
-    // A slot is the upper part of a hash, so by the lower half the choice is fair to all slots.
+/// A message's tokens that take part: of all messages that have them the same ones, on this host. Who writes spam does not know which.
+fn sample(tokens: &Tokens, key: u64) -> Tokens {
     let mut chosen = tokens.0.clone();
-    let lower = |token: &u32| token.rotate_left(16);
+    let place = |token: &u32| {
+        let mixed = (u64::from(*token) ^ key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        ((mixed ^ (mixed >> 32)) ^ key).wrapping_mul(0xd6e8_feb8_6659_fd93) >> 16
+    };
     if chosen.len() > TOKENS_MAX {
-        chosen.select_nth_unstable_by_key(TOKENS_MAX, lower);
+        chosen.select_nth_unstable_by_key(TOKENS_MAX, place);
         chosen.truncate(TOKENS_MAX);
     }
     chosen.sort_unstable();
@@ -76,10 +89,10 @@ pub struct Lesson {
 }
 
 impl Lesson {
-    /// `shared` is what judges everybody's mail.
-    pub fn of(lesson: &learning::Lesson, shared: &Classifier) -> Lesson {
+    /// `shared` is what judges everybody's mail, `key` the shard's for samples.
+    pub fn of(lesson: &learning::Lesson, shared: &Classifier, key: u64) -> Lesson {
         let said = shared.margin(&lesson.tokens).unwrap_or(0.0) as f32;
-        let (class, tokens) = (lesson.class, sample(&lesson.tokens));
+        let (class, tokens) = (lesson.class, sample(&lesson.tokens, key));
         let sorted = Sorted { order: 0, class, said, tokens };
         Lesson { fingerprint: lesson.fingerprint, sorted }
     }
@@ -122,8 +135,8 @@ impl Sorted {
 /// What one account's lessons come to.
 #[derive(Debug, Default)]
 pub struct Own {
-    /// Where each token's weight is.
-    places: HashMap<u32, usize>,
+    /// Those that some lesson has, in order, and the weight of each.
+    tokens: Vec<u32>,
     weights: Vec<f32>,
     wanted: usize,
     spam: usize,
@@ -135,19 +148,19 @@ pub struct Own {
 
 impl Own {
     fn of(lessons: &[Sorted], shared: &Classifier) -> Own {
-        let mut own = Own { totals: shared.totals, ..Own::default() };
-        let mut doubts = Vec::new();
-        let mut known = |token: u32| {
-            *own.places.entry(token).or_insert_with(|| {
-                own.weights.push(0.0);
-                doubts.push(1.0 / (1.0 + COMMON * shared.frequency(token)));
-                own.weights.len() - 1
-            })
+        let all = lessons.iter().flat_map(|lesson| lesson.tokens.0.iter().copied());
+        let mut tokens: Vec<u32> = all.collect();
+        tokens.sort_unstable();
+        tokens.dedup();
+        let frequencies: Vec<f32> = tokens.iter().map(|&token| shared.frequency(token)).collect();
+        let mut doubts: Vec<f32> =
+            frequencies.iter().map(|frequency| 1.0 / (1.0 + COMMON * frequency)).collect();
+        let weights = vec![0.0; tokens.len()];
+        let mut own = Own { tokens, weights, totals: shared.totals, ..Own::default() };
+        let places = |lesson: &Sorted| -> Vec<usize> {
+            lesson.tokens.0.iter().filter_map(|&token| own.place(token)).collect()
         };
-        let places: Vec<Vec<usize>> = lessons
-            .iter()
-            .map(|lesson| lesson.tokens.0.iter().map(|&token| known(token)).collect())
-            .collect();
+        let places: Vec<Vec<usize>> = lessons.iter().map(places).collect();
         // They are few, and people sort one kind after the other: with one look at each, the last ones would decide.
         for _ in 0..LOOKS {
             for (lesson, places) in lessons.iter().zip(&places) {
@@ -156,10 +169,19 @@ impl Own {
         }
         own.spam = lessons.iter().filter(|lesson| lesson.class == Class::Spam).count();
         own.wanted = lessons.len() - own.spam;
-        let expected =
-            own.places.iter().map(|(&token, &at)| own.weights[at] * shared.frequency(token));
+        let expected = own.weights.iter().zip(&frequencies).map(|(weight, share)| weight * share);
         own.average = AVERAGE_SHARE * expected.sum::<f32>() / (TOKENS_MAX as f32).sqrt();
         own
+    }
+
+    fn place(&self, token: u32) -> Option<usize> {
+        self.tokens.binary_search(&token).ok()
+    }
+
+    /// The shared classifier has not learned much since.
+    fn is_fresh(&self, totals: Totals) -> bool {
+        let learned = |totals: Totals| totals.learned_wanted + totals.learned_spam;
+        100 * learned(totals) <= (100 + GROWTH_PERCENT) * learned(self.totals)
     }
 
     fn learn(&mut self, lesson: &Sorted, places: &[usize], doubts: &mut [f32]) {
@@ -183,8 +205,8 @@ impl Own {
     }
 
     fn sum(&self, tokens: &Tokens) -> f32 {
-        let known = tokens.0.iter().filter_map(|token| self.places.get(token));
-        known.map(|&at| self.weights[at]).sum::<f32>() * classifier::scale(tokens)
+        let known = tokens.0.iter().filter_map(|&token| self.place(token));
+        known.map(|at| self.weights[at]).sum::<f32>() * classifier::scale(tokens)
     }
 
     /// What is to be added to the shared classifier's margin.
@@ -204,15 +226,16 @@ pub struct Models {
     /// And when each was asked last.
     models: HashMap<AccountId, (Rc<Own>, u64)>,
     clock: u64,
+    /// Lessons of all accounts; `None`: not counted yet.
+    lessons: Option<usize>,
 }
 
 impl Models {
-    fn get(&mut self, account: AccountId, totals: Totals) -> Option<Rc<Own>> {
+    fn get(&mut self, account: AccountId) -> Option<Rc<Own>> {
         self.clock += 1;
         let (own, asked) = self.models.get_mut(&account)?;
         *asked = self.clock;
-        // The shared classifier has learned since: what was new to it then need not be.
-        (own.totals == totals).then(|| Rc::clone(own))
+        Some(Rc::clone(own))
     }
 
     fn put(&mut self, account: AccountId, own: Rc<Own>) {
@@ -229,6 +252,11 @@ impl Models {
     pub(super) fn forget(&mut self, account: AccountId) {
         self.models.remove(&account);
     }
+
+    /// So many lessons were removed.
+    pub(super) fn removed(&mut self, lessons: usize) {
+        self.lessons = self.lessons.map(|all| all.saturating_sub(lessons));
+    }
 }
 
 /// What everybody's filter has made of a message, for accounts that may see it otherwise.
@@ -241,13 +269,14 @@ pub struct Scored {
 }
 
 impl Scored {
-    pub fn new(score: f64, margin: Option<f64>, tokens: &Tokens) -> Scored {
-        Scored { score, margin, tokens: sample(tokens) }
+    /// `key` is the shard's for samples.
+    pub fn new(score: f64, margin: Option<f64>, tokens: &Tokens, key: u64) -> Scored {
+        Scored { score, margin, tokens: sample(tokens, key) }
     }
 
     /// On the account's home shard: the points that what it has sorted adds to the score.
-    pub fn points(&self, shard: &Shard, account: AccountId) -> f64 {
-        let Some(own) = model(shard, account) else { return 0.0 };
+    pub async fn points(&self, shard: &Shard, account: AccountId, models_left: &mut usize) -> f64 {
+        let Some(own) = model(shard, account, models_left).await else { return 0.0 };
         points(self.margin, own.says(&self.tokens, self.margin))
     }
 }
@@ -262,20 +291,24 @@ fn points(shared: Option<f64>, own: f64) -> f64 {
     ((after - before) * 10.0).round() / 10.0
 }
 
-fn model(shard: &Shard, account: AccountId) -> Option<Rc<Own>> {
+/// A message to many accounts works out no more than `left` models: for others it takes one that is at hand, or none.
+async fn model(shard: &Shard, account: AccountId, left: &mut usize) -> Option<Rc<Own>> {
     let totals = shard.learned.borrow().classifier.totals;
-    let known = shard.own_models.borrow_mut().get(account, totals);
-    if known.is_some() {
+    let known = shard.own_models.borrow_mut().get(account);
+    if *left == 0 || known.as_ref().is_some_and(|own| own.is_fresh(totals)) {
         return known;
     }
     let mut lessons = lessons(shard, account);
     if lessons.is_empty() {
         return None;
     }
+    *left -= 1;
     lessons.sort_by_key(|(_, lesson)| lesson.order);
     let lessons: Vec<Sorted> = lessons.into_iter().map(|(_, lesson)| lesson).collect();
     let own = Rc::new(Own::of(&lessons, &shard.learned.borrow().classifier));
     shard.own_models.borrow_mut().put(account, Rc::clone(&own));
+    // The next one may take as long.
+    give_way().await;
     Some(own)
 }
 
@@ -288,14 +321,29 @@ fn lesson_key(account: AccountId, fingerprint: u64) -> Bytes {
     Bytes::from([account.0.to_be_bytes().as_slice(), &fingerprint.to_be_bytes()].concat())
 }
 
-/// What is to be written, so that these are known, too, and the oldest no more.
+/// What is to be written, so that these are known, too, and the oldest no more; what is known as it is needs no writing. Where
+/// `is_full`, there are no more of a kind than before.
 fn with(
     mut known: Vec<(Bytes, Sorted)>,
     more: Vec<(Bytes, Sorted)>,
+    is_full: bool,
 ) -> Vec<(Bytes, Option<Bytes>)> {
+    let count = |known: &[(Bytes, Sorted)], class| {
+        known.iter().filter(|(_, lesson)| lesson.class == class).count()
+    };
+    let most = [Class::Wanted, Class::Spam].map(|class| match is_full {
+        true => (class, count(&known, class).min(LESSONS_MAX)),
+        false => (class, LESSONS_MAX),
+    });
     let mut order = known.iter().map(|(_, lesson)| lesson.order).max().unwrap_or(0);
     let mut pairs = Vec::new();
     for (key, mut lesson) in more {
+        let is_same = |(other, before): &(Bytes, Sorted)| {
+            *other == key && before.class == lesson.class && before.tokens == lesson.tokens
+        };
+        if known.iter().any(is_same) {
+            continue;
+        }
         order = order.saturating_add(1);
         lesson.order = order;
         pairs.retain(|(other, _)| *other != key);
@@ -303,10 +351,10 @@ fn with(
         known.retain(|(other, _)| *other != key);
         known.push((key, lesson));
     }
-    for class in [Class::Wanted, Class::Spam] {
+    for (class, most) in most {
         let mut of_class: Vec<_> = known.iter().filter(|(_, one)| one.class == class).collect();
         of_class.sort_by_key(|(_, lesson)| std::cmp::Reverse(lesson.order));
-        for (key, _) in of_class.into_iter().skip(LESSONS_MAX) {
+        for (key, _) in of_class.into_iter().skip(most) {
             pairs.retain(|(other, _)| other != key);
             pairs.push((key.clone(), None));
         }
@@ -325,12 +373,52 @@ pub async fn remember(
     }
     // Two commands of one account count on from the same number, or push out too much.
     let _turn = shard.learning_turn.lock().await;
+    if is_gone(shard, account) {
+        return Ok(());
+    }
     let more = lessons.into_iter();
     let more = more.map(|one| (lesson_key(account, one.fingerprint), one.sorted)).collect();
-    let pairs = with(self::lessons(shard, account), more);
+    let all = count_all(shard).await;
+    let is_full = all >= LESSONS_ALL_MAX;
+    if is_full {
+        tracing::info!(
+            account = account.0,
+            "what accounts have sorted fills its room: in place of an older message or not at all"
+        );
+    }
+    let pairs = with(self::lessons(shard, account), more, is_full);
+    if pairs.is_empty() {
+        return Ok(());
+    }
+    let before = |key: &Bytes| shard.store.get(SPACE, key).is_some();
+    let (gone, fresh) = (
+        pairs.iter().filter(|(key, value)| value.is_none() && before(key)).count(),
+        pairs.iter().filter(|(key, value)| value.is_some() && !before(key)).count(),
+    );
     let _durable = shard.store.put(SPACE, pairs).await?;
-    shard.own_models.borrow_mut().forget(account);
+    let mut models = shard.own_models.borrow_mut();
+    models.lessons = Some((all + fresh).saturating_sub(gone));
+    models.forget(account);
     Ok(())
+}
+
+/// Lessons of all accounts at home here; they are counted once.
+async fn count_all(shard: &Shard) -> usize {
+    const AT_ONCE: usize = 1000;
+    let known = shard.own_models.borrow().lessons;
+    if let Some(known) = known {
+        return known;
+    }
+    let (mut from, mut count) = (Vec::new(), 0);
+    loop {
+        let some = shard.store.scan_from(SPACE, &from, AT_ONCE);
+        count += some.len();
+        match some.last() {
+            Some((key, _)) if some.len() == AT_ONCE => from = [key, [0].as_slice()].concat(),
+            Some(_) | None => return count,
+        }
+        give_way().await;
+    }
 }
 
 #[cfg(test)]
@@ -416,9 +504,10 @@ mod tests {
             let lessons: Vec<Sorted> = known.iter().map(|(_, lesson)| lesson.clone()).collect();
             Own::of(&lessons, &shared).says(&probe, shared.margin(&probe))
         };
-        let known = read(&with(Vec::new(), lesson(Class::Spam)));
+        let known = read(&with(Vec::new(), lesson(Class::Spam), false));
+        assert!(with(known.clone(), lesson(Class::Spam), false).is_empty(), "it is known as that");
         assert!(says(&known) > 0.0 && says(&known) < 0.4, "{}", says(&known));
-        let known = read(&with(known, lesson(Class::Wanted)));
+        let known = read(&with(known, lesson(Class::Wanted), false));
         assert_eq!(known.len(), 1);
         assert!(says(&known) <= 0.0);
     }
@@ -427,16 +516,18 @@ mod tests {
     fn lessons_are_bounded_by_kind_and_the_oldest_go_first() {
         let shared = Classifier::default();
         let mut known: Vec<(Bytes, Sorted)> = Vec::new();
-        let add = |known: &mut Vec<(Bytes, Sorted)>, numbers: std::ops::Range<u32>, class| {
-            let more = numbers.map(|number| {
-                let key = lesson_key(AccountId(7), u64::from(number) << 8);
-                (key, sorted(mail(1000, number), class, &shared))
-            });
-            for (key, value) in with(known.clone(), more.collect()) {
-                known.retain(|(other, _)| *other != key);
-                known.extend(value.map(|value| (key, Sorted::read(&value).unwrap())));
-            }
-        };
+        let fill =
+            |known: &mut Vec<(Bytes, Sorted)>, numbers: std::ops::Range<u32>, class, is_full| {
+                let more = numbers.map(|number| {
+                    let key = lesson_key(AccountId(7), u64::from(number) << 8);
+                    (key, sorted(mail(1000, number), class, &shared))
+                });
+                for (key, value) in with(known.clone(), more.collect(), is_full) {
+                    known.retain(|(other, _)| *other != key);
+                    known.extend(value.map(|value| (key, Sorted::read(&value).unwrap())));
+                }
+            };
+        let add = |known: &mut Vec<_>, numbers, class| fill(known, numbers, class, false);
         add(&mut known, 0..5, Class::Wanted);
         add(&mut known, 100..300, Class::Spam);
         for number in 300..340 {
@@ -448,32 +539,50 @@ mod tests {
         assert!(known.iter().any(|(key, _)| *key == newest));
         let bytes: usize = known.iter().map(|(key, one)| key.len() + one.value().len()).sum();
         assert!(bytes <= 2 * LESSONS_MAX * (12 + VALUE_HEAD_BYTES + 4 * TOKENS_MAX));
+        // In a shard that has no more room it learns in place of what it knows.
+        fill(&mut known, 400..410, Class::Wanted, true);
+        let of = |class| known.iter().filter(move |(_, one)| one.class == class).count();
+        assert_eq!((of(Class::Wanted), of(Class::Spam)), (5, LESSONS_MAX));
+        let newest = lesson_key(AccountId(7), 409 << 8);
+        assert!(known.iter().any(|(key, _)| *key == newest));
+        let mut nobody = Vec::new();
+        fill(&mut nobody, 0..3, Class::Spam, true);
+        assert!(nobody.is_empty());
     }
 
     #[test]
     fn a_sample_has_the_same_words_of_all_messages_that_have_them() {
         let (one, other) = (message(0..600), message(300..900));
-        let (first, second) = (sample(&one), sample(&other));
+        let (first, second) = (sample(&one, 7), sample(&other, 7));
         assert_eq!((first.0.len(), second.0.len()), (TOKENS_MAX, TOKENS_MAX));
         let common = first.0.iter().filter(|token| second.0.contains(token)).count();
         assert!(common > TOKENS_MAX / 3, "{common}");
-        assert_eq!(sample(&message(0..5)), message(0..5));
+        assert_eq!(sample(&message(0..5), 7), message(0..5));
+        let elsewhere = sample(&one, 8);
+        let common = first.0.iter().filter(|token| elsewhere.0.contains(token)).count();
+        assert!(common < TOKENS_MAX / 3, "{common}: another host takes others");
     }
 
     #[test]
     fn models_are_bounded_and_those_asked_last_stay() {
         let mut models = Models::default();
-        let totals = Totals::default();
         for number in 0..2 * MODELS_MAX {
             models.put(AccountId(number as u32), Rc::default());
-            assert!(models.get(AccountId(0), totals).is_some());
+            assert!(models.get(AccountId(0)).is_some());
         }
         assert_eq!(models.models.len(), MODELS_MAX);
-        assert!(models.get(AccountId(1), totals).is_none());
-        let later = Totals { learned_spam: 1, ..totals };
-        assert!(models.get(AccountId(0), later).is_none(), "of an older classifier");
+        assert!(models.get(AccountId(1)).is_none());
         models.forget(AccountId(0));
-        assert!(models.get(AccountId(0), totals).is_none());
+        assert!(models.get(AccountId(0)).is_none());
+    }
+
+    #[test]
+    fn a_model_is_good_until_the_shared_classifier_has_learned_much_more() {
+        let of = |spam| Totals { learned_wanted: 100, learned_spam: spam, ..Totals::default() };
+        let own = Own { totals: of(100), ..Own::default() };
+        assert!(own.is_fresh(of(100)) && own.is_fresh(of(110)) && !own.is_fresh(of(111)));
+        let own = Own::default();
+        assert!(own.is_fresh(Totals::default()) && !own.is_fresh(of(0)));
     }
 
     #[test]

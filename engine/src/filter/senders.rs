@@ -12,10 +12,10 @@
 //! An address in `From` is easily forged: that a sender is wanted counts only where DMARC does not fail.
 
 use super::classifier::Class;
-use super::key;
 use super::mail::Mail;
 use super::own::Scored;
 use super::settings::Spam;
+use super::{is_gone, key};
 use crate::quarantine::Reason;
 use crate::shard::Shard;
 use std::rc::Rc;
@@ -94,11 +94,13 @@ pub struct Filing {
 pub struct Decision {
     pub place: Place,
     pub why: String,
+    /// As [`Verdict::percent`](super::verdict::Verdict::percent), for this account; `None`: its sorting does not count.
+    pub percent: Option<u8>,
 }
 
 impl Decision {
     fn new(place: Place, why: &str) -> Decision {
-        Decision { place, why: why.to_owned() }
+        Decision { place, why: why.to_owned(), percent: None }
     }
 }
 
@@ -130,24 +132,29 @@ impl Filing {
         }
     }
 
-    /// On the account's home shard.
-    pub fn decide(&self, shard: &Shard, account: AccountId) -> Decision {
+    /// On the account's home shard. So many models may still be worked out for this message.
+    pub async fn decide(
+        &self,
+        shard: &Shard,
+        account: AccountId,
+        models_left: &mut usize,
+    ) -> Decision {
         let said = self.sender.and_then(|sender| opinion(shard, account, sender));
-        let points = if said.is_none() { self.points(shard, account) } else { 0.0 };
-        self.given(said, points, &shard.config.spam)
-    }
-
-    /// What the account's own sorting adds to the score.
-    fn points(&self, shard: &Shard, account: AccountId) -> f64 {
-        let points = self.scored.as_ref().map_or(0.0, |scored| scored.points(shard, account));
-        if self.is_doubtful { points.max(0.0) } else { points }
-    }
-
-    /// As [`Verdict::percent`](super::verdict::Verdict::percent), for this account; `None`: its sorting does not count.
-    pub fn percent(&self, shard: &Shard, account: AccountId) -> Option<u8> {
-        let scored = self.scored.as_ref()?;
-        let score = scored.score + self.points(shard, account);
-        Some((100.0 * score / shard.config.spam.junk_at).clamp(0.0, 100.0) as u8)
+        let points = match &self.scored {
+            Some(scored) => scored.points(shard, account, models_left).await,
+            None => 0.0,
+        };
+        let points = if self.is_doubtful { points.max(0.0) } else { points };
+        let percent = self.scored.as_ref().map(|scored| {
+            let percent = 100.0 * (scored.score + points) / shard.config.spam.junk_at;
+            percent.clamp(0.0, 100.0) as u8
+        });
+        let decision = self.given(said, points, &shard.config.spam);
+        if !decision.why.is_empty() {
+            let why = decision.why.trim_end();
+            tracing::info!(account = account.0, why, place = ?decision.place, "filed by the account's own word");
+        }
+        Decision { percent, ..decision }
     }
 
     /// That a sender is wanted goes before the score, be it how it may; that it is not makes nothing less bad.
@@ -197,7 +204,7 @@ impl Filing {
             "X-Spam-Account: {answer}, score={score:.1} required={:.1} tests=OWN_CLASSIFIER={points:.1}\r\n",
             spam.junk_at
         );
-        Decision { place, why }
+        Decision { place, why, percent: None }
     }
 }
 
@@ -215,6 +222,9 @@ pub async fn remember(
 ) -> Result<(), Error> {
     // Two commands of one account read the same value, or the first would be forgotten.
     let _turn = shard.learning_turn.lock().await;
+    if is_gone(shard, account) {
+        return Ok(());
+    }
     let before = shard.store.get(SPACE, &key(account)).unwrap_or_default();
     let after = sorted(&before, changes);
     if after != before {
@@ -283,7 +293,7 @@ mod tests {
     fn what_an_account_has_sorted_moves_what_its_score_alone_has_moved() {
         let spam = Spam { quarantine_at: 8.0, ..Spam::default() };
         let tokens = super::super::tokens::Tokens::default();
-        let scored = |score| Some(Arc::new(Scored::new(score, None, &tokens)));
+        let scored = |score| Some(Arc::new(Scored::new(score, None, &tokens, 0)));
         let usual = |score| Filing { scored: scored(score), ..Filing::default() };
         let junk = |score| Filing { scored: scored(score), ..Filing::junk() };
         let mut kept = junk(9.0);

@@ -14,6 +14,8 @@ use super::senders::{self, Sender};
 use super::settings::Learn;
 use crate::shard::Shard;
 use bytes::Bytes;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use storage::{AccountId, MailboxId, Uid};
@@ -23,6 +25,9 @@ const SORTED_MAX: usize = 200;
 /// Commands whose messages are being looked at, on one core; what comes beside them is not. Each holds one message's
 /// beginning.
 const COMMANDS_MAX: usize = 32;
+
+/// Those of one account come one after the other, as they were given.
+pub type Turns = RefCell<HashMap<AccountId, Rc<tokio::sync::Mutex<()>>>>;
 
 /// What one command has sorted.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,10 +53,23 @@ pub fn learn(shard: &Rc<Shard>, account: AccountId, sorted: Sorted) {
 }
 
 /// The same for who waits until it is done.
-pub async fn learn_now(shard: &Rc<Shard>, account: AccountId, mut sorted: Sorted) {
+pub async fn learn_now(shard: &Rc<Shard>, account: AccountId, sorted: Sorted) {
     if shard.config.spam.learn == Learn::Nobody {
         return;
     }
+    let (turns, key) = (&shard.sorting_turns, shard.sample_key());
+    let turn = {
+        let mut turns = turns.borrow_mut();
+        turns.retain(|_, turn| Rc::strong_count(turn) > 1);
+        Rc::clone(turns.entry(account).or_default())
+    };
+    // Who corrects themselves means what they said last, however long it takes to read the first.
+    let held = turn.lock().await;
+    learn_in_turn(shard, account, sorted, key).await;
+    drop(held);
+}
+
+async fn learn_in_turn(shard: &Rc<Shard>, account: AccountId, mut sorted: Sorted, key: u64) {
     sorted.uids.truncate(SORTED_MAX);
     let (mut changes, mut lessons) = (Vec::new(), Vec::new());
     let for_everybody = shard.config.spam.learn == Learn::Everybody;
@@ -63,7 +81,7 @@ pub async fn learn_now(shard: &Rc<Shard>, account: AccountId, mut sorted: Sorted
         let Some((sender, lesson)) = found else { continue };
         changes.extend(sender.map(|sender| (sender, sorted.class)));
         let Some(lesson) = lesson else { continue };
-        lessons.push(own::Lesson::of(&lesson, &shard.learned.borrow().classifier));
+        lessons.push(own::Lesson::of(&lesson, &shard.learned.borrow().classifier, key));
         if for_everybody {
             teach(shard, lesson).await;
         }

@@ -8,8 +8,8 @@
 //! each account that the message is for has written there, since one verdict is for all.
 
 use super::Hit;
-use super::key;
 use super::senders::Sender;
+use super::{is_gone, key};
 use crate::directory::Home;
 use crate::shard::Shard;
 use std::collections::HashSet;
@@ -69,6 +69,9 @@ pub fn learn<'a>(shard: &Rc<Shard>, user: &str, recipients: impl Iterator<Item =
 async fn remember(shard: &Rc<Shard>, account: AccountId, senders: &[Sender]) -> Result<(), Error> {
     // Two messages of one account read the same value, or the first would be forgotten.
     let _turn = shard.learning_turn.lock().await;
+    if is_gone(shard, account) {
+        return Ok(());
+    }
     let before = shard.store.get(SPACE, &key(account)).unwrap_or_default();
     if let Some(after) = with(&before, senders) {
         let _durable = shard.store.put(SPACE, vec![(key(account), Some(after.into()))]).await?;

@@ -228,7 +228,6 @@ pub(super) async fn remove(shard: &Rc<Shard>, address: &str) -> Result<Value, Fa
     change(shard, vec![pair::<Account>("a:", &address, None)]).await?;
     let id = account.id();
     on(shard, account.shard, move |shard| async move {
-        filter::forget(&shard, id).await?;
         digest::forget(&shard, id).await?;
         sieve::scripts::forget(&shard, id).await?;
         submission::forget(&shard, id).await?;
@@ -241,7 +240,9 @@ pub(super) async fn remove(shard: &Rc<Shard>, address: &str) -> Result<Value, Fa
         }
         // Behind it: until then a round over its mail could note more.
         recalled::forget(&shard, id).await?;
-        again::progress::forget(&shard, id).await
+        again::progress::forget(&shard, id).await?;
+        // What its clients have sorted just now was still being learned.
+        filter::forget(&shard, id).await
     })
     .await?;
     Ok(json!({ "address": address }))

@@ -15,6 +15,12 @@ pub fn is_friend(shard: &Shard, peer: IpAddr) -> bool {
     networks.any(|network| network.contains(peer))
 }
 
+/// Whether who connects from there may say on whose behalf (XCLIENT): what many clients do is not to be counted against their gateway. What
+/// it brings is looked at like anybody's.
+pub fn is_gateway(shard: &Shard, peer: IpAddr) -> bool {
+    shard.config.listen.xclient_from.iter().any(|network| network.contains(peer))
+}
+
 /// Why a connection goes no further than the greeting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeptOut {
@@ -26,7 +32,8 @@ pub enum KeptOut {
 
 /// Whether the connection may go on. LMTP is for gateways of one's own.
 pub fn admit(shard: &Shard, peer: IpAddr, service: Service) -> Result<(), KeptOut> {
-    if service == Service::Lmtp || is_friend(shard, peer) {
+    let is_gateway = service == Service::Smtp && is_gateway(shard, peer);
+    if service == Service::Lmtp || is_gateway || is_friend(shard, peer) {
         return Ok(());
     }
     let door = if service == Service::Smtp { Door::Mail } else { Door::Login };
@@ -47,6 +54,9 @@ pub fn admit(shard: &Shard, peer: IpAddr, service: Service) -> Result<(), KeptOu
 /// A stranger has done something that adds up.
 pub fn note(shard: &Shard, peer: IpAddr, offence: Offence) {
     if offence.limit(&shard.config.policy.screening) == 0 || is_friend(shard, peer) {
+        return;
+    }
+    if offence.door() == Door::Mail && is_gateway(shard, peer) {
         return;
     }
     // All addresses of a network are counted by one core, or the network could not be.

@@ -64,7 +64,8 @@ pub async fn wait(shard: &Shard, transport: &mut Transport, watch: &Watch) -> Wa
     let peer = transport.peer.address;
     let policy = &shard.config.policy;
     let delay = Duration::from_millis(policy.greeting_delay_ms).max(lateness(shard, peer.ip()));
-    if delay.is_zero() || connect::is_friend(shard, peer.ip()) {
+    let is_known = connect::is_friend(shard, peer.ip()) || connect::is_gateway(shard, peer.ip());
+    if delay.is_zero() || is_known {
         return Waited::Quietly;
     }
     let Some(_place) = Place::take(&shard.held.greetings, GREETINGS_HELD_MAX) else {
@@ -118,6 +119,7 @@ fn lateness(shard: &Shard, peer: IpAddr) -> Duration {
     let seconds = shard.config.policy.screening.tarpit_seconds;
     let is_slowed = seconds > 0
         && !connect::is_friend(shard, peer)
+        && !connect::is_gateway(shard, peer)
         && shard.screen.borrow().is_banned(Instant::now(), Door::Tarpit, peer);
     if is_slowed { Duration::from_secs(seconds) } else { Duration::ZERO }
 }

@@ -4,7 +4,7 @@ use super::compiled::compiled;
 use super::world::AccountWorld;
 use super::{limits, marks};
 use crate::delivery::{Envelope, To};
-use crate::filter::senders::Place;
+use crate::filter::senders::{Decision, Place};
 use crate::metrics::count;
 use crate::shard::Shard;
 use protocols::Address;
@@ -71,7 +71,7 @@ pub struct Seen {
 }
 
 /// Runs the operator's scripts and the account's active one, in turn.
-pub fn plan(shard: &Shard, to: &To, envelope: &Envelope, seen: &Seen) -> Plan {
+pub fn plan(shard: &Shard, to: &To, envelope: &Envelope, decision: &Decision, seen: &Seen) -> Plan {
     let system = shard.sieve.system();
     let (account, address) = (to.home.account, &to.home.address);
     let compiled = compiled(shard, account, &system, address);
@@ -92,6 +92,7 @@ pub fn plan(shard: &Shard, to: &To, envelope: &Envelope, seen: &Seen) -> Plan {
         shard,
         to,
         envelope,
+        decision,
         compiled: &compiled,
         system: &system,
         unix_seconds: crate::operations::unix_now(),
@@ -116,7 +117,7 @@ pub fn plan(shard: &Shard, to: &To, envelope: &Envelope, seen: &Seen) -> Plan {
     let vacation = marks::Kind::Vacation;
     plan.reply = plan.reply.filter(|reply| {
         // Its sender is likely not who it says.
-        envelope.judged.filing.decide(shard, account).place == Place::Usual
+        decision.place == Place::Usual
             && !marks::is_set(shard, account, vacation, &reply.key, world.unix_seconds)
             && shard.sieve.may_answer(account, reply.key)
     });

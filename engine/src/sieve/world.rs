@@ -4,6 +4,7 @@ use super::compiled::Compiled;
 use super::{SystemScripts, marks};
 use crate::delivery::{Envelope, To};
 use crate::directory::{Reached, Resolution};
+use crate::filter::senders::Decision;
 use crate::shard::Shard;
 use protocols::sieve::{Include, Location, Missing, Script, World};
 use storage::{MailboxInfo, SpecialUse};
@@ -13,6 +14,7 @@ pub struct AccountWorld<'a> {
     pub shard: &'a Shard,
     pub to: &'a To,
     pub envelope: &'a Envelope,
+    pub decision: &'a Decision,
     pub compiled: &'a Compiled,
     pub system: &'a SystemScripts,
     pub unix_seconds: u64,
@@ -87,9 +89,7 @@ impl World for AccountWorld<'_> {
     }
 
     fn spam_percent(&self) -> Option<u8> {
-        let judged = &self.envelope.judged;
-        let own = judged.filing.percent(self.shard, self.to.home.account);
-        own.or(judged.spam_percent)
+        self.decision.percent.or(self.envelope.judged.spam_percent)
     }
 
     fn virus(&self) -> Option<u8> {

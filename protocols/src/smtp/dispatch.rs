@@ -191,7 +191,7 @@ impl<P> Smtp<P> {
         let _ = write!(output, "250-{}\r\n", self.config.hostname);
         output
             .push(b"250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n250-DSN\r\n");
-        if self.config.tls_available && !self.tls {
+        if self.config.tls_available && !self.tls && !self.speaks_for_another() {
             output.push(b"250-STARTTLS\r\n");
         }
         if self.require_tls_offered() {
@@ -217,6 +217,8 @@ impl<P> Smtp<P> {
             self.fault(502, Enhanced(5, 5, 1), "TLS is not available", output);
         } else if self.in_transaction() {
             self.out_of_order("A message is under way", output);
+        } else if self.speaks_for_another() {
+            self.out_of_order("A gateway starts TLS before it speaks for anybody", output);
         } else {
             Reply::new(220, Enhanced(2, 0, 0), "Ready to start TLS").write(output);
             return Some(Step::StartTls);

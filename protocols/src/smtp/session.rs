@@ -8,7 +8,7 @@
 //! | recipients | hello, RCPT, DATA, BDAT | 503 |
 //! | chunks (between BDATs) | hello, BDAT | 503 |
 //!
-//! STARTTLS and AUTH reset nothing but are refused inside a transaction; a hello ends one. The end of
+//! STARTTLS and AUTH reset nothing but are refused inside a transaction, STARTTLS behind XCLIENT, too; a hello ends one. The end of
 //! data is answered through [`Smtp::answer_end`], whose positive form takes a proof `P`: the engine
 //! makes it the store's receipt, so no reply of ours says `250` to what is not on stable media.
 //!
@@ -29,6 +29,7 @@ use crate::wire::line::LineReader;
 use crate::{Machine, Outbox, Step, Tick};
 use std::fmt::Write;
 use std::marker::PhantomData;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,8 +73,8 @@ pub(super) enum Phase {
 pub(super) enum Question {
     Login,
     Keys(Attempt),
-    /// With what the client has said as its hello, if that was said.
-    Client(Option<String>),
+    /// Its address, and what it has said as its hello, as far as that was said.
+    Client(Option<IpAddr>, Option<String>),
     Mail,
     Recipient,
     Data,
@@ -91,6 +92,8 @@ pub struct Smtp<P> {
     pub(super) transaction: Transaction,
     pub(super) lines: LineReader,
     pub(super) hello: String,
+    /// On whose behalf a gateway speaks.
+    pub(super) client: Option<IpAddr>,
     /// What a gateway has said of its client's hello.
     pub(super) clients_hello: Option<String>,
     pub(super) extended: bool,
@@ -119,6 +122,7 @@ impl<P> Smtp<P> {
             transaction: Transaction::Fresh,
             lines: LineReader::new(),
             hello: String::new(),
+            client: None,
             clients_hello: None,
             extended: false,
             tls,
@@ -175,6 +179,11 @@ impl<P> Smtp<P> {
         let hellos = self.clients_hello.as_ref().map_or(0, String::capacity);
         let hellos = hellos.saturating_add(self.hello.capacity());
         self.lines.retained_bytes().saturating_add(hellos)
+    }
+
+    /// Whether a gateway speaks for somebody.
+    pub(super) fn speaks_for_another(&self) -> bool {
+        self.client.is_some() || self.clients_hello.is_some()
     }
 
     // ── inside ──────────────────────────────────────────────────────────────────────────────────

@@ -210,8 +210,8 @@ impl<P> Smtp<P> {
                 self.end_transaction();
                 self.say(refusal.reply().clone(), output);
             }
-            (Question::Client(hello), Ok(())) => self.begin_anew(hello),
-            (Question::Client(_), Err(refusal)) => self.hang_up(refusal.reply(), output),
+            (Question::Client(address, hello), Ok(())) => self.begin_anew(address, hello),
+            (Question::Client(..), Err(refusal)) => self.hang_up(refusal.reply(), output),
             // Unknown recipients are how addresses are guessed.
             (Question::Recipient, Err(refusal)) => {
                 if refusal.is_permanent() {

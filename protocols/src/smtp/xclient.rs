@@ -1,8 +1,10 @@
 //! XCLIENT: a gateway in front of us says on whose behalf it speaks. As Postfix describes it ("Postfix XCLIENT Howto").
 //!
 //! It is offered, and believed, only where the engine says so; the session then is as if it had just been greeted, and the engine decides
-//! about the client as it does about a connection. What the client has said as its hello goes before what the gateway says behind it. Names
+//! about the client as it does about a connection. What the client has said as its hello goes before what the gateway says behind it, until
+//! another client's address comes. Names
 //! are read and not believed: whoever needs one asks DNS. Logins are none of a gateway's business, so `LOGIN` is not offered.
+//! TLS forgets what was said in the clear, and a client that is forgotten would be taken for its gateway: so there is no STARTTLS behind XCLIENT.
 
 use super::command::Syntax;
 use super::event::{Event, Role};
@@ -96,15 +98,22 @@ impl<P> Smtp<P> {
         if !self.may_idle(output) {
             return None;
         }
-        let hello = client.hello.clone();
-        self.ask(Question::Client(hello), Event::Client(client, Ticket::issue()))
+        let (address, hello) = (client.address, client.hello.clone());
+        self.ask(Question::Client(address, hello), Event::Client(client, Ticket::issue()))
     }
 
     /// The client may speak: as if it had just connected.
-    pub(super) fn begin_anew(&mut self, hello: Option<String>) {
+    pub(super) fn begin_anew(&mut self, address: Option<IpAddr>, hello: Option<String>) {
         self.transaction = Transaction::Fresh;
         self.hello.clear();
-        self.clients_hello = hello.or(self.clients_hello.take());
+        let is_new = address.is_some() && address != self.client;
+        // Of one client a gateway may say several things, each by a command of its own.
+        let said = self.clients_hello.take().filter(|_| !is_new || self.client.is_none());
+        self.clients_hello = hello.or(said);
+        if is_new {
+            self.client = address;
+            self.idle_commands = 0;
+        }
         self.user = None;
         self.sender_named = false;
         self.smtp_utf8 = false;

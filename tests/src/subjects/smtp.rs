@@ -62,6 +62,12 @@ impl SmtpSubject {
         SmtpSubject::with(Config { tls_available: false, xclient: true, ..usual }, false)
     }
 
+    /// The same, where TLS may be started.
+    #[must_use]
+    pub fn for_gateway_with_tls() -> SmtpSubject {
+        SmtpSubject::with(Config { xclient: true, ..config(Role::Mx, false) }, false)
+    }
+
     fn with(config: Config, tls: bool) -> SmtpSubject {
         SmtpSubject {
             role: config.role,

@@ -48,6 +48,7 @@ pub fn smtp(transcript: &Transcript) -> SmtpSubject {
     };
     match transcript.fact("gateway") {
         Some("yes") => SmtpSubject::for_gateway(),
+        Some("with TLS") => SmtpSubject::for_gateway_with_tls(),
         _ => SmtpSubject::new(role, is_tls(transcript), false),
     }
 }

@@ -59,7 +59,9 @@ pub struct SmtpSession {
     refused: u32,
     /// With which of its passwords the account has logged in.
     password: Option<[u8; 32]>,
-    _place: Place,
+    /// A gateway has said for whom it speaks.
+    has_spoken_for: bool,
+    place: Place,
 }
 
 impl SmtpSession {
@@ -105,7 +107,8 @@ impl SmtpSession {
             trapped: None,
             refused: 0,
             password: None,
-            _place: place,
+            has_spoken_for: false,
+            place,
         }
     }
 
@@ -155,6 +158,7 @@ impl SmtpSession {
     }
 
     fn mail(&mut self, from: Option<Address>, params: &MailParams) -> Result<(), Refusal> {
+        self.look_for_client();
         self.shard.store.admit().map_err(|error| refusal(&error))?;
         self.check_login()?;
         if let Some(user) = self.machine.user() {

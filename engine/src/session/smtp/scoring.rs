@@ -262,7 +262,8 @@ impl SmtpSession {
             second.insist(spam, &mut verdict);
         }
         self.shard.metrics.judged(&verdict, taken);
-        let scored = || Arc::new(Scored::new(verdict.score, found.margin, &found.tokens));
+        let key = self.shard.sample_key();
+        let scored = || Arc::new(Scored::new(verdict.score, found.margin, &found.tokens, key));
         let scored = (spam.learn != Learn::Nobody).then(scored);
         Ok((verdict, found.sender, scored))
     }
