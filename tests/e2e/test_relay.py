@@ -213,7 +213,7 @@ class Relaying(Sending):
         before = sink.lines.count("AUTH PLAIN AHVzAHNlY3JldA==")
         self.submit(server, "x@there.test")
         waits = until("a reason", lambda: [q for q in self.queue(server) if q["attempts"]])
-        self.assertRegex(waits[0]["why"], "TLS failed|certificates")
+        self.assertIn("certificate", waits[0]["why"])
         self.assertEqual(sink.lines.count("AUTH PLAIN AHVzAHNlY3JldA=="), before)
 
     # ── who may ─────────────────────────────────────────────────────────────────────────────────
