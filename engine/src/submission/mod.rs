@@ -369,10 +369,11 @@ impl Submitting {
 
     /// Puts all that has been counted since into the log. Whoever was removed meanwhile is forgotten.
     pub async fn write_all(&self, shard: &Shard) {
-        let at_hand = self.at_hand.borrow();
-        let changed = at_hand.iter().filter(|(_, counted)| !counted.is_written());
-        let changed: Vec<AccountId> = changed.map(|(account, _)| *account).collect();
-        drop(at_hand);
+        let changed: Vec<AccountId> = {
+            let at_hand = self.at_hand.borrow();
+            let changed = at_hand.iter().filter(|(_, counted)| !counted.is_written());
+            changed.map(|(account, _)| *account).collect()
+        };
         for account in changed {
             if shard.store.usage(account).is_err() {
                 self.forget(account);
