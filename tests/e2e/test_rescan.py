@@ -399,7 +399,7 @@ class Interrupted(Again):
         self.fake.delay = 0
         self.done("store", "rescan")
         first.join(30)
-        self.assertGreaterEqual(self.status()["rounds"], rounds + 2)
+        self.assertTrue(kura.eventually(lambda: self.status()["rounds"] >= rounds + 2, 20), self.status())
 
     def test_without_a_scanner_it_waits_and_pulls_nothing_back(self):
         mark = b"unanswered\r\n"
