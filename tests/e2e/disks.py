@@ -35,8 +35,21 @@ class LoopDisk:
         case.addCleanup(subprocess.run, ["umount", "-l", self.place], check=False, capture_output=True)
 
     def mount(self):
-        command = ["mount", "-o", "loop", self.image, self.place]
-        subprocess.run(command, check=True, capture_output=True)
+        """What was shut down may live on for a moment, while the kernel takes apart the rings of whoever was killed:
+        a mount then finds the same dead file system again."""
+
+        def is_alive():
+            command = ["mount", "-o", "loop", self.image, self.place]
+            subprocess.run(command, check=True, capture_output=True)
+            try:
+                with tempfile.TemporaryFile(dir=self.place):
+                    return True
+            except OSError:
+                self.unmount()
+                return False
+
+        if not kura.eventually(is_alive, 20):
+            raise kura.Failed(f"{self.image} is mounted, and dead")
 
     def unmount(self):
         def gone():
