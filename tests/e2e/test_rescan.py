@@ -188,6 +188,8 @@ class PulledBack(Again):
             imap.select("INBOX")
             newest = imap.uid("SEARCH", "SUBJECT", "archived")[1][0].split()[-1]
             self.assertEqual(imap.uid("MOVE", newest, "Archive")[0], "OK")
+            large_uid = imap.uid("SEARCH", "SUBJECT", "large")[1][0].split()[-1]
+            self.assertEqual(imap.uid("STORE", large_uid, "+FLAGS", r"(\Deleted)")[0], "OK")
             # It says that it was received long ago.
             when = imaplib.Time2Internaldate(time.time() - 30 * 86_400)
             self.assertEqual(imap.append("Archive", None, when, messages.header("old") + mark)[0], "OK")
@@ -238,6 +240,7 @@ class PulledBack(Again):
         with self.server.imap() as imap:
             imap.select("INBOX")
             uid = imap.uid("SEARCH", "SUBJECT", "large")[1][0].split()[-1]
+            self.assertEqual(imap.uid("SEARCH", "DELETED")[1], [b""])
             imap.uid("MOVE", uid, "Archive")
         self.fake.bad = None
         self.deliver(messages.header("late") + mark, "250")

@@ -1,7 +1,7 @@
 //! Released and deleted, on the account's home shard.
 //!
-//! A release is one record, which moves the row: the message has the received date that it had, and no flags, and no
-//! octet of it is copied. What follows for the sender and the classifier is what follows when a user moves mail out of
+//! A release is one record, which moves the row: the message has the received date and the flags that it had (but
+//! \Deleted), and no octet of it is copied. What follows for the sender and the classifier is what follows when a user moves mail out of
 //! Junk ([`sorting`]), if it was kept back for what it looked like; that somebody wants a virus to look at says nothing of
 //! its sender. A deletion is an expunge, so it can be brought back as long as all that is expunged.
 

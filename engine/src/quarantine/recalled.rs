@@ -2,7 +2,8 @@
 //!
 //! Key space 41 of the home shard's log: the account's number and the UID in its quarantine (u32 each, big-endian), and
 //! in JSON a [`Recall`]. It is set by the record that moves the message, and deleted by the one that lets it out; of what
-//! was expunged for good the keeper deletes it ([`sweep`]). What lay in quarantine already gets one, too ([`condemn`]). Its prefix can't tell: that is as old as the delivery.
+//! was expunged for good the keeper deletes it ([`sweep`]). What lay in quarantine already gets one, too ([`condemn`]).
+//! Its prefix can't tell: that is as old as the delivery.
 
 use super::note::Note;
 use super::{Reason, kept};
@@ -12,7 +13,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use storage::store::{Space, Undelete};
-use storage::{AccountId, Error, MailboxId, MailboxInfo, MessageEntry, Uid, UnixMillis};
+use storage::{
+    AccountId, Error, FlagChange, FlagMode, Flags, MailboxId, MailboxInfo, MessageEntry, Uid,
+    UnixMillis,
+};
 
 pub const SPACE: Space = Space(41);
 /// Deleted by one record.
@@ -48,7 +52,8 @@ pub fn of(shard: &Shard, account: AccountId, uid: Uid) -> Option<Recall> {
 }
 
 /// Moves messages out of quarantine, each with the end of its note, if it has one: one record. Pairs of the UIDs that they
-/// had and have.
+/// had and have. One that was pulled back may be marked \Deleted: that goes before, or a client would expunge what was
+/// just released.
 pub async fn let_go(
     shard: &Shard,
     account: AccountId,
@@ -56,6 +61,16 @@ pub async fn let_go(
     uids: &[Uid],
     to: MailboxId,
 ) -> Result<Vec<(Uid, Uid)>, Error> {
+    let is_deleted = |uid: &&Uid| {
+        let entry = shard.store.entry(account, quarantine, **uid);
+        entry.is_ok_and(|entry| entry.flags.0 & Flags::DELETED.0 != 0)
+    };
+    let deleted: Vec<Uid> = uids.iter().filter(is_deleted).copied().collect();
+    if !deleted.is_empty() {
+        let (mode, flags) = (FlagMode::Remove, Flags::DELETED);
+        let change = FlagChange { mode, flags, keywords: Vec::new() };
+        shard.store.change_flags(account, quarantine, &deleted, &change, None).await?;
+    }
     let is_noted = |uid: &&Uid| shard.store.get(SPACE, &key(account, **uid)).is_some();
     let noted: BTreeSet<Uid> = uids.iter().filter(is_noted).copied().collect();
     let end = |was, _| {
