@@ -42,12 +42,8 @@ class Appending(Scanned):
 class Appended(Appending):
     @classmethod
     def setUpClass(cls):
-        cls.clamd = scanners.Clamd()
-        cls.addClassCleanup(cls.clamd.remove)
-        cls.clamd.start()
         super().setUpClass()
-        cls.server.stop()
-        configure(cls.server, [f"unix:{cls.clamd.socket}"], stream_bytes_max=4 << 20, too_large='"reject"')
+        cls.ask_clamd(stream_bytes_max=4 << 20, too_large='"reject"')
         cls.server.configure(r"^executable = .*$", 'executable = "quarantine"')
         cls.server.start()
 

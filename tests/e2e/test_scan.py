@@ -51,6 +51,15 @@ def metrics(server):
 class Scanned(kura.TestCase):
     """Some of what every class does."""
 
+    @classmethod
+    def ask_clamd(cls, **settings):
+        """A clamd of the class's own, for its server, which is stopped for that."""
+        cls.clamd = scanners.Clamd()
+        cls.addClassCleanup(cls.clamd.remove)
+        cls.clamd.start()
+        cls.server.stop()
+        configure(cls.server, [f"unix:{cls.clamd.socket}"], **settings)
+
     def deliver(self, message, code):
         reply = self.server.deliver(message)
         self.assertTrue(reply.startswith(code), reply)
@@ -70,12 +79,8 @@ class Scanned(kura.TestCase):
 class Real(Scanned):
     @classmethod
     def setUpClass(cls):
-        cls.clamd = scanners.Clamd()
-        cls.addClassCleanup(cls.clamd.remove)
-        cls.clamd.start()
         super().setUpClass()
-        cls.server.stop()
-        configure(cls.server, [f"unix:{cls.clamd.socket}"], stream_bytes_max=4 << 20)
+        cls.ask_clamd(stream_bytes_max=4 << 20)
         cls.server.configure(r'^level = .*$', 'level = "info"')
         cls.server.start()
 

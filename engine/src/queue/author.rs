@@ -137,15 +137,6 @@ mod tests {
             id: "0.1".into(),
             sender: Some("ann@a.test".into()),
             account: Some("ann@a.test".into()),
-            recipients: Vec::new(),
-            arrived: 0,
-            octets: 0,
-            eight_bit: false,
-            smtp_utf8: false,
-            ret_full: None,
-            envid: None,
-            require_tls: false,
-            tls_optional: false,
             ..Envelope::default()
         };
         let first = |authors: &[&str]| {

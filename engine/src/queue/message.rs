@@ -358,11 +358,9 @@ mod tests {
             arrived: 1000,
             octets: 5,
             eight_bit: true,
-            smtp_utf8: false,
             ret_full: Some(false),
             envid: Some("e".into()),
             require_tls: true,
-            tls_optional: false,
             ..Envelope::default()
         }
     }

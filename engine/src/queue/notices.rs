@@ -170,13 +170,8 @@ pub(crate) async fn send(
                 account: None,
                 recipients: recipients.into_iter().map(recipient).collect(),
                 arrived: unix_now(),
-                octets: 0,
-                eight_bit: false,
                 smtp_utf8: !to.is_ascii(),
-                ret_full: None,
-                envid: None,
                 require_tls,
-                tls_optional: false,
                 ..Envelope::default()
             };
             let mut submission = Submission::new(shard, Author::Ourselves, envelope, String::new());

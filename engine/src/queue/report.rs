@@ -223,12 +223,7 @@ mod tests {
             recipients,
             arrived: 760_000_000,
             octets: 1,
-            eight_bit: false,
-            smtp_utf8: false,
-            ret_full: None,
             envid: Some("e1".into()),
-            require_tls: false,
-            tls_optional: false,
             ..Envelope::default()
         };
         let standing = Standing::new(Outcome::Failed, "4.4.1", "no answer\r\nX: y")

@@ -254,14 +254,7 @@ mod tests {
             sender: Some("ann@here.test".into()),
             account: None,
             recipients: (0..recipients).map(recipient).collect(),
-            arrived: 0,
             octets: 1,
-            eight_bit: false,
-            smtp_utf8: false,
-            ret_full: None,
-            envid: None,
-            require_tls: false,
-            tls_optional: false,
             ..Envelope::default()
         };
         let progress = Progress::of(&envelope);

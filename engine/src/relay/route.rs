@@ -84,15 +84,7 @@ mod tests {
                 id: "0.1".into(),
                 sender: sender.map(str::to_owned),
                 account: account.map(str::to_owned),
-                recipients: Vec::new(),
-                arrived: 0,
-                octets: 0,
-                eight_bit: false,
-                smtp_utf8: false,
-                ret_full: None,
-                envid: None,
                 require_tls,
-                tls_optional: false,
                 ..Envelope::default()
             };
             (route_of(&[], &envelope, &recipient), yields(&envelope))

@@ -19,12 +19,21 @@ fn filled(seed: u64, close: bool) -> Sim {
         store.expunge(BOB, INBOX, &[Uid(3), Uid(30)]).await.expect("expunges");
         store
     };
+    left_by(&sim, close, fill)
+}
+
+/// What is on the disk once `fill` has had the store, which is closed then or not.
+fn left_by<F: Future<Output = Store<Sim>> + 'static>(
+    sim: &Sim,
+    close: bool,
+    fill: impl Fn(Store<Sim>) -> F + 'static,
+) -> Sim {
     if close {
-        on_sim(&sim, Options::for_tests(), move |store| async move {
+        on_sim(sim, Options::for_tests(), move |store| async move {
             fill(store).await;
         });
     } else {
-        on_sim_unclosed(&sim, Options::for_tests(), move |store, _| fill(store)).expect("fills");
+        on_sim_unclosed(sim, Options::for_tests(), move |store, _| fill(store)).expect("fills");
     }
     sim.after_crash()
 }
@@ -245,14 +254,7 @@ fn filled_a_little(close: bool) -> Sim {
         }
         store
     };
-    if close {
-        on_sim(&sim, Options::for_tests(), move |store| async move {
-            fill(store).await;
-        });
-    } else {
-        on_sim_unclosed(&sim, Options::for_tests(), move |store, _| fill(store)).expect("fills");
-    }
-    sim.after_crash()
+    left_by(&sim, close, fill)
 }
 
 fn files(sim: &Sim) -> Vec<(String, Option<Vec<u8>>)> {

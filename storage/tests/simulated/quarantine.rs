@@ -4,7 +4,7 @@ use crate::common::*;
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::rc::Rc;
-use storage::device::sim::{Executor, Sim};
+use storage::device::sim::Sim;
 use storage::index::names::QUARANTINE;
 use storage::store::Undelete;
 use storage::{Error, MailboxId, Options, Quota, Space, Store, Uid, UnixMillis};
@@ -97,14 +97,7 @@ fn crash_everywhere(release: Release) -> Option<String> {
         on_sim_unclosed(&sim, small_store(), move |store, _| work(store, telling, release));
         let has_crashed = sim.is_crashed();
         let survivor = sim.after_crash();
-        let seen = Executor::new(&survivor);
-        let (disk, spawner) = (survivor.clone(), seen.clone());
-        let opened = seen.block_on(async move {
-            let store = Store::open(disk, small_store()).await.expect("opens");
-            let running = store.clone();
-            spawner.spawn(async move { running.run().await });
-            store
-        });
+        let opened = on_sim_unclosed(&survivor, small_store(), |store, _| async move { store });
         let why = broken(&opened.expect("comes to its end"), &told.borrow());
         if let Some(why) = why {
             return Some(format!("operation {operation}: {why}"));
@@ -201,14 +194,7 @@ fn pull_back_and_crash_everywhere(by_one: bool) -> Option<String> {
         on_sim_unclosed(&sim, small_store(), move |store, _| pull_back_all(store, by_one));
         let has_crashed = sim.is_crashed();
         let survivor = sim.after_crash();
-        let seen = Executor::new(&survivor);
-        let (disk, spawner) = (survivor.clone(), seen.clone());
-        let opened = seen.block_on(async move {
-            let store = Store::open(disk, small_store()).await.expect("opens");
-            let running = store.clone();
-            spawner.spawn(async move { running.run().await });
-            store
-        });
+        let opened = on_sim_unclosed(&survivor, small_store(), |store, _| async move { store });
         let store = opened.expect("comes to its end");
         let quarantine = store.quarantine(ALICE).ok().flatten().map(|info| info.id);
         let kept = quarantine.map(|id| store.uids(ALICE, id).expect("there")).unwrap_or_default();
