@@ -5,6 +5,7 @@
 
 use super::Envelope;
 use super::mail::{Mail, domain_of, plain_value};
+use super::tokens::Hash;
 use super::url::site;
 use protocols::message::summary::Kind;
 use std::collections::BTreeSet;
@@ -257,16 +258,22 @@ fn html_unlike_plain(seen: &Seen<'_>) -> f64 {
     if mail.html_parts == 0 || mail.plain_parts == 0 {
         return 0.0;
     }
-    let words = |text| -> BTreeSet<String> {
+    // Their hashes, in order: which ones are compared does not depend on where they stand.
+    let words = |text| -> Vec<u32> {
         let words = str::split(text, |c: char| !c.is_alphanumeric());
-        words.filter(|word| word.len() > 4).take(4000).map(str::to_lowercase).collect()
+        let words = words.filter(|word| word.len() > 4).take(4000);
+        let mut hashes: Vec<u32> = words.map(Hash::of_lower_case).collect();
+        hashes.sort_unstable();
+        hashes.dedup();
+        hashes
     };
     let plain = words(&mail.plain);
-    let html: Vec<String> = words(&mail.html.text).into_iter().take(WORDS_COMPARED_MAX).collect();
+    let mut html = words(&mail.html.text);
+    html.truncate(WORDS_COMPARED_MAX);
     if html.len() < 20 {
         return 0.0;
     }
-    let common = html.iter().filter(|word| plain.contains(*word)).count();
+    let common = html.iter().filter(|word| plain.binary_search(word).is_ok()).count();
     yes(percent_of(common, html.len()) < 10.0)
 }
 

@@ -238,7 +238,7 @@ fn shape_of(letter: char) -> char {
 
 /// FNV-1a: small, and the same on every host, since what is learned is kept.
 #[derive(Debug, Clone, Copy)]
-struct Hash(u64);
+pub(super) struct Hash(u64);
 
 impl Default for Hash {
     fn default() -> Hash {
@@ -247,6 +247,14 @@ impl Default for Hash {
 }
 
 impl Hash {
+    pub(super) fn of_lower_case(word: &str) -> u32 {
+        let mut hash = Hash::default();
+        for letter in word.chars().flat_map(char::to_lowercase) {
+            hash.push(letter.encode_utf8(&mut [0; 4]).as_bytes());
+        }
+        hash.finish()
+    }
+
     fn push(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);

@@ -131,6 +131,18 @@ impl Word {
     }
 }
 
+/// What makes another order of each row.
+const ORDERS: [u64; ROWS * BANDS] = {
+    let mut orders = [0; ROWS * BANDS];
+    let (mut row, mut order) = (0, 0);
+    while row < orders.len() {
+        order = mix(order);
+        orders[row] = order;
+        row += 1;
+    }
+    orders
+};
+
 struct Minima {
     salt: u64,
     least: [u64; ROWS * BANDS],
@@ -144,10 +156,7 @@ impl Minima {
 
     fn take(&mut self, thing: u64) {
         self.taken += 1;
-        let mut order = 0;
-        for least in &mut self.least {
-            // Another order for each.
-            order = mix(order);
+        for (least, order) in self.least.iter_mut().zip(ORDERS) {
             *least = (*least).min(mix(thing ^ order));
         }
     }
@@ -164,7 +173,7 @@ impl Minima {
 }
 
 /// SplitMix64's finisher (Steele, Lea and Flood, 2014): every bit of the input changes half of the output's.
-fn mix(mut number: u64) -> u64 {
+const fn mix(mut number: u64) -> u64 {
     number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
