@@ -323,7 +323,12 @@ pub fn canonical(address: &str) -> Result<String, &'static str> {
         address.rsplit_once('@').ok_or("is no mail address; write it like user@example.org")?;
     let domain =
         canonical_domain(domain).ok_or("has no valid domain; write it like user@example.org")?;
-    let user: String = user.nfc().collect::<String>().to_lowercase().nfc().collect();
+    // ASCII is NFC as it is.
+    let user: String = if user.is_ascii() {
+        user.to_ascii_lowercase()
+    } else {
+        user.nfc().collect::<String>().to_lowercase().nfc().collect()
+    };
     if user.is_empty() || user.len() > LOCAL_BYTES_MAX {
         return Err("has no local part of 1 to 64 bytes; write it like user@example.org");
     }

@@ -190,9 +190,11 @@ class Queue(test_relay.Sending):
         # The last word counts.
         self.assertEqual(server.command("queue", "hold", name).returncode, 0)
         held = until("a hold", lambda: self.queue(server, "--held"))
-        before = len(sink.lines)
+        # Sessions with nothing to bring end meanwhile.
+        asked = lambda: sum(line.startswith("RCPT") for line in sink.lines)
+        before = asked()
         time.sleep(2.5)
-        self.assertEqual((len(sink.lines), [one["id"] for one in held]), (before, [name]))
+        self.assertEqual((asked(), [one["id"] for one in held]), (before, [name]))
         later.set()
         self.assertEqual(server.command("queue", "release", name).returncode, 0)
         self.empty(server)

@@ -65,27 +65,43 @@ pub struct Destinations<J> {
     per_destination_max: usize,
 }
 
-/// How many sessions a core has where, for the other cores to ask.
+/// The sessions that a core has where, for the other cores to ask.
 #[derive(Debug, Default)]
-pub struct Serving(RefCell<BTreeMap<Route, usize>>);
+pub struct Serving(RefCell<BTreeMap<Route, Sessions>>);
+
+#[derive(Debug, Default)]
+struct Sessions {
+    begun: usize,
+    /// Of these, how many were let in.
+    inside: usize,
+}
 
 impl Serving {
     pub fn begin(&self, route: &Route) {
-        *self.0.borrow_mut().entry(route.clone()).or_default() += 1;
+        self.0.borrow_mut().entry(route.clone()).or_default().begun += 1;
     }
 
     pub fn end(&self, route: &Route) {
         let mut all = self.0.borrow_mut();
-        if let Some(count) = all.get_mut(route) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(sessions) = all.get_mut(route) {
+            sessions.begun -= 1;
+            if sessions.begun == 0 {
                 all.remove(route);
             }
         }
     }
 
-    pub fn has_some(&self, route: &Route) -> bool {
-        self.0.borrow().contains_key(route)
+    /// A session that had begun is let in, or is so no longer.
+    pub fn set_inside(&self, route: &Route, is_inside: bool) {
+        if let Some(sessions) = self.0.borrow_mut().get_mut(route) {
+            let others = sessions.inside.saturating_sub(1);
+            sessions.inside = if is_inside { sessions.inside + 1 } else { others };
+        }
+    }
+
+    /// Whether some are let in; or may be yet, where `hopes`.
+    pub fn has_some(&self, route: &Route, hopes: bool) -> bool {
+        self.0.borrow().get(route).is_some_and(|sessions| hopes || sessions.inside > 0)
     }
 }
 
@@ -106,6 +122,11 @@ impl<J> Destinations<J> {
 
     pub fn sessions(&self) -> usize {
         self.sessions
+    }
+
+    /// Whether more than half of the sessions that there may be are there.
+    pub fn is_busy(&self) -> bool {
+        self.sessions > self.sessions_max / 2
     }
 
     /// Whether the destination has enough to do. `crowded`: more than half of the places are taken.
@@ -315,6 +336,23 @@ mod tests {
         // After a while more are tried.
         let later = destinations.turn(now + LIMIT_LASTS, false);
         assert_eq!((begun(&later, "a"), later.put_off.len()), (7, 0));
+    }
+
+    #[test]
+    fn a_session_that_only_tries_is_told_from_one_that_was_let_in() {
+        let (serving, a) = (Serving::default(), route("a"));
+        let seen = |serving: &Serving| (serving.has_some(&a, false), serving.has_some(&a, true));
+        assert_eq!(seen(&serving), (false, false));
+        serving.begin(&a);
+        serving.begin(&a);
+        assert_eq!(seen(&serving), (false, true));
+        serving.set_inside(&a, true);
+        serving.end(&a);
+        assert_eq!(seen(&serving), (true, true));
+        serving.set_inside(&a, false);
+        assert_eq!(seen(&serving), (false, true));
+        serving.end(&a);
+        assert_eq!(seen(&serving), (false, false));
     }
 
     #[test]

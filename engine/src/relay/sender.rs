@@ -44,6 +44,9 @@ const ADDRESSES_MAX: usize = 8;
 /// Messages that a session has brought and that are being recorded. Records share flushes and wait for each other
 /// ([`queue::removal::GATHERED_FOR`]); a session that waited for each of its own would bring fifty messages a second.
 const SETTLING_MAX: usize = 50;
+/// A session that has nothing to bring stays for so long, so that mail which comes one by one does not have a connection
+/// made, greeted and encrypted for each.
+const LINGER: Duration = Duration::from_secs(1);
 /// The longest time that a destination is left alone.
 const LEFT_ALONE_MAX: Duration = Duration::from_secs(60);
 /// The queue is looked at so often at least: clocks jump.
@@ -74,6 +77,8 @@ struct Connected {
 struct Sender {
     shard: Rc<Shard>,
     destinations: RefCell<Destinations<Job>>,
+    /// Sessions that have nothing to bring, the last one last, to be told of something.
+    lingering: RefCell<BTreeMap<Route, Vec<oneshot::Sender<()>>>>,
     anybody: Trust,
     /// Whose certificates are valid for their names; once that was needed.
     valid: RefCell<Option<Trust>>,
@@ -92,6 +97,7 @@ pub async fn run(shard: Rc<Shard>) {
     let (sessions, to_one) = (relay.sessions_max, relay.sessions_per_destination_max);
     let sender = Rc::new(Sender {
         destinations: RefCell::new(Destinations::new(share(sessions), share(to_one))),
+        lingering: RefCell::default(),
         anybody: Trust::anybody(),
         valid: RefCell::default(),
         trusts: RefCell::default(),
@@ -173,6 +179,7 @@ impl Sender {
                 let attempt = Rc::clone(&attempt);
                 let job = Job { attempt, indices: indices.to_vec(), broken: 0, yields };
                 self.destinations.borrow_mut().add(&route, uid, job);
+                self.wake_one(&route);
             }
         }
         self.dispatch();
@@ -241,6 +248,7 @@ impl Sender {
         let route = route_of(&self.shard.config.smart_hosts, envelope, recipient).unprotected();
         let uid = job.attempt.uid;
         self.destinations.borrow_mut().add(&route, uid, Job { yields: false, ..job });
+        self.wake_one(&route);
         None
     }
 
@@ -261,8 +269,46 @@ impl Sender {
         job
     }
 
+    /// The next one, for which an open session waits a while; but not while places for sessions are short.
+    async fn next_job_soon(&self, route: &Route) -> Option<Job> {
+        let until = Instant::now() + LINGER;
+        loop {
+            let next = self.next_job(route);
+            let left = until.saturating_duration_since(Instant::now());
+            if next.is_some() || left.is_zero() || self.destinations.borrow().is_busy() {
+                return next;
+            }
+            let (wake, woken) = oneshot::channel();
+            self.lingering.borrow_mut().entry(route.clone()).or_default().push(wake);
+            let in_time = or(async { woken.await.is_ok() }, async {
+                glommio::timer::sleep(left).await;
+                false
+            });
+            if !in_time.await {
+                self.forget_gone();
+            }
+        }
+    }
+
+    /// Sessions that linger no longer.
+    fn forget_gone(&self) {
+        let mut lingering = self.lingering.borrow_mut();
+        lingering.values_mut().for_each(|all| all.retain(|wake| !wake.is_closed()));
+        lingering.retain(|_, all| !all.is_empty());
+    }
+
+    /// Tells the session that was busy last, of those that linger: the others may end.
+    fn wake_one(&self, route: &Route) {
+        if let Some(all) = self.lingering.borrow_mut().get_mut(route) {
+            while let Some(wake) = all.pop()
+                && wake.send(()).is_err()
+            {}
+        }
+    }
+
     fn give_back(&self, route: &Route, job: Job) {
         self.destinations.borrow_mut().give_back(route, job);
+        self.wake_one(route);
     }
 
     fn has_jobs(&self, route: &Route) -> bool {
@@ -278,10 +324,11 @@ impl Sender {
                 Err(_) if self.shard.watchdog.stopping() => return,
                 Err(why) => return self.not_let_in(route, why).await,
             };
+            self.shard.queue.serving.set_inside(route, true);
             let mut brought = 0_u32;
             let mut settling = Settling::default();
             let reusable = loop {
-                let Some(job) = self.next_job(route) else { break true };
+                let Some(job) = self.next_job_soon(route).await else { break true };
                 let Some(job) = job.without_malformed(&self.shard).await else { continue };
                 let mut envelope = job.envelope();
                 // Over other ways nobody is known to be who would have to keep the promise.
@@ -308,6 +355,7 @@ impl Sender {
                     }
                 }
             };
+            self.shard.queue.serving.set_inside(route, false);
             if reusable {
                 session.quit().await;
             }
@@ -382,13 +430,14 @@ impl Sender {
         }
     }
 
-    /// Whether another core has a session there.
+    /// Whether another core has a session there. Two that are refused at once must not take each other for one that was let
+    /// in, again and again: of those that still hope, only the ones of lower cores count.
     async fn is_served_elsewhere(&self, route: &Route) -> bool {
         let mesh = &self.shard.mesh;
         for core in (0..mesh.cores()).filter(|core| *core != self.shard.id) {
-            let route = route.clone();
-            let has_some =
-                mesh.ask(core, move |shard| async move { shard.queue.serving.has_some(&route) });
+            let (route, hopes) = (route.clone(), core < self.shard.id);
+            let has_some = mesh
+                .ask(core, move |shard| async move { shard.queue.serving.has_some(&route, hopes) });
             if has_some.await.unwrap_or(false) {
                 return true;
             }
