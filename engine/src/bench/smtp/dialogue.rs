@@ -48,6 +48,7 @@ pub(super) struct Dialogue {
     secured: bool,
     offers_starttls: bool,
     offers_pipelining: bool,
+    offers_size: bool,
     /// Recipients of the transaction that were accepted: LMTP answers for each of them.
     accepted: usize,
     refusal: Option<String>,
@@ -62,6 +63,7 @@ impl Dialogue {
             secured: tls == Tls::Implicit,
             offers_starttls: false,
             offers_pipelining: false,
+            offers_size: false,
             accepted: 0,
             refusal: None,
             unsent: Vec::new(),
@@ -113,7 +115,9 @@ impl Dialogue {
         self.state = State::Mail;
         self.accepted = 0;
         self.refusal = None;
-        command(out, &["MAIL FROM:<", &plan.options.from, ">"]);
+        // As mail servers do (RFC 1870): whoever knows it makes room once.
+        let size = if self.offers_size { &format!(" SIZE={}", plan.message.bytes()) } else { "" };
+        command(out, &["MAIL FROM:<", &plan.options.from, ">", size]);
         let recipients = plan.recipients(number);
         if plan.options.pipelining {
             for to in recipients {
@@ -146,6 +150,7 @@ impl Dialogue {
             let keyword = line.get(4..).unwrap_or_default().to_ascii_uppercase();
             self.offers_starttls |= keyword.starts_with(b"STARTTLS");
             self.offers_pipelining |= keyword.starts_with(b"PIPELINING");
+            self.offers_size |= keyword.starts_with(b"SIZE");
         }
         if !last {
             return Action::Wait;
