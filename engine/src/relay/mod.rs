@@ -11,7 +11,8 @@
 //! | [`srs`] | senders of what is forwarded, rewritten and back |
 //! | [`proofs`] | that DNSSEC has worked, over restarts |
 //! | [`tally`], [`tlsrpt`] | what sessions have met, counted, and told to the domains |
-//! | [`sender`] | one core's sender: attempts, sessions |
+//! | [`sender`] | one core's sender: attempts, and the conversation |
+//! | `connecting` | from a destination to a session: its servers, one after the other |
 //! | [`destination`] | what is to be done next for each destination; pure |
 //! | [`unreached`] | where nobody was reached, and why, for all that waits |
 //! | `home` | recipients of ours whose message has waited in the queue |
@@ -21,6 +22,7 @@
 //! Each core sends what it has taken in, over connections of its own, of which it has its share of the
 //! limits.
 
+mod connecting;
 pub mod dane;
 pub mod destination;
 mod home;
