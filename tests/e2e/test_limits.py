@@ -274,6 +274,36 @@ class Later(test_relay.Sending):
         self.assertEqual([to for _, to, _ in sink.messages], [["late@there.test"]])
         self.assertEqual(len(server.bodies(1)), 1)
 
+    def killed_when_it_comes(self, server, texts):
+        """All of them leave for both accounts at the same moment, and the server dies when bob sees the first."""
+        imap = server.imap(1)
+        imap.select("INBOX")
+        imap.send(b"i IDLE\r\n")
+        self.assertTrue(imap.readline().startswith(b"+"))
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3))
+        with smtplib.SMTP("127.0.0.1", server.ports["submission"], timeout=60) as smtp:
+            smtp.login("ann@a.test", PASSWORD)
+            for text in texts:
+                smtp.sendmail("ann@a.test", ["both@a.test"], text, [f"HOLDUNTIL={at}"])
+        while not imap.readline().endswith(b" EXISTS\r\n"):
+            pass
+        server.kill()
+        imap.shutdown()
+
+    def test_a_crash_between_a_delivery_and_its_record_brings_nobody_anything_twice(self):
+        server = with_bob(self.server(25))
+        done = server.command("alias", "add", "both@a.test", "ann@a.test", "bob@a.test")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        large = b"Subject: large\r\n\r\n" + b"0123456789abcdef\r\n" * 30_000
+        for number in range(2):
+            self.killed_when_it_comes(server, [large, *(b"Subject: %d\r\n\r\nx\r\n" % (number * 10 + one) for one in range(3))])
+            server.start()
+            self.empty(server)
+        for account in (0, 1):
+            subjects = sorted(email.message_from_bytes(body)["Subject"] for body in server.bodies(account).values())
+            expected = [str(number * 10 + one) for number in range(2) for one in range(3)] + ["large"] * 2
+            self.assertEqual(subjects, sorted(expected))
+
     def test_a_message_leaves_at_its_time_for_everybody(self):
         sink = self.sink()
         server = with_bob(self.server(sink.port, expire="2s"))

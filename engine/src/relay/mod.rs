@@ -16,6 +16,7 @@
 //! | [`destination`] | what is to be done next for each destination; pure |
 //! | [`unreached`] | where nobody was reached, and why, for all that waits |
 //! | `home` | recipients of ours whose message has waited in the queue |
+//! | [`delivered`] | who of them has it already, whatever crashes |
 //! | [`outcome`] | what a try makes of a message: taken, tried again, given up |
 //! | [`session`], [`tls`] | one connection to a server, and whose certificates are believed |
 //!
@@ -24,6 +25,7 @@
 
 mod connecting;
 pub mod dane;
+pub mod delivered;
 pub mod destination;
 mod home;
 pub mod hosts;

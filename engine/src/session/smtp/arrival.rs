@@ -516,6 +516,7 @@ impl SmtpSession {
             others,
             require_tls,
             collected: None,
+            once: None,
         };
         let outcomes = delivery::settle(intake, &to, &groups, &stamp, envelope).await;
         let outcome_of = |home: &Home| -> Result<Durable, Refusal> {
