@@ -240,8 +240,9 @@ class Hijacked(test_relay.Sending):
 class Later(test_relay.Sending):
     """Messages that their sender leaves for later (RFC 4865)."""
 
-    def scheduled(self, server):
-        return [row["id"] for row in self.queue(server) if "is released at 20" in row["why"]]
+    def scheduled(self, server, *filters):
+        """By core, whatever the order in which they came: each session is on whichever core takes it."""
+        return [row["id"] for row in self.queue(server, *filters) if "is released at 20" in row["why"]]
 
     def test_a_message_waits_for_its_time_whatever_crashes(self):
         sink = self.sink()
@@ -257,10 +258,11 @@ class Later(test_relay.Sending):
         until("both", lambda: len(self.scheduled(server)) == 2)
         server.kill()
         server.start()
-        gone, late = self.scheduled(server)
+        (late,) = self.scheduled(server, "--domain", "a.test")
+        (gone,) = set(self.scheduled(server)) - {late}
         for words in (["retry", "--all"], ["hold", "--all"], ["release", "--all"]):
             self.assertEqual(server.command("queue", *words).returncode, 0)
-        self.assertEqual(self.scheduled(server), [gone, late], "a hold and its end leave them their time")
+        self.assertEqual(set(self.scheduled(server)), {gone, late}, "a hold and its end leave them their time")
         self.assertEqual(server.command("queue", "remove", gone).returncode, 0)
         # A crash between an operator's word and the delivery does not take the word back.
         sink.answer = lambda verb, line: "451 4.3.2 Later" if verb == "RCPT" else True
