@@ -25,9 +25,9 @@ const FORGOTTEN_EVERY: Duration = Duration::from_secs(3600);
 /// Marks between which others have their turn.
 const MARKS_AT_ONCE: usize = 1024;
 
-/// For a message in the queue of `shard`.
-pub fn once(shard: &Shard, uid: Uid, id: &str) -> Once {
-    let key = [&shard.id.to_be_bytes()[..], &uid.0.to_be_bytes()].concat();
+/// For a message in the queue of that shard.
+pub fn once(queue: u16, uid: Uid, id: &str) -> Once {
+    let key = [&queue.to_be_bytes()[..], &uid.0.to_be_bytes()].concat();
     Once { space: SPACE, key: key.into(), value: Bytes::copy_from_slice(id.as_bytes()) }
 }
 
@@ -85,12 +85,19 @@ async fn forget(shard: &Rc<Shard>) {
             };
             // Whatever fails now is done in an hour.
             let Ok(gone) = shard.mesh.ask(queue, gone).await else { continue };
+            let count = gone.len();
             if !gone.is_empty()
                 && let Err(error) = shard.store.put(SPACE, gone).await
             {
                 tracing::debug!(%error, "who has had queued messages is not forgotten yet");
                 return;
             }
+            tracing::debug!(
+                shard = shard.id,
+                queue,
+                count,
+                "forgot who has had what left the queue"
+            );
         }
         give_way().await;
     }
@@ -100,4 +107,18 @@ fn read(key: &[u8]) -> Option<(u16, Uid)> {
     let (queue, rest) = key.split_first_chunk()?;
     let (uid, _account) = rest.split_first_chunk()?;
     Some((u16::from_be_bytes(*queue), Uid(u32::from_be_bytes(*uid))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_says_which_message_of_which_queue_it_is_of() {
+        let once = once(3, Uid(70_000), "0.1");
+        let (key, value) = once.mark(AccountId(9));
+        assert_eq!((read(&key), value.as_ref()), (Some((3, Uid(70_000))), &b"0.1"[..]));
+        assert_ne!(once.mark(AccountId(10)).0, key);
+        assert_eq!(read(&key[..5]), None);
+    }
 }

@@ -80,7 +80,7 @@ fn reach(shard: &Shard, to: &str) -> Option<(Address, BTreeSet<Home>)> {
 
 /// One result for each. Who has it from before a crash has it.
 async fn bring(shard: &Rc<Shard>, attempt: &Attempt, to: &[To]) -> Vec<Result<(), Failure>> {
-    let once = delivered::once(shard, attempt.uid, &attempt.envelope.id);
+    let once = delivered::once(shard.id, attempt.uid, &attempt.envelope.id);
     let known = delivered::known(shard, &once, to).await;
     let without = to.iter().zip(&known).filter(|(_, known)| matches!(known, Ok(false)));
     let without: Vec<To> = without.map(|(to, _)| to.clone()).collect();
