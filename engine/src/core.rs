@@ -145,6 +145,7 @@ async fn run(parts: Parts, inbox: Inbox, listeners: Listeners, opened: mpsc::Sen
         // A command has its store open for a moment only.
         glommio::spawn_local(crate::scrub::run(Rc::clone(&shard))).detach();
         glommio::spawn_local(crate::relay::sender::run(Rc::clone(&shard))).detach();
+        glommio::spawn_local(crate::relay::delivered::keep(Rc::clone(&shard))).detach();
         glommio::spawn_local(crate::collect::collector::run(Rc::clone(&shard))).detach();
         glommio::spawn_local(crate::quarantine::keeper::run(Rc::clone(&shard))).detach();
         glommio::spawn_local(crate::scan::again::run(Rc::clone(&shard))).detach();

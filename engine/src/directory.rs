@@ -54,6 +54,27 @@ pub struct Account {
     /// What it may send, if that is not what everybody may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
+    /// Whose mail it may send beside its own: it is another server, for which we are the smart host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub send_as: Option<SendAs>,
+}
+
+/// Senders that are not the account's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SendAs {
+    Any,
+    Domains(BTreeSet<String>),
+}
+
+impl SendAs {
+    fn covers(&self, address: &str) -> bool {
+        let domain = || canonical_domain(address.rsplit_once('@')?.1);
+        match self {
+            SendAs::Any => true,
+            SendAs::Domains(domains) => domain().is_some_and(|domain| domains.contains(&domain)),
+        }
+    }
 }
 
 impl Account {
@@ -232,6 +253,20 @@ impl Directory {
         self.accounts.get_key_value(&address).map(|(name, account)| (name.as_str(), account))
     }
 
+    /// RFC 6409 section 6.1: who has logged in sends as themselves, as an alias that reaches them, or as whom the operator says.
+    pub fn may_send_as(&self, user: &str, address: &str) -> bool {
+        let Some((_, account)) = self.login(user) else { return false };
+        if account.send_as.as_ref().is_some_and(|send_as| send_as.covers(address)) {
+            return true;
+        }
+        match self.resolve(address) {
+            Resolution::Local(reached) => {
+                reached.homes.iter().any(|home| home.account == account.id())
+            }
+            Resolution::NoSuchUser | Resolution::NotOurs => false,
+        }
+    }
+
     pub fn domain(&self, name: &str) -> Option<&Domain> {
         self.domains.get(name)
     }
@@ -375,6 +410,7 @@ mod tests {
                 quota_messages: None,
                 created_unix: 0,
                 limits: None,
+                send_as: None,
             };
             directory.accounts.insert(format!("{user}@example.test"), account);
         }
@@ -407,6 +443,25 @@ mod tests {
         assert_eq!(directory.resolve("carl@example.test"), Resolution::NoSuchUser);
         assert_eq!(directory.resolve("loop@example.test"), Resolution::NoSuchUser);
         assert_eq!(directory.resolve("ann@example.org"), Resolution::NotOurs);
+    }
+
+    #[test]
+    fn an_account_sends_as_itself_and_as_whom_the_operator_says() {
+        let mut directory = directory();
+        let may = |directory: &Directory| {
+            let senders = ["ann+x@example.test", "all@example.test", "bob@example.test"];
+            let senders = senders.into_iter().chain(["x@Inner.test", "x@a.inner.test"]);
+            senders.map(|one| directory.may_send_as("Ann@example.test", one)).collect::<Vec<_>>()
+        };
+        let set = |directory: &mut Directory, send_as| {
+            directory.accounts.get_mut("ann@example.test").unwrap().send_as = send_as;
+        };
+        assert_eq!(may(&directory), [true, true, false, false, false]);
+        set(&mut directory, Some(SendAs::Domains(["inner.test".to_owned()].into())));
+        assert_eq!(may(&directory), [true, true, false, true, false]);
+        set(&mut directory, Some(SendAs::Any));
+        assert_eq!(may(&directory), [true; 5]);
+        assert!(!directory.may_send_as("nobody@example.test", "x@inner.test"));
     }
 
     #[test]

@@ -156,6 +156,7 @@ pub(crate) async fn mend(shard: Rc<Shard>) -> Result<Value, Fault> {
             quota_messages: quota.messages_max,
             created_unix: unix_now(),
             limits: None,
+            send_as: None,
         };
         change(&shard, vec![pair("a:", &address, Some(&account))]).await?;
         named.push(json!({ "address": address, "password": password }));

@@ -3,6 +3,7 @@
 import email
 import email.policy
 import smtplib
+import threading
 import time
 import unittest
 
@@ -22,6 +23,22 @@ def as_bob(test, server, to):
     server.accounts.insert(0, server.accounts.pop(1))
     test.submit(server, to)
     server.accounts.insert(0, server.accounts.pop(1))
+
+
+def bounded(server, octets):
+    server.stop()
+    server.configure(r"^waiting_bytes_max = .*$", f"waiting_bytes_max = {octets}", "submission")
+    return server.start()
+
+
+def text_of(octets):
+    return b"Subject: x\r\n\r\n" + b"0123456789abcde\r\n" * (octets // 17)
+
+
+def refused(test, server, text, options=()):
+    with test.assertRaises(smtplib.SMTPDataError) as caught:
+        test.submit(server, "x@there.test", text, options=options)
+    return caught.exception.smtp_code, caught.exception.smtp_error.decode()
 
 
 class Limits(test_relay.Sending):
@@ -227,6 +244,20 @@ class Hijacked(test_relay.Sending):
         self.assertIn("sent from 4 networks", self.held(server)[0])
         self.assertEqual(len(self.held(server)), 2)
 
+    def test_what_is_held_is_bounded_in_octets(self):
+        sink = self.sink()
+        server = self.watching(sink, recipients_per_hour=5)
+        bounded(server, 100_000)
+        self.burst(server)
+        self.submit(server, "x@there.test", text_of(60_000))
+        code, words = refused(self, server, text_of(60_000))
+        self.assertEqual(code, 452)
+        self.assertRegex(words, r"^4\.2\.2 ann@a\.test has 6\d{4} octets of mail here that is on hold or left for later, and may have 100000; try again when")
+        code, words = refused(self, server, text_of(110_000))
+        self.assertEqual(code, 550)
+        self.assertIn("this message alone is larger", words)
+        self.assertEqual(len(self.held(server)), 2)
+
     def test_the_operator_may_only_be_told(self):
         sink = self.sink()
         server = self.watching(sink, recipients_per_hour=5, action='"tell"')
@@ -240,8 +271,9 @@ class Hijacked(test_relay.Sending):
 class Later(test_relay.Sending):
     """Messages that their sender leaves for later (RFC 4865)."""
 
-    def scheduled(self, server):
-        return [row["id"] for row in self.queue(server) if "is released at 20" in row["why"]]
+    def scheduled(self, server, *filters):
+        """By core, whatever the order in which they came: each session is on whichever core takes it."""
+        return [row["id"] for row in self.queue(server, *filters) if "is released at 20" in row["why"]]
 
     def test_a_message_waits_for_its_time_whatever_crashes(self):
         sink = self.sink()
@@ -257,10 +289,11 @@ class Later(test_relay.Sending):
         until("both", lambda: len(self.scheduled(server)) == 2)
         server.kill()
         server.start()
-        gone, late = self.scheduled(server)
+        (late,) = self.scheduled(server, "--domain", "a.test")
+        (gone,) = set(self.scheduled(server)) - {late}
         for words in (["retry", "--all"], ["hold", "--all"], ["release", "--all"]):
             self.assertEqual(server.command("queue", *words).returncode, 0)
-        self.assertEqual(self.scheduled(server), [gone, late], "a hold and its end leave them their time")
+        self.assertEqual(set(self.scheduled(server)), {gone, late}, "a hold and its end leave them their time")
         self.assertEqual(server.command("queue", "remove", gone).returncode, 0)
         # A crash between an operator's word and the delivery does not take the word back.
         sink.answer = lambda verb, line: "451 4.3.2 Later" if verb == "RCPT" else True
@@ -273,6 +306,71 @@ class Later(test_relay.Sending):
         self.empty(server)
         self.assertEqual([to for _, to, _ in sink.messages], [["late@there.test"]])
         self.assertEqual(len(server.bodies(1)), 1)
+
+    def killed_when_it_comes(self, server, texts):
+        """All of them leave for both accounts at the same moment, and the server dies when bob sees the first."""
+        imap = server.imap(1)
+        imap.select("INBOX")
+        imap.send(b"i IDLE\r\n")
+        self.assertTrue(imap.readline().startswith(b"+"))
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3))
+        with smtplib.SMTP("127.0.0.1", server.ports["submission"], timeout=60) as smtp:
+            smtp.login("ann@a.test", PASSWORD)
+            for text in texts:
+                smtp.sendmail("ann@a.test", ["both@a.test"], text, [f"HOLDUNTIL={at}"])
+        while not imap.readline().endswith(b" EXISTS\r\n"):
+            pass
+        server.kill()
+        imap.shutdown()
+
+    def test_a_crash_between_a_delivery_and_its_record_brings_nobody_anything_twice(self):
+        server = with_bob(self.server(25))
+        done = server.command("alias", "add", "both@a.test", "ann@a.test", "bob@a.test")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        large = b"Subject: large\r\n\r\n" + b"0123456789abcdef\r\n" * 30_000
+        for number in range(2):
+            self.killed_when_it_comes(server, [large, *(b"Subject: %d\r\n\r\nx\r\n" % (number * 10 + one) for one in range(3))])
+            server.start()
+            self.empty(server)
+        for account in (0, 1):
+            subjects = sorted(email.message_from_bytes(body)["Subject"] for body in server.bodies(account).values())
+            expected = [str(number * 10 + one) for number in range(2) for one in range(3)] + ["large"] * 2
+            self.assertEqual(subjects, sorted(expected))
+
+    def test_what_is_left_for_later_is_bounded_in_octets_whatever_crashes(self):
+        sink = self.sink()
+        server = bounded(self.server(sink.port), 100_000)
+        later = ["HOLDFOR=3600"]
+        for _ in range(2):
+            self.submit(server, "x@there.test", text_of(40_000), options=later)
+        self.assertEqual(refused(self, server, text_of(40_000), later)[0], 452)
+        server.kill()
+        server.start()
+        self.assertEqual(refused(self, server, text_of(40_000), later)[0], 452)
+        # What leaves at once is not concerned, and what has left or is gone leaves its room.
+        self.submit(server, "y@there.test", text_of(40_000))
+        one, other = self.scheduled(server)
+        self.assertEqual(server.command("queue", "release", one).returncode, 0)
+        until("both", lambda: len(sink.messages) == 2)
+        until("one left", lambda: len(self.queue(server)) == 1)
+        self.submit(server, "x@there.test", text_of(40_000), options=later)
+        self.assertEqual(refused(self, server, text_of(40_000), later)[0], 452)
+        self.assertEqual(server.command("queue", "remove", other).returncode, 0)
+        # Sessions that come at once are on all cores; there is room for one.
+        results = []
+
+        def one_more():
+            try:
+                results.append(self.submit(server, "x@there.test", text_of(40_000), options=later))
+            except smtplib.SMTPDataError as refusal:
+                results.append(refusal.smtp_code)
+
+        threads = [threading.Thread(target=one_more) for _ in range(6)]
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        # Each counts what the others are about to bring, so it may be none.
+        self.assertIn(results.count({}), (0, 1), results)
+        self.assertEqual(results.count(452), 6 - results.count({}), results)
 
     def test_a_message_leaves_at_its_time_for_everybody(self):
         sink = self.sink()

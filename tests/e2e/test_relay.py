@@ -164,6 +164,50 @@ class Relaying(Sending):
         self.empty(b)
         self.assertEqual(len(b.bodies()), 1)
 
+    def test_one_kura_sends_everything_through_another(self):
+        sink = self.sink()
+        outer = self.server(sink.port, user="gate@b.test")
+        password = os.path.join(outer.directory, "password")
+        with open(password, "w") as file:
+            file.write(PASSWORD + "\n")
+        (chain,) = glob.glob(f"{outer.directory}/certificates/*/chain.pem")
+        inner = self.server(1, more=f'\n[[smart_host]]\nhost = "localhost:{outer.ports["submission"]}"\nuser = "gate@b.test"\n'
+                                    f'password_file = "{password}"\nca_file = "{chain}"\n')
+        self.submit(inner, "x@there.test")
+        (notice,) = self.notices(inner)
+        self.assertIn("Sender address does not belong to this account", str(notice))
+        said = lambda *senders: outer.command("account", "send-as", "gate@b.test", *senders)
+        self.assertIn("itself and its aliases alone", said().stdout)
+        self.assertIn("`any` stands alone", said("any", "a.test").stderr)
+        self.assertIn("any address of a.test", said("A.test").stdout)
+        self.submit(inner, "x@there.test")
+        ((sender, _, body),) = until("the message", lambda: list(sink.messages))
+        self.assertTrue(sender.startswith("MAIL FROM:<ann@a.test>"), sender)
+        self.assertEqual((b"\r\n" + body).count(b"\r\nReceived: "), 2)
+        self.assertIn(b"d=a.test", body)
+        self.assertNotIn(b"d=b.test", body)
+        # What has no sender.
+        self.filter(inner, 'require "vacation"; vacation "I am away";')
+        self.assertTrue(inner.deliver(b"From: eve@there.test\r\nTo: ann@a.test\r\n\r\n", sender="eve@there.test").startswith("250"))
+        sender, to, body = until("a reply", lambda: sink.messages[1:])[0]
+        self.assertEqual((sender.split()[1], to), ("FROM:<>", ["eve@there.test"]))
+        self.assertNotIn(b"d=b.test", body)
+        # A failure that the outer one meets finds its way back, by MX.
+        sink.answer = lambda verb, line: "550 5.1.1 Nobody" if verb == "RCPT" and "there.test" in line else True
+        self.submit(inner, "dead@there.test")
+        sender, to, _ = until("a notice", lambda: sink.messages[2:])[0]
+        self.assertEqual((sender.split()[1], to), ("FROM:<>", ["ann@a.test"]))
+        sink.answer = lambda verb, line: True
+        with self.assertRaises(smtplib.SMTPSenderRefused):
+            self.submit(outer, "x@there.test", sender="who@else.test")
+        self.assertIn("any sender", said("any").stdout)
+        outer.kill()
+        outer.start()
+        self.submit(outer, "x@there.test", sender="who@else.test")
+        self.assertIn("alone", said("own").stdout)
+        with self.assertRaises(smtplib.SMTPSenderRefused):
+            self.submit(outer, "x@there.test", sender="ann@a.test")
+
     def test_a_message_for_several_is_one_record_and_one_transaction(self):
         sink = self.sink()
         server = self.server(sink.port)

@@ -184,6 +184,16 @@ pub(super) enum AccountCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// Shows whose mail the account may send beside its own, and sets it where that is said: that of domains, of `any` sender, or
+    /// (`own`) nobody else's. For another server that logs in here to send everything through this one.
+    ///
+    /// Example: kura account send-as gateway@example.org inner.example.org example.net
+    SendAs {
+        address: String,
+        senders: Vec<String>,
+        #[command(flatten)]
+        common: Common,
+    },
     /// Removes an account and all its mail.
     ///
     /// Example: kura account remove ann@example.org
@@ -305,6 +315,16 @@ pub(super) fn account(command: AccountCommand) -> Result<Outcome, ConfigError> {
                 recipients_per_day,
             };
             said(&common, Request::AccountLimits { address, change }, limits_text)
+        }
+        AccountCommand::SendAs { address, senders, common } => {
+            said(&common, Request::AccountSendAs { address, senders }, |v| {
+                let also = match list_of(v, "send_as").as_str() {
+                    "" => "itself and its aliases alone".to_owned(),
+                    "any" => "any sender".to_owned(),
+                    domains => format!("itself, its aliases, and any address of {domains}"),
+                };
+                format!("{} may send as {also}", text(v, "address"))
+            })
         }
         AccountCommand::Remove { address, common } => {
             said(&common, Request::AccountRemove { address }, |v| {

@@ -296,6 +296,7 @@ impl Inbound {
             others: false,
             require_tls: false,
             collected: Some(Arc::new(collected)),
+            once: None,
         };
         let octets = intake.bytes();
         let all = [(0..to.len()).collect()];

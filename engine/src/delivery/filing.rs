@@ -52,6 +52,8 @@ struct Wanted {
     owner: usize,
     placement: Placement,
     header: Edited,
+    /// With it, its owner has all of the message.
+    is_last: bool,
 }
 
 /// What became of a [`Wanted`].
@@ -80,7 +82,9 @@ pub(super) async fn file(shard: &Shard, parcel: Parcel, body: Body) -> Vec<Outco
         let place = *place;
         if let Place::Quarantine(reason) = place {
             match keep_back(shard, to, &parcel, reason).await {
-                Ok(placement) => wanted.push(Wanted { owner, placement, header: None }),
+                Ok(placement) => {
+                    wanted.push(Wanted { owner, placement, header: None, is_last: true })
+                }
                 Err(error) => failed[owner] = Some(error),
             }
             continue;
@@ -106,7 +110,11 @@ pub(super) async fn file(shard: &Shard, parcel: Parcel, body: Body) -> Vec<Outco
                 prefix.extend_from_slice(why.as_bytes());
             }
             let placement = placement(account, mailbox, prefix, &filing.flags);
-            wanted.push(Wanted { owner, placement, header: filing.header });
+            wanted.push(Wanted { owner, placement, header: filing.header, is_last: false });
+        }
+        if plan.redirects.is_empty() {
+            let from = wanted.iter().rposition(|one| one.owner != owner).map_or(0, |at| at + 1);
+            note_last(&mut wanted[from..]);
         }
     }
     // What is also sent to others is known only once that is done.
@@ -136,6 +144,17 @@ pub(super) async fn file(shard: &Shard, parcel: Parcel, body: Body) -> Vec<Outco
         outcomes.push(conclude(shard, &parcel, &parcel.to[owner], plan, puts, lends[owner]).await);
     }
     outcomes
+}
+
+/// Of all that one owner gets: which is the last, if all of it is in one record.
+fn note_last(wanted: &mut [Wanted]) {
+    let Some((last, others)) = wanted.split_last_mut() else { return };
+    let is_same = |other: &Wanted| match (&other.header, &last.header) {
+        (None, None) => true,
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (Some(_), None) | (None, Some(_)) => false,
+    };
+    last.is_last = others.iter().all(is_same);
 }
 
 /// Where it goes for each recipient, once for all that follows.
@@ -392,13 +411,21 @@ async fn record(
 ) -> Vec<Put> {
     let whose: Vec<(usize, usize)> =
         wanted.iter().map(|wanted| (wanted.owner, wanted.placement.prefix.len())).collect();
+    let once = parcel.envelope.once.as_ref();
+    let marks: Vec<_> = wanted
+        .iter()
+        .map(|one| Some(once?.mark(one.placement.account)).filter(|_| one.is_last))
+        .collect();
     let put = |((owner, prefix_bytes), outcome)| Put { owner, prefix_bytes, outcome };
     let placements = wanted.into_iter().map(|wanted| wanted.placement).collect();
     let internal_date = parcel.internal_date;
     let delivery = Delivery { placements, internal_date, summary, body };
-    let delivered = match mark {
-        Some(mark) => shard.store.deliver_and_put(delivery, mark.space, mark.pairs.clone()).await,
-        None => shard.store.deliver_where_possible(delivery).await,
+    let delivered = match (mark, once) {
+        (Some(mark), _) => {
+            shard.store.deliver_and_put(delivery, mark.space, mark.pairs.clone()).await
+        }
+        (None, Some(once)) => shard.store.deliver_and_mark(delivery, once.space, marks).await,
+        (None, None) => shard.store.deliver_where_possible(delivery).await,
     };
     match delivered {
         Ok(outcomes) => whose.into_iter().zip(outcomes).map(put).collect(),

@@ -41,7 +41,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use storage::store::Space;
-use storage::{Durable, Error, MailboxId, Uid, UnixMillis};
+use storage::{AccountId, Durable, Error, MailboxId, Uid, UnixMillis};
 
 /// An account that gets a message, and the recipient of the envelope by which it does.
 #[derive(Debug, Clone)]
@@ -70,6 +70,25 @@ pub struct Envelope {
     pub require_tls: bool,
     /// It was collected from another server, for one account.
     pub collected: Option<Arc<Collected>>,
+    /// It waited in the queue, and comes to each account once.
+    pub once: Option<Arc<Once>>,
+}
+
+/// That an account has a message: set in the record that files it. What a script files in several records, sends on or throws
+/// away has no one record, and is not marked.
+#[derive(Debug)]
+pub struct Once {
+    pub space: Space,
+    /// Behind it comes the account's number, in four octets, the highest first.
+    pub key: Bytes,
+    pub value: Bytes,
+}
+
+impl Once {
+    pub fn mark(&self, account: AccountId) -> (Bytes, Bytes) {
+        let key = [&self.key[..], &account.0.to_be_bytes()].concat();
+        (key.into(), self.value.clone())
+    }
 }
 
 /// What is known of a message that was collected.

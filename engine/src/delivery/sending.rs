@@ -308,6 +308,7 @@ impl Post {
             scripts: true,
             alone: recipients.len() == 1,
             collected: None,
+            once: None,
             others: false,
             require_tls: self.require_tls,
         });

@@ -3,7 +3,7 @@
 use super::domains::{check_domain, existing_domain, named};
 use super::{Fault, change, hash, on, pair, password_or_new, unix_now};
 use crate::collect;
-use crate::directory::{self, Account, Alias};
+use crate::directory::{self, Account, Alias, SendAs};
 use crate::filter;
 use crate::quarantine::{digest, recalled};
 use crate::scan::again;
@@ -12,9 +12,12 @@ use crate::sieve;
 use crate::submission::{self, settings::LimitsChange, suspects};
 use bytes::Bytes;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use storage::{AccountId, SpecialUse};
 
+/// Domains that one account may send for beside its own.
+const SENDERS_MAX: usize = 1000;
 /// The mailboxes that every account starts with (RFC 6154), as mail programs name them.
 const FIRST_MAILBOXES: [(&str, SpecialUse); 5] = [
     ("Drafts", SpecialUse::Drafts),
@@ -46,6 +49,7 @@ pub(super) async fn add(
         quota_messages,
         created_unix: unix_now(),
         limits: None,
+        send_as: None,
     };
     make_at_home(shard, &account).await?;
     change(shard, vec![pair("a:", &address, Some(&account))]).await?;
@@ -210,6 +214,47 @@ pub(super) async fn limits(
         "recipients": recipients,
         "suspected": suspected,
     }))
+}
+
+/// Changes as whom the account may send, if that is said, and shows it: `any`, domains, or `own`: only as itself.
+pub(super) async fn send_as(
+    shard: &Rc<Shard>,
+    address: &str,
+    senders: Vec<String>,
+) -> Result<Value, Fault> {
+    let (address, mut account) = existing_account(shard, address)?;
+    let before = account.send_as.clone();
+    if !senders.is_empty() {
+        account.send_as = said_of_senders(&senders)?;
+    }
+    if account.send_as != before {
+        change(shard, vec![pair("a:", &address, Some(&account))]).await?;
+    }
+    let senders: Vec<String> = match account.send_as {
+        None => Vec::new(),
+        Some(SendAs::Any) => vec!["any".to_owned()],
+        Some(SendAs::Domains(domains)) => domains.into_iter().collect(),
+    };
+    Ok(json!({ "address": address, "send_as": senders }))
+}
+
+fn said_of_senders(senders: &[String]) -> Result<Option<SendAs>, Fault> {
+    match senders.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["own"] => return Ok(None),
+        ["any"] => return Ok(Some(SendAs::Any)),
+        _ => {}
+    }
+    let mut domains = BTreeSet::new();
+    for sender in senders {
+        if matches!(sender.as_str(), "own" | "any") {
+            return Err(format!("`{sender}` stands alone; name it, or domains, not both"));
+        }
+        let domain = directory::canonical_domain(sender).filter(|_| domains.len() < SENDERS_MAX);
+        domains.insert(domain.ok_or_else(|| {
+            format!("`{sender}` is no domain, or one of more than {SENDERS_MAX}; name domains such as example.org, `any` or `own`")
+        })?);
+    }
+    Ok(Some(SendAs::Domains(domains)))
 }
 
 pub(super) async fn remove(shard: &Rc<Shard>, address: &str) -> Result<Value, Fault> {

@@ -87,6 +87,11 @@ pub enum Request {
         address: String,
         change: LimitsChange,
     },
+    /// Sets whose mail it may send, if that is said; in any case shows it.
+    AccountSendAs {
+        address: String,
+        senders: Vec<String>,
+    },
     AccountRemove {
         address: String,
     },
@@ -185,6 +190,7 @@ impl Request {
             | Request::AccountPasswd { .. }
             | Request::AccountQuota { .. }
             | Request::AccountLimits { .. }
+            | Request::AccountSendAs { .. }
             | Request::AccountRemove { .. }
             | Request::AliasAdd { .. }
             | Request::AliasRemove { .. }
@@ -254,6 +260,9 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
         }
         Request::AccountLimits { address, change } => {
             accounts::limits(&shard, &address, change).await
+        }
+        Request::AccountSendAs { address, senders } => {
+            accounts::send_as(&shard, &address, senders).await
         }
         Request::AccountRemove { address } => accounts::remove(&shard, &address).await,
         Request::AliasAdd { alias, targets, replace } => {

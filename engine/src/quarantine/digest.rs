@@ -263,6 +263,7 @@ async fn deliver(
         others: false,
         require_tls: false,
         collected: Some(Arc::new(noted)),
+        once: None,
     };
     let results = delivery::settle(intake, &[to], &[vec![0]], &Stamp::default(), envelope).await;
     for result in results {

@@ -1,7 +1,7 @@
 //! In whose name a message leaves, and with whose keys it is signed for that.
 
 use super::message::Envelope;
-use crate::directory::{self, Directory, Resolution};
+use crate::directory::{self, Directory};
 use crate::domain::keys::DkimKeys;
 use crate::domain::signing;
 use std::sync::Arc;
@@ -45,34 +45,29 @@ impl Author {
     }
 }
 
-/// The one domain of all authors, if all of them are the account's own addresses; the sender's, which was looked at
-/// before; the account's.
+/// The one domain of all authors, if the account may send as all of them; the sender's, which was looked at before; the
+/// account's. A server that sends others' mail through us has nobody but the authors vouch for it: it also passes on what
+/// strangers have written.
 fn names_of_account(directory: &Directory, envelope: &Envelope, authors: &[String]) -> Vec<String> {
     let user = envelope.account.as_deref().unwrap_or_default();
     let mut domains: Vec<Option<String>> = authors.iter().map(|one| domain_of(one)).collect();
     domains.dedup();
     let author = match domains.as_slice() {
-        [Some(domain)] if authors.iter().all(|author| is_own(directory, user, author)) => {
+        [Some(domain)] if authors.iter().all(|author| directory.may_send_as(user, author)) => {
             Some(domain.clone())
         }
         _ => None,
     };
+    if directory.login(user).is_some_and(|(_, account)| account.send_as.is_some()) {
+        return author.into_iter().collect();
+    }
     let sender = envelope.sender.as_deref().and_then(domain_of);
     [author, sender, domain_of(user)].into_iter().flatten().collect()
 }
 
-/// Whether mail for `author` reaches the account that logs in as `user`.
-fn is_own(directory: &Directory, user: &str, author: &str) -> bool {
-    let own = directory.login(user).map(|(_, account)| account.id());
-    match directory.resolve(author) {
-        Resolution::Local(reached) => reached.homes.iter().any(|home| Some(home.account) == own),
-        Resolution::NoSuchUser | Resolution::NotOurs => false,
-    }
-}
-
 /// Those of `authors` who are not the account that logs in as `user`.
 pub fn others(directory: &Directory, user: &str, mut authors: Vec<String>) -> Vec<String> {
-    authors.retain(|author| !is_own(directory, user, author));
+    authors.retain(|author| !directory.may_send_as(user, author));
     authors
 }
 
@@ -111,6 +106,7 @@ mod tests {
                 quota_messages: None,
                 created_unix: 0,
                 limits: None,
+                send_as: None,
             }
         };
         let json = |value: serde_json::Value| Some(Bytes::from(value.to_string()));
@@ -158,6 +154,28 @@ mod tests {
         ] {
             assert_eq!(first(forged), "a.test", "{forged:?}");
         }
+    }
+
+    #[test]
+    fn what_another_server_sends_through_us_is_signed_for_its_authors_alone() {
+        let mut directory = directory();
+        let value = directory.account("ann@a.test").unwrap().clone();
+        let value = directory::Account {
+            send_as: Some(directory::SendAs::Domains(["c.test".into()].into())),
+            ..value
+        };
+        let value = serde_json::to_vec(&value).unwrap();
+        directory.apply(&[(Bytes::from("a:ann@a.test"), Some(value.into()))]);
+        let envelope = Envelope {
+            id: "0.1".into(),
+            sender: Some("x@c.test".into()),
+            account: Some("ann@a.test".into()),
+            ..Envelope::default()
+        };
+        let names = |author: &str| names_of_account(&directory, &envelope, &[author.to_owned()]);
+        assert_eq!(names("y@c.test"), ["c.test"]);
+        assert_eq!(names("ann@a.test"), ["a.test"]);
+        assert_eq!(names("stranger@d.test"), [""; 0]);
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::scan::session::Scan;
 use crate::scan::verdict::Findings;
 use crate::shard::{Disk, Shard};
 use crate::submission::suspects::{self, Held};
+use crate::submission::waiting;
 use bytes::Bytes;
 use protocols::Address;
 use protocols::message::date::field_text;
@@ -216,6 +217,18 @@ impl Submission {
         self.seen.received
     }
 
+    /// Of a complete message that does not leave at once, since its sender or the operator is to say when: whose it is, and its
+    /// octets.
+    pub fn waits(&mut self) -> Option<(String, u64)> {
+        if !self.envelope.waits() {
+            return None;
+        }
+        if self.sealed.is_none() {
+            self.seal();
+        }
+        Some((self.envelope.account.clone()?, self.octets))
+    }
+
     /// What is found in the complete message, where it is scanned. Before anything else is asked of it.
     pub async fn findings(&mut self) -> Result<Option<Findings>, Error> {
         let Some((mut scan, scanner)) = self.scan.take() else { return Ok(None) };
@@ -282,7 +295,10 @@ impl Submission {
         let suspected = self.envelope.account.clone().filter(|_| is_held);
         let suspicion = self.envelope.suspicion;
         // What does not leave at once would be in others' way.
-        let leaves = !is_held && release_at.is_none();
+        let leaves = !self.envelope.waits();
+        if !leaves && let Some(placed) = placed.first() {
+            waiting::note(&self.shard, &self.envelope, placed.uid);
+        }
         if let (Some(octets), Some(placed)) = (fresh.filter(|_| leaves), placed.first()) {
             queue.fresh.keep(placed.uid, self.envelope, summary_bytes, octets);
         }

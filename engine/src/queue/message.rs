@@ -124,6 +124,11 @@ impl Envelope {
         self.release_at.unwrap_or(self.arrived)
     }
 
+    /// For a time or a word, before it is tried at all.
+    pub fn waits(&self) -> bool {
+        self.suspected.is_some() || self.release_at.is_some()
+    }
+
     pub fn ret(&self) -> Option<Ret> {
         self.ret_full.map(|full| if full { Ret::Full } else { Ret::Headers })
     }

@@ -113,9 +113,14 @@ impl Queue {
         self.states.borrow().is_under_way(uid)
     }
 
+    /// `None`: it is not in the queue.
+    pub fn state(&self, uid: Uid) -> Option<State> {
+        self.states.borrow().state(uid)
+    }
+
     /// A try of it is under way, and an operator wants it held after that.
     fn is_to_be_held(&self, uid: Uid) -> bool {
-        self.states.borrow().state(uid) == Some(State::UnderWay(Some(Word::Hold)))
+        self.state(uid) == Some(State::UnderWay(Some(Word::Hold)))
     }
 
     fn apply(&self, uid: Uid, event: Event) -> Option<State> {

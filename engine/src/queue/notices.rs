@@ -132,6 +132,7 @@ pub(crate) async fn send(
                 scripts: true,
                 alone: homes.len() == 1,
                 collected: None,
+                once: None,
                 others: false,
                 require_tls,
             };

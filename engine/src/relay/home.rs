@@ -2,10 +2,11 @@
 //! as they would have at once, through their scripts; what becomes of it is a standing, as of any other recipient.
 //!
 //! Of who shares an address those who could not have it now are asked again, and nobody else: who that is, is part of the standing.
-//! A crash between a delivery and its record delivers twice, as it does to other servers.
+//! Who has it when a crash comes before that is recorded in the queue, is known from its home ([`delivered`]).
 
+use super::delivered;
 use super::outcome::Attempt;
-use crate::delivery::{self, Failure, Intake, Judged, Stamp, To};
+use crate::delivery::{self, Failure, Intake, Judged, Once, Stamp, To};
 use crate::directory::{Home, Resolution};
 use crate::queue::message::{Envelope, Outcome, Standing};
 use crate::queue::{ACCOUNT, MAILBOX};
@@ -14,7 +15,8 @@ use protocols::Address;
 use protocols::message::received::return_path;
 use std::collections::BTreeSet;
 use std::rc::Rc;
-use storage::{Durable, Error};
+use std::sync::Arc;
+use storage::Error;
 
 /// Octets of a message that are under way at once.
 const PIECE_BYTES: u64 = 256 << 10;
@@ -76,8 +78,28 @@ fn reach(shard: &Shard, to: &str) -> Option<(Address, BTreeSet<Home>)> {
     }
 }
 
+/// One result for each. Who has it from before a crash has it.
+async fn bring(shard: &Rc<Shard>, attempt: &Attempt, to: &[To]) -> Vec<Result<(), Failure>> {
+    let once = delivered::once(shard.id, attempt.uid, &attempt.envelope.id);
+    let known = delivered::known(shard, &once, to).await;
+    let without = to.iter().zip(&known).filter(|(_, known)| matches!(known, Ok(false)));
+    let without: Vec<To> = without.map(|(to, _)| to.clone()).collect();
+    let mut brought = pour(shard, attempt, once, &without).await.into_iter();
+    let result = |known: Result<bool, Failure>| match known {
+        Ok(true) => Ok(()),
+        Ok(false) => brought.next().unwrap_or(Err(Failure::Store(Error::Busy))),
+        Err(failure) => Err(failure),
+    };
+    known.into_iter().map(result).collect()
+}
+
 /// One result for each.
-async fn bring(shard: &Rc<Shard>, attempt: &Attempt, to: &[To]) -> Vec<Result<Durable, Failure>> {
+async fn pour(
+    shard: &Rc<Shard>,
+    attempt: &Attempt,
+    once: Once,
+    to: &[To],
+) -> Vec<Result<(), Failure>> {
     if to.is_empty() {
         return Vec::new();
     }
@@ -108,16 +130,18 @@ async fn bring(shard: &Rc<Shard>, attempt: &Attempt, to: &[To]) -> Vec<Result<Du
         scripts: true,
         alone: to.len() == 1,
         collected: None,
+        once: Some(Arc::new(once)),
         others: false,
         require_tls: *require_tls,
     };
-    delivery::settle(intake, to, &[], &Stamp::default(), envelope).await
+    let results = delivery::settle(intake, to, &[], &Stamp::default(), envelope).await;
+    results.into_iter().map(|result| result.map(drop)).collect()
 }
 
 /// What became of one recipient, by what became of the accounts behind it. Those who are asked again stand in it, where others
 /// have it by now; `is_again`: since an earlier try.
 fn standing<'a>(
-    results: impl Iterator<Item = (&'a Home, Result<Durable, Failure>)>,
+    results: impl Iterator<Item = (&'a Home, Result<(), Failure>)>,
     is_again: bool,
 ) -> Standing {
     let mut is_taken = is_again;
@@ -170,7 +194,7 @@ mod tests {
             account: storage::AccountId(number),
             shard: 0,
         };
-        let said = |results: Vec<Result<Durable, Failure>>, is_again| {
+        let said = |results: Vec<Result<(), Failure>>, is_again| {
             let homes: Vec<Home> = (1..).map(home).take(results.len()).collect();
             standing(homes.iter().zip(results), is_again)
         };

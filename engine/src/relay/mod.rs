@@ -11,17 +11,21 @@
 //! | [`srs`] | senders of what is forwarded, rewritten and back |
 //! | [`proofs`] | that DNSSEC has worked, over restarts |
 //! | [`tally`], [`tlsrpt`] | what sessions have met, counted, and told to the domains |
-//! | [`sender`] | one core's sender: attempts, sessions |
+//! | [`sender`] | one core's sender: attempts, and the conversation |
+//! | `connecting` | from a destination to a session: its servers, one after the other |
 //! | [`destination`] | what is to be done next for each destination; pure |
 //! | [`unreached`] | where nobody was reached, and why, for all that waits |
 //! | `home` | recipients of ours whose message has waited in the queue |
+//! | [`delivered`] | who of them has it already, whatever crashes |
 //! | [`outcome`] | what a try makes of a message: taken, tried again, given up |
 //! | [`session`], [`tls`] | one connection to a server, and whose certificates are believed |
 //!
 //! Each core sends what it has taken in, over connections of its own, of which it has its share of the
 //! limits.
 
+mod connecting;
 pub mod dane;
+pub mod delivered;
 pub mod destination;
 mod home;
 pub mod hosts;

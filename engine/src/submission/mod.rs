@@ -6,6 +6,7 @@
 //! | [`usage`] | what was sent lately, against the limits; pure |
 //! | [`hijack`] | whether somebody else sends in an account's name; pure |
 //! | [`suspects`] | what follows: who is told, and how it ends |
+//! | [`waiting`] | how much of an account's mail is on hold or left for later |
 //!
 //! An account is counted at home, so its limit is one, however many cores its sessions are on; that costs a message a
 //! hop. A message counts from its `DATA` on, and not any more when it is not taken.
@@ -18,6 +19,7 @@ pub mod hijack;
 pub mod settings;
 pub mod suspects;
 pub mod usage;
+pub mod waiting;
 
 use crate::NOTICE;
 use crate::directory::{Account, Directory};
@@ -78,6 +80,7 @@ impl Usage {
 /// On each core: of the accounts that are at home there.
 #[derive(Debug, Default)]
 pub struct Submitting {
+    pub waiting: waiting::Waiting,
     at_hand: RefCell<HashMap<AccountId, Counted>>,
 }
 
@@ -174,6 +177,9 @@ pub enum NotNow {
     /// In words for the user.
     #[error("{words}")]
     Over { words: String, is_for_good: bool },
+    /// The same: what it has waiting here.
+    #[error("{words}")]
+    Full { words: String },
 }
 
 impl NotNow {
@@ -182,6 +188,7 @@ impl NotNow {
             NotNow::Busy => Refusal::BUSY,
             NotNow::Over { words, is_for_good: true } => Refusal::POLICY.saying(words),
             NotNow::Over { words, is_for_good: false } => Refusal::TOO_MUCH.saying(words),
+            NotNow::Full { words } => Refusal::MAILBOX_FULL.saying(words),
         }
     }
 }

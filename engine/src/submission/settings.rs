@@ -23,6 +23,8 @@ pub struct Submission {
     /// How long messages may wait here for the time that their sender wants (RFC 4865); 0: not at all. Together with
     /// `relay.expire` it is three weeks less a day at the most, since signatures are good for so long.
     pub release_within: Span,
+    /// How much of an account's mail may wait here because it is left for later, or on hold: in no quota, and durable.
+    pub waiting_bytes_max: u64,
     pub hijack: Hijack,
 }
 
@@ -83,6 +85,7 @@ impl Default for Submission {
             recipients_per_hour: 5000,
             recipients_per_day: 20_000,
             release_within: Span(Duration::from_secs(14 * 86_400)),
+            waiting_bytes_max: 1 << 30,
             hijack: Hijack::default(),
         }
     }

@@ -24,6 +24,8 @@ const KEYWORD_BYTES_MAX: usize = 255;
 pub const PLACEMENTS_MAX: usize = 1000;
 /// What became of one placement.
 type Outcome = Result<(Placed, Durable), Error>;
+/// Keys that are set in the same record, each with the placement that it goes with; `None`: with any.
+type Beside = Vec<(Option<usize>, (Vec<u8>, Option<Vec<u8>>))>;
 /// Chunks of one body on their way at once: that much memory, and not more, waits for the disk.
 const CHUNKS_PENDING_MAX: usize = 2;
 
@@ -63,14 +65,26 @@ impl<D: Device> Store<D> {
         space: Space,
         pairs: Vec<(Bytes, Option<Bytes>)>,
     ) -> Result<Vec<Outcome>, Error> {
-        let pairs = checked(pairs)?;
-        let bytes = |(key, value): &(Vec<u8>, Option<Vec<u8>>)| {
-            key.len() + value.as_ref().map_or(0, Vec::len)
-        };
-        if pairs.iter().map(bytes).sum::<usize>() > PUT_BYTES_MAX {
-            return Err(Error::Limit("keys that are set with a message have at most 64 KiB"));
-        }
+        let pairs = checked_beside(pairs)?;
+        let pairs = pairs.into_iter().map(|pair| (None, pair)).collect();
         self.deliver_each(delivery, false, Some((space.0, pairs))).await
+    }
+
+    /// The same, with a key for each placement: `marks` are in their order, and those of a placement that is left out are not
+    /// set.
+    pub async fn deliver_and_mark(
+        &self,
+        delivery: Delivery,
+        space: Space,
+        marks: Vec<Option<(Bytes, Bytes)>>,
+    ) -> Result<Vec<Outcome>, Error> {
+        let marks = marks.into_iter().enumerate();
+        let marks = marks.filter_map(|(at, mark)| mark.map(|(key, value)| (at, key, Some(value))));
+        let (of, pairs): (Vec<_>, Vec<_>) =
+            marks.map(|(at, key, value)| (Some(at), (key, value))).unzip();
+        let pairs = checked_beside(pairs)?;
+        let marks = (!pairs.is_empty()).then(|| (space.0, of.into_iter().zip(pairs).collect()));
+        self.deliver_each(delivery, false, marks).await
     }
 
     /// One record for those that can be placed; without any, there is none.
@@ -78,7 +92,7 @@ impl<D: Device> Store<D> {
         &self,
         delivery: Delivery,
         all: bool,
-        put: Option<(u8, Pairs)>,
+        put: Option<(u8, Beside)>,
     ) -> Result<Vec<Outcome>, Error> {
         let Delivery { placements, internal_date, summary, body } = delivery;
         check_placements(&placements)?;
@@ -107,6 +121,13 @@ impl<D: Device> Store<D> {
         let mut hold = self.share(&placements).await;
         hold.writing = writing;
         let outcomes = self.place(&placements, body_bytes, &mut hold, all)?;
+        let put = put.map(|(space, beside)| {
+            let is_set =
+                |of: Option<usize>| of.is_none_or(|at| outcomes.get(at).is_some_and(Result::is_ok));
+            let set = beside.into_iter().filter(|(of, _)| is_set(*of));
+            (space, set.map(|(_, pair)| pair).collect::<Pairs>())
+        });
+        let put = put.filter(|(_, pairs)| !pairs.is_empty());
         let placements: Vec<_> =
             placements.into_iter().zip(&outcomes).filter_map(to_record).collect();
         if placements.is_empty() {
@@ -220,6 +241,16 @@ impl<D: Device> Store<D> {
         writer.push(bytes).await?;
         writer.finish().await
     }
+}
+
+fn checked_beside(pairs: Vec<(Bytes, Option<Bytes>)>) -> Result<Pairs, Error> {
+    let pairs = checked(pairs)?;
+    let bytes =
+        |(key, value): &(Vec<u8>, Option<Vec<u8>>)| key.len() + value.as_ref().map_or(0, Vec::len);
+    if pairs.iter().map(bytes).sum::<usize>() > PUT_BYTES_MAX {
+        return Err(Error::Limit("keys that are set with a message have at most 64 KiB"));
+    }
+    Ok(pairs)
 }
 
 fn check_placements(placements: &[Placement]) -> Result<(), Error> {

@@ -69,6 +69,27 @@ fn who_is_over_quota_is_left_out_of_a_record_and_the_rest_get_theirs() {
     });
 }
 
+/// Else who was left out would never get it, or the others would get it again.
+#[test]
+fn a_mark_is_set_where_its_placement_is_and_nowhere_else() {
+    const SPACE: Space = Space(44);
+    let sim = Sim::new(1);
+    on_sim(&sim, Options::for_tests(), |store| async move {
+        with_accounts(&store).await;
+        let quota = Quota { bytes_max: Some(1000), ..Quota::default() };
+        let _ = store.set_quota(BOB, quota).await.expect("sets");
+        let marks = || ["bob", "ann"].map(|one| Some((one.into(), "has it".into()))).to_vec();
+        let both = || delivery(vec![placement(BOB, INBOX), placement(ALICE, INBOX)], 7, 3000);
+        let outcomes = store.deliver_and_mark(both(), SPACE, marks()).await.expect("delivers");
+        assert_eq!(outcomes[0].as_ref().err(), Some(&Error::OverQuota));
+        assert!(outcomes[1].is_ok());
+        assert_eq!(store.get(SPACE, b"bob"), None);
+        assert_eq!(store.get(SPACE, b"ann").as_deref(), Some(&b"has it"[..]));
+        let unmarked = store.deliver_and_mark(both(), SPACE, vec![None, None]).await;
+        assert!(unmarked.expect("delivers")[1].is_ok());
+    });
+}
+
 #[test]
 fn a_large_body_streams_in_pieces_and_comes_back_in_any_part() {
     let sim = Sim::new(2);

@@ -23,7 +23,7 @@ use crate::reports;
 use crate::scan;
 use crate::scan::settings::Action;
 use crate::submission::suspects::Held;
-use crate::submission::{self, NotNow, Permit};
+use crate::submission::{self, NotNow, Permit, waiting};
 use protocols::message::received::{Received, delivered_to, received, return_path};
 use protocols::smtp::event::{Asked, Ended};
 use protocols::smtp::{Answer, MailParams, RecipientParams, Refusal, Ret, Role};
@@ -425,6 +425,13 @@ impl SmtpSession {
         if submission.received() >= self.shard.config.limits.received_headers_max {
             return Err(Refusal::LOOP);
         }
+        // Counts until the message is among those that wait.
+        let _room = match submission.waits() {
+            Some((user, octets)) => {
+                waiting::reserve(&self.shard, &user, octets).await.map_err(NotNow::refusal)?
+            }
+            None => None,
+        };
         submission.finish().await.map_err(|error| refusal(&error))
     }
 
@@ -516,6 +523,7 @@ impl SmtpSession {
             others,
             require_tls,
             collected: None,
+            once: None,
         };
         let outcomes = delivery::settle(intake, &to, &groups, &stamp, envelope).await;
         let outcome_of = |home: &Home| -> Result<Durable, Refusal> {

@@ -175,18 +175,14 @@ impl SmtpSession {
         Ok(())
     }
 
-    /// RFC 6409 section 6.1: who has logged in sends as themselves, or as an alias that reaches them.
     fn check_sender(&self, user: &str, from: Option<&Address>) -> Result<(), Refusal> {
-        let Some(from) = from else { return Ok(()) };
         let directory = self.shard.directory.borrow();
-        let own = directory.login(user).map(|(_, account)| account.id());
-        let reaches = match directory.resolve(from.as_str()) {
-            Resolution::Local(reached) => {
-                reached.homes.iter().any(|home| Some(home.account) == own)
+        match from {
+            Some(from) if !directory.may_send_as(user, from.as_str()) => {
+                Err(Refusal::NOT_OWN_SENDER)
             }
-            Resolution::NoSuchUser | Resolution::NotOurs => false,
-        };
-        if reaches { Ok(()) } else { Err(Refusal::NOT_OWN_SENDER) }
+            Some(_) | None => Ok(()),
+        }
     }
 
     async fn recipient(
