@@ -151,6 +151,11 @@ impl ControlPlane {
             let finder =
                 Finder { resolver: resolver.clone(), policies: Arc::new(policies), dane_port };
             tokio::spawn(hosts::serve(jobs.hosts, finder, reporter));
+            let (clamd, meanwhile) = (Arc::clone(&scanners), config.scan.when_down.meanwhile());
+            tokio::spawn(async move { clamd.clamd.greet(meanwhile).await });
+            let (second, meanwhile) =
+                (Arc::clone(&rspamd), config.spam.rspamd_when_down.meanwhile());
+            tokio::spawn(async move { second.greet(meanwhile).await });
             tokio::spawn(scan::desk::serve(jobs.scan, Arc::clone(&scanners)));
             tokio::spawn(rspamd::desk::serve(jobs.rspamd, Arc::clone(&rspamd)));
             if let Some(listener) = metrics {

@@ -5,7 +5,7 @@
 //! more gets one that says so, and an address whose mailboxes are lost gets empty ones. The layout comes last:
 //! without it nothing starts, so a salvage that was broken off can be started again. The source is only read.
 
-use crate::backup::restore::{check_free, for_here};
+use crate::backup::restore::{check_free, for_here, room_missing};
 use crate::backup::take::small_files;
 use crate::config::Config;
 use crate::core::store_options;
@@ -18,6 +18,7 @@ use bytes::Bytes;
 use glommio::LocalExecutorBuilder;
 use serde_json::{Value, json};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -35,7 +36,7 @@ pub fn run(
     config_file: &Path,
     knobs: &hwprofiles::Knobs,
     to: &Path,
-    mut progress: impl FnMut(u16, &str),
+    progress: impl FnMut(u16, &str),
 ) -> Result<Vec<Option<SalvageReport>>, Fault> {
     check_free(to)?;
     let _lock = layout::lock_unchanged(&config.data_dir).map_err(|error| error.0)?;
@@ -46,6 +47,37 @@ pub fn run(
     if staging.exists() {
         fs::remove_dir_all(&staging).map_err(|error| fault(&staging, error))?;
     }
+    fill(config, config_file, knobs, to, shards, progress).map_err(|what| {
+        // What is half there is of no use to anyone.
+        let _ = fs::remove_dir_all(&staging);
+        let room = room_missing(to, allocated(&config.data_dir.join("store")));
+        format!(
+            "{what}{room}; no store was made, what was written is removed, and the salvage can be started again"
+        )
+    })
+}
+
+/// What the files below a directory take on the disk.
+fn allocated(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let one = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(found) if found.is_dir() => allocated(&entry.path()),
+        Ok(found) => found.blocks() * 512,
+        Err(_) => 0,
+    };
+    entries.map(one).sum()
+}
+
+fn fill(
+    config: &Config,
+    config_file: &Path,
+    knobs: &hwprofiles::Knobs,
+    to: &Path,
+    shards: u16,
+    mut progress: impl FnMut(u16, &str),
+) -> Result<Vec<Option<SalvageReport>>, Fault> {
+    let fault = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
+    let staging = to.join(STAGING);
     let mut reports = Vec::new();
     for shard in 0..shards {
         let source = shard_dir(&config.data_dir, shard);

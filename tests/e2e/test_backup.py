@@ -10,6 +10,7 @@ import tempfile
 import time
 import unittest
 
+import disks
 import kura
 
 
@@ -294,6 +295,20 @@ class Backup(kura.TestCase):
         done = self.server.command("store", "backup", "--to", small, "--json")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(run("store", "restore", "--from", small, "--check").returncode, 0)
+
+    def test_a_restore_onto_a_full_disk_says_how_much_is_missing(self):
+        disk = disks.LoopDisk(self, 4)
+        self.fill(3)
+        self.backup()
+        to = os.path.join(disk.place, "restored")
+        # What is live is less than the room that segments take.
+        with open(os.path.join(disk.place, "taken"), "wb") as file:
+            file.write(bytes(2 << 20))
+        done = run("store", "restore", "--from", self.place, "--dir", to)
+        self.assertEqual(done.returncode, 1, done.stdout)
+        for words in [to, "MiB free", "MiB more", "what was written is removed"]:
+            self.assertIn(words, done.stderr)
+        self.assertEqual([name for name in os.listdir(to) if name.startswith("store")], [])
 
     def test_old_backups_go_and_what_is_kept_stays_whole(self):
         self.fill(4)

@@ -199,7 +199,7 @@ class Hijacked(test_relay.Sending):
         done = server.command("queue", "release", "--all")
         self.assertIn("0 messages released; 1 stay on hold", done.stdout, done.stderr)
         done = server.command("queue", "remove", "--suspected", "--account", "Ann@A.test")
-        self.assertIn("1 messages removed", done.stdout, done.stderr)
+        self.assertIn("1 message removed", done.stdout, done.stderr)
         self.assertEqual(len(self.queue(server, "--account", "ann@a.test")), 1)
         self.submit(server, "x@there.test")
         self.assertEqual(len(self.held(server)), 1, "still suspected")
@@ -222,7 +222,7 @@ class Hijacked(test_relay.Sending):
             self.submit(server, "x@there.test", f"From: bank{number}@there.test\r\nSubject: x\r\n\r\n")
         self.assertIn("named 3 addresses in From", self.held(server)[0])
         until("the others", lambda: len(self.queue(server)) == 1)
-        self.assertIn("1 messages released", trust().stdout)
+        self.assertIn("1 message released", trust().stdout)
         self.empty(server)
         # Her own names are hers, however often.
         for number in range(4):

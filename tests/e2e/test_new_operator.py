@@ -6,7 +6,9 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
+import threading
 import time
 import tomllib
 import unittest
@@ -106,6 +108,26 @@ class Shards(kura.TestCase):
             file.write(re.sub(r"shards = \d+", f"shards = {self.shards - 1}", text))
         self.assertRefuses(server, "layout.toml", self.shard(server, self.shards - 1))
 
+    def test_shards_that_the_store_does_not_have_are_said_not_to_be_heeded(self):
+        server = self.copy()
+        path = os.path.join(server.directory, "shards.toml")
+        with open(os.path.join(server.directory, "kura.toml")) as file:
+            config = tomllib.loads(file.read())
+
+        def checked(shards):
+            with open(path, "w") as file:
+                file.write(f'hostname = "{config["hostname"]}"\ndata_dir = "."\n[knobs]\nshards = {shards}\n')
+            done = subprocess.run(
+                [kura.BINARY, "check-config", "--config", path], capture_output=True, text=True, check=False
+            )
+            self.assertEqual(done.returncode, 0, done.stderr)
+            return done.stdout
+
+        self.assertNotIn("knobs.shards", checked(self.shards))
+        said = checked(self.shards + 1)
+        self.assertIn(f"knobs.shards {self.shards + 1}: not heeded", said)
+        self.assertIn(f"shards = {self.shards},", said)
+
     def test_an_account_that_its_shard_has_lost_is_put_off(self):
         server = self.copy()
         if self.shards < 2:
@@ -136,6 +158,36 @@ class Shards(kura.TestCase):
         self.assertEqual(removed.returncode, 0, removed.stderr)
         self.assertEqual(server.command("store", "verify").returncode, 0)
         self.assertNotIn("fault", server.command("account", "list").stdout)
+
+
+class Scanners(kura.TestCase):
+    def test_who_does_not_answer_at_the_start_is_said_with_what_mail_meets(self):
+        self.server.stop()
+        place = os.path.join(self.server.directory, "clamd.sock")
+        self.server.configure(r"^clamd = .*$", f'clamd = ["unix:{place}"]')
+        self.server.configure(r"^rspamd = .*$", 'rspamd = ["http://127.0.0.1:9"]')
+        self.server.start()
+        said = ["clamd does not answer: mail is put off with 451", place,
+                "rspamd does not answer: mail is judged by kura's own filter alone", "http://127.0.0.1:9"]
+        self.assertTrue(kura.eventually(lambda: all(words in self.server.log() for words in said), 20), self.server.log())
+        listener = socket.socket(socket.AF_UNIX)
+        self.addCleanup(listener.close)
+        listener.bind(place)
+        listener.listen()
+
+        def answer():
+            try:
+                while True:
+                    peer, _ = listener.accept()
+                    with peer:
+                        peer.recv(100)
+                        peer.sendall(b"ClamAV 1.4.3/27500/Tue Nov 24 09:00:00 2026\0")
+            except OSError:
+                pass
+
+        threading.Thread(target=answer, daemon=True).start()
+        self.assertTrue(kura.eventually(lambda: "clamd answers again" in self.server.log(), 20), self.server.log())
+        self.assertEqual(self.server.log().count("clamd does not answer"), 1)
 
 
 class Operator(kura.TestCase):
@@ -337,6 +389,23 @@ class Operator(kura.TestCase):
         done = server.command("store", "verify")
         self.assertEqual(done.returncode, 3, done.stdout + done.stderr)
         self.assertIn(f"account {server.accounts[0][0]}, mailbox", done.stdout)
+
+    def test_what_is_no_mail_is_not_learned(self):
+        place = os.path.join(self.server.directory, "mail")
+        os.mkdir(place)
+        files = {"good.eml": b"Subject: cheap\n\nbuy pills\n", "empty": b"", "picture.jpg": b"\xff\xd8\xff\xe0\x00JFIF: \x00"}
+        for name, content in files.items():
+            with open(os.path.join(place, name), "wb") as file:
+                file.write(content)
+        for name, why in [("empty", "is empty"), ("picture.jpg", "is no message")]:
+            good = os.path.join(place, "good.eml")
+            done = self.server.command("spam", "train", "--spam", good, os.path.join(place, name))
+            self.assertEqual(done.returncode, 1, done.stdout)
+            self.assertIn(f"{name} {why}", done.stderr)
+        done = self.server.command("spam", "train", "--spam", place)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.stdout, "1 of 1 message learned; 0 known already; 2 files left out, being no mail\n")
+        self.assertIn("picture.jpg", done.stderr)
 
     def test_a_server_without_a_certificate_says_so(self):
         server = kura.Kura()

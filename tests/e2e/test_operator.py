@@ -113,6 +113,13 @@ class Commands(kura.TestCase):
         self.server.start()
         self.assertEqual(stats()["bytes_received"], running["bytes_received"])
 
+    def test_stats_for_people_have_a_line_for_each_shard(self):
+        said = self.server.command("store", "stats").stdout
+        self.assertRegex(said, r"(?m)^log_bytes +\d+ \(\d+ MiB\)$")
+        shards = len(os.listdir(os.path.join(self.server.directory, "store")))
+        if shards > 1:
+            self.assertRegex(said, r"(?m)^shard 1: \d+ messages?, \d+ MiB of log, ")
+
     def test_domains_accounts_aliases_and_passwords(self):
         def done(*arguments, **more):
             result = self.server.command(*arguments, **more)

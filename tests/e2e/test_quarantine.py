@@ -280,7 +280,7 @@ class Life(Quarantine):
         self.deliver(spam("expired"))
         self.server.stop()
         self.server.configure(r"^keep = .*$", 'keep = "1s"', "quarantine")
-        self.assertIn("told of 1 messages", self.quarantine("digest", "--account", self.alice))
+        self.assertIn("told of 1 message", self.quarantine("digest", "--account", self.alice))
         self.server.configure(r"^keep = .*$", 'keep = "30d"', "quarantine")
         time.sleep(1.2)
         self.server.start()
@@ -357,7 +357,7 @@ class Rotten(Quarantine):
         self.server.start()
         self.assertTrue(kura.eventually(lambda: self.ids() == [rotten]))
         self.assertIn("can't be read: it stays", self.server.log())
-        self.assertIn("1 messages deleted", self.quarantine("delete", rotten))
+        self.assertIn("1 message deleted", self.quarantine("delete", rotten))
 
     def rot(self, mark):
         """Flips one bit of what was written last of all that begins so; in how many places."""
@@ -428,7 +428,7 @@ class Kept(Quarantine):
         # The same by size.
         quota("--quota", str(self.usage(self.bob)["bytes"] + 3000))
         self.deliver(spam("one more"), 1)
-        self.assertIn("told of 1 messages", self.quarantine("digest", "--account", self.bob))
+        self.assertIn("told of 1 message", self.quarantine("digest", "--account", self.bob))
         self.assertIn("one more", self.kept()[-1]["subject"])
         # Nothing goes where that would not help.
         quota()
@@ -523,12 +523,12 @@ class Kept(Quarantine):
         self.assertIn("no account", self.quarantine("list", "--account", f"nobody@{domain}", code=1))
         self.assertIn("no domain", self.quarantine("list", "--domain", "nowhere.test", code=1))
         # On the stopped server, with the sender's name learned.
-        self.assertIn("1 messages released", self.quarantine("release", row["id"]))
+        self.assertIn("1 message released", self.quarantine("release", row["id"]))
         self.server.start()
         self.assertCameBack(self.newest(), sent)
         self.deliver(spam("since then"))
         self.assertIn(b"X-Spam-Sender: wanted\r\n", self.newest())
-        self.assertIn("1 messages deleted", self.quarantine("delete", "--account", self.bob, "--rule", "spam"))
+        self.assertIn("1 message deleted", self.quarantine("delete", "--account", self.bob, "--rule", "spam"))
         self.assertEqual(len(self.ids()), 1)
         self.quarantine("delete", "--all")
         counted = test_scan.metrics(self.server)
@@ -591,7 +591,7 @@ class Viruses(Quarantine):
             self.assertIn("ask the postmaster", self.digests()[-1].as_string())
             self.assertIn("may do harm", self.quarantine("release", identity, code=3))
             self.assertEqual(self.ids(), [identity])
-            self.assertIn("1 messages released", self.quarantine("release", "--force", identity))
+            self.assertIn("1 message released", self.quarantine("release", "--force", identity))
             self.assertCameBack(self.newest(), message)
         self.assertIn("not in quarantine any more", self.page("GET", delete, 410))
         self.assertEqual(test_scan.metrics(self.server)['kura_quarantined_total{reason="virus"}'], 2)

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import unittest
 
+import disks
 import kura
 import messages
 
@@ -261,6 +262,34 @@ class Salvage(kura.TestCase):
         self.assertEqual(done.returncode, 3, done.stdout + done.stderr)
         self.assertIn("missing: shard 0", done.stdout)
         self.assertIn("unknown", done.stdout)
+
+    def test_without_the_config_file_the_data_directory_is_enough(self):
+        os.remove(os.path.join(self.server.directory, "kura.toml"))
+        before = contents(self.server.directory)
+        done = run("store", "salvage", "--dir", self.server.directory, "--to", self.place)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertEqual(contents(self.server.directory), before, "the source was touched")
+        self.assertIn("the config file was lost", done.stdout)
+        self.assertIn(os.path.join(self.place, "kura.toml"), done.stdout)
+        listed = run("account", "list", "--dir", self.place)
+        for address, _ in self.server.accounts:
+            self.assertIn(address, listed.stdout, listed.stderr)
+        verified = run("store", "verify", "--dir", self.place)
+        self.assertEqual(verified.returncode, 0, verified.stdout + verified.stderr)
+
+    def test_neither_config_file_nor_store(self):
+        done = run("store", "salvage", "--dir", "/nowhere", "--to", self.place)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("--dir DATA", done.stderr)
+
+    def test_a_full_disk_is_said_and_left_empty(self):
+        disk = disks.LoopDisk(self, 12)
+        to = os.path.join(disk.place, "saved")
+        done = run("store", "salvage", "--dir", self.server.directory, "--to", to)
+        self.assertEqual(done.returncode, 1, done.stdout)
+        for words in [to, "MiB free", "MiB more", "what was written is removed"]:
+            self.assertIn(words, done.stderr)
+        self.assertEqual([name for name in os.listdir(to) if name.startswith("store")], [])
 
     def test_a_running_server_and_a_directory_that_is_taken_are_left_alone(self):
         self.server.start()

@@ -171,8 +171,8 @@ class Learning(kura.TestCase):
     def test_it_learns_from_files_and_from_what_users_sort_and_keeps_it(self):
         self.assertIsNone(self.margin(unwanted(500)))
         said = self.train(range(30))
-        self.assertEqual(said, {"messages": 60, "learned": 60})
-        self.assertEqual(self.train(range(30)), {"messages": 60, "learned": 0})
+        self.assertEqual(said, {"messages": 60, "learned": 60, "left_out": 0})
+        self.assertEqual(self.train(range(30)), {"messages": 60, "learned": 0, "left_out": 0})
         self.assertGreater(self.margin(unwanted(500)), 1)
         self.assertLess(self.margin(wanted(500)), -1)
 

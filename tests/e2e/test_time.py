@@ -231,6 +231,11 @@ class Window(TestCase):
         self.assertEqual(self.server.command(*hold, "remove", held).returncode, 0)
         self.has_one_message_on_hold(held, "kept-3", "--removed")
         self.assertEqual(self.server.command(*hold, "remove", held, "--removed").returncode, 0)
+        applied = self.server.command(
+            "store", "undelete", "--account", held, "--since", "1h", "--removed", "--apply"
+        )
+        self.assertEqual(applied.returncode, 1)
+        self.assertIn("--export DIR", applied.stderr)
         nobody = self.server.command("store", "undelete", "--account", held, "--since", "1h", "--removed")
         self.assertEqual(nobody.returncode, 1)
         self.assertIn("no account that had the address", nobody.stderr)

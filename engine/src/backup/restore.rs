@@ -221,9 +221,40 @@ pub fn restore(
     {
         // What is half there is of no use to anyone.
         let _ = fs::remove_dir_all(&staging);
-        return Err(format!("{what}; no store was made, and the restore can be started again"));
+        let needed = manifest.shards.iter().flat_map(|shard| &shard.segments);
+        let needed = needed.map(|segment| segment.segment_bytes).sum();
+        let room = room_missing(data_dir, needed);
+        return Err(format!(
+            "{what}{room}; no store was made, what was written is removed, and the restore can be started again"
+        ));
     }
     Ok(())
+}
+
+/// Where a disk has less room than is `needed` for a store, how much that is: to be said behind why it was not written.
+pub(crate) fn room_missing(place: &Path, needed: u64) -> String {
+    let Some(free) = free_bytes(place).filter(|free| *free < needed) else { return String::new() };
+    let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
+    format!(
+        "; the disk of {} has {} MiB free, and up to {} MiB are needed: make room for {} MiB more, or take another disk",
+        place.display(),
+        free >> 20,
+        mebibytes(needed),
+        mebibytes(needed - free)
+    )
+}
+
+/// To whoever runs this.
+fn free_bytes(place: &Path) -> Option<u64> {
+    let name = std::ffi::CString::new(place.as_os_str().as_encoded_bytes()).ok()?;
+    let mut found = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: the name is a C string that lives through the call, and the result has room for what is written.
+    if unsafe { libc::statvfs(name.as_ptr(), found.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    // SAFETY: the call succeeded, so all of it was written.
+    let found = unsafe { found.assume_init() };
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 /// A directory in which nothing is, or nothing but a config file.

@@ -2,7 +2,7 @@
 
 use super::ask::{Link, link};
 use super::queue::Outside;
-use super::{Outcome, Where};
+use super::{Outcome, Where, counted};
 use crate::backup::progress::Progress;
 use crate::backup::restore::Listed;
 use crate::backup::source::Source;
@@ -76,13 +76,13 @@ pub(super) fn backup(options: &BackupOptions) -> Result<Outcome, ConfigError> {
         return Ok(if is_well { Outcome::Done } else { Outcome::Unwell });
     }
     outln!(
-        "backup {} in {}: {} messages, {} MiB; {} of {} pieces sent ({} MiB), the others were there",
+        "backup {} in {}: {}, {} MiB; {} of {} sent ({} MiB), the others were there",
         taken.name,
         options.to,
-        taken.messages,
+        counted(taken.messages, "message"),
         taken.bytes >> 20,
         taken.pieces_sent,
-        taken.pieces,
+        counted(taken.pieces, "piece"),
         taken.bytes_sent >> 20
     )?;
     if !is_well {
@@ -127,12 +127,12 @@ pub(super) fn list(from: &str, json: bool) -> Result<Outcome, ConfigError> {
             Ok(manifest) => {
                 let rotten = match manifest.rotten().count() {
                     0 => String::new(),
-                    count => format!("  {count} damaged places"),
+                    count => format!("  {}", counted(count, "damaged place")),
                 };
                 outln!(
-                    "{name}  {}  {} messages  {} MiB{rotten}",
+                    "{name}  {}  {}  {} MiB{rotten}",
                     time_text(manifest.made_unix_millis),
-                    manifest.messages(),
+                    counted(manifest.messages(), "message"),
                     manifest.stored_bytes() >> 20
                 )?;
             }
@@ -148,6 +148,7 @@ pub(super) fn restore(options: &Restore) -> Result<Outcome, ConfigError> {
     let (name, manifest) =
         restore::load(&target, options.backup.as_deref()).map_err(ConfigError)?;
     let messages = manifest.messages();
+    let all = counted(messages, "message");
     if options.check {
         let mut progress = Progress::new("check", options.json);
         let checked = restore::check(&target, &manifest, &mut progress);
@@ -160,7 +161,7 @@ pub(super) fn restore(options: &Restore) -> Result<Outcome, ConfigError> {
                 json!({ "name": name, "messages": messages, "bytes": bytes, "rotten": rotten });
             outln!("{said}")?;
         } else {
-            outln!("backup {name} is whole: {messages} messages, {} MiB", bytes >> 20)?;
+            outln!("backup {name} is whole: {all}, {} MiB", bytes >> 20)?;
             say_rotten(&manifest)?;
         }
         return Ok(if rotten.is_empty() { Outcome::Done } else { Outcome::Unwell });
@@ -181,7 +182,7 @@ pub(super) fn restore(options: &Restore) -> Result<Outcome, ConfigError> {
         let said = json!({ "name": name, "messages": messages, "dir": data_dir, "queue_on_hold": outside.held });
         outln!("{said}")?;
     } else {
-        outln!("backup {name} is restored: {messages} messages in {}", data_dir.display())?;
+        outln!("backup {name} is restored: {all} in {}", data_dir.display())?;
         outside.say()?;
         say_rotten(&manifest)?;
         outln!("start it: kura serve --config {}", config_file.display())?;

@@ -1,7 +1,7 @@
 //! `kura cert`: issue, ask for, import and list certificates; a running server takes them at once.
 
 use super::ask::ask;
-use super::{Outcome, Where};
+use super::{Outcome, Where, counted};
 use crate::certificates::request::{Request as Asked, request};
 use crate::certificates::{self, DAYS_LEFT_WARNED, Listed};
 use crate::config::ConfigError;
@@ -110,10 +110,10 @@ pub(super) fn run(command: CertCommand) -> Result<Outcome, ConfigError> {
             let (made, odd) = certificates::import(&config.data_dir, &chain, key.as_deref(), &name)
                 .map_err(fault)?;
             let line = format!(
-                "certificate {} imported: {}, {} days left{}",
+                "certificate {} imported: {}, {} left{}",
                 made.name,
                 made.dns_names.join(", "),
-                made.days_left,
+                counted(made.days_left, "day"),
                 odd.iter().map(|odd| format!("\nbut {odd}")).collect::<String>()
             );
             tell_server(&place, &made, json, &line)
@@ -145,12 +145,12 @@ fn print(one: &Listed) -> Result<(), ConfigError> {
     };
     let until = u64::try_from(one.not_after_unix).map_or(0, |unix| unix * 1000);
     outln!(
-        "{}: {} ({}), until {}, {} days left{warning}",
+        "{}: {} ({}), until {}, {} left{warning}",
         one.name,
         one.dns_names.join(", "),
         one.issuer,
         time_text(until),
-        one.days_left
+        counted(one.days_left, "day")
     )
 }
 

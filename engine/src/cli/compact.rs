@@ -1,7 +1,7 @@
 //! `kura store compact`: all space that can be had, now.
 
 use super::ask::{Link, ask_running, link};
-use super::{Outcome, Where};
+use super::{Outcome, Where, counted};
 use crate::backup::progress::Progress;
 use crate::config::ConfigError;
 use crate::operations::{self, Request};
@@ -35,12 +35,12 @@ pub(super) fn run(options: &CompactOptions) -> Result<Outcome, ConfigError> {
     } else {
         let mib = |name: &str| report[name].as_u64().unwrap_or(0) >> 20;
         outln!(
-            "{} MiB of segments are {} MiB now, {} MiB of which are in use; {} MiB moved, {} segments freed",
+            "{} MiB of segments are {} MiB now, {} MiB of which are in use; {} MiB moved, {} freed",
             mib("log_bytes_before"),
             mib("log_bytes"),
             mib("log_live_bytes"),
             mib("bytes_moved"),
-            report["segments_freed"]
+            counted(&report["segments_freed"], "segment")
         )?;
         if mib("buried_bytes") > 0 {
             outln!(

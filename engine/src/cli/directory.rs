@@ -1,7 +1,7 @@
 //! `kura domain`, `kura account`, `kura alias`.
 
 use super::ask::ask;
-use super::{Outcome, Where};
+use super::{Outcome, Where, counted};
 use crate::config::ConfigError;
 use crate::operations::Request;
 use crate::passwords;
@@ -368,14 +368,14 @@ fn limits_text(value: &Value) -> String {
     };
     format!(
         "{}: {} messages an hour and {} a day, {} recipients an hour and {} a day ({whose}); \
-         sent within a day: {} messages, {} recipients{suspected}",
+         sent within a day: {}, {}{suspected}",
         text(value, "address"),
         limit("messages_per_hour"),
         limit("messages_per_day"),
         limit("recipients_per_hour"),
         limit("recipients_per_day"),
-        value["messages"],
-        value["recipients"],
+        counted(&value["messages"], "message"),
+        counted(&value["recipients"], "recipient"),
     )
 }
 

@@ -182,6 +182,13 @@ fn write_out(text: std::fmt::Arguments<'_>) -> Result<(), ConfigError> {
     }
 }
 
+/// `1 message`, `2 messages`.
+fn counted(number: impl std::fmt::Display, noun: &str) -> String {
+    let number = number.to_string();
+    let plural = if number == "1" { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {

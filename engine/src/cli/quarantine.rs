@@ -1,8 +1,8 @@
 //! `kura quarantine`: mail that is kept back from its owners.
 
-use super::Outcome;
 use super::ask::{Link, ask_over, link};
 use super::directory::{Common, said, text};
+use super::{Outcome, counted};
 use crate::config::ConfigError;
 use crate::operations::Request;
 use crate::quarantine::operations::{QuarantineRequest, Which};
@@ -133,7 +133,7 @@ pub(super) fn run(command: QuarantineCommand) -> Result<Outcome, ConfigError> {
         QuarantineCommand::Delete(chosen) => {
             let (which, common) = chosen.which()?;
             said(&common, ask(QuarantineRequest::Delete { which }), |value| {
-                format!("{} messages deleted", list(&value["deleted"]).len())
+                format!("{} deleted", counted(list(&value["deleted"]).len(), "message"))
             })
         }
         QuarantineCommand::Digest { account, common } => {
@@ -143,7 +143,8 @@ pub(super) fn run(command: QuarantineCommand) -> Result<Outcome, ConfigError> {
                         format!("nothing that {} has not been told of", text(value, "account"))
                     }
                     _ => {
-                        format!("{} told of {} messages", text(value, "account"), value["messages"])
+                        let messages = counted(&value["messages"], "message");
+                        format!("{} told of {messages}", text(value, "account"))
                     }
                 }
             })
@@ -160,7 +161,7 @@ fn release(chosen: Chosen, force: bool) -> Result<Outcome, ConfigError> {
     if common.json {
         outln!("{value}")?;
     } else {
-        outln!("{} messages released", list(&value["released"]).len())?;
+        outln!("{} released", counted(list(&value["released"]).len(), "message"))?;
         for id in harmful.iter().filter_map(Value::as_str) {
             outln!("{id} may do harm and stays in quarantine; --force releases it all the same")?;
         }
@@ -178,7 +179,7 @@ fn list_text(value: &Value) -> String {
     let all = value["all"].as_u64().unwrap_or(0);
     lines.push(match all > rows.len() as u64 {
         true => format!("{} of {all} messages: the latest", rows.len()),
-        false => format!("{all} messages in quarantine"),
+        false => format!("{} in quarantine", counted(all, "message")),
     });
     lines.join("\n")
 }

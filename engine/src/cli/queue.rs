@@ -1,7 +1,7 @@
 //! `kura queue`: mail that waits to leave this host.
 
-use super::Outcome;
 use super::directory::{Common, said, text};
+use super::{Outcome, counted};
 use crate::collect::operations::CollectRequest;
 use crate::config::ConfigError;
 use crate::operations::{self, Request};
@@ -86,8 +86,9 @@ impl Outside {
         let Outside { held, sources } = self;
         if *held > 0 {
             outln!(
-                "on hold: {held} messages that waited to leave, since they may have left after all; see `kura queue list`, \
-                 then `kura queue release` or `remove`"
+                "on hold: {} waiting to leave, since it may have left after all; see `kura queue list`, \
+                 then `kura queue release` or `remove`",
+                counted(held, "message")
             )?;
         }
         if *sources > 0 {
@@ -179,14 +180,17 @@ fn say(chosen: Chosen, word: Word, done: &str) -> Result<Outcome, ConfigError> {
                 "; {some} stay on hold, since somebody else may have sent them (`kura queue list --suspected`; name the account, or --suspected)"
             ),
         };
-        format!("{} messages {done}{later}{trusted}{left}", value["messages"])
+        format!("{} {done}{later}{trusted}{left}", counted(&value["messages"], "message"))
     })
 }
 
 fn list_text(value: &Value) -> String {
     let rows = value.as_array().map_or(&[][..], Vec::as_slice);
     let mut lines: Vec<String> = rows.iter().map(row_text).collect();
-    lines.push(format!("{} messages wait", rows.len()));
+    lines.push(match rows.len() {
+        1 => "1 message waits".to_owned(),
+        some => format!("{some} messages wait"),
+    });
     lines.join("\n")
 }
 
@@ -207,6 +211,10 @@ fn row_text(row: &Value) -> String {
     )
 }
 
+fn tries(number: &Value) -> String {
+    if *number == 1 { "1 try".to_owned() } else { format!("{number} tries") }
+}
+
 fn show_text(value: &Value) -> String {
     let recipients = value["recipients"].as_array().map_or(&[][..], Vec::as_slice);
     let recipient = |one: &Value| {
@@ -224,11 +232,11 @@ fn show_text(value: &Value) -> String {
     };
     let account = value["account"].as_str().unwrap_or("nobody");
     format!(
-        "{} from {} (logged in: {account}), {} bytes, {} tries, waits for {} s\n{}{}",
+        "{} from {} (logged in: {account}), {} bytes, {}, waits for {} s\n{}{}",
         text(value, "id"),
         text(value, "sender"),
         value["octets"],
-        value["attempts"],
+        tries(&value["attempts"]),
         value["waits"],
         text(value, "why"),
         recipients.iter().map(recipient).collect::<String>()

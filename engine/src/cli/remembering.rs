@@ -1,8 +1,8 @@
 //! `kura store undelete`, `kura store restore`, `kura account hold`.
 
-use super::Outcome;
 use super::ask::ask;
 use super::directory::{Common, said, table, text};
+use super::{Outcome, counted};
 use crate::config::ConfigError;
 use crate::operations::Request;
 use crate::when::parse_time;
@@ -34,8 +34,9 @@ pub(super) struct UndeleteOptions {
     /// Brings it back even where the account's quota has no room.
     #[arg(long, requires = "apply")]
     over_quota: bool,
-    /// Of an account on hold that had the address before, and was removed.
-    #[arg(long, conflicts_with = "apply")]
+    /// Of an account on hold that had the address before, and was removed. What is kept of it is listed or exported: there is no
+    /// account that it could come back to.
+    #[arg(long)]
     removed: bool,
     #[command(flatten)]
     common: Common,
@@ -110,6 +111,13 @@ pub(super) fn undelete(options: UndeleteOptions) -> Result<Outcome, ConfigError>
         removed,
         common,
     } = options;
+    if apply && removed {
+        return Err(ConfigError(format!(
+            "--removed with --apply: the account that had the address {account} is gone, mailboxes and all, so its mail can't come \
+             back to it. Write it to a directory with --export DIR rather than --apply: as Maildirs, one for each mailbox, from \
+             which a mail program copies it into any account"
+        )));
+    }
     let since = time("--since", &since)?;
     let uids = uid.map(|uids| uids.0);
     let export = export.map(absolute).transpose()?;
@@ -132,7 +140,10 @@ pub(super) fn undelete(options: UndeleteOptions) -> Result<Outcome, ConfigError>
             let lists = value["mailboxes"].as_array().into_iter().flatten();
             let lines: String =
                 lines(lists, |one| format!("\n  {} to {}", one["messages"], text(one, "mailbox")));
-            format!("{} messages are back{lines}", value["messages"])
+            match &value["messages"] {
+                one if *one == 1 => format!("1 message is back{lines}"),
+                some => format!("{some} messages are back{lines}"),
+            }
         });
     }
     said(&common, request, |value| {
@@ -207,9 +218,16 @@ fn exported(common: &Common, request: Request) -> Result<Outcome, ConfigError> {
             Some(at) => format!(" as of {at}"),
             None => String::new(),
         };
-        outln!("{messages} messages in {mailboxes} mailboxes{as_of}, {place}")?;
+        let mailboxes = match mailboxes.as_u64() {
+            Some(1) => "1 mailbox".to_owned(),
+            _ => format!("{mailboxes} mailboxes"),
+        };
+        outln!("{} in {mailboxes}{as_of}, {place}", counted(messages, "message"))?;
         if damaged > 0 {
-            outln!("{damaged} messages could not be read; `kura store verify` names the places")?;
+            outln!(
+                "{} could not be read; `kura store verify` names the places",
+                counted(damaged, "message")
+            )?;
         }
     }
     Ok(if damaged == 0 { Outcome::Done } else { Outcome::Unwell })

@@ -1,7 +1,7 @@
 //! `kura store rescan`: stored mail is scanned once more, and how far that is.
 
 use super::ask::{Link, ask_running, broken_off, link};
-use super::{Outcome, Where};
+use super::{Outcome, Where, counted};
 use crate::config::ConfigError;
 use crate::operations::Request;
 use clap::Args;
@@ -58,8 +58,9 @@ fn follow(options: &RescanOptions) -> Result<Value, ConfigError> {
         }
         if shows {
             eprint!(
-                "\r{} messages scanned, {} pulled back ",
-                status["scanned"], status["pulled_back"]
+                "\r{} scanned, {} pulled back ",
+                counted(&status["scanned"], "message"),
+                status["pulled_back"]
             );
         }
         std::thread::sleep(ASK_EVERY);
@@ -84,7 +85,7 @@ fn print(report: &Value) -> Result<(), ConfigError> {
     )?;
     for shard in shards {
         if let Some(address) = shard["account"].as_str().filter(|address| !address.is_empty()) {
-            outln!("  at {address}, {} messages of this round", shard["scanned"])?;
+            outln!("  at {address}, {} of this round", counted(&shard["scanned"], "message"))?;
         }
     }
     if let Some(failed) = report["failed"].as_str() {

@@ -1,15 +1,18 @@
 //! `kura store salvage`: what can be saved of a damaged store.
 
 use super::queue::Outside;
-use super::{Outcome, Where};
+use super::{Outcome, Where, counted};
+use crate::backup::restore::check_free;
 use crate::config::{Config, ConfigError};
 use crate::directory::Directory;
+use crate::layout;
 use crate::salvage;
 use crate::server::{Mode, Server};
 use clap::Args;
 use serde_json::{Value, json};
+use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use storage::salvage::SalvageReport;
 
 #[derive(Debug, Args)]
@@ -25,9 +28,9 @@ pub(super) struct SalvageOptions {
 }
 
 pub(super) fn run(options: &SalvageOptions) -> Result<Outcome, ConfigError> {
-    let config = options.place.load()?;
     let to = std::path::absolute(&options.to)
         .map_err(|error| ConfigError(format!("--to {}: {error}", options.to.display())))?;
+    let (config, config_file, is_new) = configured(&options.place, &to)?;
     let knobs = super::profile::knobs(&config)?;
     let progress = |shard: u16, what: &str| {
         if !options.json {
@@ -35,7 +38,6 @@ pub(super) fn run(options: &SalvageOptions) -> Result<Outcome, ConfigError> {
             let _ = writeln!(std::io::stderr(), "shard {shard} {what}");
         }
     };
-    let config_file = options.place.config_file();
     let reports =
         salvage::run(&config, &config_file, &knobs, &to, progress).map_err(ConfigError)?;
     let config_file = to.join(super::quickstart::CONFIG_FILE);
@@ -55,12 +57,54 @@ pub(super) fn run(options: &SalvageOptions) -> Result<Outcome, ConfigError> {
     } else {
         print(&said)?;
         outside.say()?;
+        if is_new {
+            outln!(
+                "the config file was lost: {} has the defaults, and the hostname {:?}; set what it said before you start it",
+                config_file.display(),
+                config.hostname
+            )?;
+        }
         outln!("start it: kura serve --config {}", config_file.display())?;
     }
     let none = ["messages_lost", "records_lost", "segments_missing"];
     let is_whole = none.iter().all(|figure| said[figure] == 0);
     let is_known = said["shards_missing"] == json!([]) && said["named"] == json!([]);
     Ok(if is_whole && is_known { Outcome::Done } else { Outcome::Unwell })
+}
+
+/// Where accounts have their mail when nobody knows what the host is called (RFC 2606 section 2).
+const NO_HOSTNAME: &str = "salvaged.invalid";
+
+/// The configuration and its file. Where that is lost and `--dir` is the data directory itself: the defaults, in a new file in
+/// `to`, unless somebody has put one there. Whether it is new.
+fn configured(place: &Where, to: &Path) -> Result<(Config, PathBuf, bool), ConfigError> {
+    let config_file = place.config_file();
+    if place.config.is_some() || config_file.exists() || !place.dir.join("store").is_dir() {
+        if !config_file.exists() {
+            return Err(ConfigError(format!(
+                "there is no config file {}; if it is lost, name the data directory alone: --dir DATA, where `store` lies",
+                config_file.display()
+            )));
+        }
+        return Ok((place.load()?, config_file, false));
+    }
+    check_free(to).map_err(ConfigError)?;
+    let config_file = to.join(super::quickstart::CONFIG_FILE);
+    let is_new = !config_file.exists();
+    if is_new {
+        let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let hostname = crate::directory::canonical_domain(hostname.trim())
+            .filter(|name| name.contains('.'))
+            .unwrap_or_else(|| NO_HOSTNAME.to_owned());
+        let text = format!("hostname = {hostname:?}\ndata_dir = \".\"\n");
+        let made = layout::private_dir(to).and_then(|()| layout::write_synced(&config_file, &text));
+        made.map_err(|error| {
+            ConfigError(format!("can't write {}: {error}", config_file.display()))
+        })?;
+    }
+    let mut config = Config::load(&config_file)?;
+    config.data_dir.clone_from(&place.dir);
+    Ok((config, config_file, is_new))
 }
 
 /// By home shard and number.
@@ -138,21 +182,23 @@ fn print(said: &Value) -> Result<(), ConfigError> {
         outln!("lost: {} more", all.as_u64().unwrap_or(0) - named)?;
     }
     outln!(
-        "saved: {} messages ({} MiB) in {} mailboxes of {} accounts, {} of them in mailboxes \"Salvaged\"; \
+        "saved: {} ({} MiB) in {} of {}, {} of them in mailboxes \"Salvaged\"; \
          {} that had been expunged can still be brought back",
-        said["messages"],
+        counted(&said["messages"], "message"),
         said["bytes"].as_u64().unwrap_or(0) >> 20,
-        said["mailboxes"],
-        said["accounts"],
+        match &said["mailboxes"] {
+            one if *one == 1 => "1 mailbox".to_owned(),
+            some => format!("{some} mailboxes"),
+        },
+        counted(&said["accounts"], "account"),
         said["messages_in_salvaged"],
         said["expunged_kept"]
     )?;
     outln!(
-        "lost: {} messages and {} expunged ones that do not verify; {} records of the log are not there, \
-         whatever they said",
-        said["messages_lost"],
+        "lost: {} and {} that had been expunged, for they do not verify; {} of the log not there, whatever it said",
+        counted(&said["messages_lost"], "message"),
         said["expunged_lost"],
-        said["records_lost"]
+        counted(&said["records_lost"], "record")
     )?;
     for one in list("named") {
         outln!(

@@ -1,7 +1,7 @@
 //! `kura store scrub`: a round now, with what it finds.
 
 use super::ask::{Link, ask_running, broken_off, link};
-use super::{Outcome, Where};
+use super::{Outcome, Where, counted};
 use crate::backup::progress::Progress;
 use crate::config::ConfigError;
 use crate::operations::{self, Request};
@@ -59,10 +59,10 @@ fn follow(options: &ScrubOptions) -> Result<Value, ConfigError> {
 
 fn print(report: &Value) -> Result<(), ConfigError> {
     outln!(
-        "{} bytes read; {} places do not verify, {} messages are hurt",
-        report["bytes"],
-        report["bad"],
-        report["messages_hurt"]
+        "{} read; {} damaged, {} hurt",
+        counted(&report["bytes"], "byte"),
+        counted(&report["bad"], "place"),
+        counted(&report["messages_hurt"], "message")
     )?;
     for finding in report["findings"].as_array().into_iter().flatten() {
         outln!("  {}", finding["place"].as_str().unwrap_or_default())?;

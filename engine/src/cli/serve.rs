@@ -34,6 +34,9 @@ pub(super) fn run(options: &Options) -> Result<Outcome, ConfigError> {
     layout::expect_store(&config.data_dir)?;
     let _guard = start_logging(&config);
     let knobs = super::profile::knobs(&config)?;
+    if let Some(what) = shards_unheeded(&config, layout::examine(&config.data_dir)?) {
+        tracing::warn!("{what}");
+    }
     Server::start(config, knobs, Mode::Serving)?.run();
     Ok(Outcome::Done)
 }
@@ -53,6 +56,9 @@ pub(super) fn check(options: &CheckOptions) -> Result<Outcome, ConfigError> {
     layout::usable(&config.data_dir)?;
     let shards = layout::examine(&config.data_dir)?;
     outln!("{} is fine", options.config.display())?;
+    if let Some(what) = shards_unheeded(&config, shards) {
+        outln!("{what}")?;
+    }
     let to_one = config.relay.sessions_per_destination_max;
     if let Some(shards) = shards.map(usize::from).filter(|shards| *shards > to_one) {
         outln!(
@@ -69,6 +75,18 @@ pub(super) fn check(options: &CheckOptions) -> Result<Outcome, ConfigError> {
     }
     say_of_quarantine(&config)?;
     Ok(Outcome::Done)
+}
+
+/// A store keeps the shards that it was made with, whatever the config file says.
+fn shards_unheeded(config: &Config, there: Option<u16>) -> Option<String> {
+    let (&wanted, there) = (config.knobs.get("shards")?, there?);
+    let place = config.data_dir.display();
+    (wanted != u64::from(there)).then(|| {
+        format!(
+            "knobs.shards {wanted}: not heeded, since the store in {place} was made with {there}, and is served with {there}; write \
+             shards = {there}, or remove the line. Another number takes a new data directory"
+        )
+    })
 }
 
 /// What goes into quarantine, and how users hear of it.

@@ -1,7 +1,7 @@
 //! `kura spam`: what the filter thinks of a message, and what it is taught.
 
 use super::ask::{Link, ask_over, link};
-use super::{Outcome, Where};
+use super::{Outcome, Where, counted};
 use crate::config::ConfigError;
 use crate::filter::classifier::{self, Class};
 use crate::filter::learning::{self, Lesson};
@@ -17,7 +17,7 @@ use protocols::message::Summary;
 use protocols::message::date::Sent;
 use protocols::message::field::{Fields, unfold};
 use serde_json::json;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -29,6 +29,8 @@ pub(super) enum SpamCommand {
     /// Example: kura spam test suspicious.eml
     Test(TestOptions),
     /// Teaches the classifier from mail that was sorted before: files, directories of files, Maildirs, mboxes.
+    ///
+    /// A file that is no message is refused; one that lies in a directory is named, and left out.
     ///
     /// Example: kura spam train --spam old/junk --ham old/inbox.mbox
     Train(TrainOptions),
@@ -101,6 +103,11 @@ const TOGETHER_TOKENS_MAX: usize = 60_000;
 /// Messages that are put in order before they are learned: some 30 MiB.
 const WAITING_MAX: usize = 10_000;
 
+/// Files in directories that are told of one by one.
+const LEFT_OUT_NAMED_MAX: u64 = 10;
+/// Of a file, to see whether it is mail.
+const BEGINNING_BYTES: u64 = 4096;
+
 fn test(options: &TestOptions) -> Result<Outcome, ConfigError> {
     let config = options.place.load()?;
     let rules = filter::load(&config.spam)?;
@@ -171,10 +178,30 @@ fn show(file: &Path, verdict: &Verdict, as_json: bool) -> Result<(), ConfigError
 fn train(options: &TrainOptions) -> Result<Outcome, ConfigError> {
     let config = options.place.load()?;
     let rules = filter::load(&config.spam)?;
-    let files = |paths: &[PathBuf]| {
+    let mut left_out = 0_u64;
+    let mut files = |paths: &[PathBuf]| {
         let mut found = Vec::new();
         paths.iter().try_for_each(|path| collect(path, &mut |file| found.push(file)))?;
-        Ok::<_, ConfigError>(found.into_iter())
+        let mut mail = Vec::with_capacity(found.len());
+        for file in found {
+            match why_no_message(&file)? {
+                None => mail.push(file),
+                Some(why) if paths.contains(&file) => {
+                    return Err(ConfigError(format!(
+                        "{} {why}; nothing was learned. Name messages, mboxes, Maildirs or directories of messages",
+                        file.display()
+                    )));
+                }
+                Some(why) => {
+                    left_out += 1;
+                    if left_out <= LEFT_OUT_NAMED_MAX {
+                        // Nobody may be looking.
+                        let _ = writeln!(std::io::stderr(), "left out: {} {why}", file.display());
+                    }
+                }
+            }
+        }
+        Ok::<_, ConfigError>(mail.into_iter())
     };
     let mut sources = [(Class::Spam, files(&options.spam)?), (Class::Wanted, files(&options.ham)?)];
     let link = link(&config)?;
@@ -212,10 +239,15 @@ fn train(options: &TrainOptions) -> Result<Outcome, ConfigError> {
         server.stop();
     }
     if options.json {
-        outln!("{}", json!({ "messages": read_count, "learned": learned }))?;
+        outln!("{}", json!({ "messages": read_count, "learned": learned, "left_out": left_out }))?;
     } else {
         let known = read_count - learned;
-        outln!("{learned} of {read_count} messages learned; {known} were known already")?;
+        let left_out = match left_out {
+            0 => String::new(),
+            some => format!("; {} left out, being no mail", counted(some, "file")),
+        };
+        let messages = counted(read_count, "message");
+        outln!("{learned} of {messages} learned; {known} known already{left_out}")?;
     }
     Ok(Outcome::Done)
 }
@@ -255,6 +287,30 @@ fn collect(path: &Path, found: &mut impl FnMut(PathBuf)) -> Result<(), ConfigErr
         }
     }
     Ok(())
+}
+
+/// What a file is, unless it begins as a message or an mbox does.
+fn why_no_message(path: &Path) -> Result<Option<&'static str>, ConfigError> {
+    let file = std::fs::File::open(path).map_err(|error| fault(path, &error))?;
+    let mut bytes = Vec::new();
+    file.take(BEGINNING_BYTES).read_to_end(&mut bytes).map_err(|error| fault(path, &error))?;
+    Ok(match bytes.is_empty() {
+        true => Some("is empty"),
+        false if begins_with_a_field(&bytes) => None,
+        false => Some("is no message: it does not begin with a header"),
+    })
+}
+
+/// A name and a colon, behind the line that begins a message in an mbox.
+fn begins_with_a_field(bytes: &[u8]) -> bool {
+    let start = match bytes.starts_with(b"From ") {
+        true => memchr::memchr(b'\n', bytes).map_or(bytes.len(), |at| at + 1),
+        false => 0,
+    };
+    let name = bytes[start..].split(|&byte| byte == b':').next().unwrap_or_default();
+    let has_colon = start + name.len() < bytes.len();
+    let name = name.trim_ascii_end();
+    has_colon && !name.is_empty() && name.iter().all(u8::is_ascii_graphic)
 }
 
 /// A message, or an mbox. Of one message the beginning is enough; of an mbox all is read.
@@ -300,6 +356,18 @@ fn messages(bytes: Vec<u8>) -> Vec<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mail_begins_with_a_field() {
+        for mail in ["Subject: x\n", "X-Odd : y\r\n", "From a Thu\nTo: b\n", "From: a\n"] {
+            assert!(begins_with_a_field(mail.as_bytes()), "{mail:?}");
+        }
+        for other in ["", ": x", "plain text\nTo: b", "From here\nto there: x", "3 V17 N5 G\n1 :a"]
+        {
+            assert!(!begins_with_a_field(other.as_bytes()), "{other:?}");
+        }
+        assert!(!begins_with_a_field(b"\xff\xd8\xff\xe0\0\x10JFIF:\0"));
+    }
 
     #[test]
     fn an_mbox_is_its_messages_and_a_message_is_one() {

@@ -1,10 +1,13 @@
 //! `kura store`: counters and checks of a running or stopped store.
 
 use super::ask::ask;
-use super::{Outcome, Where, backup, compact, remembering, rescan, restore, salvage, scrub};
+use super::{
+    Outcome, Where, backup, compact, counted, remembering, rescan, restore, salvage, scrub,
+};
 use crate::config::ConfigError;
 use crate::operations::Request;
 use clap::Subcommand;
+use serde_json::Value;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StoreCommand {
@@ -47,7 +50,10 @@ pub(super) enum StoreCommand {
     Verify {
         #[command(flatten)]
         place: Where,
-        /// Prints JSON.
+        /// Names all damaged places, not only the first 20 of each shard.
+        #[arg(long)]
+        all: bool,
+        /// Prints JSON, which has all of them.
         #[arg(long)]
         json: bool,
     },
@@ -69,6 +75,9 @@ pub(super) enum StoreCommand {
     Restore(Box<restore::RestoreOptions>),
     /// Takes everything that still verifies out of a stopped store that does not open any more, and makes a
     /// fresh data directory of it. The damaged one is only read. Exit code 3: something was lost.
+    ///
+    /// Where kura.toml is lost, too, --dir names the data directory itself: NEW gets a kura.toml with the defaults, unless you have
+    /// put one there.
     ///
     /// Mail whose mailbox is not known any more is in a mailbox "Salvaged" of its account; an account whose
     /// address is not known gets one like salvaged-7@example.org.
@@ -94,12 +103,19 @@ pub(super) fn run(command: StoreCommand) -> Result<Outcome, ConfigError> {
                 for (key, value) in
                     stats.as_object().into_iter().flatten().filter(|(_, v)| !v.is_array())
                 {
-                    outln!("{key:18} {value}")?;
+                    outln!("{key:20} {value}{}", in_mebibytes(key, value))?;
+                }
+                let shards = stats["shards"].as_array().map_or(&[][..], Vec::as_slice);
+                // Of one shard there is no more to say.
+                if shards.len() > 1 {
+                    for (number, shard) in shards.iter().enumerate() {
+                        outln!("{}", shard_line(number, shard))?;
+                    }
                 }
             }
             Ok(Outcome::Done)
         }
-        StoreCommand::Verify { place, json } => {
+        StoreCommand::Verify { place, all, json } => {
             let report = ask(&place, Request::StoreVerify)?;
             let bad = report["bad"].as_array().map_or(0, Vec::len);
             if json {
@@ -111,8 +127,11 @@ pub(super) fn run(command: StoreCommand) -> Result<Outcome, ConfigError> {
                     counted(&report["messages"], "message"),
                     counted(&report["bytes"], "byte")
                 )?;
-                for place in report["bad"].as_array().into_iter().flatten() {
-                    outln!("  {}", place.as_str().unwrap_or_default())?;
+                let places = report["bad"].as_array().into_iter().flatten();
+                let places: Vec<&str> = places.filter_map(Value::as_str).collect();
+                let most = if all { usize::MAX } else { PLACES_NAMED_MAX };
+                for line in named(&places, most) {
+                    outln!("  {line}")?;
                 }
             }
             Ok(if bad == 0 { Outcome::Done } else { Outcome::Unwell })
@@ -120,7 +139,66 @@ pub(super) fn run(command: StoreCommand) -> Result<Outcome, ConfigError> {
     }
 }
 
-fn counted(number: &serde_json::Value, noun: &str) -> String {
-    let plural = if number.as_u64() == Some(1) { "" } else { "s" };
-    format!("{number} {noun}{plural}")
+/// Damaged places of each shard that `store verify` names unasked.
+const PLACES_NAMED_MAX: usize = 20;
+
+/// At most so many of each shard, and how many more there are.
+fn named(places: &[&str], most: usize) -> Vec<String> {
+    let shard = |place: &str| place.split(':').next().unwrap_or_default().to_owned();
+    let mut lines = Vec::new();
+    for same in places.chunk_by(|one, next| shard(one) == shard(next)) {
+        lines.extend(same.iter().take(most).map(|place| (*place).to_owned()));
+        let more = same.len().saturating_sub(most);
+        if more > 0 {
+            let more = counted(more, "more place");
+            lines.push(format!("{}: {more}; --all names all", shard(same[0])));
+        }
+    }
+    lines
+}
+
+fn mebibytes(value: &Value) -> u64 {
+    value.as_u64().unwrap_or(0) >> 20
+}
+
+/// Behind a figure in bytes that is too long to read.
+fn in_mebibytes(key: &str, value: &Value) -> String {
+    match mebibytes(value) {
+        1.. if key.contains("bytes") => format!(" ({} MiB)", mebibytes(value)),
+        _ => String::new(),
+    }
+}
+
+fn shard_line(number: usize, shard: &Value) -> String {
+    let halted = if shard["halted"] == true { "; it has halted" } else { "" };
+    format!(
+        "shard {number}: {}, {} MiB of log, {} MiB of it in use, {} and {}{halted}",
+        counted(&shard["messages"], "message"),
+        mebibytes(&shard["log_bytes"]),
+        mebibytes(&shard["log_live_bytes"]),
+        counted(&shard["segments"], "segment"),
+        counted(&shard["spare_segments"], "spare"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn of_many_places_the_first_of_each_shard_are_named() {
+        let places = ["shard 0: a", "shard 0: b", "shard 0: c", "shard 1: d"];
+        let said = named(&places, 2);
+        let more = "shard 0: 1 more place; --all names all";
+        assert_eq!(said, ["shard 0: a", "shard 0: b", more, "shard 1: d"]);
+        assert_eq!(named(&places, usize::MAX), places);
+    }
+
+    #[test]
+    fn bytes_have_their_mebibytes_beside_them() {
+        assert_eq!(in_mebibytes("log_bytes", &json!(5 << 20)), " (5 MiB)");
+        assert_eq!(in_mebibytes("log_bytes", &json!(5)), "");
+        assert_eq!(in_mebibytes("messages", &json!(5 << 20)), "");
+    }
 }

@@ -290,6 +290,12 @@ impl List {
         name(What::Autoconfig, "autoconfig");
         name(What::Autoconfig, "autodiscover");
         let port = config.web.listen.first().map_or(443, SocketAddr::port);
+        if config.web.listen.iter().all(|address| address.port() != 443) {
+            notes.push(format!(
+                "MTA-STS and autoconfig are asked for on port 443 alone, but web.listen has {port}: listen on 443, or have a \
+                 proxy there that hands on to {port}"
+            ));
+        }
         let service = format!("0 1 {port} {hostname}.");
         self.option(What::Autoconfig, &format!("_autodiscover._tcp.{domain}"), Kind::Srv, service);
         Some(policy)
@@ -436,6 +442,21 @@ mod tests {
         ] {
             assert_eq!(is_public(address.parse().unwrap()), public, "{address}");
         }
+    }
+
+    #[test]
+    fn a_web_server_on_another_port_is_noted() {
+        let noted = |listen: &str| {
+            let text = format!(
+                "hostname = \"mail.a.test\"\ndata_dir = \"/nowhere\"\n[web]\nlisten = [{listen}]\n"
+            );
+            let config: Config = toml::from_str(&text).unwrap();
+            let mut notes = Vec::new();
+            List { records: Vec::new() }.web(&config, "a.test", "mail.a.test", &mut notes);
+            notes.iter().any(|note| note.contains("port 443 alone"))
+        };
+        assert!(noted("\"0.0.0.0:8443\""));
+        assert!(!noted("\"127.0.0.1:8443\", \"0.0.0.0:443\""));
     }
 
     #[test]

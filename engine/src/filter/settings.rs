@@ -55,6 +55,20 @@ pub enum WhenDown {
     Defer,
 }
 
+impl WhenDown {
+    /// What mail meets while nobody answers.
+    pub fn meanwhile(self) -> &'static str {
+        match self {
+            WhenDown::Ignore => {
+                "mail is judged by kura's own filter alone (spam.rspamd_when_down = \"ignore\")"
+            }
+            WhenDown::Defer => {
+                "mail from strangers is put off with 451 (spam.rspamd_when_down = \"defer\")"
+            }
+        }
+    }
+}
+
 /// Whom a user's sorting teaches.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

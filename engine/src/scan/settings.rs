@@ -90,6 +90,20 @@ impl Action {
             Action::Reject => "reject",
         }
     }
+
+    /// What mail meets while no scanner answers, where this is `when_down`.
+    pub fn meanwhile(self) -> &'static str {
+        match self {
+            Action::Mark => "mail is let through unscanned, so marked (scan.when_down = \"mark\")",
+            Action::Junk => {
+                "mail is put into the mailbox for junk unscanned (scan.when_down = \"junk\")"
+            }
+            Action::Quarantine => "mail is kept in quarantine (scan.when_down = \"quarantine\")",
+            Action::Defer => "mail is put off with 451 (scan.when_down = \"defer\")",
+            // No config file may say so.
+            Action::Reject => "mail is refused (scan.when_down = \"reject\")",
+        }
+    }
 }
 
 impl Scan {

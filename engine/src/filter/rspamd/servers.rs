@@ -8,6 +8,7 @@ use super::{Outcome, Question};
 use crate::config::ConfigError;
 use crate::filter::settings::Spam;
 use crate::relay::tls::Trust;
+use futures_util::future::join_all;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -68,6 +69,34 @@ impl Servers {
         self.servers.iter().map(tell).collect()
     }
 
+    /// Asks each server once, at the start, whether it is there; who is not is said with `meanwhile`, what mail meets without it,
+    /// and asked again until it answers, whatever it says.
+    pub async fn greet(&self, meanwhile: &str) {
+        let Some(client) = &self.client else { return };
+        let greet = async |server: &Server| {
+            let Err(why) = server.ping(client).await else { return };
+            let others = match self.servers.len() {
+                1 => "",
+                _ => "the others are asked; where none answers, ",
+            };
+            // Mail may have found it down before.
+            if server.rest_until(Some(Instant::now() + REST)).is_none() {
+                tracing::warn!(
+                    server = server.url,
+                    why,
+                    "rspamd does not answer: {others}{meanwhile}"
+                );
+            }
+            while server.resting_until().is_some() {
+                tokio::time::sleep(REST).await;
+                if server.ping(client).await.is_ok() {
+                    server.has_answered();
+                }
+            }
+        };
+        join_all(self.servers.iter().map(greet)).await;
+    }
+
     /// In turn, those that have just failed behind the others.
     fn order(&self) -> Vec<&Server> {
         let (first, count) = (self.next.fetch_add(1, Ordering::Relaxed), self.servers.len());
@@ -105,6 +134,11 @@ impl Servers {
 }
 
 impl Server {
+    async fn ping(&self, client: &reqwest::Client) -> Result<(), String> {
+        let asked = client.get(format!("{}/ping", self.url)).timeout(CONNECT_TIMEOUT).send();
+        asked.await.map(drop).map_err(|error| innermost(&error))
+    }
+
     async fn ask(&self, client: &reqwest::Client, question: &Question) -> Result<Opinion, String> {
         let url = format!("{}/checkv2", self.url);
         let sent = client.post(url).headers(headers(question)).body(question.message.clone());

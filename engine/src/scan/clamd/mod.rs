@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Longest answer that is read.
 pub const REPLY_BYTES_MAX: u64 = 4096;
@@ -163,6 +163,30 @@ impl Clamd {
             next: AtomicUsize::new(0),
             connect: Duration::from_secs(scan.connect_seconds),
         }
+    }
+
+    /// Asks each server once, at the start, whether it is there; who is not is said with `meanwhile`, what mail meets without it,
+    /// and asked again until it answers.
+    pub async fn greet(&self, meanwhile: &str) {
+        let greet = async |index: usize| {
+            let server = &self.servers[index];
+            let Err(why) = self.ask_version_of(index, self.connect).await else { return };
+            let others = match self.servers.len() {
+                1 => "",
+                _ => "the others are asked; where none answers, ",
+            };
+            // Mail may have found it down before.
+            if server.state().resting_until.replace(Instant::now() + REST).is_none() {
+                tracing::warn!(server = %server.socket, why, "clamd does not answer: {others}{meanwhile}");
+            }
+            while server.state().resting_until.is_some() {
+                sleep(REST).await;
+                if self.ask_version_of(index, self.connect).await.is_ok() {
+                    server.has_answered();
+                }
+            }
+        };
+        join_all((0..self.servers.len()).map(greet)).await;
     }
 
     /// In turn.
