@@ -1,14 +1,23 @@
-"""Behind a gateway that says on whose behalf it speaks: XCLIENT."""
+"""Behind a gateway that says on whose behalf it speaks: XCLIENT, or the header of the PROXY protocol."""
 
 import re
 import socket
 import subprocess
+import time
 import unittest
 
 import kura
 import messages
+import names
 
-GATEWAY, STRANGER = "127.4.0.1", "127.5.0.1"
+GATEWAY, STRANGER, BALANCER = "127.4.0.1", "127.5.0.1", "127.7.0.1"
+
+# The first domain's mail comes from one client alone, the others' from the two hosts in front of us.
+ZONE = """
+one TXT "v=spf1 ip4:192.0.2.77 -all"
+gateway TXT "v=spf1 ip4:127.4.0.1 -all"
+balancer TXT "v=spf1 ip4:127.7.0.1 -all"
+"""
 
 
 class Gateway(kura.TestCase):
@@ -140,6 +149,90 @@ class Gateway(kura.TestCase):
              "--xclient-proto", "ESMTP"], capture_output=True, text=True, timeout=60)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertTrue(re.search(rb"Received: from client\.test \([^)]*192\.0\.2\.88", self.newest()), done.stdout)
+
+
+@unittest.skipUnless(names.program("nsd"), "needs nsd")
+class Strangers(kura.TestCase):
+    """What is decided by an address is decided by the client's, though who stands in front is trusted."""
+
+    lines = []
+
+    @classmethod
+    def setUpClass(cls):
+        cls.names = names.NameServer({"test.": ZONE})
+        cls.addClassCleanup(cls.names.remove)
+        cls.names.start()
+        super().setUpClass()
+        cls.server.stop()
+        for line in [
+            (r"^\[listen\]$", f'[listen]\nxclient_from = ["{GATEWAY}/32"]\n'
+                             f'proxy_protocol_from = {{ smtp = ["{BALANCER}/32"] }}'),
+            (r"^trusted_networks = .*$", f'trusted_networks = ["{GATEWAY}/32", "{BALANCER}/32"]'),
+            (r"^servers = .*$", f'servers = ["127.0.0.1:{cls.names.port}"]'),
+            *cls.lines,
+        ]:
+            cls.server.configure(*line)
+        cls.server.start()
+
+    def through(self, front, client):
+        """A session of the client's that comes by who stands in front."""
+        wire = kura.Wire.__new__(kura.Wire)
+        wire.socket = socket.create_connection(("127.0.0.1", self.server.ports["smtp"]), timeout=60,
+                                               source_address=(front, 0))
+        wire.rest = b""
+        if front == BALANCER:
+            # Version 2, PROXY, TCP over IPv4, with 12 octets of addresses and ports.
+            wire.send(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + socket.inet_aton(client)
+                      + socket.inet_aton("198.51.100.1") + (40000).to_bytes(2, "big") + (25).to_bytes(2, "big"))
+        wire.expect("220")
+        if front == GATEWAY:
+            wire.ask("EHLO gateway.test", "250")
+            wire.ask(f"XCLIENT ADDR={client} HELO=client.test", "220")
+        wire.ask("EHLO client.test", "250")
+        return wire
+
+    def reply(self, front, client, sender, message):
+        with self.through(front, client) as wire:
+            wire.ask(f"MAIL FROM:<{sender}>", "250")
+            wire.ask(f"RCPT TO:<{self.server.accounts[0][0]}>", "250")
+            wire.ask("DATA", "354")
+            wire.send(kura.stuffed(message))
+            return wire.reply()
+
+
+class Verified(Strangers):
+    def test_spf_looks_at_the_client(self):
+        for front, own in ((GATEWAY, "gateway.test"), (BALANCER, "balancer.test")):
+            for client, domain, outcome in (("192.0.2.77", "one.test", b"pass"), ("192.0.2.78", "one.test", b"fail"),
+                                            ("192.0.2.77", own, b"fail")):
+                with self.subTest(front=front, client=client, domain=domain):
+                    subject = f"{outcome.decode()} of {client} by {front}, {domain}"
+                    reply = self.reply(front, client, f"x@{domain}", messages.header(subject) + b"Hello.\r\n")
+                    self.assertTrue(reply.startswith("250"), reply)
+                    found = [self.newest(0, mailbox) for mailbox in ("INBOX", "Junk") if self.server.bodies(0, mailbox)]
+                    got = next(one for one in found if subject.encode() in one)
+                    self.assertRegex(got, rb"\r\nAuthentication-Results: (?:[^\r]|\r\n[ \t])*spf=" + outcome + rb"\b")
+
+
+class Greylisted(Strangers):
+    lines = [
+        (r"^enabled = false$", "enabled = true", "policy.greylist"),
+        (r"^from_score = .*$", "from_score = 1.0"),
+        (r"^delay_seconds = .*$", "delay_seconds = 2"),
+    ]
+    doubtful = b"Subject: WHAT A GREAT OFFER !!\r\n\r\nHello.\r\n"
+
+    def test_greylisting_looks_at_the_client(self):
+        for front, known, other in ((GATEWAY, "192.0.3.1", "192.0.4.1"), (BALANCER, "192.0.5.1", "192.0.6.1")):
+            with self.subTest(front=front):
+                def again(client):
+                    return self.reply(front, client, "x@sender.test", self.doubtful)
+                self.assertTrue(again(known).startswith("451 4.7.1 "))
+                time.sleep(2.5)
+                self.assertTrue(again(known).startswith("250"))
+                # It has come again, and whoever else comes by the same way has not.
+                self.assertTrue(again(other).startswith("451 4.7.1 "))
+                self.assertTrue(again(known).startswith("250"))
 
 
 if __name__ == "__main__":
