@@ -27,6 +27,9 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// Segments, checkpoints, sockets to other servers, what the control plane has open.
+const FILES_BESIDE_CONNECTIONS: u64 = 1000;
+
 /// A server whose stores are open.
 pub struct Server {
     pub handles: Vec<ShardHandle>,
@@ -54,6 +57,7 @@ impl Server {
     ) -> Result<Server, ConfigError> {
         if mode == Mode::Serving {
             crate::relay::tls::check_files(&config)?;
+            raise_file_limit(&config);
         }
         layout::keep_private();
         let data = DataDir::lock(&config.data_dir, knobs.shards())?;
@@ -269,5 +273,21 @@ impl Server {
                 tracing::error!("a core ended by a panic");
             }
         }
+    }
+}
+
+/// Each connection is an open file, and so is each segment. The limit that shells and systemd give at first is for programs
+/// that use `select`; up to the hard one a process may raise it by itself.
+fn raise_file_limit(config: &Config) {
+    let wanted = config.limits.connections_max as u64 + FILES_BESIDE_CONNECTIONS;
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(most) if most < wanted => tracing::warn!(
+            most,
+            wanted,
+            "fewer files may be open than limits.connections_max needs: beyond that connections wait. Raise the limit \
+             (ulimit -Hn, LimitNOFILE= of systemd), or lower limits.connections_max"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "the limit of open files can't be raised"),
     }
 }

@@ -1,8 +1,10 @@
 """Backups of a server under load, broken off and gone on with, restored elsewhere and compared."""
 
 import glob
+import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -271,7 +273,6 @@ class Backup(kura.TestCase):
         path = os.path.join(self.place, "manifests", name)
         with open(path) as file:
             body = file.read().rsplit("\n", 2)[0].replace('"format":1', '"format":9') + "\n"
-        import hashlib
         with open(path, "w") as file:
             file.write(body + hashlib.sha256(body.encode()).hexdigest() + "\n")
         newer = run("store", "restore", "--from", self.place, "--check")
@@ -322,6 +323,17 @@ class Backup(kura.TestCase):
         for name in names:
             done = run("store", "restore", "--from", self.place, "--check", "--backup", name[:-5])
             self.assertEqual(done.returncode, 0, done.stderr)
+        # What only the older one needs is looked at, too.
+        self.assertEqual(run("store", "restore", "--from", self.place, "--check").returncode, 0)
+        wanted = [set(re.findall(r'"sha256":"(\w+)"', open(os.path.join(self.place, "manifests", name)).read())) for name in names]
+        digest = lambda path: hashlib.sha256(open(path, "rb").read()).hexdigest()
+        (only, *_) = [path for path in objects(self.place) if digest(path) in wanted[0] - wanted[1]]
+        with open(only, "r+b") as file:
+            file.write(b"?")
+        done = run("store", "restore", "--from", self.place, "--check")
+        self.assertEqual(done.returncode, 3, done.stdout)
+        self.assertRegex(done.stdout, f"backup {names[1][:-5]} is whole")
+        self.assertRegex(done.stdout, f"older backup {names[0][:-5]}: .*{os.path.basename(only)}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ terminal, a log that must say who was turned away, and a stop that keeps nobody 
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -445,6 +446,19 @@ class Operator(kura.TestCase):
         with open(path, "w") as file:
             file.write(text)
         self.assertEqual(printed(path), text)
+
+
+class Files(kura.TestCase):
+    def test_as_many_may_be_open_as_the_hard_limit_lets(self):
+        self.server.stop()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        try:
+            self.server.start()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        limits = resource.prlimit(self.server.process.pid, resource.RLIMIT_NOFILE)
+        self.assertEqual(limits, (hard, hard))
 
 
 class Stopping(kura.TestCase):

@@ -109,7 +109,6 @@ class Fake:
         behaviour = self.behaviour
         try:
             with wire, wire.makefile("rb") as lines:
-                self.asked += 1
                 if behaviour == "close at once":
                     return
                 if behaviour == "silent":
@@ -124,6 +123,8 @@ class Fake:
                     if line.lower().startswith(b"content-length:"):
                         length = int(line.split(b":")[1])
                 self.head, self.body = head, lines.read(length)
+                # At the start it is asked whether it is there.
+                self.asked += head.startswith(b"POST")
                 if behaviour == "hang":
                     self.closing.wait()
                 elif behaviour == "close":

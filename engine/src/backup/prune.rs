@@ -100,7 +100,13 @@ mod tests {
         assert_eq!(prune(&target, 2), Ok((1, 1)));
         for name in ["2", "3"] {
             let (_, manifest) = restore::load(&target, Some(name)).unwrap();
-            restore::check(&target, &manifest, &mut Progress::new("check", true)).unwrap();
+            restore::check(
+                &target,
+                &manifest,
+                &mut BTreeSet::new(),
+                &mut Progress::new("check", true),
+            )
+            .unwrap();
         }
         let gone = restore::load(&target, Some("1")).unwrap_err();
         assert!(gone.contains("there are 2, 3"), "{gone}");
@@ -125,7 +131,8 @@ mod tests {
         let object = piece.object("g", shard.shard, segment.segment);
         target.put(&object, b"tWo".to_vec()).unwrap();
         let mut progress = Progress::new("check", true);
-        let error = restore::check(&target, &manifest, &mut progress).unwrap_err();
+        let error =
+            restore::check(&target, &manifest, &mut BTreeSet::new(), &mut progress).unwrap_err();
         assert!(
             error.contains(&object) && error.contains("segment 1, bytes 4096 to 8192"),
             "{error}"

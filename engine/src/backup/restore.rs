@@ -13,6 +13,7 @@ use crate::executor;
 use crate::layout::{self, private_dir};
 use crate::shard::Disk;
 use glommio::LocalExecutorBuilder;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -143,13 +144,21 @@ fn fetch(target: &Target, fetch: &Fetch) -> Result<Vec<u8>, Fault> {
     Ok(bytes)
 }
 
-/// Reads and verifies all of a backup.
-pub fn check(target: &Target, manifest: &Manifest, progress: &mut Progress) -> Result<(), Fault> {
+/// Reads and verifies all of a backup, but for the objects in `seen`, which were in order for another; its own join them.
+pub fn check(
+    target: &Target,
+    manifest: &Manifest,
+    seen: &mut BTreeSet<String>,
+    progress: &mut Progress,
+) -> Result<(), Fault> {
     check_presence(target, manifest)?;
     let mut done = 0;
     let total = manifest.stored_bytes();
     for one in fetches(manifest) {
-        fetch(target, &one)?;
+        if !seen.contains(&one.object) {
+            fetch(target, &one)?;
+            seen.insert(one.object);
+        }
         done += one.bytes;
         progress.show(done.min(total), total);
     }

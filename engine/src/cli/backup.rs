@@ -14,6 +14,7 @@ use crate::server::{Mode, Server};
 use crate::when::time_text;
 use clap::Args;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -143,6 +144,53 @@ pub(super) fn list(from: &str, json: bool) -> Result<Outcome, ConfigError> {
     Ok(if is_well { Outcome::Done } else { Outcome::Unwell })
 }
 
+/// The backup that would be restored; and, where none was named, all that are older: what only they need rots unseen otherwise.
+fn check(
+    options: &Restore,
+    target: &Target,
+    name: &str,
+    manifest: &Manifest,
+) -> Result<Outcome, ConfigError> {
+    let mut progress = Progress::new("check", options.json);
+    let mut seen = BTreeSet::new();
+    let checked = restore::check(target, manifest, &mut seen, &mut progress);
+    progress.end();
+    checked.map_err(ConfigError)?;
+    let mut older = Vec::new();
+    if options.backup.is_none() {
+        let listed = restore::list(target).map_err(ConfigError)?;
+        for one in listed.into_iter().rev().filter(|one| one.name != name) {
+            let mut progress = Progress::new("check", options.json);
+            let checked = one
+                .manifest
+                .and_then(|manifest| restore::check(target, &manifest, &mut seen, &mut progress));
+            progress.end();
+            older.push((one.name, checked.err()));
+        }
+    }
+    let rotten: Vec<_> = manifest.rotten().collect();
+    let (messages, bytes) = (manifest.messages(), manifest.stored_bytes());
+    if options.json {
+        let older: Vec<_> = older
+            .iter()
+            .map(|(name, damaged)| json!({ "name": name, "damaged": damaged }))
+            .collect();
+        let said = json!({ "name": name, "messages": messages, "bytes": bytes, "rotten": rotten, "older": older });
+        outln!("{said}")?;
+    } else {
+        outln!("backup {name} is whole: {}, {} MiB", counted(messages, "message"), bytes >> 20)?;
+        say_rotten(manifest)?;
+        for (name, damaged) in &older {
+            match damaged {
+                Some(why) => outln!("older backup {name}: {why}")?,
+                None => outln!("older backup {name} is whole")?,
+            }
+        }
+    }
+    let is_well = rotten.is_empty() && older.iter().all(|(_, damaged)| damaged.is_none());
+    Ok(if is_well { Outcome::Done } else { Outcome::Unwell })
+}
+
 pub(super) fn restore(options: &Restore) -> Result<Outcome, ConfigError> {
     let target = Arc::new(Target::open(&options.from, false).map_err(ConfigError)?);
     let (name, manifest) =
@@ -150,21 +198,7 @@ pub(super) fn restore(options: &Restore) -> Result<Outcome, ConfigError> {
     let messages = manifest.messages();
     let all = counted(messages, "message");
     if options.check {
-        let mut progress = Progress::new("check", options.json);
-        let checked = restore::check(&target, &manifest, &mut progress);
-        progress.end();
-        checked.map_err(ConfigError)?;
-        let bytes = manifest.stored_bytes();
-        let rotten: Vec<_> = manifest.rotten().collect();
-        if options.json {
-            let said =
-                json!({ "name": name, "messages": messages, "bytes": bytes, "rotten": rotten });
-            outln!("{said}")?;
-        } else {
-            outln!("backup {name} is whole: {all}, {} MiB", bytes >> 20)?;
-            say_rotten(&manifest)?;
-        }
-        return Ok(if rotten.is_empty() { Outcome::Done } else { Outcome::Unwell });
+        return check(options, &target, &name, &manifest);
     }
     let data_dir = match &options.place.config {
         Some(file) => Config::load(file)?.data_dir,

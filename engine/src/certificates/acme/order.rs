@@ -106,6 +106,9 @@ async fn account(config: &Config) -> Result<Account, String> {
     let (account, credentials) = builder.create(&new, wanted.clone(), None).await.map_err(words)?;
     let known = Known { directory: wanted, credentials };
     let text = serde_json::to_string_pretty(&known).map_err(|error| error.to_string())?;
+    // Before the first certificate it is not there.
+    let folder = directory(&config.data_dir);
+    std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     write_private(&file, &text).map_err(|error| error.to_string())?;
     Ok(account)
 }
