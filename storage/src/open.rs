@@ -27,7 +27,7 @@ use crate::space;
 use crate::superblock::{self, Begun, Superblock};
 use crate::types::{Lsn, Uid};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
 use std::time::Instant;
@@ -237,6 +237,7 @@ async fn refusal<D: Device>(device: &D, found: &Found<D>, what: &str) -> Error {
     let mut named = named_by_content(device, found).await;
     let unknown = found.unknown.iter();
     named.extend(unknown.map(|name| format!("nothing in {name} says which segment it is")));
+    named.extend(gap(found));
     let named: String = named.iter().map(|named| format!("; {named}")).collect();
     Error::Open {
         place: device.place(),
@@ -245,6 +246,18 @@ async fn refusal<D: Device>(device: &D, found: &Found<D>, what: &str) -> Error {
              `kura store salvage`. Nothing was changed"
         ),
     }
+}
+
+/// The file that is not there, if it is one alone: segments are numbered by their place in the log, files as they were made.
+fn gap<D: Device>(found: &Found<D>) -> Option<String> {
+    let segments = found.segments.values().chain(found.cold.values()).map(|one| one.number);
+    let spares = found.spares.iter().map(|spare| spare.number);
+    let unknown = found.unknown.iter().filter_map(|name| segments::file_number(name));
+    let there: BTreeSet<u32> = segments.chain(spares).chain(unknown).collect();
+    let gone: Vec<u32> =
+        (1..found.next_number).filter(|number| !there.contains(number)).take(2).collect();
+    let [one] = gone.as_slice() else { return None };
+    Some(format!("there is no file {}", segments::file_name(*one)))
 }
 
 /// Files that look like spares, with records in them. Freed segments are among them.
