@@ -252,6 +252,12 @@ impl Config {
     pub fn files_mut(&mut self) -> Vec<(String, &mut PathBuf)> {
         let mut files = self.sieve.files_mut();
         files.extend(self.spam.rules.iter_mut().map(|path| ("spam-rules.toml".to_owned(), path)));
+        for (list, paths) in
+            [("allow", &mut self.policy.allow_files), ("deny", &mut self.policy.deny_files)]
+        {
+            let name = |number: u32| format!("policy-{list}-{number}.networks");
+            files.extend((1..).zip(paths).map(|(number, path)| (name(number), path)));
+        }
         let anchor = self.dns.trust_anchor.iter_mut();
         files.extend(anchor.map(|path| ("dns-trust-anchor.key".to_owned(), path)));
         let relay = self.relay.ca_file.iter_mut();

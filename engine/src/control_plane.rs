@@ -199,7 +199,7 @@ async fn serve_metrics(listener: TcpListener, handles: Vec<ShardHandle>, others:
     }
 }
 
-/// SIGTERM and SIGINT stop; SIGHUP loads certificates and scripts anew.
+/// SIGTERM and SIGINT stop; SIGHUP loads certificates, scripts and lists of networks anew.
 async fn wait_for_stop(handles: &[ShardHandle], mut signals: Signals) {
     loop {
         tokio::select! {
@@ -207,7 +207,7 @@ async fn wait_for_stop(handles: &[ShardHandle], mut signals: Signals) {
             _ = signals.interrupt.recv() => return,
             _ = signals.hangup.recv() => {
                 if let Answer::Failed(fault) = carry_out(&handles[0], Request::Reload).await {
-                    tracing::error!(fault, "certificates and scripts stay as they were");
+                    tracing::error!(fault, "certificates, lists of networks and scripts stay as they were");
                 }
             }
         }

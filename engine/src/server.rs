@@ -15,6 +15,7 @@ use crate::layout::{self, DataDir};
 use crate::listener;
 use crate::mesh::{self, ShardHandle};
 use crate::policy::greylist;
+use crate::policy::networks::Fences;
 use crate::readiness::Doorbell;
 use crate::relay::hosts;
 use crate::reports;
@@ -81,7 +82,11 @@ impl Server {
             Mode::Serving => SystemScripts::load(&config)?,
             Mode::CommandOnly => SystemScripts::default(),
         };
-        let (config, sieve) = (Arc::new(config), Arc::new(sieve));
+        let fences = match mode {
+            Mode::Serving => Fences::load(&config)?,
+            Mode::CommandOnly => Fences::default(),
+        };
+        let (config, sieve, fences) = (Arc::new(config), Arc::new(sieve), Arc::new(fences));
         let no_epoll = |error| ConfigError(format!("can't make an epoll set: {error}"));
         let (mut handles, mut ears) = (Vec::new(), Vec::new());
         for _ in 0..cores {
@@ -114,6 +119,7 @@ impl Server {
                 auth: auth.clone(),
                 rules: Arc::clone(&rules),
                 sieve: Arc::clone(&sieve),
+                fences: Arc::clone(&fences),
                 scan: scan.clone(),
                 rspamd: rspamd.clone(),
                 hosts: hosts.clone(),

@@ -14,6 +14,7 @@ use crate::metrics::{Metrics, Service, count};
 use crate::passwords::{ScramKeys, StoredPassword};
 use crate::policy::connect;
 use crate::policy::greylist::Known;
+use crate::policy::networks::Fences;
 use crate::policy::screening::{Offence, Screen};
 use crate::queue::Queue;
 use crate::readiness::Readiness;
@@ -66,6 +67,8 @@ pub struct Shard {
     pub buffers: Buffers,
     pub connections: Connections,
     pub auth: Desk,
+    /// Whom the operator lets in and keeps out.
+    pub fences: RefCell<Arc<Fences>>,
     /// Who is kept out for a while.
     pub screen: RefCell<Screen>,
     /// Connections of load balancers whose header is waited for.
@@ -125,6 +128,7 @@ pub struct Parts {
     pub auth: Desk,
     pub rules: Arc<Rules>,
     pub sieve: Arc<crate::sieve::SystemScripts>,
+    pub fences: Arc<Fences>,
     pub scan: crate::scan::desk::Desk,
     pub rspamd: crate::filter::rspamd::desk::Desk,
     pub hosts: hosts::Desk,
@@ -176,6 +180,7 @@ impl Shard {
             sorting: Cell::default(),
             sorting_turns: Default::default(),
             sieve: crate::sieve::Sieve::new(parts.sieve),
+            fences: RefCell::new(parts.fences),
             scan: crate::scan::session::Scanning::new(parts.scan),
             again: Default::default(),
             rspamd: parts.rspamd,

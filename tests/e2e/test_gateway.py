@@ -1,6 +1,8 @@
 """Behind a gateway that says on whose behalf it speaks: XCLIENT, or the header of the PROXY protocol."""
 
+import os
 import re
+import signal
 import socket
 import subprocess
 import time
@@ -9,6 +11,7 @@ import unittest
 import kura
 import messages
 import names
+from test_relay import until
 
 GATEWAY, STRANGER, BALANCER = "127.4.0.1", "127.5.0.1", "127.7.0.1"
 
@@ -198,6 +201,56 @@ class Strangers(kura.TestCase):
             wire.ask("DATA", "354")
             wire.send(kura.stuffed(message))
             return wire.reply()
+
+
+
+class Listed(kura.TestCase):
+    """Networks that are kept out or let in come from files."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.server.stop()
+        cls.write("xx.zone", "# all of xx\n203.0.113.0/24 ; one\n2001:db8:5::/48\n\n198.51.100.7\n")
+        cls.write("friends", "203.0.113.99\n")
+        cls.server.configure(r"^\[listen\]$", '[listen]\nxclient_from = ["127.4.0.0/16"]')
+        cls.server.configure(r"^deny_files = .*$", 'deny_files = ["xx.zone"]')
+        cls.server.configure(r"^allow_files = .*$", 'allow_files = ["friends"]')
+        cls.server.start()
+
+    @classmethod
+    def write(cls, name, text):
+        with open(os.path.join(cls.server.directory, name), "w") as file:
+            file.write(text)
+
+    connect = Gateway.connect
+
+    def is_let_in(self, address):
+        with self.connect() as wire:
+            wire.ask("EHLO gateway.test", "250")
+            wire.send(f"XCLIENT ADDR={address}\r\n".encode())
+            return wire.reply().startswith("220")
+
+    def of(self, *addresses):
+        return [self.is_let_in(address) for address in addresses]
+
+    def test_a_file_is_as_good_as_the_list_and_is_read_anew(self):
+        some = ("203.0.113.9", "203.0.113.99", "203.0.114.9", "198.51.100.7", "198.51.100.8", "IPV6:2001:db8:5::1")
+        self.assertEqual(self.of(*some), [False, True, True, False, True, False])
+        self.write("xx.zone", "203.0.114.0/24\n")
+        self.server.process.send_signal(signal.SIGHUP)
+        until("the new list", lambda: not self.is_let_in("203.0.114.9"))
+        self.assertEqual(self.of(*some), [True, True, False, True, True, True])
+        # A wrong one changes nothing, and is named.
+        self.write("xx.zone", "203.0.113.0/24\n\n203.0.114.0/99\n")
+        self.server.process.send_signal(signal.SIGHUP)
+        until("a word about it", lambda: "xx.zone:3: " in self.server.log())
+        self.assertEqual(self.of(*some), [True, True, False, True, True, True])
+        config = os.path.join(self.server.directory, "kura.toml")
+        checked = subprocess.run([kura.BINARY, "check-config", "--config", config],
+                                 capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual(checked.returncode, 1, checked.stdout)
+        self.assertRegex(checked.stderr, r"xx\.zone:3: .*is no address or network")
 
 
 class Verified(Strangers):

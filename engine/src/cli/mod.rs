@@ -56,7 +56,8 @@ enum Command {
     ///
     /// Example: kura quickstart --dir /tmp/kura
     Quickstart(quickstart::Options),
-    /// Serves mail until it is told to stop (SIGTERM). SIGHUP loads certificates anew.
+    /// Serves mail until it is told to stop (SIGTERM). SIGHUP loads certificates, `[sieve]` scripts
+    /// and `[policy]` lists of networks anew.
     ///
     /// Example: kura serve --config /etc/kura/kura.toml
     Serve(serve::Options),
@@ -96,7 +97,7 @@ enum Command {
     /// Example: kura cert self-signed mail.example.org
     #[command(subcommand)]
     Cert(certificate::CertCommand),
-    /// The mailbox store: counters and checks.
+    /// The mailbox store: counters, checks, backup, restore, what was deleted, and repair.
     ///
     /// Example: kura store verify
     #[command(subcommand)]

@@ -4,6 +4,7 @@ use super::Outcome;
 use crate::NOTICE;
 use crate::config::{Config, ConfigError, LogFormat};
 use crate::layout;
+use crate::policy::networks::Fences;
 use crate::quarantine::settings::Daily;
 use crate::relay::tls;
 use crate::server::{Mode, Server};
@@ -53,6 +54,7 @@ pub(super) fn check(options: &CheckOptions) -> Result<Outcome, ConfigError> {
         return Ok(Outcome::Done);
     }
     SystemScripts::load(&config)?;
+    Fences::load(&config)?;
     layout::usable(&config.data_dir)?;
     let shards = layout::examine(&config.data_dir)?;
     outln!("{} is fine", options.config.display())?;

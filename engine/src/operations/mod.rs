@@ -20,6 +20,7 @@ use crate::directory::{self, Pair};
 use crate::filter;
 use crate::filter::operations::SpamRequest;
 use crate::passwords::{self, StoredPassword};
+use crate::policy::networks::Fences;
 use crate::quarantine::{self, operations::QuarantineRequest};
 use crate::queue;
 use crate::remembering::{self, Which};
@@ -363,24 +364,27 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
 
 async fn reload(shard: &Rc<Shard>) -> Result<Value, Fault> {
     let config = Arc::clone(&shard.config);
-    let (config, scripts, listed) = glommio::executor()
+    let (config, scripts, fences, listed) = glommio::executor()
         .spawn_blocking(move || {
             let tls = tls::server_config(&config.data_dir).map_err(|error| error.to_string())?;
             let scripts = SystemScripts::load(&config).map_err(|error| error.to_string())?;
+            let fences = Fences::load(&config).map_err(|error| error.to_string())?;
             let listed = certificates::list(&config.data_dir).map_err(|error| error.to_string())?;
-            Ok::<_, Fault>((tls, Arc::new(scripts), listed))
+            Ok::<_, Fault>((tls, Arc::new(scripts), Arc::new(fences), listed))
         })
         .await?;
     for home in 0..shard.mesh.cores() {
-        let (config, scripts) = (config.clone(), Arc::clone(&scripts));
+        let config = config.clone();
+        let (scripts, fences) = (Arc::clone(&scripts), Arc::clone(&fences));
         on(shard, home, move |shard| async move {
             shard.set_tls(config);
             shard.sieve.set_system(scripts);
+            *shard.fences.borrow_mut() = fences;
             Ok::<(), Fault>(())
         })
         .await?;
     }
-    tracing::info!("certificates and scripts loaded anew");
+    tracing::info!("certificates, scripts and lists of networks loaded anew");
     Ok(json!({ "certificates": listed.good.len() }))
 }
 

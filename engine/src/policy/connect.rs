@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 
 /// Whether nothing here concerns this client.
 pub fn is_friend(shard: &Shard, peer: IpAddr) -> bool {
-    let config = &shard.config;
-    let mut networks = config.auth.trusted_networks.iter().chain(&config.policy.allow);
-    networks.any(|network| network.contains(peer))
+    shard.fences.borrow().allowed.contains(peer)
 }
 
 /// Whether who connects from there may say on whose behalf (XCLIENT): what many clients do is not to be counted against their gateway. What
@@ -37,7 +35,7 @@ pub fn admit(shard: &Shard, peer: IpAddr, service: Service) -> Result<(), KeptOu
         return Ok(());
     }
     let door = if service == Service::Smtp { Door::Mail } else { Door::Login };
-    let kept_out = if shard.config.policy.deny.iter().any(|network| network.contains(peer)) {
+    let kept_out = if shard.fences.borrow().denied.contains(peer) {
         KeptOut::Denied
     } else if shard.screen.borrow().is_banned(Instant::now(), door, peer) {
         KeptOut::Banned

@@ -8,6 +8,7 @@
 //! | [`greeting`] | who is answered late, and who speaks before being greeted |
 //! | [`honeypot`] | addresses that nobody has reason to write to |
 //! | [`greylist`] | who is asked to come again |
+//! | [`networks`] | networks that are let in or kept out, from the config file and files of their own |
 //! | [`lists`] | block and allow lists in DNS (RFC 5782) |
 //!
 //! Clients in `auth.trusted_networks` and `policy.allow` are no strangers: nothing here concerns them.
@@ -17,5 +18,6 @@ pub mod greeting;
 pub mod greylist;
 pub mod honeypot;
 pub mod lists;
+pub mod networks;
 pub mod screening;
 pub mod settings;

@@ -2,6 +2,7 @@
 
 use crate::auth::settings::Network;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -10,6 +11,9 @@ pub struct Policy {
     pub allow: Vec<Network>,
     /// Clients in these networks get no further than the greeting, on any service.
     pub deny: Vec<Network>,
+    /// The same, in files with a network a line.
+    pub allow_files: Vec<PathBuf>,
+    pub deny_files: Vec<PathBuf>,
     /// So late strangers are greeted on `listen.smtp`, in milliseconds; 0: at once.
     pub greeting_delay_ms: u64,
     /// What follows for who speaks before that.
@@ -32,6 +36,8 @@ impl Default for Policy {
         Policy {
             allow: Vec::new(),
             deny: Vec::new(),
+            allow_files: Vec::new(),
+            deny_files: Vec::new(),
             greeting_delay_ms: 0,
             early_talkers: EarlyTalkers::default(),
             honeypots: Vec::new(),
