@@ -58,7 +58,7 @@ impl Server {
     ) -> Result<Server, ConfigError> {
         if mode == Mode::Serving {
             crate::relay::tls::check_files(&config)?;
-            raise_file_limit(&config);
+            raise_file_limit();
         }
         layout::keep_private();
         let data = DataDir::lock(&config.data_dir, knobs.shards())?;
@@ -200,6 +200,7 @@ impl Server {
         for (service, address) in &addresses {
             tracing::info!(target: NOTICE, service = service.name(), %address, "listening");
         }
+        warn_of_few_files(&self.config);
         if !certificate {
             let dir = self.config.data_dir.display();
             let name = &self.config.hostname;
@@ -284,16 +285,22 @@ impl Server {
 
 /// Each connection is an open file, and so is each segment. The limit that shells and systemd give at first is for programs
 /// that use `select`; up to the hard one a process may raise it by itself.
-fn raise_file_limit(config: &Config) {
+fn raise_file_limit() {
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%error, "the limit of open files can't be raised");
+    }
+}
+
+fn warn_of_few_files(config: &Config) {
     let wanted = config.limits.connections_max as u64 + FILES_BESIDE_CONNECTIONS;
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(most) if most < wanted => tracing::warn!(
+    if let Ok((most, _)) = rlimit::getrlimit(rlimit::Resource::NOFILE)
+        && most < wanted
+    {
+        tracing::warn!(
             most,
             wanted,
             "fewer files may be open than limits.connections_max needs: beyond that connections wait. Raise the limit \
              (ulimit -Hn, LimitNOFILE= of systemd), or lower limits.connections_max"
-        ),
-        Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "the limit of open files can't be raised"),
+        );
     }
 }

@@ -388,6 +388,14 @@ class TestCase(unittest.TestCase):
         for one, other in zip(got, expected):
             self.assertTrue(one == other, f"{one[:500]!r} is not {other[:500]!r}")
 
+    def assertLogged(self, words, server=None):
+        """Lines leave the cores that write them without being waited for."""
+        server, end = server or self.server, time.monotonic() + 10
+        while words not in server.log():
+            if time.monotonic() > end:
+                self.fail(f"{words!r} is not in its log:\n{server.log()}")
+            time.sleep(0.05)
+
     def assertServes(self, server=None):
         """Another session is not affected: it greets, and reads."""
         server = server or self.server

@@ -102,7 +102,7 @@ class Certificates(kura.TestCase):
         self.server.stop()
         self.server.start()
         self.assertTrue(kura.eventually(lambda: "expires soon" in self.server.log()), self.server.log())
-        self.assertIn("mail.d.test", self.server.log())
+        self.assertLogged("mail.d.test")
 
     def test_what_does_not_fit_is_refused_and_nothing_changes(self):
         self.request("mail.e.test")

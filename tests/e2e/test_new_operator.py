@@ -416,7 +416,7 @@ class Operator(kura.TestCase):
         shutil.rmtree(os.path.join(server.directory, "certificates"))
         server.start()
         self.assertTrue(kura.eventually(lambda: "no certificate" in server.log()), server.log())
-        self.assertIn("kura cert self-signed", server.log())
+        self.assertLogged("kura cert self-signed", server)
 
     @unittest.skipIf(os.geteuid() == 0 and not os.path.isdir("/proc"), "needs a place that can't be written")
     def test_a_data_directory_that_cannot_be_used(self):
@@ -494,7 +494,7 @@ class Stopping(kura.TestCase):
         writing.expect("421")
         self.assertGreater(time.monotonic() - start, 1.5)
         self.server.stop()
-        self.assertIn("stopped", self.server.log())
+        self.assertLogged("stopped")
 
 
 if __name__ == "__main__":

@@ -200,7 +200,7 @@ class Greeted(Policy):
             wire.send(b"EHLO spammer.test\r\n")
             self.assertTrue(wire.reply().startswith("554 5.5.1 "))
             self.assertTrue(wire.ends())
-        self.assertIn("spoke before it was greeted", self.server.log())
+        self.assertLogged("spoke before it was greeted")
 
     def test_friends_and_other_services_do_not_wait(self):
         for address, service in [("127.0.0.1", "smtp"), ("127.9.1.3", "submission"), ("127.9.1.3", "imap")]:

@@ -89,7 +89,7 @@ class Real(Scanned):
         self.deliver(sent, "250")
         self.assertRegex(self.field(), r"^\S+; clamav=clean \(ClamAV [0-9.]+\)$")
         self.assertTrue(self.newest().endswith(sent))
-        self.assertIn("clamav=clean", self.server.log())
+        self.assertLogged("clamav=clean")
 
     def test_a_virus_is_refused_in_the_session_wherever_it_stands(self):
         before, found = len(self.server.bodies()), self.results("found")
@@ -106,7 +106,7 @@ class Real(Scanned):
             self.assertIn("Kura.Test.Eicar", reply)
         self.assertEqual(len(self.server.bodies()), before)
         self.assertEqual(self.results("found"), found + 6)
-        self.assertIn("clamav=found Kura.Test.Eicar", self.server.log())
+        self.assertLogged("clamav=found Kura.Test.Eicar")
         self.assertServes()
 
     def test_a_large_clean_message_is_scanned_on_its_way_into_the_log(self):

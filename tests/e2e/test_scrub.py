@@ -57,7 +57,7 @@ class Scrub(kura.TestCase):
         self.assertEqual(report["messages_hurt"], 1)
         stats = json.loads(self.server.command("store", "stats", "--json").stdout)
         self.assertEqual(stats["scrub_messages_hurt"], 1)
-        self.assertIn("does not verify", self.server.log())
+        self.assertLogged("does not verify")
         # The rest goes on: the others are read, and mail comes in.
         imap = self.server.imap()
         imap.select("INBOX", readonly=True)

@@ -463,7 +463,7 @@ class Policies(Protected):
                 server.start()
             try:
                 self.assertWaits("f@sts.test", "no certificates to believe in were found")
-                self.assertIn("MTA-STS policies can't be fetched", server.log())
+                until("a word about it", lambda: "MTA-STS policies can't be fetched" in server.log())
             finally:
                 server.stop()
                 server.configure(r"^mta_sts = true$", f'mta_sts = true\nca_file = "{self.pki.ca}"', "relay")
