@@ -355,6 +355,7 @@ impl Shard {
         self.connections.open() > 0
             || self.queue.counts.sessions.get() > 0
             || self.collecting.counts.sessions.get() > 0
+            || self.again.is_running()
     }
 
     /// Closes the store and ends the core.

@@ -111,6 +111,11 @@ impl Again {
         count.set(count.get() + 1);
     }
 
+    /// A round is under way, whose place is not saved yet.
+    pub fn is_running(&self) -> bool {
+        self.running.get()
+    }
+
     pub fn counts(&self) -> Counts {
         Counts {
             running: self.running.get(),
@@ -285,6 +290,12 @@ async fn version(shard: &Rc<Shard>) -> Option<Version> {
 
 fn is_stopping(shard: &Shard) -> bool {
     shard.watchdog.stopping() || shard.has_stopped()
+}
+
+async fn until_stopping(shard: &Shard) {
+    while !is_stopping(shard) {
+        glommio::timer::sleep(LOOK_EVERY).await;
+    }
 }
 
 /// Sleeps, but not past the order to stop.

@@ -11,7 +11,7 @@ use super::super::desk::{BUSY, PIECES_IN_FLIGHT_MAX, Piece, SLOW, Stream};
 use super::super::settings::Action;
 use super::super::verdict::{Outcome, Verdict, Version};
 use super::progress::{self, DAY_MILLIS, Progress, Round};
-use super::{Fate, is_stopping, rest, version};
+use super::{Fate, is_stopping, rest, until_stopping, version};
 use crate::NOTICE;
 use crate::core::give_way;
 use crate::delivery::unix_millis;
@@ -253,7 +253,12 @@ impl Walk<'_> {
         let mut tries = 0;
         loop {
             let started = Instant::now();
-            let (verdict, body) = match self.scan(&message).await {
+            let scanned = or(async { Some(self.scan(&message).await) }, async {
+                until_stopping(self.shard).await;
+                None
+            });
+            let Some(scanned) = scanned.await else { return Ok(None) };
+            let (verdict, body) = match scanned {
                 Ok(Scanned::Known) => return Ok(Some(Fate::Known)),
                 Ok(Scanned::Now(verdict, body)) => (verdict, body),
                 Err(Error::NoSuchMessage(_) | Error::NoSuchMailbox(_)) => {
