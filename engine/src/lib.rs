@@ -11,6 +11,7 @@
 //! | [`readiness`], [`watchdog`] | what wakes a session: its socket, its deadline |
 //! | [`session`] | one file for each protocol: answers to its machine's events |
 //! | [`auth`] | SPF, DKIM, ARC and DMARC of what comes from other servers |
+//! | [`balancer`] | a connection that comes through a load balancer: whose it is |
 //! | [`policy`], [`filter`] | who is kept out; whether a message is wanted |
 //! | [`scan`] | viruses, dangerous attachments, outbreaks |
 //! | [`delivery`] | from a transaction's bytes to durable mailboxes |
@@ -25,8 +26,11 @@
 //! | [`host_key`] | what this host signs for itself |
 //! | [`operations`], [`control_plane`] | what an operator can ask of a running or stopped server |
 //! | `remembering`, `export` | of these, what is about the past: expunged mail, an account as it was, holds |
+//! | [`backup`], [`salvage`] | copies of the store elsewhere; what can be saved of a damaged one |
+//! | [`scrub`], [`compact`] | the store is read through for rot, and gives space back |
 //! | `trace` | and what has become of messages |
 //! | [`certificates`], [`tls`], [`metrics`] | the rest of running a server |
+//! | [`spaces`], `when` | which key space of the store is whose; times as operators write them |
 //! | [`bench`] | load programs |
 
 /// Target of log lines that an operator wants to see even where each message's are not wanted: starts

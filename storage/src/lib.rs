@@ -14,6 +14,10 @@
 //! | `upkeep` | `checkpoint`s, the `superblock`; frees segments that nothing needs (`space`, `uses`) |
 //! | `compaction` | moves what is live out of segments; copies checkpoints into the log (`base`) |
 //!
+//! [`format`] has the bytes, [`types`] what they mean, [`error`] what goes wrong, [`options`] what may be chosen. `expiry` forgets what was
+//! expunged, once its retention is over; [`restore`] makes a store of a backup's segments, [`salvage`] one of what verifies in a damaged one.
+//! [`buffer`] is memory that O_DIRECT takes.
+//!
 //! Around them: `core` is what they share, `packing` compresses bodies, `locks` and `quota` decide who may change an account,
 //! `wait` and `watch` wake who waits.
 

@@ -40,6 +40,13 @@ def free_port():
                 return port
 
 
+def serve_for(test_class, zones):
+    """A name server for the tests of one class, as its `names`."""
+    test_class.names = NameServer(zones)
+    test_class.addClassCleanup(test_class.names.remove)
+    test_class.names.start()
+
+
 class NameServer:
     """Authoritative for the zones given, as {name: text}; everything else is REFUSED."""
 

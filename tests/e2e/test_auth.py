@@ -74,9 +74,7 @@ class Verified(kura.TestCase):
         keys += f"huge._domainkey.signed TXT {huge_key(16384)}\n"
         cls.looped = names.Signer(2048, "signed.test", "loop")
         reverse = "1.0.0 PTR client.test.\n"
-        cls.names = names.NameServer({"test.": ZONE + keys, "127.in-addr.arpa.": reverse})
-        cls.addClassCleanup(cls.names.remove)
-        cls.names.start()
+        names.serve_for(cls, {"test.": ZONE + keys, "127.in-addr.arpa.": reverse})
         super().setUpClass()
         cls.server.stop()
         server = f"127.0.0.1:{cls.names.port}"

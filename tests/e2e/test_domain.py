@@ -380,6 +380,9 @@ class Records(Domains):
         sink = self.sink()
         server.configure(r"^smtp = .*$", f'smtp = ["127.0.0.1:{sink.port}"]')
         server.configure(r"^trusted_networks = .*$", 'trusted_networks = ["127.0.0.0/8", "0.0.0.0/0"]')
+        with open(f"{server.directory}/friends", "w") as file:
+            file.write("192.0.2.0/24\n128.0.0.0/1\n")
+        server.configure(r"^allow_files = .*$", 'allow_files = ["friends"]')
         server.configure(r"^blocklists = .*$", "blocklists = []")
         self.done(server, "alias", "add", "@a.test", "eve@there.test")
         found = self.check(server, 3)
@@ -387,6 +390,7 @@ class Records(Domains):
         self.assertEqual(sink.messages, [])
         wide = found["open_relay", "auth.trusted_networks", "CONFIG"]
         self.assertEqual((wide["verdict"], wide["found"]), ("wrong", ["0.0.0.0/0"]))
+        self.assertEqual(found["open_relay", "policy.allow", "CONFIG"]["found"], ["128.0.0.0/1"])
         self.assertIn("goes on to eve@there.test", found["open_relay", "@a.test", "CONFIG"]["why"])
         sink.close()
         found = self.check(server, 3)

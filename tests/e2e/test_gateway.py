@@ -11,6 +11,7 @@ import unittest
 import kura
 import messages
 import names
+import test_policy
 from test_relay import until
 
 GATEWAY, STRANGER, BALANCER = "127.4.0.1", "127.5.0.1", "127.7.0.1"
@@ -162,9 +163,7 @@ class Strangers(kura.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.names = names.NameServer({"test.": ZONE})
-        cls.addClassCleanup(cls.names.remove)
-        cls.names.start()
+        names.serve_for(cls, {"test.": ZONE})
         super().setUpClass()
         cls.server.stop()
         for line in [
@@ -268,12 +267,8 @@ class Verified(Strangers):
 
 
 class Greylisted(Strangers):
-    lines = [
-        (r"^enabled = false$", "enabled = true", "policy.greylist"),
-        (r"^from_score = .*$", "from_score = 1.0"),
-        (r"^delay_seconds = .*$", "delay_seconds = 2"),
-    ]
-    doubtful = b"Subject: WHAT A GREAT OFFER !!\r\n\r\nHello.\r\n"
+    lines = test_policy.Greylisted.lines
+    doubtful = test_policy.Greylisted.doubtful
 
     def test_greylisting_looks_at_the_client(self):
         for front, known, other in ((GATEWAY, "192.0.3.1", "192.0.4.1"), (BALANCER, "192.0.5.1", "192.0.6.1")):

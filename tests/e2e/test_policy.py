@@ -77,9 +77,7 @@ class Lists(Policy):
 
     @classmethod
     def setUpClass(cls):
-        cls.names = names.NameServer({"test.": ZONE})
-        cls.addClassCleanup(cls.names.remove)
-        cls.names.start()
+        names.serve_for(cls, {"test.": ZONE})
         cls.lines = [
             (r"^servers = .*$", f'servers = ["127.0.0.1:{cls.names.port}"]'),
             (r"^timeout_seconds = .*$", "timeout_seconds = 1"),

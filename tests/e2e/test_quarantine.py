@@ -670,8 +670,7 @@ class Shown(Quarantine):
 class Dmarc(Quarantine):
     @classmethod
     def setUpClass(cls):
-        cls.names = names.NameServer({"test.": test_auth.ZONE}).start()
-        cls.addClassCleanup(cls.names.remove)
+        names.serve_for(cls, {"test.": test_auth.ZONE})
         super().setUpClass()
 
     @classmethod

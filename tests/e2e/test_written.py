@@ -23,9 +23,7 @@ _dmarc.forged TXT "v=DMARC1; p=none"
 class WrittenTo(kura.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.names = names.NameServer({"test.": ZONE})
-        cls.addClassCleanup(cls.names.remove)
-        cls.names.start()
+        names.serve_for(cls, {"test.": ZONE})
         super().setUpClass()
         cls.server.stop()
         cls.server.configure(r"^trusted_networks = .*$", "trusted_networks = []")

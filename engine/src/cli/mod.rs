@@ -185,9 +185,14 @@ fn write_out(text: std::fmt::Arguments<'_>) -> Result<(), ConfigError> {
 
 /// `1 message`, `2 messages`.
 fn counted(number: impl std::fmt::Display, noun: &str) -> String {
+    counted_as(number, noun, &format!("{noun}s"))
+}
+
+/// Where the plural is more than an `s`, or the verb has one, too.
+fn counted_as(number: impl std::fmt::Display, one: &str, more: &str) -> String {
     let number = number.to_string();
-    let plural = if number == "1" { "" } else { "s" };
-    format!("{number} {noun}{plural}")
+    let noun = if number == "1" { one } else { more };
+    format!("{number} {noun}")
 }
 
 /// How a command ended.

@@ -1,7 +1,7 @@
 //! `kura queue`: mail that waits to leave this host.
 
 use super::directory::{Common, said, text};
-use super::{Outcome, counted};
+use super::{Outcome, counted, counted_as};
 use crate::collect::operations::CollectRequest;
 use crate::config::ConfigError;
 use crate::operations::{self, Request};
@@ -187,10 +187,7 @@ fn say(chosen: Chosen, word: Word, done: &str) -> Result<Outcome, ConfigError> {
 fn list_text(value: &Value) -> String {
     let rows = value.as_array().map_or(&[][..], Vec::as_slice);
     let mut lines: Vec<String> = rows.iter().map(row_text).collect();
-    lines.push(match rows.len() {
-        1 => "1 message waits".to_owned(),
-        some => format!("{some} messages wait"),
-    });
+    lines.push(counted_as(rows.len(), "message waits", "messages wait"));
     lines.join("\n")
 }
 
@@ -209,10 +206,6 @@ fn row_text(row: &Value) -> String {
         row["octets"],
         text(row, "why")
     )
-}
-
-fn tries(number: &Value) -> String {
-    if *number == 1 { "1 try".to_owned() } else { format!("{number} tries") }
 }
 
 fn show_text(value: &Value) -> String {
@@ -236,7 +229,7 @@ fn show_text(value: &Value) -> String {
         text(value, "id"),
         text(value, "sender"),
         value["octets"],
-        tries(&value["attempts"]),
+        counted_as(&value["attempts"], "try", "tries"),
         value["waits"],
         text(value, "why"),
         recipients.iter().map(recipient).collect::<String>()

@@ -2,7 +2,7 @@
 
 use super::ask::ask;
 use super::directory::{Common, said, table, text};
-use super::{Outcome, counted};
+use super::{Outcome, counted, counted_as};
 use crate::config::ConfigError;
 use crate::operations::Request;
 use crate::when::parse_time;
@@ -140,10 +140,8 @@ pub(super) fn undelete(options: UndeleteOptions) -> Result<Outcome, ConfigError>
             let lists = value["mailboxes"].as_array().into_iter().flatten();
             let lines: String =
                 lines(lists, |one| format!("\n  {} to {}", one["messages"], text(one, "mailbox")));
-            match &value["messages"] {
-                one if *one == 1 => format!("1 message is back{lines}"),
-                some => format!("{some} messages are back{lines}"),
-            }
+            let back = counted_as(&value["messages"], "message is back", "messages are back");
+            format!("{back}{lines}")
         });
     }
     said(&common, request, |value| {
@@ -218,10 +216,7 @@ fn exported(common: &Common, request: Request) -> Result<Outcome, ConfigError> {
             Some(at) => format!(" as of {at}"),
             None => String::new(),
         };
-        let mailboxes = match mailboxes.as_u64() {
-            Some(1) => "1 mailbox".to_owned(),
-            _ => format!("{mailboxes} mailboxes"),
-        };
+        let mailboxes = counted_as(mailboxes, "mailbox", "mailboxes");
         outln!("{} in {mailboxes}{as_of}, {place}", counted(messages, "message"))?;
         if damaged > 0 {
             outln!(

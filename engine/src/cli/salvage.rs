@@ -1,7 +1,7 @@
 //! `kura store salvage`: what can be saved of a damaged store.
 
 use super::queue::Outside;
-use super::{Outcome, Where, counted};
+use super::{Outcome, Where, counted, counted_as};
 use crate::backup::restore::check_free;
 use crate::config::{Config, ConfigError};
 use crate::directory::Directory;
@@ -186,10 +186,7 @@ fn print(said: &Value) -> Result<(), ConfigError> {
          {} that had been expunged can still be brought back",
         counted(&said["messages"], "message"),
         said["bytes"].as_u64().unwrap_or(0) >> 20,
-        match &said["mailboxes"] {
-            one if *one == 1 => "1 mailbox".to_owned(),
-            some => format!("{some} mailboxes"),
-        },
+        counted_as(&said["mailboxes"], "mailbox", "mailboxes"),
         counted(&said["accounts"], "account"),
         said["messages_in_salvaged"],
         said["expunged_kept"]

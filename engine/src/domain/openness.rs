@@ -8,6 +8,7 @@ use super::check::{Finding, Verdict};
 use super::records::{Facts, Kind, Record, What, is_public};
 use crate::auth::settings::Network;
 use crate::config::Config;
+use crate::policy::networks;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -78,9 +79,12 @@ fn finding(name: &str, kind: Kind, (verdict, found, why): Judged) -> Finding {
 fn settings(facts: &Facts, config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     let trusted = "mail from there is neither verified nor judged, and nobody there is kept out";
+    let mut allowed = config.policy.allow.clone();
+    // What can't be read keeps the server from its start.
+    let _ = networks::read(&config.policy.allow_files, &mut allowed);
     let mut keys = vec![
         ("auth.trusted_networks".to_owned(), &config.auth.trusted_networks, trusted),
-        ("policy.allow".to_owned(), &config.policy.allow, "nobody there is kept out or counted"),
+        ("policy.allow".to_owned(), &allowed, "nobody there is kept out or counted"),
     ];
     let claims = "who is there may claim any address as its own, a trusted one, too";
     keys.push(("listen.xclient_from".to_owned(), &config.listen.xclient_from, claims));

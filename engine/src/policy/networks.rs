@@ -34,7 +34,8 @@ impl Fences {
     }
 }
 
-fn read(files: &[PathBuf], networks: &mut Vec<Network>) -> Result<(), ConfigError> {
+/// Adds what is in the files.
+pub fn read(files: &[PathBuf], networks: &mut Vec<Network>) -> Result<(), ConfigError> {
     for path in files {
         let unreadable = |error: std::io::Error| {
             ConfigError(format!("can't read {}, which [policy] names: {error}", path.display()))
