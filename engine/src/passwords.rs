@@ -10,6 +10,8 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 /// A longer password is nobody's: hashing it would only cost.
 pub const BYTES_MAX: usize = 1000;
@@ -87,6 +89,50 @@ impl ScramKeys {
     }
 }
 
+/// So long a password that proved right need not prove it again, from that time on, and of so many at the most.
+const PROVED_FOR: Duration = Duration::from_mins(10);
+const PROVED_MAX: usize = 10_000;
+
+/// Passwords that proved right a short while ago: mail programs and applications connect again and again, and
+/// each time argon2id would burn what a thousand messages cost.
+///
+/// Of each a digest of what is stored and what was sent, under a key of this process: it gives no password back, and
+/// one that has been changed has another digest, so that nothing here has to be told. What was wrong is not remembered.
+#[derive(Debug)]
+pub struct Proved {
+    key: [u8; 32],
+    since: HashMap<[u8; 32], Instant>,
+}
+
+impl Default for Proved {
+    fn default() -> Proved {
+        Proved { key: random(), since: HashMap::new() }
+    }
+}
+
+impl Proved {
+    /// Whether `password` has lately been the one of `stored`.
+    pub fn knows(&self, stored: &StoredPassword, password: &[u8], now: Instant) -> bool {
+        let since = self.since.get(&self.digest(stored, password));
+        since.is_some_and(|since| now.duration_since(*since) < PROVED_FOR)
+    }
+
+    /// `password` has just been verified.
+    pub fn remember(&mut self, stored: &StoredPassword, password: &[u8], now: Instant) {
+        if self.since.len() >= PROVED_MAX {
+            self.since.retain(|_, since| now.duration_since(*since) < PROVED_FOR);
+        }
+        if self.since.len() < PROVED_MAX {
+            self.since.insert(self.digest(stored, password), now);
+        }
+    }
+
+    fn digest(&self, stored: &StoredPassword, password: &[u8]) -> [u8; 32] {
+        // There is no NUL in a PHC string, so no two pairs are one message.
+        hmac_sha256(&self.key, &[stored.argon2id.as_bytes(), b"\0", password].concat())
+    }
+}
+
 /// OWASP's second choice: 19 MiB, two passes, one lane.
 fn argon2() -> Argon2<'static> {
     let params = Params::new(19 * 1024, 2, 1, None).expect("constant parameters are valid");
@@ -122,6 +168,36 @@ mod tests {
         assert!(stored.verify(b"correct horse"));
         assert!(!stored.verify(b"correct horsf"));
         assert!(!stored.verify(b""));
+    }
+
+    #[test]
+    fn a_password_is_known_for_a_while_and_no_longer_than_it_is_the_one() {
+        let (stored, changed) = (StoredPassword::new(b"old"), StoredPassword::new(b"new"));
+        let now = Instant::now();
+        let mut proved = Proved::default();
+        assert!(!proved.knows(&stored, b"old", now));
+        proved.remember(&stored, b"old", now);
+        assert!(proved.knows(&stored, b"old", now + PROVED_FOR / 2));
+        assert!(!proved.knows(&stored, b"new", now));
+        assert!(!proved.knows(&changed, b"old", now), "it was changed");
+        assert!(!proved.knows(&stored, b"old", now + PROVED_FOR));
+        assert!(
+            !Proved::default().knows(&stored, b"old", now),
+            "each process has a key of its own"
+        );
+    }
+
+    #[test]
+    fn as_many_are_known_as_there_is_room_for() {
+        let stored = StoredPassword::new(b"one");
+        let (now, mut proved) = (Instant::now(), Proved::default());
+        for number in 0..=PROVED_MAX {
+            proved.remember(&stored, &number.to_le_bytes(), now);
+        }
+        assert!(!proved.knows(&stored, &PROVED_MAX.to_le_bytes(), now));
+        // Those whose time is over make room.
+        proved.remember(&stored, b"one", now + PROVED_FOR);
+        assert!(proved.knows(&stored, b"one", now + PROVED_FOR) && proved.since.len() == 1);
     }
 
     /// RFC 7677 section 3's example, checked through the proof that a client would send.

@@ -11,7 +11,7 @@ use crate::filter::learning::Learned;
 use crate::filter::rules::Rules;
 use crate::mesh::{Mesh, ShardHandle};
 use crate::metrics::{Metrics, Service, count};
-use crate::passwords::{ScramKeys, StoredPassword};
+use crate::passwords::{Proved, ScramKeys, StoredPassword};
 use crate::policy::connect;
 use crate::policy::greylist::Known;
 use crate::policy::networks::Fences;
@@ -109,6 +109,7 @@ pub struct Shard {
     tls: RefCell<Option<Arc<ServerConfig>>>,
     password_checks: Rc<glommio::sync::Semaphore>,
     password_checks_waiting: Cell<usize>,
+    proved: RefCell<Proved>,
     began: Signal,
     ended: Signal,
     ids: Cell<u64>,
@@ -203,6 +204,7 @@ impl Shard {
             tls: RefCell::new(parts.tls),
             password_checks: Rc::new(glommio::sync::Semaphore::new(PASSWORD_CHECKS_MAX as u64)),
             password_checks_waiting: Cell::new(0),
+            proved: RefCell::default(),
             began: Signal::default(),
             ended: Signal::default(),
             // Far apart from what an earlier run has used: it can't have made an id every microsecond.
@@ -262,50 +264,55 @@ impl Shard {
         tls || self.config.auth.plaintext_allowed
     }
 
-    /// Checks a password off the executor. A wrong one, or a user who does not exist, is answered
-    /// late, and equally late.
+    /// Checks a password, off the executor where that costs much. A wrong one, or a user who does not exist, is
+    /// answered late, and equally late.
     pub async fn verify_password(
         &self,
         user: &str,
         password: &[u8],
         origin: Origin,
     ) -> Result<LoggedIn, LoginError> {
-        if self.password_checks_waiting.get() >= PASSWORD_CHECKS_WAITING_MAX {
-            return Err(LoginError::Busy);
-        }
         let known = self
             .directory
             .borrow()
             .login(user)
             .map(|(address, account)| (logged_in(address, account), account.password.clone()));
-        let right = {
-            self.password_checks_waiting.set(self.password_checks_waiting.get() + 1);
-            let _waiting = Decrement(&self.password_checks_waiting);
-            let permit = self.password_checks.acquire_permit(1).await;
-            let password = password.to_vec();
-            let stored = known.as_ref().map(|(_, stored)| stored.clone());
-            let checked = glommio::executor()
-                .spawn_blocking(move || match stored {
-                    Some(stored) => stored.verify(&password),
-                    None => {
-                        StoredPassword::verify_nobody(&password);
-                        false
-                    }
-                })
-                .await;
-            drop(permit);
-            checked
-        };
-        match known {
-            Some((login, _)) if right => {
-                count(&self.metrics.logins);
-                Ok(login)
-            }
-            _ => {
-                self.login_failed(user, origin).await;
-                Err(LoginError::Wrong)
-            }
+        let stored = known.as_ref().map(|(_, stored)| stored);
+        let is_proved = |stored| self.proved.borrow().knows(stored, password, Instant::now());
+        if !stored.is_some_and(is_proved) && !self.burn(stored, password).await? {
+            self.login_failed(user, origin).await;
+            return Err(LoginError::Wrong);
         }
+        count(&self.metrics.logins);
+        known.map(|(login, _)| login).ok_or(LoginError::Wrong)
+    }
+
+    /// Whether `password` is the one of `stored`, at the price of argon2id; of nobody's, it never is.
+    async fn burn(
+        &self,
+        stored: Option<&StoredPassword>,
+        password: &[u8],
+    ) -> Result<bool, LoginError> {
+        if self.password_checks_waiting.get() >= PASSWORD_CHECKS_WAITING_MAX {
+            return Err(LoginError::Busy);
+        }
+        self.password_checks_waiting.set(self.password_checks_waiting.get() + 1);
+        let _waiting = Decrement(&self.password_checks_waiting);
+        let _permit = self.password_checks.acquire_permit(1).await;
+        let (sent, theirs) = (password.to_vec(), stored.cloned());
+        let is_right = glommio::executor()
+            .spawn_blocking(move || match theirs {
+                Some(stored) => stored.verify(&sent),
+                None => {
+                    StoredPassword::verify_nobody(&sent);
+                    false
+                }
+            })
+            .await;
+        if let Some(stored) = stored.filter(|_| is_right) {
+            self.proved.borrow_mut().remember(stored, password, Instant::now());
+        }
+        Ok(is_right)
     }
 
     /// Counts, reports and delays: for every mechanism alike. One line, whose form programs rely on that
