@@ -8,12 +8,16 @@
 //!   not let in means that nobody is there: then the destination is left alone for a while, and all that waits
 //!   for it, or comes meanwhile, is put off for the same reason.
 //! - While much is going on, a destination that has not taken anything yet gets few of the places: slow ones must
-//!   not take all.
+//!   not take all. Places go round: nobody has a second one while another waits for his first, and who has none
+//!   while others always have something to bring is made room for.
+//! - Time passes for all: what waits too long for a session that would take it is put off, so that it is tried, told
+//!   of and given up as other messages are.
 
 use super::route::Route;
-use crate::queue::message::Standing;
+use crate::queue::message::{Outcome, Standing};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound::{Excluded, Unbounded};
 use std::time::{Duration, Instant};
 use storage::Uid;
 
@@ -27,11 +31,20 @@ const LIMIT_LASTS: Duration = Duration::from_secs(300);
 const SHUT_OUT_LASTS: Duration = Duration::from_secs(15);
 /// Who was called in and has not come by then is not coming.
 const CALL_LASTS: Duration = Duration::from_secs(5);
+/// Messages that have waited so long without any session being let in are put off.
+const UNSERVED_MAX: Duration = Duration::from_secs(300);
+/// Whoever was parked is looked at again after so long, though there is no room yet: it may be time to tell its sender.
+const PARKED_MAX: Duration = Duration::from_secs(3600);
+/// While others have no place, a session ends after so many messages.
+const MESSAGES_WHEN_SHORT: u32 = 20;
 
 #[derive(Debug)]
 pub struct Destination<J> {
     jobs: VecDeque<J>,
-    parked: BTreeSet<Uid>,
+    /// And since when.
+    parked: BTreeMap<Uid, Instant>,
+    /// Since when there are jobs of which no session has taken any.
+    unserved: Option<Instant>,
     /// Of those that were parked, how many were called in and have not come, and since when.
     called: Option<(Instant, usize)>,
     sessions: usize,
@@ -47,7 +60,8 @@ impl<J> Default for Destination<J> {
     fn default() -> Self {
         Destination {
             jobs: VecDeque::new(),
-            parked: BTreeSet::new(),
+            parked: BTreeMap::new(),
+            unserved: None,
             called: None,
             sessions: 0,
             is_proven: false,
@@ -63,6 +77,8 @@ pub struct Destinations<J> {
     sessions: usize,
     sessions_max: usize,
     per_destination_max: usize,
+    /// Who got a place last.
+    last: Option<Route>,
 }
 
 /// The sessions that a core has where, for the other cores to ask.
@@ -117,7 +133,13 @@ pub struct Turn<J> {
 
 impl<J> Destinations<J> {
     pub fn new(sessions_max: usize, per_destination_max: usize) -> Destinations<J> {
-        Destinations { all: BTreeMap::new(), sessions: 0, sessions_max, per_destination_max }
+        Destinations {
+            all: BTreeMap::new(),
+            sessions: 0,
+            sessions_max,
+            per_destination_max,
+            last: None,
+        }
     }
 
     pub fn sessions(&self) -> usize {
@@ -135,16 +157,18 @@ impl<J> Destinations<J> {
     }
 
     /// The message waits until it is called.
-    pub fn park(&mut self, route: &Route, uid: Uid) {
+    pub fn park(&mut self, route: &Route, uid: Uid, now: Instant) {
         let destination = self.all.entry(route.clone()).or_default();
-        destination.parked.insert(uid);
+        destination.parked.insert(uid, now);
         destination.came();
     }
 
-    /// Whether a message is parked where there is still no room.
-    pub fn is_parked(&self, uid: Uid, crowded: bool) -> bool {
-        let holds =
-            |one: &Destination<J>| one.jobs.len() >= jobs_max(crowded) && one.parked.contains(&uid);
+    /// Whether a message is parked where there is still no room, and need not be looked at yet.
+    pub fn is_parked(&self, uid: Uid, crowded: bool, now: Instant) -> bool {
+        let holds = |one: &Destination<J>| {
+            one.jobs.len() >= jobs_max(crowded)
+                && one.parked.get(&uid).is_some_and(|since| now < *since + PARKED_MAX)
+        };
         self.all.values().any(holds)
     }
 
@@ -165,7 +189,19 @@ impl<J> Destinations<J> {
     }
 
     pub fn next_job(&mut self, route: &Route) -> Option<J> {
-        self.all.get_mut(route)?.jobs.pop_front()
+        let destination = self.all.get_mut(route)?;
+        let job = destination.jobs.pop_front()?;
+        destination.unserved = None;
+        Some(job)
+    }
+
+    /// Whether a session that has brought so many messages makes room, since all places are taken and another
+    /// destination has none.
+    pub fn must_make_room(&self, route: &Route, brought: u32, now: Instant) -> bool {
+        let mut others = self.all.iter().filter(|(other, _)| *other != route);
+        brought >= MESSAGES_WHEN_SHORT
+            && self.sessions >= self.sessions_max
+            && others.any(|(_, one)| one.sessions == 0 && one.wants_session(now, 1, false))
     }
 
     /// Parked messages that come in now.
@@ -222,33 +258,44 @@ impl<J> Destinations<J> {
     /// What is to be done. The sessions that are to begin count from now on.
     pub fn turn(&mut self, now: Instant, crowded: bool) -> Turn<J> {
         let mut turn = Turn { begin: Vec::new(), put_off: Vec::new(), call: Vec::new() };
-        let Destinations { all, sessions, sessions_max, per_destination_max } = self;
-        all.retain(|route, destination| {
+        self.all.retain(|_, destination| {
             destination.call(now, crowded, &mut turn.call);
-            match &destination.alone {
-                Some((until, why)) if now < *until => {
-                    let jobs = destination.jobs.drain(..);
-                    turn.put_off.extend(jobs.map(|job| (job, why.clone())));
-                    return true;
-                }
-                Some(_) | None => destination.alone = None,
+            if let Some(why) = destination.nobody_serves(now) {
+                let jobs = destination.jobs.drain(..);
+                turn.put_off.extend(jobs.map(|job| (job, why.clone())));
             }
-            while *sessions < *sessions_max
-                && destination.wants_session(
-                    now,
-                    *per_destination_max,
-                    *sessions > *sessions_max / 2,
-                )
-            {
-                destination.sessions += 1;
-                *sessions += 1;
-                turn.begin.push(route.clone());
-            }
-            destination.sessions > 0
+            destination.alone.is_some()
+                || destination.sessions > 0
                 || !destination.jobs.is_empty()
                 || !destination.parked.is_empty()
         });
+        for most in 1..=self.per_destination_max {
+            self.give_each(most, now, &mut turn.begin);
+        }
         turn
+    }
+
+    /// Sessions for those that want some and have fewer than `most`, beginning behind the one that got the last.
+    fn give_each(&mut self, most: usize, now: Instant, begin: &mut Vec<Route>) {
+        let places = self.sessions_max.saturating_sub(self.sessions);
+        let is_busy = self.is_busy();
+        let from = self.last.as_ref().map_or(Unbounded, Excluded);
+        let behind = self.all.range((from, Unbounded));
+        let up_to_it = self.last.iter().flat_map(|last| self.all.range(..=last));
+        let wanting =
+            behind.chain(up_to_it).filter(|(_, one)| one.wants_session(now, most, is_busy));
+        let wanting: Vec<Route> = wanting.map(|(route, _)| route.clone()).take(places).collect();
+        for route in wanting {
+            // With each that begins, others may have to wait.
+            let is_busy = self.is_busy();
+            let Some(one) = self.all.get_mut(&route) else { continue };
+            if one.wants_session(now, most, is_busy) {
+                one.sessions += 1;
+                self.sessions += 1;
+                self.last = Some(route.clone());
+                begin.push(route);
+            }
+        }
     }
 }
 
@@ -257,6 +304,26 @@ impl<J> Destination<J> {
         let limit = self.limit.filter(|(_, until)| now < *until).map_or(most, |(limit, _)| limit);
         let unproven = if many_sessions && !self.is_proven { 1 } else { most };
         self.sessions < self.jobs.len().min(most).min(limit).min(unproven)
+    }
+
+    /// Why all that waits is put off, if it is.
+    fn nobody_serves(&mut self, now: Instant) -> Option<Standing> {
+        match &self.alone {
+            Some((until, why)) if now < *until => return Some(why.clone()),
+            Some(_) | None => self.alone = None,
+        }
+        if self.jobs.is_empty() {
+            self.unserved = None;
+            return None;
+        }
+        let since = *self.unserved.get_or_insert(now);
+        if self.sessions > 0 || now < since + UNSERVED_MAX {
+            return None;
+        }
+        self.unserved = None;
+        let why = "no connection was free for it: as many as may be made, or as the server lets in, are busy with other mail";
+        // RFC 3463 section 3.5: congestion.
+        Some(Standing::new(Outcome::Waiting, "4.4.5", why))
     }
 
     /// Somebody has come who may have been called.
@@ -272,7 +339,8 @@ impl<J> Destination<J> {
         let called = called.map_or(0, |(_, called)| called);
         let room = (jobs_max(crowded) / 2).saturating_sub(self.jobs.len() + called);
         let before = calls.len();
-        calls.extend(std::iter::from_fn(|| self.parked.pop_first()).take(room));
+        let parked = std::iter::from_fn(|| self.parked.pop_first());
+        calls.extend(parked.map(|(uid, _)| uid).take(room));
         let some = calls.len() - before;
         if some > 0 {
             self.called = Some((now, called + some));
@@ -294,7 +362,6 @@ pub fn share(limit: usize, core: u16, cores: u16) -> usize {
 mod tests {
     use super::super::route::Need;
     use super::*;
-    use crate::queue::message::Outcome;
 
     const PAUSE: Duration = Duration::from_secs(60);
 
@@ -417,18 +484,84 @@ mod tests {
     }
 
     #[test]
+    fn places_go_round_whatever_the_names() {
+        let now = Instant::now();
+        let mut destinations = Destinations::new(3, 10);
+        let add = |destinations: &mut Destinations<u32>, name: &str| {
+            (0..100).for_each(|job| destinations.add(&route(name), Uid(job), job));
+        };
+        ["a", "b", "c", "d"].iter().for_each(|name| add(&mut destinations, name));
+        let names = |turn: Turn<u32>| turn.begin;
+        assert_eq!(names(destinations.turn(now, false)), [route("a"), route("b"), route("c")]);
+        // Who has always something to bring makes room for who has no place.
+        assert!(!destinations.must_make_room(&route("a"), MESSAGES_WHEN_SHORT - 1, now));
+        assert!(destinations.must_make_room(&route("a"), MESSAGES_WHEN_SHORT, now));
+        destinations.ended(&route("a"));
+        assert_eq!(names(destinations.turn(now, false)), [route("d")]);
+        destinations.ended(&route("c"));
+        assert_eq!(names(destinations.turn(now, false)), [route("a")]);
+        // All have what they may have while others wait.
+        let mut alone = Destinations::new(3, 10);
+        add(&mut alone, "a");
+        assert_eq!(
+            begun(&alone.turn(now, false), "a"),
+            2,
+            "unproven, while more than half are taken"
+        );
+        assert!(!alone.must_make_room(&route("a"), 1000, now));
+    }
+
+    #[test]
+    fn what_no_session_takes_is_put_off_and_grows_old_as_other_mail_does() {
+        let (mut destinations, now) = with_jobs("a", 3);
+        let a = route("a");
+        let mut at = now;
+        let put_off = loop {
+            let turn = destinations.turn(at, false);
+            if !turn.put_off.is_empty() {
+                break turn.put_off;
+            }
+            // Another core has the only connection that the server lets in.
+            for _ in &turn.begin {
+                assert_eq!(destinations.not_let_in(&a, &why(), true, at, PAUSE), Vec::<u32>::new());
+                destinations.ended(&a);
+            }
+            at += Duration::from_secs(1);
+        };
+        assert!(
+            (UNSERVED_MAX..UNSERVED_MAX + SHUT_OUT_LASTS).contains(&(at - now)),
+            "{:?}",
+            at - now
+        );
+        assert_eq!(put_off.iter().map(|(job, _)| *job).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!((put_off[0].1.outcome, &*put_off[0].1.status), (Outcome::Waiting, "4.4.5"));
+        // Those of which some are taken wait for their turn, however long that takes.
+        let (mut destinations, now) = with_jobs("a", 100);
+        for minute in 0..60 {
+            let turn = destinations.turn(now + Duration::from_secs(60 * minute), false);
+            assert_eq!(turn.put_off, []);
+            assert!(destinations.next_job(&a).is_some());
+            (0..turn.begin.len()).for_each(|_| destinations.ended(&a));
+        }
+    }
+
+    #[test]
     fn parked_messages_wait_once_and_are_called_as_there_is_room() {
         let (mut destinations, now) = with_jobs("a", 100);
         let a = route("a");
         for _ in 0..3 {
             for uid in 1000..1200 {
-                destinations.park(&a, Uid(uid));
+                destinations.park(&a, Uid(uid), now);
             }
         }
-        assert!(destinations.is_parked(Uid(1000), false));
+        assert!(destinations.is_parked(Uid(1000), false, now));
+        assert!(
+            !destinations.is_parked(Uid(1000), false, now + PARKED_MAX),
+            "its sender may have to be told"
+        );
         assert_eq!(destinations.turn(now, false).call, []);
         assert!((0..60).all(|_| destinations.next_job(&a).is_some()));
-        assert!(!destinations.is_parked(Uid(1000), false), "there is room");
+        assert!(!destinations.is_parked(Uid(1000), false, now), "there is room");
         let turn = destinations.turn(now, false);
         assert_eq!(turn.call, (1000..1010).map(Uid).collect::<Vec<_>>());
         // They are on their way.
@@ -445,7 +578,7 @@ mod tests {
     fn a_destination_stays_until_the_last_parked_one_was_called() {
         let (mut destinations, now) = with_jobs("a", 1);
         let a = route("a");
-        (100..220).for_each(|uid| destinations.park(&a, Uid(uid)));
+        (100..220).for_each(|uid| destinations.park(&a, Uid(uid), now));
         let mut called = Vec::new();
         for round in 0..10 {
             let turn = destinations.turn(now + CALL_LASTS * round, false);
@@ -457,7 +590,7 @@ mod tests {
         assert!(destinations.all.is_empty());
         // Nobody is there: they are called, too, and put off for the same reason.
         let (mut destinations, now) = with_jobs("a", 1);
-        (100..110).for_each(|uid| destinations.park(&a, Uid(uid)));
+        (100..110).for_each(|uid| destinations.park(&a, Uid(uid), now));
         destinations.not_let_in(&a, &why(), false, now, PAUSE);
         assert_eq!(destinations.turn(now, false).call.len(), 10);
     }

@@ -9,6 +9,7 @@ use crate::operations::unix_now;
 use crate::queue::message::{Envelope, Outcome, Progress, Standing};
 use crate::queue::report::Action;
 use crate::queue::{self, Counts, notices, schedule};
+use crate::relay::settings::Relay;
 use crate::shard::Shard;
 use crate::submission;
 use protocols::smtp::client::{self, Failure, Stage, Verdict};
@@ -128,7 +129,11 @@ impl Attempt {
         if schedule::is_expired(relay, start, now) {
             for (index, last) in self.waiting() {
                 let patience = relay.expire.text();
-                let why = format!("not delivered within {patience}; at last: {}", last.why);
+                let at_last = match &*last.why {
+                    "" => "no connection was free for it",
+                    why => why,
+                };
+                let why = format!("not delivered within {patience}; at last: {at_last}");
                 let status = if last.status.is_empty() { "4.4.7" } else { &last.status };
                 let given_up =
                     Standing::new(Outcome::Failed, status, &why).by(&last.host, &last.said);
@@ -195,6 +200,13 @@ impl Attempt {
         let start = self.progress.borrow().start();
         notices::tell(shard, self.uid, &self.envelope, start, of, action).await
     }
+}
+
+/// Whether its sender is to be told, even though there was no place to try it again.
+pub fn owes_word(relay: &Relay, progress: &Progress, now: u64) -> bool {
+    let start = progress.start();
+    schedule::is_expired(relay, start, now)
+        || !progress.told_of_delay && schedule::is_delayed(relay, start, now)
 }
 
 /// What a server's verdict is for us. Where it is in doubt whether a message was taken, it is sent again

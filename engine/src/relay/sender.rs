@@ -8,7 +8,7 @@
 use super::connecting::{Connected, Connector, NO_REQUIRE_TLS};
 use super::destination::{Destinations, Turn, share};
 use super::home;
-use super::outcome::{Attempt, is_crowded, standing};
+use super::outcome::{Attempt, is_crowded, owes_word, standing};
 use super::route::{self, Need, Route, route_of};
 use crate::operations::unix_now;
 use crate::queue;
@@ -80,7 +80,8 @@ pub async fn run(shard: Rc<Shard>) {
     while !shard.watchdog.stopping() {
         let room = MESSAGES_MAX.saturating_sub(shard.queue.under_way());
         for uid in shard.queue.take_due(unix_now(), room) {
-            if sender.destinations.borrow().is_parked(uid, sender.is_crowded()) {
+            let (crowded, now) = (sender.is_crowded(), Instant::now());
+            if sender.destinations.borrow().is_parked(uid, crowded, now) {
                 shard.queue.done(uid, Some(unix_now() + PARKED_SECONDS));
                 continue;
             }
@@ -134,12 +135,20 @@ impl Sender {
             }
             by_route.entry(route).or_default().push(index);
         }
-        if let Some(full) = by_route.keys().find(|route| self.is_full(route)) {
-            self.destinations.borrow_mut().park(full, uid);
+        let full = by_route.keys().find(|route| self.is_full(route));
+        let owes_word = owes_word(&shard.config.relay, &progress, unix_now());
+        if let Some(full) = full.filter(|_| !owes_word) {
+            self.destinations.borrow_mut().park(full, uid, Instant::now());
             queue::put_off(shard, uid, unix_now() + PARKED_SECONDS, Some(progress)).await;
             return;
         }
+        let no_room = full.is_some();
         let attempt = Rc::new(Attempt::new(uid, envelope, progress));
+        if no_room {
+            attempt.open.set(1);
+            attempt.settle(shard).await;
+            return;
+        }
         let chunks: usize =
             by_route.values().map(|indices| indices.len().div_ceil(RECIPIENTS_MAX)).sum();
         attempt.open.set(chunks + usize::from(!at_home.is_empty()));
@@ -300,8 +309,14 @@ impl Sender {
             };
             self.shard.queue.serving.set_inside(route, true);
             let mut brought = 0_u32;
+            let mut makes_room;
             let mut settling = Settling::default();
             let reusable = loop {
+                let now = Instant::now();
+                makes_room = self.destinations.borrow().must_make_room(route, brought, now);
+                if makes_room {
+                    break true;
+                }
                 let Some(job) = self.next_job_soon(route).await else { break true };
                 let Some(job) = job.without_malformed(&self.shard).await else { continue };
                 let mut envelope = job.envelope();
@@ -334,6 +349,9 @@ impl Sender {
                 session.quit().await;
             }
             settling.leave(0).await;
+            if makes_room {
+                return;
+            }
         }
     }
 
