@@ -5,7 +5,7 @@
 //! before the wait.
 
 use crate::NOTICE;
-use crate::core::give_way;
+use crate::core::{UNBROKEN_STEPS_MAX, give_way};
 use crate::session::{Next, Session};
 use crate::shard::Shard;
 use crate::watchdog::{Watch, Woken};
@@ -16,9 +16,8 @@ use std::io;
 use std::rc::Rc;
 
 /// A peer may always have more to read, so that its session never has to wait: after so many octets,
-/// and so many events within one buffer, the core's other tasks have their turn.
+/// and [`UNBROKEN_STEPS_MAX`] events within one buffer, the core's other tasks have their turn.
 const UNBROKEN_OCTETS_MAX: usize = 64 * 1024;
-const UNBROKEN_EVENTS_MAX: u32 = 16;
 
 /// A session with its transport, on its way through life.
 #[derive(Debug)]
@@ -179,7 +178,7 @@ async fn drive<S: Session>(
                     Next::Close => return Ok(Driven::Close),
                 }
                 events += 1;
-                if events % UNBROKEN_EVENTS_MAX == 0 {
+                if events % UNBROKEN_STEPS_MAX == 0 {
                     give_way().await;
                 }
             }

@@ -217,6 +217,9 @@ thread_local! {
     static GAVE_WAY: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
+/// Steps of a machine after which whoever drives it gives way: its peer may send faster than this is done.
+pub const UNBROKEN_STEPS_MAX: u32 = 16;
+
 /// Lets the other tasks of the core have a turn; the core does not sleep before this one goes on.
 pub async fn give_way() {
     GAVE_WAY.set(true);

@@ -1,6 +1,7 @@
 //! One connection to another server: a client machine and its socket.
 
 use super::reason::{Kind, Reason};
+use crate::core::{UNBROKEN_STEPS_MAX, give_way};
 use crate::relay::tls::Trust;
 use crate::shard::Shard;
 use crate::watchdog::{Watch, Woken};
@@ -91,7 +92,12 @@ impl<M: Client> Link<M> {
     pub async fn drive<T: Talk<M>>(&mut self, talk: &mut T) -> Result<(), Reason> {
         let mut outbox = Outbox::new();
         let (mut input, mut used) = (Vec::new(), 0);
+        let mut steps = 0_u32;
         loop {
+            steps = steps.wrapping_add(1);
+            if steps.is_multiple_of(UNBROKEN_STEPS_MAX) {
+                give_way().await;
+            }
             let turn = {
                 let mut rest = &input[used..];
                 let before = rest.len();

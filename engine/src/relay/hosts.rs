@@ -12,7 +12,8 @@
 //! proved, for the name behind proved aliases or the one in front of them (RFC 7672 section 2.2); the domain's MTA-STS
 //! policy where there are none. Records that can't be had bar a host: who silences DNS must gain nothing by it.
 //!
-//! The control plane asks; cores await its answer, which always comes: each question has its timeout.
+//! The control plane asks; cores await its answer, which comes in time or is given up: before it answers anybody it has
+//! to know what it has promised about others' domains, which a store that can't be read keeps from it.
 
 use super::dane::Dane;
 use super::proofs;
@@ -26,6 +27,7 @@ use crate::domain::mta_sts::Policy;
 use crate::domain::settings::PolicyMode;
 use crate::mesh::Reply;
 use crate::shard::Shard;
+use futures_lite::future::or;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
@@ -37,6 +39,8 @@ const QUESTIONS_WAITING_MAX: usize = 4096;
 const HOSTS_MAX: usize = 8;
 /// All that is to be known of a destination. A session waits for it, and holds its place.
 const FIND_WITHIN: Duration = Duration::from_secs(90);
+/// What is not found out within that is answered, too, if anybody is there who answers.
+const ANSWERED_LATE: Duration = Duration::from_secs(10);
 const ADDRESSES_PER_FAMILY_MAX: usize = 2;
 
 /// A host of a destination with its addresses, in the order in which they are tried.
@@ -122,7 +126,12 @@ impl Desk {
         if self.0.try_send(Job::Find { question, own_name, seed, reply }).is_err() {
             return Err(later("too many questions to DNS wait already".to_owned()));
         }
-        answer.await.unwrap_or_else(|_| Err(later("DNS was not asked".to_owned())))
+        let asked = async { answer.await.ok() };
+        let in_time = or(asked, async {
+            glommio::timer::sleep(FIND_WITHIN + ANSWERED_LATE).await;
+            None
+        });
+        in_time.await.unwrap_or_else(|| Err(later("DNS was not asked".to_owned())))
     }
 
     /// Reports of what all cores have counted (RFC 8460), without waiting for the end of the day: a line for each.

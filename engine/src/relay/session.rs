@@ -1,6 +1,7 @@
 //! One connection to another server: the client machine, its socket, and messages read from the store.
 
 use super::tls::Trust;
+use crate::core::{UNBROKEN_STEPS_MAX, give_way};
 use crate::queue;
 use crate::shard::Shard;
 use crate::tls::fault_words;
@@ -67,6 +68,7 @@ pub struct Session {
     broken: bool,
     /// A message is under way: the server waits for its end before it stops.
     is_bringing: bool,
+    steps: u32,
 }
 
 /// What the machine has to say.
@@ -105,6 +107,7 @@ impl Session {
             used: 0,
             broken: false,
             is_bringing: false,
+            steps: 0,
         };
         match session.drive(None).await? {
             Told::Ready => Ok(session),
@@ -159,6 +162,11 @@ impl Session {
             let before = input.len();
             let step = self.machine.step(self.shard.now(), &mut input, &mut outbox);
             self.used += before - input.len();
+            // Over all messages: each takes but a few.
+            self.steps = self.steps.wrapping_add(1);
+            if self.steps.is_multiple_of(UNBROKEN_STEPS_MAX) {
+                give_way().await;
+            }
             match step {
                 Step::NeedInput => {
                     self.send(&mut outbox).await;

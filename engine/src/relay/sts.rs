@@ -188,8 +188,12 @@ impl Policies {
 
     /// Of several who want the same, one fetches it.
     async fn fetched(&self, web: &Web, domain: &str, id: &str, now: u64) -> Result<Policy, String> {
-        let turn = self.known(|known| Arc::clone(known.busy.entry(domain.to_owned()).or_default()));
-        let held = turn.lock().await;
+        let turn = self.known(|known| {
+            // Those whom nobody waits for any more, also of questions that were given up.
+            known.busy.retain(|_, turn| Arc::strong_count(turn) > 1);
+            Arc::clone(known.busy.entry(domain.to_owned()).or_default())
+        });
+        let _held = turn.lock().await;
         let known = self.known(|known| {
             let kept = known.kept.get(domain).filter(|kept| kept.id == id && kept.is_valid(now));
             let failed = known.failed.get(domain);
@@ -197,18 +201,10 @@ impl Policies {
             kept.map(|kept| Ok(kept.policy.clone()))
                 .or_else(|| failed.map(|(_, _, why)| Err(why.clone())))
         });
-        let result = match known {
+        match known {
             Some(known) => known,
             None => self.fetch(web, domain, id).await,
-        };
-        drop(held);
-        self.known(|known| {
-            // The map and we: nobody waits.
-            if Arc::strong_count(&turn) <= 2 {
-                known.busy.remove(domain);
-            }
-        });
-        result
+        }
     }
 
     async fn fetch(&self, web: &Web, domain: &str, id: &str) -> Result<Policy, String> {

@@ -177,11 +177,18 @@ pub struct Reporter {
     config: Arc<Config>,
     resolver: Resolver,
     cores: Vec<ShardHandle>,
+    /// Once it is needed.
+    web: tokio::sync::OnceCell<Web>,
 }
 
 impl Reporter {
     pub fn new(config: &Arc<Config>, resolver: &Resolver, cores: &[ShardHandle]) -> Reporter {
-        Reporter { config: Arc::clone(config), resolver: resolver.clone(), cores: cores.to_vec() }
+        Reporter {
+            config: Arc::clone(config),
+            resolver: resolver.clone(),
+            cores: cores.to_vec(),
+            web: tokio::sync::OnceCell::new(),
+        }
     }
 
     /// The configuration, and shard 0.
@@ -258,7 +265,13 @@ impl Reporter {
     }
 
     async fn post(&self, url: &str, report: Vec<u8>) -> Result<(), String> {
-        let web = Web::new(&self.config.relay, &self.resolver)?;
+        let made = async || {
+            let (config, resolver) = (Arc::clone(&self.config), self.resolver.clone());
+            // It reads the certificates of all authorities that the host knows.
+            let make = move || Web::new(&config.relay, &resolver);
+            tokio::task::spawn_blocking(make).await.map_err(|error| error.to_string())?
+        };
+        let web = self.web.get_or_try_init(made).await?;
         web.post(url, "application/tlsrpt+gzip", report).await
     }
 
