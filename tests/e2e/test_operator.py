@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import smtplib
 import socket
 import subprocess
 import tempfile
@@ -87,6 +88,28 @@ class Mistakes(kura.TestCase):
     def test_a_load_without_a_server(self):
         done = cli("bench", "smtp", "--target", "127.0.0.1:1", "--to", "a@example.test")
         self.assertOneLine(done, "127.0.0.1:1")
+
+    def test_a_load_and_a_sink(self):
+        there = f"127.0.0.1:{next(kura.GIVEN_OUT)}"
+        sink = subprocess.Popen([kura.BINARY, "bench", "sink", "--json", "--listen", there], stdout=subprocess.PIPE)
+        self.addCleanup(sink.stdout.close)
+        self.addCleanup(sink.wait)
+        self.addCleanup(sink.kill)
+        # It says so when it listens.
+        self.assertEqual(json.loads(sink.stdout.readline())["messages"], 0)
+        self.assertOneLine(cli("bench", "sink", "--listen", there), there)
+        load = ["bench", "smtp", "--target", there, "--to", "a@example.test", "--messages", "200", "--bytes", "70000"]
+        for more in [(), ("--pipelining", "--messages-per-session", "7")]:
+            done = cli(*load, *more)
+            self.assertEqual(done.returncode, 0, done.stderr + done.stdout)
+        text = "Subject: x\r\n\r\n.\r\n..\r\n"
+        with smtplib.SMTP(*there.split(":")) as client:
+            client.sendmail("a@example.net", ["b@example.test"], text)
+        taken = {"messages": 0}
+        while taken["messages"] < 401:
+            taken = json.loads(sink.stdout.readline())
+        self.assertEqual(taken["messages"], 401)
+        self.assertGreaterEqual(taken["octets"], 400 * 70000 + len(text))
 
 
 class Commands(kura.TestCase):

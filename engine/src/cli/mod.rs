@@ -149,6 +149,8 @@ enum Command {
 enum BenchCommand {
     /// Sends messages over SMTP or LMTP and measures.
     Smtp(crate::bench::smtp::Options),
+    /// Takes messages over SMTP and keeps none: a relay's other end.
+    Sink(crate::bench::sink::Options),
 }
 
 /// Which installation a command is about.
@@ -247,7 +249,24 @@ fn run(command: Command) -> Result<Outcome, ConfigError> {
         Command::Trace(options) => trace::run(options),
         Command::Profile(command) => profile::run(command),
         Command::Bench(BenchCommand::Smtp(options)) => bench(options),
+        Command::Bench(BenchCommand::Sink(options)) => sink(&options),
     }
+}
+
+fn sink(options: &crate::bench::sink::Options) -> Result<Outcome, ConfigError> {
+    let tell = |taken: crate::bench::sink::Taken| {
+        if options.json {
+            outln!("{}", serde_json::to_string(&taken)?)
+        } else {
+            let (messages, connections) =
+                (counted(taken.messages, "message"), counted(taken.connections, "connection"));
+            outln!("{messages}, {} octets, {connections}", taken.octets)
+        }
+        .map_err(|ConfigError(why)| std::io::Error::other(why))
+    };
+    crate::bench::sink::run(options, tell)
+        .map(|()| Outcome::Done)
+        .map_err(|error| ConfigError(format!("--listen {}: {error}", options.listen)))
 }
 
 fn bench(options: crate::bench::smtp::Options) -> Result<Outcome, ConfigError> {
