@@ -22,7 +22,7 @@ use crate::queue::message::{self, RECIPIENTS_MAX};
 use crate::reports;
 use crate::scan;
 use crate::scan::settings::Action;
-use crate::submission::suspects::Held;
+use crate::submission::suspects::Suspected;
 use crate::submission::{self, NotNow, Permit, waiting};
 use protocols::message::received::{Received, delivered_to, received, return_path};
 use protocols::smtp::event::{Asked, Ended};
@@ -55,7 +55,7 @@ pub(super) struct Transaction {
     /// That it may be sent, of somebody who has logged in.
     pub(super) permit: Option<Permit>,
     /// Why it is held, if it is: somebody else may be sending it.
-    pub(super) suspected: Option<Held>,
+    pub(super) suspected: Option<Suspected>,
     /// When it is to leave, Unix seconds, if not at once.
     pub(super) release_at: Option<u64>,
     /// What was found out about the sender, for the log.

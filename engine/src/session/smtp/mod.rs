@@ -35,9 +35,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use storage::Durable;
 
-/// Domains that are asked for a postmaster, at the start of each session.
-const POSTMASTERS_TRIED_MAX: usize = 16;
-
 #[derive(Debug)]
 pub struct SmtpSession {
     shard: Rc<Shard>,
@@ -336,12 +333,9 @@ fn later(release: Release, now: u64) -> Option<u64> {
 /// which has one.
 fn postmaster_domain(shard: &Shard) -> String {
     let directory = shard.directory.borrow();
-    let reached = |domain: &&String| {
-        matches!(directory.resolve(&format!("postmaster@{domain}")), Resolution::Local(_))
-    };
-    let domains = || directory.domains().map(|(domain, _)| domain).take(POSTMASTERS_TRIED_MAX);
-    let first = domains().find(reached).or_else(|| domains().next()).cloned();
-    first.unwrap_or_else(|| shard.config.hostname.clone())
+    let any = || directory.domains().next().map(|(domain, _)| domain.as_str());
+    let first = directory.postmaster_domain(None, |_| true).or_else(any);
+    first.unwrap_or(&shard.config.hostname).to_owned()
 }
 
 impl Drop for SmtpSession {
