@@ -399,9 +399,11 @@ class Queue(test_relay.Sending):
         server = self.server(sink.port)
         passed = b"".join(b"Received: from a by b; %d\r\n" % n for n in range(50))
         for text in (passed + b"Subject: x\r\n\r\n", passed + b"Subject: x\r\n\r\n" + b"0123456789abcdef\r\n" * 30_000):
-            with self.assertRaises(smtplib.SMTPDataError) as refused:
-                self.submit(server, "x@there.test", text)
-            self.assertEqual(refused.exception.smtp_code, 554)
+            for to in (["x@there.test"], ["ann@a.test", "x@there.test"]):
+                with self.assertRaises(smtplib.SMTPDataError) as refused:
+                    self.submit(server, to, text)
+                self.assertEqual(refused.exception.smtp_code, 554)
+        self.assertEqual(server.bodies(), {}, "who is told of a loop has not got it to others")
         self.submit(server, "x@there.test", passed[len(b"Received: from a by b; 0\r\n"):] + b"Subject: x\r\n\r\n")
         until("the one that has not", lambda: sink.messages)
         self.assertEqual(len(sink.messages), 1)

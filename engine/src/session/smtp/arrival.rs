@@ -23,7 +23,8 @@ use crate::reports;
 use crate::scan;
 use crate::scan::settings::Action;
 use crate::submission::suspects::Suspected;
-use crate::submission::{self, NotNow, Permit, waiting};
+use crate::submission::waiting::{self, Room};
+use crate::submission::{self, NotNow, Permit};
 use protocols::message::received::{Received, delivered_to, received, return_path};
 use protocols::smtp::event::{Asked, Ended};
 use protocols::smtp::{Answer, MailParams, RecipientParams, Refusal, Ret, Role};
@@ -329,17 +330,28 @@ impl SmtpSession {
         }
     }
 
-    /// To everybody at home first: what is in the queue may leave before the sender is answered.
+    /// What goes into the queue is asked everything first, so that nobody has the message of which somebody is told to send it
+    /// again. Then everybody at home gets it: what is in the queue may leave before the sender is answered.
     async fn settle(
         &self,
         transaction: &mut Transaction,
     ) -> Vec<(Address, Result<Durable, Refusal>)> {
         let outside = std::mem::take(&mut transaction.outside);
-        let submission = transaction.submission.take();
-        let forwarded = std::mem::take(&mut transaction.forwarded);
+        let recipients = std::mem::take(&mut transaction.recipients);
+        let mut submission = transaction.submission.take();
+        let mut forwarded = std::mem::take(&mut transaction.forwarded);
+        let admitted = self.admit(transaction, submission.as_mut(), &mut forwarded).await;
+        // Counts until the messages are among those that wait.
+        let _rooms = match admitted {
+            Ok(rooms) => rooms,
+            Err(why) => {
+                let homes = recipients.into_iter().map(|recipient| recipient.address);
+                let all = homes.chain(outside.into_iter().map(|(address, _)| address));
+                return all.map(|address| (address, Err(why.clone()))).collect();
+            }
+        };
         let mut results = Vec::new();
-        if !transaction.recipients.is_empty() {
-            let recipients = std::mem::take(&mut transaction.recipients);
+        if !recipients.is_empty() {
             let others = !outside.is_empty() || !forwarded.is_empty();
             let answers = match self.deliver(transaction, &recipients, others).await {
                 Ok(at_home) => self.forward(at_home, forwarded).await,
@@ -354,7 +366,7 @@ impl SmtpSession {
         // One answer for all: who is told to send again sends to all again.
         let refused = results.iter().find_map(|(_, result)| result.as_ref().err().cloned());
         let queued = match (submission, refused) {
-            (Some(submission), None) => self.submit(submission, transaction).await,
+            (Some(submission), None) => submission.finish().await.map_err(|error| refusal(&error)),
             (_, Some(why)) => Err(why),
             (None, None) => Err(transaction.failure.as_ref().map_or(Refusal::BUSY, refusal)),
         };
@@ -377,7 +389,8 @@ impl SmtpSession {
             };
             if !is_refused {
                 let copy = submission.judged(fields.clone(), &judged);
-                results[index] = self.enqueue(copy, &mut None).await.map(Some);
+                let queued = copy.finish().await;
+                results[index] = queued.map(Some).map_err(|error| refusal(&error));
             }
         }
         // No answer yet has what was not forwarded because somebody else refuses, and whom another's copy reaches.
@@ -387,52 +400,63 @@ impl SmtpSession {
         results.into_iter().map(|result| result?.map_or_else(|| for_all.clone(), Ok)).collect()
     }
 
-    /// Into the queue, in the name of who has logged in.
-    async fn submit(
+    /// Asks of all copies for the queue what nobody else asks, and keeps room for those that are to wait there. The error is
+    /// everybody's.
+    async fn admit(
         &self,
-        mut submission: Submission,
         transaction: &mut Transaction,
-    ) -> Result<Durable, Refusal> {
-        let claimed = submission.claimed();
-        if let Some(user) = self.machine.user().filter(|_| !claimed.is_empty()) {
-            let held = submission::claims(&self.shard, user, claimed).await;
-            transaction.suspected = transaction.suspected.take().or_else(|| held.clone());
-            submission.hold(held);
+        submission: Option<&mut Submission>,
+        forwarded: &mut [(usize, Submission)],
+    ) -> Result<Vec<Room>, Refusal> {
+        let mut rooms = Vec::new();
+        if let Some(submission) = submission {
+            let claimed = submission.claimed();
+            if let Some(user) = self.machine.user().filter(|_| !claimed.is_empty()) {
+                let held = submission::claims(&self.shard, user, claimed).await;
+                transaction.suspected = transaction.suspected.take().or_else(|| held.clone());
+                submission.hold(held);
+            }
+            self.check_findings(submission, &mut transaction.scan).await?;
+            rooms.extend(self.room(submission).await?);
         }
-        self.enqueue(submission, &mut transaction.scan).await
+        for (_, copy) in forwarded {
+            rooms.extend(self.room(copy).await?);
+        }
+        Ok(rooms)
     }
 
-    /// Into the queue, past what is asked of all messages that nobody else has asked yet.
-    async fn enqueue(
+    /// Of a message that nobody at home gets, and looks at.
+    async fn check_findings(
         &self,
-        mut submission: Submission,
+        submission: &mut Submission,
         scanned: &mut Option<scan::verdict::Findings>,
-    ) -> Result<Durable, Refusal> {
+    ) -> Result<(), Refusal> {
         let found = submission.findings().await.map_err(|error| refusal(&error))?;
-        if let Some(found) = found {
-            let found = scanned.insert(found);
-            let (action, words) = found.action(&self.shard.config.scan);
-            match action {
-                Action::Reject => return Err(Refusal::POLICY.saying(words)),
-                // What leaves can't be kept back.
-                Action::Quarantine => return Err(found.refusal(&self.shard.config.scan, words)),
-                Action::Defer => return Err(Refusal::BUSY.saying(words)),
-                // What leaves is not changed, and files itself nowhere.
-                Action::Junk | Action::Mark => {}
-            }
+        let Some(found) = found else { return Ok(()) };
+        let found = scanned.insert(found);
+        let (action, words) = found.action(&self.shard.config.scan);
+        match action {
+            Action::Reject => Err(Refusal::POLICY.saying(words)),
+            // What leaves can't be kept back.
+            Action::Quarantine => Err(found.refusal(&self.shard.config.scan, words)),
+            Action::Defer => Err(Refusal::BUSY.saying(words)),
+            // What leaves is not changed, and files itself nowhere.
+            Action::Junk | Action::Mark => Ok(()),
         }
+    }
+
+    /// For a copy that does not go in circles, if it is to wait.
+    async fn room(&self, submission: &mut Submission) -> Result<Option<Room>, Refusal> {
         // We are one more.
         if submission.received() >= self.shard.config.limits.received_headers_max {
             return Err(Refusal::LOOP);
         }
-        // Counts until the message is among those that wait.
-        let _room = match submission.waits() {
+        match submission.waits() {
             Some((user, octets)) => {
-                waiting::reserve(&self.shard, &user, octets).await.map_err(NotNow::refusal)?
+                waiting::reserve(&self.shard, &user, octets).await.map_err(NotNow::refusal)
             }
-            None => None,
-        };
-        submission.finish().await.map_err(|error| refusal(&error))
+            None => Ok(None),
+        }
     }
 
     /// Delivers to everybody's homes. `others`: on other hosts, who share the answer. The error is everybody's.
@@ -450,6 +474,7 @@ impl SmtpSession {
             return Err(failure.as_ref().map_or(Refusal::BUSY, refusal));
         };
         let trace = intake.trace();
+        // Ours is among them.
         if trace.received > self.shard.config.limits.received_headers_max {
             return Err(Refusal::LOOP);
         }
