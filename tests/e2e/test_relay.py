@@ -142,6 +142,21 @@ class Relaying(Sending):
         self.assertIn(b"I am away", octets)
         self.assertEqual(len(server.bodies()), 1)
 
+    def test_who_sends_again_what_was_not_taken_is_replied_to(self):
+        sink = self.sink()
+        server = self.server(sink.port)
+        self.filter(server, 'require "vacation"; vacation "I am away"; redirect "nobody@a.test";')
+        quota = lambda size: self.assertEqual(server.command("account", "quota", "ann@a.test", "--quota", size).returncode, 0)
+        quota("100K")
+        text = b"From: eve@there.test\r\nTo: ann@a.test\r\nSubject: hello\r\n\r\n" + b"0123456789abcdef\r\n" * 10_000
+        # It can't be redirected, and there is no room to keep it.
+        self.assertTrue(server.deliver(text, sender="eve@there.test").startswith("452"))
+        quota("10M")
+        self.assertTrue(server.deliver(text, sender="eve@there.test").startswith("250"))
+        _, recipients, octets = until("a reply", lambda: list(sink.messages))[0]
+        self.assertEqual(recipients, ["eve@there.test"])
+        self.assertIn(b"I am away", octets)
+
     # ── the way out ─────────────────────────────────────────────────────────────────────────────
 
     def test_two_servers_exchange_mail_encrypted(self):
