@@ -168,8 +168,11 @@ pub enum Request {
     StoreCompactStatus,
     /// On the store of a stopped server.
     StoreCompact,
+    /// With a place: what comes behind it, of all.
     QueueList {
         which: queue::operations::Which,
+        #[serde(default)]
+        behind: Option<queue::operations::Place>,
     },
     QueueShow {
         id: String,
@@ -347,7 +350,10 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
             }
             store::compact_status(&shard).await
         }
-        Request::QueueList { which } => queue::operations::list(&shard, which).await,
+        Request::QueueList { which, behind: None } => queue::operations::list(&shard, which).await,
+        Request::QueueList { which, behind: Some(place) } => {
+            queue::operations::page(&shard, which, place).await
+        }
         Request::QueueShow { id } => queue::operations::show(&shard, id).await,
         Request::QueueSay { which, word } => queue::operations::say(&shard, which, word).await,
         Request::Quarantine(request) => quarantine::operations::execute(&shard, request).await,
