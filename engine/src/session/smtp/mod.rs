@@ -2,12 +2,13 @@
 //!
 //! Policy in the order of the transaction: may this sender send, does this recipient exist and have
 //! room, will the store take a message now; then [`arrival`]: bytes into an
-//! intake, and at the end one outcome for each recipient. What it has to pass before that: [`stages`]. Of a gateway
-//! that speaks on others' behalf: [`gateway`].
+//! intake; at the end [`settling`]: one outcome for each recipient. What it has to pass before that: [`stages`], and of
+//! these [`scoring`]. Of a gateway that speaks on others' behalf: [`gateway`].
 
 mod arrival;
 mod gateway;
 mod scoring;
+mod settling;
 mod stages;
 
 use super::{Next, Session, login};
