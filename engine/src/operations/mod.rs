@@ -411,11 +411,41 @@ where
     if home >= shard.mesh.cores() {
         return Err(format!("shard {home} does not exist on this host"));
     }
-    let work = move |shard| {
+    asked(shard, home, work).await.map_err(|error| format!("shard {home}: {error}"))?
+}
+
+/// The same for what nobody can ask for any more: again while the core is too busy, until the server stops.
+async fn insist<R, E, W, F>(shard: &Rc<Shard>, home: u16, work: W) -> Result<R, Fault>
+where
+    R: Send + 'static,
+    E: ToString,
+    W: FnOnce(Rc<Shard>) -> F + Copy + Send + 'static,
+    F: Future<Output = Result<R, E>> + 'static,
+{
+    while home < shard.mesh.cores() && !shard.watchdog.stopping() {
+        match asked(shard, home, work).await {
+            Ok(done) => return done,
+            Err(Unreachable) => glommio::timer::sleep(TELL_AGAIN_AFTER).await,
+        }
+    }
+    on(shard, home, work).await
+}
+
+fn asked<R, E, W, F>(
+    shard: &Rc<Shard>,
+    home: u16,
+    work: W,
+) -> impl Future<Output = Result<Result<R, Fault>, Unreachable>> + use<R, E, W, F>
+where
+    R: Send + 'static,
+    E: ToString,
+    W: FnOnce(Rc<Shard>) -> F + Send + 'static,
+    F: Future<Output = Result<R, E>> + 'static,
+{
+    shard.mesh.ask(home, move |shard| {
         let future = work(shard);
         async move { future.await.map_err(|error| error.to_string()) }
-    };
-    shard.mesh.ask(home, work).await.map_err(|error| format!("shard {home}: {error}"))?
+    })
 }
 
 /// Writes pairs to the log, then tells every core. What is durable can't be taken back, and a core that has not heard of it
