@@ -34,6 +34,8 @@ const SUBADDRESS_SEPARATOR: char = '+';
 const ALIAS_DEPTH_MAX: usize = 8;
 /// RFC 5321 section 4.5.3.1.1.
 const LOCAL_BYTES_MAX: usize = 64;
+/// Domains that are asked for a postmaster.
+const POSTMASTERS_TRIED_MAX: usize = 16;
 /// Addresses that one alias may stand for, all told.
 pub const ALIAS_TARGETS_MAX: usize = 1000;
 
@@ -247,6 +249,21 @@ impl Directory {
         }
     }
 
+    /// The first domain whose `postmaster@` reaches somebody who is meant: `own` before the others, of which some are looked at.
+    pub fn postmaster_domain<'d>(
+        &'d self,
+        own: Option<&'d str>,
+        is_meant: impl Fn(&Reached) -> bool,
+    ) -> Option<&'d str> {
+        let others = self.domains.keys().map(String::as_str).take(POSTMASTERS_TRIED_MAX);
+        own.into_iter().chain(others).find(|domain| {
+            match self.resolve(&format!("postmaster@{domain}")) {
+                Resolution::Local(reached) => is_meant(&reached),
+                Resolution::NoSuchUser | Resolution::NotOurs => false,
+            }
+        })
+    }
+
     /// The account that logs in as `user`: its address, in any case.
     pub fn login(&self, user: &str) -> Option<(&str, &Account)> {
         let address = canonical(user).ok()?;
@@ -443,6 +460,28 @@ mod tests {
         assert_eq!(directory.resolve("carl@example.test"), Resolution::NoSuchUser);
         assert_eq!(directory.resolve("loop@example.test"), Resolution::NoSuchUser);
         assert_eq!(directory.resolve("ann@example.org"), Resolution::NotOurs);
+    }
+
+    #[test]
+    fn the_postmaster_is_the_first_domains_that_has_one_or_ones_own() {
+        let mut directory = directory();
+        for domain in ["a.test", "z.test"] {
+            directory.domains.insert(domain.into(), Domain { created_unix: 0 });
+        }
+        let any = |directory: &Directory, own: Option<&'static str>| {
+            directory.postmaster_domain(own, |_| true).map(str::to_owned)
+        };
+        assert_eq!(any(&directory, None), None);
+        for domain in ["example.test", "z.test"] {
+            let targets = vec!["ann@example.test".to_owned()];
+            directory.aliases.insert(format!("postmaster@{domain}"), Alias { targets });
+        }
+        assert_eq!(any(&directory, None).as_deref(), Some("example.test"));
+        assert_eq!(any(&directory, Some("z.test")).as_deref(), Some("z.test"));
+        assert_eq!(any(&directory, Some("a.test")).as_deref(), Some("example.test"));
+        let somebody_else =
+            |reached: &Reached| !reached.homes.iter().any(|home| home.account.0 == 1);
+        assert_eq!(directory.postmaster_domain(None, somebody_else), None);
     }
 
     #[test]

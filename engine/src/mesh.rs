@@ -147,6 +147,11 @@ impl Mesh {
         u16::try_from(self.handles.len()).expect("a shard has a number of 16 bits")
     }
 
+    /// To this core itself.
+    pub fn own(&self) -> &ShardHandle {
+        &self.handles[usize::from(self.own)]
+    }
+
     /// Runs `work` on core `home`; nobody waits for it.
     pub fn tell<W, F>(&self, home: u16, work: W) -> Result<(), Unreachable>
     where
@@ -183,7 +188,7 @@ impl Mesh {
     ) -> (Reply, impl Future<Output = Result<R, Unreachable>> + use<R>) {
         let number = self.next.get();
         self.next.set(number + 1);
-        let reply = Reply { to: self.handles[usize::from(self.own)].clone(), number, value: None };
+        let reply = Reply { to: self.own().clone(), number, value: None };
         let question = Rc::new(Question::default());
         self.asked.borrow_mut().insert(number, Rc::clone(&question));
         let asked = Asked { mesh: Rc::clone(self), number, question };

@@ -76,7 +76,7 @@ pub struct Shard {
     /// Networks of `listen.xclient_from`, by their places there, from which somebody has brought mail without XCLIENT.
     pub silent_gateways: RefCell<HashSet<usize>>,
     /// Who is answered late.
-    pub held: crate::policy::greeting::Held,
+    pub delayed: crate::policy::greeting::Delayed,
     /// Who has been asked to come again. Of use on shard 0.
     pub greylist: RefCell<Known>,
     /// Of the spam filter; the same on every core.
@@ -171,7 +171,7 @@ impl Shard {
             screen: RefCell::new(Screen::new(parts.origin)),
             balanced: Cell::default(),
             silent_gateways: RefCell::default(),
-            held: Default::default(),
+            delayed: Default::default(),
             greylist: RefCell::default(),
             rules: parts.rules,
             learned: RefCell::default(),

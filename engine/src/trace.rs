@@ -132,14 +132,10 @@ pub(crate) async fn trace(shard: &Rc<Shard>, who: &str, since: u64) -> Result<Va
     }
     rows.sort_by(|one, other| one["arrived"].as_str().cmp(&other["arrived"].as_str()));
     rows.drain(..rows.len().saturating_sub(TOLD_MAX));
-    let waiting = queue::operations::list(shard, queue::operations::Which::default()).await?;
-    let is_about = |row: &Value| {
-        let is = |value: &Value| value.as_str().is_some_and(|one| one.eq_ignore_ascii_case(who));
-        is(&row["sender"]) || row["recipients"].as_array().is_some_and(|all| all.iter().any(is))
-    };
-    let waiting = waiting.as_array().into_iter().flatten().filter(|row| is_about(row));
-    let waiting: Vec<&Value> = waiting.collect();
-    Ok(json!({ "messages": rows, "all": all, "queue": waiting }))
+    let about = queue::operations::Which { party: Some(who.to_owned()), ..Default::default() };
+    let waiting = queue::operations::list(shard, about).await?;
+    let (queue, queue_all) = (&waiting["messages"], &waiting["all"]);
+    Ok(json!({ "messages": rows, "all": all, "queue": queue, "queue_all": queue_all }))
 }
 
 /// The latest on this shard, and how many there are.

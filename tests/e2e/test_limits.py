@@ -258,6 +258,29 @@ class Hijacked(test_relay.Sending):
         self.assertIn("this message alone is larger", words)
         self.assertEqual(len(self.held(server)), 2)
 
+    def test_who_is_here_gets_nothing_of_what_finds_no_room_to_be_held(self):
+        sink = self.sink()
+        server = self.watching(sink, authors_per_hour=1)
+        bounded(server, 100_000)
+        self.submit(server, "x@there.test", text_of(60_000), options=["HOLDFOR=3600"])
+        self.submit(server, "y@there.test", "From: one@there.test\r\nSubject: x\r\n\r\n")
+        text = b"From: two@there.test\r\n" + text_of(60_000)
+        to = ["bob@a.test", "x@there.test"]
+        for _ in range(2):
+            with self.assertRaises(smtplib.SMTPDataError) as refused:
+                self.submit(server, to, text)
+            self.assertEqual(refused.exception.smtp_code, 452)
+        self.assertEqual(self.held(server), [])
+        self.assertNotIn("x", self.subjects(server, 1))
+        told = "Somebody else may be sending as ann@a.test"
+        until("a mail to the postmaster", lambda: self.subjects(server, 1) == [told])
+        self.assertEqual(server.command("queue", "remove", "--all").returncode, 0)
+        self.submit(server, to, text)
+        until("it, held", lambda: len(self.held(server)) == 1)
+        self.assertEqual(server.command("queue", "release", "--account", "ann@a.test").returncode, 0)
+        self.empty(server)
+        self.assertEqual(self.subjects(server, 1), [told, "x"])
+
     def test_the_operator_may_only_be_told(self):
         sink = self.sink()
         server = self.watching(sink, recipients_per_hour=5, action='"tell"')

@@ -48,7 +48,7 @@ class Quarantine(kura.TestCase):
                     smtp.sendmail(user, recipients, messages.header("leaves", From=user) + b"Hello.\r\n")
                 self.assertEqual(refused.exception.smtp_code, code)
         self.assertEqual(self.ids(), [])
-        self.assertEqual(json.loads(self.done("queue", "list", "--json")), [])
+        self.assertEqual(json.loads(self.done("queue", "list", "--json"))["messages"], [])
 
     @classmethod
     def setUpClass(cls):

@@ -92,7 +92,7 @@ class Sending(unittest.TestCase):
     def queue(self, server, *filters):
         done = server.command("queue", "list", "--json", *filters)
         self.assertEqual(done.returncode, 0, done.stderr)
-        return json.loads(done.stdout)
+        return json.loads(done.stdout)["messages"]
 
     def empty(self, server):
         until("an empty queue", lambda: not self.queue(server))
@@ -141,6 +141,21 @@ class Relaying(Sending):
         self.assertEqual(recipients, ["eve@there.test"])
         self.assertIn(b"I am away", octets)
         self.assertEqual(len(server.bodies()), 1)
+
+    def test_who_sends_again_what_was_not_taken_is_replied_to(self):
+        sink = self.sink()
+        server = self.server(sink.port)
+        self.filter(server, 'require "vacation"; vacation "I am away"; redirect "nobody@a.test";')
+        quota = lambda size: self.assertEqual(server.command("account", "quota", "ann@a.test", "--quota", size).returncode, 0)
+        quota("100K")
+        text = b"From: eve@there.test\r\nTo: ann@a.test\r\nSubject: hello\r\n\r\n" + b"0123456789abcdef\r\n" * 10_000
+        # It can't be redirected, and there is no room to keep it.
+        self.assertTrue(server.deliver(text, sender="eve@there.test").startswith("452"))
+        quota("10M")
+        self.assertTrue(server.deliver(text, sender="eve@there.test").startswith("250"))
+        _, recipients, octets = until("a reply", lambda: list(sink.messages))[0]
+        self.assertEqual(recipients, ["eve@there.test"])
+        self.assertIn(b"I am away", octets)
 
     # ── the way out ─────────────────────────────────────────────────────────────────────────────
 
@@ -404,11 +419,11 @@ class Relaying(Sending):
             for number in range(300):
                 smtp.sendmail("ann@a.test", ["x@there.test"], b"Subject: %d\r\n\r\n" % number)
         until("all for the others", lambda: len(sink.messages) == 300)
-        self.assertEqual(len(self.queue(server)), 1200)
+        self.assertEqual(len(self.queue(server, "--all")), 1200)
         self.assertLessEqual(hanging.connections, 10 + os.cpu_count())
         server.kill()
         server.start()
-        self.assertEqual(len(self.queue(server)), 1200)
+        self.assertEqual(len(self.queue(server, "--all")), 1200)
         self.assertEqual(len({subject for _, _, subject in sink.messages}), 300)
 
     def test_patience_ends_and_the_sender_hears_of_both(self):

@@ -44,7 +44,7 @@ class Traced(kura.TestCase):
             self.assertEqual((one["uid"], one["message_id"], one["account"]), (1, "<0@c.test>", ann))
             (one,) = self.trace(bob)["messages"]
             self.assertEqual((one["subject"], one["account"]), ("other", bob))
-            self.assertEqual(self.trace("nobody@nowhere.test"), {"messages": [], "all": 0, "queue": []})
+            self.assertEqual(self.trace("nobody@nowhere.test"), {"messages": [], "all": 0, "queue": [], "queue_all": 0})
 
         check()
         text = self.told("<1@c.test>")

@@ -176,12 +176,18 @@ impl Where {
 /// To standard output, at once. A reader that has gone (`kura account list | head`) has seen what it
 /// wanted; anything else is an error.
 fn write_out(text: std::fmt::Arguments<'_>) -> Result<(), ConfigError> {
+    written(|stdout| stdout.write_fmt(text)).map(drop)
+}
+
+/// Whether anybody still reads what this writes.
+fn written(
+    write: impl FnOnce(&mut std::io::StdoutLock<'static>) -> std::io::Result<()>,
+) -> Result<bool, ConfigError> {
     let mut stdout = std::io::stdout().lock();
-    match stdout.write_fmt(text).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(ConfigError(format!("can't write to standard output: {error}")))
-        }
-        Ok(()) | Err(_) => Ok(()),
+    match write(&mut stdout).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(ConfigError(format!("can't write to standard output: {error}"))),
     }
 }
 

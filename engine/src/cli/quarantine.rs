@@ -2,7 +2,7 @@
 
 use super::ask::{Link, ask_over, link};
 use super::directory::{Common, said, text};
-use super::{Outcome, counted};
+use super::{Outcome, counted, written};
 use crate::config::ConfigError;
 use crate::operations::Request;
 use crate::quarantine::operations::{QuarantineRequest, Which};
@@ -238,19 +238,14 @@ fn raw_over(
     id: &str,
     ask: impl Fn(Request) -> Result<Value, ConfigError>,
 ) -> Result<(), ConfigError> {
-    let mut out = std::io::stdout().lock();
     let mut from = Some(0);
     while let Some(at) = from {
         let request = QuarantineRequest::Raw { id: id.to_owned(), from: at };
         let answer = ask(Request::Quarantine(request))?;
         let piece = STANDARD.decode(text(&answer, "piece"));
         let piece = piece.map_err(|error| ConfigError(format!("the server's answer: {error}")))?;
-        match out.write_all(&piece).and_then(|()| out.flush()) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
-            Err(error) => {
-                return Err(ConfigError(format!("can't write to standard output: {error}")));
-            }
+        if !written(|out| out.write_all(&piece))? {
+            return Ok(());
         }
         from = answer["next"].as_u64();
     }

@@ -1,18 +1,20 @@
 //! `kura queue`: mail that waits to leave this host.
 
+use super::ask::{Link, ask_over, link};
 use super::directory::{Common, said, text};
-use super::{Outcome, counted, counted_as};
+use super::{Outcome, counted, counted_as, written};
 use crate::collect::operations::CollectRequest;
 use crate::config::ConfigError;
 use crate::operations::{self, Request};
 use crate::queue::Word;
-use crate::queue::operations::Which;
+use crate::queue::operations::{Place, Which};
 use crate::relay::proofs;
 use crate::server::Server;
 use crate::shard::Shard;
 use crate::when::Span;
 use clap::{Args, Subcommand};
 use serde_json::Value;
+use std::io::Write;
 use std::rc::Rc;
 
 #[derive(Debug, Args)]
@@ -41,7 +43,7 @@ impl Filter {
     fn which(self, ids: Vec<String>) -> Which {
         let Filter { domain, sender, account, older_than, held, suspected } = self;
         let older_than = older_than.map(|span| span.0.as_secs());
-        Which { ids, domain, sender, account, older_than, held, suspected }
+        Which { ids, domain, sender, account, older_than, held, suspected, party: None }
     }
 }
 
@@ -103,12 +105,15 @@ impl Outside {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum QueueCommand {
-    /// What waits, since when, and why.
+    /// What waits, since when, and why: the 1000 messages that have waited longest.
     ///
     /// Example: kura queue list --domain example.org --older-than 1h
     List {
         #[command(flatten)]
         filter: Filter,
+        /// However many they are, and core by core.
+        #[arg(long)]
+        all: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -141,8 +146,12 @@ pub(super) enum QueueCommand {
 
 pub(super) fn run(command: QueueCommand) -> Result<Outcome, ConfigError> {
     match command {
-        QueueCommand::List { filter, common } => {
-            said(&common, Request::QueueList { which: filter.which(Vec::new()) }, list_text)
+        QueueCommand::List { filter, all: true, common } => {
+            list_all(&filter.which(Vec::new()), &common)
+        }
+        QueueCommand::List { filter, all: false, common } => {
+            let which = filter.which(Vec::new());
+            said(&common, Request::QueueList { which, behind: None }, list_text)
         }
         QueueCommand::Show { id, common } => said(&common, Request::QueueShow { id }, show_text),
         QueueCommand::Retry(chosen) => say(chosen, Word::Retry, "to be tried now"),
@@ -185,14 +194,70 @@ fn say(chosen: Chosen, word: Word, done: &str) -> Result<Outcome, ConfigError> {
 }
 
 fn list_text(value: &Value) -> String {
-    let rows = value.as_array().map_or(&[][..], Vec::as_slice);
+    let rows = list(&value["messages"]);
     let mut lines: Vec<String> = rows.iter().map(row_text).collect();
-    lines.push(counted_as(rows.len(), "message waits", "messages wait"));
+    lines.push(match value["cut"] == true {
+        true => format!(
+            "{} of {} messages: those that have waited longest; --all shows all, a filter such as --domain fewer",
+            rows.len(),
+            value["all"]
+        ),
+        false => counted_as(rows.len(), "message waits", "messages wait"),
+    });
     lines.join("\n")
 }
 
+/// Page by page, so that neither the server nor this holds them all; as JSON in the form of the list.
+fn list_all(which: &Which, common: &Common) -> Result<Outcome, ConfigError> {
+    let config = common.place.load()?;
+    let over = link(&config)?;
+    let listed = list_all_over(common.json, |place| {
+        let request = Request::QueueList { which: which.clone(), behind: Some(place) };
+        ask_over(&config, &over, request)
+    });
+    if let Link::Store(server) = over {
+        server.stop();
+    }
+    listed.map(|()| Outcome::Done)
+}
+
+fn list_all_over(
+    is_json: bool,
+    ask: impl Fn(Place) -> Result<Value, ConfigError>,
+) -> Result<(), ConfigError> {
+    let (mut next, mut all) = (Some(Place::default()), 0);
+    if is_json {
+        outln!("{{\"cut\":false,\"messages\":[")?;
+    }
+    while let Some(place) = next {
+        let page = ask(place)?;
+        let mut text = String::new();
+        for row in list(&page["messages"]) {
+            text += &match is_json {
+                true if all == 0 => format!("{row}\n"),
+                true => format!(",{row}\n"),
+                false => row_text(row) + "\n",
+            };
+            all += 1;
+        }
+        if !written(|out| out.write_all(text.as_bytes()))? {
+            return Ok(());
+        }
+        next = serde_json::from_value(page["next"].clone())
+            .map_err(|error| ConfigError(format!("the server's answer: {error}")))?;
+    }
+    match is_json {
+        true => outln!("],\"all\":{all}}}"),
+        false => outln!("{}", counted_as(all, "message waits", "messages wait")),
+    }
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
 fn row_text(row: &Value) -> String {
-    let recipients = row["recipients"].as_array().map_or(&[][..], Vec::as_slice);
+    let recipients = list(&row["recipients"]);
     let first = recipients.first().and_then(Value::as_str).unwrap_or_default();
     let more = match recipients.len() {
         0 | 1 => String::new(),
@@ -209,7 +274,7 @@ fn row_text(row: &Value) -> String {
 }
 
 fn show_text(value: &Value) -> String {
-    let recipients = value["recipients"].as_array().map_or(&[][..], Vec::as_slice);
+    let recipients = list(&value["recipients"]);
     let recipient = |one: &Value| {
         let way = match text(one, "way") {
             "" => String::new(),

@@ -47,6 +47,13 @@ pub(super) fn run(options: Options) -> Result<Outcome, ConfigError> {
             text(row, "why"),
         )?;
     }
+    let waiting = traced["queue_all"].as_u64().unwrap_or(0);
+    if waiting > queue.len() as u64 {
+        outln!(
+            "({} of {waiting} that wait to leave: those that have waited longest)",
+            queue.len()
+        )?;
+    }
     let all = traced["all"].as_u64().unwrap_or(0);
     if all > messages.len() as u64 {
         outln!("({} of {all}: the latest; --since a later time tells fewer)", messages.len())?;

@@ -6,8 +6,8 @@ use super::sending::{Failure, NotSent, Post};
 use super::{Envelope, To, notes};
 use crate::NOTICE;
 use crate::directory::Home;
-use crate::sieve::marks;
 use crate::sieve::plan::Filing;
+use crate::sieve::{Answering, marks};
 use crate::submission::Permit;
 use bytes::Bytes;
 use protocols::Address;
@@ -17,7 +17,7 @@ use storage::Durable;
 
 impl Post {
     /// RFC 5230: from the null path. Remembered once it is durable, and filed where the script wants a copy.
-    pub(super) async fn reply(&mut self, owner: &To, reply: Reply) {
+    pub(super) async fn reply(&mut self, owner: &To, reply: Reply, answering: Answering) {
         let Home { account, address, .. } = owner.home.clone();
         let sent = async {
             let own = Address::parse(address.as_bytes()).ok_or(NotSent::NoSuchUser)?;
@@ -38,19 +38,15 @@ impl Post {
         };
         let home = owner.clone();
         let remembered = self.at_home(owner, move |shard| async move {
+            let _answering = answering;
             let Reply { key, period, copy_to, .. } = reply;
-            let done = async {
-                let Some(message) = message else { return Ok(()) };
-                let mark = marks::Mark { kind: marks::Kind::Vacation, key, period };
-                marks::set(&shard, account, &[mark], crate::operations::unix_now()).await?;
-                if let Some(payload) = copy_to {
-                    let _durable = put_note(&shard, &home, Filing::from(payload), message).await?;
-                }
-                Ok(())
-            };
-            let done = done.await;
-            shard.sieve.answered(account, key);
-            done
+            let Some(message) = message else { return Ok(()) };
+            let mark = marks::Mark { kind: marks::Kind::Vacation, key, period };
+            marks::set(&shard, account, &[mark], crate::operations::unix_now()).await?;
+            if let Some(payload) = copy_to {
+                let _durable = put_note(&shard, &home, Filing::from(payload), message).await?;
+            }
+            Ok(())
         });
         if let Err(error) = remembered.await {
             tracing::warn!(account = address, %error, "a vacation reply is not remembered, or its copy not filed");

@@ -211,7 +211,7 @@ async fn plans(
         plans.push(plan);
     }
     if let Some(collected) = &parcel.envelope.collected {
-        plans.iter_mut().zip(&parcel.to).for_each(|(plan, to)| collected.adapt(shard, to, plan));
+        plans.iter_mut().for_each(|plan| collected.adapt(plan));
     }
     plans
 }
@@ -219,10 +219,8 @@ async fn plans(
 impl Collected {
     /// Nobody can be told no, and what comes may be years old: it is kept rather than rejected, and not replied to. What
     /// no script says anything about is as it was there.
-    fn adapt(&self, shard: &Shard, to: &To, plan: &mut Plan) {
-        if let Some(reply) = plan.reply.take() {
-            shard.sieve.answered(to.home.account, reply.key);
-        }
+    fn adapt(&self, plan: &mut Plan) {
+        plan.reply = None;
         if plan.reject.is_some() {
             *plan = Plan { error: plan.error.take(), ..Plan::keep() };
         }
@@ -442,7 +440,6 @@ async fn conclude(
     puts: Vec<Put>,
     lends: bool,
 ) -> Outcome {
-    let account = to.home.account;
     let mut durable = None;
     let mut placed = None;
     let mut failed = None;
@@ -457,11 +454,7 @@ async fn conclude(
         }
     }
     match (durable, failed) {
-        (None, Some(error)) => {
-            // No reply was made after all.
-            plan.reply.iter().for_each(|reply| shard.sieve.answered(account, reply.key));
-            return Err(error);
-        }
+        (None, Some(error)) => return Err(error),
         (Some(_), Some(error)) => {
             tracing::warn!(id = parcel.envelope.id, account = to.home.address, %error, "not in all mailboxes that the script names");
         }

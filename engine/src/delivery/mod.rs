@@ -32,6 +32,7 @@ pub use sending::{Failure, settle};
 use crate::directory::Home;
 use crate::domain::sealing;
 use crate::filter::senders::Filing;
+use crate::sieve::Answering;
 use crate::sieve::marks::Mark;
 use bytes::Bytes;
 use payload::Payload;
@@ -158,7 +159,7 @@ pub struct Filed {
     /// The owner refuses it, in these words.
     rejected: Option<String>,
     redirects: Vec<Redirect>,
-    reply: Option<Box<Reply>>,
+    reply: Option<(Box<Reply>, Answering)>,
     /// Put into INBOX only so that it can be redirected.
     lent: Option<(MailboxId, Uid, Durable)>,
     /// To be set once all of it has been carried out.

@@ -222,8 +222,8 @@ impl Post {
         }
         let durable = durable.ok_or(Error::Busy)?;
         self.remember(owner, marks).await;
-        if let Some(reply) = reply {
-            self.reply(owner, *reply).await;
+        if let Some((reply, answering)) = reply {
+            self.reply(owner, *reply, answering).await;
         }
         Ok(durable)
     }

@@ -1,7 +1,7 @@
 //! Accounts, their passwords and quotas.
 
 use super::domains::{check_domain, existing_domain, named};
-use super::{Fault, change, hash, on, pair, password_or_new, unix_now};
+use super::{Fault, change, hash, insist, on, pair, password_or_new, unix_now};
 use crate::collect;
 use crate::directory::{self, Account, Alias, SendAs};
 use crate::filter;
@@ -272,7 +272,7 @@ pub(super) async fn remove(shard: &Rc<Shard>, address: &str) -> Result<Value, Fa
     // Address first, so that no mail is taken for an account that is going.
     change(shard, vec![pair::<Account>("a:", &address, None)]).await?;
     let id = account.id();
-    on(shard, account.shard, move |shard| async move {
+    insist(shard, account.shard, move |shard: Rc<Shard>| async move {
         digest::forget(&shard, id).await?;
         sieve::scripts::forget(&shard, id).await?;
         submission::forget(&shard, id).await?;

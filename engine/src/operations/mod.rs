@@ -19,6 +19,7 @@ use crate::collect::{self, operations::CollectRequest};
 use crate::directory::{self, Pair};
 use crate::filter;
 use crate::filter::operations::SpamRequest;
+use crate::mesh::Unreachable;
 use crate::passwords::{self, StoredPassword};
 use crate::policy::networks::Fences;
 use crate::quarantine::{self, operations::QuarantineRequest};
@@ -36,7 +37,10 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A core that was too busy to hear of a change of the directory.
+const TELL_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "operation", rename_all = "snake_case")]
@@ -164,8 +168,11 @@ pub enum Request {
     StoreCompactStatus,
     /// On the store of a stopped server.
     StoreCompact,
+    /// With a place: what comes behind it, of all.
     QueueList {
         which: queue::operations::Which,
+        #[serde(default)]
+        behind: Option<queue::operations::Place>,
     },
     QueueShow {
         id: String,
@@ -343,7 +350,10 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
             }
             store::compact_status(&shard).await
         }
-        Request::QueueList { which } => queue::operations::list(&shard, which).await,
+        Request::QueueList { which, behind: None } => queue::operations::list(&shard, which).await,
+        Request::QueueList { which, behind: Some(place) } => {
+            queue::operations::page(&shard, which, place).await
+        }
         Request::QueueShow { id } => queue::operations::show(&shard, id).await,
         Request::QueueSay { which, word } => queue::operations::say(&shard, which, word).await,
         Request::Quarantine(request) => quarantine::operations::execute(&shard, request).await,
@@ -401,29 +411,86 @@ where
     if home >= shard.mesh.cores() {
         return Err(format!("shard {home} does not exist on this host"));
     }
-    let work = move |shard| {
-        let future = work(shard);
-        async move { future.await.map_err(|error| error.to_string()) }
-    };
-    shard.mesh.ask(home, work).await.map_err(|error| format!("shard {home}: {error}"))?
+    asked(shard, home, work).await.map_err(|error| format!("shard {home}: {error}"))?
 }
 
-/// Writes pairs to the log, then tells every core.
+/// The same for what nobody can ask for any more: again while the core is too busy, until the server stops.
+async fn insist<R, E, W, F>(shard: &Rc<Shard>, home: u16, work: W) -> Result<R, Fault>
+where
+    R: Send + 'static,
+    E: ToString,
+    W: FnOnce(Rc<Shard>) -> F + Copy + Send + 'static,
+    F: Future<Output = Result<R, E>> + 'static,
+{
+    while home < shard.mesh.cores() && !shard.watchdog.stopping() {
+        match asked(shard, home, work).await {
+            Ok(done) => return done,
+            Err(Unreachable) => glommio::timer::sleep(TELL_AGAIN_AFTER).await,
+        }
+    }
+    on(shard, home, work).await
+}
+
+fn asked<R, E, W, F>(
+    shard: &Rc<Shard>,
+    home: u16,
+    work: W,
+) -> impl Future<Output = Result<Result<R, Fault>, Unreachable>> + use<R, E, W, F>
+where
+    R: Send + 'static,
+    E: ToString,
+    W: FnOnce(Rc<Shard>) -> F + Send + 'static,
+    F: Future<Output = Result<R, E>> + 'static,
+{
+    shard.mesh.ask(home, move |shard| {
+        let future = work(shard);
+        async move { future.await.map_err(|error| error.to_string()) }
+    })
+}
+
+/// Writes pairs to the log, then tells every core. What is durable can't be taken back, and a core that has not heard of it
+/// would let in whoever was removed: so this ends when all have heard it, or the server stops.
 pub(crate) async fn change(shard: &Rc<Shard>, pairs: Vec<Pair>) -> Result<(), Fault> {
     let _ = shard
         .store
         .put(directory::SPACE, pairs.clone())
         .await
         .map_err(|error| error.to_string())?;
-    for home in 0..shard.mesh.cores() {
+    let tell = |core| {
         let pairs = pairs.clone();
-        on(shard, home, move |shard| async move {
+        shard.mesh.ask(core, move |shard: Rc<Shard>| async move {
             shard.directory.borrow_mut().apply(&pairs);
-            Ok::<(), Fault>(())
         })
-        .await?;
-    }
+    };
+    let mut is_told = false;
+    let rest = async |deaf: &[u16]| {
+        if !std::mem::replace(&mut is_told, true) {
+            tracing::warn!(shards = ?deaf, "a change of the directory is durable, but these are too busy to hear of it; they are told again until they have");
+        }
+        glommio::timer::sleep(TELL_AGAIN_AFTER).await;
+        !shard.watchdog.stopping()
+    };
+    tell_all(shard.mesh.cores(), tell, rest).await;
     Ok(())
+}
+
+/// Tells all cores, all of them at once, and those that did not take it again after each `rest`, as long as that wants it.
+async fn tell_all<A>(cores: u16, tell: impl Fn(u16) -> A, mut rest: impl AsyncFnMut(&[u16]) -> bool)
+where
+    A: Future<Output = Result<(), Unreachable>>,
+{
+    let mut deaf: Vec<u16> = (0..cores).collect();
+    loop {
+        let told: Vec<(u16, A)> = deaf.drain(..).map(|core| (core, tell(core))).collect();
+        for (core, answer) in told {
+            if answer.await.is_err() {
+                deaf.push(core);
+            }
+        }
+        if deaf.is_empty() || !rest(&deaf).await {
+            return;
+        }
+    }
 }
 
 pub(crate) fn pair<T: Serialize>(kind: &str, name: &str, value: Option<&T>) -> Pair {
@@ -451,4 +518,31 @@ pub(crate) async fn hash(password: &str) -> StoredPassword {
 
 pub(crate) fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Unreachable, tell_all};
+    use std::cell::RefCell;
+
+    #[test]
+    fn a_busy_core_is_told_until_it_has_heard_and_keeps_nobody_else_from_hearing() {
+        let told = RefCell::new(Vec::new());
+        let tell = |core| {
+            told.borrow_mut().push(core);
+            let is_busy = core == 1 && told.borrow().iter().filter(|one| **one == 1).count() < 3;
+            std::future::ready(if is_busy { Err(Unreachable) } else { Ok(()) })
+        };
+        let mut rests = 0;
+        let rest = async |deaf: &[u16]| {
+            assert_eq!(deaf, [1]);
+            rests += 1;
+            true
+        };
+        futures_lite::future::block_on(tell_all(3, tell, rest));
+        assert_eq!((told.take(), rests), (vec![0, 1, 2, 1, 1], 2));
+        // The server stops.
+        let tell = |_| std::future::ready(Err(Unreachable));
+        futures_lite::future::block_on(tell_all(2, tell, async |_: &[u16]| false));
+    }
 }

@@ -26,7 +26,7 @@ const REFUSED: &[u8] = b"554 5.5.1 You speak before you are greeted\r\n";
 
 /// Those of a core that wait.
 #[derive(Debug, Default)]
-pub struct Held {
+pub struct Delayed {
     greetings: Cell<usize>,
     replies: Cell<usize>,
 }
@@ -68,7 +68,7 @@ pub async fn wait(shard: &Shard, transport: &mut Transport, watch: &Watch) -> Wa
     if delay.is_zero() || is_known {
         return Waited::Quietly;
     }
-    let Some(_place) = Place::take(&shard.held.greetings, GREETINGS_HELD_MAX) else {
+    let Some(_place) = Place::take(&shard.delayed.greetings, GREETINGS_HELD_MAX) else {
         return Waited::Quietly;
     };
     enum Ended {
@@ -130,7 +130,7 @@ pub async fn hold_back(shard: &Shard, peer: IpAddr) {
     if delay.is_zero() {
         return;
     }
-    let Some(_place) = Place::take(&shard.held.replies, REPLIES_HELD_MAX) else { return };
+    let Some(_place) = Place::take(&shard.delayed.replies, REPLIES_HELD_MAX) else { return };
     count(&shard.metrics.tarpitted);
     let watch = shard.watchdog.watch();
     let stopping = async {

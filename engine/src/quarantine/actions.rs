@@ -90,20 +90,20 @@ pub async fn release(
     Ok(released)
 }
 
-/// How many were there.
+/// Those that were still there.
 pub async fn delete(
     shard: &Shard,
     account: AccountId,
     uids: &[Uid],
     by: By,
-) -> Result<usize, Error> {
+) -> Result<Vec<Uid>, Error> {
     let Some(quarantine) = shard.store.quarantine(account)?.map(|info| info.id) else {
-        return Ok(0);
+        return Ok(Vec::new());
     };
     let (gone, _durable) = shard.store.expunge(account, quarantine, uids).await?;
     shard.metrics.quarantine.deleted(by, gone.len());
     for uid in &gone {
         tracing::info!(account = account.0, uid = uid.0, by = by.name(), "deleted from quarantine");
     }
-    Ok(gone.len())
+    Ok(gone)
 }

@@ -200,7 +200,7 @@ async fn make_room(
     if !is_enough(&oldest, freed) {
         return Ok(false);
     }
-    let gone = actions::delete(shard, account, &oldest, By::Age).await?;
+    let gone = actions::delete(shard, account, &oldest, By::Age).await?.len();
     tracing::warn!(
         account = address,
         messages = gone,

@@ -131,5 +131,8 @@ async fn expunge_old_of(
             "since when a message is in quarantine can't be read: it stays until `kura quarantine delete`"
         );
     }
-    if old.is_empty() { Ok(0) } else { actions::delete(shard, account, &old, By::Age).await }
+    if old.is_empty() {
+        return Ok(0);
+    }
+    actions::delete(shard, account, &old, By::Age).await.map(|gone| gone.len())
 }

@@ -165,7 +165,9 @@ async fn at_home(shard: &Rc<Shard>, link: Link, act: bool) -> Answer {
             let released = actions::release(shard, account, &[uid], false, By::Link).await;
             released.map(|released| released.released.len())
         }
-        Action::Delete => actions::delete(shard, account, &[uid], By::Link).await,
+        Action::Delete => {
+            actions::delete(shard, account, &[uid], By::Link).await.map(|gone| gone.len())
+        }
     };
     match done {
         Ok(0) => Answer::Gone,

@@ -294,9 +294,9 @@ async fn delete(shard: &Rc<Shard>, which: Which) -> Result<Value, Fault> {
         let part = on(shard, home, move |shard| async move {
             let mut deleted = Vec::new();
             for (address, account, uids) in uids_of(&shard, &accounts, &which).await? {
-                let done = actions::delete(&shard, account, &uids, By::Operator).await;
-                done.map_err(|error| format!("{address}: {error}"))?;
-                deleted.extend(uids.iter().map(|uid| kept::id(&address, *uid)));
+                let gone = actions::delete(&shard, account, &uids, By::Operator).await;
+                let gone = gone.map_err(|error| format!("{address}: {error}"))?;
+                deleted.extend(gone.iter().map(|uid| kept::id(&address, *uid)));
             }
             Ok::<_, Fault>(deleted)
         });

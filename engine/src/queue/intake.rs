@@ -22,7 +22,7 @@ use crate::relay::srs;
 use crate::scan::session::Scan;
 use crate::scan::verdict::Findings;
 use crate::shard::{Disk, Shard};
-use crate::submission::suspects::{self, Held};
+use crate::submission::suspects::{self, Suspected};
 use crate::submission::waiting;
 use bytes::Bytes;
 use protocols::Address;
@@ -203,8 +203,9 @@ impl Submission {
     }
 
     /// It waits for its release if there is a reason.
-    pub fn hold(&mut self, held: Option<Held>) {
-        if let Some(Held { why, number }) = held.filter(|_| self.envelope.suspected.is_none()) {
+    pub fn hold(&mut self, held: Option<Suspected>) {
+        if let Some(Suspected { why, number }) = held.filter(|_| self.envelope.suspected.is_none())
+        {
             (self.envelope.suspected, self.envelope.suspicion) = (Some(why), number);
         }
     }

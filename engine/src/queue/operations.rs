@@ -2,6 +2,7 @@
 
 use super::message::{Envelope, Outcome, Progress};
 use super::{ACCOUNT, MAILBOX, Word, command, recorded};
+use crate::core::give_way;
 use crate::directory;
 use crate::operations::{Fault, on, unix_now};
 use crate::relay::route::{route_of, yields};
@@ -9,13 +10,24 @@ use crate::shard::Shard;
 use crate::submission::hijack::Suspicion;
 use crate::submission::suspects;
 use crate::when::time_text;
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use storage::Uid;
 
 /// Looks again at the cores once an account's mail is released.
 const SWEEPS_MAX: u32 = 10;
+/// Listed at the most, those that have waited longest; the command says how many there are. Of all, a page.
+const LISTED_MAX: usize = 1000;
+/// Messages of a core that are looked at, and told something, before others have their turn. What they are told together takes
+/// a flush or two.
+const AT_ONCE: usize = 256;
+/// The sender of notices.
+const NOBODY: &str = "<>";
+/// In the name of what can't be read, behind the core's.
+const UNREADABLE: &str = "uid";
 
 /// Which messages; nothing given: all.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -34,6 +46,16 @@ pub struct Which {
     /// On hold since somebody else may have sent it.
     #[serde(default)]
     pub suspected: bool,
+    /// Who sent it, or waits for it.
+    #[serde(default)]
+    pub party: Option<String>,
+}
+
+/// How far a list of all has come: behind this message of this core.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Place {
+    core: u16,
+    uid: u32,
 }
 
 impl Which {
@@ -70,7 +92,31 @@ impl Which {
         let age = self.older_than.is_none_or(|least| now >= envelope.arrived + least);
         let held = !self.held || progress.held;
         let suspected = !self.suspected || progress.is_suspected();
-        id && domain && sender && account && age && held && suspected
+        let party = self.party.as_ref().is_none_or(|party| {
+            let is = |one: &str| one.eq_ignore_ascii_case(party);
+            is(envelope.sender.as_deref().unwrap_or(NOBODY))
+                || progress.waiting().any(|index| is(&envelope.recipients[index].to))
+        });
+        id && domain && sender && account && age && held && suspected && party
+    }
+
+    /// Whether everything that is in the queue fits.
+    fn is_everything(&self) -> bool {
+        self.is_whole_of(None) && !self.held && !self.suspected
+    }
+
+    /// What there is to look at on a core. Each name begins with the core that has given it, and has the message in its queue.
+    fn candidates(&self, shard: &Shard) -> Vec<Uid> {
+        let here = |id: &&String| core_of(id).is_none_or(|core| core == shard.id);
+        let mut named = self.ids.iter().filter(here).map(|id| uid_of(id)).peekable();
+        if !self.ids.is_empty() && named.peek().is_none() {
+            return Vec::new();
+        }
+        // A store of before, or of a stopped server: there is no queue yet.
+        let all = || shard.store.uids(ACCOUNT, MAILBOX).unwrap_or_default();
+        let some: Option<BTreeSet<Uid>> = named.collect();
+        let some = some.map(Vec::from_iter);
+        some.filter(|_| !self.ids.is_empty()).unwrap_or_else(all)
     }
 
     /// What can't be read has no more than its name, and is meant by that or with everything.
@@ -78,16 +124,18 @@ impl Which {
         if !self.ids.is_empty() {
             return self.ids.iter().any(|id| id == name);
         }
-        self.is_whole_of(None) && !self.held && !self.suspected
+        self.is_everything()
     }
 
     /// Whether all messages of an account are meant, or all there are.
     fn is_whole_of(&self, account: Option<&String>) -> bool {
-        let Which { ids, domain, sender, account: of, older_than, held: _, suspected: _ } = self;
+        let Which { ids, domain, sender, account: of, older_than, held: _, suspected: _, party } =
+            self;
         ids.is_empty()
             && domain.is_none()
             && sender.is_none()
             && older_than.is_none()
+            && party.is_none()
             && of.as_ref() == account
     }
 }
@@ -105,30 +153,37 @@ struct Unreadable {
     fault: String,
 }
 
-/// On this shard.
-async fn find(shard: &Shard, which: &Which) -> Result<(Vec<Found>, Vec<Unreadable>), String> {
+fn core_of(id: &str) -> Option<u16> {
+    u16::from_str_radix(id.split_once('.')?.0, 16).ok()
+}
+
+fn uid_of(id: &str) -> Option<Uid> {
+    id.split_once('.')?.1.strip_prefix(UNREADABLE)?.parse().ok().map(Uid)
+}
+
+/// Those of `uids` that fit, on this shard.
+async fn look(shard: &Shard, which: &Which, uids: &[Uid]) -> Vec<Result<Found, Unreadable>> {
     let now = unix_now();
-    // A store of before, or of a stopped server: there is no queue yet.
-    let uids = shard.store.uids(ACCOUNT, MAILBOX).unwrap_or_default();
-    let (mut found, mut unreadable) = (Vec::new(), Vec::new());
-    for uid in uids {
+    let mut found = Vec::new();
+    for &uid in uids {
         match recorded(shard, uid).await {
             Ok((envelope, mut progress)) if which.fits(&envelope, &progress, now) => {
                 add_shared(shard, &envelope, &mut progress);
-                found.push(Found { uid, envelope, progress });
+                found.push(Ok(Found { uid, envelope, progress }));
             }
             Ok(_) => {}
             // It was delivered meanwhile.
             Err(_) if shard.store.entry(ACCOUNT, MAILBOX, uid).is_err() => {}
             Err(fault) => {
-                let name = format!("{:x}.uid{}", shard.id, uid.0);
+                let name = format!("{:x}.{UNREADABLE}{}", shard.id, uid.0);
                 if which.fits_unreadable(&name) {
-                    unreadable.push(Unreadable { uid, name, fault });
+                    found.push(Err(Unreadable { uid, name, fault }));
                 }
             }
         }
     }
-    Ok((found, unreadable))
+    give_way().await;
+    found
 }
 
 /// Where nothing is recorded of a recipient that waits, it is what is known of the destination.
@@ -150,24 +205,66 @@ fn add_shared(shard: &Shard, envelope: &Envelope, progress: &mut Progress) {
     }
 }
 
-/// One row for each message.
+/// One row for each message, of those that have waited longest.
 pub async fn list(shard: &Rc<Shard>, which: Which) -> Result<Value, Fault> {
     let which = which.canonical();
-    let mut rows = Vec::new();
+    let (mut rows, mut all) = (Vec::new(), 0);
     for home in 0..shard.mesh.cores() {
         let which = which.clone();
         let part = move |shard: Rc<Shard>| async move {
-            let (found, unreadable) = find(&shard, &which).await?;
-            let now = unix_now();
-            let mut rows: Vec<Value> = found.iter().map(|one| row(&shard, one, now)).collect();
-            let row = |one: &Unreadable| json!({ "id": one.name, "why": one.fault });
-            rows.extend(unreadable.iter().map(row));
-            Ok::<_, Fault>(rows)
+            let (mut rows, mut all) = (Vec::new(), 0);
+            // In the order in which they came.
+            let mut uids = which.candidates(&shard);
+            if which.is_everything() && uids.len() > LISTED_MAX {
+                all += uids.split_off(LISTED_MAX).len();
+            }
+            for uids in uids.chunks(AT_ONCE) {
+                let found = look(&shard, &which, uids).await;
+                all += found.len();
+                let room = LISTED_MAX.saturating_sub(rows.len());
+                rows.extend(found.iter().take(room).map(|one| row_of(&shard, one)));
+            }
+            Ok::<_, Fault>((rows, all))
         };
-        rows.extend(on(shard, home, part).await?);
+        let (some, count) = on(shard, home, part).await?;
+        rows.extend(some);
+        all += count;
     }
-    rows.sort_by_key(|row| row["arrived"].as_u64());
-    Ok(Value::Array(rows))
+    rows.sort_by_key(|row: &Value| row["arrived"].as_u64());
+    rows.truncate(LISTED_MAX);
+    Ok(json!({ "cut": all > rows.len(), "messages": rows, "all": all }))
+}
+
+/// The next rows for who wants all of them, however many there are: core by core, behind `place`.
+pub async fn page(shard: &Rc<Shard>, which: Which, place: Place) -> Result<Value, Fault> {
+    let which = which.canonical();
+    let part = move |shard: Rc<Shard>| async move {
+        let mut rows: Vec<Value> = Vec::new();
+        let mut uids = which.candidates(&shard);
+        uids.retain(|uid| uid.0 > place.uid);
+        for uids in uids.chunks(AT_ONCE) {
+            let found = look(&shard, &which, uids).await;
+            rows.extend(found.iter().map(|one| row_of(&shard, one)));
+            if let Some(last) = uids.last().filter(|_| rows.len() > LISTED_MAX - AT_ONCE) {
+                return Ok((rows, Some(last.0)));
+            }
+        }
+        Ok::<_, Fault>((rows, None))
+    };
+    let (rows, last) = on(shard, place.core, part).await?;
+    let next = match last {
+        Some(uid) => Some(Place { uid, ..place }),
+        None => Some(Place { core: place.core + 1, uid: 0 }),
+    };
+    let next = next.filter(|next| next.core < shard.mesh.cores());
+    Ok(json!({ "messages": rows, "next": next }))
+}
+
+fn row_of(shard: &Shard, found: &Result<Found, Unreadable>) -> Value {
+    match found {
+        Ok(found) => row(shard, found, unix_now()),
+        Err(Unreadable { name, fault, .. }) => json!({ "id": name, "why": fault }),
+    }
 }
 
 fn row(shard: &Shard, found: &Found, now: u64) -> Value {
@@ -176,7 +273,7 @@ fn row(shard: &Shard, found: &Found, now: u64) -> Value {
         progress.waiting().map(|index| envelope.recipients[index].to.as_str()).collect();
     json!({
         "id": envelope.id,
-        "sender": envelope.sender.as_deref().unwrap_or("<>"),
+        "sender": envelope.sender.as_deref().unwrap_or(NOBODY),
         "recipients": waiting,
         "octets": envelope.octets,
         "arrived": envelope.arrived,
@@ -227,13 +324,22 @@ pub async fn show(shard: &Rc<Shard>, id: String) -> Result<Value, Fault> {
     for home in 0..shard.mesh.cores() {
         let which = Which { ids: vec![id.clone()], ..Which::default() };
         let part = move |shard: Rc<Shard>| async move {
-            let (found, unreadable) = find(&shard, &which).await?;
-            if let Some(Unreadable { name, fault, .. }) = unreadable.first() {
-                return Err(format!("{name}: {fault} (`kura queue remove {name}` takes it away)"));
+            let mut found = Vec::new();
+            for uids in which.candidates(&shard).chunks(AT_ONCE) {
+                found = look(&shard, &which, uids).await;
+                if !found.is_empty() {
+                    break;
+                }
             }
-            let now = unix_now();
-            let Some(one) = found.first() else { return Ok(None) };
-            let mut shown = row(&shard, one, now);
+            let one = match found.first() {
+                Some(Ok(one)) => one,
+                Some(Err(Unreadable { name, fault, .. })) => {
+                    let remedy = format!("`kura queue remove {name}` takes it away");
+                    return Err(format!("{name}: {fault} ({remedy})"));
+                }
+                None => return Ok(None),
+            };
+            let mut shown = row(&shard, one, unix_now());
             let recipients = one.envelope.recipients.iter().zip(&one.progress.recipients);
             let recipient =
                 |(recipient, standing): (&super::message::Recipient, &super::message::Standing)| {
@@ -267,6 +373,14 @@ struct Said {
     later: u64,
     /// What fits, and stays on hold all the same.
     left: u64,
+}
+
+impl Said {
+    fn add(&mut self, more: Said) {
+        self.messages += more.messages;
+        self.later += more.later;
+        self.left += more.left;
+    }
 }
 
 /// Says the same of all messages that fit.
@@ -313,36 +427,55 @@ async fn say_once(shard: &Rc<Shard>, which: &Which, word: Word) -> Result<Said, 
     for home in 0..shard.mesh.cores() {
         let which = which.clone();
         let part = move |shard: Rc<Shard>| async move {
-            let (found, unreadable) = find(&shard, &which).await?;
-            let is_meant =
-                |one: &Found| which.means(word, &one.progress, shard.queue.is_to_be_held(one.uid));
-            let (found, others): (Vec<_>, Vec<_>) = found.into_iter().partition(is_meant);
-            let left = others.iter().filter(|one| one.progress.is_suspected()).count();
-            let mut named: Vec<(Uid, String)> =
-                found.into_iter().map(|one| (one.uid, one.envelope.id)).collect();
-            // Nothing else can be done with them; who names one is told so.
-            if word == Word::Remove || !which.ids.is_empty() {
-                named.extend(unreadable.into_iter().map(|one| (one.uid, one.name)));
-            }
-            let mut said = Said { left: left as u64, ..Said::default() };
-            for (uid, id) in named {
-                let waits = match command(&shard, uid, word).await {
-                    Ok(waits) => waits,
-                    // It was delivered meanwhile.
-                    Err(_) if shard.store.entry(ACCOUNT, MAILBOX, uid).is_err() => continue,
-                    Err(fault) => return Err(format!("{id}: {fault}")),
-                };
-                (said.messages, said.later) = (said.messages + 1, said.later + u64::from(waits));
-                tracing::info!(target: crate::NOTICE, id, ?word, "an operator's word about a queued message");
+            let mut said = Said::default();
+            for uids in which.candidates(&shard).chunks(AT_ONCE) {
+                let found = look(&shard, &which, uids).await;
+                said.add(say_to(&shard, &which, word, found).await?);
             }
             Ok::<_, Fault>(said)
         };
-        let Said { messages, later, left } = on(shard, home, part).await?;
-        all.messages += messages;
-        all.later += later;
-        all.left += left;
+        all.add(on(shard, home, part).await?);
     }
     Ok(all)
+}
+
+/// To those of `found` that are meant, all at once: so they share flushes.
+async fn say_to(
+    shard: &Rc<Shard>,
+    which: &Which,
+    word: Word,
+    found: Vec<Result<Found, Unreadable>>,
+) -> Result<Said, Fault> {
+    let mut said = Said::default();
+    let mut named = Vec::new();
+    for one in found {
+        match one {
+            Ok(Found { uid, envelope, progress }) => {
+                if which.means(word, &progress, shard.queue.is_to_be_held(uid)) {
+                    named.push((uid, envelope.id));
+                } else {
+                    said.left += u64::from(progress.is_suspected());
+                }
+            }
+            // Nothing else can be done with them; who names one is told so.
+            Err(Unreadable { uid, name, .. }) if word == Word::Remove || !which.ids.is_empty() => {
+                named.push((uid, name));
+            }
+            Err(_) => {}
+        }
+    }
+    let done = join_all(named.iter().map(|(uid, _)| command(shard, *uid, word))).await;
+    for ((uid, id), done) in named.into_iter().zip(done) {
+        let waits = match done {
+            Ok(waits) => waits,
+            // It was delivered meanwhile.
+            Err(_) if shard.store.entry(ACCOUNT, MAILBOX, uid).is_err() => continue,
+            Err(fault) => return Err(format!("{id}: {fault}")),
+        };
+        (said.messages, said.later) = (said.messages + 1, said.later + u64::from(waits));
+        tracing::info!(target: crate::NOTICE, id, ?word, "an operator's word about a queued message");
+    }
+    Ok(said)
 }
 
 /// Who releases all that an account has sent says that it was its owner. Whose suspicion that ends, if there was one.
@@ -361,3 +494,34 @@ async fn trust(shard: &Rc<Shard>, address: &str) -> Result<Option<Trusted>, Faul
 
 /// An account, its home, and of what it was suspected.
 type Trusted = (String, u16, Suspicion);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_says_on_which_core_its_message_is_and_what_cant_be_read_which_it_is() {
+        for (id, core, uid) in [
+            ("0.5a3b1c", Some(0), None),
+            ("1f.uid70000", Some(31), Some(Uid(70_000))),
+            ("1f.uid", Some(31), None),
+            ("x.uid7", None, Some(Uid(7))),
+            ("7", None, None),
+        ] {
+            assert_eq!((core_of(id), uid_of(id)), (core, uid), "{id}");
+        }
+    }
+
+    #[test]
+    fn only_who_says_nothing_means_everything() {
+        assert!(Which::default().is_everything());
+        let some = [
+            Which { ids: vec!["0.1".to_owned()], ..Which::default() },
+            Which { older_than: Some(0), ..Which::default() },
+            Which { party: Some("ann@a.test".to_owned()), ..Which::default() },
+            Which { held: true, ..Which::default() },
+            Which { suspected: true, ..Which::default() },
+        ];
+        assert!(!some.iter().any(Which::is_everything));
+    }
+}

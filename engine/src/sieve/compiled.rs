@@ -4,7 +4,7 @@ use super::SystemScripts;
 use super::{limits, scripts};
 use crate::shard::Shard;
 use protocols::sieve::{Fault, Include, Location, Missing, Script};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use storage::AccountId;
@@ -107,9 +107,9 @@ fn compile(shard: &Shard, account: AccountId, system: &SystemScripts, address: &
     let (before, after) = system.around(address);
     wanted.extend(before.iter().chain(&after).flat_map(|script| script.includes().to_vec()));
     // What is included, and what that includes in turn; each once.
-    let mut known: Vec<Include> = Vec::new();
+    let mut known: HashSet<Include> = HashSet::new();
     while let Some(include) = wanted.pop() {
-        if known.contains(&include) {
+        if !known.insert(include.clone()) {
             continue;
         }
         match include.location {
@@ -123,11 +123,10 @@ fn compile(shard: &Shard, account: AccountId, system: &SystemScripts, address: &
                     compiled.source_bytes += source.len();
                     let script = Script::compile(&source, &limits()).ok().map(Arc::new);
                     wanted.extend(script.iter().flat_map(|script| script.includes().to_vec()));
-                    compiled.personal.insert(include.name.clone(), script);
+                    compiled.personal.insert(include.name, script);
                 }
             }
         }
-        known.push(include);
     }
     compiled
 }

@@ -27,11 +27,13 @@ pub use settings::{Settings, SystemScripts};
 pub use world::special_use;
 
 use crate::directory::Home;
+use crate::mesh::ShardHandle;
 use crate::shard::Shard;
 use compiled::Cache;
 use protocols::sieve::Limits;
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use storage::AccountId;
@@ -71,8 +73,13 @@ impl Sieve {
         self.cache.borrow_mut().clear();
     }
 
-    /// Whether a reply of this key may be made now: two messages at once are answered once.
-    fn may_answer(&self, account: AccountId, key: [u8; 32]) -> bool {
+    /// That a reply of this key may be made now: two messages at once are answered once. `home`: the way to this core.
+    fn begin_answer(
+        &self,
+        home: &ShardHandle,
+        account: AccountId,
+        key: [u8; 32],
+    ) -> Option<Answering> {
         let mut under_way = self.under_way.borrow_mut();
         let now = Instant::now();
         if under_way.len() >= UNDER_WAY_MAX {
@@ -80,15 +87,29 @@ impl Sieve {
         }
         let is_free = under_way.get(&(account, key)).is_none_or(|until| *until <= now);
         let has_room = under_way.len() < UNDER_WAY_MAX;
-        if is_free && has_room {
+        (is_free && has_room).then(|| {
             under_way.insert((account, key), now + UNDER_WAY);
-        }
-        is_free && has_room
+            Answering { home: home.clone(), account, key }
+        })
     }
+}
 
-    /// The reply is remembered, or was not sent.
-    pub(crate) fn answered(&self, account: AccountId, key: [u8; 32]) {
-        self.under_way.borrow_mut().remove(&(account, key));
+/// A reply is being made: no other of its key is as long as this lives, on whichever core. It ends once the reply is
+/// remembered, or is not made after all.
+#[derive(Debug)]
+pub struct Answering {
+    home: ShardHandle,
+    account: AccountId,
+    key: [u8; 32],
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        let key = (self.account, self.key);
+        // Who is too busy to hear of it forgets it by itself.
+        let _ = self.home.tell(move |shard: Rc<Shard>| async move {
+            shard.sieve.under_way.borrow_mut().remove(&key);
+        });
     }
 }
 

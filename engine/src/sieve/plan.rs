@@ -2,7 +2,7 @@
 
 use super::compiled::compiled;
 use super::world::AccountWorld;
-use super::{limits, marks};
+use super::{Answering, limits, marks};
 use crate::delivery::{Envelope, To};
 use crate::filter::senders::{Decision, Place};
 use crate::metrics::count;
@@ -20,7 +20,7 @@ pub struct Plan {
     pub redirects: Vec<(Address, Edited)>,
     /// The text of a rejection; then there is nothing else.
     pub reject: Option<String>,
-    pub reply: Option<Box<Reply>>,
+    pub reply: Option<(Box<Reply>, Answering)>,
     pub marks: Vec<marks::Mark>,
     /// What the owner of the script has to know.
     pub error: Option<String>,
@@ -112,20 +112,24 @@ pub fn plan(shard: &Shard, to: &To, envelope: &Envelope, decision: &Decision, se
     report(to, envelope, &outcome, own_turn);
     let own_error = outcome.error.as_ref().filter(|error| Some(error.turn) == own_turn);
     let error = broken.or_else(|| own_error.map(ToString::to_string));
-    let mut plan = from(shard, outcome);
+    let (mut plan, reply) = from(shard, outcome);
     plan.error = error;
     let vacation = marks::Kind::Vacation;
-    plan.reply = plan.reply.filter(|reply| {
+    let reply = reply.filter(|reply| {
         // Its sender is likely not who it says.
         decision.place == Place::Usual
             && !marks::is_set(shard, account, vacation, &reply.key, world.unix_seconds)
-            && shard.sieve.may_answer(account, reply.key)
+    });
+    plan.reply = reply.and_then(|reply| {
+        let answering = shard.sieve.begin_answer(shard.mesh.own(), account, reply.key)?;
+        Some((reply, answering))
     });
     plan
 }
 
-fn from(shard: &Shard, outcome: Outcome) -> Plan {
-    let mut plan = Plan::default();
+/// And the reply that is wanted.
+fn from(shard: &Shard, outcome: Outcome) -> (Plan, Option<Box<Reply>>) {
+    let (mut plan, mut wanted) = (Plan::default(), None);
     let actions = &shard.metrics.sieve_actions;
     if outcome.actions.is_empty() {
         count(&actions.discard);
@@ -151,7 +155,7 @@ fn from(shard: &Shard, outcome: Outcome) -> Plan {
             }
             Action::Vacation(reply) => {
                 count(&actions.vacation);
-                plan.reply = Some(reply);
+                wanted = Some(reply);
             }
         }
     }
@@ -161,7 +165,7 @@ fn from(shard: &Shard, outcome: Outcome) -> Plan {
         period: mark.period,
     };
     plan.marks = outcome.duplicates.into_iter().map(mark).collect();
-    plan
+    (plan, wanted)
 }
 
 /// One line for each run, and a warning for each error of the operator's own scripts.

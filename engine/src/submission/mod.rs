@@ -40,7 +40,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use storage::store::Space;
 use storage::{AccountId, Error};
-use suspects::Held;
+use suspects::Suspected;
 use usage::{Amounts, Over};
 
 pub const SPACE: Space = Space(43);
@@ -210,7 +210,7 @@ pub struct Message<'m> {
 pub async fn permit(
     shard: &Rc<Shard>,
     message: Message<'_>,
-) -> Result<(Option<Permit>, Option<Held>), NotNow> {
+) -> Result<(Option<Permit>, Option<Suspected>), NotNow> {
     let Some(of) = Of::login(shard, message.user) else { return Ok((None, None)) };
     let Message { mut recipients, at_home, refused, peer, .. } = message;
     let at_home = u32::try_from(at_home).unwrap_or(u32::MAX);
@@ -247,10 +247,10 @@ async fn reserve<W, F>(
     by: By,
     recipients: u32,
     then: W,
-) -> Result<(Option<Permit>, Option<Held>), NotNow>
+) -> Result<(Option<Permit>, Option<Suspected>), NotNow>
 where
     W: FnOnce(Rc<Shard>) -> F + Send + 'static,
-    F: Future<Output = (Option<Held>, u32)> + 'static,
+    F: Future<Output = (Option<Suspected>, u32)> + 'static,
 {
     let Of { account, home, address, limits } = of;
     let reserve = move |shard: Rc<Shard>| async move {
@@ -283,7 +283,7 @@ where
 }
 
 /// A message that `user` sends names these in `From`, who are not the account. Why it is to be held, if it is.
-pub async fn claims(shard: &Rc<Shard>, user: &str, authors: Vec<String>) -> Option<Held> {
+pub async fn claims(shard: &Rc<Shard>, user: &str, authors: Vec<String>) -> Option<Suspected> {
     if shard.config.submission.hijack.action == Action::Off {
         return None;
     }

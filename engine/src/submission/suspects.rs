@@ -4,7 +4,7 @@
 use super::hijack::{Suspicion, Watch};
 use super::settings::Action;
 use super::{Usage, known};
-use crate::directory::Resolution;
+use crate::directory::Reached;
 use crate::metrics::count;
 use crate::operations::unix_now;
 use crate::queue::{self, Word, notices};
@@ -14,12 +14,9 @@ use protocols::message::date::field_text;
 use std::rc::Rc;
 use storage::{AccountId, Uid};
 
-/// Domains that are asked for a postmaster.
-const POSTMASTERS_TRIED_MAX: usize = 16;
-
 /// That a message is held, and for which suspicion of its account.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
+pub struct Suspected {
     pub why: String,
     pub number: u32,
 }
@@ -31,7 +28,7 @@ pub(super) async fn watch(
     account: AccountId,
     address: &str,
     note: impl FnOnce(&mut Usage) -> bool,
-) -> Option<Held> {
+) -> Option<Suspected> {
     let (is_new, suspicion) =
         shard.submitting.with(shard, account, |usage| (note(usage), usage.watch.suspicion.clone()));
     let suspicion = suspicion?;
@@ -68,7 +65,7 @@ pub(super) async fn watch(
         }
     }
     let Suspicion { why, number, .. } = suspicion;
-    is_held.then(|| Held { why: format!("{why}: somebody else may have sent it"), number })
+    is_held.then(|| Suspected { why: format!("{why}: somebody else may have sent it"), number })
 }
 
 async fn tell_postmaster(
@@ -111,20 +108,13 @@ async fn tell_postmaster(
 /// Who answers for an account: its domain's postmaster, or the first there is who is somebody else.
 fn postmaster(shard: &Shard, account: AccountId, address: &str) -> String {
     let directory = shard.directory.borrow();
-    let own = address.rsplit_once('@').map(|(_, domain)| domain.to_owned());
-    let others = directory.domains().map(|(domain, _)| domain.clone());
-    let mut names = own
-        .into_iter()
-        .chain(others.take(POSTMASTERS_TRIED_MAX))
-        .map(|domain| format!("postmaster@{domain}"));
+    let own = address.rsplit_once('@').map(|(_, domain)| domain);
     // Whoever has the account's password would read it, and take it away.
-    let is_somebody = |name: &String| match directory.resolve(name) {
-        Resolution::Local(reached) => {
-            reached.homes.iter().any(|home| home.account != account) || !reached.outside.is_empty()
-        }
-        Resolution::NoSuchUser | Resolution::NotOurs => false,
+    let is_somebody = |reached: &Reached| {
+        reached.homes.iter().any(|home| home.account != account) || !reached.outside.is_empty()
     };
-    names.find(is_somebody).unwrap_or_else(|| format!("postmaster@{}", shard.config.hostname))
+    let domain = directory.postmaster_domain(own, is_somebody);
+    format!("postmaster@{}", domain.unwrap_or(&shard.config.hostname))
 }
 
 async fn send(

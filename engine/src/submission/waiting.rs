@@ -18,7 +18,7 @@ use crate::shard::Shard;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use storage::{AccountId, Error, Uid};
+use storage::{AccountId, Error, MessageEntry, Uid};
 
 /// A message takes no longer to be recorded; then it is not being taken any more, whatever has become of its session.
 const COMING_SECONDS: u64 = 600;
@@ -116,10 +116,16 @@ async fn here(shard: &Shard, account: AccountId) -> Result<u64, Error> {
     let own = (account, Uid(0))..=(account, Uid(u32::MAX));
     let (mut octets, mut gone) = (0_u64, Vec::new());
     for (key, some) in of.range(own) {
-        match shard.queue.state(key.1) {
-            None => gone.push(*key),
-            Some(state) if waits(shard, key.1, state, now) => octets = octets.saturating_add(*some),
-            Some(_) => {}
+        let entry = match shard.store.entry(ACCOUNT, MAILBOX, key.1) {
+            Ok(entry) => entry,
+            Err(Error::NoSuchMessage(_)) => {
+                gone.push(*key);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        if waits(shard.queue.state(key.1), &entry, now) {
+            octets = octets.saturating_add(*some);
         }
     }
     for key in gone {
@@ -129,13 +135,13 @@ async fn here(shard: &Shard, account: AccountId) -> Result<u64, Error> {
 }
 
 /// For its time or an operator's word, rather than for another try.
-fn waits(shard: &Shard, uid: Uid, state: State, now: u64) -> bool {
+fn waits(state: Option<State>, entry: &MessageEntry, now: u64) -> bool {
+    let is_early = entry.internal_date.0 / 1000 > now;
     match state {
-        State::Held | State::UnderWay(_) => true,
-        State::Waits(_) => {
-            let entry = shard.store.entry(ACCOUNT, MAILBOX, uid);
-            entry.is_ok_and(|entry| entry.internal_date.0 / 1000 > now)
-        }
+        Some(State::Held | State::UnderWay(_)) => true,
+        Some(State::Waits(_)) => is_early,
+        // The queue is still being loaded, and has not come to it.
+        None => is_early || entry.flags.contains(HELD),
     }
 }
 
@@ -146,7 +152,7 @@ async fn read(shard: &Shard) -> Result<(), Error> {
     for uids in uids.chunks(READ_AT_ONCE) {
         let (Some(first), Some(last)) = (uids.first(), uids.last()) else { break };
         for entry in shard.store.entries(ACCOUNT, MAILBOX, first.0..=last.0)? {
-            if !entry.flags.contains(HELD) && entry.internal_date.0 / 1000 <= now {
+            if !waits(None, &entry, now) {
                 continue;
             }
             let summary = match shard.store.summary(ACCOUNT, MAILBOX, entry.uid).await {
@@ -194,6 +200,27 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use storage::{Flags, Modseq, UnixMillis};
+
+    #[test]
+    fn what_waits_counts_while_the_queue_is_still_being_loaded() {
+        let entry = |flags, seconds: u64| MessageEntry {
+            uid: Uid(1),
+            modseq: Modseq(1),
+            flags,
+            internal_date: UnixMillis(seconds * 1000),
+            bytes: 1,
+            prefix_bytes: 0,
+        };
+        let (usual, held, later) =
+            (entry(Flags::default(), 99), entry(HELD, 99), entry(Flags::default(), 101));
+        let counts = |state| [&usual, &held, &later].map(|entry| waits(state, entry, 100));
+        assert_eq!(counts(None), [false, true, true]);
+        assert_eq!(counts(Some(State::Held)), [true; 3]);
+        assert_eq!(counts(Some(State::UnderWay(None))), [true; 3]);
+        // Released by an operator, it waits for another try.
+        assert_eq!(counts(Some(State::Waits(200))), [false, false, true]);
+    }
 
     #[test]
     fn what_is_being_taken_counts_until_it_has_come_or_nobody_tells() {

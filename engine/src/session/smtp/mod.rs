@@ -2,12 +2,13 @@
 //!
 //! Policy in the order of the transaction: may this sender send, does this recipient exist and have
 //! room, will the store take a message now; then [`arrival`]: bytes into an
-//! intake, and at the end one outcome for each recipient. What it has to pass before that: [`stages`]. Of a gateway
-//! that speaks on others' behalf: [`gateway`].
+//! intake; at the end [`settling`]: one outcome for each recipient. What it has to pass before that: [`stages`], and of
+//! these [`scoring`]. Of a gateway that speaks on others' behalf: [`gateway`].
 
 mod arrival;
 mod gateway;
 mod scoring;
+mod settling;
 mod stages;
 
 use super::{Next, Session, login};
@@ -34,9 +35,6 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use storage::Durable;
-
-/// Domains that are asked for a postmaster, at the start of each session.
-const POSTMASTERS_TRIED_MAX: usize = 16;
 
 #[derive(Debug)]
 pub struct SmtpSession {
@@ -336,12 +334,9 @@ fn later(release: Release, now: u64) -> Option<u64> {
 /// which has one.
 fn postmaster_domain(shard: &Shard) -> String {
     let directory = shard.directory.borrow();
-    let reached = |domain: &&String| {
-        matches!(directory.resolve(&format!("postmaster@{domain}")), Resolution::Local(_))
-    };
-    let domains = || directory.domains().map(|(domain, _)| domain).take(POSTMASTERS_TRIED_MAX);
-    let first = domains().find(reached).or_else(|| domains().next()).cloned();
-    first.unwrap_or_else(|| shard.config.hostname.clone())
+    let any = || directory.domains().next().map(|(domain, _)| domain.as_str());
+    let first = directory.postmaster_domain(None, |_| true).or_else(any);
+    first.unwrap_or(&shard.config.hostname).to_owned()
 }
 
 impl Drop for SmtpSession {

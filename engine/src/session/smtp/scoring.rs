@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 const JUDGED_ON_CORE_BYTES_MAX: u64 = 4 << 10;
 
 /// Whom a message is for.
-struct To {
+struct Addressees {
     names: Vec<String>,
     homes: Vec<Home>,
 }
@@ -142,7 +142,7 @@ impl SmtpSession {
         }
         let names = stages.recipients.iter().map(|one| one.address.to_string()).collect();
         let homes = stages.recipients.iter().flat_map(|one| one.homes.iter().cloned()).collect();
-        let to = To { names, homes };
+        let to = Addressees { names, homes };
         let (found, sender, scored) = self.judge(intake, stages.from, to, auth, second).await?;
         stages.add(&found.fields(usize::MAX), |room| found.fields(room));
         stages.judged.spam_percent = Some(found.percent());
@@ -207,12 +207,12 @@ impl SmtpSession {
         &self,
         intake: &mut Intake,
         mail_from: &str,
-        to: To,
+        to: Addressees,
         auth: Option<&Authentication>,
         second: Option<Asked>,
     ) -> Result<(Verdict, Option<Sender>, Option<Arc<Scored>>), Refusal> {
         let started = Instant::now();
-        let To { names: recipients, homes } = to;
+        let Addressees { names: recipients, homes } = to;
         let is_proven = auth.is_some_and(|auth| dmarc_is(auth, Outcome::Pass));
         let findings = auth.map(|auth| auth.findings.as_slice()).unwrap_or_default();
         let auth: Vec<_> = findings.iter().map(|one| (one.method, one.outcome)).collect();
