@@ -253,6 +253,11 @@ impl Models {
         self.models.remove(&account);
     }
 
+    /// They are worked out anew when mail comes.
+    pub(super) fn forget_all(&mut self) {
+        self.models.clear();
+    }
+
     /// So many lessons were removed.
     pub(super) fn removed(&mut self, lessons: usize) {
         self.lessons = self.lessons.map(|all| all.saturating_sub(lessons));
