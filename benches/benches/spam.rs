@@ -28,8 +28,8 @@ const WORDS: [&str; 24] = [
     "here", "list", "remove",
 ];
 
-/// Text that looks like a letter, as HTML beside plain text, with a link in each paragraph; another one for another seed. Every second word is one of
-/// a few thousand, as in mail.
+/// Text that looks like a letter, as HTML beside plain text, with a link in each paragraph; another one for another seed. Every second
+/// word is one of a hundred thousand: more different ones than people write.
 fn letter(bytes: usize, seed: usize) -> Vec<u8> {
     let mut text = String::new();
     let mut number = seed;
