@@ -412,6 +412,10 @@ class Forget(Own):
         # It may sort anew; who is nobody is told so.
         self.sort(0, "offer", "$Junk")
         self.assertTrue(kura.eventually(lambda: places(known) == ["Junk", "INBOX"]))
+        for arguments in ([], [ann, "--shared"]):
+            done = self.server.command("spam", "forget", *arguments)
+            self.assertEqual(done.returncode, 2)
+            self.assertIn("--shared", done.stderr)
         done = self.server.command("spam", "forget", "nobody@example.test")
         self.assertEqual(done.returncode, 1)
         self.assertIn("no account nobody@example.test; `kura account list` shows", done.stderr)

@@ -13,7 +13,7 @@ use crate::filter::tokens::Tokens;
 use crate::filter::verdict::Verdict;
 use crate::filter::{self, Envelope, Found};
 use crate::operations::Request;
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use protocols::message::Summary;
 use protocols::message::date::Sent;
 use protocols::message::field::{Fields, unfold};
@@ -34,7 +34,7 @@ pub(super) enum SpamCommand {
     /// A file that is no message is refused; one that lies in a directory is named, and left out.
     ///
     /// Each message is learned once. One that was learned as the other kind moves, as long as it is among the last 32,768
-    /// that were learned; of one that is named as both, `--ham` holds.
+    /// that were learned; of others both words count.
     ///
     /// Example: kura spam train --spam old/junk --ham old/inbox.mbox
     Train(TrainOptions),
@@ -85,12 +85,12 @@ pub(super) struct TrainOptions {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("whose").required(true).args(["address", "shared"])))]
 pub(super) struct ForgetOptions {
     /// The account.
-    #[arg(required_unless_present = "shared", value_name = "ADDRESS")]
     address: Option<String>,
     /// What judges everybody's mail, from `kura spam train` and `spam.learn = "everybody"`.
-    #[arg(long, conflicts_with = "address")]
+    #[arg(long)]
     shared: bool,
     #[command(flatten)]
     common: Common,
