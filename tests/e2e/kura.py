@@ -175,6 +175,25 @@ class Kura:
         self.accounts.append((address, password))
         return address, password
 
+    def train(self, spam=(), ham=()):
+        """From files, as an operator does before the first day; what it says."""
+        with tempfile.TemporaryDirectory() as base:
+            paths = []
+            for kind, mail in (("spam", spam), ("ham", ham)):
+                os.mkdir(f"{base}/{kind}")
+                for number, message in enumerate(mail):
+                    with open(f"{base}/{kind}/{number}", "wb") as file:
+                        file.write(message)
+                paths += [f"--{kind}", f"{base}/{kind}"] if mail else []
+            return self.json("spam", "train", *paths)
+
+    def json(self, *arguments):
+        """What a command that has to succeed says."""
+        done = self.command(*arguments, "--json")
+        if done.returncode != 0:
+            raise Failed(f"{arguments}: {done.returncode} {done.stdout} {done.stderr}")
+        return json.loads(done.stdout)
+
     def configure(self, old, new, section=None):
         """Replaces text in the configuration, or in one section of it; the server has to be started anew."""
         path = os.path.join(self.directory, "kura.toml")
@@ -387,6 +406,37 @@ class TestCase(unittest.TestCase):
         self.assertEqual(len(got), len(expected), "not as many messages")
         for one, other in zip(got, expected):
             self.assertTrue(one == other, f"{one[:500]!r} is not {other[:500]!r}")
+
+    def teach(self, server):
+        """The shared classifier five messages, and that of the first account three or four; the server is started anew for it."""
+        server.stop()
+        server.configure(r"^trusted_networks = .*$", "trusted_networks = []")
+        server.configure(r"^verify = .*$", "verify = false")
+        server.start()
+        mail = lambda kind, number: f"From: {kind}{number}@shop.test\r\nSubject: {kind} {number}\r\n\r\nMore {kind} here.\r\n".encode()
+        server.train([mail("pills", number) for number in range(3)], [mail("letter", number) for number in range(2)])
+        imap = server.imap()
+        for kind, count in (("offer", 3), ("loan", 1)):
+            for number in range(count):
+                self.assertTrue(server.deliver(mail(kind, number)).startswith("250"))
+            imap.select("INBOX")
+            _, found = imap.uid("SEARCH", "SUBJECT", kind)
+            imap.uid("STORE", ",".join(found[0].decode().split()), "+FLAGS", "($Junk)")
+        imap.logout()
+
+        def is_sorted():
+            server.deliver(mail("loan", 0))
+            return len(server.bodies(0, "Junk")) > 0
+
+        # What came before the last command is learned then.
+        self.assertTrue(eventually(is_sorted))
+
+    def assertTaught(self, server):
+        """That, told by forgetting it."""
+        self.assertEqual(server.json("spam", "forget", "--shared")["messages"], 5)
+        first, second = [server.json("spam", "forget", address) for address, _ in server.accounts[:2]]
+        self.assertEqual([first["senders"], second["senders"], second["messages"]], [4, 0, 0])
+        self.assertIn(first["messages"], [3, 4])
 
     def assertLogged(self, words, server=None):
         """Lines leave the cores that write them without being waited for."""

@@ -114,6 +114,14 @@ class Backup(kura.TestCase):
         self.server.start()
         self.compare(expected)
 
+    def test_what_classifiers_have_learned_comes_along(self):
+        self.teach(self.server)
+        self.backup()
+        self.server.stop()
+        other = self.restored()
+        other.accounts = list(self.server.accounts)
+        self.assertTaught(other)
+
     def test_files_that_the_configuration_names_come_along(self):
         elsewhere = tempfile.mkdtemp(prefix="kura-elsewhere-")
         self.addCleanup(shutil.rmtree, elsewhere, ignore_errors=True)

@@ -141,6 +141,20 @@ class Salvage(kura.TestCase):
         )
         self.assertEqual(json.loads(undelete.stdout)["all"], 1, undelete.stdout)
 
+    def test_what_classifiers_have_learned_is_kept(self):
+        self.server.start()
+        self.teach(self.server)
+        self.server.stop()
+        for shard in self.shards():
+            for path in glob.glob(os.path.join(shard, "checkpoint-*")):
+                os.unlink(path)
+            with open(os.path.join(shard, "superblock"), "r+b") as file:
+                file.write(b"\xFF" * 8192)
+            self.damage(self.segments(shard)[0], "erased")
+        said = self.salvage(0)
+        self.assertEqual(said["records_lost"], 0, said)
+        self.assertTaught(self.serve())
+
     def test_a_missing_shard_keeps_the_server_off_and_costs_its_own_mail_alone(self):
         shards = self.shards()
         if len(shards) < 2:

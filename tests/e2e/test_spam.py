@@ -138,16 +138,7 @@ class Learning(kura.TestCase):
         cls.server.start()
 
     def train(self, numbers):
-        """From files, as an operator does before the first day."""
-        with tempfile.TemporaryDirectory() as base:
-            for kind, make in (("spam", unwanted), ("ham", wanted)):
-                os.mkdir(f"{base}/{kind}")
-                for number in numbers:
-                    with open(f"{base}/{kind}/{number}", "wb") as file:
-                        file.write(make(number))
-            done = self.server.command("spam", "train", "--json", "--spam", f"{base}/spam", "--ham", f"{base}/ham")
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return json.loads(done.stdout)
+        return self.server.train(spam=[unwanted(number) for number in numbers], ham=[wanted(number) for number in numbers])
 
     def margin(self, message):
         """What the classifier adds to a message's score; None: it says nothing."""
@@ -171,8 +162,8 @@ class Learning(kura.TestCase):
     def test_it_learns_from_files_and_from_what_users_sort_and_keeps_it(self):
         self.assertIsNone(self.margin(unwanted(500)))
         said = self.train(range(30))
-        self.assertEqual(said, {"messages": 60, "learned": 60, "left_out": 0})
-        self.assertEqual(self.train(range(30)), {"messages": 60, "learned": 0, "left_out": 0})
+        self.assertEqual(said, {"messages": 60, "learned": 60, "moved": 0, "left_out": 0})
+        self.assertEqual(self.train(range(30)), {"messages": 60, "learned": 0, "moved": 0, "left_out": 0})
         self.assertGreater(self.margin(unwanted(500)), 1)
         self.assertLess(self.margin(wanted(500)), -1)
 
@@ -209,6 +200,63 @@ class Learning(kura.TestCase):
         self.server.stop()
         self.assertEqual(self.margin(strange(99)), after)
         self.server.start()
+
+
+    def test_what_all_have_taught_is_forgotten_by_every_core(self):
+        numbers = iter(range(800, 1000))
+        said = lambda: {b"CLASSIFIER=" in self.delivered(unwanted(next(numbers))) for _ in range(8)}
+        self.train(range(30))
+        self.assertEqual(said(), {True})
+        done = self.server.command("spam", "forget", "--shared")
+        self.assertRegex(done.stdout, r"^forgotten: \d\d messages that the shared classifier had learned; ", done.stderr)
+        self.assertEqual(said(), {False})
+        self.server.kill()
+        self.server.start()
+        self.assertEqual(said(), {False})
+        self.assertIsNone(self.margin(unwanted(500)))
+        # What was known is learned anew, and forgotten as well while the server is down.
+        self.assertEqual(self.train(range(30))["learned"], 60)
+        self.server.stop()
+        self.assertEqual(self.server.json("spam", "forget", "--shared"), {"shared": True, "messages": 60})
+        done = self.server.command("spam", "forget", "--shared")
+        self.assertEqual(done.stdout, "the shared classifier has learned nothing\n")
+        self.server.start()
+        self.assertEqual(said(), {False})
+
+    def delivered(self, message):
+        """As it is in whatever mailbox it has come into, which no other message is like."""
+        self.assertTrue(self.server.deliver(message).startswith("250"))
+        found = [got for mailbox in ("INBOX", "Junk") for got in self.server.bodies(0, mailbox).values() if got.endswith(message)]
+        self.assertEqual(len(found), 1)
+        return found[0]
+
+    def test_a_message_that_is_sorted_the_other_way_moves_whoever_says_so(self):
+        self.server.json("spam", "forget", "--shared")
+        self.train(range(30))
+        letter = messages.header("grebnix", From="G <g@grebnix.test>") + b"grebnix wobbulate frabjous\r\n" * 9
+
+        def taught(**said):
+            done = self.server.train(**said)
+            return [done["learned"], done["moved"]]
+
+        self.assertEqual(taught(spam=[letter]), [1, 0])
+        as_spam = self.margin(letter)
+        self.assertEqual(taught(ham=[letter]), [1, 1])
+        self.assertLess(self.margin(letter), as_spam - 5)
+        self.assertEqual(taught(ham=[letter]), [0, 0])
+        # A user says the same, and otherwise.
+        self.assertTrue(self.server.deliver(letter).startswith("250"))
+        imap = self.server.imap()
+        for start, to, sign in (("INBOX", "Junk", 1), ("Junk", "INBOX", -1)):
+            before = self.margin(letter)
+            imap.select(start)
+            _, found = imap.uid("SEARCH", "SUBJECT", "grebnix")
+            self.assertEqual(imap.uid("MOVE", found[0].decode(), to)[0], "OK")
+            self.assertTrue(kura.eventually(lambda: sign * (self.margin(letter) - before) > 5))
+        imap.logout()
+        self.assertEqual(taught(ham=[letter]), [0, 0])
+        self.assertEqual(taught(spam=[letter], ham=[letter]), [2, 2])
+        self.assertEqual(self.server.json("spam", "forget", "--shared")["messages"], 61)
 
 
 class TwoAccounts(kura.TestCase):
@@ -325,6 +373,52 @@ class Own(TwoAccounts):
         # A message that claims such a verdict has it renamed.
         self.assertTrue(self.server.deliver(b"X-Spam-Account: No, score=-99\r\n" + fresh("offer")).startswith("250"))
         self.assertIn(b"\r\nX-Said-Account: No, score=-99\r\n", self.newest(0, "Junk"))
+
+
+class Forget(Own):
+    """What an account has sorted goes again."""
+
+    test_two_accounts_that_sort_the_same_mail_otherwise_have_each_its_own_verdict = None
+
+    def forget(self, *what):
+        done = self.server.command("spam", "forget", *what)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return done.stdout
+
+    def test_what_an_account_has_sorted_is_forgotten_running_and_stopped(self):
+        (ann, _), (bob, _) = self.server.accounts[:2]
+        places = lambda message: [place for place, _ in self.both(message)]
+        for number in range(8):
+            self.both(self.mail("offer", number))
+            self.both(self.mail("letter", 10 + number))
+        for account in range(2):
+            self.sort(account, "offer", "$Junk")
+            self.sort(account, "letter", "$NotJunk")
+        number = iter(range(100, 1000))
+        fresh = lambda: self.mail("offer", next(number))
+        known = self.mail("offer", 3)
+        self.assertTrue(kura.eventually(lambda: places(fresh()) == ["Junk", "Junk"]))
+        self.assertEqual(places(known), ["Junk", "Junk"])
+        self.assertEqual(self.forget(ann), f"forgotten: 16 messages and 16 senders that {ann} had sorted\n")
+        self.assertEqual([places(known), places(fresh())], [["INBOX", "Junk"]] * 2)
+        self.assertEqual(self.forget(ann), f"{ann} has sorted nothing\n")
+        self.server.stop()
+        self.assertEqual(self.server.json("spam", "forget", bob), {"address": bob, "messages": 16, "senders": 16})
+        self.server.start()
+        self.assertEqual([places(known), places(fresh())], [["INBOX", "INBOX"]] * 2)
+        self.server.kill()
+        self.server.start()
+        self.assertEqual(places(known), ["INBOX", "INBOX"])
+        # It may sort anew; who is nobody is told so.
+        self.sort(0, "offer", "$Junk")
+        self.assertTrue(kura.eventually(lambda: places(known) == ["Junk", "INBOX"]))
+        for arguments in ([], [ann, "--shared"]):
+            done = self.server.command("spam", "forget", *arguments)
+            self.assertEqual(done.returncode, 2)
+            self.assertIn("--shared", done.stderr)
+        done = self.server.command("spam", "forget", "nobody@example.test")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("no account nobody@example.test; `kura account list` shows", done.stderr)
 
 
 class Many(Own):

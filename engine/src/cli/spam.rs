@@ -1,6 +1,7 @@
 //! `kura spam`: what the filter thinks of a message, and what it is taught.
 
 use super::ask::{Link, ask_over, link};
+use super::directory::{Common, said};
 use super::{Outcome, Where, counted};
 use crate::config::ConfigError;
 use crate::filter::classifier::{self, Class};
@@ -12,11 +13,11 @@ use crate::filter::tokens::Tokens;
 use crate::filter::verdict::Verdict;
 use crate::filter::{self, Envelope, Found};
 use crate::operations::Request;
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use protocols::message::Summary;
 use protocols::message::date::Sent;
 use protocols::message::field::{Fields, unfold};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -32,8 +33,20 @@ pub(super) enum SpamCommand {
     ///
     /// A file that is no message is refused; one that lies in a directory is named, and left out.
     ///
+    /// Each message is learned once. One that was learned as the other kind moves, as long as it is among the last 32,768
+    /// that were learned; of others both words count.
+    ///
     /// Example: kura spam train --spam old/junk --ham old/inbox.mbox
     Train(TrainOptions),
+    /// Forgets what an account has sorted, or all that the shared classifier has learned; running and stopped.
+    ///
+    /// Of an account: the messages that its own classifier goes by, and the senders whose mail it has sorted. Whom it has written to
+    /// stays known. There is no way back but a backup.
+    ///
+    /// Example: kura spam forget ann@example.org
+    ///
+    /// Example: kura spam forget --shared
+    Forget(ForgetOptions),
     /// Lists the rules with their scores.
     ///
     /// Example: kura spam rules
@@ -72,6 +85,18 @@ pub(super) struct TrainOptions {
 }
 
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("whose").required(true).args(["address", "shared"])))]
+pub(super) struct ForgetOptions {
+    /// The account.
+    address: Option<String>,
+    /// What judges everybody's mail, from `kura spam train` and `spam.learn = "everybody"`.
+    #[arg(long)]
+    shared: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct RulesOptions {
     #[command(flatten)]
     place: Where,
@@ -84,6 +109,13 @@ pub(super) fn run(command: SpamCommand) -> Result<Outcome, ConfigError> {
     match command {
         SpamCommand::Test(options) => test(&options),
         SpamCommand::Train(options) => train(&options),
+        SpamCommand::Forget(ForgetOptions { address, common, .. }) => {
+            let request = match address {
+                Some(address) => SpamRequest::Forget { address },
+                None => SpamRequest::ForgetShared,
+            };
+            said(&common, Request::Spam(request), forgotten)
+        }
         SpamCommand::Rules(options) => rules(&options),
         SpamCommand::Facts(options) => {
             for (name, what) in filter::facts::all() {
@@ -205,7 +237,7 @@ fn train(options: &TrainOptions) -> Result<Outcome, ConfigError> {
     };
     let mut sources = [(Class::Spam, files(&options.spam)?), (Class::Wanted, files(&options.ham)?)];
     let link = link(&config)?;
-    let (mut read_count, mut learned) = (0_u64, 0_u64);
+    let (mut read_count, mut learned, mut moved) = (0_u64, 0_u64, 0_u64);
     // Both kinds in turn, since what comes late weighs more, and always in the same order: by fingerprint.
     let mut waiting: Vec<Lesson> = Vec::new();
     let mut learn = |waiting: &mut Vec<Lesson>| -> Result<(), ConfigError> {
@@ -219,6 +251,7 @@ fn train(options: &TrainOptions) -> Result<Outcome, ConfigError> {
             }
             let answer = ask_over(&config, &link, Request::Spam(SpamRequest::Learn { lessons }))?;
             learned += answer["learned"].as_u64().unwrap_or(0);
+            moved += answer["moved"].as_u64().unwrap_or(0);
         }
         Ok(())
     };
@@ -239,17 +272,43 @@ fn train(options: &TrainOptions) -> Result<Outcome, ConfigError> {
         server.stop();
     }
     if options.json {
-        outln!("{}", json!({ "messages": read_count, "learned": learned, "left_out": left_out }))?;
+        let messages = read_count;
+        outln!(
+            "{}",
+            json!({ "messages": messages, "learned": learned, "moved": moved, "left_out": left_out })
+        )?;
     } else {
         let known = read_count - learned;
         let left_out = match left_out {
             0 => String::new(),
             some => format!("; {} left out, being no mail", counted(some, "file")),
         };
+        let moved = match moved {
+            0 => String::new(),
+            some => format!(" ({some} had been the other kind until now)"),
+        };
         let messages = counted(read_count, "message");
-        outln!("{learned} of {messages} learned; {known} known already{left_out}")?;
+        outln!("{learned} of {messages} learned{moved}; {known} known already{left_out}")?;
     }
     Ok(Outcome::Done)
+}
+
+fn forgotten(value: &Value) -> String {
+    let number = |key| value[key].as_u64().unwrap_or(0);
+    let (messages, senders) = (number("messages"), number("senders"));
+    match value["address"].as_str() {
+        None if messages == 0 => "the shared classifier has learned nothing".to_owned(),
+        None => format!(
+            "forgotten: {} that the shared classifier had learned; it says nothing until it is trained anew",
+            counted(messages, "message")
+        ),
+        Some(address) if messages + senders == 0 => format!("{address} has sorted nothing"),
+        Some(address) => format!(
+            "forgotten: {} and {} that {address} had sorted",
+            counted(messages, "message"),
+            counted(senders, "sender")
+        ),
+    }
 }
 
 fn rules(options: &RulesOptions) -> Result<Outcome, ConfigError> {

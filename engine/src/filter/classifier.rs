@@ -50,6 +50,15 @@ pub enum Class {
     Spam,
 }
 
+impl Class {
+    fn other(self) -> Class {
+        match self {
+            Class::Wanted => Class::Spam,
+            Class::Spam => Class::Wanted,
+        }
+    }
+}
+
 /// One slot as it is now.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Slot {
@@ -97,6 +106,12 @@ fn slots(tokens: &Tokens) -> impl Iterator<Item = usize> + '_ {
     tokens.0.iter().map(|token| slot_of(*token))
 }
 
+/// Tokens are in order, so those that share a slot are neighbours: a message counts once there.
+fn distinct_slots(tokens: &Tokens) -> impl Iterator<Item = usize> + '_ {
+    let mut before = usize::MAX;
+    slots(tokens).filter(move |&at| std::mem::replace(&mut before, at) != at)
+}
+
 fn slot_of(token: u32) -> usize {
     usize::try_from(token >> (u32::BITS - SLOTS.trailing_zeros())).unwrap_or(0)
 }
@@ -140,6 +155,13 @@ impl Classifier {
         all.iter().sum::<f64>() / all.len().max(TELLING_MIN) as f64
     }
 
+    /// Learns one message that it has learned as the other kind: it counts as that no more, and the weights follow, as they do for any message
+    /// that they are wrong about. The slots that it has changed.
+    pub fn learn_otherwise(&mut self, tokens: &Tokens, class: Class) -> Vec<Slot> {
+        self.discount(tokens, class.other());
+        self.learn(tokens, class)
+    }
+
     /// Learns one message. The slots that it has changed.
     pub fn learn(&mut self, tokens: &Tokens, class: Class) -> Vec<Slot> {
         let sign = match class {
@@ -162,26 +184,36 @@ impl Classifier {
     }
 
     fn count(&mut self, tokens: &Tokens, class: Class) {
-        let totals = &mut self.totals;
-        let (learned, counted, counts) = match class {
-            Class::Wanted => {
-                (&mut totals.learned_wanted, &mut totals.counted_wanted, &mut self.wanted)
-            }
-            Class::Spam => (&mut totals.learned_spam, &mut totals.counted_spam, &mut self.spam),
-        };
+        let (learned, counted, counts) = self.counts_of(class);
         *learned += 1;
         *counted += 1;
         if *counted > COUNTED_MAX {
             *counted /= 2;
             halve(counts);
         }
-        let mut before = usize::MAX;
-        for at in slots(tokens) {
-            // Tokens are in order, so those that share a slot are neighbours: a message counts once.
-            if at != before {
-                counts[at] = counts[at].saturating_add(1);
+        for at in distinct_slots(tokens) {
+            counts[at] = counts[at].saturating_add(1);
+        }
+    }
+
+    /// Takes back what [`Self::count`] has done; where counts were halved meanwhile, a little more than that.
+    fn discount(&mut self, tokens: &Tokens, class: Class) {
+        let (learned, counted, counts) = self.counts_of(class);
+        *learned = learned.saturating_sub(1);
+        *counted = counted.saturating_sub(1);
+        for at in distinct_slots(tokens) {
+            counts[at] = counts[at].saturating_sub(1);
+        }
+    }
+
+    /// Messages learned and counted, and those that had each slot.
+    fn counts_of(&mut self, class: Class) -> (&mut u64, &mut u64, &mut [u16]) {
+        let totals = &mut self.totals;
+        match class {
+            Class::Wanted => {
+                (&mut totals.learned_wanted, &mut totals.counted_wanted, &mut self.wanted)
             }
-            before = at;
+            Class::Spam => (&mut totals.learned_spam, &mut totals.counted_spam, &mut self.spam),
         }
     }
 
@@ -202,11 +234,12 @@ impl Classifier {
 
     /// Takes over slots that another core has changed, and how many messages it has learned by now.
     pub fn apply(&mut self, changed: &[Slot], totals: Totals) {
-        // Counts are halved everywhere when the core that learns has halved its own.
-        if totals.counted_wanted < self.totals.counted_wanted {
+        // Counts are halved everywhere when the core that learns has halved its own. By so much they fall for nothing else.
+        let is_halved = |before: u64, now: u64| before.saturating_sub(now) > COUNTED_MAX / 4;
+        if is_halved(self.totals.counted_wanted, totals.counted_wanted) {
             halve(&mut self.wanted);
         }
-        if totals.counted_spam < self.totals.counted_spam {
+        if is_halved(self.totals.counted_spam, totals.counted_spam) {
             halve(&mut self.spam);
         }
         for slot in changed {
@@ -279,6 +312,31 @@ mod tests {
         assert_eq!(copy.doubts, classifier.doubts);
         assert_eq!((&copy.wanted, &copy.spam), (&classifier.wanted, &classifier.spam));
         assert_eq!(copy.totals, classifier.totals);
+    }
+
+    #[test]
+    fn a_message_that_is_learned_the_other_way_moves_and_every_copy_with_it() {
+        let teach = |classifier: &mut Classifier| {
+            for round in 0..LEARNED_MIN as u32 {
+                classifier.learn(&message(&[1, 2, 100 + round]), Class::Spam);
+                classifier.learn(&message(&[3, 4, 500 + round]), Class::Wanted);
+            }
+        };
+        let odd = message(&[5, 6, 7, 8]);
+        let (mut moved, mut straight) = (Classifier::default(), Classifier::default());
+        teach(&mut moved);
+        teach(&mut straight);
+        let mut copy = moved.clone();
+        for step in [moved.learn(&odd, Class::Spam), moved.learn_otherwise(&odd, Class::Wanted)] {
+            copy.apply(&step, moved.totals);
+        }
+        straight.learn(&odd, Class::Wanted);
+        assert_eq!(moved.totals, straight.totals);
+        assert_eq!((&moved.wanted, &moved.spam), (&straight.wanted, &straight.spam));
+        let (moved_says, says) = (moved.margin(&odd).unwrap(), straight.margin(&odd).unwrap());
+        assert!(says < -0.5 && (moved_says - says).abs() < 0.1, "{moved_says} {says}");
+        assert_eq!((&copy.wanted, &copy.spam), (&moved.wanted, &moved.spam));
+        assert_eq!((&copy.weights, copy.totals), (&moved.weights, moved.totals));
     }
 
     #[test]

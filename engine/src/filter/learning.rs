@@ -1,7 +1,7 @@
 //! Teaching the classifier, and keeping what it was taught.
 //!
-//! Shard 0 learns, durably, and tells every core the slots that have changed. Each message is learned once in each
-//! direction, as long as it is among the last [`SEEN_MAX`].
+//! Shard 0 learns, durably, and tells every core the slots that have changed. Each message is learned once, as long as it is among
+//! the last [`SEEN_MAX`]: who says later that it is of the other kind moves it there.
 //!
 //! Key space 4 of shard 0's log:
 //!
@@ -22,10 +22,11 @@ use super::classifier::{Class, Classifier, SLOTS, Slot, Totals};
 use super::limits::{MESSAGE_BYTES_MAX, TOKENS_MAX};
 use super::tokens::{Tokens, fingerprint};
 use super::{Envelope, judge};
+use crate::operations::{Fault, on};
 use crate::shard::Shard;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use storage::store::Space;
@@ -42,6 +43,22 @@ pub struct Lesson {
     pub class: Class,
     pub fingerprint: u64,
     pub tokens: Tokens,
+}
+
+/// Whether a message was known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Noted {
+    Known,
+    New,
+    /// As one of the other kind.
+    Moved,
+}
+
+/// What came of lessons: how many were new, and how many of these had been learned the other way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Taught {
+    pub learned: usize,
+    pub moved: usize,
 }
 
 /// The classifier of one core, and, on shard 0, what else is needed to go on learning.
@@ -61,20 +78,34 @@ impl Learned {
         (lesson.fingerprint & !1) | u64::from(lesson.class == Class::Spam)
     }
 
-    /// Remembers that it has been learned. False: it was before.
-    fn note(&mut self, mark: u64) -> bool {
+    /// Remembers that it has been learned.
+    fn note(&mut self, mark: u64) -> Noted {
         if !self.seen.insert(mark) {
-            return false;
+            return Noted::Known;
         }
-        // What was learned the other way may be learned this way again.
-        self.seen.remove(&(mark ^ 1));
+        let other = mark ^ 1;
+        let is_moved = self.seen.remove(&other);
+        if is_moved && let Some(at) = self.order.iter().position(|&noted| noted == other) {
+            self.order.remove(at);
+        }
         self.order.push_back(mark);
         if self.order.len() > SEEN_MAX
             && let Some(old) = self.order.pop_front()
         {
             self.seen.remove(&old);
         }
-        true
+        if is_moved { Noted::Moved } else { Noted::New }
+    }
+
+    /// Learns a message, unless it is known as that. What was new of it, and the slots that it has changed.
+    fn take(&mut self, lesson: &Lesson) -> (Noted, Vec<Slot>) {
+        let noted = self.note(Learned::mark(lesson));
+        let changed = match noted {
+            Noted::Known => Vec::new(),
+            Noted::New => self.classifier.learn(&lesson.tokens, lesson.class),
+            Noted::Moved => self.classifier.learn_otherwise(&lesson.tokens, lesson.class),
+        };
+        (noted, changed)
     }
 
     /// From the pairs of the key space.
@@ -122,8 +153,7 @@ impl Learned {
                 if name < first {
                     continue; // to be deleted with the others, next time
                 }
-                learned.note(Learned::mark(&lesson));
-                learned.classifier.learn(&lesson.tokens, lesson.class);
+                learned.take(&lesson);
             }
         }
         learned
@@ -199,17 +229,24 @@ fn read_lesson(value: &[u8]) -> Option<Lesson> {
     })
 }
 
-/// On shard 0: learns what is new, durably, and tells every core. How many were new.
-pub async fn learn(shard: &Rc<Shard>, lessons: Vec<Lesson>) -> Result<usize, storage::Error> {
+/// On shard 0: learns what is new, durably, and tells every core. Of what is said twice, the last word holds.
+pub async fn learn(shard: &Rc<Shard>, lessons: Vec<Lesson>) -> Result<Taught, storage::Error> {
     // One after the other: numbers and fingerprints belong to one order.
     let _turn = shard.learning_turn.lock().await;
     let mut pairs = Vec::new();
     let mut fresh = Vec::new();
+    // By message, what was said of it last.
+    let mut said: HashMap<u64, u64> = HashMap::new();
     {
         let mut learned = shard.learned.borrow_mut();
         for mut lesson in lessons {
             lesson.tokens.0.truncate(TOKENS_MAX);
-            if learned.seen.contains(&Learned::mark(&lesson)) {
+            let mark = Learned::mark(&lesson);
+            let is_known = match said.insert(mark >> 1, mark) {
+                Some(before) => before == mark,
+                None => learned.seen.contains(&mark),
+            };
+            if is_known {
                 continue;
             }
             let number = learned.next;
@@ -219,27 +256,49 @@ pub async fn learn(shard: &Rc<Shard>, lessons: Vec<Lesson>) -> Result<usize, sto
         }
     }
     if fresh.is_empty() {
-        return Ok(0);
+        return Ok(Taught::default());
     }
     let _durable = shard.store.put(SPACE, pairs).await?;
-    let mut count = 0;
+    let mut taught = Taught::default();
     for (number, lesson) in fresh {
-        let changed = {
+        let (noted, changed) = {
             let mut learned = shard.learned.borrow_mut();
             learned.lessons.push_back(number);
-            if !learned.note(Learned::mark(&lesson)) {
-                continue; // twice in one batch
-            }
-            learned.classifier.learn(&lesson.tokens, lesson.class)
+            learned.take(&lesson)
         };
-        count += 1;
+        taught.learned += usize::from(noted != Noted::Known);
+        taught.moved += usize::from(noted == Noted::Moved);
         tell(shard, changed);
         crate::core::give_way().await;
     }
     if shard.learned.borrow().lessons.len() >= LEARNED_BETWEEN_TABLES {
         keep(shard).await?;
     }
-    Ok(count)
+    Ok(taught)
+}
+
+/// On shard 0: all that was learned goes, durably, and from every core. How many messages that were.
+pub async fn forget(shard: &Rc<Shard>) -> Result<u64, Fault> {
+    let _turn = shard.learning_turn.lock().await;
+    let gone: Vec<_> = shard.store.scan(SPACE).into_iter().map(|(key, _)| (key, None)).collect();
+    if !gone.is_empty() {
+        // In one record: half a table is none.
+        let _durable = shard.store.put(SPACE, gone).await.map_err(|error| error.to_string())?;
+    }
+    let totals = shard.learned.borrow().classifier.totals;
+    // Also where nothing was learned: a core that was too busy to hear of it the last time hears of it now.
+    for core in 0..shard.mesh.cores() {
+        let start_anew = |shard: Rc<Shard>| async move {
+            *shard.learned.borrow_mut() = Learned::default();
+            // They correct what is no more.
+            shard.own_models.borrow_mut().forget_all();
+            Ok::<(), Fault>(())
+        };
+        on(shard, core, start_anew).await.map_err(|fault| {
+            format!("{fault}; the log has forgotten it, but that core has not: try again")
+        })?;
+    }
+    Ok(totals.learned_wanted + totals.learned_spam)
 }
 
 /// Tells the other cores. One whose queue is full misses it, until those slots change again or it starts anew:
@@ -294,12 +353,11 @@ mod tests {
 
     /// What `learn` does, without a store.
     fn learn(learned: &mut Learned, pairs: &mut Vec<(Bytes, Bytes)>, lesson: Lesson) -> bool {
-        if !learned.note(Learned::mark(&lesson)) {
+        if learned.take(&lesson).0 == Noted::Known {
             return false;
         }
         pairs.push((lesson_key(learned.next), write_lesson(&lesson)));
         learned.next += 1;
-        learned.classifier.learn(&lesson.tokens, lesson.class);
         true
     }
 
@@ -329,13 +387,32 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_learned_once_in_each_direction_until_somebody_changes_their_mind() {
+    fn a_message_is_learned_once_and_who_says_otherwise_moves_it() {
         let (mut learned, mut pairs) = (Learned::default(), Vec::new());
-        assert!(learn(&mut learned, &mut pairs, lesson(1, Class::Spam)));
-        assert!(!learn(&mut learned, &mut pairs, lesson(1, Class::Spam)));
-        assert!(learn(&mut learned, &mut pairs, lesson(1, Class::Wanted)));
-        assert!(!learn(&mut learned, &mut pairs, lesson(1, Class::Wanted)));
-        assert!(learn(&mut learned, &mut pairs, lesson(1, Class::Spam)));
+        let totals = |wanted, spam| Totals {
+            learned_wanted: wanted,
+            learned_spam: spam,
+            counted_wanted: wanted,
+            counted_spam: spam,
+        };
+        for (class, is_new, counts) in [
+            (Class::Spam, true, totals(0, 1)),
+            (Class::Spam, false, totals(0, 1)),
+            (Class::Wanted, true, totals(1, 0)),
+            (Class::Wanted, false, totals(1, 0)),
+            (Class::Spam, true, totals(0, 1)),
+        ] {
+            assert_eq!(learn(&mut learned, &mut pairs, lesson(1, class)), is_new);
+            assert_eq!(learned.classifier.totals, counts);
+        }
+        assert_eq!((learned.seen.len(), learned.order.len()), (1, 1));
+        let restored = Learned::restore(&pairs);
+        assert_eq!(restored.classifier.totals, totals(0, 1));
+        assert_eq!(restored.seen, learned.seen);
+        // One of before has kept both words in its table: the last one holds.
+        let both = [0_u64, 0, 1 << 8, (1 << 8) | 1, 1 << 8].map(u64::to_le_bytes).concat();
+        let old = Learned::restore(&[(Bytes::from_static(b"s"), Bytes::from(both))]);
+        assert_eq!(old.order, [1 << 8]);
     }
 
     #[test]

@@ -48,7 +48,9 @@ use classifier::Classifier;
 use mail::Mail;
 use rules::Rules;
 use senders::Sender;
+use serde::{Deserialize, Serialize};
 use settings::Spam;
+use storage::store::Space;
 use storage::{AccountId, Error};
 use tokens::Tokens;
 
@@ -143,19 +145,47 @@ fn is_gone(shard: &Shard, account: AccountId) -> bool {
 pub async fn forget(shard: &Shard, account: AccountId) -> Result<(), Error> {
     // What is being written just now must not come behind this.
     let _turn = shard.learning_turn.lock().await;
-    for space in [senders::SPACE, written::SPACE, own::SPACE] {
-        let there = shard.store.scan_prefix(space, &key(account)).into_iter();
-        let gone: Vec<_> = there.map(|(key, _)| (key, None)).collect();
-        let count = gone.len();
-        if count > 0 {
-            let _durable = shard.store.put(space, gone).await?;
-        }
-        if space == own::SPACE {
-            shard.own_models.borrow_mut().removed(count);
-        }
-    }
-    shard.own_models.borrow_mut().forget(account);
+    drop_sorted(shard, account).await?;
+    drop_all(shard, written::SPACE, account).await?;
     Ok(())
+}
+
+/// What an account had sorted, until that was forgotten.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Forgotten {
+    pub messages: usize,
+    pub senders: usize,
+}
+
+/// On the account's home shard: its mail is judged as if it had never sorted any. Whom it has written to is no verdict, and stays.
+pub async fn forget_sorted(shard: &Shard, account: AccountId) -> Result<Forgotten, Error> {
+    // What its client has sorted a moment ago is learned first, and goes with the rest.
+    let turn = sorting::turn(shard, account);
+    let _sorted = turn.lock().await;
+    let _turn = shard.learning_turn.lock().await;
+    drop_sorted(shard, account).await
+}
+
+/// To be called while the turn is held.
+async fn drop_sorted(shard: &Shard, account: AccountId) -> Result<Forgotten, Error> {
+    let senders = drop_all(shard, senders::SPACE, account).await?;
+    let messages = drop_all(shard, own::SPACE, account).await?.len();
+    let mut models = shard.own_models.borrow_mut();
+    models.removed(messages);
+    models.forget(account);
+    let senders = senders.iter().map(|value| senders::count(value)).sum();
+    Ok(Forgotten { messages, senders })
+}
+
+/// What there was.
+async fn drop_all(shard: &Shard, space: Space, account: AccountId) -> Result<Vec<Bytes>, Error> {
+    let there = shard.store.scan_prefix(space, &key(account));
+    let (keys, values): (Vec<Bytes>, Vec<Bytes>) = there.into_iter().unzip();
+    if !keys.is_empty() {
+        let gone = keys.into_iter().map(|key| (key, None)).collect();
+        let _durable = shard.store.put(space, gone).await?;
+    }
+    Ok(values)
 }
 
 /// The rules that the config asks for, once their examples have been tried.

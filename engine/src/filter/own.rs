@@ -147,6 +147,12 @@ pub struct Own {
 }
 
 impl Own {
+    /// Oldest first.
+    pub fn of_lessons(lessons: &[Lesson], shared: &Classifier) -> Own {
+        let lessons: Vec<Sorted> = lessons.iter().map(|lesson| lesson.sorted.clone()).collect();
+        Own::of(&lessons, shared)
+    }
+
     fn of(lessons: &[Sorted], shared: &Classifier) -> Own {
         let all = lessons.iter().flat_map(|lesson| lesson.tokens.0.iter().copied());
         let mut tokens: Vec<u32> = all.collect();
@@ -253,6 +259,11 @@ impl Models {
         self.models.remove(&account);
     }
 
+    /// They are worked out anew when mail comes.
+    pub(super) fn forget_all(&mut self) {
+        self.models.clear();
+    }
+
     /// So many lessons were removed.
     pub(super) fn removed(&mut self, lessons: usize) {
         self.lessons = self.lessons.map(|all| all.saturating_sub(lessons));
@@ -276,7 +287,11 @@ impl Scored {
 
     /// On the account's home shard: the points that what it has sorted adds to the score.
     pub async fn points(&self, shard: &Shard, account: AccountId, models_left: &mut usize) -> f64 {
-        let Some(own) = model(shard, account, models_left).await else { return 0.0 };
+        let own = model(shard, account, models_left).await;
+        own.map_or(0.0, |own| self.points_of(&own))
+    }
+
+    pub fn points_of(&self, own: &Own) -> f64 {
         points(self.margin, own.says(&self.tokens, self.margin))
     }
 }

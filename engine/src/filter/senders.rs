@@ -58,6 +58,10 @@ fn entries(value: &[u8]) -> impl Iterator<Item = (Sender, Class)> + '_ {
     })
 }
 
+pub(super) fn count(value: &[u8]) -> usize {
+    entries(value).count()
+}
+
 /// What `value` becomes once these have been sorted.
 fn sorted(value: &[u8], changes: &[(Sender, Class)]) -> Vec<u8> {
     let mut all: Vec<(Sender, Class)> = entries(value).collect();

@@ -57,16 +57,18 @@ pub async fn learn_now(shard: &Rc<Shard>, account: AccountId, sorted: Sorted) {
     if shard.config.spam.learn == Learn::Nobody {
         return;
     }
-    let (turns, key) = (&shard.sorting_turns, shard.sample_key());
-    let turn = {
-        let mut turns = turns.borrow_mut();
-        turns.retain(|_, turn| Rc::strong_count(turn) > 1);
-        Rc::clone(turns.entry(account).or_default())
-    };
+    let (turn, key) = (turn(shard, account), shard.sample_key());
     // Who corrects themselves means what they said last, however long it takes to read the first.
     let held = turn.lock().await;
     learn_in_turn(shard, account, sorted, key).await;
     drop(held);
+}
+
+/// Who holds it comes behind all that this account has sorted before.
+pub(super) fn turn(shard: &Shard, account: AccountId) -> Rc<tokio::sync::Mutex<()>> {
+    let mut turns = shard.sorting_turns.borrow_mut();
+    turns.retain(|_, turn| Rc::strong_count(turn) > 1);
+    Rc::clone(turns.entry(account).or_default())
 }
 
 async fn learn_in_turn(shard: &Rc<Shard>, account: AccountId, mut sorted: Sorted, key: u64) {

@@ -66,7 +66,11 @@ pub fn learn<'a>(shard: &Rc<Shard>, user: &str, recipients: impl Iterator<Item =
 }
 
 /// On the account's home shard.
-async fn remember(shard: &Rc<Shard>, account: AccountId, senders: &[Sender]) -> Result<(), Error> {
+pub(super) async fn remember(
+    shard: &Rc<Shard>,
+    account: AccountId,
+    senders: &[Sender],
+) -> Result<(), Error> {
     // Two messages of one account read the same value, or the first would be forgotten.
     let _turn = shard.learning_turn.lock().await;
     if is_gone(shard, account) {

@@ -14,6 +14,9 @@
 //! follows a refused literal is swallowed, never read as a command. Message octets of an APPEND pass
 //! through as slices of the input. A peer that only errs is closed with BYE after
 //! [`Config::bad_commands_max`] in a row.
+//!
+//! Time: from word to word [`Config::idle_timeout`]. Within APPEND's message, which others' room is taken for, it is as in SMTP: the clock
+//! starts anew with each piece ([`PIECE_TIMEOUT`]), and [`MESSAGE_TIMEOUT`] bounds the whole. Our own time to answer is not the peer's.
 
 use super::authenticate::Sasl;
 use super::encode::push;
@@ -27,6 +30,11 @@ use crate::wire::literal::Announced;
 use crate::{Machine, Outbox, Step, Tick, Ticket};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Between pieces of a message.
+const PIECE_TIMEOUT: Duration = Duration::from_secs(180);
+/// However slowly it drips, a message must be complete by then.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// What is the same for all sessions of a listener.
 #[derive(Debug, Clone)]
@@ -140,6 +148,10 @@ pub struct Imap {
     login_failures: u32,
     started: Tick,
     heard: Tick,
+    /// An event is out, or was answered just now.
+    answering: bool,
+    /// When the message that is coming must be complete.
+    message_deadline: Option<Tick>,
 }
 
 impl Imap {
@@ -157,6 +169,8 @@ impl Imap {
             login_failures: 0,
             started: Tick::default(),
             heard: Tick::default(),
+            answering: false,
+            message_deadline: None,
         }
     }
 
@@ -459,6 +473,11 @@ impl Imap {
         }
     }
 
+    /// A message is coming, or its end is awaited.
+    fn is_in_message(&self) -> bool {
+        matches!(self.reading, Reading::Message { .. } | Reading::MessageEnd { .. })
+    }
+
     fn greet(&mut self, now: Tick, output: &mut Outbox) {
         self.started = now;
         self.heard = now;
@@ -481,12 +500,12 @@ impl Machine for Imap {
         if matches!(self.state, State::Greeting) {
             self.greet(now, output);
         }
-        if input.is_empty() {
-            if self.deadline().is_some_and(|deadline| now >= deadline) {
-                self.bye("Idle for too long", output);
-            }
-        } else {
+        if std::mem::take(&mut self.answering) || !input.is_empty() {
             self.heard = now;
+        }
+        if input.is_empty() && self.deadline().is_some_and(|deadline| now >= deadline) {
+            let in_message = self.is_in_message();
+            self.bye(if in_message { "Too slow" } else { "Idle for too long" }, output);
         }
         loop {
             if matches!(self.state, State::Logout) {
@@ -511,6 +530,11 @@ impl Machine for Imap {
                 }
             };
             if let Some(step) = step {
+                self.answering = matches!(step, Step::Event(_));
+                self.message_deadline = match self.is_in_message() {
+                    true => self.message_deadline.or(Some(now.after(MESSAGE_TIMEOUT))),
+                    false => None,
+                };
                 return step;
             }
         }
@@ -521,7 +545,11 @@ impl Machine for Imap {
             State::Greeting | State::Logout => None,
             State::NotAuthenticated => Some(self.started.after(self.config.login_timeout)),
             State::Authenticated | State::Selected(_) => {
-                Some(self.heard.after(self.config.idle_timeout))
+                let idle = self.config.idle_timeout;
+                let in_message = self.is_in_message();
+                let next =
+                    self.heard.after(if in_message { idle.min(PIECE_TIMEOUT) } else { idle });
+                Some(self.message_deadline.map_or(next, |whole| whole.min(next)))
             }
         }
     }

@@ -13,6 +13,7 @@ struct World {
     seen: Vec<String>,
     closed: bool,
     message: Vec<u8>,
+    now: Tick,
 }
 
 impl World {
@@ -23,6 +24,7 @@ impl World {
             seen: Vec::new(),
             closed: false,
             message: Vec::new(),
+            now: NOW,
         }
     }
 
@@ -32,7 +34,7 @@ impl World {
 
     fn feed(&mut self, mut input: &[u8]) {
         while !self.closed {
-            match self.imap.step(NOW, &mut input, &mut self.output) {
+            match self.imap.step(self.now, &mut input, &mut self.output) {
                 Step::NeedInput => {
                     assert!(input.is_empty(), "input is left");
                     return;
@@ -40,7 +42,7 @@ impl World {
                 Step::Event(event) => self.answer(event),
                 Step::StartTls => {
                     self.seen.push("StartTls".into());
-                    self.imap.tls_started(NOW);
+                    self.imap.tls_started(self.now);
                     return;
                 }
                 Step::Close => self.closed = true,
@@ -306,6 +308,54 @@ fn time_runs_out() {
 }
 
 #[test]
+fn a_message_that_drips_or_stops_coming_ends_the_session_and_idling_is_as_long_as_before() {
+    const SECOND: u64 = 1000;
+    let begin = || {
+        let mut world = World::logged_in();
+        world.feed(b"b APPEND INBOX {4000+}\r\nx");
+        world
+    };
+    let wait = |world: &mut World, seconds: u64| {
+        world.now = Tick(world.now.0 + seconds * SECOND);
+        world.feed(b"");
+    };
+    let mut silent = begin();
+    wait(&mut silent, 179);
+    assert!(!silent.closed);
+    wait(&mut silent, 1);
+    assert!(silent.closed && silent.said().contains("* BYE Too slow"));
+    let mut dripping = begin();
+    for minute in 1..60 {
+        wait(&mut dripping, 60);
+        dripping.feed(b"x");
+        assert!(!dripping.closed, "{minute}");
+    }
+    assert_eq!(dripping.imap.deadline(), Some(Tick(NOW.0 + 3600 * SECOND)));
+    wait(&mut dripping, 60);
+    assert!(dripping.closed);
+    // The end of its line is part of it.
+    let mut unended = World::logged_in();
+    unended.feed(b"b APPEND INBOX {1+}\r\nx");
+    wait(&mut unended, 180);
+    assert!(unended.closed);
+    // Behind it, and for the next one, time begins anew.
+    let mut quick = begin();
+    wait(&mut quick, 170);
+    let reply = quick.reply(format!("{}\r\n", "x".repeat(3999)).as_bytes());
+    assert!(reply.contains("b OK"), "{reply}");
+    wait(&mut quick, 30 * 60);
+    quick.feed(b"c APPEND INBOX {4000+}\r\nx");
+    assert_eq!(quick.imap.deadline(), Some(Tick(quick.now.0 + 180 * SECOND)));
+    // What we take is not the client's time.
+    let mut input = &b"x"[..];
+    let (now, output) = (quick.now, &mut quick.output);
+    assert!(matches!(quick.imap.step(now, &mut input, output), Step::Event(_)));
+    let later = Tick(now.0 + 600 * SECOND);
+    assert_eq!(quick.imap.step(later, &mut input, output), Step::NeedInput);
+    assert_eq!(quick.imap.deadline(), Some(Tick(later.0 + 180 * SECOND)));
+}
+
+#[test]
 fn junk_never_panics_and_is_bounded() {
     let mut seed = 7_u64;
     let mut random = move || {
@@ -342,7 +392,7 @@ fn expunge_waits_for_commands_by_number() {
     let news = News { vanished: vec![3], modseq: 2, ..News::default() };
     let mut asked = |command: &[u8]| {
         let mut input = command;
-        let step = world.imap.step(NOW, &mut input, &mut world.output);
+        let step = world.imap.step(world.now, &mut input, &mut world.output);
         let Step::Event(event) = step else { panic!("{step:?}") };
         world.imap.tell(&news, &mut world.output);
         world.answer(event);
