@@ -5,7 +5,7 @@
 //! | where | what |
 //! |---|---|
 //! | [`cli`] | what an operator types; [`config`] is what they write |
-//! | [`server`] | a server's life: lock, bind, open, serve, stop; [`layout`] is its directory |
+//! | [`server`] | a server's life: lock, bind, open, serve, stop; [`layout`] is its directory, `ownership` whose that is |
 //! | [`core`], [`shard`] | one core's life, and its world; [`mesh`] asks another core, `executor` runs it |
 //! | [`listener`], [`connection`], [`wire`] | sockets: accept, the one loop, TLS |
 //! | [`readiness`], [`watchdog`] | what wakes a session: its socket, its deadline |
@@ -61,6 +61,7 @@ pub mod listener;
 pub mod mesh;
 pub mod metrics;
 pub mod operations;
+mod ownership;
 pub mod passwords;
 pub mod policy;
 pub mod quarantine;

@@ -14,6 +14,7 @@ use crate::filter::{self, learning};
 use crate::layout::{self, DataDir};
 use crate::listener;
 use crate::mesh::{self, ShardHandle};
+use crate::ownership;
 use crate::policy::greylist;
 use crate::policy::networks::Fences;
 use crate::readiness::Doorbell;
@@ -61,6 +62,8 @@ impl Server {
             raise_file_limit();
         }
         layout::keep_private();
+        ownership::expect_own(&config.data_dir, mode)?;
+        ownership::expect_open(&config.data_dir)?;
         let data = DataDir::lock(&config.data_dir, knobs.shards())?;
         let cores = usize::from(data.shards);
         let listeners = match mode {
@@ -77,7 +80,8 @@ impl Server {
         };
         let tls = tls::server_config(&config.data_dir)
             .map_err(|error| ConfigError(format!("certificates: {error}")))?;
-        let rules = Arc::new(filter::load(&config.spam)?);
+        let rules = config.at(config.key_of_rules(), filter::load(&config.spam))?;
+        let rules = Arc::new(rules);
         let sieve = match mode {
             Mode::Serving => SystemScripts::load(&config)?,
             Mode::CommandOnly => SystemScripts::default(),
