@@ -13,7 +13,7 @@
 //! | [`auth`] | SPF, DKIM, ARC and DMARC of what comes from other servers |
 //! | [`balancer`] | a connection that comes through a load balancer: whose it is |
 //! | [`policy`], [`filter`] | who is kept out; whether a message is wanted |
-//! | [`scan`] | viruses, dangerous attachments, outbreaks |
+//! | [`scan`] | viruses, dangerous attachments, outbreaks; `resting`: whether clamd and rspamd answer |
 //! | [`delivery`] | from a transaction's bytes to durable mailboxes |
 //! | [`quarantine`] | mail that is kept back from its owner |
 //! | [`sieve`] | what users, and the operator, want done with mail that comes in |
@@ -70,6 +70,7 @@ pub mod readiness;
 pub mod relay;
 mod remembering;
 pub mod reports;
+mod resting;
 mod salvage;
 pub mod scan;
 pub mod scrub;

@@ -70,7 +70,8 @@ class Traced(kura.TestCase):
         self.assertNotIn("\x1b", text)
         imap = self.server.imap(1)
         imap.select("INBOX")
-        imap.uid("STORE", "1:*", "+FLAGS", r"(\Deleted)")
+        (uid,) = imap.uid("SEARCH", None, "HEADER", "Message-ID", "enc@e.test")[1]
+        imap.uid("STORE", uid.decode(), "+FLAGS", r"(\Deleted)")
         imap.expunge()
         imap.logout()
         gone = self.server.command("store", "undelete", "--account", bob, "--since", "1h").stdout
