@@ -10,6 +10,7 @@ use crate::config::{Config, ConfigError};
 use crate::control_plane::{ControlPlane, Jobs};
 use crate::core::{self, Opened};
 use crate::directory;
+use crate::domain::openness::strangers_in;
 use crate::filter::{self, learning};
 use crate::layout::{self, DataDir};
 use crate::listener;
@@ -205,6 +206,9 @@ impl Server {
             tracing::info!(target: NOTICE, service = service.name(), %address, "listening");
         }
         warn_of_few_files(&self.config);
+        for (key, networks, why) in strangers_in(&self.config) {
+            tracing::warn!("{key} = {}: {why}", networks.join(", "));
+        }
         if !certificate {
             let dir = self.config.data_dir.display();
             let name = &self.config.hostname;

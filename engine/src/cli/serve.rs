@@ -41,9 +41,6 @@ pub(super) fn run(options: &Options) -> Result<Outcome, ConfigError> {
     if let Some(what) = shards_unheeded(&config, layout::examine(&config.data_dir)?) {
         tracing::warn!("{what}");
     }
-    for (key, networks, why) in strangers_in(&config) {
-        tracing::warn!("{key} = {}: {why}", networks.join(", "));
-    }
     Server::start(config, knobs, Mode::Serving)?.run();
     Ok(Outcome::Done)
 }
