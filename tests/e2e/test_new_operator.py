@@ -428,7 +428,7 @@ class Operator(kura.TestCase):
         self.assertIn("warning: auth.trusted_networks = 0.0.0.0/0: everybody is in it", done.stdout)
         self.assertIn("warning: policy.allow = 203.0.0.0/8: strangers are in it", done.stdout)
         server.start()
-        self.assertIn("everybody is in it", server.log())
+        self.assertLogged("everybody is in it", server)
 
     def test_files_that_are_not_there_are_told_with_the_key_that_names_them(self):
         with tempfile.TemporaryDirectory() as place:
