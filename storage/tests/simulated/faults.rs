@@ -129,7 +129,8 @@ fn without_superblock_and_checkpoints_the_log_alone_gives_everything_back() {
 
 #[test]
 fn a_superblock_that_is_lost_is_told_once_and_what_takes_its_place() {
-    let cases: [(&str, fn(&Sim)); 3] = [
+    type Loss = fn(&Sim);
+    let cases: [(&str, Loss); 3] = [
         ("is empty", |sim| sim.put_file("superblock", Vec::new())),
         ("is missing", |sim| remove(sim, "superblock")),
         ("has no copy that verifies", |sim| sim.put_file("superblock", vec![0; 16_384])),
