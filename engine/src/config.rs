@@ -291,10 +291,23 @@ impl Config {
     }
 
     /// What is wrong with `key`, such as `limits.recipients_max`, and where that stands.
-    fn fault(&self, key: &str, what: &str) -> ConfigError {
+    pub(crate) fn fault(&self, key: &str, what: &str) -> ConfigError {
         let text = std::fs::read_to_string(&self.file).unwrap_or_default();
         let line = line_of_key(&text, key).map(|line| format!(":{line}")).unwrap_or_default();
         ConfigError(format!("{}{line}: {what}", self.file.display()))
+    }
+
+    /// What is wrong with a file that `key` names, if anything: with the place that names it.
+    pub(crate) fn at<T>(&self, key: &str, read: Result<T, ConfigError>) -> Result<T, ConfigError> {
+        read.map_err(|ConfigError(what)| match what.starts_with(key) {
+            true => self.fault(key, &what),
+            false => self.fault(key, &format!("{key}: {what}")),
+        })
+    }
+
+    /// The key to which the spam filter's rules owe what is wrong with them.
+    pub(crate) fn key_of_rules(&self) -> &'static str {
+        if self.spam.rules.is_some() { "spam.rules" } else { "spam.scores" }
     }
 
     /// Whether any of it says that mail is to be kept back.

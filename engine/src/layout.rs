@@ -10,7 +10,9 @@
 //! ```
 
 use crate::config::ConfigError;
+use crate::ownership;
 use crate::passwords;
+use crate::server::Mode;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
@@ -132,6 +134,9 @@ pub fn usable(path: &Path) -> Result<(), ConfigError> {
 pub fn expect_store(path: &Path) -> Result<(), ConfigError> {
     if path.join("layout.toml").exists() || path.join("store").exists() {
         return Ok(());
+    }
+    if fs::read_dir(path).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+        ownership::expect_own(path, Mode::CommandOnly)?;
     }
     Err(ConfigError(format!(
         "data_dir {} holds no store: mount the disk that has it, or restore it from a backup; a new \
@@ -348,6 +353,8 @@ pub fn lock_backups(path: &Path) -> Result<File, ConfigError> {
     let fault = |error: io::Error| ConfigError(format!("can't lock {}: {error}", file.display()));
     let lock = File::options().write(true).create(true).truncate(false).mode(0o600).open(&file);
     let lock = lock.map_err(fault)?;
+    // The next backup may be another user's.
+    ownership::give(&file).map_err(fault)?;
     // SAFETY: flock on a descriptor that we own; no memory is involved.
     if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
         return Ok(lock);

@@ -5,7 +5,7 @@
 //! | where | what |
 //! |---|---|
 //! | [`cli`] | what an operator types; [`config`] is what they write |
-//! | [`server`] | a server's life: lock, bind, open, serve, stop; [`layout`] is its directory |
+//! | [`server`] | a server's life: lock, bind, open, serve, stop; [`layout`] is its directory, `ownership` whose that is |
 //! | [`core`], [`shard`] | one core's life, and its world; [`mesh`] asks another core, `executor` runs it |
 //! | [`listener`], [`connection`], [`wire`] | sockets: accept, the one loop, TLS |
 //! | [`readiness`], [`watchdog`] | what wakes a session: its socket, its deadline |
@@ -13,7 +13,7 @@
 //! | [`auth`] | SPF, DKIM, ARC and DMARC of what comes from other servers |
 //! | [`balancer`] | a connection that comes through a load balancer: whose it is |
 //! | [`policy`], [`filter`] | who is kept out; whether a message is wanted |
-//! | [`scan`] | viruses, dangerous attachments, outbreaks |
+//! | [`scan`] | viruses, dangerous attachments, outbreaks; `resting`: whether clamd and rspamd answer |
 //! | [`delivery`] | from a transaction's bytes to durable mailboxes |
 //! | [`quarantine`] | mail that is kept back from its owner |
 //! | [`sieve`] | what users, and the operator, want done with mail that comes in |
@@ -61,6 +61,7 @@ pub mod listener;
 pub mod mesh;
 pub mod metrics;
 pub mod operations;
+mod ownership;
 pub mod passwords;
 pub mod policy;
 pub mod quarantine;
@@ -69,6 +70,7 @@ pub mod readiness;
 pub mod relay;
 mod remembering;
 pub mod reports;
+mod resting;
 mod salvage;
 pub mod scan;
 pub mod scrub;

@@ -424,7 +424,7 @@ impl Snapshot {
 
     fn store_text(&self, text: &mut String, head: &mut impl FnMut(&mut String, &str, &str, &str)) {
         type Column = (&'static str, &'static str, &'static str, fn(&storage::store::Stats) -> u64);
-        let columns: [Column; 20] = [
+        let columns: [Column; 21] = [
             ("kura_store_messages", "gauge", "Messages in mailboxes", |s| s.messages),
             ("kura_store_bytes_received_total", "counter", "Bytes of bodies delivered", |s| {
                 s.bytes_received
@@ -460,6 +460,12 @@ impl Snapshot {
                 s.log_live_bytes
             }),
             ("kura_store_live_bytes", "gauge", "Bytes that mailboxes refer to", |s| s.live_bytes),
+            (
+                "kura_store_free_bytes",
+                "gauge",
+                "Bytes that the file system of the shard has free",
+                |s| s.free_bytes,
+            ),
             (
                 "kura_store_recovery_damage",
                 "gauge",

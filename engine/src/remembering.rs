@@ -8,6 +8,7 @@ use crate::export;
 use crate::operations::{Fault, change, existing_account, on, pair, unix_now};
 use crate::quarantine::recalled;
 use crate::shard::Shard;
+use crate::trace::written;
 use crate::when::time_text;
 use protocols::message::Summary;
 use serde_json::{Value, json};
@@ -86,7 +87,11 @@ pub(crate) async fn undelete_list(
     let Known { id, home, is_removed, has_forerunner } = anyone(shard, &which.address, removed)?;
     let wanted = which.wanted();
     let (rows, all) = on(shard, home, move |shard| async move {
-        let (buried, all) = shard.store.buried(id, &wanted, LISTED_MAX)?;
+        let (buried, all) = match shard.store.buried(id, &wanted, LISTED_MAX) {
+            // It was removed, and had no mail.
+            Err(Error::NoSuchAccount(_)) => (Vec::new(), 0),
+            found => found?,
+        };
         let mut rows = Vec::with_capacity(buried.len());
         for one in buried {
             let summary = shard.store.buried_summary(id, one.mailbox, one.uid).await;
@@ -125,7 +130,8 @@ fn headline(summary: &[u8]) -> (String, String) {
         let part = |part: &Option<Vec<u8>>| part.as_deref().map(text).unwrap_or_default();
         format!("{}@{}", part(&address.mailbox), part(&address.host))
     });
-    (from.unwrap_or_default(), envelope.subject.as_deref().map(text).unwrap_or_default())
+    let subject = envelope.subject.as_deref().map(written);
+    (from.unwrap_or_default(), subject.unwrap_or_default())
 }
 
 /// Writes what has gone to the directory `to`.
@@ -138,7 +144,10 @@ pub(crate) async fn export_buried(
     let Known { id, home, .. } = anyone(shard, &which.address, removed)?;
     let (wanted, name) = (which.wanted(), which.address.to_lowercase());
     on(shard, home, move |shard| async move {
-        let past = shard.store.buried_account(id, &wanted).map_err(|error| error.to_string())?;
+        let past = shard.store.buried_account(id, &wanted).map_err(|error| match error {
+            Error::NoSuchAccount(_) => format!("nothing is kept of {name}: it had no mail"),
+            other => other.to_string(),
+        })?;
         let (messages, damaged) = export::maildir(&shard, &past, &to).await?;
         Ok::<_, Fault>(json!({
             "account": name, "directory": to.display().to_string(),

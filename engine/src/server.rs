@@ -10,10 +10,12 @@ use crate::config::{Config, ConfigError};
 use crate::control_plane::{ControlPlane, Jobs};
 use crate::core::{self, Opened};
 use crate::directory;
+use crate::domain::openness::strangers_in;
 use crate::filter::{self, learning};
 use crate::layout::{self, DataDir};
 use crate::listener;
 use crate::mesh::{self, ShardHandle};
+use crate::ownership;
 use crate::policy::greylist;
 use crate::policy::networks::Fences;
 use crate::readiness::Doorbell;
@@ -61,6 +63,8 @@ impl Server {
             raise_file_limit();
         }
         layout::keep_private();
+        ownership::expect_own(&config.data_dir, mode)?;
+        ownership::expect_open(&config.data_dir)?;
         let data = DataDir::lock(&config.data_dir, knobs.shards())?;
         let cores = usize::from(data.shards);
         let listeners = match mode {
@@ -77,7 +81,8 @@ impl Server {
         };
         let tls = tls::server_config(&config.data_dir)
             .map_err(|error| ConfigError(format!("certificates: {error}")))?;
-        let rules = Arc::new(filter::load(&config.spam)?);
+        let rules = config.at(config.key_of_rules(), filter::load(&config.spam))?;
+        let rules = Arc::new(rules);
         let sieve = match mode {
             Mode::Serving => SystemScripts::load(&config)?,
             Mode::CommandOnly => SystemScripts::default(),
@@ -201,6 +206,9 @@ impl Server {
             tracing::info!(target: NOTICE, service = service.name(), %address, "listening");
         }
         warn_of_few_files(&self.config);
+        for (key, networks, why) in strangers_in(&self.config) {
+            tracing::warn!("{key} = {}: {why}", networks.join(", "));
+        }
         if !certificate {
             let dir = self.config.data_dir.display();
             let name = &self.config.hostname;

@@ -18,6 +18,7 @@ use crate::shard::Shard;
 use crate::when::time_text;
 use protocols::message::Summary;
 use protocols::message::field::{Fields, unfold};
+use protocols::message::text::decode_field;
 use serde_json::{Value, json};
 use std::rc::Rc;
 use storage::store::Undelete;
@@ -273,7 +274,10 @@ async fn row(shard: &Shard, found: &Found) -> Value {
         if let Some((_, key)) = named
             && row[key].is_null()
         {
-            row[key] = json!(text(field.value));
+            row[key] = json!(match *key {
+                "from" | "subject" => written(field.value),
+                _ => safe(&text(field.value)),
+            });
         }
     }
     let is_there = *found.mailbox_name == *storage::index::names::QUARANTINE;
@@ -326,9 +330,16 @@ fn decided<'h>(header: &'h [u8], hostname: &str) -> Vec<(&'static str, &'h [u8])
     decided
 }
 
+/// What somebody has written, as people read it (RFC 2047), and harmless where it is shown.
+pub(crate) fn written(value: &[u8]) -> String {
+    safe(&one_line(&decode_field(value)))
+}
+
 fn text(value: &[u8]) -> String {
-    let value = unfold(value);
-    let text = String::from_utf8_lossy(&value);
+    one_line(&String::from_utf8_lossy(&unfold(value)))
+}
+
+fn one_line(text: &str) -> String {
     let words: Vec<&str> = text.split_ascii_whitespace().collect();
     words.join(" ").chars().filter(|c| !c.is_control()).take(TEXT_CHARS_MAX).collect()
 }
@@ -384,5 +395,23 @@ mod tests {
     fn what_is_told_is_one_line_of_bounded_length() {
         assert_eq!(text(b" a\r\n\tb  c\x07 "), "a b c");
         assert_eq!(text(&[b'x'; 5000]).len(), TEXT_CHARS_MAX);
+    }
+
+    #[test]
+    fn encoded_words_are_read_and_do_no_harm() {
+        for (field, told) in [
+            (
+                &b" =?utf-8?Q?Gr=C3=BC=C3=9Fe?=\r\n =?iso-8859-1?B?IGF1cyBL9mxu?="[..],
+                "Gr\u{fc}\u{df}e aus K\u{f6}ln",
+            ),
+            (b" =?utf-8?Q?Ann_B=2E?= <ann@a.test>", "Ann B. <ann@a.test>"),
+            // A title for the window, two lines, and text that turns around.
+            (b" =?utf-8?Q?=1B]0;x=07a=0D=0A=0D=0Ab?=", "]0;xa b"),
+            (b" =?utf-8?B?4oCuZmRwLmV4ZQ==?=", "\\u{202e}fdp.exe"),
+            (b" \xe2\x80\xaefdp", "\\u{202e}fdp"),
+            (b" =?utf-8?Q?broken", "=?utf-8?Q?broken"),
+        ] {
+            assert_eq!(written(field), told);
+        }
     }
 }

@@ -57,7 +57,10 @@ pub fn findings(profile: &Profile) -> Vec<Finding> {
         found.extend(profile.gaps.iter().map(|gap| note(gap, "the rest was measured")));
     } else {
         found.push(note(
-            &format!("these figures were not measured on this host ({})", profile.command),
+            &format!(
+                "these figures were not measured on this host ({})",
+                profile.not_measured().unwrap_or_default()
+            ),
             "run `kura profile probe` on the disk that is to hold the mail",
         ));
     }

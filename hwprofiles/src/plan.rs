@@ -85,6 +85,8 @@ pub struct Plan {
     pub shortfalls: Vec<String>,
     /// Whether the profile's figures were measured.
     pub measured: bool,
+    /// The shipped profile that stands for a host which is not this one.
+    pub shipped: Option<String>,
 }
 
 /// What `demand` takes on the host of `profile`.
@@ -140,6 +142,7 @@ pub fn plan(demand: &Demand, profile: &Profile) -> Plan {
         device_years: endurance.map(|tb| tb / written_tb_per_year.max(1e-9)),
         shortfalls: Vec::new(),
         measured: profile.measured(),
+        shipped: None,
     };
     plan.shortfalls = shortfalls(&plan);
     plan
@@ -240,7 +243,11 @@ impl fmt::Display for Plan {
             size(quota_bytes),
             size(message_bytes)
         )?;
-        writeln!(f, "{:<12} {:>14} {:>14}", "", "needed", "this host")?;
+        let (column, host) = match &self.shipped {
+            Some(name) => ("the profile", format!("a host as the profile {name} has it")),
+            None => ("this host", "this host".to_owned()),
+        };
+        writeln!(f, "{:<12} {:>14} {:>14}", "", "needed", column)?;
         let mut row = |name: &str, needed: String, has: String, why: String| {
             writeln!(f, "{name:<12} {needed:>14} {has:>14}  {why}")
         };
@@ -302,13 +309,13 @@ impl fmt::Display for Plan {
         if !self.measured {
             writeln!(
                 f,
-                "the host's figures were not measured: `kura profile probe` measures them"
+                "the host's figures were not measured: `kura profile probe` measures this host's"
             )?;
         }
         if self.shortfalls.is_empty() {
-            return writeln!(f, "this host carries that");
+            return writeln!(f, "{host} carries that");
         }
-        writeln!(f, "this host falls short:")?;
+        writeln!(f, "{host} falls short:")?;
         self.shortfalls.iter().try_for_each(|short| writeln!(f, "  {short}"))
     }
 }

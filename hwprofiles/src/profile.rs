@@ -181,7 +181,14 @@ impl Profile {
     /// Whether the figures are of a host, rather than chosen or from data sheets.
     #[must_use]
     pub fn measured(&self) -> bool {
-        !self.command.starts_with(NOT_MEASURED)
+        self.not_measured().is_none()
+    }
+
+    /// Where the figures are from that are no host's.
+    #[must_use]
+    pub fn not_measured(&self) -> Option<&str> {
+        let why = self.command.strip_prefix(NOT_MEASURED)?;
+        Some(why.trim_start_matches([':', ' ']))
     }
 
     /// A profile file, or the name of a shipped one where there is no such file.

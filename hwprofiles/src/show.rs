@@ -143,11 +143,14 @@ fn write_cpu(out: &mut String, profile: &Profile) -> std::fmt::Result {
 
 fn write_profile(out: &mut String, profile: &Profile) -> std::fmt::Result {
     let Profile { host, device, file_system, disk, .. } = profile;
-    writeln!(
-        out,
-        "measured     {} on Linux {} by: {}",
-        profile.date, profile.kernel, profile.command
-    )?;
+    match profile.not_measured() {
+        None => writeln!(
+            out,
+            "measured     {} on Linux {} by: {}",
+            profile.date, profile.kernel, profile.command
+        ),
+        Some(why) => writeln!(out, "from         {}: {why}", profile.date),
+    }?;
     let cpu = if host.cpu_model.is_empty() { "cores" } else { &host.cpu_model };
     writeln!(out, "host         {} x {cpu}, {} of memory", host.cores, size(host.memory_bytes))?;
     let or_unknown =

@@ -35,6 +35,8 @@ use std::time::Instant;
 /// What is on the disk.
 struct Found<D: Device> {
     superblocks: Vec<Superblock>,
+    /// Of the file, if there is one.
+    superblock_bytes: Option<u64>,
     begun: Option<Begun>,
     /// The copy of it that is written next.
     begun_copy: u64,
@@ -65,6 +67,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
     let mut index = Index::default();
     let start = load_checkpoint(&device, &options, &found, &mut index, &mut report).await?;
     let checkpoint = start.checkpoint;
+    report.setbacks.extend(superblock_lost(&device, &found, start.scan.due));
     let forget_from = forgotten(&device, &options, &found, &index, start.scan).await?;
     let mut scan =
         Scan::new(&device, options.shard, &found.segments, &mut index, &mut report, start.scan);
@@ -162,6 +165,7 @@ async fn find<D: Device>(device: &D, options: &Options) -> Result<Found<D>, Erro
     let (begun, begun_copy) = superblock::read_begun(device).await.map_err(device_error)?;
     let mut found = Found {
         superblocks: superblock::read(device).await.map_err(device_error)?,
+        superblock_bytes: None,
         begun,
         begun_copy,
         checkpoints: Vec::new(),
@@ -175,6 +179,9 @@ async fn find<D: Device>(device: &D, options: &Options) -> Result<Found<D>, Erro
     for listed in device.list().await.map_err(device_error)? {
         if let Some(lsn) = file_lsn(&listed.name) {
             found.checkpoints.push(lsn);
+        }
+        if listed.name == superblock::FILE_NAME {
+            found.superblock_bytes = Some(listed.bytes);
         }
         let Some(number) = segments::file_number(&listed.name) else { continue };
         found.next_number = found.next_number.max(number + 1);
@@ -348,6 +355,32 @@ async fn load_checkpoint<D: Device>(
     let scan = Start { position, due: Lsn(1), run: 0, witness };
     let row_files = RowFiles::new();
     Ok(StartPoint { scan, checkpoint: Lsn(0), row_files, increment_bytes: 0, rows_bytes: 0 })
+}
+
+/// A store that has lived has a superblock: how it was lost, and what takes its place.
+fn superblock_lost<D: Device>(device: &D, found: &Found<D>, due: Lsn) -> Option<String> {
+    let has_lived = !found.segments.is_empty() || !found.checkpoints.is_empty();
+    if !found.superblocks.is_empty() || !has_lived {
+        return None;
+    }
+    let how = match found.superblock_bytes {
+        None => "is missing",
+        Some(0) => "is empty",
+        Some(_) => "has no copy that verifies",
+    };
+    let from = match due {
+        Lsn(1) => "the whole log".to_owned(),
+        due => format!("the base in the log at LSN {}, and what follows it", due.0 - 1),
+    };
+    let begun = match found.begun {
+        Some(_) => "",
+        None => "; whether the newest segment of the log is there could not be told",
+    };
+    let name = superblock::FILE_NAME;
+    Some(format!(
+        "{name} in {} {how}: it is made anew, and the index from {from}{begun}",
+        device.place()
+    ))
 }
 
 /// A checkpoint with the other files that it refers to; why not, to be put behind its name.

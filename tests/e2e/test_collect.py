@@ -323,6 +323,25 @@ class FromAnywhere(Collecting):
         # May mend itself: nobody is bothered with it.
         self.assertEqual(self.notes(account), [])
 
+    def test_an_account_that_is_removed_during_a_visit_was_not_visited(self):
+        silent = self.outside(outside.Pop3)
+        silent.silence = 60
+        account = self.account()
+        self.add(account, silent)
+        run = subprocess.Popen(
+            [kura.BINARY, "collect", "run", self.address(account), "--dir", self.server.directory],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(run.kill)
+
+        def state():
+            return json.loads(self.command("collect", "show", self.address(account), "there", "--json").stdout)["state"]
+
+        self.assertTrue(kura.eventually(lambda: state() == "being visited"))
+        self.assertIn("and its mail removed", self.command("account", "remove", self.address(account)).stdout)
+        said, why = run.communicate(timeout=60)
+        self.assertEqual((run.returncode, said), (1, ""))
+        self.assertIn("removed meanwhile", why)
+
     def test_many_sources_hold_few_connections_and_no_core(self):
         there = self.outside(outside.Pop3)
         there.silence = 60

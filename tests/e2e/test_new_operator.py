@@ -9,12 +9,17 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 import tomllib
 import unittest
 
 import kura
+
+
+def run(*arguments):
+    return subprocess.run([kura.BINARY, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
 class Shards(kura.TestCase):
@@ -407,6 +412,37 @@ class Operator(kura.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(done.stdout, "1 of 1 message learned; 0 known already; 2 files left out, being no mail\n")
         self.assertIn("picture.jpg", done.stderr)
+
+    def test_a_config_file_that_lets_everybody_in_is_not_called_fine(self):
+        server = kura.Kura()
+        self.addCleanup(server.remove)
+        server.start()
+        server.stop()
+        file = os.path.join(server.directory, "kura.toml")
+        self.assertIn("is fine", run("check-config", "--config", file).stdout)
+        server.configure(r"^trusted_networks = .*$", 'trusted_networks = ["127.0.0.0/8", "0.0.0.0/0"]')
+        server.configure(r"^allow = \[\]$", 'allow = ["203.0.0.0/8", "10.0.0.0/8"]')
+        done = run("check-config", "--config", file)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertNotIn("is fine", done.stdout)
+        self.assertIn("warning: auth.trusted_networks = 0.0.0.0/0: everybody is in it", done.stdout)
+        self.assertIn("warning: policy.allow = 203.0.0.0/8: strangers are in it", done.stdout)
+        server.start()
+        self.assertLogged("everybody is in it", server)
+
+    def test_files_that_are_not_there_are_told_with_the_key_that_names_them(self):
+        with tempfile.TemporaryDirectory() as place:
+            file = os.path.join(place, "kura.toml")
+            for key, file_name in [("sieve.before", "a.sieve"), ("spam.rules", "a.toml"), ("collect.ca_file", "a.pem"),
+                                   ("dns.trust_anchor", "a.key"), ("policy.deny_files", "a.zone")]:
+                section, name = key.split(".")
+                value = f'["{file_name}"]' if name.endswith("files") else f'"{file_name}"'
+                with open(file, "w") as config:
+                    config.write(f'hostname = "mail.a.test"\ndata_dir = "."\n[{section}]\n{name} = {value}\n')
+                done = run("check-config", "--config", file)
+                self.assertEqual(done.returncode, 1, done.stdout)
+                self.assertIn(f"{file}:4: {key}", done.stderr)
+                self.assertIn(file_name, done.stderr)
 
     def test_a_server_without_a_certificate_says_so(self):
         server = kura.Kura()

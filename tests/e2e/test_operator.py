@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
 import resource
 import smtplib
 import socket
 import subprocess
 import tempfile
 import time
+import tomllib
 import unittest
+import urllib.request
 
 import kura
 
@@ -80,6 +83,51 @@ class Mistakes(kura.TestCase):
             )
             self.assertOneLine(done, closed)
 
+    @unittest.skipIf(os.geteuid() != 0, "needs root, to become nobody")
+    def test_root_leaves_nothing_in_anothers_store_that_its_owner_may_not_open(self):
+        with tempfile.TemporaryDirectory() as place:
+            copy, data, restored = (os.path.join(place, name) for name in ("kura", "data", "restored"))
+            subprocess.run(["cp", kura.BINARY, copy], check=True)
+            os.chmod(place, 0o755)
+            for path in (data, restored):
+                os.mkdir(path)
+                os.chown(path, 65534, 65534)
+            with open(f"{data}/kura.toml", "w") as file:
+                file.write('hostname = "mail.a.test"\ndata_dir = "."\n')
+            os.chown(f"{data}/kura.toml", 65534, 65534)
+
+            def run(*arguments, where=data, **who):
+                return subprocess.run([copy, *arguments, "--dir", where], capture_output=True, text=True, timeout=60,
+                                      check=False, **who)
+
+            def of_root(below):
+                paths = (os.path.join(folder, name) for folder, _, names in os.walk(below) for name in [".", *names])
+                return [path for path in paths if os.stat(path).st_uid == 0]
+
+            nobody = {"user": 65534, "group": 65534, "extra_groups": []}
+            self.assertOneLine(run("domain", "add", "a.test"), data, "belongs to nobody", "sudo -u nobody")
+            self.assertEqual(run("domain", "add", "a.test", **nobody).returncode, 0)
+            self.assertOneLine(run("account", "add", "ann@a.test"), data, "belongs to nobody", "sudo -u nobody")
+            self.assertOneLine(cli("serve", "--config", f"{data}/kura.toml"), data, "belongs to nobody", "chown -R root:")
+            stranger = {"user": 65533, "group": 65533, "extra_groups": []}
+            os.chmod(data, 0o700)
+            self.assertOneLine(run("account", "list", **stranger), data)
+            done = run("account", "add", "ann@a.test", **nobody)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            # Beside the store root may do what only root can: private keys of others are not for everybody.
+            done = run("cert", "self-signed", "mail.a.test")
+            self.assertEqual((done.returncode, of_root(data)), (0, []), done.stderr)
+            done = run("store", "backup", "--to", f"{data}/backup", **nobody)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            done = run("store", "restore", "--from", f"{data}/backup", where=restored)
+            self.assertEqual((done.returncode, of_root(restored)), (0, []), done.stderr)
+            self.assertIn("ann@a.test", run("account", "list", where=restored, **nobody).stdout)
+            # What was left by a Kura of before is no fault of the disk.
+            os.chown(f"{data}/store/shard-0/log-00000001", 0, 0)
+            done = run("account", "list", **nobody)
+            self.assertOneLine(done, "shard-0/log-00000001 belongs to root", "chown -R nobody:")
+            self.assertNotIn("disk", done.stderr)
+
     def test_an_account_twice_and_in_an_unknown_domain(self):
         address = self.server.accounts[0][0]
         self.assertOneLine(self.server.command("account", "add", address), address)
@@ -139,9 +187,19 @@ class Commands(kura.TestCase):
     def test_stats_for_people_have_a_line_for_each_shard(self):
         said = self.server.command("store", "stats").stdout
         self.assertRegex(said, r"(?m)^log_bytes +\d+ \(\d+ MiB\)$")
+        self.assertRegex(said, r"(?m)^free_bytes +\d+ \(\d+ MiB\)$")
         shards = len(os.listdir(os.path.join(self.server.directory, "store")))
         if shards > 1:
-            self.assertRegex(said, r"(?m)^shard 1: \d+ messages?, \d+ MiB of log, ")
+            self.assertRegex(said, r"(?m)^shard 1: \d+ messages?, \d+ MiB of log, .* \d+ MiB free")
+        found = os.statvfs(self.server.directory)
+        with open(os.path.join(self.server.directory, "kura.toml"), "rb") as file:
+            metrics = tomllib.load(file)["metrics"]["listen"]
+        with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as answer:
+            told = re.findall(r'(?m)^kura_store_free_bytes\{shard="\d+"\} (\d+)$', answer.read().decode())
+        self.assertEqual(len(told), shards)
+        for free in told:
+            # Others write to the disk, too.
+            self.assertLess(abs(int(free) - found.f_bavail * found.f_frsize), found.f_blocks * found.f_frsize / 4)
 
     def test_domains_accounts_aliases_and_passwords(self):
         def done(*arguments, **more):

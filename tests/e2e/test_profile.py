@@ -112,7 +112,8 @@ class Plans(unittest.TestCase):
         done = cli("plan", "--users", "10000", "--quota", "50G", "--mails-per-day", "9000000",
                    "--endurance-tb", "100", "--profile", "small-vm")
         self.assertEqual(done.returncode, 3, done.stderr)
-        for word in ["falls short", "disk:", "memory:", "rate:", "device life:"]:
+        self.assertNotIn("this host", done.stdout.replace("measures this host's", ""))
+        for word in ["a host as the profile small-vm has it falls short", "disk:", "memory:", "rate:", "device life:"]:
             self.assertIn(word, done.stdout)
 
     def test_shipped_profiles_show_and_say_that_they_were_not_measured(self):
@@ -120,6 +121,7 @@ class Plans(unittest.TestCase):
             done = cli("show", "--profile", name)
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertIn("not measured on this host", done.stdout, name)
+            self.assertNotRegex(done.stdout, "(?m)^measured", name)
 
     def test_mistakes_are_one_line_that_says_how_to_mend_it(self):
         with tempfile.TemporaryDirectory() as empty:

@@ -131,6 +131,9 @@ class Salvage(kura.TestCase):
         said = self.salvage(0)
         self.assertEqual((said["messages_lost"], said["records_lost"]), (0, 0), said)
         self.assertGreater(len(said["damage"]), 0)
+        counted = {one["address"]: (one["saved"], one["lost"]) for one in said["by_account"]}
+        self.assertEqual(sum(saved for saved, _ in counted.values()), said["messages"])
+        self.assertLessEqual({address for address, _ in self.server.accounts}, set(counted))
         fresh = self.serve()
         self.assertEqual(self.everything(fresh), self.before)
         # UIDs go on where they were, and what was expunged can be brought back.
@@ -261,6 +264,35 @@ class Salvage(kura.TestCase):
         self.assertEqual([path for path in before if after.get(path) != before[path]], [])
         self.assertEqual(self.salvage(0)["messages_lost"], 0)
         self.assertEqual(self.everything(self.serve()), self.before)
+
+    def test_more_losses_than_are_listed_are_counted_by_account(self):
+        ann = self.server.accounts[0][0]
+        self.server.start()
+        with kura.Wire(self.server.ports["smtp"]) as wire:
+            wire.expect("220")
+            wire.ask("EHLO client.example.net", "250")
+            for number in range(1100):
+                for command, code in [("MAIL FROM:<x@y.test>", "250"), (f"RCPT TO:<{ann}>", "250"), ("DATA", "354"),
+                                      (f"Subject: {number}\r\n\r\nx\r\n.", "250")]:
+                    wire.ask(command, code)
+        self.server.stop()
+        # Checkpoints know them; their records are gone.
+        for shard in self.shards():
+            for path in self.segments(shard):
+                os.unlink(path)
+        done = run("store", "salvage", "--dir", self.server.directory, "--to", self.place)
+        self.assertEqual(done.returncode, 3, done.stdout + done.stderr)
+        self.assertRegex(done.stdout, r"(?m)^lost: \d+ messages more than are listed here")
+        self.assertRegex(done.stdout, rf"(?m)^{ann}: 0 messages saved, 11\d\d lost$")
+
+    def test_a_superblock_that_is_lost_is_told_at_the_start(self):
+        with open(os.path.join(self.shards()[0], "superblock"), "w"):
+            pass
+        self.server.start()
+        self.assertLogged("shard-0 is empty: it is made anew, and the index from", self.server)
+        self.server.stop()
+        self.server.start()
+        self.assertEqual(self.everything(self.server), self.before)
 
     def test_what_is_missing_is_named(self):
         shard = self.shards()[0]

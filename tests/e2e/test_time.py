@@ -207,7 +207,10 @@ class Window(TestCase):
         self.assertIsNotNone(self.stats()["remembered_since"])
         gone = self.server.command("store", "undelete", "--account", other, "--since", "1h")
         self.assertIn("nothing was expunged", gone.stdout)
-        self.assertEqual(self.server.command("account", "remove", held).returncode, 0)
+        removed = self.server.command("account", "remove", held)
+        self.assertEqual(removed.returncode, 0, removed.stderr)
+        for words in ["is on hold, so its mail stays", f"store undelete --account {held}", "hold remove"]:
+            self.assertIn(words, removed.stdout)
         listed = self.server.command("account", "hold", "list", "--json")
         self.assertEqual([(one["address"], one["account"]) for one in json.loads(listed.stdout)],
                          [(held, "removed")])

@@ -59,6 +59,24 @@ class Traced(kura.TestCase):
         check()
         self.server.start()
 
+    def test_subjects_are_told_as_people_read_them_and_do_no_harm(self):
+        bob = self.server.accounts[1][0]
+        encoded = "=?utf-8?B?R3LDvMOfZSDigK5mZHAuZXhlGw==?= =?iso-8859-1?Q?aus_K=F6ln?="
+        body = f"From: =?utf-8?Q?J=C3=B6rg?= <joerg@e.test>\r\nSubject: {encoded}\r\nMessage-ID: <enc@e.test>\r\n\r\nx\r\n"
+        self.assertTrue(self.server.deliver(body.encode(), to=1).startswith("250"))
+        text = self.told("<enc@e.test>")
+        self.assertIn("subject: Grüße \\u{202e}fdp.exeaus Köln\n", text)
+        self.assertIn("from: Jörg <joerg@e.test>\n", text)
+        self.assertNotIn("\x1b", text)
+        imap = self.server.imap(1)
+        imap.select("INBOX")
+        (uid,) = imap.uid("SEARCH", None, "HEADER", "Message-ID", "enc@e.test")[1]
+        imap.uid("STORE", uid.decode(), "+FLAGS", r"(\Deleted)")
+        imap.expunge()
+        imap.logout()
+        gone = self.server.command("store", "undelete", "--account", bob, "--since", "1h").stdout
+        self.assertIn("Grüße \\u{202e}fdp.exeaus Köln", gone)
+
     def test_many_are_told_as_the_latest_of_all(self):
         _, bob = (address for address, _ in self.server.accounts)
         before = self.trace(bob)["all"]

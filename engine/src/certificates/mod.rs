@@ -16,6 +16,7 @@ pub mod chain;
 pub mod expiry;
 pub mod request;
 
+use crate::ownership;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
@@ -111,7 +112,7 @@ pub fn import(
 /// Writes both files beside their final names, synced, then renames them, the key first: a crash between the two
 /// leaves a chain that the next load puts in its place ([`load`]).
 fn store(folder: &Path, chain: &str, key: &str) -> Result<(), CertificateError> {
-    fs::create_dir_all(folder).map_err(|source| io_error(folder, source))?;
+    make_folder(folder)?;
     let files =
         [("key.pem", key), ("chain.pem", chain)].map(|(name, text)| (folder.join(name), text));
     for (path, text) in &files {
@@ -146,6 +147,15 @@ fn write_private(path: &Path, text: &str) -> Result<(), CertificateError> {
     path.parent().map_or(Ok(()), sync)
 }
 
+/// Of one certificate, or of all. Root's may be for another user's server.
+fn make_folder(folder: &Path) -> Result<(), CertificateError> {
+    let mut made = fs::create_dir_all(folder);
+    for one in [folder.parent(), Some(folder)].into_iter().flatten() {
+        made = made.and_then(|()| ownership::give(one));
+    }
+    made.map_err(|source| io_error(folder, source))
+}
+
 /// Makes the names in a directory durable.
 fn sync(directory: &Path) -> Result<(), CertificateError> {
     let synced = fs::File::open(directory).and_then(|directory| directory.sync_all());
@@ -158,6 +168,7 @@ fn write_fresh(path: &Path, text: &str) -> Result<(), CertificateError> {
         let mut options = fs::OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
         let mut file = options.open(fresh(path))?;
+        ownership::give(&fresh(path))?;
         io::Write::write_all(&mut file, text.as_bytes())?;
         file.sync_all()
     };

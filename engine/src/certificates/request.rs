@@ -1,7 +1,9 @@
 //! A request for a certificate (RFC 2986): `kura cert csr`. Its key stays here, in `request-key.pem` beside the
 //! certificate that it will replace, until what was issued for it is imported.
 
-use super::{CertificateError, bad, certified_key, directory, io_error, write_private};
+use super::{
+    CertificateError, bad, certified_key, directory, io_error, make_folder, write_private,
+};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use std::fs;
@@ -27,7 +29,7 @@ pub fn request(
 ) -> Result<Request, CertificateError> {
     let folder = directory(data_dir).join(names[0].replace('*', "_"));
     let key_file = folder.join(KEY_FILE);
-    fs::create_dir_all(&folder).map_err(|source| io_error(&folder, source))?;
+    make_folder(&folder)?;
     let kept = if keep_key { folder.join("key.pem") } else { key_file.clone() };
     let key = match fs::read_to_string(&kept) {
         Ok(text) => rcgen::KeyPair::from_pem(&text).map_err(|error| bad(&kept, error))?,

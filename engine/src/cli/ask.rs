@@ -28,6 +28,15 @@ pub(super) fn ask_running(place: &Where, request: Request) -> Result<Value, Conf
     }
 }
 
+/// Tells a server that is running. One that is not needs no telling.
+pub(super) fn tell_if_running(place: &Where, request: Request) -> Result<(), ConfigError> {
+    let config = place.load()?;
+    match connect(&config) {
+        Some(stream) => ask_server(stream, &request).map(drop),
+        None => layout::expect_store(&config.data_dir),
+    }
+}
+
 pub(super) fn broken_off() -> ConfigError {
     ConfigError(
         "the server stopped before this had ended: start it again, then this command".into(),

@@ -10,6 +10,7 @@ use crate::backup::target::Target;
 use crate::backup::{Manifest, prune, restore, take};
 use crate::config::{Config, ConfigError};
 use crate::layout;
+use crate::ownership;
 use crate::server::{Mode, Server};
 use crate::when::time_text;
 use clap::Args;
@@ -212,6 +213,7 @@ pub(super) fn restore(options: &Restore) -> Result<Outcome, ConfigError> {
         .clone()
         .unwrap_or_else(|| data_dir.join(super::quickstart::CONFIG_FILE));
     let outside = look_at(&config_file, &manifest)?;
+    give_to_owner(&data_dir)?;
     if options.json {
         let said = json!({ "name": name, "messages": messages, "dir": data_dir, "queue_on_hold": outside.held });
         outln!("{said}")?;
@@ -222,6 +224,13 @@ pub(super) fn restore(options: &Restore) -> Result<Outcome, ConfigError> {
         outln!("start it: kura serve --config {}", config_file.display())?;
     }
     Ok(Outcome::Done)
+}
+
+/// Whose server is to open it.
+pub(super) fn give_to_owner(data_dir: &Path) -> Result<(), ConfigError> {
+    ownership::give_all(data_dir).map_err(|error| {
+        ConfigError(format!("can't give what is in {} to its owner: {error}", data_dir.display()))
+    })
 }
 
 /// What was damaged before it was backed up.

@@ -1,6 +1,6 @@
 //! `kura cert`: issue, ask for, import and list certificates; a running server takes them at once.
 
-use super::ask::ask;
+use super::ask::tell_if_running;
 use super::{Outcome, Where, counted};
 use crate::certificates::request::{Request as Asked, request};
 use crate::certificates::{self, DAYS_LEFT_WARNED, Listed};
@@ -174,7 +174,7 @@ fn tell_server(
     json: bool,
     line: &str,
 ) -> Result<Outcome, ConfigError> {
-    ask(place, Request::Reload)?;
+    tell_if_running(place, Request::Reload)?;
     if json {
         outln!("{}", json!(made))?;
     } else {

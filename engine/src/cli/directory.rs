@@ -327,11 +327,21 @@ pub(super) fn account(command: AccountCommand) -> Result<Outcome, ConfigError> {
             })
         }
         AccountCommand::Remove { address, common } => {
-            said(&common, Request::AccountRemove { address }, |v| {
-                format!("account {} and its mail removed", text(v, "address"))
-            })
+            said(&common, Request::AccountRemove { address }, removed_text)
         }
     }
+}
+
+fn removed_text(value: &Value) -> String {
+    let address = text(value, "address");
+    if value["held"] != true {
+        return format!("account {address} and its mail removed");
+    }
+    format!(
+        "account {address} removed, with its password, filters and outside mailboxes. It is on hold, so its mail stays, what was \
+         expunged before, too, where no client sees it:\n  kura store undelete --account {address} --since 3650d --removed --export DIR \
+         writes it to a directory\n  kura account hold remove {address} --removed lets go of it for good"
+    )
 }
 
 pub(super) fn alias(command: AliasCommand) -> Result<Outcome, ConfigError> {

@@ -162,7 +162,7 @@ fn replaced(out: &Path) -> Result<Option<Profile>, ConfigError> {
 }
 
 fn show(place: &Where, named: Option<&str>, json: bool) -> Result<Outcome, ConfigError> {
-    let profile = chosen(place, named)?;
+    let (profile, _) = chosen(place, named)?;
     // What another profile would give is asked about the profile alone.
     let knobs = match named {
         Some(_) => hwprofiles::derive(&profile),
@@ -203,8 +203,8 @@ fn plan(options: &PlanOptions) -> Result<Outcome, ConfigError> {
         message_bytes: options.message_bytes,
         endurance_tb: options.endurance_tb,
     };
-    let profile = chosen(&options.place, options.profile.as_deref())?;
-    let plan = hwprofiles::plan(&demand, &profile);
+    let (profile, shipped) = chosen(&options.place, options.profile.as_deref())?;
+    let plan = hwprofiles::Plan { shipped, ..hwprofiles::plan(&demand, &profile) };
     if options.json {
         outln!("{}", json!(plan))?;
     } else {
@@ -213,13 +213,25 @@ fn plan(options: &PlanOptions) -> Result<Outcome, ConfigError> {
     Ok(if plan.shortfalls.is_empty() { Outcome::Done } else { Outcome::Unwell })
 }
 
-/// The one that was asked for, or the one in use.
-fn chosen(place: &Where, file_or_name: Option<&str>) -> Result<Profile, ConfigError> {
+/// The one that was asked for, or the one in use; with its name, if it is a shipped one.
+fn chosen(
+    place: &Where,
+    file_or_name: Option<&str>,
+) -> Result<(Profile, Option<String>), ConfigError> {
     match file_or_name {
-        Some(text) => Profile::find(text).map_err(fault),
+        Some(text) => {
+            let shipped = (!Path::new(text).exists()).then(|| text.to_owned());
+            Ok((Profile::find(text).map_err(fault)?, shipped))
+        }
         None => {
             let hint = |error| ConfigError(format!("{error}; or name a profile with --profile"));
-            profile(&place.load().map_err(hint)?)
+            let config = place.load().map_err(hint)?;
+            let shipped = match &config.profile {
+                None => Some("generic".to_owned()),
+                Some(file) if !file.exists() => shipped_name(file).map(str::to_owned),
+                Some(_) => None,
+            };
+            Ok((profile(&config)?, shipped))
         }
     }
 }
@@ -276,13 +288,18 @@ pub(super) fn knobs(config: &Config) -> Result<Knobs, ConfigError> {
     config.derive_knobs(&profile(config)?)
 }
 
+/// The config file's directory has been put before it.
+fn shipped_name(file: &Path) -> Option<&str> {
+    file.file_name()?.to_str()
+}
+
 fn profile(config: &Config) -> Result<Profile, ConfigError> {
     let Some(file) = &config.profile else { return Ok(Profile::generic()) };
     let in_config =
         |what: String| ConfigError(format!("{}: profile: {what}", config.file.display()));
     if !file.exists() {
         // A shipped one goes by its name.
-        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = shipped_name(file).unwrap_or_default();
         return hwprofiles::shipped(name).map_err(|_| {
             in_config(format!(
                 "there is no file {}; `kura profile probe --dir {} --out FILE` measures one, and shipped are {}",

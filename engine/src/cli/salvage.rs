@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use storage::salvage::SalvageReport;
+use storage::AccountId;
+use storage::salvage::{LISTED_MAX, SalvageReport, Tally};
 
 #[derive(Debug, Args)]
 pub(super) struct SalvageOptions {
@@ -49,6 +50,7 @@ pub(super) fn run(options: &SalvageOptions) -> Result<Outcome, ConfigError> {
     });
     let outside = Outside::keep_quiet(&server);
     server.stop();
+    super::backup::give_to_owner(&to)?;
     let (mended, names, outside) = (mended?.map_err(ConfigError)?, names?, outside?);
     let mut said = told(&reports, &mended, &names);
     said["queue_on_hold"] = json!(outside.held);
@@ -121,16 +123,34 @@ fn told(reports: &[Option<SalvageReport>], mended: &Value, names: &Names) -> Val
     let missing: Vec<u16> =
         numbered().filter(|(_, report)| report.is_none()).map(|(shard, _)| shard).collect();
     let (mut lost, mut damage, mut begun) = (Vec::new(), Vec::new(), Vec::new());
+    let mut by_account = Vec::new();
+    let name = |shard: u16, account: AccountId| {
+        let name = names.iter().find(|(place, _)| *place == (shard, account.0));
+        match name {
+            Some((_, name)) => name.as_str(),
+            None if account == AccountId::QUEUE => "the queue",
+            None => "an account without an address",
+        }
+    };
     for (shard, report) in numbered() {
         let Some(report) = report else { continue };
         begun.push(json!({ "shard": shard, "with": report.begun_with }));
         damage.extend(report.damage.iter().map(|what| format!("shard {shard}: {what}")));
         for (account, mailbox, uid) in &report.lost {
-            let name = names.iter().find(|(place, _)| *place == (shard, account.0));
-            let name = name.map_or("an account without an address", |(_, name)| name);
-            lost.push(json!({ "address": name, "mailbox": mailbox, "uid": uid.0 }));
+            let address = name(shard, *account);
+            lost.push(json!({ "address": address, "mailbox": mailbox, "uid": uid.0 }));
+        }
+        for (account, Tally { saved, lost }) in &report.by_account {
+            by_account.push((name(shard, *account), *saved, *lost));
         }
     }
+    // Those that have lost most, first.
+    by_account.sort_by_key(|(name, _, lost)| (std::cmp::Reverse(*lost), *name));
+    let by_account: Vec<Value> = by_account
+        .into_iter()
+        .filter(|(_, saved, lost)| saved + lost > 0)
+        .map(|(address, saved, lost)| json!({ "address": address, "saved": saved, "lost": lost }))
+        .collect();
     json!({
         "accounts": sum(|r| r.accounts),
         "mailboxes": sum(|r| r.mailboxes),
@@ -143,6 +163,7 @@ fn told(reports: &[Option<SalvageReport>], mended: &Value, names: &Names) -> Val
         "records_lost": sum(|r| r.records_lost),
         "segments_missing": sum(|r| r.segments_missing),
         "lost": lost,
+        "by_account": by_account,
         "shards_missing": missing,
         "begun": begun,
         "damage": damage,
@@ -178,8 +199,20 @@ fn print(said: &Value) -> Result<(), ConfigError> {
         outln!("lost: {}, mailbox {mailbox}, UID {}", text(&address), ranges(&uids))?;
     }
     let (all, named) = (&said["messages_lost"], list("lost").len() as u64);
-    if all.as_u64().unwrap_or(0) > named {
-        outln!("lost: {} more", all.as_u64().unwrap_or(0) - named)?;
+    let all = all.as_u64().unwrap_or(0);
+    if all > named {
+        outln!(
+            "lost: {} more than are listed here, one by one the first {LISTED_MAX} of each shard; how many of each account:",
+            counted(all - named, "message")
+        )?;
+    }
+    for one in list("by_account") {
+        outln!(
+            "{}: {} saved, {} lost",
+            text(&one["address"]),
+            counted(&one["saved"], "message"),
+            one["lost"]
+        )?;
     }
     outln!(
         "saved: {} ({} MiB) in {} of {}, {} of them in mailboxes \"Salvaged\"; \

@@ -2,7 +2,9 @@
 
 use super::Outcome;
 use crate::NOTICE;
+use crate::auth::dnssec;
 use crate::config::{Config, ConfigError, LogFormat};
+use crate::domain::openness::strangers_in;
 use crate::layout;
 use crate::policy::networks::Fences;
 use crate::quarantine::settings::Daily;
@@ -35,6 +37,7 @@ pub(super) fn run(options: &Options) -> Result<Outcome, ConfigError> {
     layout::expect_store(&config.data_dir)?;
     let _guard = start_logging(&config);
     let knobs = super::profile::knobs(&config)?;
+    config.at("dns.trust_anchor", dnssec::anchors(&config.dns))?;
     if let Some(what) = shards_unheeded(&config, layout::examine(&config.data_dir)?) {
         tracing::warn!("{what}");
     }
@@ -45,8 +48,9 @@ pub(super) fn run(options: &Options) -> Result<Outcome, ConfigError> {
 pub(super) fn check(options: &CheckOptions) -> Result<Outcome, ConfigError> {
     let config = Config::load(&options.config)?;
     super::profile::knobs(&config)?;
-    crate::filter::load(&config.spam)?.check_examples().map_err(ConfigError)?;
-    crate::auth::dnssec::anchors(&config.dns)?;
+    let rules = config.at(config.key_of_rules(), crate::filter::load(&config.spam))?;
+    rules.check_examples().map_err(ConfigError)?;
+    config.at("dns.trust_anchor", dnssec::anchors(&config.dns))?;
     tls::check_files(&config)?;
     if options.print {
         let text = toml::to_string(&config).map_err(|error| ConfigError(error.to_string()))?;
@@ -57,7 +61,14 @@ pub(super) fn check(options: &CheckOptions) -> Result<Outcome, ConfigError> {
     Fences::load(&config)?;
     layout::usable(&config.data_dir)?;
     let shards = layout::examine(&config.data_dir)?;
-    outln!("{} is fine", options.config.display())?;
+    let odd = strangers_in(&config);
+    match odd.is_empty() {
+        true => outln!("{} is fine", options.config.display())?,
+        false => outln!("{} can be served, but:", options.config.display())?,
+    }
+    for (key, networks, why) in odd {
+        outln!("warning: {key} = {}: {why}", networks.join(", "))?;
+    }
     if let Some(what) = shards_unheeded(&config, shards) {
         outln!("{what}")?;
     }
@@ -118,12 +129,19 @@ fn say_of_quarantine(config: &Config) -> Result<(), ConfigError> {
     }
 }
 
+/// What others' code warns of is peculiar answers of resolvers and clients, and locked memory that it does without: nobody here can do
+/// anything at them, and what follows our own lines tell.
+const OTHERS: &str =
+    "rustls=error,glommio_ng=error,hickory_net=error,hickory_proto=error,hickory_resolver=error";
+
 /// Log lines go to standard error from a thread of their own; when that can't keep up, lines are
 /// dropped rather than a core blocked. The guard writes out what is left when it is dropped.
 pub(super) fn start_logging(config: &Config) -> WorkerGuard {
     let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
     let filter = match config.log.level.as_str() {
-        "notice" => format!("warn,{NOTICE}=info"),
+        "notice" => format!("warn,{NOTICE}=info,{OTHERS}"),
+        level @ ("info" | "warn") => format!("{level},{OTHERS}"),
+        // Who asks for everything gets it.
         level => level.to_owned(),
     };
     let builder = tracing_subscriber::fmt()

@@ -172,12 +172,13 @@ fn in_mebibytes(key: &str, value: &Value) -> String {
 fn shard_line(number: usize, shard: &Value) -> String {
     let halted = if shard["halted"] == true { "; it has halted" } else { "" };
     format!(
-        "shard {number}: {}, {} MiB of log, {} MiB of it in use, {} and {}{halted}",
+        "shard {number}: {}, {} MiB of log, {} MiB of it in use, {} and {}; {} MiB free{halted}",
         counted(&shard["messages"], "message"),
         mebibytes(&shard["log_bytes"]),
         mebibytes(&shard["log_live_bytes"]),
         counted(&shard["segments"], "segment"),
         counted(&shard["spare_segments"], "spare"),
+        mebibytes(&shard["free_bytes"]),
     )
 }
 

@@ -215,7 +215,7 @@ async fn run(
         };
         wished.extend(on(shard, home, part).await?.into_iter().map(|one| (home, one)));
     }
-    let mut rows = Vec::new();
+    let (mut rows, wished_for) = (Vec::new(), wished.len());
     for (home, (key, visit, collected, deleted)) in wished {
         loop {
             let over = move |shard: Rc<Shard>| async move {
@@ -239,6 +239,9 @@ async fn run(
             Ok::<_, Fault>(Some(row))
         };
         rows.extend(on(shard, home, row).await?);
+    }
+    if rows.is_empty() && wished_for > 0 {
+        return Err("what was to be visited was removed meanwhile".to_owned());
     }
     Ok(Value::Array(rows))
 }

@@ -29,6 +29,8 @@ pub enum Kind {
     Slow,
     Certificate,
     NoTls,
+    /// It has encryption, and wants it.
+    WantsTls,
     Login,
     /// The token's file can't be read.
     Token,
@@ -55,6 +57,7 @@ impl Kind {
             | Kind::Here => true,
             Kind::Certificate
             | Kind::NoTls
+            | Kind::WantsTls
             | Kind::Login
             | Kind::Token
             | Kind::FolderGone
@@ -88,6 +91,10 @@ impl Kind {
             Kind::NoTls => {
                 "The other server offers no encryption. Have the collecting set up with the encryption that it \
                  has, or, if you accept that others can read along, without."
+            }
+            Kind::WantsTls => {
+                "The other server takes nobody's password without encryption. Have the collecting set up with it: \
+                 --tls starttls, or --tls implicit where it has a port of its own for that."
             }
             Kind::Login => {
                 "User name or password are wrong over there. If you have changed the password, have the collecting \
@@ -138,6 +145,7 @@ fn kind_of(trouble: Trouble) -> Kind {
         Trouble::Lost => Kind::Unreachable,
         Trouble::Silent => Kind::Slow,
         Trouble::NoTls | Trouble::LoginInClear => Kind::NoTls,
+        Trouble::LoginNeedsTls => Kind::WantsTls,
         Trouble::NoLogin | Trouble::NotOffered(_) => Kind::Unable,
         Trouble::Login(_) | Trouble::Ours(_) => Kind::Login,
         Trouble::TooMuch(_) | Trouble::Garbage(_) | Trouble::OutOfStep(_) => Kind::Broken,

@@ -14,7 +14,7 @@
 //! that mean nothing else.
 
 use super::check::{Asking, Finding, Verdict};
-use super::records::{Facts, Kind, Record, What, is_public};
+use super::records::{Facts, Kind, Record, What, is_documentation, is_public};
 use crate::auth::dns::{self, Missing, Resolver};
 use crate::auth::settings::Network;
 use crate::config::Config;
@@ -117,7 +117,8 @@ async fn addresses(resolver: &Resolver, facts: &Facts) -> BTreeSet<IpAddr> {
             addresses.extend(resolver.addresses(name.clone(), v4).await.unwrap_or_default());
         }
     }
-    addresses.retain(|address| is_public(*address));
+    // Nobody has those of documentation but who says so.
+    addresses.retain(|address| is_public(*address) || is_documentation(*address));
     addresses
 }
 

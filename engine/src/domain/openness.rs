@@ -75,9 +75,8 @@ fn finding(name: &str, kind: Kind, (verdict, found, why): Judged) -> Finding {
     Finding { record, verdict, found, why, set: String::new() }
 }
 
-/// What of the config file lets in those it should not. Says nothing of what is as it should be.
-fn settings(facts: &Facts, config: &Config) -> Vec<Finding> {
-    let mut findings = Vec::new();
+/// Networks of the config file in which strangers are: the key, which they are, and what that means.
+pub fn strangers_in(config: &Config) -> Vec<(String, Vec<String>, String)> {
     let trusted = "mail from there is neither verified nor judged, and nobody there is kept out";
     let mut allowed = config.policy.allow.clone();
     // What can't be read keeps the server from its start.
@@ -91,16 +90,32 @@ fn settings(facts: &Facts, config: &Config) -> Vec<Finding> {
     for (service, networks) in &config.listen.proxy_protocol_from {
         keys.push((format!("listen.proxy_protocol_from.{service}"), networks, claims));
     }
-    for (key, networks, meaning) in keys {
-        let strangers: Vec<String> = networks
-            .iter()
-            .filter(|network| holds_strangers(network))
-            .map(ToString::to_string)
-            .collect();
-        if !strangers.is_empty() {
-            let why = format!("strangers are in it: {meaning}; name networks of your own alone");
-            findings.push(finding(&key, Kind::Config, (Verdict::Wrong, strangers, why)));
-        }
+    let strangers = |networks: &[Network]| -> Vec<String> {
+        networks.iter().filter(|one| holds_strangers(one)).map(ToString::to_string).collect()
+    };
+    let mut found: Vec<_> = keys
+        .into_iter()
+        .map(|(key, networks, meaning)| {
+            let all = networks.iter().any(|network| network.ends().2 == 0);
+            let who = if all { "everybody is" } else { "strangers are" };
+            let why = format!("{who} in it: {meaning}; name networks of your own alone");
+            (key, strangers(networks), why)
+        })
+        .collect();
+    let mut denied = config.policy.deny.clone();
+    let _ = networks::read(&config.policy.deny_files, &mut denied);
+    let all = denied.iter().filter(|network| network.ends().2 == 0).map(ToString::to_string);
+    let why = "everybody is in it: nobody gets further than the greeting; name those who are to be kept out";
+    found.push(("policy.deny".to_owned(), all.collect(), why.to_owned()));
+    found.retain(|(_, networks, _)| !networks.is_empty());
+    found
+}
+
+/// What of the config file lets in those it should not. Says nothing of what is as it should be.
+fn settings(facts: &Facts, config: &Config) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (key, strangers, why) in strangers_in(config) {
+        findings.push(finding(&key, Kind::Config, (Verdict::Wrong, strangers, why)));
     }
     let is_open = |address: &&SocketAddr| {
         let ip = address.ip();

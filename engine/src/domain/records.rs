@@ -151,6 +151,12 @@ impl Facts {
             [] => (routed_addresses(&mut notes), "those that this host sends from".to_owned()),
             configured => (configured.to_vec(), "`addresses` in the config file".to_owned()),
         };
+        if !config.addresses.is_empty() {
+            let hidden = addresses.iter().filter(|address| !is_public(**address));
+            notes.extend(hidden.map(|address| {
+                format!("`addresses` in the config file: the world can't reach {address}")
+            }));
+        }
         let mut list = List { records: Vec::new() };
         list.host(&hostname, &addresses);
         list.add(What::Mx, domain, Kind::Mx, format!("10 {hostname}."));
@@ -403,22 +409,36 @@ fn routed_addresses(notes: &mut Vec<String>) -> Vec<IpAddr> {
     found
 }
 
+/// Whether the world can reach an address: what IANA's registries of special-purpose addresses (RFC 6890) do not except.
 pub(crate) fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => {
-            let [first, second, ..] = v4.octets();
-            let is_shared = first == 100 && second & 0xc0 == 64;
-            !(v4.is_private()
-                || v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_unspecified()
-                || is_shared)
+    !is_documentation(address)
+        && match address.to_canonical() {
+            IpAddr::V4(v4) => {
+                let [first, second, third, _] = v4.octets();
+                let is_shared = first == 100 && second & 0xc0 == 64;
+                let is_for_benchmarks = first == 198 && second & 0xfe == 18;
+                let is_for_protocols = (first, second, third) == (192, 0, 0);
+                !(v4.is_private()
+                    || v4.is_loopback()
+                    || v4.is_link_local()
+                    || first == 0
+                    || first >= 224
+                    || is_shared
+                    || is_for_benchmarks
+                    || is_for_protocols)
+            }
+            // All that was ever given out is in 2000::/3.
+            IpAddr::V6(v6) => v6.segments()[0] & 0xe000 == 0x2000,
         }
+}
+
+/// Whether it stands in books alone (RFC 5737, RFC 3849, RFC 9637).
+pub(crate) fn is_documentation(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => v4.is_documentation(),
         IpAddr::V6(v6) => {
-            !(v6.is_loopback()
-                || v6.is_unspecified()
-                || v6.is_unique_local()
-                || v6.is_unicast_link_local())
+            let [first, second, ..] = v6.segments();
+            (first, second) == (0x2001, 0xdb8) || (first == 0x3fff && second < 0x1000)
         }
     }
 }
@@ -437,6 +457,21 @@ mod tests {
             ("100.64.0.1", false),
             ("100.128.0.1", true),
             ("127.0.0.1", false),
+            ("192.0.2.1", false),
+            ("198.51.100.7", false),
+            ("203.0.113.255", false),
+            ("203.0.114.1", true),
+            ("::ffff:192.0.2.1", false),
+            ("198.19.0.1", false),
+            ("192.0.0.8", false),
+            ("192.0.1.1", true),
+            ("240.0.0.1", false),
+            ("2001:db8::1", false),
+            ("2001:db9::1", true),
+            ("3fff:fff::1", false),
+            ("3fff:1000::1", true),
+            ("ff02::1", false),
+            ("::1", false),
             ("fd00::1", false),
             ("fe80::1", false),
         ] {

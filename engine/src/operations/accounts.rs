@@ -272,7 +272,8 @@ pub(super) async fn remove(shard: &Rc<Shard>, address: &str) -> Result<Value, Fa
     // Address first, so that no mail is taken for an account that is going.
     change(shard, vec![pair::<Account>("a:", &address, None)]).await?;
     let id = account.id();
-    insist(shard, account.shard, move |shard: Rc<Shard>| async move {
+    let held = insist(shard, account.shard, move |shard: Rc<Shard>| async move {
+        let held = shard.store.is_held(id);
         digest::forget(&shard, id).await?;
         sieve::scripts::forget(&shard, id).await?;
         submission::forget(&shard, id).await?;
@@ -287,10 +288,11 @@ pub(super) async fn remove(shard: &Rc<Shard>, address: &str) -> Result<Value, Fa
         recalled::forget(&shard, id).await?;
         again::progress::forget(&shard, id).await?;
         // What its clients have sorted just now was still being learned.
-        filter::forget(&shard, id).await
+        filter::forget(&shard, id).await?;
+        Ok::<_, storage::Error>(held)
     })
     .await?;
-    Ok(json!({ "address": address }))
+    Ok(json!({ "address": address, "held": held }))
 }
 
 pub(crate) fn existing_account(shard: &Shard, address: &str) -> Result<(String, Account), Fault> {

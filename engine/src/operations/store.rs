@@ -32,6 +32,7 @@ pub(super) async fn stats(shard: &Rc<Shard>) -> Result<Value, Fault> {
             "log_bytes": stats.log_bytes,
             "log_live_bytes": stats.log_live_bytes,
             "live_bytes": stats.live_bytes,
+            "free_bytes": stats.free_bytes,
             "buried_messages": stats.buried_messages,
             "buried_bytes": stats.buried_bytes,
             "accounts_held": stats.accounts_held,
@@ -62,6 +63,8 @@ pub(super) async fn stats(shard: &Rc<Shard>) -> Result<Value, Fault> {
         "log_bytes": sum(|s| s.log_bytes),
         "log_live_bytes": sum(|s| s.log_live_bytes),
         "live_bytes": sum(|s| s.live_bytes),
+        // Shards may share a file system; of several the one that is full first counts.
+        "free_bytes": shards.iter().map(|s| s.free_bytes).min(),
         "recovery_damage": sum(|s| s.recovery_damage),
         "buried_messages": sum(|s| s.buried_messages),
         "buried_bytes": sum(|s| s.buried_bytes),

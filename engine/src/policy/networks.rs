@@ -28,8 +28,8 @@ impl Fences {
         let policy = &config.policy;
         let mut allowed = [&config.auth.trusted_networks[..], &policy.allow].concat();
         let mut denied = policy.deny.clone();
-        read(&policy.allow_files, &mut allowed)?;
-        read(&policy.deny_files, &mut denied)?;
+        config.at("policy.allow_files", read(&policy.allow_files, &mut allowed))?;
+        config.at("policy.deny_files", read(&policy.deny_files, &mut denied))?;
         Ok(Fences { allowed: Networks::of(&allowed), denied: Networks::of(&denied) })
     }
 }
@@ -37,9 +37,8 @@ impl Fences {
 /// Adds what is in the files.
 pub fn read(files: &[PathBuf], networks: &mut Vec<Network>) -> Result<(), ConfigError> {
     for path in files {
-        let unreadable = |error: std::io::Error| {
-            ConfigError(format!("can't read {}, which [policy] names: {error}", path.display()))
-        };
+        let unreadable =
+            |error: std::io::Error| ConfigError(format!("can't read {}: {error}", path.display()));
         let file = File::open(path).map_err(unreadable)?;
         let lines = BufReader::new(file.take(FILE_BYTES_MAX + 1));
         let mut octets = 0;

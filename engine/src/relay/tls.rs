@@ -102,7 +102,7 @@ impl Trust {
 /// queue. Reads files.
 pub fn check_files(config: &Config) -> Result<(), ConfigError> {
     for (key, file) in files(config) {
-        Trust::valid(Some(file)).map_err(|fault| ConfigError(format!("{key}: {fault}")))?;
+        config.at(key, Trust::valid(Some(file)).map_err(ConfigError))?;
     }
     Ok(())
 }

@@ -88,20 +88,26 @@ impl Around {
 impl SystemScripts {
     pub fn load(config: &Config) -> Result<SystemScripts, ConfigError> {
         let settings = &config.sieve;
-        let around = |before: &Option<PathBuf>, after: &Option<PathBuf>| {
-            let before = before.as_deref().map(load).transpose()?;
-            let after = after.as_deref().map(load).transpose()?;
-            Ok::<_, ConfigError>(Around { before, after })
+        let one = |key: &str, file: &Path| config.at(key, load(file));
+        let around = |section: &str, before: &Option<PathBuf>, after: &Option<PathBuf>| {
+            let one = |name: &str, file: &Option<PathBuf>| {
+                file.as_deref().map(|file| one(&format!("{section}.{name}"), file)).transpose()
+            };
+            Ok::<_, ConfigError>(Around {
+                before: one("before", before)?,
+                after: one("after", after)?,
+            })
         };
         let mut scripts = SystemScripts {
-            all: around(&settings.before, &settings.after)?,
+            all: around("sieve", &settings.before, &settings.after)?,
             ..SystemScripts::default()
         };
         for (name, file) in &settings.global {
-            scripts.global.insert(name.clone(), load(file)?);
+            scripts.global.insert(name.clone(), one("sieve.global", file)?);
         }
         for (domain, of_domain) in &settings.domains {
-            let around = around(&of_domain.before, &of_domain.after)?;
+            let section = format!("sieve.domains.{domain:?}");
+            let around = around(&section, &of_domain.before, &of_domain.after)?;
             scripts.domains.insert(domain.clone(), around);
         }
         scripts.check_includes(&config.file)?;
@@ -207,9 +213,14 @@ mod tests {
         };
         let error = said("faulty", "[sieve]\nafter = \"a\"\n", &[("a", "keep;\n  kep;\nxeep;")]);
         assert!(error.contains("/a:2:3: unknown command `kep`"), "{error}");
+        assert!(error.contains("kura.toml:4: sieve.after: "), "{error}");
         assert!(error.contains("(and 1 more: kura sieve check "), "{error}");
         let error = said("missing", "[sieve]\nbefore = \"nowhere\"\n", &[]);
         assert!(error.contains("can't read") && error.contains("/nowhere"), "{error}");
+        assert!(error.contains("kura.toml:4: sieve.before: "), "{error}");
+        let config = "[sieve.domains.\"a.test\"]\nbefore = \"nowhere\"\n";
+        let error = said("missing-of-domain", config, &[]);
+        assert!(error.contains("kura.toml:4: sieve.domains.\"a.test\".before: "), "{error}");
         let include = "require \"include\"; include :global \"common\";";
         let error = said("include", "[sieve]\nbefore = \"b\"\n", &[("b", include)]);
         assert!(error.contains("\"common\"") && error.contains("[sieve.global]"), "{error}");

@@ -40,6 +40,8 @@ pub enum Trouble {
     NoLogin,
     #[error("wants the password without encryption")]
     LoginInClear,
+    #[error("takes no password without encryption")]
+    LoginNeedsTls,
     /// What it said in the course of a login.
     #[error("failed at the login: {0}")]
     Login(&'static str),

@@ -19,10 +19,17 @@ use crate::store::Store;
 use crate::types::{AccountId, Lsn, Uid};
 use fold::Folded;
 use search::Searched;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Messages that are named one by one.
 pub const LISTED_MAX: usize = 1000;
+
+/// Messages of one account.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub saved: u64,
+    pub lost: u64,
+}
 
 /// What was saved of one shard, and what was not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,6 +59,8 @@ pub struct SalvageReport {
     pub messages_lost: u64,
     /// Whose these are, as far as they are listed: account, mailbox, UID.
     pub lost: Vec<(AccountId, String, Uid)>,
+    /// What became of each account's messages, those that are not listed among them.
+    pub by_account: BTreeMap<AccountId, Tally>,
     /// Accounts that only their mail gives notice of.
     pub accounts_made_up: Vec<AccountId>,
 }

@@ -95,6 +95,7 @@ impl<D: Device> Planner<'_, D> {
         accounts.sort_by_key(|account| account.id);
         for account in accounts {
             let inbox = account.mailbox(MailboxId::INBOX);
+            self.report.by_account.entry(account.id).or_default();
             plan.accounts.push(PlannedAccount {
                 id: account.id,
                 quota: account.quota,
@@ -263,6 +264,7 @@ fn free_name(account: &Account, name: &str, behind: impl Fn(u32) -> String) -> S
 impl SalvageReport {
     pub(super) fn lose(&mut self, account: AccountId, mailbox: &str, uid: Uid) {
         self.messages_lost += 1;
+        self.by_account.entry(account).or_default().lost += 1;
         if self.lost.len() < LISTED_MAX {
             self.lost.push((account, mailbox.to_owned(), uid));
         }

@@ -248,10 +248,12 @@ impl<D: Device> Writer<'_, D> {
             self.put_parts(record, &parts, hold.take().unwrap_or_default()).await?;
         }
         for (mailbox, index) in messages {
-            let message = &plan.mailboxes[*mailbox].messages[*index];
+            let planned = &plan.mailboxes[*mailbox];
+            let message = &planned.messages[*index];
             if message.is_grave {
                 self.report.buried += 1;
             } else {
+                self.report.by_account.entry(planned.account).or_default().saved += 1;
                 self.report.messages += 1;
                 self.report.bytes += u64::from(message.row.bytes);
             }

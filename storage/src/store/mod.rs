@@ -159,6 +159,7 @@ impl<D: Device> Store<D> {
             recovery_records: self.core.recovery.records,
             recovery_micros: self.core.recovery.micros,
             recovery_damage: self.core.recovery.damage.len() as u64,
+            free_bytes: self.core.device.free_bytes().unwrap_or(0),
             orphans: counters.orphans,
             bytes_moved: counters.bytes_moved,
             bytes_based: counters.bytes_based,
@@ -270,6 +271,8 @@ pub struct Stats {
     pub recovery_micros: u64,
     /// Places that did not verify then.
     pub recovery_damage: u64,
+    /// What the file system has left, as it says now. Of shards on one file system: all of it for each.
+    pub free_bytes: u64,
     /// Records that referred to something that rot had taken away.
     pub orphans: u64,
     /// Messages and chunks copied by compaction, and checkpoints copied into the log, since the store

@@ -127,6 +127,35 @@ fn without_superblock_and_checkpoints_the_log_alone_gives_everything_back() {
     assert_eq!(count_good(&sim), (MESSAGES, 0, vec![], MESSAGES + 1));
 }
 
+#[test]
+fn a_superblock_that_is_lost_is_told_once_and_what_takes_its_place() {
+    type Loss = fn(&Sim);
+    let cases: [(&str, Loss); 3] = [
+        ("is empty", |sim| sim.put_file("superblock", Vec::new())),
+        ("is missing", |sim| remove(sim, "superblock")),
+        ("has no copy that verifies", |sim| sim.put_file("superblock", vec![0; 16_384])),
+    ];
+    for (how, lose) in cases {
+        let sim = filled(1, true);
+        assert_eq!(setbacks(&sim), Vec::<String>::new());
+        lose(&sim);
+        let told = setbacks(&sim);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("superblock") && told[0].contains(how), "{told:?}");
+        assert!(
+            told[0].contains("the whole log") && told[0].contains("newest segment"),
+            "{told:?}"
+        );
+        assert_eq!(setbacks(&sim), Vec::<String>::new(), "made anew");
+        assert_eq!(count_good(&sim).0, MESSAGES);
+    }
+    assert_eq!(setbacks(&Sim::new(3)), Vec::<String>::new(), "a new store has lost nothing");
+}
+
+fn setbacks(sim: &Sim) -> Vec<String> {
+    on_sim(sim, Options::for_tests(), |store| async move { store.recovery().setbacks.clone() })
+}
+
 fn remove(sim: &Sim, name: &str) {
     let (disk, name) = (sim.clone(), name.to_owned());
     Executor::new(sim).block_on(async move { disk.remove(&name).await.expect("removes") });

@@ -214,6 +214,12 @@ fn salvaged_with(files: &BTreeMap<String, Vec<u8>>, afterwards: Options) -> (Sal
         assert_eq!(report.bad, Vec::<String>::new());
         seen(&store).await
     });
+    for (account, tally) in &report.by_account {
+        let there = seen.messages.keys().filter(|(owner, ..)| *owner == account.0).count();
+        assert_eq!(tally.saved, there as u64, "{account:?}: {report:?}");
+    }
+    let lost: u64 = report.by_account.values().map(|tally| tally.lost).sum();
+    assert_eq!(lost, report.messages_lost, "{report:?}");
     (report, seen)
 }
 

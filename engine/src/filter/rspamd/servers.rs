@@ -8,17 +8,16 @@ use super::{Outcome, Question};
 use crate::config::ConfigError;
 use crate::filter::settings::Spam;
 use crate::relay::tls::Trust;
+use crate::resting::Resting;
 use futures_util::future::join_all;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A message with hundreds of symbols and links has some tens of KiB.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Recipients that it is told of.
 const RECIPIENTS_TOLD_MAX: usize = 64;
-const REST: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Connections that are kept open; rspamd itself closes most.
 const IDLE_MAX: usize = 4;
@@ -26,7 +25,7 @@ const IDLE_MAX: usize = 4;
 #[derive(Debug)]
 struct Server {
     url: String,
-    resting_until: Mutex<Option<Instant>>,
+    resting: Resting,
 }
 
 /// All servers.
@@ -41,7 +40,10 @@ pub struct Servers {
 
 impl Servers {
     pub fn new(spam: &Spam) -> Result<Servers, ConfigError> {
-        let server = |url: &String| Server { url: url.clone(), resting_until: Mutex::default() };
+        let server = |url: &String| Server {
+            url: url.clone(),
+            resting: Resting::new("rspamd", url.clone()),
+        };
         let fault = |error: String| ConfigError(format!("spam.rspamd: {error}"));
         let client = || {
             let trust = Trust::valid(None)?;
@@ -65,36 +67,18 @@ impl Servers {
 
     /// Each server's address and whether it has answered when it was last asked.
     pub fn health(&self) -> Vec<(String, bool)> {
-        let tell = |server: &Server| (server.url.clone(), server.resting_until().is_none());
+        let tell = |server: &Server| (server.url.clone(), server.resting.answers());
         self.servers.iter().map(tell).collect()
     }
 
-    /// Asks each server once, at the start, whether it is there; who is not is said with `meanwhile`, what mail meets without it,
-    /// and asked again until it answers, whatever it says.
+    /// See [`Resting::greet`]; whatever it says to a ping, it is there.
     pub async fn greet(&self, meanwhile: &str) {
         let Some(client) = &self.client else { return };
-        let greet = async |server: &Server| {
-            let Err(why) = server.ping(client).await else { return };
-            let others = match self.servers.len() {
-                1 => "",
-                _ => "the others are asked; where none answers, ",
-            };
-            // Mail may have found it down before.
-            if server.rest_until(Some(Instant::now() + REST)).is_none() {
-                tracing::warn!(
-                    server = server.url,
-                    why,
-                    "rspamd does not answer: {others}{meanwhile}"
-                );
-            }
-            while server.resting_until().is_some() {
-                tokio::time::sleep(REST).await;
-                if server.ping(client).await.is_ok() {
-                    server.has_answered();
-                }
-            }
-        };
-        join_all(self.servers.iter().map(greet)).await;
+        let all = self.servers.iter();
+        join_all(all.map(async |server| {
+            server.resting.greet(self.servers.len(), meanwhile, || server.ping(client)).await;
+        }))
+        .await;
     }
 
     /// In turn, those that have just failed behind the others.
@@ -103,7 +87,7 @@ impl Servers {
         let mut order: Vec<&Server> =
             (0..count).map(|step| &self.servers[first.wrapping_add(step) % count]).collect();
         let now = Instant::now();
-        order.sort_by_key(|server| server.resting_until().is_some_and(|until| now < until));
+        order.sort_by_key(|server| server.resting.is_resting(now));
         order
     }
 
@@ -120,13 +104,13 @@ impl Servers {
             let asked = tokio::time::timeout(share, server.ask(client, question)).await;
             let why = match asked {
                 Ok(Ok(opinion)) => {
-                    server.has_answered();
+                    server.resting.has_answered();
                     return Outcome::Answered(opinion);
                 }
                 Ok(Err(why)) => why,
                 Err(_) => "does not answer in time".to_owned(),
             };
-            server.has_failed(&why);
+            server.resting.has_failed(&why);
             last = format!("{}: {why}", server.url);
         }
         Outcome::Unknown(last)
@@ -154,27 +138,6 @@ impl Server {
             }
         }
         answer::read(&json)
-    }
-
-    fn resting_until(&self) -> Option<Instant> {
-        *self.resting_until.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn rest_until(&self, until: Option<Instant>) -> Option<Instant> {
-        let mut resting = self.resting_until.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *resting, until)
-    }
-
-    fn has_failed(&self, why: &str) {
-        if self.rest_until(Some(Instant::now() + REST)).is_none() {
-            tracing::warn!(server = self.url, why, "rspamd can't be used");
-        }
-    }
-
-    fn has_answered(&self) {
-        if self.rest_until(None).is_some() {
-            tracing::info!(target: crate::NOTICE, server = self.url, "rspamd answers again");
-        }
     }
 }
 

@@ -8,16 +8,17 @@ pub mod reply;
 
 use super::settings::{Scan, Socket};
 use super::verdict::{Outcome, Verdict, Version, plain};
+use crate::resting::Resting;
 use futures_util::future::join_all;
 pub use reply::{Reply, reply, version};
 use std::io;
 use std::pin::Pin;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 /// Longest answer that is read.
 pub const REPLY_BYTES_MAX: u64 = 4096;
@@ -25,8 +26,6 @@ const CHUNK_BYTES_MAX: usize = 64 << 10;
 /// In front of each message, in a chunk of its own. clamd tells by the first octets what it looks at. What begins with
 /// `MZ: 1`, or has a Content-Type and no more, is no message to it: it would decode nothing of what is attached.
 const FIRST_FIELD: &[u8] = b"Return-Path: <>\r\n";
-/// A server that has failed is asked last for so long.
-const REST: Duration = Duration::from_secs(5);
 /// Why a server is not asked about mail that is scanned again.
 pub const BEHIND: &str = "its signatures are older";
 /// So often a server is asked which signatures it has.
@@ -96,13 +95,9 @@ async fn read_reply(wire: &mut Pin<Box<dyn Octets>>) -> io::Result<Vec<u8>> {
 #[derive(Debug)]
 struct Server {
     socket: Socket,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    resting_until: Option<Instant>,
-    version: Option<(Version, Instant)>,
+    resting: Resting,
+    /// The signatures that it had, and when it said so.
+    version: Mutex<Option<(Version, Instant)>>,
 }
 
 impl Server {
@@ -117,26 +112,31 @@ impl Server {
         })
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+    async fn ask_version(&self, patience: Duration) -> Result<Version, String> {
+        let ask = async {
+            let mut wire = self.connect().await?;
+            wire.write_all(b"zVERSION\0").await?;
+            read_reply(&mut wire).await
+        };
+        let found = match timeout(patience, ask).await {
+            Ok(Ok(bytes)) => version(&bytes)
+                .ok_or_else(|| format!("is no clamd: to VERSION it says {:?}", plain(&bytes))),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("does not answer in time".to_owned()),
+        };
+        match &found {
+            Ok(version) => {
+                // Whether it scans as well, a message will show.
+                *self.version() = Some((version.clone(), Instant::now()));
+            }
+            Err(_) => *self.version() = None,
+        }
+        found
+    }
+
+    fn version(&self) -> MutexGuard<'_, Option<(Version, Instant)>> {
         // A panic elsewhere aborts the server; in tests the state is as good as before.
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    fn is_resting(&self, now: Instant) -> bool {
-        self.state().resting_until.is_some_and(|until| now < until)
-    }
-
-    fn has_failed(&self, why: &str) {
-        let mut state = self.state();
-        if state.resting_until.replace(Instant::now() + REST).is_none() {
-            tracing::warn!(server = %self.socket, why, "clamd can't be used");
-        }
-    }
-
-    fn has_answered(&self) {
-        if self.state().resting_until.take().is_some() {
-            tracing::info!(target: crate::NOTICE, server = %self.socket, "clamd answers again");
-        }
+        self.version.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -157,7 +157,11 @@ pub struct Taken {
 
 impl Clamd {
     pub fn new(scan: &Scan) -> Clamd {
-        let server = |socket: &Socket| Server { socket: socket.clone(), state: Mutex::default() };
+        let server = |socket: &Socket| Server {
+            socket: socket.clone(),
+            resting: Resting::new("clamd", socket.to_string()),
+            version: Mutex::default(),
+        };
         Clamd {
             servers: scan.clamd.iter().map(server).collect(),
             next: AtomicUsize::new(0),
@@ -165,28 +169,13 @@ impl Clamd {
         }
     }
 
-    /// Asks each server once, at the start, whether it is there; who is not is said with `meanwhile`, what mail meets without it,
-    /// and asked again until it answers.
+    /// See [`Resting::greet`].
     pub async fn greet(&self, meanwhile: &str) {
-        let greet = async |index: usize| {
-            let server = &self.servers[index];
-            let Err(why) = self.ask_version_of(index, self.connect).await else { return };
-            let others = match self.servers.len() {
-                1 => "",
-                _ => "the others are asked; where none answers, ",
-            };
-            // Mail may have found it down before.
-            if server.state().resting_until.replace(Instant::now() + REST).is_none() {
-                tracing::warn!(server = %server.socket, why, "clamd does not answer: {others}{meanwhile}");
-            }
-            while server.state().resting_until.is_some() {
-                sleep(REST).await;
-                if self.ask_version_of(index, self.connect).await.is_ok() {
-                    server.has_answered();
-                }
-            }
-        };
-        join_all((0..self.servers.len()).map(greet)).await;
+        join_all(self.servers.iter().map(async |server| {
+            let ask = async || server.ask_version(self.connect).await.map(drop);
+            server.resting.greet(self.servers.len(), meanwhile, ask).await;
+        }))
+        .await;
     }
 
     /// In turn.
@@ -199,14 +188,13 @@ impl Clamd {
         let count = self.servers.len();
         let mut order: Vec<usize> = (0..count).map(|step| (first + step) % count).collect();
         let now = Instant::now();
-        order.sort_by_key(|&index| self.servers[index].is_resting(now));
+        order.sort_by_key(|&index| self.servers[index].resting.is_resting(now));
         order
     }
 
     /// Each server's address and whether it has answered when it was last asked.
     pub fn health(&self) -> Vec<(String, bool)> {
-        let tell =
-            |server: &Server| (server.socket.to_string(), server.state().resting_until.is_none());
+        let tell = |server: &Server| (server.resting.server().to_owned(), server.resting.answers());
         self.servers.iter().map(tell).collect()
     }
 
@@ -224,7 +212,7 @@ impl Clamd {
     /// Of the servers that answer now, the version of the one that is behind. A look, after which nobody is taken to be down.
     /// All are asked at once, so one that hangs costs no more than its own time.
     pub async fn oldest_version(&self) -> Option<Version> {
-        let all = (0..self.servers.len()).map(|index| self.ask_version_of(index, self.connect));
+        let all = self.servers.iter().map(|server| server.ask_version(self.connect));
         let all = join_all(all).await.into_iter().flatten();
         let number = |version: &Version| version.signatures.parse::<u64>().unwrap_or(0);
         all.min_by_key(number)
@@ -232,38 +220,15 @@ impl Clamd {
 
     async fn version_of(&self, index: usize, until: Instant) -> Result<Version, String> {
         let server = &self.servers[index];
-        if let Some((version, since)) = &server.state().version
+        if let Some((version, since)) = &*server.version()
             && since.elapsed() < VERSION_LASTS
         {
             return Ok(version.clone());
         }
         let patience = self.connect.min(until.saturating_duration_since(Instant::now()));
-        let found = self.ask_version_of(index, patience).await;
+        let found = server.ask_version(patience).await;
         if let Err(why) = &found {
-            server.has_failed(why);
-        }
-        found
-    }
-
-    async fn ask_version_of(&self, index: usize, patience: Duration) -> Result<Version, String> {
-        let server = &self.servers[index];
-        let ask = async {
-            let mut wire = server.connect().await?;
-            wire.write_all(b"zVERSION\0").await?;
-            read_reply(&mut wire).await
-        };
-        let found = match timeout(patience, ask).await {
-            Ok(Ok(bytes)) => version(&bytes)
-                .ok_or_else(|| format!("is no clamd: to VERSION it says {:?}", plain(&bytes))),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("does not answer in time".to_owned()),
-        };
-        match &found {
-            Ok(version) => {
-                // Whether it scans as well, a message will show.
-                server.state().version = Some((version.clone(), Instant::now()));
-            }
-            Err(_) => server.state().version = None,
+            server.resting.has_failed(why);
         }
         found
     }
@@ -307,7 +272,7 @@ impl Clamd {
     }
 
     fn failed<T>(&self, index: usize, why: String) -> Result<T, String> {
-        self.servers[index].has_failed(&why);
+        self.servers[index].resting.has_failed(&why);
         Err(why)
     }
 
@@ -322,13 +287,13 @@ impl Clamd {
             Ok(Reply::Fault(why)) => return self.failed(server, why),
             Err(_) => return self.failed(server, "does not answer in time".to_owned()),
         };
-        self.servers[server].has_answered();
+        self.servers[server].resting.has_answered();
         Ok(Verdict::new(outcome, version))
     }
 
     /// A server did not take what it was sent.
     pub fn give_up(&self, taken: &Taken, why: &str) {
-        self.servers[taken.server].has_failed(why);
+        self.servers[taken.server].resting.has_failed(why);
     }
 
     /// A message that is here as a whole: by one server after another, each with its share of the time.

@@ -23,9 +23,9 @@ impl Client {
                 {
                     return self.log_in_plainly(&login.user, password, login.in_clear, output);
                 }
-                // Without TLS everything is withheld: that is what to tell the operator.
+                // Without TLS everything is withheld (LOGINDISABLED): that is what to tell the operator.
                 (Err(Trouble::NoLogin), Secret::Password(_)) if !self.encrypted => {
-                    return self.fail_politely(Stage::Login, Trouble::LoginInClear, None, output);
+                    return self.fail_politely(Stage::Login, Trouble::LoginNeedsTls, None, output);
                 }
                 (Err(trouble), _) => {
                     return self.fail_politely(Stage::Login, trouble, None, output);

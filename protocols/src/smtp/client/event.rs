@@ -187,9 +187,11 @@ impl Verdict {
         let own = match failure.trouble {
             Trouble::Lost | Trouble::Silent | Trouble::Refused => Enhanced(4, 4, 2),
             Trouble::Ours(_) => Enhanced(4, 3, 0),
-            Trouble::NoTls | Trouble::NoLogin | Trouble::LoginInClear | Trouble::Login(_) => {
-                Enhanced(4, 7, 0)
-            }
+            Trouble::NoTls
+            | Trouble::NoLogin
+            | Trouble::LoginInClear
+            | Trouble::LoginNeedsTls
+            | Trouble::Login(_) => Enhanced(4, 7, 0),
             Trouble::Garbage(_)
             | Trouble::OutOfStep(_)
             | Trouble::TooMuch(_)

@@ -1,0 +1,192 @@
+//! Whose a data directory is: what Kura makes in it has to be that user's.
+//!
+//! A file of root's in a store that another user serves keeps that user's next start from opening it, and halts a shard
+//! that wants to write to it. So a store is opened by its owner alone; what root makes beside it, and stores that root makes
+//! from a backup or a salvage, are given to whom the directory belongs.
+
+use crate::config::ConfigError;
+use crate::server::Mode;
+use std::ffi::{CStr, CString};
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, lchown};
+use std::path::{Path, PathBuf};
+
+const ROOT: u32 = 0;
+/// More than any entry of a user database takes.
+const ENTRY_BYTES_MAX: usize = 1 << 16;
+
+fn ours() -> u32 {
+    // SAFETY: it has no preconditions and can't fail.
+    unsafe { libc::geteuid() }
+}
+
+/// Refuses to open a store for another user than its own. A directory without a store is nobody's yet for a server;
+/// a command that makes one in it makes it for the directory's owner.
+pub fn expect_own(data_dir: &Path, mode: Mode) -> Result<(), ConfigError> {
+    let store = fs::metadata(data_dir.join("store"));
+    let Ok(found) = store.or_else(|error| match mode {
+        Mode::Serving if error.kind() == io::ErrorKind::NotFound => Err(error),
+        _ => fs::metadata(data_dir),
+    }) else {
+        return Ok(());
+    };
+    let (owner, ours) = (found.uid(), ours());
+    if owner == ours || (ours == ROOT && would_belong_to(data_dir, owner)) {
+        return Ok(());
+    }
+    let (dir, owner, ours) = (data_dir.display(), user(owner), user(ours));
+    Err(ConfigError(match mode {
+        Mode::CommandOnly => format!(
+            "data directory {dir} belongs to {owner}, and this command runs as {ours}: {owner} could not open what it writes \
+             there; run it as {owner} (sudo -u {owner} kura …), or start the server, which does as root says, too"
+        ),
+        Mode::Serving => format!(
+            "data directory {dir} belongs to {owner}, and this server runs as {ours}: {owner} could not open what it writes \
+             there; run it as {owner}, or, if {ours} is to run it from now on, chown -R {ours}: {dir}"
+        ),
+    }))
+}
+
+/// Some file systems have owners of their own for what is made in them (shares of a host that runs containers).
+fn would_belong_to(data_dir: &Path, owner: u32) -> bool {
+    let trial = data_dir.join(format!("owner-trial-{}", std::process::id()));
+    let made = File::create(&trial).and_then(|file| file.metadata());
+    // It was for the moment; where it could not be made there is nothing to remove.
+    let _ = fs::remove_file(&trial);
+    made.is_ok_and(|made| made.uid() == owner)
+}
+
+/// Names a file that root, or another user, has left in the data directory and that this one may not open.
+pub fn expect_open(data_dir: &Path) -> Result<(), ConfigError> {
+    if ours() == ROOT {
+        return Ok(());
+    }
+    let mut closed = Vec::new();
+    let mut look = |path: PathBuf, found: &Metadata| {
+        if found.uid() != ours() && !may_open(&path) {
+            closed.push((path, found.uid()));
+        }
+    };
+    for name in ["kura.lock", "layout.toml", crate::layout::BACKUP_LOCK, "store", "certificates"] {
+        let path = data_dir.join(name);
+        if let Ok(found) = fs::metadata(&path) {
+            look(path, &found);
+        }
+    }
+    for folder in ["store", "certificates"].map(|name| data_dir.join(name)) {
+        for (path, found) in entries(&folder).filter(|(_, found)| found.is_dir()) {
+            // Other folders below are nobody's business: a file system of its own has its `lost+found`.
+            let files = entries(&path).filter(|(_, found)| found.is_file());
+            for (path, found) in files {
+                look(path, &found);
+            }
+            look(path, &found);
+        }
+    }
+    let Some((path, owner)) = closed.first() else { return Ok(()) };
+    let more = match closed.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    let (owner, ours) = (user(*owner), user(ours()));
+    Err(ConfigError(format!(
+        "{}{more} belongs to {owner}, and {ours}, as whom this runs, may not open it: chown -R {ours}: {}",
+        path.display(),
+        data_dir.display()
+    )))
+}
+
+/// With what each is; what can't be listed has none.
+fn entries(folder: &Path) -> impl Iterator<Item = (PathBuf, Metadata)> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let path = entry.path();
+        // Of what a link leads to: a shard's directory may lie elsewhere.
+        fs::metadata(&path).ok().map(|found| (path, found))
+    })
+}
+
+fn may_open(path: &Path) -> bool {
+    let Ok(name) = CString::new(path.as_os_str().as_bytes()) else { return true };
+    // SAFETY: the name is a C string that lives through the call.
+    unsafe { libc::access(name.as_ptr(), libc::R_OK | libc::W_OK) == 0 }
+}
+
+/// Gives what root has made to the owner of the directory that it is in.
+pub fn give(path: &Path) -> io::Result<()> {
+    if ours() != ROOT {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let owner = fs::metadata(parent.unwrap_or(Path::new(".")))?;
+    give_to(path, &owner)
+}
+
+/// The same with everything in a directory, which keeps its owner.
+pub fn give_all(directory: &Path) -> io::Result<()> {
+    let owner = fs::metadata(directory)?;
+    if ours() != ROOT {
+        return Ok(());
+    }
+    let mut folders = vec![directory.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            give_to(&entry.path(), &owner)?;
+            // Not what a link leads to.
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn give_to(path: &Path, owner: &Metadata) -> io::Result<()> {
+    match fs::symlink_metadata(path)?.uid() == ROOT && owner.uid() != ROOT {
+        true => lchown(path, Some(owner.uid()), Some(owner.gid())),
+        false => Ok(()),
+    }
+}
+
+/// The name of a user, or the number of one that has none.
+fn user(id: u32) -> String {
+    let mut buffer = vec![0; ENTRY_BYTES_MAX];
+    let mut found = std::ptr::null_mut();
+    // SAFETY: all-zero is a valid entry; the pointers are to room that outlives the call, of the size that is told.
+    let name = unsafe {
+        let mut entry: libc::passwd = std::mem::zeroed();
+        libc::getpwuid_r(id, &mut entry, buffer.as_mut_ptr(), buffer.len(), &mut found);
+        // It is in the buffer, and ends with a NUL.
+        (!found.is_null()).then(|| CStr::from_ptr(entry.pw_name).to_string_lossy().into_owned())
+    };
+    name.unwrap_or_else(|| format!("user {id}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_have_names_or_numbers() {
+        assert_eq!(user(ROOT), "root");
+        assert_eq!(user(3_999_999_999), "user 3999999999");
+    }
+
+    #[test]
+    fn what_is_ours_is_open_to_us() {
+        let dir = std::env::temp_dir().join(format!("kura-owner-{}", std::process::id()));
+        fs::create_dir_all(dir.join("store/shard-0")).unwrap();
+        fs::write(dir.join("store/shard-0/log-00000001"), "x").unwrap();
+        for mode in [Mode::Serving, Mode::CommandOnly] {
+            expect_own(&dir, mode).unwrap();
+        }
+        expect_open(&dir).unwrap();
+        give_all(&dir).unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+        // What is not there is nobody's.
+        expect_own(&dir, Mode::Serving).unwrap();
+    }
+}
