@@ -20,7 +20,7 @@ use crate::format::{
     SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId,
 };
 use crate::log::queue::run_low;
-use crate::log::scan::{Expected, find_records};
+use crate::log::{Expected, find_records};
 use crate::space;
 use crate::types::{AccountId, Lsn, MailboxId, Uid};
 use std::collections::{BTreeMap, BTreeSet};
