@@ -59,7 +59,9 @@ impl Standstill {
 impl Queue {
     /// From now on this core keeps it.
     pub fn stand_still(&self, standstill: Weak<Standstill>) {
-        self.removals.standstills.borrow_mut().push(standstill);
+        let mut all = self.removals.standstills.borrow_mut();
+        all.retain(|one| one.strong_count() > 0);
+        all.push(standstill);
     }
 
     /// Returns when what was done with a message may be recorded.
