@@ -259,11 +259,6 @@ impl Shard {
         format!("{:x}.{number:x}", self.id)
     }
 
-    /// Whether passwords may be taken on this connection.
-    pub fn passwords_allowed(&self, tls: bool) -> bool {
-        tls || self.config.auth.plaintext_allowed
-    }
-
     /// Checks a password, off the executor where that costs much. A wrong one, or a user who does not exist, is
     /// answered late, and equally late.
     pub async fn verify_password(

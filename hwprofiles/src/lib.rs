@@ -9,6 +9,14 @@
 //! wrong with the host, or with the measurement. [`plan()`]: what so many users need. [`compare`]:
 //! whether a host is still what its profile says. [`picture()`]: the flush curve as SVG.
 //!
+//! | file | what |
+//! |---|---|
+//! | `profile`, `figures` | the data: what is brief in it, and what a full probe adds |
+//! | `measure`, `probe`, `detect` | where it comes from: a moment, a quarter of an hour, the kernel |
+//! | `derive`, `findings`, `plan`, `check` | what follows from it, all pure; `check` has [`compare`] |
+//! | `show`, `picture` | what an operator sees |
+//! | `progress`, `date` | how far a measurement is; the day that it was made |
+//!
 //! Measuring blocks, and runs before the server serves.
 
 mod check;

@@ -17,7 +17,8 @@ use crate::format::{
 };
 use crate::index::RowFile;
 use crate::log::queue::{Hold, Parts, run_low};
-use crate::log::scan::{Expected, FoundSegment, find_records};
+use crate::log::scan::FoundSegment;
+use crate::log::{Expected, find_records};
 use crate::types::Lsn;
 use crate::wait::Receipt;
 use std::collections::BTreeMap;

@@ -14,7 +14,7 @@
 //! | `upkeep` | `checkpoint`s, the `superblock`; frees segments that nothing needs (`space`, `uses`) |
 //! | `compaction` | moves what is live out of segments; copies checkpoints into the log (`base`) |
 //!
-//! [`format`] has the bytes, [`types`] what they mean, [`error`] what goes wrong, [`options`] what may be chosen. `expiry` forgets what was
+//! [`format`] has the bytes, [`types`] what they mean, [`durable`] the receipt, [`error`] what goes wrong, [`options`] what may be chosen. `expiry` forgets what was
 //! expunged, once its retention is over; [`restore`] makes a store of a backup's segments, [`salvage`] one of what verifies in a damaged one.
 //! [`buffer`] is memory that O_DIRECT takes.
 //!
@@ -58,3 +58,4 @@ pub use store::{
     BodyWriter, FlagsChanged, PLACEMENTS_MAX, Space, Stats, Store, StreamedBody, VerifyReport,
 };
 pub use types::*;
+pub use wait::Bell;

@@ -11,13 +11,13 @@ use std::task::{Poll, Waker};
 
 /// Wakes one waiter; rings that nobody waits for are kept, as one.
 #[derive(Debug, Default)]
-pub(crate) struct Bell {
+pub struct Bell {
     rung: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Bell {
-    pub(crate) fn ring(&self) {
+    pub fn ring(&self) {
         self.rung.set(true);
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
@@ -32,7 +32,7 @@ impl Bell {
         false
     }
 
-    pub(crate) async fn wait(&self) {
+    pub async fn wait(&self) {
         poll_fn(
             |context| {
                 if self.poll_rung(context.waker()) { Poll::Ready(()) } else { Poll::Pending }

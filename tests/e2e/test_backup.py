@@ -139,7 +139,11 @@ class Backup(kura.TestCase):
             file.write(f'\n[[smart_host]]\nhost = "gateway.test"\nuser = "u"\n'
                        f'password_file = "{elsewhere}/gateway.password"\nca_file = "{elsewhere}/gateway.pem"\n')
         self.server.start()
-        self.backup()
+        with open(os.path.join(self.server.directory, "old.dump"), "wb") as file:
+            file.truncate(17 << 20)
+        left_out, = self.backup()["left_out"]
+        self.assertIn("old.dump: it has 17 MiB", left_out)
+        os.remove(file.name)
         self.server.stop()
         shutil.rmtree(elsewhere)
         other = self.restored().start()

@@ -42,8 +42,8 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whose backups these are: the same after a restore, another for each store, and no help to those who
-/// would like to know the salt.
+/// Whose backups these are: the same after a restore, another for each store. It is shown where the salt is not to be: in the marker, which
+/// stands alone, and in what operators are told and pass on. Whoever can read the manifests has the salt anyway.
 pub fn store_id(salt: u64) -> String {
     let mut id = sha256(&[&b"kura store "[..], &salt.to_le_bytes()].concat());
     id.truncate(16);

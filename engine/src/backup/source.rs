@@ -8,10 +8,12 @@
 
 use super::{Fault, store_id};
 use crate::mesh::ShardHandle;
+use crate::queue::removal::{STANDSTILL_MAX, Standstill};
 use crate::server::Server;
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use storage::format::SegmentId;
 use storage::store::BackupPlan;
 
@@ -175,8 +177,14 @@ fn reply<T: for<'a> Deserialize<'a>>(stream: &mut BufReader<UnixStream>) -> Resu
     }
 }
 
-/// Asks every core for its plan.
+/// Asks every core for its plan. Mail that moves from one to another meanwhile is in one of them: see [`Standstill`].
 pub async fn plan_all(handles: &[ShardHandle]) -> Result<Vec<BackupPlan>, Fault> {
+    let standstill = Standstill::begin();
+    for (shard, handle) in handles.iter().enumerate() {
+        let known = Arc::downgrade(&standstill);
+        let told = handle.ask(|shard| async move { shard.queue.stand_still(known) });
+        told.await.map_err(|error| format!("shard {shard}: {error}"))?;
+    }
     let mut plans = Vec::new();
     for (shard, handle) in handles.iter().enumerate() {
         let ask = handle.ask(|shard| async move {
@@ -186,6 +194,13 @@ pub async fn plan_all(handles: &[ShardHandle]) -> Result<Vec<BackupPlan>, Fault>
         });
         let plan = ask.await;
         plans.push(plan.map_err(|error| format!("shard {shard}: {error}"))?);
+    }
+    if !standstill.is_kept() {
+        let seconds = STANDSTILL_MAX.as_secs();
+        return Err(format!(
+            "the server is so busy that its cores did not say within {seconds} s what to back up; take the \
+             backup again"
+        ));
     }
     Ok(plans)
 }

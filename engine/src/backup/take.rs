@@ -17,6 +17,8 @@ const BLOCK: usize = 4096;
 /// A data directory has few files beside the store, and small ones.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 const FILES_MAX: usize = 10_000;
+/// Files that are named because they are not taken.
+const LEFT_OUT_TOLD: usize = 20;
 /// Damaged places that are named, of a segment and of a backup.
 const ROTTEN_TOLD: usize = 20;
 /// Not taken: what belongs to one process, and the store, which is taken by its pieces.
@@ -39,6 +41,8 @@ pub struct Taken {
     pub damaged: u64,
     /// The first of those that are in the backup.
     pub rotten: Vec<String>,
+    /// Files of the data directory that are not in it, and why.
+    pub left_out: Vec<String>,
     /// The position of each shard.
     pub lsns: Vec<u64>,
 }
@@ -73,7 +77,9 @@ pub fn take(
         shards.push(taking.shard(plan, source, progress)?);
     }
     taking.uploads.finish()?;
-    let files = taking.files(config, config_file)?;
+    let SmallFiles { mut wanted, left_out } = small_files(config, config_file)?;
+    wanted.insert("layout.toml".to_owned(), config.data_dir.join("layout.toml"));
+    let files = taking.files(wanted)?;
     let made_unix_millis = crate::delivery::unix_millis().0;
     let manifest = Manifest {
         format: manifest::FORMAT,
@@ -97,6 +103,7 @@ pub fn take(
         pieces_sent: taking.sent.0,
         damaged,
         rotten: manifest.rotten().take(ROTTEN_TOLD).cloned().collect(),
+        left_out,
         lsns: plans.iter().map(|plan| plan.lsn).collect(),
     })
 }
@@ -236,9 +243,7 @@ impl Taking<'_> {
     }
 
     /// Layout, configuration, profile, certificates with their keys: what a host needs beside its store.
-    fn files(&self, config: &Config, config_file: &Path) -> Result<Vec<FilePart>, Fault> {
-        let mut wanted = small_files(config, config_file)?;
-        wanted.insert("layout.toml".to_owned(), config.data_dir.join("layout.toml"));
+    fn files(&self, wanted: BTreeMap<String, PathBuf>) -> Result<Vec<FilePart>, Fault> {
         let mut parts = Vec::new();
         for (path, file) in wanted {
             let bytes = match std::fs::read(&file) {
@@ -253,14 +258,20 @@ impl Taking<'_> {
     }
 }
 
-/// Configuration and the files that it names, certificates with their keys: names below a data directory, and
-/// where they are.
-pub(crate) fn small_files(
-    config: &Config,
-    config_file: &Path,
-) -> Result<BTreeMap<String, PathBuf>, Fault> {
-    let mut wanted = BTreeMap::new();
-    gather(&config.data_dir, "", &mut wanted)?;
+/// What goes along with a store.
+#[derive(Debug, Default)]
+pub(crate) struct SmallFiles {
+    /// Names below a data directory, and where they are.
+    pub(crate) wanted: BTreeMap<String, PathBuf>,
+    /// What lies in the data directory and goes not along, one line each, and no more lines than [`LEFT_OUT_TOLD`].
+    pub(crate) left_out: Vec<String>,
+}
+
+/// Configuration and the files that it names, certificates with their keys.
+pub(crate) fn small_files(config: &Config, config_file: &Path) -> Result<SmallFiles, Fault> {
+    let mut found = SmallFiles::default();
+    gather(&config.data_dir, "", &mut found)?;
+    let SmallFiles { mut wanted, left_out } = found;
     wanted.insert("kura.toml".to_owned(), config_file.to_owned());
     if let Some(profile) = config.profile.as_ref().filter(|profile| profile.is_file()) {
         wanted.insert("profile.toml".to_owned(), profile.clone());
@@ -268,7 +279,7 @@ pub(crate) fn small_files(
     let mut config = config.clone();
     let named = config.files_mut().into_iter().filter(|(_, path)| path.is_file());
     wanted.extend(named.map(|(name, path)| (name, path.clone())));
-    Ok(wanted)
+    Ok(SmallFiles { wanted, left_out })
 }
 
 /// Drops trailing blocks of zeroes.
@@ -279,7 +290,7 @@ fn trim(content: &mut Vec<u8>) {
 }
 
 /// Small files below the data directory.
-fn gather(folder: &Path, below: &str, found: &mut BTreeMap<String, PathBuf>) -> Result<(), Fault> {
+fn gather(folder: &Path, below: &str, found: &mut SmallFiles) -> Result<(), Fault> {
     let fault = |error: std::io::Error| format!("can't read {}: {error}", folder.display());
     for entry in std::fs::read_dir(folder).map_err(fault)? {
         let entry = entry.map_err(fault)?;
@@ -294,8 +305,20 @@ fn gather(folder: &Path, below: &str, found: &mut BTreeMap<String, PathBuf>) -> 
             gather(&entry.path(), &format!("{path}/"), found)?;
         } else if kind.is_file() {
             let bytes = entry.metadata().map_err(fault)?.len();
-            if bytes <= FILE_BYTES_MAX && found.len() < FILES_MAX {
-                found.insert(path, entry.path());
+            let why = if bytes > FILE_BYTES_MAX {
+                format!(
+                    "it has {} MiB, and more than {} are no small file",
+                    bytes >> 20,
+                    FILE_BYTES_MAX >> 20
+                )
+            } else if found.wanted.len() >= FILES_MAX {
+                format!("there are more than {FILES_MAX} files")
+            } else {
+                found.wanted.insert(path, entry.path());
+                continue;
+            };
+            if found.left_out.len() < LEFT_OUT_TOLD {
+                found.left_out.push(format!("{}: {why}", entry.path().display()));
             }
         }
     }

@@ -87,6 +87,9 @@ pub(super) fn backup(options: &BackupOptions) -> Result<Outcome, ConfigError> {
         counted(taken.pieces, "piece"),
         taken.bytes_sent >> 20
     )?;
+    for file in &taken.left_out {
+        outln!("not in it: {file}; keep it elsewhere if it is needed")?;
+    }
     if !is_well {
         outln!(
             "but {} places of the store are damaged, and so they are in this backup; no older one was removed. \

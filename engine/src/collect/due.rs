@@ -7,15 +7,14 @@ use crate::shard::Shard;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use storage::Bell;
 
 /// What a core knows of its sources without looking.
 #[derive(Debug, Default)]
 pub struct Collecting {
     sources: RefCell<BTreeMap<Key, Known>>,
     due: RefCell<BTreeSet<(u64, Key)>>,
-    waker: RefCell<Option<Waker>>,
-    stirred: Cell<bool>,
+    bell: Bell,
     /// Visits are made at all: not by a command on a stopped store, nor where `[collect]` says no.
     pub runs: Cell<bool>,
     pub counts: Totals,
@@ -180,21 +179,11 @@ impl Collecting {
     }
 
     fn stir(&self) {
-        self.stirred.set(true);
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
-        }
+        self.bell.ring();
     }
 
     pub(super) async fn stirred(&self) {
-        std::future::poll_fn(|context| {
-            if self.stirred.replace(false) {
-                return Poll::Ready(());
-            }
-            *self.waker.borrow_mut() = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
+        self.bell.wait().await;
     }
 }
 

@@ -50,10 +50,9 @@ pub use state::Word;
 use state::{Event, Next, State, States};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::task::{Poll, Waker};
 use std::time::Duration;
 use storage::store::Space;
-use storage::{AccountId, Error, Flags, MailboxId, Quota, Uid};
+use storage::{AccountId, Bell, Error, Flags, MailboxId, Quota, Uid};
 
 /// [`Progress`] by UID, four octets, the highest first.
 pub const SPACE: Space = Space(7);
@@ -79,8 +78,7 @@ pub struct Queue {
     pub tally: Tally,
     /// Where they could not begin.
     pub unreached: Unreached,
-    waker: RefCell<Option<Waker>>,
-    stirred: Cell<bool>,
+    bell: Bell,
     pub counts: Counts,
 }
 
@@ -164,21 +162,11 @@ impl Queue {
 
     /// Something is to be done earlier than it seemed.
     pub fn stir(&self) {
-        self.stirred.set(true);
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
-        }
+        self.bell.ring();
     }
 
     pub async fn stirred(&self) {
-        std::future::poll_fn(|context| {
-            if self.stirred.replace(false) {
-                return Poll::Ready(());
-            }
-            *self.waker.borrow_mut() = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await;
+        self.bell.wait().await;
     }
 
     /// Takes what is due: at most `count` messages, which are under way from now on.
@@ -301,6 +289,7 @@ pub async fn record(shard: &Shard, uid: Uid, progress: &Progress) -> Result<(), 
     if shard.store.get(SPACE, &key(uid)) == value {
         return Ok(());
     }
+    shard.queue.moves().await;
     shard.store.put(SPACE, vec![(key(uid), value)]).await.map(drop)
 }
 

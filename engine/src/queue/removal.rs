@@ -1,18 +1,22 @@
 //! Messages leave the queue: those of one moment by one record, hence one flush.
 //!
 //! There is one expunge at a time, for all that has ended in the meantime and within [`GATHERED_FOR`]. Sessions, and
-//! submissions, go on meanwhile.
+//! submissions, go on meanwhile. None begins while a backup asks the cores for its plans ([`Standstill`]).
 
-use super::{ACCOUNT, MAILBOX, SPACE, key};
+use super::{ACCOUNT, MAILBOX, Queue, SPACE, key};
 use crate::shard::Shard;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 use storage::{Error, Uid};
 use tokio::sync::oneshot;
 
 /// A crash within it has what was taken sent again; much shorter, and each message takes a flush of its own.
 pub const GATHERED_FOR: Duration = Duration::from_millis(20);
+
+/// No backup holds up what was done with messages any longer.
+pub const STANDSTILL_MAX: Duration = Duration::from_secs(10);
 
 type Told = oneshot::Sender<Result<(), Error>>;
 
@@ -21,6 +25,63 @@ type Told = oneshot::Sender<Result<(), Error>>;
 pub struct Removals {
     waiting: RefCell<Vec<(Uid, Told)>>,
     under_way: Cell<bool>,
+    standstills: RefCell<Vec<Weak<Standstill>>>,
+}
+
+/// While it lives, and at most [`STANDSTILL_MAX`], a core that knows of it records nothing of what was done with queued
+/// messages: neither that they have left, nor who has them.
+///
+/// The plans of a backup are of as many moments as there are cores, while mail that has waited in the queue of core A
+/// goes to its home on core B: first it is durable there, then A records it. Were B's plan from before the first and A's from behind the second, the
+/// backup had the message nowhere. So all cores know of the standstill before the first plan, and it ends behind the last:
+///
+/// - A's plan has the record: then it was begun before A knew of the standstill, hence the delivery was durable before
+///   any plan, and B's plan has it, whichever was first.
+/// - A's plan does not have it: then the message is in A's queue, whether B's plan has it or not. Where it has, so has it the mark
+///   that is set in the same record ([`crate::relay::delivered`]): after a restore B is asked for that, and gets it no second
+///   time. No core forgets such a mark while the message is in the queue.
+#[derive(Debug)]
+pub struct Standstill {
+    until: Instant,
+}
+
+impl Standstill {
+    pub fn begin() -> Arc<Standstill> {
+        Arc::new(Standstill { until: Instant::now() + STANDSTILL_MAX })
+    }
+
+    /// Whether it was kept until now by all who know of it.
+    pub fn is_kept(&self) -> bool {
+        Instant::now() < self.until
+    }
+}
+
+impl Queue {
+    /// From now on this core keeps it.
+    pub fn stand_still(&self, standstill: Weak<Standstill>) {
+        let mut all = self.removals.standstills.borrow_mut();
+        all.retain(|one| one.strong_count() > 0);
+        all.push(standstill);
+    }
+
+    /// Returns when what was done with a message may be recorded.
+    pub(super) async fn moves(&self) {
+        self.removals.moves().await;
+    }
+}
+
+impl Removals {
+    async fn moves(&self) {
+        while self.stands_still() {
+            glommio::timer::sleep(GATHERED_FOR).await;
+        }
+    }
+
+    fn stands_still(&self) -> bool {
+        let mut all = self.standstills.borrow_mut();
+        all.retain(|one| one.upgrade().is_some_and(|one| one.is_kept()));
+        !all.is_empty()
+    }
 }
 
 /// The message is nobody's any more. Returns once that is durable; with an error it is there as before, and
@@ -40,6 +101,7 @@ async fn run(shard: &Shard) {
     let removals = &shard.queue.removals;
     loop {
         glommio::timer::sleep(GATHERED_FOR).await;
+        removals.moves().await;
         let (uids, waiting): (Vec<Uid>, Vec<_>) = removals.waiting.take().into_iter().unzip();
         if uids.is_empty() {
             removals.under_way.set(false);
@@ -67,5 +129,36 @@ async fn forget_progress(shard: &Shard, uids: &[Uid]) {
         && let Err(error) = shard.store.put(SPACE, pairs).await
     {
         tracing::debug!(%error, "progress of messages that have left stays until the next start");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::executor;
+    use futures_lite::future::poll_once;
+    use glommio::LocalExecutorBuilder;
+
+    #[test]
+    fn what_was_done_is_recorded_when_the_last_standstill_is_over_and_no_later() {
+        let outcome = executor::run(LocalExecutorBuilder::default(), async {
+            let removals = Removals::default();
+            assert_eq!(poll_once(removals.moves()).await, Some(()));
+            let (one, other) = (Standstill::begin(), Standstill::begin());
+            for standstill in [&one, &other] {
+                removals.standstills.borrow_mut().push(Arc::downgrade(standstill));
+            }
+            drop(one);
+            assert_eq!(poll_once(removals.moves()).await, None, "the other lasts");
+            assert!(other.is_kept());
+            // Who breaks off lets go, and so does who takes too long.
+            drop(other);
+            removals.moves().await;
+            let endless = Arc::new(Standstill { until: Instant::now() });
+            removals.standstills.borrow_mut().push(Arc::downgrade(&endless));
+            removals.moves().await;
+            assert!(!endless.is_kept());
+        });
+        outcome.expect("runs");
     }
 }

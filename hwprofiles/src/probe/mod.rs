@@ -4,6 +4,9 @@
 //! [`points`] says what is measured and how the time is divided; the other files measure one kind of
 //! point each. What cannot be measured here (no io_uring, say) becomes a line in the profile's `gaps`;
 //! a disk that fails to write is an error. The probe's files are removed whatever happens.
+//!
+//! `cpu`: what a core does in a second. `flushes`: threads that write and sync. `ring`: many operations in flight. `metadata`: files made and
+//! removed. `files` are what these write into, `samples` the latencies that they bring.
 
 mod cpu;
 pub(crate) mod files;

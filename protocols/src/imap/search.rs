@@ -175,7 +175,7 @@ pub struct Candidate<'m> {
     pub bytes: u32,
     pub summary: Option<&'m Summary>,
     pub header: Option<&'m HeaderText>,
-    /// Folded text of the parts; see [`body_texts`].
+    /// Folded text of the parts; see [`source_texts`].
     pub text: Option<&'m [String]>,
     pub looked: &'m Looked,
 }
@@ -233,18 +233,6 @@ pub fn source_texts(summary: &Summary, source: TextSource, bytes: &[u8]) -> Vec<
     let part = summary.parts.get(source.part);
     let text = part.and_then(|part| decode_part(&part.content, bytes));
     text.map(|text| fold(&text)).into_iter().collect()
-}
-
-/// All text of a message that is in memory. `body` begins where the summary counts from.
-#[must_use]
-pub fn body_texts(summary: &Summary, body: &[u8]) -> Vec<String> {
-    let bytes = |span: Span| {
-        let start = usize::try_from(span.start).unwrap_or(usize::MAX).min(body.len());
-        let end = usize::try_from(span.end).unwrap_or(usize::MAX).min(body.len());
-        body.get(start..end).unwrap_or_default()
-    };
-    let sources = text_sources(summary);
-    sources.flat_map(|source| source_texts(summary, source, bytes(source.span))).collect()
 }
 
 impl Key {

@@ -16,7 +16,12 @@ fn decide(text: &str) -> (bool, Vec<Level>) {
     command.key.resolve(10, 100);
     let summary = Summary::compute(RAW);
     let header = HeaderText::of(RAW);
-    let texts = body_texts(&summary, RAW);
+    let texts: Vec<String> = text_sources(&summary)
+        .flat_map(|source| {
+            let span = source.span.start as usize..source.span.end as usize;
+            source_texts(&summary, source, &RAW[span])
+        })
+        .collect();
     let keywords = ["$Junk".to_owned()];
     let looked = Looked::default();
     let mut message = Candidate {

@@ -4,6 +4,9 @@
 //! A file is a header block and a sequence of frames. The rows of a mailbox come before the account
 //! that refers to them, so neither writing nor reading needs more memory than one account. A
 //! checkpoint counts only once the superblock names it, which happens after it was synced.
+//!
+//! `write` writes one from a snapshot, and `settle` has the index let go of what the file holds as well; `load` opens one; `files` says of which
+//! files it is made, `past` has the frames about what is remembered.
 
 pub(crate) mod files;
 pub(crate) mod load;

@@ -18,6 +18,9 @@
 //!
 //! Failure: a live record that does not verify stays where it is, and its segment with it; that is
 //! reported (`Stats::segments_spoiled`).
+//!
+//! Here is what is worth doing, and when. `survey` finds what refers to the records of some segments, `layout` computes what their copies
+//! will take, `mover` makes these.
 
 mod layout;
 mod mover;

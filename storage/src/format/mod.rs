@@ -2,6 +2,10 @@
 //!
 //! All integers are little-endian; every frame carries a checksum that covers where it belongs
 //! (shard, segment incarnation), so that stale bytes of a recycled segment never verify.
+//!
+//! From the outside in: [`segment`], [`batch`] and [`record`] are headers; [`kinds`] says what records say, [`moves`] and [`past`] the
+//! kinds that upkeep writes and those about what is remembered; `fields` are what kinds are made of, and [`cursor`] reads and
+//! writes those. [`packed`]: compressed bodies.
 
 pub mod batch;
 pub mod cursor;

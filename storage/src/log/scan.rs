@@ -9,11 +9,12 @@ use crate::checkpoint::Position;
 use crate::device::Device;
 use crate::error::Error;
 use crate::format::{
-    BATCH_HEADER_BYTES, BatchHeader, Location, RECORD_ALIGNMENT, Record, RecordHeader,
-    SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId,
+    BATCH_HEADER_BYTES, BatchHeader, Location, Record, SEGMENT_HEADER_BYTES, SegmentHeader,
+    SegmentId,
 };
 use crate::index::Index;
 use crate::index::apply::Logged;
+use crate::log::find::{Expected, FoundRecord, find_records};
 use crate::log::queue::run_low;
 use crate::log::recovery::{Content, Decision, Header, NextSegment, RecoveryReport, Seen, decide};
 use crate::log::segments::file_name;
@@ -34,61 +35,6 @@ pub(crate) struct FoundSegment<D: Device> {
     pub(crate) header: SegmentHeader,
 }
 
-/// A record that was found by its header, and what of it verifies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FoundRecord {
-    /// From the start of the bytes that were searched.
-    pub offset: usize,
-    pub header: RecordHeader,
-    pub meta_verifies: bool,
-    pub body_verifies: bool,
-}
-
-/// Which records to take for real.
-#[derive(Debug, Clone, Copy)]
-pub struct Expected {
-    pub shard: u16,
-    pub segment: SegmentId,
-    /// Records of earlier runs are leftovers. Compared around the wrap, as TCP compares its numbers.
-    pub run_low: u16,
-    pub salt: u64,
-    /// The first LSN that is due, and the first that is not expected any more.
-    pub from: Lsn,
-    pub below: Lsn,
-}
-
-/// Finds records in `bytes` from `start`, skipping what is damaged. Never panics on any bytes.
-#[must_use]
-pub fn find_records(bytes: &[u8], start: usize, expected: Expected) -> Vec<FoundRecord> {
-    let mut found: Vec<FoundRecord> = Vec::new();
-    let mut offset = start;
-    let mut due = expected.from;
-    while let Some(rest) = bytes.get(offset..).filter(|rest| !rest.is_empty()) {
-        let header = RecordHeader::decode(rest).ok().filter(|header| {
-            header.shard == expected.shard
-                && header.segment == expected.segment
-                && header.salt == expected.salt
-                && header.run_low.wrapping_sub(expected.run_low) < 1 << 15
-                && header.lsn >= due
-                && header.lsn < expected.below
-        });
-        let Some((header, (meta, body))) = header.and_then(|h| Some((h, h.parts(rest)?))) else {
-            offset += RECORD_ALIGNMENT;
-            continue;
-        };
-        found.push(FoundRecord {
-            offset,
-            header,
-            meta_verifies: crc32fast::hash(meta) == header.meta_checksum,
-            body_verifies: crc32fast::hash(body) == header.body_checksum,
-        });
-        due = Lsn(header.lsn.0 + 1);
-        let length = crate::format::RECORD_HEADER_BYTES + meta.len() + body.len();
-        offset += length.next_multiple_of(RECORD_ALIGNMENT);
-    }
-    found
-}
-
 /// A batch and what of its records was found.
 struct FoundBatch {
     header: BatchHeader,
@@ -100,6 +46,17 @@ struct Window {
     buffer: Buffer,
     segment: SegmentId,
     start: u64,
+}
+
+impl Window {
+    /// So many bytes from there; fewer where the file ends, whatever its headers say.
+    fn part(&self, offset: u64, length: u64) -> &[u8] {
+        let place = |offset: u64| {
+            let from_start = offset.saturating_sub(self.start);
+            usize::try_from(from_start).unwrap_or(usize::MAX).min(self.buffer.len())
+        };
+        &self.buffer.as_slice()[place(offset)..place(offset.saturating_add(length))]
+    }
 }
 
 /// Where the log was found to end.
@@ -205,6 +162,8 @@ impl<'s, D: Device> Scan<'s, D> {
             let case = decide(&seen);
             if matches!(case.decision, Decision::End | Decision::SalvageToEnd) {
                 self.refuse_gap()?;
+            }
+            if self.gives_up_the_rest(case.decision, batch.as_ref()) {
                 self.refuse_cut()?;
             }
             let decision = match case.decision {
@@ -214,8 +173,11 @@ impl<'s, D: Device> Scan<'s, D> {
                 other => other,
             };
             match (decision, batch) {
-                (Decision::Apply | Decision::ApplyWhatVerifies, Some(batch)) => {
-                    self.apply_batch(&batch).await?;
+                (Decision::Apply, Some(batch)) => self.apply_batch(&batch).await?,
+                (Decision::ApplyWhatVerifies, Some(batch)) => {
+                    // Other places were read since, in search of a witness, and reads may lie.
+                    let (_, records) = self.content_of(&batch.header).await?;
+                    self.apply_batch(&FoundBatch { records, ..batch }).await?;
                 }
                 (Decision::SkipToThisBatch, Some(batch)) => {
                     self.lose_up_to(batch.header.first_lsn, "records before a batch");
@@ -296,7 +258,25 @@ impl<'s, D: Device> Scan<'s, D> {
         }
     }
 
-    /// What was cut off a file looks like the log's end: what it held is not known.
+    /// Whether something of this segment that its file should hold is taken for lost.
+    fn gives_up_the_rest(&self, decision: Decision, batch: Option<&FoundBatch>) -> bool {
+        match decision {
+            Decision::End | Decision::SalvageToEnd | Decision::SalvageToNextSegment => true,
+            Decision::ApplyWhatVerifies => {
+                batch.zip(self.segment()).is_some_and(|(batch, segment)| {
+                    let bytes = u64::from(batch.header.bytes);
+                    self.position.offset + bytes > segment.file_bytes
+                })
+            }
+            Decision::Apply
+            | Decision::SkipToThisBatch
+            | Decision::SalvageToNextBatch
+            | Decision::NextSegment => false,
+        }
+    }
+
+    /// What was cut off a file looks like the log's end, or like rot: what it held may be put back, and the
+    /// first opening that goes on without it gives it up for good.
     fn refuse_cut(&self) -> Result<(), Error> {
         let is_cut = |segment: &&FoundSegment<D>| segment.file_bytes < segment.header.segment_bytes;
         let Some(segment) = self.segment().filter(is_cut) else { return Ok(()) };
@@ -444,12 +424,9 @@ impl<'s, D: Device> Scan<'s, D> {
         let batch = &found.header;
         let offset = self.position.offset;
         let length = u64::from(batch.bytes);
-        self.bytes(offset, length).await?;
-        let window = self.window.take().expect("the batch was just read");
-        let from = usize::try_from(offset - window.start).expect("inside the window");
-        let bytes = &window.buffer.as_slice()[from..from + batch.bytes as usize];
+        let window = self.window_with(offset, length).await?;
         self.time = batch.sealed;
-        self.fold(bytes, offset, &found.records)?;
+        self.fold(window.part(offset, length), offset, &found.records)?;
         self.window = Some(window);
         self.lose_up_to(batch.next_lsn(), "records of a batch");
         let padded = align_up_u64(length);
@@ -469,13 +446,14 @@ impl<'s, D: Device> Scan<'s, D> {
             if !record.meta_verifies {
                 continue;
             }
+            // What the medium gave a moment ago and does not give again is lost with its LSN.
+            let parts = bytes.get(record.offset..).and_then(|rest| record.header.parts(rest));
+            let Some((meta, _)) = parts else { continue };
             self.lose_up_to(record.header.lsn, "records");
             if !record.body_verifies {
                 let what = self.place(place, record.header.lsn);
                 self.report.damage.push(format!("the body of the record in {what}"));
             }
-            let parts = record.header.parts(&bytes[record.offset..]);
-            let (meta, _) = parts.expect("a record that was found whole");
             let decoded = Record::decode(record.header.kind, record.header.version, meta).map_err(
                 |malformed| Error::Corrupt {
                     what: "a record that verifies",
@@ -530,12 +508,8 @@ impl<'s, D: Device> Scan<'s, D> {
             return Ok(());
         }
         // Rare, and a segment at most: all of it at once, so that no record lies across two reads.
-        self.bytes(offset, length).await?;
-        let window = self.window.take().expect("the part was just read");
-        let from = usize::try_from(offset - window.start).expect("inside the window");
-        let available = window.buffer.len() - from;
-        let length = usize::try_from(length).unwrap_or(usize::MAX).min(available);
-        let bytes = &window.buffer.as_slice()[from..from + length];
+        let window = self.window_with(offset, length).await?;
+        let bytes = window.part(offset, length);
         let found = find_records(bytes, BATCH_HEADER_BYTES, expected);
         let found: Vec<FoundRecord> =
             found.into_iter().filter(|record| record.header.lsn <= self.witness).collect();
@@ -586,29 +560,30 @@ impl<'s, D: Device> Scan<'s, D> {
 
     /// Bytes of the current segment, through the window; shorter where the file ends.
     async fn bytes(&mut self, offset: u64, length: u64) -> Result<&[u8], Error> {
-        let wanted = usize::try_from(length).expect("a part of a segment");
-        let inside = self.window.as_ref().and_then(|window| {
-            let from = usize::try_from(offset.checked_sub(window.start)?).ok()?;
-            let fits =
-                window.segment == self.position.segment && from + wanted <= window.buffer.len();
-            fits.then_some(from)
-        });
-        if let Some(from) = inside {
-            let window = self.window.as_ref().expect("the window that was just looked at");
-            return Ok(&window.buffer.as_slice()[from..from + wanted]);
-        }
+        let window = self.window_with(offset, length).await?;
+        Ok(self.window.insert(window).part(offset, length))
+    }
+
+    /// The window, with these bytes in it as far as there are any. Whoever takes it puts it back.
+    async fn window_with(&mut self, offset: u64, length: u64) -> Result<Window, Error> {
+        let is_inside = |window: &Window| {
+            window.segment == self.position.segment
+                && window.start <= offset
+                && window.part(offset, length).len() as u64 == length
+        };
+        let window = match self.window.take() {
+            Some(window) if is_inside(&window) => return Ok(window),
+            other => other,
+        };
         let start = offset / ALIGNMENT as u64 * ALIGNMENT as u64;
-        let head = usize::try_from(offset - start).expect("less than a block");
-        let buffer = match self.window.take() {
-            Some(window) if window.buffer.capacity() >= head + wanted => window.buffer,
-            _ => Buffer::with_capacity((head + wanted).max(WINDOW_BYTES)),
+        let wanted = usize::try_from(offset - start + length).expect("a part of a segment");
+        let buffer = match window {
+            Some(window) if window.buffer.capacity() >= wanted => window.buffer,
+            _ => Buffer::with_capacity(wanted.max(WINDOW_BYTES)),
         };
         let segment = self.segment().expect("a segment that is being scanned");
         let read = self.device.read(&segment.file, start, buffer).await;
         let buffer = read.map_err(|error| Error::Device(error.to_string()))?;
-        let id = self.position.segment;
-        let window = self.window.insert(Window { buffer, segment: id, start });
-        let end = (head + wanted).min(window.buffer.len());
-        Ok(window.buffer.as_slice().get(head..end).unwrap_or(&[]))
+        Ok(Window { buffer, segment: self.position.segment, start })
     }
 }

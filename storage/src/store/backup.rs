@@ -121,11 +121,15 @@ impl<D: Device> Store<D> {
                 });
             }
             read.extend_from_slice(&part.as_slice()[..part.len().min(step)]);
-            if let Some(rate) = bytes_per_second {
-                let pause = Duration::from_secs_f64(step as f64 / rate.max(1) as f64);
-                self.core.device.sleep(pause).await;
-            }
+            self.pause(step as u64, bytes_per_second).await;
         }
         Ok(read)
+    }
+
+    /// After so many bytes were read, so that there are not more of them in a second. `None`: no bound.
+    pub(super) async fn pause(&self, bytes: u64, bytes_per_second: Option<u64>) {
+        let Some(rate) = bytes_per_second else { return };
+        let pause = Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);
+        self.core.device.sleep(pause).await;
     }
 }

@@ -1,7 +1,7 @@
 //! Messages changed: copies, moves, flags, expunges.
 
 use super::deliver::check_keywords;
-use super::keys::{Space, checked};
+use super::keys::{Space, checked_beside};
 use super::{Store, account_in};
 use crate::device::Device;
 use crate::durable::Durable;
@@ -14,9 +14,6 @@ use crate::locks::Access;
 use crate::types::{AccountId, FlagChange, FlagMode, Flags, MailboxId, MessageEntry, Modseq, Uid};
 use bytes::Bytes;
 use std::rc::Rc;
-
-/// Of keys and values that are set together with a move.
-const PUT_BYTES_MAX: usize = 64 << 10;
 
 #[derive(Debug)]
 pub struct FlagsChanged {
@@ -103,16 +100,8 @@ impl<D: Device> Store<D> {
             let pairs: Vec<_> = present.into_iter().zip((first_uid.0..).map(Uid)).collect();
             let put = match &noting {
                 Some((space, note)) => {
-                    let notes =
-                        checked(pairs.iter().flat_map(|(was, is)| note(*was, *is)).collect())?;
-                    let bytes = |(key, value): &(Vec<u8>, Option<Vec<u8>>)| {
-                        key.len() + value.as_ref().map_or(0, Vec::len)
-                    };
-                    if notes.iter().map(bytes).sum::<usize>() > PUT_BYTES_MAX {
-                        return Err(Error::Limit(
-                            "keys that are set with a move have at most 64 KiB",
-                        ));
-                    }
+                    let notes = pairs.iter().flat_map(|(was, is)| note(*was, *is)).collect();
+                    let notes = checked_beside(notes)?;
                     (!notes.is_empty()).then_some((space.0, notes))
                 }
                 None => None,

@@ -1,7 +1,7 @@
 //! Messages in: deliveries, and large bodies that stream into the log before them.
 
 use super::Store;
-use super::keys::{Space, checked};
+use super::keys::{Space, checked_beside};
 use crate::device::Device;
 use crate::durable::Durable;
 use crate::error::Error;
@@ -17,8 +17,6 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 const PREFIX_BYTES_MAX: usize = 4096;
-/// Of keys and values that are set together with a message.
-const PUT_BYTES_MAX: usize = 64 << 10;
 const KEYWORD_BYTES_MAX: usize = 255;
 /// Placements of one delivery, which is one record.
 pub const PLACEMENTS_MAX: usize = 1000;
@@ -241,16 +239,6 @@ impl<D: Device> Store<D> {
         writer.push(bytes).await?;
         writer.finish().await
     }
-}
-
-fn checked_beside(pairs: Vec<(Bytes, Option<Bytes>)>) -> Result<Pairs, Error> {
-    let pairs = checked(pairs)?;
-    let bytes =
-        |(key, value): &(Vec<u8>, Option<Vec<u8>>)| key.len() + value.as_ref().map_or(0, Vec::len);
-    if pairs.iter().map(bytes).sum::<usize>() > PUT_BYTES_MAX {
-        return Err(Error::Limit("keys that are set with a message have at most 64 KiB"));
-    }
-    Ok(pairs)
 }
 
 fn check_placements(placements: &[Placement]) -> Result<(), Error> {

@@ -16,7 +16,7 @@ use crate::format::{Base, NewMailbox, Record, SegmentId, Shown};
 use crate::index::{Index, Live, Mailbox, Row, Spaces, names};
 use crate::log::recovery::RecoveryReport;
 use crate::log::scan::{FoundSegment, Scan, Start};
-use crate::log::segments::{Identity, identify};
+use crate::log::segments::{Identity, file_name, identify};
 use crate::space;
 use crate::types::{AccountId, Flags, Lsn, MailboxId, SpecialUse, Uid, UnixMillis};
 use std::collections::BTreeMap;
@@ -88,7 +88,13 @@ impl<D: Device> Store<D> {
         scan.forget_from = Some(end);
         scan.until = Some(at);
         scan.only = Some(account);
-        scan.run_to_the_end().await?;
+        // Where a part of the log is gone, opening would be refused: here nothing is opened.
+        scan.run_to_the_end().await.map_err(|error| match error {
+            Error::Open { place, what } => {
+                Error::Corrupt { what: "the log", place: format!("{place} ({what})") }
+            }
+            other => other,
+        })?;
         let found = index.account(account).ok_or(Error::NoSuchAccount(account))?;
         let mailboxes = found.mailboxes.values().filter(|mailbox| !mailbox.read_only);
         Ok(PastAccount { account, mailboxes: mailboxes.map(|mailbox| of_then(mailbox)).collect() })
@@ -227,13 +233,19 @@ async fn found_segments<D: Device>(
         let later = segments.of_log().filter(|(id, _)| **id >= from);
         later.map(|(id, file)| (*id, file.number, file.segment_bytes)).collect()
     };
+    // As they are now: a file may have been cut off under the store.
+    let listed = core.device.list().await.map_err(|error| Error::Device(error.to_string()))?;
+    let listed: BTreeMap<String, u64> =
+        listed.into_iter().map(|listed| (listed.name, listed.bytes)).collect();
     let mut found = BTreeMap::new();
     for (id, number, bytes) in of_log {
         let file = core.segment_file(id).await?;
         let identity = identify(&core.device, &file, bytes).await;
         match identity.map_err(|error| Error::Device(error.to_string()))? {
             Identity::Segment(header) | Identity::Damaged(header) if header.segment == id => {
-                found.insert(id, FoundSegment { number, file, file_bytes: bytes, header });
+                // A file that was removed is whole for whoever has it open.
+                let file_bytes = listed.get(&file_name(number)).copied().unwrap_or(bytes);
+                found.insert(id, FoundSegment { number, file, file_bytes, header });
             }
             _ => {
                 return Err(core.corrupt(

@@ -9,6 +9,8 @@ use crate::log::queue::Hold;
 use bytes::Bytes;
 
 const KEY_BYTES_MAX: usize = 1024;
+/// Of keys and values that are set in the record of a message, or of a move.
+const BESIDE_BYTES_MAX: usize = 64 << 10;
 
 /// A key space; the numbers are part of the format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,4 +65,15 @@ pub(super) fn checked(pairs: Vec<(Bytes, Option<Bytes>)>) -> Result<Pairs, Error
     }
     let owned = |(key, value): (Bytes, Option<Bytes>)| (Vec::from(key), value.map(Vec::from));
     Ok(pairs.into_iter().map(owned).collect())
+}
+
+/// The same for pairs that go into a record beside something else.
+pub(super) fn checked_beside(pairs: Vec<(Bytes, Option<Bytes>)>) -> Result<Pairs, Error> {
+    let pairs = checked(pairs)?;
+    let bytes =
+        |(key, value): &(Vec<u8>, Option<Vec<u8>>)| key.len() + value.as_ref().map_or(0, Vec::len);
+    if pairs.iter().map(bytes).sum::<usize>() > BESIDE_BYTES_MAX {
+        return Err(Error::Limit("keys that are set with messages have at most 64 KiB"));
+    }
+    Ok(pairs)
 }

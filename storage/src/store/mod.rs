@@ -3,6 +3,18 @@
 //! Everything that changes something returns once it is on stable media and visible. Everything that
 //! is read shows only what is on stable media. A future that is dropped half-way leaves nothing
 //! broken: its record may still land. Futures of changes resolve only while [`Store::run`] is polled.
+//!
+//! | file | what |
+//! |---|---|
+//! | `accounts`, `mailboxes` | made, renamed, removed; limits and subscriptions |
+//! | `deliver` | messages in; large bodies stream into the log before them |
+//! | `change` | copies, moves, flags, expunges |
+//! | `read`, `summaries` | messages out, one or a whole listing |
+//! | `keys` | keys and values: the engine's own, beside mail |
+//! | `undelete`, `history` | what has gone and is remembered; an account as it was |
+//! | `scrub`, `verify` | everything is read through for rot; everything is counted again |
+//! | `backup` | what a backup takes, and its bytes |
+//! | `compact` | all space that can be had, at somebody's wish |
 
 mod accounts;
 mod backup;

@@ -16,14 +16,15 @@ use crate::core::Phase;
 use crate::device::Device;
 use crate::error::Error;
 use crate::format::{
-    BATCH_HEADER_BYTES, BatchHeader, ChunkRef, Location, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES,
-    SegmentHeader, SegmentId,
+    BATCH_HEADER_BYTES, Base, BatchHeader, ChunkRef, Location, RECORD_HEADER_BYTES,
+    SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId,
 };
 use crate::log::queue::run_low;
-use crate::log::scan::{Expected, find_records};
+use crate::log::{Expected, find_records};
 use crate::space;
 use crate::types::{AccountId, Lsn, MailboxId, Uid};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 /// Read at once; a longer batch is read whole.
 const WINDOW_BYTES: usize = 256 << 10;
@@ -86,7 +87,7 @@ impl<D: Device> Window<'_, D> {
 
 impl<D: Device> Store<D> {
     /// One round. `report` hears of each step and of each finding, in order. `bytes_per_second`: what it
-    /// may read, `None` for no bound.
+    /// may read, be it of segments, of the checkpoint or of the base; `None` for no bound.
     pub async fn scrub(
         &self,
         bytes_per_second: Option<u64>,
@@ -95,7 +96,7 @@ impl<D: Device> Store<D> {
         let segments = self.segments_to_scrub();
         let bytes_total = segments.iter().map(|(_, end)| end).sum();
         let mut progress = ScrubProgress { bytes: 0, bytes_total };
-        report(progress, self.damaged_checkpoints().await?);
+        report(progress, self.damaged_checkpoints(bytes_per_second).await?);
         for (segment, end) in segments {
             if self.core.phase.get() != Phase::Open {
                 return self.core.check_open();
@@ -306,10 +307,7 @@ impl<D: Device> Store<D> {
         rate: Option<u64>,
     ) -> Result<Option<String>, Error> {
         let outcome = self.core.fetch(location, bytes).await;
-        if let Some(rate) = rate {
-            let pause = bytes as f64 / rate.max(1) as f64;
-            self.core.device.sleep(std::time::Duration::from_secs_f64(pause)).await;
-        }
+        self.pause(bytes, rate).await;
         match outcome {
             Ok(_) => Ok(None),
             Err(Error::Corrupt { what, place }) => Ok(Some(format!("{what} in {place}"))),
@@ -337,14 +335,17 @@ impl<D: Device> Store<D> {
     }
 
     /// The checkpoint that the next opening begins with, and the base that it falls back to.
-    pub(super) async fn damaged_checkpoints(&self) -> Result<Vec<Finding>, Error> {
+    pub(super) async fn damaged_checkpoints(
+        &self,
+        rate: Option<u64>,
+    ) -> Result<Vec<Finding>, Error> {
         let mut findings = Vec::new();
         let newest = self.core.superblock.borrow().checkpoint;
         if newest != Lsn(0) {
             let name = checkpoint::file_name(newest);
             let place = format!("{}/{name}", self.core.device.place());
             let why = match self.core.device.map(&name).await {
-                Ok(mapping) => self.bad_frame((*mapping).as_ref()).await,
+                Ok(mapping) => self.bad_frame((*mapping).as_ref(), newest, rate).await,
                 Err(error) => Some(error.to_string()),
             };
             // Upkeep may have written a newer one, and removed this.
@@ -354,8 +355,16 @@ impl<D: Device> Store<D> {
             }
         }
         let base = self.core.index.borrow().base.clone();
-        let _reading = self.core.reading();
+        let is_same =
+            |now: Option<&Rc<Base>>| now.map(|now| now.lsn) == base.as_ref().map(|base| base.lsn);
         for piece in base.iter().flat_map(|base| &base.pieces) {
+            // No longer than one piece: at a low rate all of them take so long that space would be missed.
+            let _reading = self.core.reading();
+            let is_current = is_same(self.core.index.borrow().base.as_ref());
+            if !is_current || self.core.phase.get() != Phase::Open {
+                // The pieces of one that another has followed are freed.
+                break;
+            }
             let file = self.core.segment_file(piece.location.segment).await;
             let read = match file {
                 Ok(file) => read_piece(&self.core.device, &file, piece).await,
@@ -366,21 +375,32 @@ impl<D: Device> Store<D> {
                 let place = format!("a piece of the base in {place}");
                 findings.push(Finding { place, hurt: Vec::new() });
             }
+            self.pause(u64::from(piece.body_bytes), rate).await;
         }
         Ok(findings)
     }
 
-    async fn bad_frame(&self, bytes: &[u8]) -> Option<String> {
+    /// Nothing either where another checkpoint has followed this one meanwhile.
+    async fn bad_frame(&self, bytes: &[u8], checkpoint: Lsn, rate: Option<u64>) -> Option<String> {
         if let Err(malformed) = checkpoint::describe(bytes) {
             return Some(malformed.to_string());
         }
-        let (mut offset, mut frames) = (Some(FRAMES_START), 0);
+        let (mut offset, mut frames, mut paused_at) = (Some(FRAMES_START), 0, 0);
         while let Some(at) = offset {
             match checkpoint::next_frame(bytes, at) {
                 Ok(next) => offset = next,
                 Err(malformed) => return Some(malformed.to_string()),
             }
             frames += 1;
+            let unpaid = offset.unwrap_or(bytes.len()) - paused_at;
+            if unpaid >= WINDOW_BYTES || offset.is_none() {
+                paused_at += unpaid;
+                self.pause(unpaid as u64, rate).await;
+                let is_current = self.core.superblock.borrow().checkpoint == checkpoint;
+                if !is_current || self.core.phase.get() != Phase::Open {
+                    return None;
+                }
+            }
             if frames % FRAMES_AT_ONCE == 0 {
                 self.core.device.yield_now().await;
             }
@@ -390,7 +410,7 @@ impl<D: Device> Store<D> {
 
     /// What `verify` adds to the messages: the log's other records, and what the next opening needs.
     pub(super) async fn verify_log(&self) -> Result<Vec<String>, Error> {
-        let mut findings = self.damaged_checkpoints().await?;
+        let mut findings = self.damaged_checkpoints(None).await?;
         for (segment, end) in self.segments_to_scrub() {
             let _reading = self.core.reading();
             let before = findings.len();

@@ -191,6 +191,32 @@ fn a_scrub_of_a_sound_store_finds_nothing() {
     }
 }
 
+/// By the simulated clock, which the disk's own work hardly moves.
+#[test]
+fn a_scrub_reads_the_checkpoint_and_the_base_no_faster_than_it_may() {
+    const RATE: u64 = 4 << 10;
+    let sim = Sim::new(5);
+    let disk = sim.clone();
+    on_sim(&sim, small_store(), move |store| async move {
+        with_accounts(&store).await;
+        churn(&store, &mut Random::new(5), 0, 900).await;
+        assert!(store.stats().bytes_based > 0, "there is no base");
+        store.device().sleep(Duration::from_secs(2)).await;
+        let files = disk.files().into_iter().filter(|file| file.name.starts_with("checkpoint"));
+        let smallest = files.map(|file| file.bytes).min().expect("a checkpoint");
+        let (begun, mut millis) = (disk.now().0, 0);
+        let looked = |_, _| {
+            if millis == 0 {
+                millis = disk.now().0 - begun;
+            }
+        };
+        store.scrub(Some(RATE), looked).await.expect("scrubs");
+        // The header's block of the checkpoint is not among its frames.
+        let least = (smallest - 4096) * 1000 / RATE;
+        assert!(millis >= 2 * least, "{millis} ms for twice {smallest} bytes");
+    });
+}
+
 /// Flips a bit in the middle of a message's body, wherever in the files it is now.
 fn rot(sim: &Sim, body: &[u8]) -> usize {
     let mut hits = 0;

@@ -162,7 +162,7 @@ fn remove(sim: &Sim, name: &str) {
 }
 
 /// Why the store does not open.
-fn refusal(sim: &Sim) -> Option<String> {
+pub fn refusal(sim: &Sim) -> Option<String> {
     let disk = sim.clone();
     let opened = Executor::new(sim)
         .block_on(async move { Store::open(disk, Options::for_tests()).await })
@@ -170,7 +170,7 @@ fn refusal(sim: &Sim) -> Option<String> {
     opened.err().map(|error| error.to_string())
 }
 
-fn logs(sim: &Sim) -> Vec<(String, Vec<u8>)> {
+pub fn logs(sim: &Sim) -> Vec<(String, Vec<u8>)> {
     let files = sim.files().into_iter().filter(|file| file.name.starts_with("log-"));
     files.map(|file| (file.name.clone(), sim.contents(&file.name).expect("there"))).collect()
 }
@@ -286,7 +286,7 @@ fn filled_a_little(close: bool) -> Sim {
     left_by(&sim, close, fill)
 }
 
-fn files(sim: &Sim) -> Vec<(String, Option<Vec<u8>>)> {
+pub fn files(sim: &Sim) -> Vec<(String, Option<Vec<u8>>)> {
     sim.files().into_iter().map(|file| (file.name.clone(), sim.contents(&file.name))).collect()
 }
 

@@ -8,6 +8,7 @@ mod checkpoints;
 mod common;
 mod compaction;
 mod crashes;
+mod cut;
 mod faults;
 mod golden;
 mod history;

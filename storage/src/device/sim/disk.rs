@@ -165,11 +165,6 @@ impl Sim {
         self.disk.borrow_mut().crash_at = Some(operation);
     }
 
-    /// Loses power now.
-    pub fn crash_now(&self) {
-        self.disk.borrow_mut().crashed = true;
-    }
-
     #[must_use]
     pub fn is_crashed(&self) -> bool {
         self.disk.borrow().crashed
@@ -229,6 +224,17 @@ impl Sim {
             }
         }
         true
+    }
+
+    /// Cuts a file off behind so many bytes, for readers and on the medium.
+    pub fn cut(&self, name: &str, bytes: u64) {
+        let disk = self.disk.borrow();
+        let Some(entry) = disk.names.get(name) else { return };
+        let mut content = entry.content.borrow_mut();
+        let length = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let Content { current, durable, .. } = &mut *content;
+        current.truncate(length);
+        durable.truncate(length);
     }
 
     /// The disk as it is after power comes back: a new one, with no faults or crash planned.
