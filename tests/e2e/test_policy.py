@@ -365,7 +365,7 @@ class Trained(Trapped):
             with open(path, "wb") as file:
                 file.write(message)
             done = self.server.command("spam", "train", "--spam", path, "--json")
-        self.assertEqual(json.loads(done.stdout), {"messages": 1, "learned": 0, "left_out": 0}, done.stderr)
+        self.assertEqual(json.loads(done.stdout), {"messages": 1, "learned": 0, "left_out": 0, "moved": 0}, done.stderr)
 
 
 if __name__ == "__main__":

@@ -78,6 +78,8 @@ pub struct Journal {
     /// Which mailbox a name with a UIDVALIDITY has ever meant.
     pub names: BTreeMap<(AccountId, String, u32), MailboxId>,
     pub letters: BTreeMap<u32, Rc<Letter>>,
+    /// The superblock was taken away, so that the next opening misses it.
+    pub superblock_is_forgotten: bool,
     pub accounts_made: u32,
     pub highest_lsn: Lsn,
     /// What the clients themselves found wrong.

@@ -395,6 +395,7 @@ fn aftermath(
     for rounds in [1, 0] {
         if rounds == 0 && rot == Rot::None && random.chance(1, 3) {
             forget_all_but_the_log(&sim);
+            journal.borrow_mut().superblock_is_forgotten = true;
         }
         let plan = Plan::of(case.seed, case.sabotage).short();
         match drive(&sim, journal, Life::after(plan, rounds, rot, random))? {
