@@ -22,14 +22,16 @@ pub(super) fn check(journal: &Journal, seen: &Observation, rot: Rot) -> Result<(
     if seen.orphans > 0 {
         return Err(format!("{} records refer to nothing", seen.orphans));
     }
-    // A power cut alone costs nothing that was synced: no checkpoint, no batch. What we took away ourselves is told of.
-    let is_ours = |setback: &String| {
-        journal.superblock_is_forgotten
-            && setback.starts_with("superblock in a simulated disk is missing")
-    };
-    let others = seen.setbacks.iter().find(|setback| !is_ours(setback));
-    if let (Some(setback), Rot::None) = (others, rot) {
+    // A power cut alone costs nothing that was synced: no checkpoint, no batch. What we take away ourselves is told of.
+    let (taken, others): (Vec<_>, Vec<_>) = seen
+        .setbacks
+        .iter()
+        .partition(|setback| setback.starts_with("superblock in a simulated disk is missing"));
+    if let (Some(setback), Rot::None) = (others.first(), rot) {
         return Err(format!("opening found {setback}"));
+    }
+    if taken.len() != usize::from(journal.superblock_is_forgotten) {
+        return Err(format!("of a superblock that was taken away, opening says {taken:?}"));
     }
     if let (Some(report), Rot::None) = (&seen.verified, rot)
         && let Some(bad) = report.bad.first()
