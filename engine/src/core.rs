@@ -199,7 +199,7 @@ async fn tell_of_the_disk(shard: Rc<Shard>) {
 /// What the store found wrong when it was opened; what it could do without is a warning.
 fn report_recovery(shard: u16, recovery: &storage::RecoveryReport) {
     for setback in &recovery.setbacks {
-        tracing::warn!(shard, setback, "not used when opening the store; the log has it all");
+        tracing::warn!(shard, setback, "what the store had to do without when it was opened");
     }
     for place in &recovery.damage {
         tracing::error!(shard, place, "damage found when opening the store");

@@ -52,8 +52,10 @@ pub fn expect_own(data_dir: &Path, mode: Mode) -> Result<(), ConfigError> {
 /// Some file systems have owners of their own for what is made in them (shares of a host that runs containers).
 fn would_belong_to(data_dir: &Path, owner: u32) -> bool {
     let trial = data_dir.join(format!("owner-trial-{}", std::process::id()));
-    let made = File::create(&trial).and_then(|file| file.metadata());
-    // It was for the moment; where it could not be made there is nothing to remove.
+    // Nothing that is there, nor what a link of that name leads to, is opened.
+    let Ok(file) = File::options().write(true).create_new(true).open(&trial) else { return false };
+    let made = file.metadata();
+    // It was for the moment.
     let _ = fs::remove_file(&trial);
     made.is_ok_and(|made| made.uid() == owner)
 }
@@ -173,6 +175,21 @@ mod tests {
     fn users_have_names_or_numbers() {
         assert_eq!(user(ROOT), "root");
         assert_eq!(user(3_999_999_999), "user 3999999999");
+    }
+
+    #[test]
+    fn a_trial_opens_nothing_that_is_there() {
+        let dir = std::env::temp_dir().join(format!("kura-owner-trial-{}", std::process::id()));
+        let (data, victim) = (dir.join("data"), dir.join("victim"));
+        fs::create_dir_all(&data).unwrap();
+        fs::write(&victim, "kept").unwrap();
+        assert!(would_belong_to(&data, ours()));
+        let trial = data.join(format!("owner-trial-{}", std::process::id()));
+        std::os::unix::fs::symlink(&victim, &trial).unwrap();
+        assert!(!would_belong_to(&data, ours()));
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "kept");
+        assert!(fs::symlink_metadata(&trial).is_ok(), "what others have made stays");
+        fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! Two forms are kept of each password, since no one form serves all mechanisms: an argon2id hash
 //! (RFC 9106) for mechanisms that send the password, and the SCRAM-SHA-256 keys (RFC 5802, 7677)
-//! for those that don't. Neither gives the password back. Everything here burns CPU on purpose and
-//! is called off the executors (`glommio::spawn_blocking`, or a command's own thread).
+//! for those that don't. Neither gives the password back. Everything here but
+//! [`Proved`] burns CPU on purpose and is called off the executors (`glommio::spawn_blocking`, or a command's own thread).
 
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};

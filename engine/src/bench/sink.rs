@@ -6,7 +6,7 @@
 //!
 //! Bounded: so many connections at a time (others wait in the kernel's backlog), lines up to a limit.
 
-use memchr::memmem::Finder;
+use memchr::memmem;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use serde::Serialize;
@@ -76,6 +76,9 @@ pub fn run(options: &Options, mut tell: impl FnMut(Taken) -> io::Result<()>) -> 
             let mut stream = match listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // One that has gone before it was let in.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
             let _ = stream.set_nodelay(true);
@@ -213,10 +216,9 @@ impl Dialogue {
         let seam = &input[..input.len().min(END.len() - 1)];
         let before = tail.len();
         tail.extend_from_slice(seam);
-        let end = Finder::new(END)
-            .find(tail)
+        let end = memmem::find(tail, END)
             .map(|at| at + END.len() - before)
-            .or_else(|| Finder::new(END).find(input).map(|at| at + END.len()));
+            .or_else(|| memmem::find(input, END).map(|at| at + END.len()));
         let Some(end) = end else {
             taken.octets += input.len() as u64;
             tail.truncate(before);

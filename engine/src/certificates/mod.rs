@@ -166,7 +166,12 @@ fn sync(directory: &Path) -> Result<(), CertificateError> {
 fn write_fresh(path: &Path, text: &str) -> Result<(), CertificateError> {
     let write = || -> io::Result<()> {
         let mut options = fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
+        // Of a time that was cut short; and whoever owns the folder may have put a link there.
+        match fs::remove_file(fresh(path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        options.write(true).create_new(true).mode(0o600);
         let mut file = options.open(fresh(path))?;
         ownership::give(&fresh(path))?;
         io::Write::write_all(&mut file, text.as_bytes())?;

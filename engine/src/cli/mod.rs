@@ -261,18 +261,26 @@ fn run(command: Command) -> Result<Outcome, ConfigError> {
 
 fn sink(options: &crate::bench::sink::Options) -> Result<Outcome, ConfigError> {
     let tell = |taken: crate::bench::sink::Taken| {
-        if options.json {
-            outln!("{}", serde_json::to_string(&taken)?)
+        let line = if options.json {
+            serde_json::to_string(&taken)?
         } else {
             let (messages, connections) =
                 (counted(taken.messages, "message"), counted(taken.connections, "connection"));
-            outln!("{messages}, {} octets, {connections}", taken.octets)
+            format!("{messages}, {} octets, {connections}", taken.octets)
+        };
+        match written(|out| writeln!(out, "{line}")) {
+            Ok(true) => Ok(()),
+            // Nobody wants to know any more.
+            Ok(false) => Err(std::io::ErrorKind::BrokenPipe.into()),
+            Err(ConfigError(why)) => Err(std::io::Error::other(why)),
         }
-        .map_err(|ConfigError(why)| std::io::Error::other(why))
     };
-    crate::bench::sink::run(options, tell)
-        .map(|()| Outcome::Done)
-        .map_err(|error| ConfigError(format!("--listen {}: {error}", options.listen)))
+    match crate::bench::sink::run(options, tell) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(ConfigError(format!("--listen {}: {error}", options.listen)))
+        }
+        _ => Ok(Outcome::Done),
+    }
 }
 
 fn bench(options: crate::bench::smtp::Options) -> Result<Outcome, ConfigError> {

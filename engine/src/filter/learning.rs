@@ -22,7 +22,7 @@ use super::classifier::{Class, Classifier, SLOTS, Slot, Totals};
 use super::limits::{MESSAGE_BYTES_MAX, TOKENS_MAX};
 use super::tokens::{Tokens, fingerprint};
 use super::{Envelope, judge};
-use crate::operations::{Fault, on};
+use crate::operations::{Fault, insist};
 use crate::shard::Shard;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -286,17 +286,19 @@ pub async fn forget(shard: &Rc<Shard>) -> Result<u64, Fault> {
         let _durable = shard.store.put(SPACE, gone).await.map_err(|error| error.to_string())?;
     }
     let totals = shard.learned.borrow().classifier.totals;
-    // Also where nothing was learned: a core that was too busy to hear of it the last time hears of it now.
-    for core in 0..shard.mesh.cores() {
-        let start_anew = |shard: Rc<Shard>| async move {
-            *shard.learned.borrow_mut() = Learned::default();
-            // They correct what is no more.
-            shard.own_models.borrow_mut().forget_all();
+    let start_anew = |shard: &Shard| {
+        *shard.learned.borrow_mut() = Learned::default();
+        // They correct what is no more.
+        shard.own_models.borrow_mut().forget_all();
+    };
+    // At once, since what is here is written to the log some time.
+    start_anew(shard);
+    for core in (0..shard.mesh.cores()).filter(|core| *core != shard.id) {
+        let told = move |shard: Rc<Shard>| async move {
+            start_anew(&shard);
             Ok::<(), Fault>(())
         };
-        on(shard, core, start_anew).await.map_err(|fault| {
-            format!("{fault}; the log has forgotten it, but that core has not: try again")
-        })?;
+        insist(shard, core, told).await?;
     }
     Ok(totals.learned_wanted + totals.learned_spam)
 }

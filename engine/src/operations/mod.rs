@@ -415,7 +415,7 @@ where
 }
 
 /// The same for what nobody can ask for any more: again while the core is too busy, until the server stops.
-async fn insist<R, E, W, F>(shard: &Rc<Shard>, home: u16, work: W) -> Result<R, Fault>
+pub(crate) async fn insist<R, E, W, F>(shard: &Rc<Shard>, home: u16, work: W) -> Result<R, Fault>
 where
     R: Send + 'static,
     E: ToString,

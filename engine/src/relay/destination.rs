@@ -75,6 +75,8 @@ impl<J> Default for Destination<J> {
 pub struct Destinations<J> {
     all: BTreeMap<Route, Destination<J>>,
     sessions: usize,
+    /// Of these, those that make room and have not ended yet.
+    leaving: usize,
     sessions_max: usize,
     per_destination_max: usize,
     /// Who got a place last.
@@ -136,6 +138,7 @@ impl<J> Destinations<J> {
         Destinations {
             all: BTreeMap::new(),
             sessions: 0,
+            leaving: 0,
             sessions_max,
             per_destination_max,
             last: None,
@@ -195,13 +198,30 @@ impl<J> Destinations<J> {
         Some(job)
     }
 
-    /// Whether a session that has brought so many messages makes room, since all places are taken and another
-    /// destination has none.
-    pub fn must_make_room(&self, route: &Route, brought: u32, now: Instant) -> bool {
-        let mut others = self.all.iter().filter(|(other, _)| *other != route);
-        brought >= MESSAGES_WHEN_SHORT
-            && self.sessions >= self.sessions_max
-            && others.any(|(_, one)| one.sessions == 0 && one.wants_session(now, 1, false))
+    /// Whether a session that has brought so many messages makes room, since all places are taken and there are more
+    /// destinations without one than sessions that are leaving. Where it is so, it ends by [`Destinations::made_room`].
+    pub fn makes_room(&mut self, route: &Route, brought: u32, now: Instant) -> bool {
+        if brought < MESSAGES_WHEN_SHORT || self.sessions < self.sessions_max {
+            return false;
+        }
+        let others = self.all.iter().filter(|(other, _)| *other != route);
+        let mut waiting =
+            others.filter(|(_, one)| one.sessions == 0 && one.wants_session(now, 1, false));
+        let makes_room = waiting.nth(self.leaving).is_some();
+        self.leaving += usize::from(makes_room);
+        makes_room
+    }
+
+    /// A session that makes room is about to end.
+    pub fn made_room(&mut self) {
+        self.leaving = self.leaving.saturating_sub(1);
+    }
+
+    /// A session that was let in is so no longer: from now on its destination may be unserved.
+    pub fn came_out(&mut self, route: &Route) {
+        if let Some(destination) = self.all.get_mut(route) {
+            destination.unserved = None;
+        }
     }
 
     /// Parked messages that come in now.
@@ -269,8 +289,10 @@ impl<J> Destinations<J> {
                 || !destination.jobs.is_empty()
                 || !destination.parked.is_empty()
         });
-        for most in 1..=self.per_destination_max {
-            self.give_each(most, now, &mut turn.begin);
+        let most = self.per_destination_max;
+        // Mostly nobody wants any.
+        if self.all.values().any(|one| one.wants_session(now, most, false)) {
+            (1..=most).for_each(|most| self.give_each(most, now, &mut turn.begin));
         }
         turn
     }
@@ -278,6 +300,9 @@ impl<J> Destinations<J> {
     /// Sessions for those that want some and have fewer than `most`, beginning behind the one that got the last.
     fn give_each(&mut self, most: usize, now: Instant, begin: &mut Vec<Route>) {
         let places = self.sessions_max.saturating_sub(self.sessions);
+        if places == 0 {
+            return;
+        }
         let is_busy = self.is_busy();
         let from = self.last.as_ref().map_or(Unbounded, Excluded);
         let behind = self.all.range((from, Unbounded));
@@ -494,8 +519,13 @@ mod tests {
         let names = |turn: Turn<u32>| turn.begin;
         assert_eq!(names(destinations.turn(now, false)), [route("a"), route("b"), route("c")]);
         // Who has always something to bring makes room for who has no place.
-        assert!(!destinations.must_make_room(&route("a"), MESSAGES_WHEN_SHORT - 1, now));
-        assert!(destinations.must_make_room(&route("a"), MESSAGES_WHEN_SHORT, now));
+        assert!(!destinations.makes_room(&route("a"), MESSAGES_WHEN_SHORT - 1, now));
+        assert!(destinations.makes_room(&route("a"), MESSAGES_WHEN_SHORT, now));
+        assert!(
+            !destinations.makes_room(&route("b"), MESSAGES_WHEN_SHORT, now),
+            "one is enough for one"
+        );
+        destinations.made_room();
         destinations.ended(&route("a"));
         assert_eq!(names(destinations.turn(now, false)), [route("d")]);
         destinations.ended(&route("c"));
@@ -508,7 +538,7 @@ mod tests {
             2,
             "unproven, while more than half are taken"
         );
-        assert!(!alone.must_make_room(&route("a"), 1000, now));
+        assert!(!alone.makes_room(&route("a"), 1000, now));
     }
 
     #[test]
@@ -535,6 +565,14 @@ mod tests {
         );
         assert_eq!(put_off.iter().map(|(job, _)| *job).collect::<Vec<_>>(), [0, 1, 2]);
         assert_eq!((put_off[0].1.outcome, &*put_off[0].1.status), (Outcome::Waiting, "4.4.5"));
+        // What was being brought until now has not waited, however long that took.
+        let (mut destinations, now) = with_jobs("a", 3);
+        destinations.turn(now, false);
+        assert!(destinations.next_job(&a).is_some());
+        destinations.turn(now, false);
+        destinations.came_out(&a);
+        (0..3).for_each(|_| destinations.ended(&a));
+        assert_eq!(destinations.turn(now + UNSERVED_MAX * 2, false).put_off, []);
         // Those of which some are taken wait for their turn, however long that takes.
         let (mut destinations, now) = with_jobs("a", 100);
         for minute in 0..60 {

@@ -126,12 +126,13 @@ impl Desk {
         if self.0.try_send(Job::Find { question, own_name, seed, reply }).is_err() {
             return Err(later("too many questions to DNS wait already".to_owned()));
         }
-        let asked = async { answer.await.ok() };
+        let asked =
+            async { answer.await.unwrap_or_else(|_| Err(later("DNS was not asked".to_owned()))) };
         let in_time = or(asked, async {
             glommio::timer::sleep(FIND_WITHIN + ANSWERED_LATE).await;
-            None
+            Err(later("what is known of its hosts was not told in time".to_owned()))
         });
-        in_time.await.unwrap_or_else(|| Err(later("DNS was not asked".to_owned())))
+        in_time.await
     }
 
     /// Reports of what all cores have counted (RFC 8460), without waiting for the end of the day: a line for each.

@@ -135,23 +135,21 @@ impl Sender {
             }
             by_route.entry(route).or_default().push(index);
         }
-        let full = by_route.keys().find(|route| self.is_full(route));
-        let owes_word = owes_word(&shard.config.relay, &progress, unix_now());
-        if let Some(full) = full.filter(|_| !owes_word) {
+        let full = by_route.keys().find(|route| self.is_full(route)).cloned();
+        if let Some(full) = &full {
             self.destinations.borrow_mut().park(full, uid, Instant::now());
-            queue::put_off(shard, uid, unix_now() + PARKED_SECONDS, Some(progress)).await;
-            return;
+            if !owes_word(&shard.config.relay, &progress, unix_now()) {
+                queue::put_off(shard, uid, unix_now() + PARKED_SECONDS, Some(progress)).await;
+                return;
+            }
+            // Time to tell its sender, or to give it up: those who can be tried are, and the others have had no room.
+            by_route.retain(|route, _| !self.is_full(route));
         }
-        let no_room = full.is_some();
         let attempt = Rc::new(Attempt::new(uid, envelope, progress));
-        if no_room {
-            attempt.open.set(1);
-            attempt.settle(shard).await;
-            return;
-        }
         let chunks: usize =
             by_route.values().map(|indices| indices.len().div_ceil(RECIPIENTS_MAX)).sum();
-        attempt.open.set(chunks + usize::from(!at_home.is_empty()));
+        let open = [!at_home.is_empty(), full.is_some()].map(usize::from);
+        attempt.open.set(chunks + open.iter().sum::<usize>());
         if attempt.open.get() == 0 {
             // All was recorded, and then there was a crash.
             attempt.settle(shard).await;
@@ -166,6 +164,9 @@ impl Sender {
             }
         }
         self.dispatch();
+        if full.is_some() {
+            attempt.settle(&self.shard).await;
+        }
         if !at_home.is_empty() {
             home::deliver(&self.shard, &attempt, &at_home).await;
             attempt.settle(&self.shard).await;
@@ -309,15 +310,13 @@ impl Sender {
             };
             self.shard.queue.serving.set_inside(route, true);
             let mut brought = 0_u32;
-            let mut makes_room;
             let mut settling = Settling::default();
-            let reusable = loop {
+            let (reusable, makes_room) = loop {
                 let now = Instant::now();
-                makes_room = self.destinations.borrow().must_make_room(route, brought, now);
-                if makes_room {
-                    break true;
+                if self.destinations.borrow_mut().makes_room(route, brought, now) {
+                    break (true, true);
                 }
-                let Some(job) = self.next_job_soon(route).await else { break true };
+                let Some(job) = self.next_job_soon(route).await else { break (true, false) };
                 let Some(job) = job.without_malformed(&self.shard).await else { continue };
                 let mut envelope = job.envelope();
                 // Over other ways nobody is known to be who would have to keep the promise.
@@ -333,24 +332,25 @@ impl Sender {
                             settling.begin(&self.shard, attempt);
                         }
                         if !reusable {
-                            break false;
+                            break (false, false);
                         }
                         brought += 1;
                     }
                     Err(lost) => {
                         let why = format!("{host} {lost}");
                         self.try_once_more(route, job, &why).await;
-                        break false;
+                        break (false, false);
                     }
                 }
             };
             self.shard.queue.serving.set_inside(route, false);
+            self.destinations.borrow_mut().came_out(route);
             if reusable {
                 session.quit().await;
             }
             settling.leave(0).await;
             if makes_room {
-                return;
+                return self.destinations.borrow_mut().made_room();
             }
         }
     }
