@@ -220,11 +220,13 @@ class Kura:
     def segments(self):
         """Files of the log that are in use, by shard, oldest first."""
         used = []
-        for path in sorted(glob.glob(os.path.join(self.directory, "store/shard-*/log-*"))):
+        for path in glob.glob(os.path.join(self.directory, "store/shard-*/log-*")):
             with open(path, "rb") as file:
-                if file.read(7) == b"KURASEG":
-                    used.append(path)
-        return used
+                header = file.read(16)
+            # FORMAT.md: the segment's id, since files have the numbers in which they were made.
+            if header.startswith(b"KURASEG"):
+                used.append((os.path.dirname(path), int.from_bytes(header[12:16], "little"), path))
+        return [path for _, _, path in sorted(used)]
 
     def resident_bytes(self):
         with open(f"/proc/{self.process.pid}/statm") as file:
