@@ -11,6 +11,7 @@ off), Dovecot has its default `mail_fsync = optimized`.
 import json
 import os
 import pwd
+import re
 import select
 import shutil
 import signal
@@ -371,6 +372,27 @@ class Kura(Server):
     def stats(self):
         out = self.command("store", "stats", "--json")
         return json.loads(out.stdout) if out.returncode == 0 else None
+
+
+class Sink(Server):
+    """Takes everything and keeps nothing: `kura bench sink` of that binary, or Postfix's smtp-sink without one."""
+
+    def __init__(self, directory, kura):
+        super().__init__(directory, 0)
+        self.kura = kura
+
+    def start(self):
+        self.smtp_port = free_port()
+        address = f"127.0.0.1:{self.smtp_port}"
+        own = [self.kura, "bench", "sink", "--json", "--listen", address]
+        child = self.spawn(own if self.kura else ["smtp-sink", "-u", "nobody", "-c", address, "1000"], "sink.log")
+        wait_for_port(self.smtp_port, child, self.path("sink.log"))
+
+    def taken(self):
+        """So far: the last of the counts that it writes one behind the other."""
+        with open(self.path("sink.log"), errors="replace") as file:
+            found = re.findall(r'(?:"messages":|mesg=)(\d+)', file.read())
+        return int(found[-1]) if found else 0
 
 
 def install_missing():

@@ -24,21 +24,26 @@ def next_uids(port, accounts):
         return list(pool.map(of, accounts))
 
 
-def count(port, accounts, run_ids, first=None):
-    """Distinct Message-IDs of the given runs in all INBOXes, and how many messages carry them; from
-    the UIDs in `first` on, one for each account."""
-    wanted = re.compile(rb"<((?:" + "|".join(run_ids).encode() + rb")\.[0-9]+)@")
-    seen, messages = set(), 0
+def messages_of(port, accounts, run_id, first):
+    """The Message-IDs of a run in all INBOXes, each as often as a message carries it; from the UIDs in
+    `first` on, one for each account."""
+    wanted = re.compile(rb"<(" + run_id.encode() + rb"\.[0-9]+)@")
+    seen = []
     for number, account in enumerate(accounts):
         imap = _open(port, account)
         _, (total,) = imap.select("INBOX", readonly=True)
         if int(total) > 0:
-            uids = f"{first[number] if first else 1}:*"
+            uids = f"{first[number]}:*"
             _, data = imap.uid("FETCH", uids, "(BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)])")
             for part in data:
                 found = wanted.search(part[1]) if isinstance(part, tuple) else None
                 if found:
-                    messages += 1
-                    seen.add(found.group(1))
+                    seen.append(found.group(1).decode())
         imap.logout()
-    return len(seen), messages
+    return seen
+
+
+def acknowledged(log):
+    """The same of what the load program has had a `250` for: the file that its `--log` wrote."""
+    with open(log) as lines:
+        return {re.match(r"<?([^@<]+)@", line).group(1) for line in lines if line.strip()}

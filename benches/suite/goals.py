@@ -14,7 +14,7 @@ FLUSHES = 0.2
 P99_FLUSHES = 4
 OPEN_SECONDS, OPEN_MESSAGES = 1.0, 10_000_000
 FETCH_TIMES = 3
-# What profile plans count with for compaction: bytes written for each byte received.
+# Of compaction's steady state: bytes written for each byte received.
 COMPACTION = 1.6
 
 
@@ -74,7 +74,7 @@ def _bandwidth(data):
 
 
 def _written(data):
-    what = "bytes written per byte received, own count"
+    what = "bytes written per byte received, by the device's count"
     goal = f"at most {WRITTEN_SMALL} at 4 KiB and 16 sessions, {WRITTEN_LARGE} from 16 KiB on"
     rows = [row for row in data.by_size("kura", False) if row["bytes"] >= 4096]
     if not rows:
@@ -83,8 +83,10 @@ def _written(data):
         (row, WRITTEN_LARGE if row["bytes"] >= WRITTEN_LARGE_FROM else WRITTEN_SMALL)
         for row in rows
     ]
-    words = ", ".join(f"{row['own_written_per_byte']:.3f} at {size(row['bytes'])}" for row in rows)
-    return _verdict(what, goal, words, all(r["own_written_per_byte"] <= b for r, b in bounds))
+    words = ", ".join(
+        f"{row['written_per_byte']:.2f} at {size(row['bytes'])} (own count {row['own_written_per_byte']:.2f})" for row in rows
+    )
+    return _verdict(what, goal, words, all(row["written_per_byte"] <= bound for row, bound in bounds))
 
 
 def _at_16(data, what, goal, key, most, form):

@@ -50,7 +50,7 @@ fn a_platter_has_one_log_and_a_commit_window() {
         ("sessions_max", 8_192),
         ("admitted_messages_per_second", 6_103),
         ("compaction_share_percent", 15),
-        ("compaction_bytes_per_second", 14_250_000),
+        ("compaction_bytes_per_second", 17_325_000),
         ("scrub_share_percent", 1),
         ("backup_share_percent", 5),
         ("zstd_level", 0),

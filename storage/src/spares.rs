@@ -3,7 +3,7 @@
 //! Spares are allocated, and written with zeroes. A log that takes mail in small batches has zeroes written
 //! into the next spare as fast as it grows itself: in space that is merely allocated, each of its commits
 //! would be one of the file system's journal, too, and the journal is shared by all shards. Large batches
-//! lose less by that than the zeroes would take from them.
+//! lose less by that than the zeroes would take from them, in time while the log is in use, and in wear while it rests.
 
 use crate::buffer::{ALIGNMENT, Buffer};
 use crate::core::{Core, Phase};
@@ -36,6 +36,14 @@ const LEAD_PERCENT: u64 = 125;
 /// writes some 7 KiB, and zeroes wear the disk, too.
 const BATCH_BYTES_SMALL: u64 = 16 << 10;
 
+/// A disk that takes so long for a piece is left to the log for some times as long: a platter's arm has to come
+/// back, too.
+const SLOW_MILLIS: u64 = 2;
+const PAUSE_TIMES: u64 = 4;
+
+/// No disk takes longer for one; a clock that was set may say so.
+const TOOK_MILLIS_MAX: u64 = 1000;
+
 /// When the disk is full, how long to wait before asking again.
 const PAUSE_FULL: Duration = Duration::from_millis(500);
 
@@ -51,10 +59,20 @@ pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
         if core.phase.get() != Phase::Open || (piece == 0 && !step.is_urgent(core)) {
             continue;
         }
+        if matches!(step, Step::Zero) && pace.batches_are_large() {
+            // They may have grown small by the time that the next segment is begun.
+            core.spares.wait().await;
+            continue;
+        }
+        let begun = core.device.now();
         let outcome = match step {
             Step::Allocate => add_spare(core, false).await,
             Step::Zero => zero_spare(core, piece).await,
         };
+        let took = core.device.now().0.saturating_sub(begun.0).min(TOOK_MILLIS_MAX);
+        if took >= SLOW_MILLIS && !pace.is_at_rest(core) {
+            core.device.sleep(Duration::from_millis(took * PAUSE_TIMES)).await;
+        }
         if let Err(error) = outcome {
             core.note_given_up(&error);
             core.device.sleep(PAUSE_FULL).await;
@@ -97,6 +115,8 @@ fn next_step<D: Device>(core: &Core<D>) -> Option<Step> {
 #[derive(Default)]
 struct Pace {
     seen: Growth,
+    /// Of late: each look at a log in use lets an eighth of what was before be forgotten.
+    recent: Growth,
     /// Zeroes that may be written.
     allowed: u64,
 }
@@ -111,15 +131,13 @@ struct Growth {
 impl Pace {
     /// How many bytes to write next, or none yet. A log at rest is not waited for.
     async fn watch<D: Device>(&mut self, core: &Core<D>) -> u64 {
-        let is_at_rest = Growth::of(core) == self.seen;
-        if is_at_rest && core.queue.borrow().pending_records == 0 {
+        if self.is_at_rest(core) {
             return ZERO_BYTES;
         }
         core.device.sleep(WATCH).await;
         let now = Growth::of(core);
-        let (bytes, batches) = (now.bytes - self.seen.bytes, now.batches - self.seen.batches);
-        self.seen = now;
-        if bytes > batches * BATCH_BYTES_SMALL {
+        let bytes = self.note(now);
+        if self.batches_are_large() {
             return 0;
         }
         self.allowed += (bytes * LEAD_PERCENT / 100).max(ZERO_BYTES_A_WATCH);
@@ -129,6 +147,25 @@ impl Pace {
         // What is more than that is not made up for later.
         let piece = std::mem::take(&mut self.allowed).min(ZERO_BYTES_MAX);
         piece - piece % ALIGNMENT as u64
+    }
+}
+
+impl Pace {
+    fn is_at_rest<D: Device>(&self, core: &Core<D>) -> bool {
+        Growth::of(core) == self.seen && core.queue.borrow().pending_records == 0
+    }
+
+    /// How many bytes the log has grown by since the last look.
+    fn note(&mut self, now: Growth) -> u64 {
+        let (bytes, batches) = (now.bytes - self.seen.bytes, now.batches - self.seen.batches);
+        self.seen = now;
+        self.recent.bytes = self.recent.bytes - self.recent.bytes / 8 + bytes;
+        self.recent.batches = self.recent.batches - self.recent.batches / 8 + batches;
+        bytes
+    }
+
+    fn batches_are_large(&self) -> bool {
+        self.recent.bytes > self.recent.batches * BATCH_BYTES_SMALL
     }
 }
 
@@ -185,4 +222,30 @@ async fn write_zeroes<D: Device>(
     core.index.borrow_mut().counters.bytes_prewritten += bytes;
     spare.zeroed_bytes += bytes;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_counts_is_how_large_batches_are_of_late() {
+        let mut pace = Pace::default();
+        assert!(!pace.batches_are_large(), "nothing is known yet: zeroes are worth having");
+        let mut now = Growth::default();
+        let mut take = |pace: &mut Pace, batches: u64, bytes: u64| {
+            now.batches += batches;
+            now.bytes += batches * bytes;
+            assert_eq!(pace.note(now), batches * bytes);
+            pace.batches_are_large()
+        };
+        assert!(!take(&mut pace, 20, 8 << 10));
+        assert!(
+            !take(&mut pace, 1, 100 << 10),
+            "one large message among small ones changes nothing"
+        );
+        assert!((0..40).any(|_| take(&mut pace, 2, 100 << 10)));
+        assert!(take(&mut pace, 1, 8 << 10), "nor does a small one among large ones");
+        assert!((0..80).any(|_| !take(&mut pace, 2, 8 << 10)));
+    }
 }

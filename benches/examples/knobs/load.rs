@@ -1,4 +1,4 @@
-//! Sessions that deliver one message after the other, on a real or a simulated disk.
+//! Sessions that deliver messages, one after the other or at a rate, on a real or a simulated disk.
 
 use crate::timed::{Clock, Medium, Queue, Timed};
 use bytes::Bytes;
@@ -13,13 +13,36 @@ use std::time::{Duration, Instant};
 use storage::device::sim::Executor;
 use storage::device::{Device, Sim, Uring};
 use storage::{
-    AccountId, Body, Delivery, Flags, MailboxId, Options, Placement, Quota, Store, UnixMillis,
+    AccountId, Body, Delivery, Flags, MailboxId, Options, Placement, Quota, Store, Uid, UnixMillis,
 };
 
 const MESSAGE_BYTES: usize = 4096;
 /// See the head of main.rs.
 const MESSAGE_CPU_NANOS: u64 = 41_000;
 const FLUSH_CPU_NANOS: u64 = 195_000;
+
+/// What the sessions do on a simulated disk.
+#[derive(Clone, Copy)]
+pub enum Load {
+    /// Each delivers its next message once the last one is durable.
+    Closed,
+    /// All of them together deliver so many a second, each message when it is due. Late ones count from then.
+    Open { per_second: f64, beside: Beside },
+}
+
+/// What else goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    Nothing,
+    /// As many messages are expunged as come in, at random, so that compaction has to run; and a scrub and a backup
+    /// after the other, at the rates of the profile's shares.
+    Upkeep,
+}
+
+/// Before the load in which they are expunged: to each session.
+const FILL_MESSAGES: usize = 1500;
+/// Small, so that a short load turns over many.
+const FILLED_SEGMENT_BYTES: u64 = 4 << 20;
 
 /// What came out, over all shards.
 #[derive(Default)]
@@ -30,24 +53,27 @@ pub struct Outcome {
     seconds: f64,
 }
 
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Outcome {
+    pub fn per_second(&self) -> f64 {
+        self.latencies.len() as f64 / self.seconds
+    }
+
+    /// Milliseconds within which each of these shares of the messages was durable.
+    pub fn milliseconds<const N: usize>(&self, shares: [f64; N]) -> [f64; N] {
         let mut sorted = self.latencies.clone();
         sorted.sort_unstable();
-        let at = |share: f64| {
+        shares.map(|share| {
             let index = (sorted.len() as f64 * share) as usize;
             sorted.get(index.min(sorted.len().saturating_sub(1))).map_or(0.0, |n| *n as f64 / 1e6)
-        };
-        let messages = sorted.len() as f64;
-        write!(
-            f,
-            "{:6.0}, {:.2} / {:.2} / {:.2}, {:.3}",
-            messages / self.seconds,
-            at(0.5),
-            at(0.99),
-            at(0.999),
-            self.flushes as f64 / messages.max(1.0)
-        )
+        })
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [p50, p99, p999] = self.milliseconds([0.5, 0.99, 0.999]);
+        let flushes = self.flushes as f64 / (self.latencies.len() as f64).max(1.0);
+        write!(f, "{:6.0}, {p50:.2} / {p99:.2} / {p999:.2}, {flushes:.3}", self.per_second())
     }
 }
 
@@ -64,6 +90,9 @@ fn options(knobs: &Knobs, shard: usize) -> Options {
         commit_window: Duration::from_micros(knobs.commit_window_us.value),
         pending_bytes_max: bytes(knobs.pending_bytes_max.value),
         checkpoint_log_bytes_max: knobs.checkpoint_bytes.value,
+        compaction_bytes_per_second: Some(
+            knobs.compaction_bytes_per_second.value / knobs.shards.value,
+        ),
         ..Options::default()
     }
 }
@@ -72,7 +101,7 @@ fn account(session: usize) -> AccountId {
     AccountId(u32::try_from(session).expect("few sessions") + 1)
 }
 
-async fn deliver<D: Device>(store: &Store<D>, session: usize, body: &Bytes) {
+async fn deliver<D: Device>(store: &Store<D>, session: usize, body: &Bytes) -> Uid {
     let placement = Placement {
         account: account(session),
         mailbox: MailboxId::INBOX,
@@ -86,7 +115,8 @@ async fn deliver<D: Device>(store: &Store<D>, session: usize, body: &Bytes) {
         summary: vec![7; 200],
         body: Body::Whole(body.clone()),
     };
-    let _durable = store.deliver(delivery).await.expect("delivers");
+    let (placed, _durable) = store.deliver(delivery).await.expect("delivers");
+    placed[0].uid
 }
 
 /// Accounts of this shard's sessions; the flushes so far, so that they don't count.
@@ -167,16 +197,24 @@ pub fn on_simulated_disk(
     knobs: &Knobs,
     cores: u32,
     sessions: usize,
+    load: Load,
     time: Duration,
 ) -> Outcome {
     let (sim, clock) = (Sim::new(1), Clock::default());
     let executor = Executor::new(&sim);
     let cores: Vec<Queue> = (0..cores).map(|_| Queue::default()).collect();
     let shards = usize::from(knobs.shards());
+    let lasting = knobs.compaction_bytes_per_second.value as f64
+        / knobs.compaction_share_percent.value as f64
+        / shards as f64;
     let run = Rc::new(Run {
         latencies: RefCell::default(),
         flushes: Cell::new(0),
         nanos: u64::try_from(time.as_nanos()).expect("a short time"),
+        load,
+        sessions,
+        scrub: (lasting * knobs.scrub_share_percent.value as f64) as u64,
+        backup: (lasting * knobs.backup_share_percent.value as f64) as u64,
     });
     let mut open = Vec::new();
     for shard in 0..shards {
@@ -190,7 +228,13 @@ pub fn on_simulated_disk(
         let ended = Rc::new(Cell::new(false));
         open.push(Rc::clone(&ended));
         let (spawner, clock, cores) = (executor.clone(), clock.clone(), cores.clone());
-        let (options, run) = (options(knobs, shard), Rc::clone(&run));
+        let (mut options, run) = (options(knobs, shard), Rc::clone(&run));
+        if run.fills() {
+            options.segment_bytes = FILLED_SEGMENT_BYTES;
+            options.batch_bytes_max =
+                options.batch_bytes_max.min(FILLED_SEGMENT_BYTES as usize / 4);
+            options.retention = Duration::ZERO;
+        }
         executor.spawn(async move {
             simulated_shard(device, options, mine, &spawner, &clock, &cores, &run).await;
             ended.set(true);
@@ -212,6 +256,17 @@ struct Run {
     latencies: RefCell<Vec<u64>>,
     flushes: Cell<u64>,
     nanos: u64,
+    load: Load,
+    sessions: usize,
+    /// Bytes a second that they may read.
+    scrub: u64,
+    backup: u64,
+}
+
+impl Run {
+    fn fills(&self) -> bool {
+        matches!(self.load, Load::Open { beside: Beside::Upkeep, .. })
+    }
 }
 
 async fn simulated_shard(
@@ -227,27 +282,119 @@ async fn simulated_shard(
     let running = store.clone();
     executor.spawn(async move { running.run().await });
     let before = prepare(&store, &mine).await;
-    // Until the spare segments are written ahead, which takes a platter some seconds.
-    clock.until(clock.now() + 5_000_000_000).await;
-    let end = clock.now() + run.nanos;
+    let filled = Rc::new(Cell::new(0));
     let left = Rc::new(Cell::new(mine.len()));
+    let start = Rc::new(Cell::new(u64::MAX));
+    let sessions = mine.len();
     for session in mine {
-        let (store, clock, run, left) =
-            (store.clone(), clock.clone(), Rc::clone(run), Rc::clone(&left));
-        let core = cores[session % cores.len()].clone();
+        let mut session = Session {
+            number: session,
+            store: store.clone(),
+            clock: clock.clone(),
+            core: cores[session % cores.len()].clone(),
+            body: Bytes::from(plain_message(MESSAGE_BYTES, session as u64)),
+            there: Vec::new(),
+            random: session as u64 + 1,
+        };
+        let (run, left) = (Rc::clone(run), Rc::clone(&left));
+        let (filled, start) = (Rc::clone(&filled), Rc::clone(&start));
         executor.spawn(async move {
-            let body = Bytes::from(plain_message(MESSAGE_BYTES, session as u64));
-            while clock.now() < end {
-                clock.until(core.take(clock.now(), MESSAGE_CPU_NANOS)).await;
-                let start = clock.now();
-                deliver(&store, session, &body).await;
-                run.latencies.borrow_mut().push(clock.now() - start);
+            if run.fills() {
+                session.fill().await;
             }
+            filled.set(filled.get() + 1);
+            while start.get() == u64::MAX {
+                session.clock.until(session.clock.now() + 1_000_000).await;
+            }
+            session.clock.until(start.get()).await;
+            session.work(&run, start.get()).await;
             left.set(left.get() - 1);
         });
     }
+    while filled.get() < sessions {
+        clock.until(clock.now() + 1_000_000).await;
+    }
+    if run.fills() {
+        keep_reading(&store, executor, run, &left);
+    }
+    // Until the spare segments are written ahead, which takes a platter some seconds.
+    start.set(clock.now() + 5_000_000_000);
     while left.get() > 0 {
         clock.until(clock.now() + 1_000_000).await;
     }
     run.flushes.set(run.flushes.get() + store.stats().flushes - before);
+}
+
+/// One scrub after the other, and one backup after the other, as long as sessions are at work.
+fn keep_reading(store: &Store<Timed>, executor: &Executor, run: &Rc<Run>, left: &Rc<Cell<usize>>) {
+    let (scrubbed, run_of_scrub, at_work) = (store.clone(), Rc::clone(run), Rc::clone(left));
+    executor.spawn(async move {
+        while at_work.get() > 0 {
+            scrubbed.scrub(Some(run_of_scrub.scrub), |_, _| ()).await.expect("scrubs");
+        }
+    });
+    let (store, run, at_work) = (store.clone(), Rc::clone(run), Rc::clone(left));
+    executor.spawn(async move {
+        while at_work.get() > 0 {
+            let plan = store.backup_plan();
+            for segment in &plan.segments {
+                let bytes = usize::try_from(segment.end).expect("a segment in memory");
+                let read = store.read_segment(segment.segment, 0, bytes, Some(run.backup)).await;
+                read.expect("a segment of the plan can be read");
+            }
+        }
+    });
+}
+
+struct Session {
+    number: usize,
+    store: Store<Timed>,
+    clock: Clock,
+    core: Queue,
+    body: Bytes,
+    there: Vec<Uid>,
+    random: u64,
+}
+
+impl Session {
+    async fn fill(&mut self) {
+        for _ in 0..FILL_MESSAGES {
+            self.there.push(deliver(&self.store, self.number, &self.body).await);
+        }
+    }
+
+    async fn work(&mut self, run: &Rc<Run>, start: u64) {
+        let end = start + run.nanos;
+        for number in 0.. {
+            let due = match run.load {
+                Load::Closed => self.clock.now(),
+                Load::Open { per_second, .. } => {
+                    let message = (number * run.sessions + self.number) as f64;
+                    start + (message / per_second * 1e9) as u64
+                }
+            };
+            if due >= end {
+                return;
+            }
+            self.clock.until(due).await;
+            self.clock.until(self.core.take(self.clock.now(), MESSAGE_CPU_NANOS)).await;
+            let since = if matches!(run.load, Load::Closed) { self.clock.now() } else { due };
+            let uid = deliver(&self.store, self.number, &self.body).await;
+            run.latencies.borrow_mut().push(self.clock.now() - since);
+            if run.fills() {
+                self.there.push(uid);
+                self.expunge_one().await;
+            }
+        }
+    }
+
+    async fn expunge_one(&mut self) {
+        // Knuth's generator: any will do.
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let place = (self.random >> 33) as usize % self.there.len();
+        let uid = self.there.swap_remove(place);
+        let (store, account) = (&self.store, account(self.number));
+        let (_, _durable) =
+            store.expunge(account, MailboxId::INBOX, &[uid]).await.expect("expunges");
+    }
 }

@@ -8,12 +8,14 @@
 //! Sessions cost the simulated cores what an earlier run of benches/peers/run measured: 109 µs at 0.35 flushes
 //! a message and 68 µs at 0.14 make 41 µs a message and 195 µs a flush. On the real disk there are no sockets or protocols,
 //! so rates there are those of the store alone; benches/knobs.py has the whole server.
+//!
+//! Then each shipped disk at half of its rate: what the store's own order of things makes of a disk that keeps to its median.
 
 mod load;
 mod timed;
 
 use hwprofiles::{Knobs, Profile};
-use load::{Outcome, on_real_disk, on_simulated_disk};
+use load::{Beside, Load, Outcome, on_real_disk, on_simulated_disk};
 use std::path::PathBuf;
 use std::time::Duration;
 use timed::Medium;
@@ -57,10 +59,49 @@ fn main() {
             }),
         );
         let simulated = |medium: fn(&Profile) -> Medium, profile, time| {
-            outcomes(&|knobs| on_simulated_disk(medium(profile), knobs, CORES, sessions, time))
+            outcomes(&|knobs| {
+                on_simulated_disk(medium(profile), knobs, CORES, sessions, Load::Closed, time)
+            })
         };
         row("consumer SSD", &simulated(flash_of, &flash, FLASH_FOR));
         row("platter", &simulated(platter_of, &platter, PLATTER_FOR));
+    }
+    half_loads();
+}
+
+/// The shipped profiles' disks, each with its own knobs, at half of the rate that it carries: how many of the disk's
+/// small flushes the slow messages take, alone; and where half of that are messages and as many are expunged, beside
+/// compaction, scrub and backup.
+fn half_loads() {
+    println!(
+        "\n16 sessions, 4 KiB, half of the closed loop's rate: p50 / p99 / p99.9 in flushes of the disk's"
+    );
+    row("", &["messages/s".to_owned(), "alone".to_owned(), "beside upkeep".to_owned()]);
+    let disks: [(_, fn(&Profile) -> Medium, _); 6] = [
+        ("nvme-plp", flash_of, FLASH_FOR),
+        ("nvme-consumer", flash_of, FLASH_FOR),
+        ("sata-ssd", flash_of, FLASH_FOR),
+        ("cloud-block", flash_of, FLASH_FOR),
+        ("raid-bbu", flash_of, FLASH_FOR),
+        ("rotating", platter_of, PLATTER_FOR),
+    ];
+    for (name, medium, time) in disks {
+        let profile = on_two_cores(name);
+        let knobs = hwprofiles::derive(&profile);
+        let run = |load| on_simulated_disk(medium(&profile), &knobs, CORES, 16, load, time);
+        let per_second = run(Load::Closed).per_second() / 2.0;
+        let flushes = |per_second, beside| {
+            let outcome = run(Load::Open { per_second, beside });
+            let flush = profile.disk.flush[0].p50_us / 1e3;
+            let [p50, p99, p999] = outcome.milliseconds([0.5, 0.99, 0.999]).map(|ms| ms / flush);
+            format!("{p50:.1} / {p99:.1} / {p999:.1}")
+        };
+        let cells = [
+            format!("{per_second:.0}"),
+            flushes(per_second, Beside::Nothing),
+            flushes(per_second / 2.0, Beside::Upkeep),
+        ];
+        row(name, &cells);
     }
 }
 

@@ -17,6 +17,8 @@ use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Of what is sent: one that every Linux has, and that does not pace.
+const CONGESTION_CONTROL: &[u8] = b"cubic";
 const READ_BYTES: usize = 16 << 10;
 /// RFC 5321 section 4.5.3.1.5 has 512 octets for a reply line; servers are more talkative.
 const LINE_BYTES_MAX: usize = 8 << 10;
@@ -160,6 +162,9 @@ impl<'p> Worker<'p> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut socket, Token(index), interest)?;
         socket.set_nodelay(true)?;
+        // Where the host paces what it sends (BBR), the pacing would be measured: on loopback it took a third of the
+        // rate at 100 KiB. A host without it has its own way.
+        let _ = socket2::SockRef::from(&socket).set_tcp_congestion(CONGESTION_CONTROL);
         let mut transport = Transport::new(socket);
         if let (Tls::Implicit, Some(config)) = (self.plan.options.tls, &self.tls) {
             transport.secure(config, self.plan.options.host())?;
