@@ -6,7 +6,7 @@
 //! without it nothing starts, so a salvage that was broken off can be started again. The source is only read.
 
 use crate::backup::restore::{check_free, for_here, room_missing};
-use crate::backup::take::small_files;
+use crate::backup::take::{SmallFiles, small_files};
 use crate::config::Config;
 use crate::core::store_options;
 use crate::directory::{self, Account, Domain};
@@ -30,14 +30,23 @@ const STAGING: &str = "store.salvaging";
 /// Where accounts get an address when no domain is known any more (RFC 2606 section 2).
 const NO_DOMAIN: &str = "salvaged.invalid";
 
-/// Fills `to`. One report for each shard; `None`: its directory is not there.
+/// What was found, and what the fresh directory has not.
+#[derive(Debug)]
+pub struct Salvaged {
+    /// One for each shard; `None`: its directory is not there.
+    pub shards: Vec<Option<SalvageReport>>,
+    /// Files that were not taken along, and why, as of a backup.
+    pub left_out: Vec<String>,
+}
+
+/// Fills `to`.
 pub fn run(
     config: &Config,
     config_file: &Path,
     knobs: &hwprofiles::Knobs,
     to: &Path,
     progress: impl FnMut(u16, &str),
-) -> Result<Vec<Option<SalvageReport>>, Fault> {
+) -> Result<Salvaged, Fault> {
     check_free(to)?;
     let _lock = layout::lock_unchanged(&config.data_dir).map_err(|error| error.0)?;
     let shards = layout::shards_of(&config.data_dir).map_err(|error| error.0)?;
@@ -75,7 +84,7 @@ fn fill(
     to: &Path,
     shards: u16,
     mut progress: impl FnMut(u16, &str),
-) -> Result<Vec<Option<SalvageReport>>, Fault> {
+) -> Result<Salvaged, Fault> {
     let fault = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
     let staging = to.join(STAGING);
     let mut reports = Vec::new();
@@ -87,7 +96,8 @@ fn fill(
         let options = Options { retention: Duration::ZERO, ..store_options(config, knobs, shard) };
         reports.push(one_shard(&source, &target, options)?);
     }
-    for (path, file) in small_files(config, config_file)?.wanted {
+    let SmallFiles { wanted, left_out } = small_files(config, config_file)?;
+    for (path, file) in wanted {
         let bytes = fs::read(&file).map_err(|error| fault(&file, error))?;
         let bytes = if path == "kura.toml" { for_here(&bytes)? } else { bytes };
         let copy = to.join(&path);
@@ -99,7 +109,7 @@ fn fill(
     let store = to.join("store");
     fs::rename(&staging, &store).map_err(|error| fault(&store, error))?;
     layout::make_restored(to, shards).map_err(|error| error.0)?;
-    Ok(reports)
+    Ok(Salvaged { shards: reports, left_out })
 }
 
 fn one_shard(

@@ -311,12 +311,20 @@ class Salvage(kura.TestCase):
 
     def test_without_the_config_file_the_data_directory_is_enough(self):
         os.remove(os.path.join(self.server.directory, "kura.toml"))
+        for name, octets in (("small.txt", 5), ("large.bin", 17 << 20)):
+            with open(os.path.join(self.server.directory, name), "wb") as file:
+                file.truncate(octets)
         before = contents(self.server.directory)
         done = run("store", "salvage", "--dir", self.server.directory, "--to", self.place)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertEqual(contents(self.server.directory), before, "the source was touched")
         self.assertIn("the config file was lost", done.stdout)
         self.assertIn(os.path.join(self.place, "kura.toml"), done.stdout)
+        large = os.path.join(self.server.directory, "large.bin")
+        self.assertRegex(done.stdout, rf"(?m)^not taken along: {large}: it has 17 MiB, and .*; copy it if it is needed$")
+        self.assertNotIn("small.txt", done.stdout)
+        self.assertTrue(os.path.exists(os.path.join(self.place, "small.txt")))
+        self.assertFalse(os.path.exists(os.path.join(self.place, "large.bin")))
         listed = run("account", "list", "--dir", self.place)
         for address, _ in self.server.accounts:
             self.assertIn(address, listed.stdout, listed.stderr)

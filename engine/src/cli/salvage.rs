@@ -6,7 +6,7 @@ use crate::backup::restore::check_free;
 use crate::config::{Config, ConfigError};
 use crate::directory::Directory;
 use crate::layout;
-use crate::salvage;
+use crate::salvage::{self, Salvaged};
 use crate::server::{Mode, Server};
 use clap::Args;
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ pub(super) fn run(options: &SalvageOptions) -> Result<Outcome, ConfigError> {
             let _ = writeln!(std::io::stderr(), "shard {shard} {what}");
         }
     };
-    let reports =
+    let salvaged =
         salvage::run(&config, &config_file, &knobs, &to, progress).map_err(ConfigError)?;
     let config_file = to.join(super::quickstart::CONFIG_FILE);
     let server = Server::start(Config::load(&config_file)?, knobs, Mode::CommandOnly)?;
@@ -52,7 +52,7 @@ pub(super) fn run(options: &SalvageOptions) -> Result<Outcome, ConfigError> {
     server.stop();
     super::backup::give_to_owner(&to)?;
     let (mended, names, outside) = (mended?.map_err(ConfigError)?, names?, outside?);
-    let mut said = told(&reports, &mended, &names);
+    let mut said = told(&salvaged, &mended, &names);
     said["queue_on_hold"] = json!(outside.held);
     if options.json {
         outln!("{said}")?;
@@ -117,7 +117,8 @@ fn addresses(directory: &Directory) -> Names {
     accounts.map(|(address, account)| ((account.shard, account.id), address.clone())).collect()
 }
 
-fn told(reports: &[Option<SalvageReport>], mended: &Value, names: &Names) -> Value {
+fn told(salvaged: &Salvaged, mended: &Value, names: &Names) -> Value {
+    let reports = &salvaged.shards;
     let numbered = || (0_u16..).zip(reports);
     let sum = |figure: fn(&SalvageReport) -> u64| reports.iter().flatten().map(figure).sum::<u64>();
     let missing: Vec<u16> =
@@ -169,6 +170,7 @@ fn told(reports: &[Option<SalvageReport>], mended: &Value, names: &Names) -> Val
         "damage": damage,
         "named": mended["named"],
         "emptied": mended["emptied"],
+        "left_out": salvaged.left_out,
     })
 }
 
@@ -239,6 +241,9 @@ fn print(said: &Value) -> Result<(), ConfigError> {
     }
     for address in list("emptied") {
         outln!("{} is there, but its mail is lost", text(&address))?;
+    }
+    for file in list("left_out") {
+        outln!("not taken along: {}; copy it if it is needed", text(&file))?;
     }
     Ok(())
 }
