@@ -46,6 +46,8 @@ impl Scrub {
     pub fn begin(&self) {
         if !self.running.get() {
             self.wanted.set(true);
+            // Of this round, from now on.
+            self.bytes.set(0);
         }
     }
 

@@ -10,6 +10,7 @@
 use super::Store;
 use crate::base::read_piece;
 use crate::buffer::{ALIGNMENT, align_up_u64};
+use crate::checkpoint::files::RowFiles;
 use crate::checkpoint::{self, FRAMES_START};
 use crate::compaction::survey;
 use crate::core::Phase;
@@ -48,11 +49,26 @@ pub struct Hurt {
     pub uid: Uid,
 }
 
-/// How far a round has come.
+/// How far a round has come. What the next opening begins with is read before the segments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ScrubProgress {
     pub bytes: u64,
     pub bytes_total: u64,
+}
+
+/// What the next opening begins with, and what it falls back to.
+struct Beginning {
+    checkpoint: Lsn,
+    /// Of which it consists, with how long each is.
+    files: RowFiles,
+    base: Option<Rc<Base>>,
+}
+
+impl Beginning {
+    fn bytes(&self) -> u64 {
+        let pieces = self.base.iter().flat_map(|base| &base.pieces);
+        self.files.values().sum::<u64>() + pieces.map(|one| u64::from(one.body_bytes)).sum::<u64>()
+    }
 }
 
 /// A part of a segment that is being walked through.
@@ -93,10 +109,19 @@ impl<D: Device> Store<D> {
         bytes_per_second: Option<u64>,
         mut report: impl FnMut(ScrubProgress, Vec<Finding>),
     ) -> Result<(), Error> {
-        let segments = self.segments_to_scrub();
-        let bytes_total = segments.iter().map(|(_, end)| end).sum();
+        let (beginning, segments) = (self.beginning(), self.segments_to_scrub());
+        let before = beginning.bytes();
+        let bytes_total = before + segments.iter().map(|(_, end)| end).sum::<u64>();
         let mut progress = ScrubProgress { bytes: 0, bytes_total };
-        report(progress, self.damaged_checkpoints(bytes_per_second).await?);
+        report(progress, Vec::new());
+        let mut read = |bytes: u64| {
+            progress.bytes = (progress.bytes + bytes).min(before);
+            report(progress, Vec::new());
+        };
+        let findings = self.damaged_beginning(beginning, bytes_per_second, &mut read).await?;
+        // Where another has followed it, or a file is damaged, the rest was not read.
+        progress.bytes = before;
+        report(progress, findings);
         for (segment, end) in segments {
             if self.core.phase.get() != Phase::Open {
                 return self.core.check_open();
@@ -334,27 +359,36 @@ impl<D: Device> Store<D> {
         format!("segment {} ({}/{file}) at {offset}", segment.0, self.core.device.place())
     }
 
-    /// The checkpoint that the next opening begins with, and the base that it falls back to.
-    pub(super) async fn damaged_checkpoints(
+    fn beginning(&self) -> Beginning {
+        Beginning {
+            checkpoint: self.core.superblock.borrow().checkpoint,
+            files: self.core.row_files.borrow()[0].clone(),
+            base: self.core.index.borrow().base.clone(),
+        }
+    }
+
+    /// `read` hears of the bytes that were read, as they are.
+    async fn damaged_beginning(
         &self,
+        beginning: Beginning,
         rate: Option<u64>,
+        read: &mut impl FnMut(u64),
     ) -> Result<Vec<Finding>, Error> {
+        let Beginning { checkpoint, files, base } = beginning;
         let mut findings = Vec::new();
-        let newest = self.core.superblock.borrow().checkpoint;
-        if newest != Lsn(0) {
-            let name = checkpoint::file_name(newest);
+        for file in files.into_keys() {
+            let name = checkpoint::file_name(file);
             let place = format!("{}/{name}", self.core.device.place());
             let why = match self.core.device.map(&name).await {
-                Ok(mapping) => self.bad_frame((*mapping).as_ref(), newest, rate).await,
+                Ok(mapping) => self.bad_frame((*mapping).as_ref(), checkpoint, rate, read).await,
                 Err(error) => Some(error.to_string()),
             };
             // Upkeep may have written a newer one, and removed this.
-            let is_current = self.core.superblock.borrow().checkpoint == newest;
+            let is_current = self.core.superblock.borrow().checkpoint == checkpoint;
             if let Some(why) = why.filter(|_| is_current) {
                 findings.push(Finding { place: format!("{place} {why}"), hurt: Vec::new() });
             }
         }
-        let base = self.core.index.borrow().base.clone();
         let is_same =
             |now: Option<&Rc<Base>>| now.map(|now| now.lsn) == base.as_ref().map(|base| base.lsn);
         for piece in base.iter().flat_map(|base| &base.pieces) {
@@ -366,22 +400,29 @@ impl<D: Device> Store<D> {
                 break;
             }
             let file = self.core.segment_file(piece.location.segment).await;
-            let read = match file {
+            let found = match file {
                 Ok(file) => read_piece(&self.core.device, &file, piece).await,
                 Err(error) => Err(std::io::Error::other(error)),
             };
-            if !matches!(read, Ok(Some(_))) {
+            if !matches!(found, Ok(Some(_))) {
                 let place = self.place_in(piece.location.segment, piece.location.offset());
                 let place = format!("a piece of the base in {place}");
                 findings.push(Finding { place, hurt: Vec::new() });
             }
             self.pause(u64::from(piece.body_bytes), rate).await;
+            read(u64::from(piece.body_bytes));
         }
         Ok(findings)
     }
 
-    /// Nothing either where another checkpoint has followed this one meanwhile.
-    async fn bad_frame(&self, bytes: &[u8], checkpoint: Lsn, rate: Option<u64>) -> Option<String> {
+    /// Of a file of the checkpoint. Nothing either where another checkpoint has followed this one meanwhile.
+    async fn bad_frame(
+        &self,
+        bytes: &[u8],
+        checkpoint: Lsn,
+        rate: Option<u64>,
+        read: &mut impl FnMut(u64),
+    ) -> Option<String> {
         if let Err(malformed) = checkpoint::describe(bytes) {
             return Some(malformed.to_string());
         }
@@ -396,6 +437,7 @@ impl<D: Device> Store<D> {
             if unpaid >= WINDOW_BYTES || offset.is_none() {
                 paused_at += unpaid;
                 self.pause(unpaid as u64, rate).await;
+                read(unpaid as u64);
                 let is_current = self.core.superblock.borrow().checkpoint == checkpoint;
                 if !is_current || self.core.phase.get() != Phase::Open {
                     return None;
@@ -410,7 +452,7 @@ impl<D: Device> Store<D> {
 
     /// What `verify` adds to the messages: the log's other records, and what the next opening needs.
     pub(super) async fn verify_log(&self) -> Result<Vec<String>, Error> {
-        let mut findings = self.damaged_checkpoints(None).await?;
+        let mut findings = self.damaged_beginning(self.beginning(), None, &mut |_| ()).await?;
         for (segment, end) in self.segments_to_scrub() {
             let _reading = self.core.reading();
             let before = findings.len();

@@ -204,16 +204,20 @@ fn a_scrub_reads_the_checkpoint_and_the_base_no_faster_than_it_may() {
         store.device().sleep(Duration::from_secs(2)).await;
         let files = disk.files().into_iter().filter(|file| file.name.starts_with("checkpoint"));
         let smallest = files.map(|file| file.bytes).min().expect("a checkpoint");
-        let (begun, mut millis) = (disk.now().0, 0);
-        let looked = |_, _| {
-            if millis == 0 {
-                millis = disk.now().0 - begun;
-            }
-        };
-        store.scrub(Some(RATE), looked).await.expect("scrubs");
-        // The header's block of the checkpoint is not among its frames.
-        let least = (smallest - 4096) * 1000 / RATE;
-        assert!(millis >= 2 * least, "{millis} ms for twice {smallest} bytes");
+        let (begun, mut seen) = (disk.now().0, Vec::new());
+        store
+            .scrub(Some(RATE), |progress, _| seen.push((progress, disk.now().0 - begun)))
+            .await
+            .expect("scrubs");
+        assert_eq!((seen[0].0.bytes, seen[0].1), (0, 0), "nothing is told before it is read");
+        let twice: Vec<_> = seen.iter().filter(|(one, _)| one.bytes <= 2 * smallest).collect();
+        assert!(twice.len() > 3, "told as it goes on: {twice:?}");
+        for (progress, millis) in &twice {
+            let least = progress.bytes * 1000 / RATE;
+            assert!(*millis >= least, "{progress:?} in {millis} ms");
+        }
+        let last = seen.last().expect("told").0;
+        assert_eq!(last.bytes, last.bytes_total);
     });
 }
 

@@ -144,3 +144,22 @@ fn rot_in_any_of_the_files_costs_nothing() {
         });
     }
 }
+
+#[test]
+fn a_scrub_reads_all_files_that_the_newest_checkpoint_refers_to() {
+    let (sim, _) = grown(6);
+    let disk = sim.clone();
+    let done = on_sim_unclosed(&sim, options(), move |store, _| async move {
+        let files = checkpoints(&disk);
+        for (name, bytes) in &files {
+            assert!(disk.flip(name, bytes / 2, 0x10));
+        }
+        let mut found = Vec::new();
+        store.scrub(None, |_, findings| found.extend(findings)).await.expect("scrubs");
+        let named = |name: &str| found.iter().any(|one| one.place.contains(name));
+        let rotten: Vec<_> = files.iter().filter(|(name, _)| named(name)).collect();
+        let (newest, _) = files.last().expect("a checkpoint");
+        assert!(rotten.len() > 1 && named(newest), "{rotten:?} of {files:?}");
+    });
+    assert!(done.is_some(), "it comes to its end");
+}
