@@ -32,12 +32,24 @@ pub fn expect_own(data_dir: &Path, mode: Mode) -> Result<(), ConfigError> {
     }) else {
         return Ok(());
     };
-    let (owner, ours) = (found.uid(), ours());
-    if owner == ours || (ours == ROOT && would_belong_to(data_dir, owner)) {
-        return Ok(());
+    let owner = found.uid();
+    let refusal = refusal(data_dir, mode, owner, ours(), || would_belong_to(data_dir, owner));
+    refusal.map_or(Ok(()), |refusal| Err(ConfigError(refusal)))
+}
+
+/// What is said to who runs as `ours`. `is_given`: what root makes there belongs to the owner all the same.
+fn refusal(
+    data_dir: &Path,
+    mode: Mode,
+    owner: u32,
+    ours: u32,
+    is_given: impl FnOnce() -> bool,
+) -> Option<String> {
+    if owner == ours || (ours == ROOT && is_given()) {
+        return None;
     }
     let (dir, owner, ours) = (data_dir.display(), user(owner), user(ours));
-    Err(ConfigError(match mode {
+    Some(match mode {
         Mode::CommandOnly => format!(
             "data directory {dir} belongs to {owner}, and this command runs as {ours}: {owner} could not open what it writes \
              there; run it as {owner} (sudo -u {owner} kura …), or start the server, which does as root says, too"
@@ -46,7 +58,7 @@ pub fn expect_own(data_dir: &Path, mode: Mode) -> Result<(), ConfigError> {
             "data directory {dir} belongs to {owner}, and this server runs as {ours}: {owner} could not open what it writes \
              there; run it as {owner}, or, if {ours} is to run it from now on, chown -R {ours}: {dir}"
         ),
-    }))
+    })
 }
 
 /// Some file systems have owners of their own for what is made in them (shares of a host that runs containers).
@@ -175,6 +187,36 @@ mod tests {
     fn users_have_names_or_numbers() {
         assert_eq!(user(ROOT), "root");
         assert_eq!(user(3_999_999_999), "user 3999999999");
+    }
+
+    #[test]
+    fn a_store_is_opened_by_its_owner_and_by_root_where_that_changes_nothing() {
+        const OWNER: u32 = 3_999_999_998;
+        const OTHER: u32 = 3_999_999_999;
+        let asked = || -> bool { panic!("only what root makes may be somebody else's") };
+        let told = |mode, owner, ours| refusal(Path::new("/d"), mode, owner, ours, asked);
+        for mode in [Mode::Serving, Mode::CommandOnly] {
+            assert_eq!(told(mode, OWNER, OWNER), None);
+            assert_eq!(told(mode, ROOT, ROOT), None);
+            assert_eq!(refusal(Path::new("/d"), mode, OWNER, ROOT, || true), None);
+        }
+        let by_root = |mode| refusal(Path::new("/d"), mode, OWNER, ROOT, || false);
+        for (refused, belongs, remedy) in [
+            (
+                told(Mode::CommandOnly, OWNER, OTHER),
+                "user 3999999998",
+                "sudo -u user 3999999998 kura",
+            ),
+            (told(Mode::CommandOnly, ROOT, OTHER), "root", "sudo -u root kura"),
+            (by_root(Mode::CommandOnly), "user 3999999998", "sudo -u user 3999999998 kura"),
+            (told(Mode::Serving, OWNER, OTHER), "user 3999999998", "chown -R user 3999999999: /d"),
+            (told(Mode::Serving, ROOT, OTHER), "root", "chown -R user 3999999999: /d"),
+            (by_root(Mode::Serving), "user 3999999998", "chown -R root: /d"),
+        ] {
+            let refused = refused.expect("refused");
+            let belongs = format!("data directory /d belongs to {belongs}, and this ");
+            assert!(refused.starts_with(&belongs) && refused.contains(remedy), "{refused}");
+        }
     }
 
     #[test]

@@ -312,3 +312,20 @@ fn warn_of_few_files(config: &Config) {
         );
     }
 }
+
+#[cfg(test)]
+impl Server {
+    /// Of two cores, in a directory of its own, without connections.
+    pub(crate) fn on_trial(name: &str) -> (std::path::PathBuf, Server) {
+        let name = format!("kura-{name}-{}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&dir).unwrap();
+        let file = dir.join("kura.toml");
+        let knobs = "[knobs]\nshards = 2\nsegment_bytes = 4194304\nbatch_bytes_max = 262144\n";
+        let text = format!("hostname = \"mx.a.test\"\ndata_dir = \"data\"\n{knobs}");
+        std::fs::write(&file, text).unwrap();
+        let config = Config::load(&file).unwrap();
+        let knobs = config.derive_knobs(&hwprofiles::Profile::generic()).unwrap();
+        (dir, Server::start(config, knobs, Mode::CommandOnly).unwrap())
+    }
+}

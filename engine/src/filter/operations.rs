@@ -54,28 +54,18 @@ pub(crate) async fn execute(shard: &Rc<Shard>, request: SpamRequest) -> Result<V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
     use crate::directory::Account;
     use crate::filter::classifier::Class;
     use crate::filter::senders::{self, Sender};
     use crate::filter::{own, written};
     use crate::operations::{self, Request};
-    use crate::server::{Mode, Server};
+    use crate::server::Server;
     use std::path::PathBuf;
     use storage::store::Space;
 
-    /// A server of two cores that takes no connections.
+    /// With one domain.
     fn begin(name: &str) -> (PathBuf, Server) {
-        let name = format!("kura-forget-{name}-{}", std::process::id());
-        let dir = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&dir).unwrap();
-        let file = dir.join("kura.toml");
-        let knobs = "[knobs]\nshards = 2\nsegment_bytes = 4194304\nbatch_bytes_max = 262144\n";
-        std::fs::write(&file, format!("hostname = \"mx.a.test\"\ndata_dir = \"data\"\n{knobs}"))
-            .unwrap();
-        let config = Config::load(&file).unwrap();
-        let knobs = config.derive_knobs(&hwprofiles::Profile::generic()).unwrap();
-        let server = Server::start(config, knobs, Mode::CommandOnly).unwrap();
+        let (dir, server) = Server::on_trial(&format!("forget-{name}"));
         let domain = "a.test".to_owned();
         let without_dkim = true;
         let (postmaster, abuse) = (None, None);

@@ -136,8 +136,15 @@ async fn forget_progress(shard: &Shard, uids: &[Uid]) {
 mod tests {
     use super::*;
     use crate::executor;
+    use crate::queue::message::Progress;
+    use crate::queue::{load, record};
+    use crate::server::Server;
+    use bytes::Bytes;
     use futures_lite::future::poll_once;
     use glommio::LocalExecutorBuilder;
+    use std::future::Future;
+    use std::pin::pin;
+    use storage::{Body, Delivery, Flags, Placement, UnixMillis};
 
     #[test]
     fn what_was_done_is_recorded_when_the_last_standstill_is_over_and_no_later() {
@@ -160,5 +167,47 @@ mod tests {
             assert!(!endless.is_kept());
         });
         outcome.expect("runs");
+    }
+
+    /// What it comes to, and that it does not before the standstill is over, though it has the time.
+    async fn kept_by<F: Future>(shard: &Shard, work: F) -> F::Output {
+        let standstill = Standstill::begin();
+        shard.queue.stand_still(Arc::downgrade(&standstill));
+        let mut work = pin!(work);
+        for _ in 0..10 {
+            assert!(poll_once(&mut work).await.is_none(), "done within a standstill");
+            glommio::timer::sleep(GATHERED_FOR).await;
+        }
+        drop(standstill);
+        work.await
+    }
+
+    #[test]
+    fn within_a_standstill_neither_progress_is_recorded_nor_a_message_removed() {
+        let (dir, server) = Server::on_trial("standstill");
+        let both = server.ask(0, |shard| async move {
+            load(&shard).await.unwrap();
+            let placement = Placement {
+                account: ACCOUNT,
+                mailbox: MAILBOX,
+                prefix: Vec::new(),
+                flags: Flags::default(),
+                keywords: Vec::new(),
+            };
+            let (internal_date, body) = (UnixMillis(0), Body::Whole(Bytes::from_static(b"x")));
+            let (placements, summary) = (vec![placement], Vec::new());
+            let delivery = Delivery { placements, internal_date, summary, body };
+            let (placed, _durable) = shard.store.deliver(delivery).await.unwrap();
+            let uid = placed[0].uid;
+            let progress = Progress { held: true, ..Progress::default() };
+            kept_by(&shard, record(&shard, uid, &progress)).await.unwrap();
+            assert!(shard.store.get(SPACE, &key(uid)).is_some());
+            assert!(shard.store.entry(ACCOUNT, MAILBOX, uid).is_ok());
+            kept_by(&shard, remove(&shard, uid)).await.unwrap();
+            assert!(shard.store.entry(ACCOUNT, MAILBOX, uid).is_err());
+        });
+        both.unwrap();
+        server.stop();
+        std::fs::remove_dir_all(dir).unwrap();
     }
 }
