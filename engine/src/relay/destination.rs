@@ -14,7 +14,7 @@
 //!   of and given up as other messages are.
 
 use super::route::Route;
-use crate::queue::message::{Outcome, Standing};
+use crate::queue::message::Standing;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
@@ -128,7 +128,10 @@ impl Serving {
 pub struct Turn<J> {
     /// A session for each.
     pub begin: Vec<Route>,
+    /// Nobody serves the destination now, for that reason.
     pub put_off: Vec<(J, Standing)>,
+    /// No session has come to take them, and they have waited long enough for one.
+    pub unserved: Vec<J>,
     /// Parked messages, which come in now.
     pub call: Vec<Uid>,
 }
@@ -277,12 +280,15 @@ impl<J> Destinations<J> {
 
     /// What is to be done. The sessions that are to begin count from now on.
     pub fn turn(&mut self, now: Instant, crowded: bool) -> Turn<J> {
-        let mut turn = Turn { begin: Vec::new(), put_off: Vec::new(), call: Vec::new() };
+        let mut turn =
+            Turn { begin: Vec::new(), put_off: Vec::new(), unserved: Vec::new(), call: Vec::new() };
         self.all.retain(|_, destination| {
             destination.call(now, crowded, &mut turn.call);
             if let Some(why) = destination.nobody_serves(now) {
                 let jobs = destination.jobs.drain(..);
                 turn.put_off.extend(jobs.map(|job| (job, why.clone())));
+            } else if destination.is_unserved(now) {
+                turn.unserved.extend(destination.jobs.drain(..));
             }
             destination.alone.is_some()
                 || destination.sessions > 0
@@ -333,22 +339,20 @@ impl<J> Destination<J> {
 
     /// Why all that waits is put off, if it is.
     fn nobody_serves(&mut self, now: Instant) -> Option<Standing> {
-        match &self.alone {
-            Some((until, why)) if now < *until => return Some(why.clone()),
-            Some(_) | None => self.alone = None,
-        }
+        self.alone.take_if(|(until, _)| now >= *until);
+        self.alone.as_ref().map(|(_, why)| why.clone())
+    }
+
+    /// Whether all that waits has waited for a session too long; then it is over.
+    fn is_unserved(&mut self, now: Instant) -> bool {
         if self.jobs.is_empty() {
             self.unserved = None;
-            return None;
+            return false;
         }
         let since = *self.unserved.get_or_insert(now);
-        if self.sessions > 0 || now < since + UNSERVED_MAX {
-            return None;
-        }
-        self.unserved = None;
-        let why = "no connection was free for it: as many as may be made, or as the server lets in, are busy with other mail";
-        // RFC 3463 section 3.5: congestion.
-        Some(Standing::new(Outcome::Waiting, "4.4.5", why))
+        let is_unserved = self.sessions == 0 && now >= since + UNSERVED_MAX;
+        self.unserved.take_if(|_| is_unserved);
+        is_unserved
     }
 
     /// Somebody has come who may have been called.
@@ -387,6 +391,7 @@ pub fn share(limit: usize, core: u16, cores: u16) -> usize {
 mod tests {
     use super::super::route::Need;
     use super::*;
+    use crate::queue::message::Outcome;
 
     const PAUSE: Duration = Duration::from_secs(60);
 
@@ -546,10 +551,10 @@ mod tests {
         let (mut destinations, now) = with_jobs("a", 3);
         let a = route("a");
         let mut at = now;
-        let put_off = loop {
+        let unserved = loop {
             let turn = destinations.turn(at, false);
-            if !turn.put_off.is_empty() {
-                break turn.put_off;
+            if !turn.unserved.is_empty() {
+                break turn.unserved;
             }
             // Another core has the only connection that the server lets in.
             for _ in &turn.begin {
@@ -563,8 +568,7 @@ mod tests {
             "{:?}",
             at - now
         );
-        assert_eq!(put_off.iter().map(|(job, _)| *job).collect::<Vec<_>>(), [0, 1, 2]);
-        assert_eq!((put_off[0].1.outcome, &*put_off[0].1.status), (Outcome::Waiting, "4.4.5"));
+        assert_eq!(unserved, [0, 1, 2]);
         // What was being brought until now has not waited, however long that took.
         let (mut destinations, now) = with_jobs("a", 3);
         destinations.turn(now, false);
@@ -572,12 +576,12 @@ mod tests {
         destinations.turn(now, false);
         destinations.came_out(&a);
         (0..3).for_each(|_| destinations.ended(&a));
-        assert_eq!(destinations.turn(now + UNSERVED_MAX * 2, false).put_off, []);
+        assert_eq!(destinations.turn(now + UNSERVED_MAX * 2, false).unserved, [0; 0]);
         // Those of which some are taken wait for their turn, however long that takes.
         let (mut destinations, now) = with_jobs("a", 100);
         for minute in 0..60 {
             let turn = destinations.turn(now + Duration::from_secs(60 * minute), false);
-            assert_eq!(turn.put_off, []);
+            assert_eq!(turn.unserved, [0; 0]);
             assert!(destinations.next_job(&a).is_some());
             (0..turn.begin.len()).for_each(|_| destinations.ended(&a));
         }

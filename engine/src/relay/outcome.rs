@@ -32,6 +32,8 @@ pub struct Attempt {
     progress: RefCell<Progress>,
     /// Transactions that are not over.
     pub open: Cell<usize>,
+    /// Somebody was asked to take it, at one destination at least.
+    is_tried: Cell<bool>,
     /// Who failed in this try: their sender does not know yet.
     failed: RefCell<Standings>,
     /// Taken by a server that will not tell the sender, who wants to hear of it.
@@ -49,6 +51,7 @@ impl Attempt {
             envelope,
             progress: RefCell::new(progress),
             open: Cell::new(0),
+            is_tried: Cell::new(false),
             failed: RefCell::default(),
             relayed: RefCell::default(),
             unrecorded: Cell::new(false),
@@ -61,8 +64,20 @@ impl Attempt {
         self.progress.borrow().recipients.get(index).map_or_else(Vec::new, |one| one.left.clone())
     }
 
-    /// `tells`: the server reports deliveries itself where that is wanted.
+    /// What came of trying. `tells`: the server reports deliveries itself where that is wanted.
     pub fn set(&self, counts: &Counts, index: usize, standing: Standing, tells: bool) {
+        self.is_tried.set(true);
+        self.stands(counts, index, standing, tells);
+    }
+
+    /// No session has come to take it: that is no try.
+    pub fn set_unserved(&self, counts: &Counts, index: usize) {
+        let why = "no connection was free for it: as many as may be made, or as the server lets in, are busy with other mail";
+        // RFC 3463 section 3.5: congestion.
+        self.stands(counts, index, Standing::new(Outcome::Waiting, "4.4.5", why), true);
+    }
+
+    fn stands(&self, counts: &Counts, index: usize, standing: Standing, tells: bool) {
         let Some(recipient) = self.envelope.recipients.get(index) else { return };
         let (id, to) = (&self.envelope.id, &recipient.to);
         let Standing { outcome, status, why, host, said, way, left: _, is_shared: _ } = &standing;
@@ -137,7 +152,7 @@ impl Attempt {
                 let status = if last.status.is_empty() { "4.4.7" } else { &last.status };
                 let given_up =
                     Standing::new(Outcome::Failed, status, &why).by(&last.host, &last.said);
-                self.set(&shard.queue.counts, index, given_up, true);
+                self.stands(&shard.queue.counts, index, given_up, true);
             }
         }
         let waiting = self.waiting();
@@ -166,11 +181,17 @@ impl Attempt {
         if is_late && self.tell(shard, &waiting, Action::Delayed).await.is_ok() {
             self.progress.borrow_mut().told_of_delay = true;
         }
+        queue::finish(shard, self.uid, self.over(relay, now)).await;
+    }
+
+    /// How far the message has come with it, and when it is tried next.
+    fn over(&self, relay: &Relay, now: u64) -> Progress {
         let mut progress = self.progress.take();
-        progress.attempts += 1;
-        let tries = progress.attempts.max(schedule::tries_within(relay, now.saturating_sub(start)));
+        progress.attempts += u32::from(self.is_tried.get());
+        let age = now.saturating_sub(progress.start());
+        let tries = progress.attempts.max(schedule::tries_within(relay, age));
         progress.next = now + schedule::wait(relay, tries, self.uid.0);
-        queue::finish(shard, self.uid, progress).await;
+        progress
     }
 
     /// Who waits for another try.
@@ -279,6 +300,25 @@ mod tests {
 
     fn outcomes(attempt: &Attempt) -> Vec<Outcome> {
         attempt.progress.borrow().recipients.iter().map(|one| one.outcome).collect()
+    }
+
+    #[test]
+    fn what_nobody_was_asked_to_take_was_not_tried() {
+        let (relay, counts) = (Relay::default(), Counts::default());
+        let first = relay.retry_first.0.as_secs();
+        for is_tried in [false, true] {
+            let attempt = attempt(2);
+            attempt.set_unserved(&counts, 0);
+            if is_tried {
+                attempt.set(&counts, 1, standing(Outcome::Waiting), false);
+            }
+            let over = attempt.over(&relay, 0);
+            assert_eq!(
+                (over.attempts, &*over.recipients[0].status),
+                (u32::from(is_tried), "4.4.5")
+            );
+            assert!((first * 7 / 8..=first).contains(&over.next), "{}", over.next);
+        }
     }
 
     #[test]

@@ -185,7 +185,7 @@ impl Sender {
     /// Does what is to be done for all destinations.
     fn dispatch(self: &Rc<Self>) {
         let crowded = self.is_crowded();
-        let Turn { begin, put_off, call } =
+        let Turn { begin, put_off, unserved, call } =
             self.destinations.borrow_mut().turn(Instant::now(), crowded);
         self.count_sessions();
         call.into_iter().for_each(|uid| self.shard.queue.hurry(uid));
@@ -203,6 +203,10 @@ impl Sender {
                 sender.shard.queue.stir();
             })
             .detach();
+        }
+        for job in unserved {
+            let shard = Rc::clone(&self.shard);
+            glommio::spawn_local(async move { job.end_unserved(&shard).await }).detach();
         }
         let mut goes_on = false;
         for (job, why) in put_off {
@@ -469,6 +473,14 @@ impl Job {
     async fn end(self, shard: &Rc<Shard>, standing: &Standing) {
         for &index in &self.indices {
             self.attempt.set(&shard.queue.counts, index, standing.clone(), true);
+        }
+        self.attempt.settle(shard).await;
+    }
+
+    /// No session came to take it.
+    async fn end_unserved(self, shard: &Rc<Shard>) {
+        for &index in &self.indices {
+            self.attempt.set_unserved(&shard.queue.counts, index);
         }
         self.attempt.settle(shard).await;
     }
