@@ -105,18 +105,21 @@ impl Which {
         self.is_whole_of(None) && !self.held && !self.suspected
     }
 
-    /// What there is to look at on a core. Each name begins with the core that has given it, and has the message in its queue.
-    fn candidates(&self, shard: &Shard) -> Vec<Uid> {
+    /// What there is to look at on a core, behind `uid` and at most `count`. Each name begins with the core that has given it, and has
+    /// the message in its queue.
+    fn candidates(&self, shard: &Shard, uid: Uid, count: usize) -> Vec<Uid> {
         let here = |id: &&String| core_of(id).is_none_or(|core| core == shard.id);
-        let mut named = self.ids.iter().filter(here).map(|id| uid_of(id)).peekable();
-        if !self.ids.is_empty() && named.peek().is_none() {
-            return Vec::new();
+        let named = self.ids.iter().filter(here).map(|id| uid_of(id));
+        match named.collect::<Option<BTreeSet<Uid>>>().filter(|_| !self.ids.is_empty()) {
+            Some(named) => named.into_iter().filter(|one| *one > uid).take(count).collect(),
+            // A store of before, or of a stopped server: there is no queue yet.
+            None => shard.store.uids_behind(ACCOUNT, MAILBOX, uid, count).unwrap_or_default(),
         }
-        // A store of before, or of a stopped server: there is no queue yet.
-        let all = || shard.store.uids(ACCOUNT, MAILBOX).unwrap_or_default();
-        let some: Option<BTreeSet<Uid>> = named.collect();
-        let some = some.map(Vec::from_iter);
-        some.filter(|_| !self.ids.is_empty()).unwrap_or_else(all)
+    }
+
+    /// The same of all.
+    fn all_candidates(&self, shard: &Shard) -> Vec<Uid> {
+        self.candidates(shard, Uid(0), usize::MAX)
     }
 
     /// What can't be read has no more than its name, and is meant by that or with everything.
@@ -214,7 +217,7 @@ pub async fn list(shard: &Rc<Shard>, which: Which) -> Result<Value, Fault> {
         let part = move |shard: Rc<Shard>| async move {
             let (mut rows, mut all) = (Vec::new(), 0);
             // In the order in which they came.
-            let mut uids = which.candidates(&shard);
+            let mut uids = which.all_candidates(&shard);
             if which.is_everything() && uids.len() > LISTED_MAX {
                 all += uids.split_off(LISTED_MAX).len();
             }
@@ -239,17 +242,17 @@ pub async fn list(shard: &Rc<Shard>, which: Which) -> Result<Value, Fault> {
 pub async fn page(shard: &Rc<Shard>, which: Which, place: Place) -> Result<Value, Fault> {
     let which = which.canonical();
     let part = move |shard: Rc<Shard>| async move {
-        let mut rows: Vec<Value> = Vec::new();
-        let mut uids = which.candidates(&shard);
-        uids.retain(|uid| uid.0 > place.uid);
-        for uids in uids.chunks(AT_ONCE) {
-            let found = look(&shard, &which, uids).await;
-            rows.extend(found.iter().map(|one| row_of(&shard, one)));
-            if let Some(last) = uids.last().filter(|_| rows.len() > LISTED_MAX - AT_ONCE) {
-                return Ok((rows, Some(last.0)));
+        let (mut rows, mut last) = (Vec::new(), Uid(place.uid));
+        while rows.len() <= LISTED_MAX - AT_ONCE {
+            let uids = which.candidates(&shard, last, AT_ONCE);
+            match uids.last() {
+                Some(uid) => last = *uid,
+                None => return Ok((rows, None)),
             }
+            let found = look(&shard, &which, &uids).await;
+            rows.extend(found.iter().map(|one| row_of(&shard, one)));
         }
-        Ok::<_, Fault>((rows, None))
+        Ok::<_, Fault>((rows, Some(last.0)))
     };
     let (rows, last) = on(shard, place.core, part).await?;
     let next = match last {
@@ -325,7 +328,7 @@ pub async fn show(shard: &Rc<Shard>, id: String) -> Result<Value, Fault> {
         let which = Which { ids: vec![id.clone()], ..Which::default() };
         let part = move |shard: Rc<Shard>| async move {
             let mut found = Vec::new();
-            for uids in which.candidates(&shard).chunks(AT_ONCE) {
+            for uids in which.all_candidates(&shard).chunks(AT_ONCE) {
                 found = look(&shard, &which, uids).await;
                 if !found.is_empty() {
                     break;
@@ -428,7 +431,7 @@ async fn say_once(shard: &Rc<Shard>, which: &Which, word: Word) -> Result<Said, 
         let which = which.clone();
         let part = move |shard: Rc<Shard>| async move {
             let mut said = Said::default();
-            for uids in which.candidates(&shard).chunks(AT_ONCE) {
+            for uids in which.all_candidates(&shard).chunks(AT_ONCE) {
                 let found = look(&shard, &which, uids).await;
                 said.add(say_to(&shard, &which, word, found).await?);
             }

@@ -52,6 +52,20 @@ impl<D: Device> Store<D> {
         })
     }
 
+    /// Of these the first `count` behind `uid`.
+    pub fn uids_behind(
+        &self,
+        account: AccountId,
+        mailbox: MailboxId,
+        uid: Uid,
+        count: usize,
+    ) -> Result<Vec<Uid>, Error> {
+        self.with_mailbox(account, mailbox, |mailbox| {
+            let rows = mailbox.rows.range(uid, Uid(u32::MAX)).filter(|row| row.uid > uid);
+            Ok(rows.take(count).map(|row| row.uid).collect())
+        })
+    }
+
     /// The summary exactly as given at delivery.
     pub async fn summary(
         &self,

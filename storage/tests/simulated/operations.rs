@@ -235,6 +235,12 @@ fn copies_and_moves_keep_bytes_and_flags_and_quota_counts_them() {
             store.move_messages(ALICE, INBOX, &[Uid(1), Uid(2)], other).await.expect("moves");
         assert_eq!(pairs, [(Uid(1), Uid(3)), (Uid(2), Uid(4))]);
         assert_eq!(store.uids(ALICE, INBOX).expect("uids"), [Uid(3), Uid(4), Uid(5)]);
+        for (behind, count, expected) in
+            [(0, 2, &[3, 4][..]), (3, 9, &[4, 5]), (4, 1, &[5]), (5, 1, &[]), (u32::MAX, 1, &[])]
+        {
+            let found = store.uids_behind(ALICE, INBOX, Uid(behind), count).expect("uids");
+            assert_eq!(found, expected.iter().copied().map(Uid).collect::<Vec<_>>());
+        }
         assert_eq!(store.usage(ALICE).expect("usage").messages, 7);
         let (gone, _) = store.expunge(ALICE, INBOX, &[Uid(3), Uid(50)]).await.expect("expunges");
         assert_eq!(gone, [Uid(3)]);
