@@ -115,6 +115,23 @@ impl ShardHandle {
     }
 }
 
+/// Asks a core until it takes it, for what nobody can ask for any more: again after each `rest`, until that fails.
+pub async fn insist<R, E, A, B>(
+    mut ask: impl FnMut() -> A,
+    mut rest: impl FnMut() -> B,
+) -> Result<R, E>
+where
+    A: Future<Output = Result<R, Unreachable>>,
+    B: Future<Output = Result<(), E>>,
+{
+    loop {
+        if let Ok(answer) = ask().await {
+            return Ok(answer);
+        }
+        rest().await?;
+    }
+}
+
 /// A core's view of all cores.
 #[derive(Debug)]
 pub struct Mesh {
@@ -281,5 +298,30 @@ impl Inbox {
     /// The core looks by itself again.
     pub fn awake(&self) {
         self.doorbell.ignore();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Unreachable, insist};
+    use futures_lite::future::block_on;
+    use std::cell::Cell;
+    use std::future::ready;
+
+    #[test]
+    fn a_busy_core_is_asked_until_it_takes_it_or_there_is_no_more_rest() {
+        let (asked, rested) = (Cell::new(0), Cell::new(0));
+        let ask = || {
+            asked.set(asked.get() + 1);
+            ready(if asked.get() < 3 { Err(Unreachable) } else { Ok("done") })
+        };
+        let rest = || {
+            rested.set(rested.get() + 1);
+            ready(if rested.get() < 4 { Ok(()) } else { Err("stops") })
+        };
+        assert_eq!(block_on(insist(ask, rest)), Ok("done"));
+        assert_eq!((asked.get(), rested.get()), (3, 2));
+        let busy = || ready(Err::<(), _>(Unreachable));
+        assert_eq!(block_on(insist(busy, rest)), Err("stops"));
     }
 }

@@ -19,7 +19,7 @@ use crate::collect::{self, operations::CollectRequest};
 use crate::directory::{self, Pair};
 use crate::filter;
 use crate::filter::operations::SpamRequest;
-use crate::mesh::Unreachable;
+use crate::mesh::{self, Unreachable};
 use crate::passwords::{self, StoredPassword};
 use crate::policy::networks::Fences;
 use crate::quarantine::{self, operations::QuarantineRequest};
@@ -32,6 +32,7 @@ use crate::sieve::{self, SystemScripts};
 use crate::submission::settings::LimitsChange;
 use crate::{certificates, tls, trace};
 use bytes::Bytes;
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -408,9 +409,7 @@ where
     W: FnOnce(Rc<Shard>) -> F + Send + 'static,
     F: Future<Output = Result<R, E>> + 'static,
 {
-    if home >= shard.mesh.cores() {
-        return Err(format!("shard {home} does not exist on this host"));
-    }
+    expect_core(shard, home)?;
     asked(shard, home, work).await.map_err(|error| format!("shard {home}: {error}"))?
 }
 
@@ -419,16 +418,32 @@ pub(crate) async fn insist<R, E, W, F>(shard: &Rc<Shard>, home: u16, work: W) ->
 where
     R: Send + 'static,
     E: ToString,
-    W: FnOnce(Rc<Shard>) -> F + Copy + Send + 'static,
+    W: FnOnce(Rc<Shard>) -> F + Clone + Send + 'static,
     F: Future<Output = Result<R, E>> + 'static,
 {
-    while home < shard.mesh.cores() && !shard.watchdog.stopping() {
-        match asked(shard, home, work).await {
-            Ok(done) => return done,
-            Err(Unreachable) => glommio::timer::sleep(TELL_AGAIN_AFTER).await,
+    expect_core(shard, home)?;
+    let mut is_told = false;
+    let rest = || {
+        if !std::mem::replace(&mut is_told, true) {
+            tracing::warn!(
+                shard = home,
+                "a core is too busy to hear of what is done already; it is told again until it has"
+            );
         }
+        async move {
+            glommio::timer::sleep(TELL_AGAIN_AFTER).await;
+            if shard.watchdog.stopping() { Err(Unreachable) } else { Ok(()) }
+        }
+    };
+    let done = mesh::insist(|| asked(shard, home, work.clone()), rest).await;
+    done.map_err(|error| format!("shard {home}: {error}"))?
+}
+
+fn expect_core(shard: &Shard, home: u16) -> Result<(), Fault> {
+    match home < shard.mesh.cores() {
+        true => Ok(()),
+        false => Err(format!("shard {home} does not exist on this host")),
     }
-    on(shard, home, work).await
 }
 
 fn asked<R, E, W, F>(
@@ -456,41 +471,13 @@ pub(crate) async fn change(shard: &Rc<Shard>, pairs: Vec<Pair>) -> Result<(), Fa
         .put(directory::SPACE, pairs.clone())
         .await
         .map_err(|error| error.to_string())?;
-    let tell = |core| {
-        let pairs = pairs.clone();
-        shard.mesh.ask(core, move |shard: Rc<Shard>| async move {
-            shard.directory.borrow_mut().apply(&pairs);
-        })
+    let tell = move |shard: Rc<Shard>| async move {
+        shard.directory.borrow_mut().apply(&pairs);
+        Ok::<(), Fault>(())
     };
-    let mut is_told = false;
-    let rest = async |deaf: &[u16]| {
-        if !std::mem::replace(&mut is_told, true) {
-            tracing::warn!(shards = ?deaf, "a change of the directory is durable, but these are too busy to hear of it; they are told again until they have");
-        }
-        glommio::timer::sleep(TELL_AGAIN_AFTER).await;
-        !shard.watchdog.stopping()
-    };
-    tell_all(shard.mesh.cores(), tell, rest).await;
+    // At once: a busy one keeps nobody else from hearing it. Where the server stops, the next start reads it.
+    let _ = join_all((0..shard.mesh.cores()).map(|core| insist(shard, core, tell.clone()))).await;
     Ok(())
-}
-
-/// Tells all cores, all of them at once, and those that did not take it again after each `rest`, as long as that wants it.
-async fn tell_all<A>(cores: u16, tell: impl Fn(u16) -> A, mut rest: impl AsyncFnMut(&[u16]) -> bool)
-where
-    A: Future<Output = Result<(), Unreachable>>,
-{
-    let mut deaf: Vec<u16> = (0..cores).collect();
-    loop {
-        let told: Vec<(u16, A)> = deaf.drain(..).map(|core| (core, tell(core))).collect();
-        for (core, answer) in told {
-            if answer.await.is_err() {
-                deaf.push(core);
-            }
-        }
-        if deaf.is_empty() || !rest(&deaf).await {
-            return;
-        }
-    }
 }
 
 pub(crate) fn pair<T: Serialize>(kind: &str, name: &str, value: Option<&T>) -> Pair {
@@ -518,31 +505,4 @@ pub(crate) async fn hash(password: &str) -> StoredPassword {
 
 pub(crate) fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Unreachable, tell_all};
-    use std::cell::RefCell;
-
-    #[test]
-    fn a_busy_core_is_told_until_it_has_heard_and_keeps_nobody_else_from_hearing() {
-        let told = RefCell::new(Vec::new());
-        let tell = |core| {
-            told.borrow_mut().push(core);
-            let is_busy = core == 1 && told.borrow().iter().filter(|one| **one == 1).count() < 3;
-            std::future::ready(if is_busy { Err(Unreachable) } else { Ok(()) })
-        };
-        let mut rests = 0;
-        let rest = async |deaf: &[u16]| {
-            assert_eq!(deaf, [1]);
-            rests += 1;
-            true
-        };
-        futures_lite::future::block_on(tell_all(3, tell, rest));
-        assert_eq!((told.take(), rests), (vec![0, 1, 2, 1, 1], 2));
-        // The server stops.
-        let tell = |_| std::future::ready(Err(Unreachable));
-        futures_lite::future::block_on(tell_all(2, tell, async |_: &[u16]| false));
-    }
 }

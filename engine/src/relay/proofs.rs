@@ -6,9 +6,10 @@ use super::sts::SPACE;
 use crate::NOTICE;
 use crate::auth::dns::Resolver;
 use crate::config::Config;
-use crate::mesh::ShardHandle;
+use crate::mesh::{self, ShardHandle};
 use crate::shard::Shard;
 use bytes::Bytes;
+use std::convert::Infallible;
 use std::fmt::Write;
 use std::rc::Rc;
 use std::time::Duration;
@@ -44,17 +45,20 @@ pub async fn recall(config: &Config, resolver: &Resolver, shard: &ShardHandle) {
 /// What the log of shard 0 has, as soon as its core says so.
 pub(super) async fn insist<T: Send + 'static>(shard: &ShardHandle, look: fn(&Shard) -> T) -> T {
     let mut has_failed = false;
-    loop {
-        match shard.ask(move |shard| async move { look(&shard) }).await {
-            Ok(found) => return found,
-            Err(error) if !has_failed => {
-                has_failed = true;
-                tracing::error!(%error, "what is known of other hosts can't be read yet; until then no mail leaves");
-            }
-            Err(_) => {}
+    let rest = || {
+        if !std::mem::replace(&mut has_failed, true) {
+            tracing::error!(
+                "what is known of other hosts can't be read yet, the core that has it being busy; until then no mail leaves"
+            );
         }
-        tokio::time::sleep(AGAIN_AFTER).await;
-    }
+        async {
+            tokio::time::sleep(AGAIN_AFTER).await;
+            Ok::<(), Infallible>(())
+        }
+    };
+    let Ok(found) =
+        mesh::insist(|| shard.ask(move |shard| async move { look(&shard) }), rest).await;
+    found
 }
 
 /// Looks at the start and each hour whether it works, and writes when it did last, until the server stops.
