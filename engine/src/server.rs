@@ -10,14 +10,14 @@ use crate::config::{Config, ConfigError};
 use crate::control_plane::{ControlPlane, Jobs};
 use crate::core::{self, Opened};
 use crate::directory;
-use crate::domain::openness::strangers_in;
+use crate::domain::openness::{Strangers, strangers_in};
 use crate::filter::{self, learning};
 use crate::layout::{self, DataDir};
 use crate::listener;
 use crate::mesh::{self, ShardHandle};
 use crate::ownership;
 use crate::policy::greylist;
-use crate::policy::networks::Fences;
+use crate::policy::networks::{Fences, Lists};
 use crate::readiness::Doorbell;
 use crate::relay::hosts;
 use crate::reports;
@@ -87,9 +87,12 @@ impl Server {
             Mode::Serving => SystemScripts::load(&config)?,
             Mode::CommandOnly => SystemScripts::default(),
         };
-        let fences = match mode {
-            Mode::Serving => Fences::load(&config)?,
-            Mode::CommandOnly => Fences::default(),
+        let (fences, open_to) = match mode {
+            Mode::Serving => {
+                let lists = Lists::read(&config)?;
+                (Fences::of(&config, &lists), strangers_in(&config, &lists))
+            }
+            Mode::CommandOnly => (Fences::default(), Vec::new()),
         };
         let (config, sieve, fences) = (Arc::new(config), Arc::new(sieve), Arc::new(fences));
         let no_epoll = |error| ConfigError(format!("can't make an epoll set: {error}"));
@@ -145,7 +148,7 @@ impl Server {
         }
         server.begin()?;
         if mode == Mode::Serving {
-            server.report_ready(tls.is_some());
+            server.report_ready(tls.is_some(), &open_to);
         }
         Ok(server)
     }
@@ -200,13 +203,13 @@ impl Server {
         })
     }
 
-    fn report_ready(&self, certificate: bool) {
+    fn report_ready(&self, certificate: bool, open_to: &[Strangers]) {
         let addresses = listener::addresses(&self.config);
         for (service, address) in &addresses {
             tracing::info!(target: NOTICE, service = service.name(), %address, "listening");
         }
         warn_of_few_files(&self.config);
-        for (key, networks, why) in strangers_in(&self.config) {
+        for Strangers { key, networks, why } in open_to {
             tracing::warn!("{key} = {}: {why}", networks.join(", "));
         }
         if !certificate {

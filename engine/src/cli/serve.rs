@@ -4,9 +4,9 @@ use super::Outcome;
 use crate::NOTICE;
 use crate::auth::dnssec;
 use crate::config::{Config, ConfigError, LogFormat};
-use crate::domain::openness::strangers_in;
+use crate::domain::openness::{Strangers, strangers_in};
 use crate::layout;
-use crate::policy::networks::Fences;
+use crate::policy::networks::Lists;
 use crate::quarantine::settings::Daily;
 use crate::relay::tls;
 use crate::server::{Mode, Server};
@@ -58,15 +58,15 @@ pub(super) fn check(options: &CheckOptions) -> Result<Outcome, ConfigError> {
         return Ok(Outcome::Done);
     }
     SystemScripts::load(&config)?;
-    Fences::load(&config)?;
+    let lists = Lists::read(&config)?;
     layout::usable(&config.data_dir)?;
     let shards = layout::examine(&config.data_dir)?;
-    let odd = strangers_in(&config);
+    let odd = strangers_in(&config, &lists);
     match odd.is_empty() {
         true => outln!("{} is fine", options.config.display())?,
         false => outln!("{} can be served, but:", options.config.display())?,
     }
-    for (key, networks, why) in odd {
+    for Strangers { key, networks, why } in odd {
         outln!("warning: {key} = {}: {why}", networks.join(", "))?;
     }
     if let Some(what) = shards_unheeded(&config, shards) {

@@ -8,7 +8,7 @@ use super::check::{Finding, Verdict};
 use super::records::{Facts, Kind, Record, What, is_public};
 use crate::auth::settings::Network;
 use crate::config::Config;
-use crate::policy::networks;
+use crate::policy::networks::Lists;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -75,15 +75,20 @@ fn finding(name: &str, kind: Kind, (verdict, found, why): Judged) -> Finding {
     Finding { record, verdict, found, why, set: String::new() }
 }
 
-/// Networks of the config file in which strangers are: the key, which they are, and what that means.
-pub fn strangers_in(config: &Config) -> Vec<(String, Vec<String>, String)> {
+/// Networks of the config file in which strangers are.
+#[derive(Debug)]
+pub struct Strangers {
+    pub key: String,
+    pub networks: Vec<String>,
+    /// What that means.
+    pub why: String,
+}
+
+pub fn strangers_in(config: &Config, lists: &Lists) -> Vec<Strangers> {
     let trusted = "mail from there is neither verified nor judged, and nobody there is kept out";
-    let mut allowed = config.policy.allow.clone();
-    // What can't be read keeps the server from its start.
-    let _ = networks::read(&config.policy.allow_files, &mut allowed);
     let mut keys = vec![
         ("auth.trusted_networks".to_owned(), &config.auth.trusted_networks, trusted),
-        ("policy.allow".to_owned(), &allowed, "nobody there is kept out or counted"),
+        ("policy.allow".to_owned(), &lists.allow, "nobody there is kept out or counted"),
     ];
     let claims = "who is there may claim any address as its own, a trusted one, too";
     keys.push(("listen.xclient_from".to_owned(), &config.listen.xclient_from, claims));
@@ -99,23 +104,24 @@ pub fn strangers_in(config: &Config) -> Vec<(String, Vec<String>, String)> {
             let all = networks.iter().any(|network| network.ends().2 == 0);
             let who = if all { "everybody is" } else { "strangers are" };
             let why = format!("{who} in it: {meaning}; name networks of your own alone");
-            (key, strangers(networks), why)
+            Strangers { key, networks: strangers(networks), why }
         })
         .collect();
-    let mut denied = config.policy.deny.clone();
-    let _ = networks::read(&config.policy.deny_files, &mut denied);
-    let all = denied.iter().filter(|network| network.ends().2 == 0).map(ToString::to_string);
+    let all = lists.deny.iter().filter(|network| network.ends().2 == 0).map(ToString::to_string);
     let why = "everybody is in it: nobody gets further than the greeting; name those who are to be kept out";
-    found.push(("policy.deny".to_owned(), all.collect(), why.to_owned()));
-    found.retain(|(_, networks, _)| !networks.is_empty());
+    let (key, networks, why) = ("policy.deny".to_owned(), all.collect(), why.to_owned());
+    found.push(Strangers { key, networks, why });
+    found.retain(|one| !one.networks.is_empty());
     found
 }
 
 /// What of the config file lets in those it should not. Says nothing of what is as it should be.
 fn settings(facts: &Facts, config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (key, strangers, why) in strangers_in(config) {
-        findings.push(finding(&key, Kind::Config, (Verdict::Wrong, strangers, why)));
+    // What can't be read keeps the server from its start.
+    let lists = Lists::read(config).unwrap_or_default();
+    for Strangers { key, networks, why } in strangers_in(config, &lists) {
+        findings.push(finding(&key, Kind::Config, (Verdict::Wrong, networks, why)));
     }
     let is_open = |address: &&SocketAddr| {
         let ip = address.ip();

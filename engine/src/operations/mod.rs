@@ -21,7 +21,7 @@ use crate::filter;
 use crate::filter::operations::SpamRequest;
 use crate::mesh::{self, Unreachable};
 use crate::passwords::{self, StoredPassword};
-use crate::policy::networks::Fences;
+use crate::policy::networks::{Fences, Lists};
 use crate::quarantine::{self, operations::QuarantineRequest};
 use crate::queue;
 use crate::remembering::{self, Which};
@@ -379,7 +379,8 @@ async fn reload(shard: &Rc<Shard>) -> Result<Value, Fault> {
         .spawn_blocking(move || {
             let tls = tls::server_config(&config.data_dir).map_err(|error| error.to_string())?;
             let scripts = SystemScripts::load(&config).map_err(|error| error.to_string())?;
-            let fences = Fences::load(&config).map_err(|error| error.to_string())?;
+            let lists = Lists::read(&config).map_err(|error| error.to_string())?;
+            let fences = Fences::of(&config, &lists);
             let listed = certificates::list(&config.data_dir).map_err(|error| error.to_string())?;
             Ok::<_, Fault>((tls, Arc::new(scripts), Arc::new(fences), listed))
         })

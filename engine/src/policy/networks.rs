@@ -23,19 +23,32 @@ pub struct Fences {
     pub denied: Networks,
 }
 
-impl Fences {
-    pub fn load(config: &Config) -> Result<Fences, ConfigError> {
+/// What `[policy]` lists, with what is in its files, as it stands there.
+#[derive(Debug, Default)]
+pub struct Lists {
+    pub allow: Vec<Network>,
+    pub deny: Vec<Network>,
+}
+
+impl Lists {
+    pub fn read(config: &Config) -> Result<Lists, ConfigError> {
         let policy = &config.policy;
-        let mut allowed = [&config.auth.trusted_networks[..], &policy.allow].concat();
-        let mut denied = policy.deny.clone();
-        config.at("policy.allow_files", read(&policy.allow_files, &mut allowed))?;
-        config.at("policy.deny_files", read(&policy.deny_files, &mut denied))?;
-        Ok(Fences { allowed: Networks::of(&allowed), denied: Networks::of(&denied) })
+        let (mut allow, mut deny) = (policy.allow.clone(), policy.deny.clone());
+        config.at("policy.allow_files", read(&policy.allow_files, &mut allow))?;
+        config.at("policy.deny_files", read(&policy.deny_files, &mut deny))?;
+        Ok(Lists { allow, deny })
+    }
+}
+
+impl Fences {
+    pub fn of(config: &Config, lists: &Lists) -> Fences {
+        let allowed = config.auth.trusted_networks.iter().chain(&lists.allow);
+        Fences { allowed: Networks::of(allowed), denied: Networks::of(&lists.deny) }
     }
 }
 
 /// Adds what is in the files.
-pub fn read(files: &[PathBuf], networks: &mut Vec<Network>) -> Result<(), ConfigError> {
+fn read(files: &[PathBuf], networks: &mut Vec<Network>) -> Result<(), ConfigError> {
     for path in files {
         let unreadable =
             |error: std::io::Error| ConfigError(format!("can't read {}: {error}", path.display()));
@@ -73,7 +86,7 @@ pub struct Networks {
 }
 
 impl Networks {
-    pub fn of(networks: &[Network]) -> Networks {
+    pub fn of<'n>(networks: impl IntoIterator<Item = &'n Network>) -> Networks {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for network in networks {
             match network.ends() {
