@@ -221,6 +221,8 @@ fn take_lock(path: &Path) -> Result<File, LockError> {
         .create(true)
         .truncate(false)
         .mode(0o600)
+        // Root salvages what is another user's: a link of that name would have the number written to what it leads to.
+        .custom_flags(libc::O_NOFOLLOW)
         .open(path.join("kura.lock"))
         .map_err(LockError::Io)?;
     // SAFETY: flock on a descriptor that we own; no memory is involved.
@@ -351,8 +353,9 @@ pub fn make_restored(path: &Path, shards: u16) -> Result<(), ConfigError> {
 pub fn lock_backups(path: &Path) -> Result<File, ConfigError> {
     let file = path.join(BACKUP_LOCK);
     let fault = |error: io::Error| ConfigError(format!("can't lock {}: {error}", file.display()));
-    let lock = File::options().write(true).create(true).truncate(false).mode(0o600).open(&file);
-    let lock = lock.map_err(fault)?;
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let lock = options.open(&file).map_err(fault)?;
     // The next backup may be another user's.
     ownership::give(&file).map_err(fault)?;
     // SAFETY: flock on a descriptor that we own; no memory is involved.

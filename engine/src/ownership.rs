@@ -6,16 +6,19 @@
 
 use crate::config::ConfigError;
 use crate::server::Mode;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::{self, File, Metadata};
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, lchown};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 const ROOT: u32 = 0;
 /// More than any entry of a user database takes.
 const ENTRY_BYTES_MAX: usize = 1 << 16;
+/// Of directories in a data directory; each holds a descriptor.
+const DEPTH_MAX: u32 = 32;
 
 fn ours() -> u32 {
     // SAFETY: it has no preconditions and can't fail.
@@ -129,40 +132,71 @@ fn may_open(path: &Path) -> bool {
 }
 
 /// Gives what root has made to the owner of the directory that it is in.
+///
+/// That owner may put anything in the place of anything there while root is at work: links to what is none of its business, above
+/// all. So nothing is looked at and given by its path, but by a descriptor, which goes on meaning the same file.
 pub fn give(path: &Path) -> io::Result<()> {
     if ours() != ROOT {
         return Ok(());
     }
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let owner = fs::metadata(parent.unwrap_or(Path::new(".")))?;
-    give_to(path, &owner)
+    let parent = File::open(parent.unwrap_or(Path::new(".")))?;
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    give_to(&entry(&parent, name)?, &parent.metadata()?).map(drop)
 }
 
 /// The same with everything in a directory, which keeps its owner.
 pub fn give_all(directory: &Path) -> io::Result<()> {
-    let owner = fs::metadata(directory)?;
+    let directory = File::open(directory)?;
     if ours() != ROOT {
         return Ok(());
     }
-    let mut folders = vec![directory.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
-            give_to(&entry.path(), &owner)?;
-            // Not what a link leads to.
-            if entry.file_type()?.is_dir() {
-                folders.push(entry.path());
-            }
+    give_below(&directory, &directory.metadata()?, DEPTH_MAX)
+}
+
+fn give_below(directory: &File, owner: &Metadata, depth: u32) -> io::Result<()> {
+    // Of that descriptor, wherever it lies by now.
+    for listed in fs::read_dir(format!("/proc/self/fd/{}", directory.as_raw_fd()))? {
+        let name = listed?.file_name();
+        let below = match entry(directory, &name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            below => below?,
+        };
+        if give_to(&below, owner)?.is_dir() {
+            let depth = depth.checked_sub(1).ok_or_else(|| {
+                io::Error::other(format!("{} lies too deep", Path::new(&name).display()))
+            })?;
+            give_below(&below, owner, depth)?;
         }
     }
     Ok(())
 }
 
-fn give_to(path: &Path, owner: &Metadata) -> io::Result<()> {
-    match fs::symlink_metadata(path)?.uid() == ROOT && owner.uid() != ROOT {
-        true => lchown(path, Some(owner.uid()), Some(owner.gid())),
-        false => Ok(()),
+/// What has that name in the directory, whatever it is: nothing is followed, and nothing opened that an opening does something to.
+fn entry(directory: &File, name: &OsStr) -> io::Result<File> {
+    let name = CString::new(name.as_bytes())?;
+    let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    // SAFETY: the name is a C string that lives through the call; a descriptor that comes back is nobody else's.
+    unsafe {
+        match libc::openat(directory.as_raw_fd(), name.as_ptr(), flags) {
+            -1 => Err(io::Error::last_os_error()),
+            found => Ok(File::from_raw_fd(found)),
+        }
     }
+}
+
+/// What it is. A file of root's that has another name may be one that root has not made here.
+fn give_to(entry: &File, owner: &Metadata) -> io::Result<Metadata> {
+    let found = entry.metadata()?;
+    let is_made_here = found.is_dir() || found.nlink() == 1;
+    if found.uid() == ROOT && owner.uid() != ROOT && is_made_here {
+        let (file, user, group) = (entry.as_raw_fd(), owner.uid(), owner.gid());
+        // SAFETY: an empty name names the descriptor, which lives through the call.
+        if unsafe { libc::fchownat(file, c"".as_ptr(), user, group, libc::AT_EMPTY_PATH) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(found)
 }
 
 /// The name of a user, or the number of one that has none.
@@ -182,6 +216,7 @@ fn user(id: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::{chown, symlink};
 
     #[test]
     fn users_have_names_or_numbers() {
@@ -227,10 +262,77 @@ mod tests {
         fs::write(&victim, "kept").unwrap();
         assert!(would_belong_to(&data, ours()));
         let trial = data.join(format!("owner-trial-{}", std::process::id()));
-        std::os::unix::fs::symlink(&victim, &trial).unwrap();
+        symlink(&victim, &trial).unwrap();
         assert!(!would_belong_to(&data, ours()));
         assert_eq!(fs::read_to_string(&victim).unwrap(), "kept");
         assert!(fs::symlink_metadata(&trial).is_ok(), "what others have made stays");
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn root_gives_what_is_there_and_nothing_that_a_link_leads_to() {
+        const OWNER: u32 = 3_999_999_998;
+        if ours() != ROOT {
+            return;
+        }
+        let dir = std::env::temp_dir().join(format!("kura-owner-links-{}", std::process::id()));
+        let (data, outside) = (dir.join("data"), dir.join("outside"));
+        fs::create_dir_all(data.join("store/shard-0")).unwrap();
+        fs::create_dir_all(outside.join("below")).unwrap();
+        for file in ["data/store/shard-0/log", "outside/file", "outside/below/file", "outside/hard"]
+        {
+            fs::write(dir.join(file), "x").unwrap();
+        }
+        chown(&data, Some(OWNER), Some(OWNER)).unwrap();
+        symlink(&outside, data.join("store/shard-1")).unwrap();
+        symlink(outside.join("file"), data.join("link")).unwrap();
+        fs::hard_link(outside.join("hard"), data.join("hard")).unwrap();
+        // Opened, a pipe would keep root until somebody writes to it.
+        let pipe = CString::new(data.join("pipe").as_os_str().as_bytes()).unwrap();
+        // SAFETY: the name is a C string that lives through the call.
+        assert_eq!(unsafe { libc::mkfifo(pipe.as_ptr(), 0o600) }, 0);
+        let owner = |path: &str| fs::symlink_metadata(dir.join(path)).unwrap().uid();
+        give(&data.join("link")).unwrap();
+        give(&data.join("hard")).unwrap();
+        assert_eq!((owner("data/link"), owner("data/hard")), (OWNER, ROOT));
+        give_all(&data).unwrap();
+        for given in ["store", "store/shard-0", "store/shard-0/log", "store/shard-1", "pipe"] {
+            assert_eq!(owner(&format!("data/{given}")), OWNER, "{given}");
+        }
+        for kept in
+            ["outside", "outside/file", "outside/below", "outside/below/file", "outside/hard"]
+        {
+            assert_eq!(owner(kept), ROOT, "{kept}");
+        }
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_is_swapped_for_a_link_takes_root_nowhere() {
+        const OWNER: u32 = 3_999_999_998;
+        if ours() != ROOT {
+            return;
+        }
+        let dir = std::env::temp_dir().join(format!("kura-owner-swap-{}", std::process::id()));
+        let (data, outside) = (dir.join("data"), dir.join("outside"));
+        fs::create_dir_all(data.join("certificates")).unwrap();
+        fs::create_dir_all(&outside).unwrap();
+        fs::write(data.join("certificates/inside"), "x").unwrap();
+        fs::write(outside.join("file"), "x").unwrap();
+        chown(&data, Some(OWNER), Some(OWNER)).unwrap();
+        let owner = File::open(&data).unwrap();
+        let certificates = entry(&owner, OsStr::new("certificates")).unwrap();
+        let owner = owner.metadata().unwrap();
+        assert!(give_to(&certificates, &owner).unwrap().is_dir());
+        // Between the two steps, by its new owner.
+        fs::rename(data.join("certificates"), data.join("moved")).unwrap();
+        symlink(&outside, data.join("certificates")).unwrap();
+        give_below(&certificates, &owner, DEPTH_MAX).unwrap();
+        let owner = |path: &str| fs::symlink_metadata(dir.join(path)).unwrap().uid();
+        assert_eq!((owner("data/moved/inside"), owner("outside/file")), (OWNER, ROOT));
+        // Nor is anything too deep.
+        fs::create_dir_all(data.join("moved/a/b")).unwrap();
+        assert!(give_below(&certificates, &certificates.metadata().unwrap(), 1).is_err());
         fs::remove_dir_all(&dir).unwrap();
     }
 
