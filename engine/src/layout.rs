@@ -408,6 +408,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_link_in_the_place_of_a_lock_leads_to_stays_as_it_is() {
+        let path = std::env::temp_dir().join(format!("kura-layout-link-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        let victim = path.join("victim");
+        fs::write(&victim, "kept").unwrap();
+        for lock in ["kura.lock", BACKUP_LOCK] {
+            std::os::unix::fs::symlink(&victim, path.join(lock)).unwrap();
+        }
+        assert!(DataDir::lock(&path, 2).is_err() && lock_backups(&path).is_err());
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "kept");
+        fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
     fn a_second_process_is_told_who_holds_the_directory() {
         let path = std::env::temp_dir().join(format!("kura-layout-{}", std::process::id()));
         let first = DataDir::lock(&path, 2).unwrap();
