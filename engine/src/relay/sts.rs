@@ -211,12 +211,15 @@ impl Policies {
         let Ok(_place) = self.fetches.acquire().await else {
             return Err("the server is stopping".to_owned());
         };
+        let gave_up = Some("it was not there within the time that others wait for it".to_owned());
+        let mut failure = Failure { policies: self, domain, id, why: gave_up };
         let text = web.get(&url(domain)).await;
         let now = unix_now();
         let policy =
             text.and_then(|text| Policy::parse(&text).map_err(|fault| format!("{WRONG}: {fault}")));
         match policy {
             Ok(policy) => {
+                failure.why = None;
                 let mode = policy.mode.name();
                 tracing::info!(domain, id, mode, mx = ?policy.mx, "an MTA-STS policy was fetched");
                 let kept =
@@ -225,18 +228,23 @@ impl Policies {
                 Ok(policy)
             }
             Err(why) => {
-                tracing::info!(domain, id, why, "an MTA-STS policy can't be had");
-                self.known(|known| {
-                    if known.failed.len() >= FAILED_MAX {
-                        known.failed.retain(|_, (at, ..)| now < *at + FAILED_SECONDS);
-                    }
-                    if known.failed.len() < FAILED_MAX {
-                        known.failed.insert(domain.to_owned(), (now, id.to_owned(), why.clone()));
-                    }
-                });
+                failure.why = Some(why.clone());
                 Err(why)
             }
         }
+    }
+
+    fn note_failure(&self, domain: &str, id: &str, why: String) {
+        tracing::info!(domain, id, why, "an MTA-STS policy can't be had");
+        let now = unix_now();
+        self.known(|known| {
+            if known.failed.len() >= FAILED_MAX {
+                known.failed.retain(|_, (at, ..)| now < *at + FAILED_SECONDS);
+            }
+            if known.failed.len() < FAILED_MAX {
+                known.failed.insert(domain.to_owned(), (now, id.to_owned(), why));
+            }
+        });
     }
 
     /// In memory, and in the log: without that it would be fetched again after a restart.
@@ -316,11 +324,34 @@ impl std::fmt::Debug for Policies {
     }
 }
 
+/// Of a fetch: noted when that is over, or given up because whoever asked has waited long enough, be it for other things.
+struct Failure<'f> {
+    policies: &'f Policies,
+    domain: &'f str,
+    id: &'f str,
+    why: Option<String>,
+}
+
+impl Drop for Failure<'_> {
+    fn drop(&mut self) {
+        if let Some(why) = self.why.take() {
+            self.policies.note_failure(self.domain, self.id, why);
+        }
+    }
+}
+
 /// HTTPS as section 3.3 wants it.
 pub(super) struct Web(reqwest::Client);
 
 impl Web {
     pub(super) fn new(settings: &Relay, resolver: &Resolver) -> Result<Web, String> {
+        Web::found_by(settings, Names(resolver.clone()))
+    }
+
+    fn found_by(
+        settings: &Relay,
+        names: impl reqwest::dns::Resolve + 'static,
+    ) -> Result<Web, String> {
         let trust = Trust::valid(settings.ca_file.as_ref())?;
         reqwest::Client::builder()
             .tls_backend_preconfigured((*trust.config()).clone())
@@ -329,7 +360,7 @@ impl Web {
             .no_proxy()
             .pool_max_idle_per_host(0)
             .timeout(FETCH_TIMEOUT)
-            .dns_resolver(Arc::new(Names(resolver.clone())))
+            .dns_resolver(Arc::new(names))
             .build()
             .map(Web)
             .map_err(|error| error.to_string())
@@ -429,5 +460,34 @@ mod tests {
         assert!(!forgotten.is_due(1_000_000 + UNUSED_SECONDS));
         let text = serde_json::to_vec(&week).unwrap();
         assert_eq!(serde_json::from_slice::<Kept>(&text).unwrap(), week);
+    }
+
+    struct Silent;
+
+    impl reqwest::dns::Resolve for Silent {
+        fn resolve(&self, _: reqwest::dns::Name) -> reqwest::dns::Resolving {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[test]
+    fn a_fetch_that_is_given_up_has_failed_and_is_not_begun_anew_at_once() {
+        let dir = std::env::temp_dir().join(format!("kura-sts-{}", std::process::id()));
+        crate::certificates::self_signed(&dir, &["ca.test".to_owned()]).unwrap();
+        let ca_file = Some(crate::certificates::directory(&dir).join("ca.test/chain.pem"));
+        let web = Web::found_by(&Relay { ca_file, ..Relay::default() }, Silent).unwrap();
+        let policies = Policies::none(&Resolver::from_zone(HashMap::new()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let moment = Duration::from_millis(20);
+            let first = policies.fetched(&web, "a.test", "1", unix_now());
+            assert!(tokio::time::timeout(moment, first).await.is_err(), "nobody answers");
+            let why = policies.fetched(&web, "a.test", "1", unix_now()).await.unwrap_err();
+            assert!(why.contains("within the time"), "{why}");
+            // Another policy may be had.
+            let other = policies.fetched(&web, "a.test", "2", unix_now());
+            assert!(tokio::time::timeout(moment, other).await.is_err(), "nobody answers");
+        });
+        std::fs::remove_dir_all(dir).unwrap();
     }
 }
