@@ -30,7 +30,8 @@
 //! | [`scrub`], [`compact`] | the store is read through for rot, and gives space back |
 //! | `trace` | and what has become of messages |
 //! | [`certificates`], [`tls`], [`metrics`] | the rest of running a server |
-//! | [`spaces`], `when` | which key space of the store is whose; times as operators write them |
+//! | [`spaces`] | which key space of the store is whose, and how one is gone through |
+//! | `when` | times as operators write them |
 //! | [`bench`] | load programs |
 
 /// Target of log lines that an operator wants to see even where each message's are not wanted: starts

@@ -31,6 +31,7 @@ use super::tokens::Tokens;
 use super::{is_gone, learning};
 use crate::core::give_way;
 use crate::shard::Shard;
+use crate::spaces::Walk;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -424,16 +425,11 @@ async fn count_all(shard: &Shard) -> usize {
     if let Some(known) = known {
         return known;
     }
-    let (mut from, mut count) = (Vec::new(), 0);
-    loop {
-        let some = shard.store.scan_from(SPACE, &from, AT_ONCE);
+    let (mut walk, mut count) = (Walk::through(shard, SPACE, AT_ONCE), 0);
+    while let Some(some) = walk.next().await {
         count += some.len();
-        match some.last() {
-            Some((key, _)) if some.len() == AT_ONCE => from = [key, [0].as_slice()].concat(),
-            Some(_) | None => return count,
-        }
-        give_way().await;
     }
+    count
 }
 
 #[cfg(test)]

@@ -41,6 +41,7 @@ use crate::relay::destination::Serving;
 use crate::relay::tally::Tally;
 use crate::relay::unreached::Unreached;
 use crate::shard::Shard;
+use crate::spaces::Walk;
 use bytes::Bytes;
 use fresh::Fresh;
 use message::{Envelope, Progress};
@@ -224,12 +225,8 @@ pub async fn load(shard: &Rc<Shard>) -> Result<(), Error> {
 
 /// Progress of messages that were expunged, and then there was a crash.
 async fn forget_stale(shard: &Rc<Shard>) {
-    let mut from = Bytes::new();
-    loop {
-        let pairs = shard.store.scan_from(SPACE, &from, LOADED_AT_ONCE);
-        let Some((last, _)) = pairs.last() else { return };
-        // The next key after it.
-        from = [last, &[0][..]].concat().into();
+    let mut walk = Walk::through(shard, SPACE, LOADED_AT_ONCE);
+    while let Some(pairs) = walk.next().await {
         let uid =
             |key: &[u8]| <[u8; 4]>::try_from(key).map(|octets| Uid(u32::from_be_bytes(octets)));
         let is_stale = |key: &[u8]| {
@@ -247,7 +244,6 @@ async fn forget_stale(shard: &Rc<Shard>) {
             tracing::debug!(%error, "progress of messages that have left stays until the next start");
             return;
         }
-        give_way().await;
     }
 }
 

@@ -8,10 +8,10 @@
 //!
 //! Not known is what a script files in several records, sends on or throws away: after a crash that may be repeated.
 
-use crate::core::give_way;
 use crate::delivery::{Failure, Once, To};
 use crate::queue::{ACCOUNT, MAILBOX};
 use crate::shard::Shard;
+use crate::spaces::Walk;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -62,12 +62,8 @@ pub async fn keep(shard: Rc<Shard>) {
 }
 
 async fn forget(shard: &Rc<Shard>) {
-    let mut from = Bytes::new();
-    loop {
-        let pairs = shard.store.scan_from(SPACE, &from, MARKS_AT_ONCE);
-        let Some((last, _)) = pairs.last() else { return };
-        // The next key after it.
-        from = [last, &[0][..]].concat().into();
+    let mut walk = Walk::through(shard, SPACE, MARKS_AT_ONCE);
+    while let Some(pairs) = walk.next().await {
         let mut by_queue: BTreeMap<u16, Vec<(Uid, Bytes)>> = BTreeMap::new();
         for (key, _) in pairs {
             if let Some((queue, uid)) = read(&key) {
@@ -99,7 +95,6 @@ async fn forget(shard: &Rc<Shard>) {
                 "forgot who has had what left the queue"
             );
         }
-        give_way().await;
     }
 }
 
