@@ -31,7 +31,7 @@
 //! | `trace` | and what has become of messages |
 //! | [`certificates`], [`tls`], [`metrics`] | the rest of running a server |
 //! | [`spaces`] | which key space of the store is whose, and how one is gone through |
-//! | `when` | times as operators write them |
+//! | `sliding`, `when` | counts of the last while; times as operators write them |
 //! | [`bench`] | load programs |
 
 /// Target of log lines that an operator wants to see even where each message's are not wanted: starts
@@ -79,6 +79,7 @@ pub mod server;
 pub mod session;
 pub mod shard;
 pub mod sieve;
+mod sliding;
 mod spaces;
 pub mod submission;
 pub mod tls;

@@ -8,7 +8,7 @@ use crate::auth::settings::Network;
 use crate::config::{Config, ConfigError};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 /// Of one file: all that is routed takes less.
@@ -113,6 +113,20 @@ impl Networks {
     }
 }
 
+/// The network of so many bits that an address is in, by its first address. IPv4 addresses in IPv6's clothes are IPv4 addresses.
+pub fn prefix(address: IpAddr, bits_v4: u32, bits_v6: u32) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            let mask = u32::MAX.checked_shl(u32::BITS.saturating_sub(bits_v4)).unwrap_or(0);
+            Ipv4Addr::from_bits(address.to_bits() & mask).into()
+        }
+        IpAddr::V6(address) => {
+            let mask = u128::MAX.checked_shl(u128::BITS.saturating_sub(bits_v6)).unwrap_or(0);
+            Ipv6Addr::from_bits(address.to_bits() & mask).into()
+        }
+    }
+}
+
 /// In order, and each as large as can be.
 fn merged<N: Ord + Copy>(mut ranges: Vec<(N, N)>, next: impl Fn(N) -> Option<N>) -> Vec<(N, N)> {
     ranges.sort_unstable();
@@ -138,6 +152,23 @@ mod tests {
 
     fn networks(all: &[&str]) -> Vec<Network> {
         all.iter().map(|one| Network::try_from((*one).to_owned()).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_network_is_named_by_its_first_address() {
+        for (address, bits, first) in [
+            ("192.0.2.77", (24, 64), "192.0.2.0"),
+            ("::ffff:192.0.2.77", (24, 64), "192.0.2.0"),
+            ("192.0.2.77", (32, 0), "192.0.2.77"),
+            ("192.0.2.77", (0, 128), "0.0.0.0"),
+            ("2001:db8:1:2:3::4", (24, 64), "2001:db8:1:2::"),
+            ("2001:db8:1:2:3::4", (24, 48), "2001:db8:1::"),
+            ("2001:db8::1", (0, 128), "2001:db8::1"),
+            ("2001:db8::1", (32, 0), "::"),
+        ] {
+            let found = prefix(address.parse().unwrap(), bits.0, bits.1);
+            assert_eq!(found, first.parse::<IpAddr>().unwrap(), "{address} {bits:?}");
+        }
     }
 
     #[test]

@@ -1,16 +1,17 @@
 //! Who has done too much of something is kept out for a while. Pure: time is an argument.
 //!
 //! Each address is counted by one core, which its hash chooses; that core tells all others of a ban
-//! ([`connect`](super::connect)). Counts are of two windows, this one and the one before, weighted by how much of
-//! the latter is still within reach: a sliding window in two numbers. Memory is bounded: with more addresses
+//! ([`connect`](super::connect)). Counts are of [sliding windows](crate::sliding). Memory is bounded: with more addresses
 //! than [`COUNTED_MAX`] those that are quiet longest are forgotten, and a table full of others forgets at random.
 
+use super::networks::prefix;
 use super::settings::Screening;
+use crate::sliding::Sliding;
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-/// Addresses and networks that one core counts: some 10 MiB at most.
+/// Addresses and networks that one core counts: some 12 MiB at most.
 const COUNTED_MAX: usize = 100_000;
 /// Bans that are known at once.
 const BANS_MAX: usize = 100_000;
@@ -81,26 +82,8 @@ pub enum Place {
     Network(IpAddr),
 }
 
-/// What one place has done: by offence, in the window under way and in the one before.
-#[derive(Debug, Default, Clone, Copy)]
-struct Counts {
-    window: u64,
-    now: [u32; 4],
-    before: [u32; 4],
-}
-
-impl Counts {
-    /// In the window that ends now, of which `passed` is the share that lies in the window with the number `window`.
-    fn weigh(&self, window: u64, passed: f64, offence: Offence) -> f64 {
-        let index = offence as usize;
-        let (now, before) = match window.saturating_sub(self.window) {
-            0 => (self.now[index], self.before[index]),
-            1 => (0, self.now[index]),
-            _ => (0, 0),
-        };
-        f64::from(now) + (1.0 - passed) * f64::from(before)
-    }
-}
+/// What one place has done, by offence.
+type Counts = [Sliding; 4];
 
 #[derive(Debug)]
 pub struct Screen {
@@ -135,7 +118,7 @@ impl Screen {
         ];
         let mut over = Vec::new();
         for (place, limit) in places {
-            if self.count(now, place, offence, screening.window_seconds) > f64::from(limit) {
+            if self.count(now, place, offence, screening.window_seconds) > u64::from(limit) {
                 // It begins anew when the ban is over.
                 self.counted.remove(&place);
                 over.push(place);
@@ -144,24 +127,18 @@ impl Screen {
         over
     }
 
-    fn count(&mut self, now: Instant, place: Place, offence: Offence, seconds: u64) -> f64 {
-        let since = now.saturating_duration_since(self.origin).as_secs_f64();
-        let seconds = Duration::from_secs(seconds.max(1)).as_secs_f64();
-        // Windows are counted from the start: a number of them fits.
-        let window = (since / seconds) as u64;
+    fn count(&mut self, now: Instant, place: Place, offence: Offence, window: u64) -> u64 {
+        let (now, window) = (self.seconds(now), window.max(1));
         if self.counted.len() >= COUNTED_MAX && !self.counted.contains_key(&place) {
-            self.forget(window);
+            self.forget(now, window);
         }
-        let counts = self.counted.entry(place).or_default();
-        match window.saturating_sub(counts.window) {
-            0 => {}
-            1 => (counts.before, counts.now) = (counts.now, [0; 4]),
-            _ => (counts.before, counts.now) = ([0; 4], [0; 4]),
-        }
-        counts.window = window;
-        let index = offence as usize;
-        counts.now[index] = counts.now[index].saturating_add(1);
-        counts.weigh(window, (since / seconds).fract(), offence)
+        let counts = &mut self.counted.entry(place).or_default()[offence as usize];
+        counts.add(now, window, 1);
+        counts.weigh(now, window)
+    }
+
+    fn seconds(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.origin).as_secs()
     }
 
     /// The places that have gone half-way to being kept out for this, but for those that are known to have.
@@ -173,26 +150,23 @@ impl Screen {
         screening: &Screening,
     ) -> Vec<Place> {
         let (limit, address) = (offence.limit(screening), address.to_canonical());
-        let since = now.saturating_duration_since(self.origin).as_secs_f64();
-        let seconds = Duration::from_secs(screening.window_seconds.max(1)).as_secs_f64();
+        let (seconds, window) = (self.seconds(now), screening.window_seconds.max(1));
         let half = |place: &Place| {
             let limit = match place {
                 Place::Address(_) => limit,
                 Place::Network(_) => limit.saturating_mul(NETWORK_FACTOR),
             };
             let known = self.bans.get(&(Door::Tarpit, *place)).is_some_and(|until| *until > now);
-            let counts = self.counted.get(place);
-            let done = counts.map_or(0.0, |counts| {
-                counts.weigh((since / seconds) as u64, (since / seconds).fract(), offence)
-            });
-            limit > 0 && !known && done > f64::from(limit) / 2.0
+            let counts = self.counted.get(place).map(|counts| counts[offence as usize]);
+            let done = counts.map_or(0, |counts| counts.weigh(seconds, window));
+            limit > 0 && !known && 2 * done > u64::from(limit)
         };
         let places = [Place::Address(address), Place::Network(network(address))];
         places.into_iter().filter(half).collect()
     }
 
-    fn forget(&mut self, window: u64) {
-        self.counted.retain(|_, counts| window.saturating_sub(counts.window) < 2);
+    fn forget(&mut self, now: u64, window: u64) {
+        self.counted.retain(|_, counts| counts.iter().any(|one| one.weigh(now, window) > 0));
         if self.counted.len() >= COUNTED_MAX {
             // All are busy: an attack from everywhere. Half of them go; who goes on is soon counted again.
             let mut keep = false;
@@ -228,17 +202,13 @@ impl Screen {
 
 /// The /24, or the /64 of IPv6, that an address is in.
 pub fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() & !0xff).into(),
-        IpAddr::V6(address) => {
-            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
-        }
-    }
+    prefix(address, 24, 64)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
     const LIMITS: Screening = Screening {
         window_seconds: 100,

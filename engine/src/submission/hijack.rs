@@ -15,7 +15,8 @@
 //! password, which teaches nothing. Where operators are only told, it is over after a day: then the next letter may come.
 
 use super::settings::{Action, Hijack};
-use super::usage::{DAY, HOUR, Sliding};
+use super::usage::{DAY, HOUR};
+use crate::sliding::Sliding;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};

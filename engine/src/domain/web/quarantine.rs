@@ -7,12 +7,13 @@
 //! ours work all the same: whoever guesses may share a network, or a proxy, with those who have been told.
 
 use crate::mesh::ShardHandle;
+use crate::policy::networks::prefix;
 use crate::quarantine::html;
 use crate::quarantine::links::{self, Action, Answer};
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -48,12 +49,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 
 /// Who shares an end of the address is one.
 fn network(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() & !0xff)),
-        IpAddr::V6(address) => {
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !((1 << 80) - 1)))
-        }
-    }
+    prefix(peer, 24, 48)
 }
 
 impl Forgeries {
@@ -165,6 +161,7 @@ fn page(status: StatusCode, title: &str, text: &str) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
     use crate::quarantine::Reason;
 
     #[test]

@@ -5,6 +5,7 @@
 //! and does nothing else. Distinct networks and senders are counted by linear counting (Whang and others, 1990): one bit of
 //! 64 for each, and an estimate from the bits that are not set.
 
+use crate::policy::networks::prefix;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -107,11 +108,8 @@ impl Table {
 }
 
 /// What one party usually has: a /24 of IPv4, a /48 of IPv6.
-fn network(peer: IpAddr) -> u128 {
-    match peer.to_canonical() {
-        IpAddr::V4(address) => u128::from(address.to_bits() >> 8),
-        IpAddr::V6(address) => address.to_bits() >> 80 | 1 << 120,
-    }
+fn network(peer: IpAddr) -> IpAddr {
+    prefix(peer, 24, 48)
 }
 
 #[cfg(test)]
