@@ -10,7 +10,9 @@
 //!
 //! **Never await another thread in a task that is itself awaited** (a `glommio::Task`): in glommio-ng
 //! 0.12 the other thread's last waker and the join handle race to free the task, and one of them uses
-//! it after that. Between cores no waker crosses: the answer is a message, too.
+//! it after that. Here no waker crosses between cores: the answer is a message, too. In one place one does
+//! ([`delivery`](crate::delivery), `streaming`: pieces of a large body, in a bounded channel). The tasks at
+//! both of its ends are detached, and a core that naps hears of it when its nap is over.
 
 use crate::readiness::Doorbell;
 use crate::shard::Shard;
@@ -25,8 +27,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// Requests that may wait at one core. Full means at least this many transactions under way there,
-/// each at most one session buffer: the store's own admission limit is reached long before.
+/// Requests that may wait at one core. It takes all that are there in each of its turns, so full means that as many have come within
+/// one. How many it has under way is not bounded here: the store admits no more than it has room for.
 const REQUESTS_MAX: usize = 4096;
 
 /// Work that has been sent to a core.
