@@ -10,6 +10,7 @@
 //! ```
 
 use crate::config::ConfigError;
+use crate::hex;
 use crate::ownership;
 use crate::passwords;
 use crate::server::Mode;
@@ -83,7 +84,7 @@ impl DataDir {
         })?;
         let layout = read_or_make(path, shards)?;
         check_shards(path, &layout)?;
-        let secret = unhex(&layout.secret).ok_or_else(|| {
+        let secret = hex::octets(&layout.secret).ok_or_else(|| {
             ConfigError(format!(
                 "{}: secret is not 64 hexadecimal digits",
                 path.join("layout.toml").display()
@@ -277,7 +278,7 @@ fn read_or_make(path: &Path, shards: u16) -> Result<Layout, ConfigError> {
     if path.join("store").exists() {
         return Err(no_layout(path));
     }
-    let secret = hex(&passwords::random());
+    let secret = hex::text(passwords::random::<32>());
     let layout = Layout { version: VERSION, shards, secret, made: false };
     write_layout(path, &layout)?;
     Ok(layout)
@@ -303,7 +304,7 @@ pub fn secret(path: &Path) -> Result<[u8; 32], ConfigError> {
     let fault = |error: &dyn std::fmt::Display| ConfigError(format!("{}: {error}", file.display()));
     let text = fs::read_to_string(&file).map_err(|error| fault(&error))?;
     let layout: Layout = toml::from_str(&text).map_err(|error| fault(&error.message()))?;
-    unhex(&layout.secret).ok_or_else(|| fault(&"secret is not 64 hexadecimal digits"))
+    hex::octets(&layout.secret).ok_or_else(|| fault(&"secret is not 64 hexadecimal digits"))
 }
 
 /// How many shards there are, from the layout, or from what lies in the directory where that can't be read.
@@ -343,7 +344,7 @@ pub fn lock_unchanged(path: &Path) -> Result<Option<File>, ConfigError> {
 pub fn make_restored(path: &Path, shards: u16) -> Result<(), ConfigError> {
     let file = path.join("layout.toml");
     let fault = |error: &dyn std::fmt::Display| ConfigError(format!("{}: {error}", file.display()));
-    let secret = hex(&passwords::random());
+    let secret = hex::text(passwords::random::<32>());
     let layout = Layout { version: VERSION, shards, secret, made: true };
     let text = toml::to_string(&layout).map_err(|error| fault(&error))?;
     write_synced(&file, &text).map_err(|error| fault(&error))
@@ -386,21 +387,6 @@ pub fn write_synced_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&fresh, path)?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-fn hex(bytes: &[u8; 32]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    let mut bytes = [0; 32];
-    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

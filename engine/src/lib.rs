@@ -31,7 +31,7 @@
 //! | `trace` | and what has become of messages |
 //! | [`certificates`], [`tls`], [`metrics`] | the rest of running a server |
 //! | [`spaces`] | which key space of the store is whose, and how one is gone through |
-//! | `sliding`, `when` | counts of the last while; times as operators write them |
+//! | `hex`, `sliding`, `when` | octets as digits; counts of the last while; times as operators write them |
 //! | [`bench`] | load programs |
 
 /// Target of log lines that an operator wants to see even where each message's are not wanted: starts
@@ -56,6 +56,7 @@ pub mod domain;
 mod executor;
 mod export;
 pub mod filter;
+mod hex;
 pub mod host_key;
 pub mod layout;
 pub mod listener;

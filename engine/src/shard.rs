@@ -34,6 +34,9 @@ use storage::{AccountId, Store};
 /// The disk that production runs on.
 pub type Disk = storage::device::Uring;
 
+/// Of a message, read at once by whoever passes it on.
+pub const PIECE_BYTES: u64 = 256 << 10;
+
 /// Password checks at once on one core's blocking pool, and those that may wait for it. Each takes
 /// 19 MiB and tens of milliseconds: beyond this, a login is answered "try again".
 const PASSWORD_CHECKS_MAX: usize = 2;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use mail_auth::common::crypto::{HashContext, HashImpl, Sha256};
 use mail_auth::dkim::Canonicalization;
 use mail_auth::dkim::canonicalize::BodyHasher;
-use protocols::message::field::Fields;
+use protocols::message::field::{self, Fields};
 
 /// Signatures that are verified; RFC 6376 section 6.1 lets verifiers limit them.
 pub const SIGNATURES_MAX: usize = 10;
@@ -101,10 +101,8 @@ impl Hashing {
 
 /// Behind the blank line.
 fn header_end(message: &[u8]) -> Option<usize> {
-    if message.starts_with(b"\r\n") {
-        return Some(2);
-    }
-    message.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4)
+    let header = field::header(message).len();
+    message[header..].starts_with(b"\r\n").then_some(header + 2)
 }
 
 /// The canonicalizations of the body that signatures in `header` use.

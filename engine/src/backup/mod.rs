@@ -26,6 +26,7 @@ pub mod target;
 
 pub use manifest::Manifest;
 
+use crate::hex;
 use sha2::{Digest, Sha256};
 
 /// One line for the operator.
@@ -35,11 +36,7 @@ pub type Fault = String;
 pub const PIECE_BYTES: u64 = 8 << 20;
 
 pub fn sha256(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::text(Sha256::digest(bytes))
 }
 
 /// Whose backups these are: the same after a restore, another for each store. It is shown where the salt is not to be: in the marker, which

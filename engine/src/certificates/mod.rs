@@ -16,6 +16,7 @@ pub mod chain;
 pub mod expiry;
 pub mod request;
 
+use crate::hex;
 use crate::ownership;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -232,7 +233,7 @@ pub fn for_name(data_dir: &Path, name: &str) -> Result<Option<Published>, Certif
     let der = CertificateDer::from_pem_file(&chain).map_err(|error| bad(&chain, error))?;
     let (_, parsed) =
         x509_parser::parse_x509_certificate(&der).map_err(|error| bad(&chain, error))?;
-    let key_sha256 = hex(&Sha256::digest(parsed.public_key().raw));
+    let key_sha256 = hex::text(Sha256::digest(parsed.public_key().raw));
     Ok(Some(Published { name: listed.name, issuer: listed.issuer, key_sha256 }))
 }
 
@@ -252,10 +253,6 @@ fn covers(dns_names: &[String], name: &str) -> Cover {
     } else {
         Cover::None
     }
-}
-
-fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 /// All certificates, ready to serve, ordered by folder name. Folders that can't be loaded are told in the log, and are

@@ -18,6 +18,7 @@ use super::{ledger, notes};
 use crate::NOTICE;
 use crate::delivery::To;
 use crate::directory::Home;
+use crate::hex;
 use crate::operations::unix_now;
 use crate::passwords;
 use crate::relay::hosts::{Host, Question};
@@ -115,7 +116,7 @@ impl Collector {
         let to = self.owner(&source, key)?;
         let mut standing = keys::standing(shard, key);
         let before = standing.clone();
-        let stumbled = standing.stumbled.as_deref().and_then(from_hex);
+        let stumbled = standing.stumbled.as_deref().and_then(hex::octets);
         let report = self.collect(key, &source, &to, stumbled).await;
         let now = unix_now();
         let Report { counts, trouble, stumbled, remark } = report;
@@ -144,7 +145,7 @@ impl Collector {
             }
             Some(reason) => {
                 totals.failed.set(totals.failed.get() + 1);
-                standing.stumbled = stumbled.map(|id| hex(&id));
+                standing.stumbled = stumbled.map(hex::text);
                 let tells = standing.failed(reason, &shard.config.collect, now);
                 let why = &reason.why;
                 if standing.failures == 1 || tells {
@@ -327,7 +328,7 @@ impl Collector {
         };
         let nonce: [u8; 18] = passwords::random();
         let in_clear = source.tls == Tls::Off;
-        Ok(Login { user: source.user.clone(), secret, nonce: hex(&nonce), in_clear })
+        Ok(Login { user: source.user.clone(), secret, nonce: hex::text(nonce), in_clear })
     }
 }
 
@@ -355,18 +356,4 @@ fn machine_tls(tls: Tls) -> remote::Tls {
 /// Of the ledgers' clock, which goes until 2106.
 fn now_32() -> u32 {
     u32::try_from(unix_now()).unwrap_or(u32::MAX)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn from_hex(text: &str) -> Option<Id> {
-    let digits = text.as_bytes();
-    let mut id: Id = [0; 16];
-    for (at, byte) in id.iter_mut().enumerate() {
-        let pair = std::str::from_utf8(digits.get(2 * at..2 * at + 2)?).ok()?;
-        *byte = u8::from_str_radix(pair, 16).ok()?;
-    }
-    (digits.len() == 32).then_some(id)
 }

@@ -4,6 +4,7 @@ use super::unix_millis;
 use crate::shard::Shard;
 use protocols::Address;
 use protocols::message::date::field_text;
+use protocols::message::field;
 use std::fmt::Write;
 
 /// Octets of the refused message's header that go with its report.
@@ -77,8 +78,7 @@ pub(super) fn rejection(
 
 /// Whole lines of the header, without the blank line.
 fn header(message: &[u8]) -> &[u8] {
-    let end = message.windows(4).position(|window| window == b"\r\n\r\n");
-    let header = &message[..end.map_or(message.len(), |end| end + 2)];
+    let header = field::header(message);
     if header.len() <= HEADER_BYTES_MAX {
         return header;
     }

@@ -2,12 +2,10 @@
 
 use super::sending::Post;
 use super::{To, Trace};
+use crate::shard::PIECE_BYTES;
 use bytes::Bytes;
 use protocols::message::received::delivered_to;
 use storage::{Error, MailboxId, Uid};
-
-/// Octets of a large message that are under way at once.
-const PIECE_BYTES: u64 = 256 << 10;
 
 #[derive(Debug)]
 pub(super) enum Payload {

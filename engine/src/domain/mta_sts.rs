@@ -3,6 +3,7 @@
 
 use super::settings::PolicyMode;
 use crate::directory::canonical_domain;
+use crate::hex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -18,7 +19,7 @@ pub fn policy(hostname: &str, mode: PolicyMode) -> String {
 /// What DNS says of it (section 3.1): another `id` means another policy, and the same one the same.
 pub fn record_text(policy: &str) -> String {
     let hash = Sha256::digest(policy);
-    let id: String = hash.iter().take(10).map(|byte| format!("{byte:02x}")).collect();
+    let id: String = hex::text(&hash[..10]);
     format!("v=STSv1; id={id};")
 }
 

@@ -6,7 +6,7 @@ use super::kept::{self, Kept};
 use super::{By, actions};
 use crate::core::give_way;
 use crate::operations::{Fault, existing_account, on};
-use crate::shard::Shard;
+use crate::shard::{PIECE_BYTES, Shard};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -17,8 +17,6 @@ use storage::{AccountId, MessageEntry, Uid};
 
 /// Listed at the most, the latest ones; the command says how many there are.
 const LISTED_MAX: usize = 1000;
-/// Of a message that is handed over, at once.
-const PIECE_BYTES: u64 = 256 << 10;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "quarantine", rename_all = "snake_case")]

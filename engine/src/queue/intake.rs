@@ -27,7 +27,7 @@ use crate::submission::waiting;
 use bytes::Bytes;
 use protocols::Address;
 use protocols::message::date::field_text;
-use protocols::message::field::Fields;
+use protocols::message::field::{self, Fields};
 use protocols::message::scanner::Scanner;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -156,7 +156,7 @@ impl Submission {
             let is_account = self.author == Author::Account;
             self.seen = Seen {
                 received: Trace::read(&piece).received,
-                is_header_ascii: header(&piece).is_ascii(),
+                is_header_ascii: field::header(&piece).is_ascii(),
                 // More than anybody has are somebody else.
                 authors: match is_account.then(|| authors(&piece)) {
                     Some(found) => found.unwrap_or_else(|| vec![String::new()]),
@@ -375,12 +375,6 @@ impl Submission {
     }
 }
 
-/// All of `message` if its header does not end in it.
-fn header(message: &[u8]) -> &[u8] {
-    let end = message.windows(4).position(|four| four == b"\r\n\r\n");
-    &message[..end.unwrap_or(message.len())]
-}
-
 /// RFC 8689 section 3.
 fn says_tls_optional(message: &[u8]) -> bool {
     Fields::new(message)
@@ -402,18 +396,12 @@ fn missing_fields(message: &[u8], id: &str, hostname: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{header, missing_fields, says_tls_optional};
+    use super::{missing_fields, says_tls_optional};
 
     #[test]
     fn only_no_makes_tls_optional() {
         assert!(says_tls_optional(b"A: b\r\nTLS-required:  NO \r\n\r\n"));
         assert!(!says_tls_optional(b"TLS-Required: yes\r\n\r\nTLS-Required: No\r\n"));
-    }
-
-    #[test]
-    fn a_header_ends_at_the_blank_line() {
-        assert_eq!(header(b"A: b\r\n\r\n\xff"), b"A: b");
-        assert_eq!(header(b"A: b\r\nC: d"), b"A: b\r\nC: d");
     }
 
     #[test]

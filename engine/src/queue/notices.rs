@@ -9,6 +9,7 @@ use crate::directory::{Reached, Resolution};
 use crate::operations::unix_now;
 use crate::shard::Shard;
 use protocols::Address;
+use protocols::message::field;
 use protocols::message::received::return_path;
 use protocols::smtp::RecipientParams;
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,9 +85,7 @@ async fn about(
     if is_whole {
         return Ok(About::Whole(piece));
     }
-    let end =
-        piece.windows(4).position(|four| four == b"\r\n\r\n").map_or(piece.len(), |at| at + 2);
-    Ok(About::Header(piece.slice(..end)))
+    Ok(About::Header(piece.slice(..field::header(&piece).len())))
 }
 
 /// What became of a notice.

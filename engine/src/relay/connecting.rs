@@ -10,7 +10,9 @@ use super::settings::{SmartHost, TlsMode};
 use super::tally::{Failed, Kind, Met};
 use super::tls::Trust;
 use crate::NOTICE;
+use crate::hex;
 use crate::operations::unix_now;
+use crate::passwords;
 use crate::queue::message::{Outcome, Standing};
 use crate::shard::Shard;
 use protocols::sasl::client::{Login, Secret};
@@ -291,7 +293,5 @@ fn way_to(host: &SmartHost) -> Way {
 }
 
 fn nonce() -> String {
-    let mut bytes = [0; 18];
-    getrandom::fill(&mut bytes).expect("the kernel has a random source");
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::text(passwords::random::<18>())
 }

@@ -9,6 +9,7 @@
 //! Where both full data and digests, or several digests, are published for a usage and selector, of the digests
 //! the strongest counts alone (RFC 7671 section 9).
 
+use crate::hex;
 use hickory_resolver::proto::rr::rdata::TLSA;
 use hickory_resolver::proto::rr::rdata::tlsa::{CertUsage, Matching, Selector};
 use rustls::RootCertStore;
@@ -72,17 +73,15 @@ impl Dane {
 
     /// As zone files have them, of those that count.
     pub fn texts(&self) -> Vec<String> {
-        let hex =
-            |octets: &[u8]| octets.iter().map(|octet| format!("{octet:02x}")).collect::<String>();
         let text = |one: &Record| {
             let usage = match one.usage {
                 Usage::Anchor => 2,
                 Usage::EndEntity => 3,
             };
             let (matching, data) = match &one.content {
-                Content::Full(whole) => (0, hex(whole)),
-                Content::Sha256(digest) => (1, hex(digest)),
-                Content::Sha512(digest) => (2, hex(digest)),
+                Content::Full(whole) => (0, hex::text(whole)),
+                Content::Sha256(digest) => (1, hex::text(digest)),
+                Content::Sha512(digest) => (2, hex::text(digest)),
             };
             format!("{usage} {} {matching} {data}", u8::from(one.is_key))
         };

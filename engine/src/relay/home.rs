@@ -10,7 +10,7 @@ use crate::delivery::{self, Failure, Intake, Judged, Once, Stamp, To};
 use crate::directory::{Home, Resolution};
 use crate::queue::message::{Envelope, Outcome, Standing};
 use crate::queue::{ACCOUNT, MAILBOX};
-use crate::shard::Shard;
+use crate::shard::{PIECE_BYTES, Shard};
 use protocols::Address;
 use protocols::message::received::return_path;
 use std::collections::BTreeSet;
@@ -18,8 +18,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use storage::Error;
 
-/// Octets of a message that are under way at once.
-const PIECE_BYTES: u64 = 256 << 10;
 /// Accounts behind an address that are asked again while others have the message.
 const LEFT_MAX: usize = 100;
 

@@ -3,7 +3,7 @@
 use super::tls::Trust;
 use crate::core::{UNBROKEN_STEPS_MAX, give_way};
 use crate::queue;
-use crate::shard::Shard;
+use crate::shard::{PIECE_BYTES, Shard};
 use crate::tls::fault_words;
 use crate::watchdog::{Watch, Woken};
 use crate::wire::Transport;
@@ -19,8 +19,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::Uid;
 
-/// Octets of a message that are read, and sent, at once.
-const PIECE_BYTES: u64 = 256 << 10;
 /// A message has to be out within this and what its octets take at the lowest rate, however patiently the server
 /// answers and reads. Each answer alone may take minutes (RFC 5321 section 4.5.3.2).
 const OUT_WITHIN: Duration = Duration::from_secs(30 * 60);

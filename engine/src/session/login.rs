@@ -11,6 +11,7 @@
 //! the core that owns it ([`welcome`]); SMTP stays where it is and needs the name alone.
 
 use super::Next;
+use crate::hex;
 use crate::metrics::{Service, count};
 use crate::passwords;
 use crate::shard::{LoggedIn, LoginError, Origin, Shard};
@@ -32,7 +33,7 @@ pub(super) fn scram_keys(shard: &Shard, user: &str) -> (ScramKeys, String) {
 
 /// 128 random bits, printable.
 fn nonce() -> String {
-    passwords::random::<16>().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::text(passwords::random::<16>())
 }
 
 /// Who has proved to know the password of `user`.

@@ -3,6 +3,16 @@
 //! Accepts what arrives: bare LF, whitespace before the colon, lines without a colon (skipped by name
 //! but kept in place). RFC 5322 section 2.2.
 
+/// Whole lines of a message's header, without the blank line; all of the message where there is none.
+#[must_use]
+pub fn header(message: &[u8]) -> &[u8] {
+    if message.starts_with(b"\r\n") {
+        return &[];
+    }
+    let end = memchr::memmem::find(message, b"\r\n\r\n").and_then(|at| at.checked_add(2));
+    end.and_then(|end| message.get(..end)).unwrap_or(message)
+}
+
 /// One field of a header block, as slices of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field<'h> {
@@ -99,6 +109,19 @@ pub fn pick(header: &[u8], names: &[Vec<u8>], not: bool, output: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_header_ends_before_the_blank_line() {
+        for (message, whole) in [
+            (&b"A: b\r\n\r\n\xff"[..], &b"A: b\r\n"[..]),
+            (b"A: b\r\n\r\nC: d\r\n\r\n", b"A: b\r\n"),
+            (b"A: b\r\nC: d", b"A: b\r\nC: d"),
+            (b"\r\nA: b\r\n\r\n", b""),
+            (b"", b""),
+        ] {
+            assert_eq!(header(message), whole);
+        }
+    }
 
     #[test]
     fn folded_fields_stay_whole_and_the_blank_line_ends_the_header() {

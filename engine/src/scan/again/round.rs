@@ -16,7 +16,7 @@ use crate::NOTICE;
 use crate::core::give_way;
 use crate::delivery::unix_millis;
 use crate::quarantine::{Reason, kept, recalled};
-use crate::shard::Shard;
+use crate::shard::{PIECE_BYTES, Shard};
 use bytes::Bytes;
 use futures_lite::future::or;
 use ring::digest::{Context, SHA256};
@@ -26,8 +26,6 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use storage::{AccountId, Error, MailboxId, MailboxInfo, MessageEntry};
 
-/// Read at once.
-const PIECE_BYTES: u64 = 256 << 10;
 /// UIDs whose entries are looked at between two chances for others.
 const UIDS_AT_ONCE: u32 = 4096;
 /// How far the round is is written so often.
