@@ -19,3 +19,4 @@ mod rebuild;
 mod rest;
 mod salvage;
 mod undelete;
+mod unreadable;

@@ -92,8 +92,9 @@ impl Device for Sim {
 
     async fn map(&self, name: &str) -> io::Result<Mapping> {
         let handle = Device::open(self, name).await?;
-        let bytes = handle.content.borrow().current.clone();
-        Ok(Rc::new(bytes))
+        let content = handle.content.borrow();
+        content.check_readable(0..content.current.len())?;
+        Ok(Rc::new(content.current.clone()))
     }
 
     fn free_bytes(&self) -> io::Result<u64> {

@@ -10,11 +10,15 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
+use std::ops::Range;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 /// The unit that a power cut does not split.
 const SECTOR: usize = 512;
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
 
 /// An error that the next suitable operation gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +63,8 @@ pub(super) struct Content {
     pub(super) writes: u64,
     /// Synced once, so its length is known to the medium.
     sized: bool,
+    /// Where the medium gives nothing back.
+    unreadable: Vec<Range<usize>>,
 }
 
 #[derive(Debug, Clone)]
@@ -226,6 +232,17 @@ impl Sim {
         true
     }
 
+    /// Sectors that are gone: from now on each read and map that touches these bytes fails with `EIO`, after a crash,
+    /// too. A write mends what it covers, as a disk does that has sectors to put in their place. False: no such file.
+    pub fn make_unreadable(&self, name: &str, bytes: Range<u64>) -> bool {
+        let disk = self.disk.borrow();
+        let Some(entry) = disk.names.get(name) else { return false };
+        let place = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
+        let bytes = place(bytes.start)..place(bytes.end);
+        entry.content.borrow_mut().unreadable.push(bytes);
+        true
+    }
+
     /// Cuts a file off behind so many bytes, for readers and on the medium.
     pub fn cut(&self, name: &str, bytes: u64) {
         let disk = self.disk.borrow();
@@ -350,8 +367,6 @@ impl Disk {
     }
 
     fn fault_for(&mut self, operation: &Operation) -> Option<io::Error> {
-        const EIO: i32 = 5;
-        const ENOSPC: i32 = 28;
         let kind = match &*operation.work.borrow() {
             Work::Read { .. } => Some(Fault::Read),
             Work::Write { .. } => Some(Fault::Write),
@@ -390,6 +405,7 @@ impl Disk {
                 let content = content.borrow();
                 let end = offset.saturating_add(*bytes).min(content.current.len());
                 let start = (*offset).min(end);
+                content.check_readable(start..end)?;
                 Ok(Answer::Bytes(content.current[start..end].to_vec()))
             }
             Work::Write { content, offset, bytes } => {
@@ -490,9 +506,22 @@ impl Disk {
 }
 
 impl Content {
+    pub(super) fn check_readable(&self, bytes: Range<usize>) -> io::Result<()> {
+        let touches = |bad: &Range<usize>| bad.start < bytes.end && bytes.start < bad.end;
+        match self.unreadable.iter().any(touches) {
+            true => Err(io::Error::from_raw_os_error(EIO)),
+            false => Ok(()),
+        }
+    }
+
     fn write(&mut self, offset: usize, bytes: Vec<u8>) -> u64 {
         self.writes += 1;
         put(&mut self.current, offset, &bytes);
+        let end = offset + bytes.len();
+        let beside =
+            |bad: Range<usize>| [bad.start..bad.end.min(offset), bad.start.max(end)..bad.end];
+        let left = std::mem::take(&mut self.unreadable).into_iter().flat_map(beside);
+        self.unreadable = left.filter(|bad| !bad.is_empty()).collect();
         self.unsynced.push(Written { number: self.writes, offset, bytes });
         self.writes
     }
