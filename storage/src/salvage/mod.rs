@@ -9,6 +9,7 @@
 
 mod fold;
 mod plan;
+mod read;
 mod search;
 mod write;
 

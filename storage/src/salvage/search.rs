@@ -2,8 +2,10 @@
 //!
 //! Nothing here relies on order: a record whose header verifies under the store's salt is found, be the
 //! segment's header, its batch's header or all that is before it gone. Mail does not know the salt, so it
-//! can't imitate a record. Nothing is written, and no error but of the whole directory ends the search.
+//! can't imitate a record. A block that can't be read is one that has rotted ([`Reader`]). Nothing is written,
+//! and no error but of the whole directory ends the search.
 
+use super::read::Reader;
 use crate::buffer::{ALIGNMENT, Buffer};
 use crate::device::Device;
 use crate::format::{
@@ -85,7 +87,7 @@ struct Segment {
 }
 
 pub(super) async fn search<D: Device>(device: &D, shard: u16) -> io::Result<Searched<D>> {
-    let mut search = Search { device, shard, records: Vec::new(), witness: Lsn(0) };
+    let mut search = Search { shard, records: Vec::new(), witness: Lsn(0) };
     let mut salts = BTreeSet::new();
     // One whose file can't be read is one that is gone.
     let superblocks = superblock::read(device).await.unwrap_or_default();
@@ -100,48 +102,51 @@ pub(super) async fn search<D: Device>(device: &D, shard: u16) -> io::Result<Sear
     let mut damage = Vec::new();
     for listed in device.list().await? {
         let Some(number) = file_number(&listed.name) else { continue };
-        let opened = match device.open(&listed.name).await {
-            Ok(file) => device
-                .read(&file, 0, Buffer::with_capacity(ALIGNMENT))
-                .await
-                .map(|header| (file, header)),
-            Err(error) => Err(error),
-        };
-        match opened {
-            Ok((file, header)) => {
-                let decoded = SegmentHeader::decode(header.as_slice()).ok();
-                salts.extend(decoded.map(|header| header.salt));
-                let is_spare = header.as_slice().iter().all(|byte| *byte == 0);
-                files.push((number, file, decoded, is_spare, listed.bytes));
+        let file = match device.open(&listed.name).await {
+            Ok(file) => file,
+            Err(error) => {
+                damage.push(format!("{}: {error}", listed.name));
+                continue;
             }
-            Err(error) => damage.push(format!("{}: {error}", listed.name)),
-        }
+        };
+        let mut reader = Reader::new(device, file, listed.bytes);
+        let block = reader.read(0, ALIGNMENT).await;
+        let decoded = SegmentHeader::decode(block.as_slice()).ok();
+        salts.extend(decoded.map(|header| header.salt));
+        // A header that can't be read is none that was erased.
+        let is_zeroes = block.as_slice().iter().all(|byte| *byte == 0);
+        let is_spare = is_zeroes && !reader.is_unreadable(0);
+        files.push((number, reader, decoded, is_spare));
     }
     // What says itself which segment it is goes before what only looks like one.
-    files.sort_by_key(|(number, _, _, is_spare, _)| (*is_spare, *number));
+    files.sort_by_key(|(number, _, _, is_spare)| (*is_spare, *number));
     let mut segments: BTreeMap<SegmentId, FoundSegment<D>> = BTreeMap::new();
     let mut erased = BTreeMap::new();
-    for (number, file, decoded, is_spare, bytes) in files {
-        let name = file_name(number);
+    for (number, mut reader, decoded, is_spare) in files {
+        let (name, bytes) = (file_name(number), reader.bytes);
         let header = match decoded.filter(|header| header.shard == shard) {
             Some(header) => Some(header),
-            None => search.identify(&file, &salts, bytes).await,
+            None => search.identify(&mut reader, &salts).await,
         };
         if is_spare {
             // Freed, most likely, and then what is left in it lives elsewhere. But it may have lost its header.
             let header = header.filter(|header| !segments.contains_key(&header.segment));
-            let Some(header) = header else { continue };
+            let Some(header) = header else {
+                damage.extend(reader.damage(&name));
+                continue;
+            };
             let before = search.records.len();
-            if let Err(error) = search.segment(&file, &header, bytes).await {
-                damage.push(format!("{name}: {error}"));
-            }
+            search.segment(&mut reader, &header).await;
             search.drop_given_up(before, superblocks.first());
+            damage.extend(reader.damage(&name));
             erased.insert(header.segment, name);
+            let file = reader.file;
             segments
                 .insert(header.segment, FoundSegment { number, file, file_bytes: bytes, header });
             continue;
         }
         let Some(header) = header else {
+            damage.extend(reader.damage(&name));
             damage.push(format!("{name}: nothing in it says what it is"));
             continue;
         };
@@ -155,9 +160,9 @@ pub(super) async fn search<D: Device>(device: &D, shard: u16) -> io::Result<Sear
             damage.push(format!("{name}: another file is segment {} already", header.segment.0));
             continue;
         }
-        if let Err(error) = search.segment(&file, &header, bytes).await {
-            damage.push(format!("{name}: {error}"));
-        }
+        search.segment(&mut reader, &header).await;
+        damage.extend(reader.damage(&name));
+        let file = reader.file;
         segments.insert(header.segment, FoundSegment { number, file, file_bytes: bytes, header });
     }
     let Search { mut records, witness, .. } = search;
@@ -168,29 +173,30 @@ pub(super) async fn search<D: Device>(device: &D, shard: u16) -> io::Result<Sear
     Ok(Searched { segments, records, places, witness, begun, erased, damage })
 }
 
-struct Search<'d, D: Device> {
-    device: &'d D,
+struct Search {
     shard: u16,
     records: Vec<Found>,
     witness: Lsn,
 }
 
-impl<D: Device> Search<'_, D> {
+impl Search {
     /// What a file is whose header does not say so: what stands first in it decides, since what an earlier
     /// life has left is overwritten from the front.
-    async fn identify(
+    async fn identify<D: Device>(
         &self,
-        file: &D::File,
+        reader: &mut Reader<'_, D>,
         salts: &BTreeSet<u64>,
-        bytes: u64,
     ) -> Option<SegmentHeader> {
+        let bytes = reader.bytes;
         let is_trusted = |shard: u16, salt: u64| {
             shard == self.shard && (salts.is_empty() || salts.contains(&salt))
         };
         let mut offset = SEGMENT_HEADER_BYTES as u64;
         while offset < bytes {
-            let window = self.device.read(file, offset, Buffer::with_capacity(WINDOW_BYTES)).await;
-            let window = window.ok().filter(|window| !window.is_empty())?;
+            let window = reader.read(offset, WINDOW_BYTES).await;
+            if window.is_empty() {
+                break;
+            }
             for (number, eight) in window.as_slice().chunks(RECORD_ALIGNMENT).enumerate() {
                 let at = number * RECORD_ALIGNMENT;
                 let rest = &window.as_slice()[at..];
@@ -245,19 +251,14 @@ impl<D: Device> Search<'_, D> {
         self.records.extend(found.into_iter().filter(counts));
     }
 
-    async fn segment(
-        &mut self,
-        file: &D::File,
-        header: &SegmentHeader,
-        bytes: u64,
-    ) -> io::Result<()> {
+    async fn segment<D: Device>(&mut self, reader: &mut Reader<'_, D>, header: &SegmentHeader) {
         let believed =
             Segment { shard: self.shard, id: header.segment, run: header.run, salt: header.salt };
         let (mut run, mut time) = (header.run, header.opened);
         let mut offset = SEGMENT_HEADER_BYTES as u64;
-        while offset < bytes {
+        while offset < reader.bytes {
             let start = offset / ALIGNMENT as u64 * ALIGNMENT as u64;
-            let window = self.device.read(file, start, Buffer::with_capacity(WINDOW_BYTES)).await?;
+            let window = reader.read(start, WINDOW_BYTES).await;
             let is_last = window.len() < WINDOW_BYTES;
             let begun = offset;
             while let Some(rest) = usize::try_from(offset - start)
@@ -302,7 +303,6 @@ impl<D: Device> Search<'_, D> {
                 break;
             }
         }
-        Ok(())
     }
 }
 

@@ -9,7 +9,9 @@ use std::time::Duration;
 use storage::device::sim::{Executor, Random, Sim};
 use storage::salvage::{SalvageReport, salvage};
 use storage::store::Undelete;
-use storage::{Body, Delivery, FlagChange, FlagMode, Flags, Options, Space, Store, UnixMillis};
+use storage::{
+    Body, Delivery, Error, FlagChange, FlagMode, Flags, Options, Space, Store, UnixMillis,
+};
 
 fn options() -> Options {
     Options {
@@ -187,10 +189,13 @@ fn salvaged(files: &BTreeMap<String, Vec<u8>>) -> (SalvageReport, Seen) {
 }
 
 fn salvaged_with(files: &BTreeMap<String, Vec<u8>>, afterwards: Options) -> (SalvageReport, Seen) {
-    let (source, target) = (with_contents(files), Sim::new(11));
-    // What salvage does not write is what an ordinary opening has to give.
-    let executor = Executor::new(&target);
-    let reader = Executor::new(&source);
+    salvaged_from(&with_contents(files), afterwards)
+}
+
+/// Salvages, whatever comes of it.
+fn salvaged_into(target: &Sim, source: &Sim) -> Result<SalvageReport, Error> {
+    let executor = Executor::new(target);
+    let reader = Executor::new(source);
     let result = Rc::new(RefCell::new(None));
     let (place, disk, from, spawner) =
         (Rc::clone(&result), target.clone(), source.clone(), executor.clone());
@@ -199,7 +204,7 @@ fn salvaged_with(files: &BTreeMap<String, Vec<u8>>, afterwards: Options) -> (Sal
         let store = Store::open(disk, options).await.expect("opens");
         let running = store.clone();
         spawner.spawn(async move { running.run().await });
-        let report = salvage(&from, 0, &store).await.expect("salvages");
+        let report = salvage(&from, 0, &store).await;
         store.close().await.expect("closes");
         *place.borrow_mut() = Some(report);
     });
@@ -207,8 +212,14 @@ fn salvaged_with(files: &BTreeMap<String, Vec<u8>>, afterwards: Options) -> (Sal
         // The two disks know nothing of each other.
         assert!(executor.turn() | reader.turn(), "nothing goes on");
     }
-    assert_eq!(&contents(&source), files, "the source was touched");
-    let report = result.borrow_mut().take().expect("a report");
+    result.borrow_mut().take().expect("an outcome")
+}
+
+fn salvaged_from(source: &Sim, afterwards: Options) -> (SalvageReport, Seen) {
+    let (files, target) = (contents(source), Sim::new(11));
+    // What salvage does not write is what an ordinary opening has to give.
+    let report = salvaged_into(&target, source).expect("salvages");
+    assert!(contents(source) == files, "the source was touched");
     let seen = on_sim(&target, afterwards, |store| async move {
         let report = store.verify().await.expect("verifies");
         assert_eq!(report.bad, Vec::<String>::new());
@@ -313,6 +324,53 @@ fn a_flipped_byte_costs_what_it_hits_and_nothing_else() {
         assert_eq!(there + report.messages_lost, expected.messages.len() as u64, "{what}");
         // Copies are hurt together.
         assert!(report.messages_lost <= 4 * flips, "{what}");
+    }
+}
+
+/// As much as zeroes in its place would, be it the first of its segment, and be there many.
+#[test]
+fn an_unreadable_sector_costs_what_is_in_its_block_and_nothing_else() {
+    let (sim, expected) = lived(24);
+    let mut whole = contents(&sim);
+    // Without an index to begin with, too: what was found of a record that is hurt counts for more then.
+    for with_index in [true, false] {
+        if !with_index {
+            whole.retain(|name, _| is_segment(name) || name == "superblock");
+        }
+        let is_used = |bytes: &[u8]| bytes.starts_with(b"KURASEG");
+        let used = whole.iter().filter(|(_, bytes)| is_used(bytes)).map(|(name, _)| name.clone());
+        let used: Vec<String> = used.collect();
+        for (number, victim) in used.iter().enumerate().step_by(3) {
+            let blocks = whole[victim].len() / 4096;
+            let hurt: Vec<usize> = match number % 4 {
+                0 => vec![0],
+                1 => vec![1 + number % (blocks - 1)],
+                2 => (0..blocks).step_by(5).collect(),
+                _ => vec![0, 1, blocks / 2, blocks / 2 + 1],
+            };
+            let (mut rotten, source) = (whole.clone(), with_contents(&whole));
+            for block in &hurt {
+                let range = block * 4096..(block + 1) * 4096;
+                rotten.get_mut(victim).expect("there")[range.clone()].fill(0xFF);
+                // One sector of it.
+                let sector = range.start as u64 + 512;
+                assert!(source.make_unreadable(victim, sector..sector + 512));
+            }
+            let (by_rot, seen_by_rot) = salvaged(&rotten);
+            let (report, seen) = salvaged_from(&source, options());
+            let what = format!("{victim}, blocks {hurt:?}, index {with_index}: {report:?}");
+            assert!(seen == seen_by_rot, "{what}, not as with rot: {by_rot:?}");
+            assert_eq!(report.messages_lost, by_rot.messages_lost, "{what}");
+            assert_eq!(report.segments_missing, by_rot.segments_missing, "{what}");
+            let first = hurt[0] * 4096;
+            let line = format!("{victim}: bytes {first} to ");
+            assert!(report.damage.iter().any(|damage| damage.starts_with(&line)), "{what}");
+            if with_index {
+                assert_part(&seen, &expected, &what);
+                let there = seen.messages.len() as u64;
+                assert_eq!(there + report.messages_lost, expected.messages.len() as u64, "{what}");
+            }
+        }
     }
 }
 
