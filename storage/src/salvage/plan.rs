@@ -7,7 +7,7 @@ use crate::device::Device;
 use crate::format::{Location, NewMailbox, Record};
 use crate::index::{Account, Grave, Graveyard, Mailbox, Row};
 use crate::types::{AccountId, MailboxId, Quota, Uid};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Where messages go whose mailbox is not known any more.
 pub(super) const SALVAGED: &str = "Salvaged";
@@ -126,15 +126,15 @@ impl<D: Device> Planner<'_, D> {
         let mut nameless: Vec<Message> = Vec::new();
         for mailbox in account.mailboxes.values() {
             let mut messages = self.rows(account.id, mailbox);
+            if let Some(graveyard) = folded.index.past.graveyard(account.id, mailbox.id) {
+                messages.append(&mut self.graves(account.id, mailbox.id, graveyard));
+                messages.sort_by_key(|message| message.uid);
+            }
             if folded.nameless.contains(&(account.id, mailbox.id)) {
                 nameless.append(&mut messages);
                 continue;
             }
             self.report.mailboxes += 1;
-            if let Some(graveyard) = folded.index.past.graveyard(account.id, mailbox.id) {
-                messages.append(&mut self.graves(account.id, mailbox.id, graveyard));
-                messages.sort_by_key(|message| message.uid);
-            }
             plan.mailboxes.push(Planned {
                 account: account.id,
                 new: NewMailbox {
@@ -150,20 +150,23 @@ impl<D: Device> Planner<'_, D> {
             });
         }
         let mut next = Next { id: account.mailbox_next, uid_validity: account.uid_validity_max };
+        let mut taken: BTreeSet<String> = account.names.keys().cloned().collect();
         if !nameless.is_empty() {
-            self.report.mailboxes += 1;
-            self.report.messages_salvaged += nameless.len() as u64;
+            let alive = nameless.iter().filter(|message| !message.is_grave).count();
+            self.report.mailboxes += u64::from(alive > 0);
+            self.report.messages_salvaged += alive as u64;
             for (uid, message) in (1..).zip(&mut nameless) {
                 message.uid = Uid(uid);
             }
-            let new = next.mailbox(free_name(account, SALVAGED, |number| format!(" {number}")));
+            let name = free_name(&mut taken, SALVAGED, |number| format!(" {number}"));
+            let new = next.mailbox(name);
             plan.mailboxes.push(Planned {
                 account: account.id,
                 new,
                 uid_next: Uid(1),
                 messages: nameless,
                 head: 0,
-                is_gone: false,
+                is_gone: alive == 0,
             });
         }
         for (id, graveyard) in
@@ -176,7 +179,8 @@ impl<D: Device> Planner<'_, D> {
             if messages.is_empty() {
                 continue;
             }
-            let name = free_name(account, &graveyard.name, |number| format!(" (deleted {number})"));
+            let behind = |number| format!(" (deleted {number})");
+            let name = free_name(&mut taken, &graveyard.name, behind);
             let new = NewMailbox { id: *id, ..next.mailbox(name) };
             plan.mailboxes.push(Planned {
                 account: account.id,
@@ -254,11 +258,13 @@ impl Next {
     }
 }
 
-/// The name, or with something behind it where it is taken.
-fn free_name(account: &Account, name: &str, behind: impl Fn(u32) -> String) -> String {
+/// The name, or with something behind it where it is taken; from now on it is.
+fn free_name(taken: &mut BTreeSet<String>, name: &str, behind: impl Fn(u32) -> String) -> String {
     let numbered = (2_u32..).map(|number| format!("{name}{}", behind(number)));
     let mut names = std::iter::once(name.to_owned()).chain(numbered);
-    names.find(|name| !account.names.contains_key(name)).unwrap_or_default()
+    let free = names.find(|name| !taken.contains(name)).unwrap_or_default();
+    taken.insert(free.clone());
+    free
 }
 
 impl SalvageReport {

@@ -482,6 +482,54 @@ fn mail_of_which_nothing_is_known_is_saved_all_the_same() {
     assert!(lines.is_empty(), "{lines:?}, {report:?}");
 }
 
+/// Rots the record that made the mailbox, wherever it stands.
+fn forget_making_of(files: &mut BTreeMap<String, Vec<u8>>, mailbox: &str) {
+    let mut hits = 0;
+    for bytes in files.values_mut() {
+        for at in (0..bytes.len().saturating_sub(256)).step_by(8) {
+            let is_it = bytes[at..].starts_with(b"KR\x04")
+                && bytes[at..at + 256]
+                    .windows(mailbox.len())
+                    .any(|name| name == mailbox.as_bytes());
+            if is_it {
+                bytes[at + 50] ^= 1;
+                hits += 1;
+            }
+        }
+    }
+    assert_eq!(hits, 1, "the record is not there once");
+}
+
+#[test]
+fn what_is_remembered_of_a_mailbox_without_a_name_can_be_brought_back_still() {
+    let remembering = || Options { retention: Duration::from_secs(86_400 * 300), ..options() };
+    for kept in [3, 0] {
+        let sim = Sim::new(73);
+        on_sim(&sim, remembering(), move |store| async move {
+            with_accounts(&store).await;
+            let lost = store.create_mailbox(ALICE, "Forgotten", None).await.expect("creates").0;
+            for number in 0..kept + 2 {
+                let one = delivery(vec![placement(ALICE, lost)], number, 300);
+                store.deliver(one).await.expect("delivers");
+            }
+            let uids = store.uids(ALICE, lost).expect("uids");
+            store.expunge(ALICE, lost, &uids[kept as usize..]).await.expect("expunges");
+            assert_eq!(seen(&store).await.buried.len(), 2);
+        });
+        let mut files = contents(&sim);
+        files.retain(|name, _| is_segment(name));
+        forget_making_of(&mut files, "Forgotten");
+        let (report, seen) = salvaged_with(&files, remembering());
+        let of_salvaged = |place: &(u32, String, u32)| place.1 == "Salvaged";
+        assert_eq!(seen.messages.keys().filter(|place| of_salvaged(place)).count(), kept as usize);
+        assert_eq!(seen.buried.iter().filter(|place| of_salvaged(place)).count(), 2, "{report:?}");
+        assert_eq!((report.buried, report.buried_lost), (2, 0), "{report:?}");
+        assert_eq!(report.messages_salvaged, u64::from(kept), "{report:?}");
+        let is_there = seen.mailboxes.contains_key(&(ALICE.0, "Salvaged".to_owned()));
+        assert_eq!(is_there, kept > 0, "{:?}", seen.mailboxes);
+    }
+}
+
 #[test]
 fn a_directory_with_a_store_in_it_is_not_salvaged_into() {
     let (sim, _) = lived(50);
