@@ -162,6 +162,9 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
 }
 
 async fn find<D: Device>(device: &D, options: &Options) -> Result<Found<D>, Error> {
+    if let Some(what) = superblock::refusal(device).await {
+        return Err(Error::Open { place: device.place(), what });
+    }
     let (begun, begun_copy) = superblock::read_begun(device).await.map_err(device_error)?;
     let mut found = Found {
         superblocks: superblock::read(device).await.map_err(device_error)?,

@@ -1,7 +1,8 @@
 //! The superblock: two copies that take turns, each one block. FORMAT.md, "Superblock".
 //!
 //! It names the newest checkpoint and counts the openings ("runs"). It is disposable: without it the
-//! store is rebuilt from the log, which costs time and nothing else.
+//! store is rebuilt from the log, which costs time and nothing else. One that verifies and is of a later
+//! version is none that was lost: whoever meets it opens nothing.
 //!
 //! Behind them, in the same file, stands in two copies which segment of the log was begun last ([`Begun`]).
 //! It is written between the segment's header and its first batch: so a log that has lost its newest
@@ -74,6 +75,34 @@ impl Superblock {
         let salt = reader.u64()?;
         Ok(Superblock { shard, sequence, run, checkpoint, durable, clean, salt })
     }
+}
+
+/// The version of the block, if it is one of this file's and verifies. Where its checksum is stays in all versions.
+fn version(block: &[u8]) -> Option<u8> {
+    let is_sound = |magic: &[u8; 8], used_bytes: usize| {
+        let (covered, checksum) = block.get(..used_bytes)?.split_at(used_bytes - 4);
+        let verifies = crc32fast::hash(covered).to_le_bytes() == checksum;
+        (covered.starts_with(magic) && verifies).then(|| covered[magic.len()])
+    };
+    is_sound(MAGIC, USED_BYTES).or_else(|| is_sound(BEGUN_MAGIC, BEGUN_USED_BYTES))
+}
+
+/// Why nothing is to be opened here: a later Kura has written in this file. What can't be read says nothing.
+pub(crate) async fn refusal<D: Device>(device: &D) -> Option<String> {
+    let file = device.open(FILE_NAME).await.ok()?;
+    let mut newest = FORMAT_VERSION;
+    for number in 0..2 * COPIES {
+        let offset = number * ALIGNMENT as u64;
+        let block = device.read(&file, offset, Buffer::with_capacity(ALIGNMENT)).await;
+        let found = block.ok().and_then(|block| version(block.as_slice()));
+        newest = newest.max(found.unwrap_or_default());
+    }
+    (newest > FORMAT_VERSION).then(|| {
+        format!(
+            "its {FILE_NAME} was written by a newer Kura (version {newest}, and this one knows {FORMAT_VERSION}); \
+             open it with that one, or a later one. Nothing was changed"
+        )
+    })
 }
 
 /// The copies that verify, newest first. Without a file: none.

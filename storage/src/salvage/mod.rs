@@ -17,6 +17,7 @@ use crate::device::Device;
 use crate::error::Error;
 use crate::format::SegmentId;
 use crate::store::Store;
+use crate::superblock;
 use crate::types::{AccountId, Lsn, Uid};
 use fold::Folded;
 use search::Searched;
@@ -78,6 +79,9 @@ pub async fn salvage<D: Device>(
             place: target.device().place(),
             what: "there is a store in it; salvage into an empty directory".to_owned(),
         });
+    }
+    if let Some(what) = superblock::refusal(source).await {
+        return Err(Error::Open { place: source.place(), what });
     }
     let searched = search::search(source, shard).await;
     let searched = searched.map_err(|error| Error::Device(error.to_string()))?;

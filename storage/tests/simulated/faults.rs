@@ -311,6 +311,34 @@ fn a_store_of_before_opens_and_is_marked_from_then_on() {
     }
 }
 
+/// A copy of the superblock or of the mark, as a later version writes it.
+fn made_newer(bytes: &mut [u8], copy: usize) {
+    let block = &mut bytes[copy * 4096..][..4096];
+    let used = if copy < 2 { 56 } else { 32 };
+    assert!(block.starts_with(b"KURA"), "copy {copy} is not there");
+    block[8] += 1;
+    let checksum = crc32fast::hash(&block[..used]);
+    block[used..used + 4].copy_from_slice(&checksum.to_le_bytes());
+}
+
+#[test]
+fn a_superblock_of_a_newer_version_is_not_taken_for_one_that_rotted() {
+    for copy in 0..3 {
+        let sim = filled(5, true);
+        let mut bytes = sim.contents("superblock").expect("a superblock");
+        made_newer(&mut bytes, copy);
+        sim.put_file("superblock", bytes);
+        let before: Vec<_> = sim.files().iter().map(|file| sim.contents(&file.name)).collect();
+        let disk = sim.clone();
+        let opening = async move { Store::open(disk, Options::for_tests()).await.map(drop) };
+        let opened = Executor::new(&sim).block_on(opening).expect("comes to its end");
+        let said = opened.expect_err("refuses").to_string();
+        assert!(said.contains("newer Kura (version 2, and this one knows 1)"), "{said}");
+        let after: Vec<_> = sim.files().iter().map(|file| sim.contents(&file.name)).collect();
+        assert!(before == after, "something was changed");
+    }
+}
+
 #[test]
 fn a_segment_of_another_shard_is_left_alone() {
     let (sim, other) = (filled(4, true), Sim::new(5));
