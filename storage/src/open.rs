@@ -14,7 +14,7 @@ use crate::checkpoint::{Position, file_lsn, file_name};
 use crate::core::{Core, Phase};
 use crate::device::{Device, is_full};
 use crate::error::Error;
-use crate::format::{Record, SEGMENT_HEADER_BYTES, SegmentId};
+use crate::format::{COUNT_UNKNOWN, Record, SEGMENT_HEADER_BYTES, SegmentId};
 use crate::index::{Index, RowFile};
 use crate::log::commit;
 use crate::log::queue::{Hold, Queue};
@@ -90,6 +90,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
         durable: Lsn(end.next_lsn.0 - 1),
         clean: false,
         salt: salt_of(&device, &found).map_err(device_error)?,
+        restored: newest.restored,
     };
     make_sure(&device, &found, start.scan.position.segment).await?;
     superblock::write(&device, &superblock).await.map_err(device_error)?;
@@ -610,14 +611,20 @@ async fn first_segment<D: Device>(core: &Rc<Core<D>>) -> Result<(), Error> {
     Ok(())
 }
 
-/// What has to be durable before anything new is. Records that were lost may have given out identifiers: a
-/// record says which to skip. Another says for how long what goes from now on is remembered.
+/// What has to be durable before anything new is. Records that were lost may have given out identifiers, and so
+/// may have those that followed the backup from which a store was restored: a record says which to skip. Another
+/// says for how long what goes from now on is remembered.
 async fn log_first<D: Device>(core: &Rc<Core<D>>, end: &LogEnd) -> Result<(), Error> {
     let mut records: Vec<Record> = end
         .lost
         .iter()
         .map(|(first, count)| Record::Lost { first: *first, count: *count })
         .collect();
+    // Once: behind it the log does not end there any more.
+    let restored = core.superblock.borrow().restored;
+    if restored != Lsn(0) && end.next_lsn.0 == restored.0 + 1 {
+        records.push(Record::Lost { first: end.next_lsn, count: COUNT_UNKNOWN });
+    }
     let millis = u64::try_from(core.options.retention.as_millis()).unwrap_or(u64::MAX);
     if core.index.borrow().past.retention_millis != millis {
         records.push(Record::RetentionSet { millis });

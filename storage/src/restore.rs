@@ -2,7 +2,8 @@
 //! at the backup's LSN.
 //!
 //! The superblock comes last, and names no checkpoint: opening replays the log. It says which LSN was
-//! durable, so that a damaged end is taken for what it is.
+//! durable, so that a damaged end is taken for what it is; and that this log goes on where another one has
+//! gone on, too, so that the first opening skips the identifiers that the other may have given out.
 
 use crate::buffer::{ALIGNMENT, Buffer};
 use crate::device::Device;
@@ -82,6 +83,7 @@ impl<D: Device> Restore<D> {
             durable: shard.lsn,
             clean: false,
             salt: shard.salt,
+            restored: shard.lsn,
         };
         superblock::write(&self.device, &superblock).await.map_err(device_error)
     }

@@ -35,6 +35,8 @@ pub(crate) struct Superblock {
     pub(crate) clean: bool,
     /// For new segments; chosen at random when the store is made.
     pub(crate) salt: u64,
+    /// As of which LSN the store was restored from a backup; zero: it was not.
+    pub(crate) restored: Lsn,
 }
 
 impl Superblock {
@@ -49,7 +51,7 @@ impl Superblock {
         writer.u64(self.checkpoint.0);
         writer.u64(self.durable.0);
         writer.u64(self.salt);
-        writer.u64(0);
+        writer.u64(self.restored.0);
         let checksum = crc32fast::hash(&writer.bytes);
         writer.u32(checksum);
         writer.bytes.resize(ALIGNMENT, 0);
@@ -73,7 +75,8 @@ impl Superblock {
         let checkpoint = Lsn(reader.u64()?);
         let durable = Lsn(reader.u64()?);
         let salt = reader.u64()?;
-        Ok(Superblock { shard, sequence, run, checkpoint, durable, clean, salt })
+        let restored = Lsn(reader.u64()?);
+        Ok(Superblock { shard, sequence, run, checkpoint, durable, clean, salt, restored })
     }
 }
 
@@ -237,6 +240,7 @@ mod tests {
             durable: Lsn(80),
             clean: true,
             salt: 0x5EED,
+            restored: Lsn(70),
         };
         let mut bytes = superblock.encode();
         assert_eq!(Superblock::decode(&bytes), Ok(superblock));

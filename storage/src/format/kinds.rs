@@ -163,7 +163,8 @@ pub enum Record {
         space: u8,
         pairs: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     },
-    /// Recovery found these records unreadable: identifiers that they may have given out are skipped.
+    /// Recovery found these records unreadable, or another continuation of this log may have had them
+    /// ([`COUNT_UNKNOWN`]): identifiers that they may have given out are skipped.
     Lost {
         first: Lsn,
         count: u64,
@@ -187,6 +188,9 @@ pub enum Record {
     Undeleted(Undeleted),
     Shown(Shown),
 }
+
+/// Of records that were lost: nobody knows how many.
+pub const COUNT_UNKNOWN: u64 = u64::MAX;
 
 /// Of deliveries and chunks with packed bodies.
 const PACKED_VERSION: u8 = 2;

@@ -20,7 +20,9 @@ pub mod segment;
 pub use batch::{BATCH_HEADER_BYTES, BatchHeader};
 pub use cursor::{Malformed, Reader, Writer};
 pub use fields::Pairs;
-pub use kinds::{ChunkRef, Delivered, NewMailbox, PlacedRecord, Record, UidRange, is_packed};
+pub use kinds::{
+    COUNT_UNKNOWN, ChunkRef, Delivered, NewMailbox, PlacedRecord, Record, UidRange, is_packed,
+};
 pub use moves::{Base, Move, Moved, Reference};
 pub use packed::{PACKED_BYTES_MAX, Packer, Unpacker};
 pub use past::{Forgot, Shown, Undeleted};

@@ -295,8 +295,8 @@ impl Index {
         known && done
     }
 
-    /// What unreadable records may have given out must not be given out again.
-    pub(crate) fn skip_identifiers(&mut self, lost: u64) {
+    /// What records may have given out that are not there must not be given out again.
+    fn skip_identifiers(&mut self, lost: u64) {
         let lost = u32::try_from(lost).unwrap_or(u32::MAX);
         let uids = lost.saturating_mul(RECORD_UIDS_MAX).min(1 << 26);
         for account in self.accounts.values_mut() {

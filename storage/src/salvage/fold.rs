@@ -177,10 +177,6 @@ impl Folding {
             });
         }
         self.folded.records_lost += (searched.witness.0 + 1).saturating_sub(due.0);
-        // What they may have given out must not be given out again. Only now: what was found has its UIDs.
-        if self.folded.records_lost > 0 {
-            self.folded.index.skip_identifiers(self.folded.records_lost);
-        }
         Ok(())
     }
 

@@ -5,6 +5,9 @@
 //! in the fresh store. Accounts, mailboxes, UIDs, UIDVALIDITY and flags are as the records say; what had been
 //! expunged and is remembered can still be brought back. MODSEQs begin anew.
 //!
+//! Unless the store was closed in order and no record is missing, nobody knows what else was given out at its end:
+//! then all identifiers jump, as after a restore.
+//!
 //! The source is only read. It takes memory for the index and about a hundred bytes more for each message.
 
 mod fold;
@@ -106,10 +109,12 @@ pub async fn salvage<D: Device>(
     let deliveries = plan::deliveries(source, &searched, &folded).await;
     let (searched, folded) = (&searched, &folded);
     let plan = plan::Planner { searched, folded, deliveries, report: &mut report }.plan();
+    let all_is_known = folded.records_lost == 0
+        && searched.closed_at.is_some_and(|closed_at| folded.index.applied == closed_at);
     let (pending, pending_bytes) = (VecDeque::new(), 0);
     let mut writer =
         write::Writer { source, searched, target, report: &mut report, pending, pending_bytes };
-    writer.write(&folded.index, plan).await?;
+    writer.write(&folded.index, plan, !all_is_known).await?;
     Ok(report)
 }
 

@@ -54,6 +54,8 @@ pub(super) struct Searched<D: Device> {
     places: Vec<u32>,
     /// Something said that all records up to this one were durable.
     pub(super) witness: Lsn,
+    /// The store was closed in order, and this was the last record.
+    pub(super) closed_at: Option<Lsn>,
     /// The segment that was begun last, where that is known.
     pub(super) begun: Option<SegmentId>,
     /// Files that look like spares, by what stands in them.
@@ -95,6 +97,9 @@ pub(super) async fn search<D: Device>(device: &D, shard: u16) -> io::Result<Sear
         salts.insert(one.salt);
         search.witness = search.witness.max(one.durable);
     }
+    // Where a copy is gone, it may have been the newer one.
+    let newest = superblocks.first().filter(|one| one.clean && superblocks.len() == 2);
+    let closed_at = newest.map(|one| one.durable);
     let begun = superblock::read_begun(device).await.ok().and_then(|(begun, _)| begun);
     let begun = begun.filter(|begun| begun.shard == shard);
     salts.extend(begun.map(|begun| begun.salt));
@@ -170,7 +175,7 @@ pub(super) async fn search<D: Device>(device: &D, shard: u16) -> io::Result<Sear
     let mut places: Vec<u32> = (0..u32::try_from(records.len()).unwrap_or(u32::MAX)).collect();
     places.sort_by_key(|number| records[*number as usize].location);
     let begun = begun.map(|begun| begun.segment);
-    Ok(Searched { segments, records, places, witness, begun, erased, damage })
+    Ok(Searched { segments, records, places, witness, closed_at, begun, erased, damage })
 }
 
 struct Search {

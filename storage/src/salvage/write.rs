@@ -10,11 +10,11 @@ use super::search::Searched;
 use crate::device::Device;
 use crate::error::Error;
 use crate::format::fields::Pairs;
-use crate::format::{Delivered, PlacedRecord, Record, UidRange, is_packed};
+use crate::format::{COUNT_UNKNOWN, Delivered, PlacedRecord, Record, UidRange, is_packed};
 use crate::index::Index;
 use crate::log::queue::{Hold, Parts};
 use crate::store::{PLACEMENTS_MAX, Store};
-use crate::types::{AccountId, Flags, MailboxId, Uid};
+use crate::types::{AccountId, Flags, Lsn, MailboxId, Uid};
 use crate::wait::Receipt;
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -38,7 +38,13 @@ pub(super) struct Writer<'w, D: Device> {
 }
 
 impl<D: Device> Writer<'_, D> {
-    pub(super) async fn write(&mut self, index: &Index, mut plan: Plan) -> Result<(), Error> {
+    /// `jumps`: identifiers may have been given out that nothing tells of.
+    pub(super) async fn write(
+        &mut self,
+        index: &Index,
+        mut plan: Plan,
+        jumps: bool,
+    ) -> Result<(), Error> {
         self.accounts(&plan).await?;
         self.spaces(index).await?;
         self.messages(&mut plan).await?;
@@ -46,6 +52,10 @@ impl<D: Device> Writer<'_, D> {
             self.skip_uids(mailbox).await?;
         }
         self.graves(index, &plan).await?;
+        if jumps {
+            // Of another log: none of the LSNs in this one.
+            self.put(Record::Lost { first: Lsn(0), count: COUNT_UNKNOWN }).await?;
+        }
         while !self.pending.is_empty() {
             self.land_oldest().await?;
         }

@@ -2,13 +2,14 @@
 //! finds what has rotted, and whom it hurts.
 
 use crate::common::*;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 use storage::device::Device;
 use storage::device::sim::{Executor, Random, Sim};
 use storage::restore::{Restore, RestoredShard};
 use storage::store::{BackupPlan, Finding};
-use storage::{FlagChange, FlagMode, Flags, Space, Store, Uid};
+use storage::{FlagChange, FlagMode, Flags, MailboxStatus, Space, Store, Uid};
 
 async fn deliver(store: &Store<Sim>, number: u32, length: usize) -> Uid {
     let one = delivery(vec![placement(ALICE, INBOX)], number, length);
@@ -35,14 +36,16 @@ async fn churn(store: &Store<Sim>, random: &mut Random, from: u32, count: u32) {
     store.put(Space(1), vec![pair]).await.expect("puts");
 }
 
-/// Everything that anybody can see of a store.
+/// Everything that anybody can see of a store, but for the next UIDs: after a restore these are others.
 async fn seen<D: Device>(store: &Store<D>) -> Vec<String> {
     let mut lines = vec![format!("{:?}", store.scan(Space(1)))];
     for account in [ALICE, BOB] {
         lines.push(format!("{:?}", store.usage(account)));
         lines.push(format!("{:?}", store.subscriptions(account)));
         for mailbox in store.mailboxes(account).expect("mailboxes") {
-            lines.push(format!("{mailbox:?} {:?}", store.status(account, mailbox.id)));
+            let status = store.status(account, mailbox.id).expect("status");
+            let status = MailboxStatus { uid_next: Uid(0), ..status };
+            lines.push(format!("{mailbox:?} {status:?}"));
             for entry in store.entries(account, mailbox.id, 1..=u32::MAX).expect("entries") {
                 let summary = store.summary(account, mailbox.id, entry.uid).await.expect("summary");
                 let bytes = store.read(account, mailbox.id, entry.uid, 0..u64::MAX).await;
@@ -145,6 +148,98 @@ fn a_backup_after_a_crash_and_recovery_is_whole_too() {
             assert!(seen(&store).await == expected, "seed {seed}");
         });
     }
+}
+
+/// Identifiers that a client may have seen: of mailboxes name, number and UIDVALIDITY, and their next UID.
+async fn identifiers(store: &Store<Sim>) -> BTreeMap<(String, u32, u32), u32> {
+    let mut all = BTreeMap::new();
+    for mailbox in store.mailboxes(ALICE).expect("mailboxes") {
+        let next = store.status(ALICE, mailbox.id).expect("status").uid_next;
+        all.insert((mailbox.name, mailbox.id.0, mailbox.uid_validity), next.0);
+    }
+    all
+}
+
+/// A backup, and what was given out behind it until the host was lost.
+fn backed_up_and_lived_on() -> (Copied, BTreeMap<(String, u32, u32), u32>) {
+    let sim = Sim::new(3);
+    on_sim(&sim, small_store(), |store| async move {
+        with_accounts(&store).await;
+        churn(&store, &mut Random::new(3), 0, 80).await;
+        let copied = copy(&store, &store.backup_plan()).await;
+        churn(&store, &mut Random::new(4), 500, 200).await;
+        for number in 0..10 {
+            store.create_mailbox(ALICE, &format!("New/{number}"), None).await.expect("creates");
+        }
+        (copied, identifiers(&store).await)
+    })
+}
+
+/// Names as they would be, a moment later: the clock of the simulation stands where it stood.
+async fn assert_nothing_comes_again(
+    store: &Store<Sim>,
+    given_out: &BTreeMap<(String, u32, u32), u32>,
+    what: &str,
+) {
+    let uid = deliver(store, 9_999, 100).await;
+    for number in 0..10 {
+        store.create_mailbox(ALICE, &format!("New/{number}"), None).await.expect("creates");
+    }
+    for (place, next) in identifiers(store).await {
+        let before = given_out.get(&place);
+        assert!(before.is_none_or(|before| *before <= next), "{what}: {place:?}: UIDs come again");
+        assert!(place.0 == "INBOX" || before.is_none(), "{what}: {place:?} comes again");
+    }
+    let inbox = given_out.iter().find(|((name, ..), _)| name == "INBOX").expect("INBOX");
+    assert!(uid.0 >= *inbox.1, "{what}: {uid:?}, next was {inbox:?}");
+}
+
+#[test]
+fn a_restored_store_gives_out_nothing_again_that_was_given_out_after_the_backup() {
+    let (copied, given_out) = backed_up_and_lived_on();
+    let again = restored(copied);
+    let next = on_sim(&again, small_store(), |store| async move {
+        assert_eq!((store.recovery().lost_records, &store.recovery().damage), (0, &vec![]));
+        assert_nothing_comes_again(&store, &given_out, "restored").await;
+        identifiers(&store).await
+    });
+    // Once: later openings, with the index and without, change nothing.
+    for gone in ["none", "checkpoint", "superblock"] {
+        let next = next.clone();
+        let opened = Sim::new(8);
+        let names = again.files().into_iter().map(|file| file.name);
+        for name in names.filter(|name| !name.starts_with(gone)) {
+            opened.put_file(&name, again.contents(&name).expect("a file"));
+        }
+        on_sim(&opened, small_store(), |store| async move {
+            assert_eq!(identifiers(&store).await, next);
+            assert_eq!(store.recovery().damage, Vec::<String>::new());
+        });
+    }
+}
+
+#[test]
+fn a_crash_in_a_restored_stores_first_opening_costs_no_identifiers() {
+    let (copied, given_out) = backed_up_and_lived_on();
+    let mut operations = 0;
+    for crash_at in 1.. {
+        let sim = restored(copied.clone());
+        let begun = sim.operations();
+        sim.crash_at(begun + crash_at);
+        let opened = on_sim_unclosed(&sim, small_store(), |_, _| async move {});
+        operations += 1;
+        let survived = if opened.is_some() { sim.after_kill() } else { sim.after_crash() };
+        let given_out = given_out.clone();
+        on_sim(&survived, small_store(), move |store| async move {
+            assert_nothing_comes_again(&store, &given_out, &format!("crash at {crash_at}")).await;
+            let inbox = store.status(ALICE, INBOX).expect("status").uid_next.0;
+            assert!(inbox < 1 << 27, "skipped twice: {inbox}");
+        });
+        if opened.is_some() {
+            break;
+        }
+    }
+    assert!(operations > 10, "{operations}");
 }
 
 #[test]

@@ -120,9 +120,13 @@ pub(super) async fn back_up(
     Stop::Done
 }
 
-/// Everything of it that a copy has too.
+/// Everything of it that a copy has too: all but the next UIDs, since what was given out behind the backup must
+/// not be given out again.
 fn alike(seen: &Observation) -> Vec<String> {
-    let accounts = seen.accounts.iter().map(|account| format!("{account:?}"));
+    let mut accounts = seen.accounts.clone();
+    let mailboxes = accounts.values_mut().flat_map(|account| account.mailboxes.values_mut());
+    mailboxes.for_each(|mailbox| mailbox.status.uid_next = Uid(0));
+    let accounts = accounts.iter().map(|account| format!("{account:?}"));
     accounts.chain([format!("{:?} {} {}", seen.pairs, seen.messages, seen.live_bytes)]).collect()
 }
 
