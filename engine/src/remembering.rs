@@ -241,6 +241,9 @@ pub(crate) async fn restore_at(
             Error::MailboxExists(name) => {
                 format!("there is a mailbox {name:?} already; delete it first")
             }
+            Error::MailboxName(..) | Error::Limit(_) => {
+                format!("{error}; nothing was made: --export it to a directory instead")
+            }
             other => other.to_string(),
         })?;
         Ok::<_, Fault>(json!({

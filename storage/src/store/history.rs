@@ -19,7 +19,8 @@ use crate::log::scan::{FoundSegment, Scan, Start};
 use crate::log::segments::{Identity, file_name, identify};
 use crate::space;
 use crate::types::{AccountId, Flags, Lsn, MailboxId, SpecialUse, Uid, UnixMillis};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::rc::Rc;
 
 /// Put into a mailbox by one record.
@@ -130,7 +131,8 @@ impl<D: Device> Store<D> {
 
     /// Shows an account as it was, in read-only mailboxes below `root`, with the UIDs and flags of then.
     /// How many messages there are, and how many were not found (rot has taken them). Until it is whole it
-    /// is called "`root` (unfinished)". It counts against the quota. What was in quarantine is not shown.
+    /// is called "`root` (unfinished)": what was broken off is begun anew by the next try. It counts against the
+    /// quota. What was in quarantine is not shown.
     pub async fn show(
         &self,
         past: &PastAccount,
@@ -146,6 +148,18 @@ impl<D: Device> Store<D> {
         }
         let is_shown = |mailbox: &&PastMailbox| mailbox.name != names::QUARANTINE;
         let shown_mailboxes = past.mailboxes.iter().filter(is_shown);
+        // Whatever would refuse it is looked for before anything is made. This is the longer name.
+        let name = |mailbox: &PastMailbox| names::check(&format!("{unfinished}/{}", mailbox.name));
+        let wanted: Vec<String> = shown_mailboxes.clone().map(name).collect::<Result<_, _>>()?;
+        for name in self.broken_off(account, root, &unfinished)? {
+            let _ = self.delete_mailbox(account, &name).await?;
+        }
+        self.with_account(account, |found| {
+            let levels = wanted.iter().flat_map(|name| names::parents(name).chain([&name[..]]));
+            let missing: BTreeSet<&str> =
+                levels.filter(|level| !found.names.contains_key(*level)).collect();
+            super::mailboxes::check_count(found, missing.len())
+        })?;
         if !over_quota {
             let messages = shown_mailboxes.clone().flat_map(|mailbox| &mailbox.messages);
             let bytes = messages.clone().map(|message| u64::from(message.bytes)).sum();
@@ -154,18 +168,40 @@ impl<D: Device> Store<D> {
         }
         let (mut shown, mut missing) = (0, 0);
         let most = self.core.options.record_bytes_max() / 2 / BYTES_PER_MESSAGE;
-        for mailbox in shown_mailboxes {
-            let name = names::check(&format!("{unfinished}/{}", mailbox.name))?;
+        for (mailbox, name) in shown_mailboxes.zip(&wanted) {
             let mut parts = mailbox.messages.chunks(most.min(MESSAGES_AT_ONCE));
             let first = parts.next().unwrap_or(&[]);
             for part in std::iter::once(first).chain(parts) {
-                let there = self.show_part(account, mailbox, &name, part).await?;
+                let there = self.show_part(account, mailbox, name, part).await?;
                 shown += there;
                 missing += part.len() as u64 - there;
             }
         }
         let durable = self.rename_mailbox(account, &unfinished, root).await?;
         Ok((shown, missing, durable))
+    }
+
+    /// What a try that was broken off has left. Mailboxes that somebody has made himself are in the way, and stay.
+    fn broken_off(
+        &self,
+        account: AccountId,
+        root: &str,
+        unfinished: &str,
+    ) -> Result<Vec<String>, Error> {
+        self.with_account(account, |found| {
+            let is_of = |name: &str, tree: &str| name == tree || names::is_below(name, tree);
+            let mut left = Vec::new();
+            for (name, id) in &found.names {
+                let is_ours = || found.mailbox(*id).is_some_and(|mailbox| mailbox.read_only);
+                if is_of(name, root) || (is_of(name, unfinished) && !is_ours()) {
+                    return Err(Error::MailboxExists(name.clone()));
+                }
+                if is_of(name, unfinished) {
+                    left.push(name.clone());
+                }
+            }
+            Ok(left)
+        })
     }
 
     async fn show_part(

@@ -229,6 +229,88 @@ fn what_shows_the_past_cannot_be_changed_and_can_be_copied_from_and_deleted() {
     });
 }
 
+async fn names(store: &Store<Sim>) -> Vec<String> {
+    store.mailboxes(ALICE).expect("mailboxes").into_iter().map(|mailbox| mailbox.name).collect()
+}
+
+#[test]
+fn what_can_not_be_shown_is_refused_before_anything_is_made() {
+    let sim = Sim::new(62);
+    on_sim(&sim, options(), |store| async move {
+        with_accounts(&store).await;
+        // As deep as a name may be, and long enough that there is no room for the tree's own.
+        for name in [vec!["x"; 32].join("/"), "x".repeat(990)] {
+            store.create_mailbox(ALICE, "A/sound/one", None).await.expect("creates");
+            store.create_mailbox(ALICE, &name, None).await.expect("creates");
+            let at = store.device().now();
+            store.device().sleep(HOUR).await;
+            let before = names(&store).await;
+            let past = store.as_of(ALICE, at).await.expect("remembered");
+            for _ in 0..2 {
+                let refused = store.show(&past, "Then", true).await;
+                assert!(matches!(refused, Err(Error::MailboxName(..))), "{refused:?}");
+                assert_eq!(names(&store).await, before);
+            }
+            for name in before.iter().filter(|name| *name != "INBOX") {
+                store.delete_mailbox(ALICE, name).await.expect("deletes");
+            }
+        }
+        // What is below the tree would be in its way only at the end.
+        store.create_mailbox(ALICE, "Then/INBOX", None).await.expect("creates");
+        store.delete_mailbox(ALICE, "Then").await.expect("deletes");
+        let past = store.as_of(ALICE, store.device().now()).await.expect("remembered");
+        let refused = store.show(&past, "Then", true).await;
+        assert!(matches!(refused, Err(Error::MailboxExists(_))), "{refused:?}");
+        assert_eq!(names(&store).await, ["INBOX", "Then/INBOX"]);
+        store.delete_mailbox(ALICE, "Then/INBOX").await.expect("deletes");
+        // Nobody's own mailbox is taken for what a try has left.
+        store.create_mailbox(ALICE, "Then (unfinished)/mine", None).await.expect("creates");
+        let refused = store.show(&past, "Then", true).await;
+        assert!(matches!(refused, Err(Error::MailboxExists(_))), "{refused:?}");
+        assert!(names(&store).await.iter().any(|name| name == "Then (unfinished)/mine"));
+    });
+}
+
+#[test]
+fn a_look_back_that_was_broken_off_anywhere_is_made_whole_by_the_next_one() {
+    let mut cut = 0;
+    for crash_at in (1..).step_by(2) {
+        let sim = Sim::new(63);
+        let disk = sim.clone();
+        let ended = on_sim_unclosed(&sim, options(), move |store, _| async move {
+            with_accounts(&store).await;
+            for number in 0..6 {
+                let name = format!("Box {number}");
+                let to = store.create_mailbox(ALICE, &name, None).await.expect("creates").0;
+                store.deliver(delivery(vec![placement(ALICE, to)], number, 200)).await;
+            }
+            let at = store.device().now();
+            store.device().sleep(HOUR).await;
+            let past = store.as_of(ALICE, at).await.expect("remembered");
+            disk.crash_at(disk.operations() + crash_at);
+            store.show(&past, "Then", false).await.is_ok()
+        });
+        // Long after anything that happened.
+        let broken_off = on_sim(&sim.after_crash(), options(), move |store| async move {
+            let left = names(&store).await;
+            let past = store.as_of(ALICE, store.device().now()).await.expect("remembered");
+            if left.iter().any(|name| name == "Then") {
+                return false;
+            }
+            let (shown, missing, _) = store.show(&past, "Then", false).await.expect("shown");
+            assert_eq!((shown, missing), (6, 0), "{left:?}");
+            assert!(!names(&store).await.iter().any(|name| name.contains("unfinished")));
+            verified(&store).await;
+            left.iter().any(|name| name.contains("unfinished"))
+        });
+        cut += u32::from(broken_off);
+        if ended == Some(true) {
+            break;
+        }
+    }
+    assert!(cut > 2, "{cut}");
+}
+
 #[test]
 fn without_a_retention_no_time_is_remembered() {
     let sim = Sim::new(61);
