@@ -48,7 +48,9 @@ pub(crate) async fn maildir(
                     shard.store.read_buried(past.account, mailbox.id, message.uid, range).await;
                 let piece = match read {
                     Ok(piece) => piece,
-                    Err(Error::Corrupt { .. } | Error::NoSuchMessage(_)) => break false,
+                    Err(Error::Corrupt { .. } | Error::Read { .. } | Error::NoSuchMessage(_)) => {
+                        break false;
+                    }
                     Err(other) => return Err(other.to_string()),
                 };
                 let path = tmp.clone();

@@ -362,7 +362,11 @@ impl<D: Device> Core<D> {
             segment.number
         };
         let name = crate::log::segments::file_name(number);
-        let file = self.device.open(&name).await.map_err(|e| Error::Device(e.to_string()))?;
+        let opened = self.device.open(&name).await;
+        let file = opened.map_err(|error| Error::Read {
+            what: error.to_string(),
+            place: format!("{name} in {}", self.device.place()),
+        })?;
         self.segments.borrow_mut().keep_open(id, &file);
         Ok(file)
     }

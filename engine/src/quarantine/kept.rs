@@ -113,7 +113,7 @@ pub async fn look(
     let head = match shard.store.read(account, mailbox, entry.uid, 0..HEADER_BYTES).await {
         Ok(head) => head,
         // It has a place, and can be deleted; others are listed beside it.
-        Err(Error::Corrupt { .. } | Error::Device(_)) => bytes::Bytes::new(),
+        Err(Error::Corrupt { .. } | Error::Read { .. }) => bytes::Bytes::new(),
         Err(error) => return Err(error),
     };
     let prefix = &head[..head.len().min(usize::from(entry.prefix_bytes))];

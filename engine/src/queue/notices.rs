@@ -79,7 +79,7 @@ async fn about(
     let octets_max = if is_whole { WHOLE_BYTES_MAX } else { HEADER_BYTES_MAX };
     let piece = match shard.store.read(ACCOUNT, MAILBOX, uid, 0..octets_max).await {
         Ok(piece) => piece,
-        Err(Error::Corrupt { .. }) => return Ok(About::Damaged),
+        Err(Error::Corrupt { .. } | Error::Read { .. }) => return Ok(About::Damaged),
         Err(error) => return Err(error),
     };
     if is_whole {

@@ -175,7 +175,7 @@ impl Pop3Session {
 fn refusal(error: &Error) -> Refusal {
     match error {
         Error::NoSuchMessage(_) => Refusal::GONE,
-        Error::Corrupt { .. } => Refusal::CORRUPT,
+        Error::Corrupt { .. } | Error::Read { .. } => Refusal::CORRUPT,
         Error::Busy => Refusal::BUSY,
         _ => Refusal::NO_STORE,
     }

@@ -113,8 +113,10 @@ pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
         if let Err(error) = outcome
             && core.phase.get() == Phase::Open
         {
-            if let Error::Device(what) = error {
-                core.note_given_up_by(what);
+            match error {
+                Error::Device(what) => core.note_given_up_by(what),
+                Error::Read { .. } => core.note_given_up_by(error.to_string()),
+                _ => {}
             }
             core.compacts.set(false);
             core.compaction.wait().await;

@@ -50,6 +50,9 @@ pub(super) async fn empty<D: Device>(core: &Rc<Core<D>>, victims: Victims) -> Re
                 Err(Error::Corrupt { what, place }) => {
                     mover.leave(*location, &format!("{what} in {place} does not verify"));
                 }
+                Err(Error::Read { what, place }) => {
+                    mover.leave(*location, &format!("{place} can't be read: {what}"));
+                }
                 Err(Error::Limit(what)) => mover.leave(*location, what),
                 Err(error) => return Err(error),
             }

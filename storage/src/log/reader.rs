@@ -1,4 +1,4 @@
-//! Fetching records by their place. Only what verifies is handed out.
+//! Fetching records by their place. Only what verifies is handed out; what can't be read is [`Error::Read`].
 
 use crate::buffer::{ALIGNMENT, Buffer, Window};
 use crate::core::Core;
@@ -115,7 +115,10 @@ impl<D: Device> Core<D> {
         let head = usize::try_from(location.offset() - start).expect("less than a block");
         let length = usize::try_from(length).expect("a record");
         let read = self.device.read(&file, start, buffer(head + length)).await;
-        let buffer = read.map_err(|error| Error::Device(error.to_string()))?;
+        let buffer = read.map_err(|error| Error::Read {
+            what: error.to_string(),
+            place: self.place_of(location, None),
+        })?;
         let end = (head + length).min(buffer.len());
         Ok((buffer, head.min(end)..end))
     }
@@ -163,16 +166,16 @@ impl<D: Device> Core<D> {
         location: Location,
         header: Option<&RecordHeader>,
     ) -> Error {
+        Error::Corrupt { what, place: self.place_of(location, header) }
+    }
+
+    /// For people: segment, file, offset, and the LSN where that is known.
+    fn place_of(&self, location: Location, header: Option<&RecordHeader>) -> String {
         let segments = self.segments.borrow();
         let number = segments.files.get(&location.segment).map_or(0, |segment| segment.number);
         let file = super::segments::file_name(number);
         let directory = self.device.place();
         let lsn = header.map(|header| format!(", LSN {}", header.lsn.0)).unwrap_or_default();
-        let place = format!(
-            "segment {} ({directory}/{file}) at {}{lsn}",
-            location.segment.0,
-            location.offset()
-        );
-        Error::Corrupt { what, place }
+        format!("segment {} ({directory}/{file}) at {}{lsn}", location.segment.0, location.offset())
     }
 }

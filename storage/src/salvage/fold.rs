@@ -46,7 +46,7 @@ pub(super) async fn fold<D: Device>(
 ) -> Result<Folded, Error> {
     let mut damage = Vec::new();
     let begun = begin(device, shard, searched, &mut damage).await;
-    let begun = begun.map_err(|error| Error::Device(error.to_string()))?;
+    let begun = begun.map_err(|error| super::unreadable(device, &error))?;
     let from = begun.as_ref().map(|(loaded, _)| loaded.position.segment);
     let (index, run, begun_with) = match begun {
         Some((loaded, what)) => (loaded.index, loaded.run, what),

@@ -25,6 +25,7 @@ use crate::types::{AccountId, Lsn, Uid};
 use fold::Folded;
 use search::Searched;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 
 /// Messages that are named one by one.
 pub const LISTED_MAX: usize = 1000;
@@ -87,7 +88,7 @@ pub async fn salvage<D: Device>(
         return Err(Error::Open { place: source.place(), what });
     }
     let searched = search::search(source, shard).await;
-    let searched = searched.map_err(|error| Error::Device(error.to_string()))?;
+    let searched = searched.map_err(|error| unreadable(source, &error))?;
     let seconds = u32::try_from(source.now().0 / 1000).unwrap_or(u32::MAX);
     let mut folded = fold::fold(source, shard, &searched, seconds).await?;
     let mut report = SalvageReport {
@@ -116,6 +117,11 @@ pub async fn salvage<D: Device>(
         write::Writer { source, searched, target, report: &mut report, pending, pending_bytes };
     writer.write(&folded.index, plan, !all_is_known).await?;
     Ok(report)
+}
+
+/// The directory itself.
+fn unreadable<D: Device>(source: &D, error: &io::Error) -> Error {
+    Error::Open { place: source.place(), what: format!("it can't be read: {error}") }
 }
 
 impl SalvageReport {

@@ -113,7 +113,10 @@ impl<D: Device> Store<D> {
             let step = STEP_BYTES.min(bytes - read.len());
             let buffer = Buffer::with_capacity(step.next_multiple_of(ALIGNMENT));
             let part = self.core.device.read(&file, offset + read.len() as u64, buffer).await;
-            let part = part.map_err(|error| Error::Device(error.to_string()))?;
+            let part = part.map_err(|error| Error::Read {
+                what: error.to_string(),
+                place: format!("segment {} of {}", segment.0, self.core.device.place()),
+            })?;
             if part.is_empty() {
                 return Err(Error::Corrupt {
                     what: "a segment that is shorter than it was",

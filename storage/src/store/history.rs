@@ -116,7 +116,10 @@ impl<D: Device> Store<D> {
             return Ok((index, start));
         }
         let loaded = base::load(&self.core.device, self.core.options.shard, segments, base).await;
-        let loaded = loaded.map_err(|error| Error::Device(error.to_string()))?;
+        let loaded = loaded.map_err(|error| Error::Read {
+            what: error.to_string(),
+            place: format!("a base in the log of {}", self.core.device.place()),
+        })?;
         let Some(loaded) = loaded else {
             let place = format!("the log of {}", self.core.device.place());
             return Err(Error::Corrupt { what: "a base", place });
@@ -141,11 +144,6 @@ impl<D: Device> Store<D> {
     ) -> Result<(u64, u64, Durable), Error> {
         let account = past.account;
         let unfinished = format!("{root} (unfinished)");
-        for name in [root, &unfinished] {
-            if self.mailbox_named(account, name).is_ok() {
-                return Err(Error::MailboxExists(name.to_owned()));
-            }
-        }
         let is_shown = |mailbox: &&PastMailbox| mailbox.name != names::QUARANTINE;
         let shown_mailboxes = past.mailboxes.iter().filter(is_shown);
         // Whatever would refuse it is looked for before anything is made. This is the longer name.
@@ -270,14 +268,20 @@ async fn found_segments<D: Device>(
         later.map(|(id, file)| (*id, file.number, file.segment_bytes)).collect()
     };
     // As they are now: a file may have been cut off under the store.
-    let listed = core.device.list().await.map_err(|error| Error::Device(error.to_string()))?;
+    let place = || core.device.place();
+    let unreadable = |name: String| {
+        let place = format!("{name} in {}", place());
+        move |error: io::Error| Error::Read { what: error.to_string(), place }
+    };
+    let listed = core.device.list().await;
+    let listed = listed.map_err(unreadable("the list of files".to_owned()))?;
     let listed: BTreeMap<String, u64> =
         listed.into_iter().map(|listed| (listed.name, listed.bytes)).collect();
     let mut found = BTreeMap::new();
     for (id, number, bytes) in of_log {
         let file = core.segment_file(id).await?;
         let identity = identify(&core.device, &file, bytes).await;
-        match identity.map_err(|error| Error::Device(error.to_string()))? {
+        match identity.map_err(unreadable(file_name(number)))? {
             Identity::Segment(header) | Identity::Damaged(header) if header.segment == id => {
                 // A file that was removed is whole for whoever has it open.
                 let file_bytes = listed.get(&file_name(number)).copied().unwrap_or(bytes);

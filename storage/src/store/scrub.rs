@@ -199,7 +199,7 @@ impl<D: Device> Store<D> {
         findings: &mut Vec<Finding>,
     ) -> Result<Vec<u32>, Error> {
         let place = match self.read_log(segment, end, rate, findings).await {
-            Err(Error::Device(what)) => what,
+            Err(Error::Read { what, place }) => format!("{place}: {what}"),
             Err(Error::Corrupt { what, place }) => format!("{what}: {place}"),
             other => return other,
         };
@@ -336,7 +336,7 @@ impl<D: Device> Store<D> {
         match outcome {
             Ok(_) => Ok(None),
             Err(Error::Corrupt { what, place }) => Ok(Some(format!("{what} in {place}"))),
-            Err(Error::Device(what)) => Ok(Some(what)),
+            Err(Error::Read { what, place }) => Ok(Some(format!("{place}: {what}"))),
             Err(error) => Err(error),
         }
     }

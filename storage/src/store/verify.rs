@@ -108,7 +108,7 @@ impl<D: Device> Store<D> {
                     return Ok(true);
                 }
                 Err(Error::Corrupt { what, place }) => format!("{what} in {place}"),
-                Err(Error::Device(what)) => what,
+                Err(Error::Read { what, place }) => format!("{place}: {what}"),
                 Err(other) => return Err(other),
             };
             // Behind the snapshot's back compaction may have moved it, and its segment may be gone.

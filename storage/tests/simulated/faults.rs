@@ -472,7 +472,9 @@ fn a_read_error_is_told_and_passes() {
         disk.sleep(std::time::Duration::from_secs(1)).await;
         disk.fail_next(Fault::Read);
         let failed = store.read(ALICE, INBOX, Uid(1), 0..9).await;
-        assert!(matches!(failed, Err(Error::Device(_))), "{failed:?}");
+        assert!(matches!(failed, Err(Error::Read { .. })), "{failed:?}");
+        let said = failed.expect_err("fails").to_string();
+        assert!(said.contains("log-0000") && !said.contains("stopped"), "{said}");
         store.read(ALICE, INBOX, Uid(1), 0..9).await.expect("reads again");
         assert!(!store.stats().halted);
     });

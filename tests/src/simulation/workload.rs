@@ -205,7 +205,7 @@ impl Client {
             Ok(_) => journal.complain(format!("UID {} of {identity:?} reads wrong", uid.0)),
             // Somebody may have removed it, or its mailbox, or its account, meanwhile.
             Err(Error::NoSuchMessage(_) | Error::NoSuchMailbox(_) | Error::NoSuchAccount(_)) => {}
-            Err(Error::Device(_) | Error::Halted) if self.disk == Disk::Faulty => {}
+            Err(Error::Read { .. } | Error::Halted) if self.disk == Disk::Faulty => {}
             Err(Error::Corrupt { .. }) if self.disk == Disk::Spoiled => {}
             Err(error) => {
                 journal.complain(format!("UID {} of {identity:?} cannot be read: {error}", uid.0));

@@ -89,7 +89,7 @@ fn is_too_much(round: &Round) -> bool {
 
 /// Whether an error is one of reading this message: others are scanned all the same.
 fn is_of_this_message(error: &Error) -> bool {
-    matches!(error, Error::Corrupt { .. } | Error::Device(_))
+    matches!(error, Error::Corrupt { .. } | Error::Read { .. })
 }
 
 /// A mailbox.
@@ -521,8 +521,8 @@ mod tests {
 
     #[test]
     fn a_message_that_can_not_be_read_does_not_end_a_round_and_a_store_that_has_halted_does() {
-        assert!(is_of_this_message(&Error::Device("EIO".to_owned())));
-        let place = String::new();
+        let (what, place) = ("EIO".to_owned(), String::new());
+        assert!(is_of_this_message(&Error::Read { what, place: place.clone() }));
         assert!(is_of_this_message(&Error::Corrupt { what: "a body", place }));
         assert!(!is_of_this_message(&Error::Halted));
         assert!(!is_of_this_message(&Error::Busy));

@@ -392,7 +392,7 @@ pub(super) fn refusal(error: &Error) -> Completion {
         Error::NoSuchMessage(_) => no(Code::ExpungeIssued, "Some messages are gone"),
         Error::OverQuota => no(Code::OverQuota, "The quota is used up"),
         Error::Limit(_) => no(Code::Limit, "A limit has been reached"),
-        Error::Corrupt { .. } => {
+        Error::Corrupt { .. } | Error::Read { .. } => {
             tracing::error!(%error, "a message can't be read");
             no(Code::Corruption, "A message can't be read")
         }

@@ -120,7 +120,9 @@ impl<D: Device> ImapAccount<D> {
             match self.load_level(mailbox, entry, level, &mut loaded).await {
                 Ok(()) => {}
                 // One bad message spoils itself alone: it is not found.
-                Err(Error::NoSuchMessage(_) | Error::Corrupt { .. }) => return Ok((false, weight)),
+                Err(Error::NoSuchMessage(_) | Error::Corrupt { .. } | Error::Read { .. }) => {
+                    return Ok((false, weight));
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -327,6 +327,7 @@ pub(super) fn refusal(error: &Error) -> Refusal {
         | Error::GivenUp(_)
         | Error::Halted
         | Error::Corrupt { .. }
+        | Error::Read { .. }
         | Error::AccountExists(_)
         | Error::NoSuchMailbox(_)
         | Error::NoSuchMailboxName(_)
