@@ -5,7 +5,7 @@
 //! [`Durable`]. After a crash, `open` finds the newest checkpoint and folds the rest of the log in
 //! again. FORMAT.md says what the bytes mean; [`device`] says what the disk promises.
 //!
-//! Four tasks, all within [`Store::run`]:
+//! Five tasks, all within [`Store::run`]:
 //!
 //! | task | what |
 //! |---|---|
@@ -13,9 +13,10 @@
 //! | `spares` | segments ahead of their use |
 //! | `upkeep` | `checkpoint`s, the `superblock`; frees segments that nothing needs (`space`, `uses`) |
 //! | `compaction` | moves what is live out of segments; copies checkpoints into the log (`base`) |
+//! | `expiry` | forgets what was expunged, once its retention is over |
 //!
-//! [`format`] has the bytes, [`types`] what they mean, [`durable`] the receipt, [`error`] what goes wrong, [`options`] what may be chosen. `expiry` forgets what was
-//! expunged, once its retention is over; [`restore`] makes a store of a backup's segments, [`salvage`] one of what verifies in a damaged one.
+//! [`format`] has the bytes, [`types`] what they mean, [`durable`] the receipt, [`error`] what goes wrong, [`options`] what may be chosen.
+//! [`restore`] makes a store of a backup's segments, [`salvage`] one of what verifies in a damaged one.
 //! [`buffer`] is memory that O_DIRECT takes.
 //!
 //! Around them: `core` is what they share, `packing` compresses bodies, `locks` and `quota` decide who may change an account,
