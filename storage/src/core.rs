@@ -53,10 +53,8 @@ pub(crate) struct Core<D: Device> {
     pub(crate) run: Cell<u32>,
     pub(crate) next_lsn: Cell<Lsn>,
     pub(crate) durable: Cell<Lsn>,
-    /// Behind the last batch that has been folded into the index.
+    /// Behind the last batch that has been folded into the index, and behind all that was saved there.
     pub(crate) position: Cell<Position>,
-    /// What of the segment at that position was taken when the store was opened.
-    pub(crate) recovered_end: u64,
     pub(crate) log_bytes_since_checkpoint: Cell<u64>,
     /// Since the store was opened.
     pub(crate) landed_bytes: Cell<u64>,

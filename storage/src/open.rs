@@ -101,7 +101,6 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
     take_spares(&device, &options, &mut segments, found.spares, &index, &mut report).await?;
     report.micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     let core = Core {
-        recovered_end: segments.active.as_ref().map_or(0, |active| active.end),
         queue: RefCell::new(Queue::new(&options)),
         index: RefCell::new(index),
         segments: RefCell::new(segments),
@@ -520,12 +519,10 @@ async fn take_over<D: Device>(
         let (first_lsn, segment_bytes) = (header.first_lsn, header.segment_bytes);
         segments.files.insert(id, SegmentFile { number, first_lsn, segment_bytes, file: kept });
         if id == end.position.segment {
-            let end_offset =
-                if end.needs_new_segment { header.segment_bytes } else { end.position.offset };
             segments.active = Some(Active {
                 id,
                 file,
-                end: end_offset,
+                end: end.position.offset,
                 segment_bytes: header.segment_bytes,
                 salt: header.salt,
             });

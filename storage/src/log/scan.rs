@@ -62,11 +62,10 @@ impl Window {
 /// Where the log was found to end.
 #[derive(Debug)]
 pub(crate) struct LogEnd {
+    /// Where it goes on: at a segment's end, in a new one, where what is behind the last batch is not known.
     pub(crate) position: Position,
     /// The next LSN to give out.
     pub(crate) next_lsn: Lsn,
-    /// Nothing may be appended behind `position`, since what is there is not known.
-    pub(crate) needs_new_segment: bool,
     /// Runs of records of which nothing is left.
     pub(crate) lost: Vec<(Lsn, u64)>,
     /// The highest run seen.
@@ -148,7 +147,6 @@ impl<'s, D: Device> Scan<'s, D> {
     }
 
     pub(crate) async fn run_to_the_end(mut self) -> Result<LogEnd, Error> {
-        let mut needs_new_segment = false;
         self.respect_segment_run();
         loop {
             if self.forget_from.is_some_and(|from| self.due >= from) {
@@ -197,7 +195,7 @@ impl<'s, D: Device> Scan<'s, D> {
                 (Decision::SalvageToEnd, _) => {
                     self.salvage(self.segment_end()).await?;
                     self.lose_up_to(Lsn(self.witness.0 + 1), "records at the end of the log");
-                    needs_new_segment = true;
+                    self.leave_the_rest();
                     self.report.end = case.name;
                     break;
                 }
@@ -215,7 +213,6 @@ impl<'s, D: Device> Scan<'s, D> {
         Ok(LogEnd {
             position: self.position,
             next_lsn: self.due,
-            needs_new_segment,
             lost: self.lost,
             run: self.run,
             log_bytes: self.log_bytes,
@@ -300,6 +297,12 @@ impl<'s, D: Device> Scan<'s, D> {
 
     fn segment_end(&self) -> u64 {
         self.segment().map_or(0, |segment| segment.header.segment_bytes)
+    }
+
+    /// Nothing is ever written behind here in this segment: what was saved is there, in places that only the
+    /// index knows. A checkpoint says so too, since the next opening may look no further back.
+    fn leave_the_rest(&mut self) {
+        self.position.offset = self.segment_end();
     }
 
     fn enter_next_segment(&mut self) {

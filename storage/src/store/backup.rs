@@ -71,10 +71,8 @@ impl<D: Device> Store<D> {
                 continue;
             }
             let end = if *id == position.segment {
-                // Until something lands in this run, recovery's end counts: it may lie behind rot.
                 // Not the segment's end of today: what is on its way is behind the position.
-                let is_found = core.landed_bytes.get() == 0;
-                if is_found { core.recovered_end } else { position.offset }
+                position.offset
             } else if segments.cold.as_ref().is_some_and(|cold| cold.id == *id) {
                 // A copy on its way has no reference yet.
                 segments.cold_durable

@@ -5,10 +5,10 @@ use storage::device::Device;
 use storage::device::sim::{Executor, Fault, Random, Sim};
 use storage::{Error, FlagChange, FlagMode, Flags, Options, Quota, Space, Store, Uid};
 
-const MESSAGES: u32 = 60;
+pub const MESSAGES: u32 = 60;
 
 /// A store with sixty messages of two recipients, some expunged, closed or not.
-fn filled(seed: u64, close: bool) -> Sim {
+pub fn filled(seed: u64, close: bool) -> Sim {
     let sim = Sim::new(seed);
     let fill = |store: Store<Sim>| async move {
         with_accounts(&store).await;
@@ -39,7 +39,7 @@ fn left_by<F: Future<Output = Store<Sim>> + 'static>(
 }
 
 /// Alice's messages that come back as they were, and those that do not.
-fn count_good(sim: &Sim) -> (u32, u32, Vec<String>, u32) {
+pub fn count_good(sim: &Sim) -> (u32, u32, Vec<String>, u32) {
     on_sim_unclosed(sim, Options::for_tests(), |store, _| async move {
         let (mut good, mut bad) = (0, 0);
         for number in 0..MESSAGES {

@@ -9,6 +9,7 @@ mod common;
 mod compaction;
 mod crashes;
 mod cut;
+mod ends;
 mod faults;
 mod golden;
 mod history;
