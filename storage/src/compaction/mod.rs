@@ -16,7 +16,7 @@
 //! - With the rounds, the log ends: a base wants four times its size in segments that have been filled since
 //!   the last one, which its own pieces don't fill; a checkpoint is asked for once for each end of the log.
 //!
-//! Failure: a live record that does not verify stays where it is, and its segment with it; that is
+//! Failure: a live record that does not verify or can't be read stays where it is, and its segment with it; that is
 //! reported (`Stats::segments_spoiled`).
 //!
 //! Here is what is worth doing, and when. `survey` finds what refers to the records of some segments, `layout` computes what their copies

@@ -258,7 +258,11 @@ impl<'c, D: Device> Mover<'c, D> {
         {
             return self.core.take_apart(location, &bytes.slice(skip as usize..));
         }
-        let bytes = self.core.read_bytes(location, record_bytes.max(WINDOW_BYTES)).await?;
+        let read = self.core.read_bytes(location, record_bytes.max(WINDOW_BYTES)).await;
+        let Ok(bytes) = read else {
+            // A sector somewhere in the window is gone, which may be none of the record's.
+            return self.core.fetch(location, record_bytes).await;
+        };
         let fetched = self.core.take_apart(location, &bytes);
         self.window = Some((location, bytes));
         fetched

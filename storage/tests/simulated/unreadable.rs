@@ -1,5 +1,7 @@
 //! Sectors that can't be read any more, and what they cost: what is in them, and nothing else.
 
+use crate::common::*;
+use std::time::Duration;
 use storage::buffer::Buffer;
 use storage::device::Device;
 use storage::device::sim::{Executor, Sim};
@@ -50,4 +52,53 @@ fn an_unreadable_range_of_the_simulated_disk_stays_until_it_is_written() {
     };
     Executor::new(&sim).block_on(writing);
     assert_eq!(readable(&sim, "file", 6), [0, 1, 3, 4, 5]);
+}
+
+/// Where these bytes lie in the log.
+fn place_of(sim: &Sim, wanted: &[u8]) -> (String, u64) {
+    let logs = sim.files().into_iter().filter(|file| file.name.starts_with("log-"));
+    let mut found = logs.filter_map(|file| {
+        let content = sim.contents(&file.name)?;
+        let at = content.windows(wanted.len()).position(|bytes| bytes == wanted)?;
+        Some((file.name, at as u64))
+    });
+    found.next_back().expect("it is somewhere")
+}
+
+#[test]
+fn an_unreadable_sector_under_a_live_record_keeps_its_segment_and_no_other() {
+    let sim = Sim::new(5);
+    let disk = sim.clone();
+    on_sim(&sim, small_store(), move |store| async move {
+        with_accounts(&store).await;
+        let deliver = async |number: u32| {
+            let one = delivery(vec![placement(ALICE, INBOX)], number, 2500);
+            store.deliver(one).await.expect("delivers").0[0].uid
+        };
+        let mut kept = Vec::new();
+        for number in 0..30 {
+            let uid = deliver(number).await;
+            if number % 6 == 0 {
+                kept.push((uid, number));
+            } else {
+                store.expunge(ALICE, INBOX, &[uid]).await.expect("expunges");
+            }
+        }
+        let (name, at) = place_of(&disk, &body(6, 2500)[..100]);
+        assert!(disk.make_unreadable(&name, at..at + 512));
+        for number in 100..700 {
+            let uid = deliver(number).await;
+            store.expunge(ALICE, INBOX, &[uid]).await.expect("expunges");
+        }
+        for _ in 0..400 {
+            store.device().sleep(Duration::from_millis(2)).await;
+        }
+        let stats = store.stats();
+        assert_eq!((stats.segments_spoiled, stats.given_up), (1, 0), "{stats:?}");
+        assert!(stats.segments_freed > 10 && stats.segments < 12, "{stats:?}");
+        for (uid, number) in kept {
+            let read = store.read(ALICE, INBOX, uid, 0..u64::MAX).await;
+            assert_eq!(read.is_ok(), number != 6, "{number}: {read:?}");
+        }
+    });
 }
