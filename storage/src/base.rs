@@ -5,11 +5,12 @@
 //! can be used.
 
 use crate::buffer::Buffer;
+use crate::checkpoint::file_name;
 use crate::checkpoint::load::{self, Loaded};
-use crate::checkpoint::{self, FRAMES_START, file_name};
+use crate::checkpoint::verify::Reading;
 use crate::compaction::{copy_bytes, pace};
 use crate::core::Core;
-use crate::device::{Device, Mapping};
+use crate::device::Device;
 use crate::error::Error;
 use crate::format::{
     BATCH_HEADER_BYTES, Base, ChunkRef, Location, RECORD_HEADER_BYTES, Record, RecordHeader,
@@ -25,27 +26,40 @@ use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 
-/// Frames verified between two yields.
-const FRAMES_AT_ONCE: usize = 64;
-
-/// Copies the newest checkpoint, which has to be whole, into the log, a piece at a time.
+/// Copies the newest checkpoint, which has to be whole, into the log, a piece at a time. It is read through first: what
+/// can't be used must not fill the log, again and again.
 pub(crate) async fn write<D: Device>(core: &Rc<Core<D>>) -> Result<(), Error> {
     // Its pieces are needed by nothing until the last record lands.
     let _writing = core.writing();
-    let name = file_name(core.superblock.borrow().checkpoint);
-    let mapping = core.device.map(&name).await.map_err(|e| Error::Device(e.to_string()))?;
-    let corrupt = |malformed: crate::format::Malformed| Error::Corrupt {
-        what: "a checkpoint",
-        place: format!("{}/{name}: it {malformed}", core.device.place()),
+    let checkpoint = core.superblock.borrow().checkpoint;
+    let useless = |why: String| {
+        // Another one does not lie in the same place.
+        let applied = core.index.borrow().applied;
+        if core.asked_at.replace(applied) != applied {
+            core.wants_checkpoint.set(true);
+        }
+        Error::Device(format!("{}/{} {why}", core.device.place(), file_name(checkpoint)))
     };
-    verify(core, &mapping).await.map_err(corrupt)?;
-    let bytes: &[u8] = (*mapping).as_ref();
-    let (lsn, position) = checkpoint::describe(bytes).map_err(corrupt)?;
+    let mut reading = Reading::begin(&core.device, checkpoint).await.map_err(useless)?;
+    while reading.next().await.map_err(useless)?.is_some() {
+        core.device.yield_now().await;
+    }
+    reading.finish().map_err(useless)?;
     let (mut pending, mut pieces) = (Vec::new(), Vec::new());
     // With their headers they fill whole blocks.
     let piece_bytes = core.options.chunk_bytes() - BATCH_HEADER_BYTES - RECORD_HEADER_BYTES;
-    for body in bytes.chunks(piece_bytes) {
-        let parts = Parts { fields: Vec::new(), summary: &[], body };
+    let mut reading = Reading::begin(&core.device, checkpoint).await.map_err(useless)?;
+    let (mut held, mut at_end) = (Vec::new(), false);
+    while !at_end || !held.is_empty() {
+        if held.len() < piece_bytes && !at_end {
+            match reading.next().await.map_err(useless)? {
+                Some(part) => held.extend_from_slice(part.as_slice()),
+                None => at_end = true,
+            }
+            continue;
+        }
+        let body: Vec<u8> = held.drain(..piece_bytes.min(held.len())).collect();
+        let parts = Parts { fields: Vec::new(), summary: &[], body: &body };
         // No more at once than a commit may have to wait for.
         if pending.len() * piece_bytes >= copy_bytes(&core.options) {
             land(&mut pending, &mut pieces).await?;
@@ -54,6 +68,7 @@ pub(crate) async fn write<D: Device>(core: &Rc<Core<D>>) -> Result<(), Error> {
         pace(core, body.len()).await;
     }
     land(&mut pending, &mut pieces).await?;
+    let (lsn, position) = reading.finish().map_err(useless)?;
     let (segment, offset) = (position.segment, position.offset);
     let record = Record::Based(Base { lsn, segment, offset, pieces });
     let parts = Parts::of(&record);
@@ -69,22 +84,6 @@ async fn land(
         let (_, location) = receipt.landed().await?;
         let body_bytes = u32::try_from(bytes).expect("a piece is small");
         pieces.push(ChunkRef { location, body_bytes });
-    }
-    Ok(())
-}
-
-async fn verify<D: Device>(
-    core: &Core<D>,
-    mapping: &Mapping,
-) -> Result<(), crate::format::Malformed> {
-    let bytes: &[u8] = (**mapping).as_ref();
-    let (mut offset, mut frames) = (Some(FRAMES_START), 0);
-    while let Some(at) = offset {
-        offset = checkpoint::next_frame(bytes, at)?;
-        frames += 1;
-        if frames % FRAMES_AT_ONCE == 0 {
-            core.device.yield_now().await;
-        }
     }
     Ok(())
 }

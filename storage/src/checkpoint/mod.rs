@@ -5,13 +5,14 @@
 //! that refers to them, so neither writing nor reading needs more memory than one account. A
 //! checkpoint counts only once the superblock names it, which happens after it was synced.
 //!
-//! `write` writes one from a snapshot, and `settle` has the index let go of what the file holds as well; `load` opens one; `files` says of which
-//! files it is made, `past` has the frames about what is remembered.
+//! `write` writes one from a snapshot, and `settle` has the index let go of what the file holds as well; `load` opens one, `verify` only looks
+//! whether it is whole; `files` says of which files it is made, `past` has the frames about what is remembered.
 
 pub(crate) mod files;
 pub(crate) mod load;
 mod past;
 pub(crate) mod settle;
+pub(crate) mod verify;
 pub(crate) mod write;
 
 use crate::format::{FORMAT_VERSION, Malformed, Reader, SegmentId, Writer};
@@ -94,21 +95,8 @@ impl Header {
     }
 }
 
-/// What a checkpoint says of itself: its LSN, and where the log goes on.
-pub(crate) fn describe(bytes: &[u8]) -> Result<(Lsn, Position), Malformed> {
-    Header::decode(bytes).map(|header| (header.lsn, header.position))
-}
-
-/// Where the frame behind the one at `offset` starts, if that one verifies; `None` behind the last.
-/// The first frame is at [`FRAMES_START`].
-pub(crate) fn next_frame(bytes: &[u8], offset: usize) -> Result<Option<usize>, Malformed> {
-    let (kind, _, next) = read_frame(bytes, offset)?;
-    Ok((kind != FrameKind::End).then_some(next))
-}
-
-pub(crate) const FRAMES_START: usize = crate::buffer::ALIGNMENT;
-
 const FRAME_HEADER_BYTES: usize = 16;
+const FRAME_ALIGNMENT: usize = 8;
 const FRAME_MAGIC: u16 = u16::from_le_bytes(*b"KF");
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +140,17 @@ fn verified_rows(bytes: &[u8], offset: usize) -> Option<usize> {
 fn read_frame(bytes: &[u8], offset: usize) -> Result<(FrameKind, &[u8], usize), Malformed> {
     let start = offset + FRAME_HEADER_BYTES;
     let header = bytes.get(offset..start).ok_or(Malformed("ends before its last frame"))?;
+    let (kind, length, checksum) = frame_parts(header)?;
+    let payload =
+        bytes.get(start..start + length).ok_or(Malformed("ends in the middle of a frame"))?;
+    if crc32fast::hash(payload) != checksum {
+        return Err(Malformed("has a frame that does not verify"));
+    }
+    Ok((kind, payload, (start + length).next_multiple_of(FRAME_ALIGNMENT)))
+}
+
+/// What a frame's header says: kind, bytes and checksum of its payload.
+fn frame_parts(header: &[u8]) -> Result<(FrameKind, usize, u32), Malformed> {
     if crc32fast::hash(&header[..12]).to_le_bytes() != header[12..16] {
         return Err(Malformed("has a frame header that does not verify"));
     }
@@ -177,11 +176,5 @@ fn read_frame(bytes: &[u8], offset: usize) -> Result<(FrameKind, &[u8], usize), 
         return Err(Malformed("was written by a newer version"));
     }
     let length = reader.u32()? as usize;
-    let checksum = reader.u32()?;
-    let payload =
-        bytes.get(start..start + length).ok_or(Malformed("ends in the middle of a frame"))?;
-    if crc32fast::hash(payload) != checksum {
-        return Err(Malformed("has a frame that does not verify"));
-    }
-    Ok((kind, payload, (start + length).next_multiple_of(8)))
+    Ok((kind, length, reader.u32()?))
 }

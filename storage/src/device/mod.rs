@@ -10,12 +10,14 @@
 //! 3. A created or removed name survives a crash only after [`Device::sync_directory`]; before that
 //!    it may be there or not.
 //! 4. Blocks that are not being written are not damaged by a crash.
-//! 5. Reads may lie: only checksums are believed.
+//! 5. Reads may lie, or fail, of any block and each time: only checksums are believed. What fails to be mapped is
+//!    told by [`Device::map`]; what becomes unreadable while it is mapped may end the process (`mapped`).
 //! 6. A future that is dropped does not stop its operation; the buffer lives until it is over.
 //!
 //! [`uring::Uring`] is the real disk, [`sim::Sim`] one that crashes, tears and lies from a seed. The
 //! same store code runs on both.
 
+mod mapped;
 pub mod sim;
 pub mod uring;
 
@@ -87,7 +89,7 @@ pub trait Device: 'static {
     /// Makes created and removed names durable.
     async fn sync_directory(&self) -> io::Result<()>;
 
-    /// The whole content of a file that is never written again.
+    /// The whole content of a file that is never written again; an error where some of it can't be read.
     async fn map(&self, name: &str) -> io::Result<Mapping>;
 
     /// Space that new files may still take.

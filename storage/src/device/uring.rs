@@ -10,7 +10,7 @@
 //!
 //! The only file that names io-uring and glommio.
 
-use super::{Device, Listed, Mapping};
+use super::{Device, Listed, Mapping, mapped};
 use crate::buffer::Buffer;
 use crate::types::UnixMillis;
 use crate::wait::Broadcast;
@@ -328,15 +328,7 @@ impl Device for Uring {
     }
 
     async fn map(&self, name: &str) -> io::Result<Mapping> {
-        let map = self
-            .blocking(name, |path| {
-                let file = File::open(path)?;
-                // SAFETY: the file is write-once and in a directory that we have locked; whoever
-                // truncates it by hand gets SIGBUS, as with any database.
-                unsafe { memmap2::MmapOptions::new().populate().map(&file) }
-            })
-            .await?;
-        Ok(Rc::new(map))
+        Ok(Rc::new(self.blocking(name, mapped::map).await?))
     }
 
     fn free_bytes(&self) -> io::Result<u64> {

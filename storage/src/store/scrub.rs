@@ -10,8 +10,9 @@
 use super::Store;
 use crate::base::read_piece;
 use crate::buffer::{ALIGNMENT, align_up_u64};
+use crate::checkpoint;
 use crate::checkpoint::files::RowFiles;
-use crate::checkpoint::{self, FRAMES_START};
+use crate::checkpoint::verify::Reading;
 use crate::compaction::survey;
 use crate::core::Phase;
 use crate::device::Device;
@@ -29,9 +30,6 @@ use std::rc::Rc;
 
 /// Read at once; a longer batch is read whole.
 const WINDOW_BYTES: usize = 256 << 10;
-
-/// Frames of a checkpoint verified between two yields.
-const FRAMES_AT_ONCE: usize = 64;
 
 /// Something that does not verify.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -377,16 +375,13 @@ impl<D: Device> Store<D> {
         let Beginning { checkpoint, files, base } = beginning;
         let mut findings = Vec::new();
         for file in files.into_keys() {
-            let name = checkpoint::file_name(file);
-            let place = format!("{}/{name}", self.core.device.place());
-            let why = match self.core.device.map(&name).await {
-                Ok(mapping) => self.bad_frame((*mapping).as_ref(), checkpoint, rate, read).await,
-                Err(error) => Some(error.to_string()),
-            };
             // Upkeep may have written a newer one, and removed this.
-            let is_current = self.core.superblock.borrow().checkpoint == checkpoint;
-            if let Some(why) = why.filter(|_| is_current) {
-                findings.push(Finding { place: format!("{place} {why}"), hurt: Vec::new() });
+            if let Err(why) = self.read_checkpoint(file, checkpoint, rate, read).await
+                && self.is_newest(checkpoint)
+            {
+                let (directory, name) = (self.core.device.place(), checkpoint::file_name(file));
+                let place = format!("{directory}/{name} {why}");
+                findings.push(Finding { place, hurt: Vec::new() });
             }
         }
         let is_same =
@@ -415,39 +410,27 @@ impl<D: Device> Store<D> {
         Ok(findings)
     }
 
-    /// Of a file of the checkpoint. Nothing either where another checkpoint has followed this one meanwhile.
-    async fn bad_frame(
+    fn is_newest(&self, checkpoint: Lsn) -> bool {
+        self.core.superblock.borrow().checkpoint == checkpoint
+    }
+
+    /// What is wrong with one of the newest checkpoint's files, on the disk: not as it is mapped. Nothing where another
+    /// checkpoint has followed meanwhile.
+    async fn read_checkpoint(
         &self,
-        bytes: &[u8],
-        checkpoint: Lsn,
+        file: Lsn,
+        newest: Lsn,
         rate: Option<u64>,
         read: &mut impl FnMut(u64),
-    ) -> Option<String> {
-        if let Err(malformed) = checkpoint::describe(bytes) {
-            return Some(malformed.to_string());
+    ) -> Result<(), String> {
+        let mut reading = Reading::begin(&self.core.device, file).await?;
+        while self.is_newest(newest) && self.core.phase.get() == Phase::Open {
+            let Some(part) = reading.next().await? else { return reading.finish().map(drop) };
+            self.pause(part.len() as u64, rate).await;
+            read(part.len() as u64);
+            self.core.device.yield_now().await;
         }
-        let (mut offset, mut frames, mut paused_at) = (Some(FRAMES_START), 0, 0);
-        while let Some(at) = offset {
-            match checkpoint::next_frame(bytes, at) {
-                Ok(next) => offset = next,
-                Err(malformed) => return Some(malformed.to_string()),
-            }
-            frames += 1;
-            let unpaid = offset.unwrap_or(bytes.len()) - paused_at;
-            if unpaid >= WINDOW_BYTES || offset.is_none() {
-                paused_at += unpaid;
-                self.pause(unpaid as u64, rate).await;
-                read(unpaid as u64);
-                let is_current = self.core.superblock.borrow().checkpoint == checkpoint;
-                if !is_current || self.core.phase.get() != Phase::Open {
-                    return None;
-                }
-            }
-            if frames % FRAMES_AT_ONCE == 0 {
-                self.core.device.yield_now().await;
-            }
-        }
-        None
+        Ok(())
     }
 
     /// What `verify` adds to the messages: the log's other records, and what the next opening needs.

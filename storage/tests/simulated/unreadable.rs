@@ -5,6 +5,10 @@ use std::time::Duration;
 use storage::buffer::Buffer;
 use storage::device::Device;
 use storage::device::sim::{Executor, Sim};
+use storage::{Options, Store, Uid};
+
+const MESSAGES: u32 = 60;
+const BLOCK: u64 = 4096;
 
 /// The readable ones of a file's first blocks.
 fn readable(sim: &Sim, name: &'static str, blocks: u64) -> Vec<u64> {
@@ -54,6 +58,40 @@ fn an_unreadable_range_of_the_simulated_disk_stays_until_it_is_written() {
     assert_eq!(readable(&sim, "file", 6), [0, 1, 3, 4, 5]);
 }
 
+/// Each message is in a block of its own.
+async fn fill(store: Store<Sim>) -> Store<Sim> {
+    with_accounts(&store).await;
+    for number in 0..MESSAGES {
+        let one = delivery(vec![placement(ALICE, INBOX)], number, 2500);
+        store.deliver(one).await.expect("delivers");
+    }
+    store
+}
+
+fn filled(seed: u64, close: bool) -> Sim {
+    let sim = Sim::new(seed);
+    if close {
+        on_sim(&sim, Options::for_tests(), |store| async move { drop(fill(store).await) });
+    } else {
+        on_sim_unclosed(&sim, Options::for_tests(), |store, _| fill(store)).expect("fills");
+    }
+    sim.after_crash()
+}
+
+/// Which of so many messages are not there as they were.
+async fn bad(store: &Store<Sim>, messages: u32) -> Vec<u32> {
+    let mut bad = Vec::new();
+    for number in 0..messages {
+        let read = store.read(ALICE, INBOX, Uid(number + 1), 0..u64::MAX).await;
+        if read.as_ref().is_ok_and(|read| *read == message(ALICE, number, 2500)) {
+            continue;
+        }
+        assert!(read.is_err(), "message {number} is another one");
+        bad.push(number);
+    }
+    bad
+}
+
 /// Where these bytes lie in the log.
 fn place_of(sim: &Sim, wanted: &[u8]) -> (String, u64) {
     let logs = sim.files().into_iter().filter(|file| file.name.starts_with("log-"));
@@ -100,5 +138,61 @@ fn an_unreadable_sector_under_a_live_record_keeps_its_segment_and_no_other() {
             let read = store.read(ALICE, INBOX, uid, 0..u64::MAX).await;
             assert_eq!(read.is_ok(), number != 6, "{number}: {read:?}");
         }
+    });
+}
+
+#[test]
+fn a_checkpoint_that_can_not_be_read_is_a_setback_at_opening_and_found_by_the_scrub() {
+    let sim = filled(9, true);
+    let newest = sim.files().into_iter().rfind(|file| file.name.starts_with("checkpoint"));
+    let newest = newest.expect("a checkpoint");
+    let disk = sim.clone();
+    on_sim(&sim, Options::for_tests(), move |store| async move {
+        assert!(store.recovery().setbacks.is_empty());
+        let last = newest.bytes / BLOCK - 1;
+        assert!(disk.make_unreadable(&newest.name, last * BLOCK..newest.bytes));
+        let mut findings = Vec::new();
+        store.scrub(None, |_, found| findings.extend(found)).await.expect("goes through");
+        assert!(findings.iter().any(|found| found.place.contains(&newest.name)), "{findings:?}");
+        let bad = store.verify().await.expect("verifies").bad;
+        assert!(bad.iter().any(|place| place.contains(&newest.name)), "{bad:?}");
+    });
+    // What the closing has written since refers to none of it, or is not used.
+    on_sim(&sim.after_crash(), Options::for_tests(), |store| async move {
+        assert_eq!(bad(&store, MESSAGES).await, Vec::<u32>::new());
+    });
+}
+
+/// It is copied into the log for a base: what can't be copied must not keep the log from being freed, nor fill it.
+#[test]
+fn a_checkpoint_that_can_not_be_read_is_no_base_and_the_next_one_is() {
+    let sim = Sim::new(12);
+    let disk = sim.clone();
+    on_sim(&sim, small_store(), move |store| async move {
+        with_accounts(&store).await;
+        let churn = async |from: u32| {
+            for number in from..from + 200 {
+                let one = delivery(vec![placement(ALICE, INBOX)], number, 2500);
+                let (placed, _) = store.deliver(one).await.expect("delivers");
+                store.expunge(ALICE, INBOX, &[placed[0].uid]).await.expect("expunges");
+            }
+        };
+        churn(0).await;
+        for file in disk.files().iter().filter(|file| file.name.starts_with("checkpoint")) {
+            assert!(disk.make_unreadable(&file.name, 0..512));
+        }
+        let before = store.stats();
+        for round in 1..5 {
+            churn(round * 200).await;
+        }
+        for _ in 0..400 {
+            store.device().sleep(Duration::from_millis(2)).await;
+        }
+        let stats = store.stats();
+        assert!(stats.segments_freed > before.segments_freed + 20, "{before:?}, {stats:?}");
+        assert!(stats.segments < 12 && stats.bytes_based > before.bytes_based, "{stats:?}");
+    });
+    on_sim(&sim.after_crash(), small_store(), |store| async move {
+        assert_eq!(store.verify().await.expect("verifies").bad, Vec::<String>::new());
     });
 }
