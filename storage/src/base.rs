@@ -11,6 +11,7 @@ use crate::checkpoint::verify::Reading;
 use crate::compaction::{copy_bytes, pace};
 use crate::core::Core;
 use crate::device::Device;
+use crate::device::around::read_around;
 use crate::error::Error;
 use crate::format::{
     BATCH_HEADER_BYTES, Base, ChunkRef, Location, RECORD_HEADER_BYTES, Record, RecordHeader,
@@ -100,7 +101,7 @@ pub(crate) async fn find<D: Device>(
         while let Some(base) = bases.pop() {
             // A log with gaps would end at the first one: then an older base is none.
             if log_is_whole(segments, base.segment)
-                && let Some(loaded) = load(device, shard, segments, &base).await?
+                && let Some(loaded) = load(device, shard, segments, &base).await
             {
                 return Ok(Some(loaded));
             }
@@ -127,7 +128,8 @@ async fn bases_in<D: Device>(
     let header = &segment.header;
     let room = header.segment_bytes.saturating_sub(SEGMENT_HEADER_BYTES as u64);
     let buffer = Buffer::with_capacity(usize::try_from(room).map_err(io::Error::other)?);
-    let bytes = device.read(&segment.file, SEGMENT_HEADER_BYTES as u64, buffer).await?;
+    let from = SEGMENT_HEADER_BYTES as u64;
+    let bytes = read_around(device, &segment.file, from, buffer).await?.buffer;
     let expected = Expected {
         shard,
         segment: id,
@@ -148,21 +150,21 @@ async fn bases_in<D: Device>(
     Ok(found.iter().filter_map(base).collect())
 }
 
-/// `None`: some of it is not there any more.
+/// `None`: some of it is not there any more, or can't be read.
 pub(crate) async fn load<D: Device>(
     device: &D,
     shard: u16,
     segments: &BTreeMap<SegmentId, FoundSegment<D>>,
     base: &Base,
-) -> io::Result<Option<Loaded>> {
+) -> Option<Loaded> {
     let mut bytes = Vec::new();
     for piece in &base.pieces {
-        let Some(segment) = segments.get(&piece.location.segment) else { return Ok(None) };
-        let Some(body) = read_piece(device, &segment.file, piece).await? else { return Ok(None) };
+        let segment = segments.get(&piece.location.segment)?;
+        let body = read_piece(device, &segment.file, piece).await.ok()??;
         bytes.extend_from_slice(&body);
     }
     let file = RowFile { mapping: Rc::new(bytes), checkpoint: None };
-    Ok(load::load(shard, &Rc::new(file), &[]).ok())
+    load::load(shard, &Rc::new(file), &[]).ok()
 }
 
 /// The piece's bytes, if they verify.

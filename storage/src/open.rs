@@ -179,6 +179,10 @@ async fn find<D: Device>(device: &D, options: &Options) -> Result<Found<D>, Erro
         next_number: 1,
         damage: Vec::new(),
     };
+    for offset in superblock::unreadable(device).await.map_err(device_error)? {
+        let (name, place) = (superblock::FILE_NAME, device.place());
+        found.damage.push(format!("a copy in {name} in {place} at {offset} can't be read"));
+    }
     for listed in device.list().await.map_err(device_error)? {
         if let Some(lsn) = file_lsn(&listed.name) {
             found.checkpoints.push(lsn);

@@ -10,6 +10,7 @@
 
 use crate::buffer::{ALIGNMENT, Buffer};
 use crate::device::Device;
+use crate::device::around::read_around;
 use crate::format::{FORMAT_VERSION, Malformed, Reader, SegmentId, Writer};
 use crate::types::Lsn;
 use std::io;
@@ -115,11 +116,22 @@ pub(crate) async fn read<D: Device>(device: &D) -> io::Result<Vec<Superblock>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
-    let blocks = device.read(&file, 0, Buffer::with_capacity(2 * ALIGNMENT)).await?;
+    let blocks = read_around(device, &file, 0, Buffer::with_capacity(2 * ALIGNMENT)).await?.buffer;
     let mut found: Vec<Superblock> =
         blocks.as_slice().chunks(ALIGNMENT).filter_map(|b| Superblock::decode(b).ok()).collect();
     found.sort_by_key(|superblock| std::cmp::Reverse(superblock.sequence));
     Ok(found)
+}
+
+/// Where in the file a copy can't be read, of the superblock or of the mark: it counts as one that has rotted.
+pub(crate) async fn unreadable<D: Device>(device: &D) -> io::Result<Vec<u64>> {
+    let file = match device.open(FILE_NAME).await {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let blocks = Buffer::with_capacity(2 * COPIES as usize * ALIGNMENT);
+    Ok(read_around(device, &file, 0, blocks).await?.gone)
 }
 
 /// Writes the next copy, over the older one, and syncs it.
@@ -199,7 +211,8 @@ pub(crate) async fn read_begun<D: Device>(device: &D) -> io::Result<(Option<Begu
         Err(error) => return Err(error),
     };
     let from = COPIES * ALIGNMENT as u64;
-    let blocks = device.read(&file, from, Buffer::with_capacity(2 * ALIGNMENT)).await?;
+    let blocks = Buffer::with_capacity(2 * ALIGNMENT);
+    let blocks = read_around(device, &file, from, blocks).await?.buffer;
     let copies = (0_u64..).zip(blocks.as_slice().chunks(ALIGNMENT));
     let found = copies.filter_map(|(copy, block)| Some((copy, Begun::decode(block).ok()?)));
     let newest = found.max_by_key(|(_, begun)| (begun.run, begun.segment));

@@ -17,6 +17,7 @@
 //! [`uring::Uring`] is the real disk, [`sim::Sim`] one that crashes, tears and lies from a seed. The
 //! same store code runs on both.
 
+pub(crate) mod around;
 mod mapped;
 pub mod sim;
 pub mod uring;

@@ -7,6 +7,7 @@
 use crate::buffer::{ALIGNMENT, Buffer, align_up_u64};
 use crate::checkpoint::Position;
 use crate::device::Device;
+use crate::device::around::read_around;
 use crate::error::Error;
 use crate::format::{
     BATCH_HEADER_BYTES, BatchHeader, Location, Record, SEGMENT_HEADER_BYTES, SegmentHeader,
@@ -46,6 +47,8 @@ struct Window {
     buffer: Buffer,
     segment: SegmentId,
     start: u64,
+    /// Blocks of it that can't be read: offsets in the file.
+    gone: Vec<u64>,
 }
 
 impl Window {
@@ -97,6 +100,8 @@ pub(crate) struct Scan<'s, D: Device> {
     /// The highest LSN that some witness says was durable.
     witness: Lsn,
     searched_for_witness: bool,
+    /// What stands at the position can't be read.
+    is_blind: bool,
     lost: Vec<(Lsn, u64)>,
     log_bytes: u64,
     last_batch: Option<Lsn>,
@@ -139,6 +144,7 @@ impl<'s, D: Device> Scan<'s, D> {
             run: start.run,
             witness: start.witness,
             searched_for_witness: false,
+            is_blind: false,
             lost: Vec::new(),
             log_bytes: 0,
             last_batch: None,
@@ -202,6 +208,9 @@ impl<'s, D: Device> Scan<'s, D> {
                 (Decision::NextSegment, _) => self.enter_next_segment(),
                 (Decision::End, _) => {
                     self.report.end = case.name;
+                    if self.is_blind {
+                        self.end_blindly();
+                    }
                     break;
                 }
                 (
@@ -299,6 +308,16 @@ impl<'s, D: Device> Scan<'s, D> {
         self.segment().map_or(0, |segment| segment.header.segment_bytes)
     }
 
+    /// Whether a batch stood there is not known, only that nothing says that one was durable. It may be readable again one day:
+    /// a new segment makes leftovers of it and of what follows, for good.
+    fn end_blindly(&mut self) {
+        let place = self.place(self.position.offset, self.due);
+        self.report.damage.push(format!(
+            "the block in {place} can't be read: the log ends there, without what was written last, if it was there"
+        ));
+        self.leave_the_rest();
+    }
+
     /// Nothing is ever written behind here in this segment: what was saved is there, in places that only the
     /// index knows. A checkpoint says so too, since the next opening may look no further back.
     fn leave_the_rest(&mut self) {
@@ -320,6 +339,7 @@ impl<'s, D: Device> Scan<'s, D> {
     /// What stands at the position; the batch header, when one does.
     async fn look(&mut self) -> Result<(Seen, Option<FoundBatch>), Error> {
         let found = self.batch_header_at(self.position.offset).await?;
+        self.is_blind = found.is_none() && self.is_gone(self.position.offset, ALIGNMENT as u64);
         let header = match &found {
             None => Header::Missing,
             Some(batch) if self.is_leftover(batch) => Header::Stale,
@@ -332,11 +352,15 @@ impl<'s, D: Device> Scan<'s, D> {
                 (Content::Whole, Vec::new())
             }
         };
+        let is_damaged = header == Header::Due && content == Content::Damaged;
+        let bytes = found.as_ref().map_or(0, |batch| u64::from(batch.bytes));
+        // A crash tears a batch by sectors, old or new: one that can't be read has rotted.
+        let has_rotted = is_damaged && self.is_gone(self.position.offset, bytes);
         let batch = found.map(|header| FoundBatch { header, records });
         let mut seen = Seen {
             header,
             content,
-            proven: self.due <= self.witness,
+            proven: has_rotted || self.due <= self.witness,
             next_segment: self.next_segment(),
             more_here: false,
         };
@@ -585,8 +609,16 @@ impl<'s, D: Device> Scan<'s, D> {
             _ => Buffer::with_capacity(wanted.max(WINDOW_BYTES)),
         };
         let segment = self.segment().expect("a segment that is being scanned");
-        let read = self.device.read(&segment.file, start, buffer).await;
-        let buffer = read.map_err(|error| Error::Device(error.to_string()))?;
-        Ok(Window { buffer, segment: self.position.segment, start })
+        let read = read_around(self.device, &segment.file, start, buffer).await;
+        let read = read.map_err(|error| Error::Device(error.to_string()))?;
+        let (buffer, gone) = (read.buffer, read.gone);
+        Ok(Window { buffer, segment: self.position.segment, start, gone })
+    }
+
+    /// Whether any of these bytes, which have just been asked for, can't be read.
+    fn is_gone(&self, offset: u64, length: u64) -> bool {
+        let window = self.window.as_ref().filter(|one| one.segment == self.position.segment);
+        let touches = |gone: &u64| *gone < offset + length && offset < gone + ALIGNMENT as u64;
+        window.is_some_and(|window| window.gone.iter().any(touches))
     }
 }

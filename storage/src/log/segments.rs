@@ -8,6 +8,7 @@
 
 use crate::buffer::{ALIGNMENT, Buffer};
 use crate::core::Core;
+use crate::device::around::read_around;
 use crate::device::{Device, is_full};
 use crate::format::{BatchHeader, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId};
 use crate::superblock::{self, Begun};
@@ -241,7 +242,7 @@ pub(crate) enum Identity {
     Segment(SegmentHeader),
     /// Erased, or never written.
     Spare,
-    /// A segment of which the header has rotted, as what stands in it says.
+    /// A segment of which the header has rotted or can't be read, as what stands in it says.
     Damaged(SegmentHeader),
     /// Nothing in it says what it is: it is left alone.
     Unknown,
@@ -252,12 +253,14 @@ pub(crate) async fn identify<D: Device>(
     file: &D::File,
     segment_bytes: u64,
 ) -> io::Result<Identity> {
-    let blocks = device.read(file, 0, Buffer::with_capacity(2 * ALIGNMENT)).await?;
-    let (header, first) = blocks.as_slice().split_at(ALIGNMENT.min(blocks.len()));
+    let found = read_around(device, file, 0, Buffer::with_capacity(2 * ALIGNMENT)).await?;
+    let blocks = found.buffer.as_slice();
+    let (header, first) = blocks.split_at(ALIGNMENT.min(blocks.len()));
     if let Ok(header) = SegmentHeader::decode(header) {
         return Ok(Identity::Segment(header));
     }
-    if header.iter().all(|byte| *byte == 0) {
+    // A header that can't be read may be any.
+    if header.iter().all(|byte| *byte == 0) && !found.gone.contains(&0) {
         return Ok(Identity::Spare);
     }
     if let Some(by_content) =
@@ -265,22 +268,24 @@ pub(crate) async fn identify<D: Device>(
     {
         return Ok(Identity::Damaged(by_content));
     }
-    // Its first batch has rotted too.
+    // Its first batch is gone too.
     let found = content(device, file, segment_bytes).await?;
     Ok(found.map_or(Identity::Unknown, Identity::Damaged))
 }
 
-/// What batches in the file say that it is; where they disagree, the one of its latest life.
+/// What batches in the file say that it is; where they disagree, the one of its latest life. Where there are none, what
+/// copies say that compaction made.
 pub(crate) async fn content<D: Device>(
     device: &D,
     file: &D::File,
     segment_bytes: u64,
 ) -> io::Result<Option<SegmentHeader>> {
-    let mut best: Option<SegmentHeader> = None;
+    let (mut best, mut copy): (Option<SegmentHeader>, _) = (None, None);
     let mut offset = ALIGNMENT as u64;
     while offset < segment_bytes {
-        let blocks = device.read(file, offset, Buffer::with_capacity(SEARCH_BYTES)).await?;
-        for block in blocks.as_slice().chunks(ALIGNMENT) {
+        let blocks = read_around(device, file, offset, Buffer::with_capacity(SEARCH_BYTES)).await?;
+        for block in blocks.buffer.as_slice().chunks(ALIGNMENT) {
+            copy = copy.or_else(|| by_copy(block, segment_bytes));
             let found = by_batch(block, segment_bytes);
             best = match (best, found) {
                 (Some(best), Some(found)) if found.segment <= best.segment => Some(best),
@@ -289,10 +294,11 @@ pub(crate) async fn content<D: Device>(
         }
         offset += SEARCH_BYTES as u64;
     }
-    Ok(best)
+    Ok(best.or(copy))
 }
 
-/// Whether anything in the file is of one of these segments. Writes to all of them start on blocks.
+/// Whether anything in the file may be of one of these segments: what can't be read may be of any. Writes to all of
+/// them start on blocks.
 pub(crate) async fn holds_any<D: Device>(
     device: &D,
     file: &D::File,
@@ -301,8 +307,11 @@ pub(crate) async fn holds_any<D: Device>(
 ) -> io::Result<bool> {
     let mut offset = ALIGNMENT as u64;
     while offset < file_bytes {
-        let blocks = device.read(file, offset, Buffer::with_capacity(SEARCH_BYTES)).await?;
-        for block in blocks.as_slice().chunks(ALIGNMENT) {
+        let blocks = read_around(device, file, offset, Buffer::with_capacity(SEARCH_BYTES)).await?;
+        if !blocks.gone.is_empty() {
+            return Ok(true);
+        }
+        for block in blocks.buffer.as_slice().chunks(ALIGNMENT) {
             let found = by_batch(block, file_bytes).or_else(|| by_copy(block, file_bytes));
             if found.is_some_and(|found| segments.contains(&found.segment)) {
                 return Ok(true);

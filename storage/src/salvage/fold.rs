@@ -110,10 +110,10 @@ async fn begin<D: Device>(
         let Some(found) = bases.pop() else { return Ok(None) };
         // What can't be read of it is reason enough to look at the next one.
         match base::load(device, shard, &searched.segments, &found).await {
-            Ok(Some(loaded)) => {
+            Some(loaded) => {
                 return Ok(Some((loaded, format!("the base as of LSN {}", found.lsn.0))));
             }
-            Ok(None) | Err(_) => {
+            None => {
                 damage.push(format!("the base as of LSN {} does not verify", found.lsn.0));
             }
         }

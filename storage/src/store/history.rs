@@ -116,10 +116,6 @@ impl<D: Device> Store<D> {
             return Ok((index, start));
         }
         let loaded = base::load(&self.core.device, self.core.options.shard, segments, base).await;
-        let loaded = loaded.map_err(|error| Error::Read {
-            what: error.to_string(),
-            place: format!("a base in the log of {}", self.core.device.place()),
-        })?;
         let Some(loaded) = loaded else {
             let place = format!("the log of {}", self.core.device.place());
             return Err(Error::Corrupt { what: "a base", place });

@@ -1,6 +1,7 @@
 //! Sectors that can't be read any more, and what they cost: what is in them, and nothing else.
 
 use crate::common::*;
+use std::collections::BTreeMap;
 use std::time::Duration;
 use storage::buffer::Buffer;
 use storage::device::Device;
@@ -90,6 +91,55 @@ async fn bad(store: &Store<Sim>, messages: u32) -> Vec<u32> {
         bad.push(number);
     }
     bad
+}
+
+/// Every block of every file, one after the other: the store opens, misses what was in it and tells so, and goes on.
+#[test]
+fn whatever_block_is_gone_the_store_opens_without_what_was_in_it_and_goes_on() {
+    let mut cost = BTreeMap::<(String, bool, usize), u32>::new();
+    for close in [true, false] {
+        let pristine = filled(7, close);
+        for file in pristine.files() {
+            for block in 0..file.bytes.div_ceil(BLOCK) {
+                let what = format!("{} block {block}, close {close}", file.name);
+                let sim = pristine.after_crash();
+                assert!(sim.make_unreadable(&file.name, block * BLOCK..(block + 1) * BLOCK));
+                let tried = what.clone();
+                let (lost, later) = on_sim(&sim, Options::for_tests(), move |store| async move {
+                    let lost = bad(&store, MESSAGES).await;
+                    assert!(lost.len() <= 1, "{tried}: {lost:?}");
+                    let told = store.recovery().damage.len()
+                        + store.recovery().setbacks.len()
+                        + store.verify().await.expect("verifies").bad.len();
+                    assert!(lost.is_empty() || told > 0, "{tried}: nobody is told of {lost:?}");
+                    let mut later = Vec::new();
+                    for number in 100..105 {
+                        let one = delivery(vec![placement(BOB, INBOX)], number, 2500);
+                        let (placed, _) = store.deliver(one).await.expect("delivers");
+                        later.push((number, placed[0].uid));
+                    }
+                    (lost, later)
+                });
+                let kind = file.name.split('-').next().expect("a word").to_owned();
+                *cost.entry((kind, close, lost.len())).or_default() += 1;
+                // As if the cable had been loose: what was saved is not harmed by what is back.
+                let sim = sim.after_crash();
+                for whole in sim.files() {
+                    sim.put_file(&whole.name, sim.contents(&whole.name).expect("there"));
+                }
+                on_sim(&sim, Options::for_tests(), move |store| async move {
+                    let still = bad(&store, MESSAGES).await;
+                    assert!(still.iter().all(|one| lost.contains(one)), "{what}: {still:?}");
+                    for (number, uid) in later {
+                        let read = store.read(BOB, INBOX, uid, 0..u64::MAX).await.expect(&what);
+                        assert!(read == message(BOB, number, 2500), "{what}: {number}");
+                    }
+                });
+            }
+        }
+    }
+    let lost = |close| cost.get(&("log".to_owned(), close, 1)).copied().unwrap_or(0);
+    assert!(lost(true) > 40 && lost(false) > 40, "most blocks hold a message: {cost:?}");
 }
 
 /// Where these bytes lie in the log.
