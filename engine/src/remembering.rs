@@ -229,6 +229,7 @@ pub(crate) async fn restore_at(
             return Ok(json!({
                 "account": name, "at": time_text(at), "directory": to.display().to_string(),
                 "mailboxes": past.mailboxes.len(), "messages": messages, "damaged": damaged,
+                "records_lost": past.records_lost,
             }));
         }
         let shown = shard.store.show(&past, &root, over_quota).await;
@@ -249,6 +250,7 @@ pub(crate) async fn restore_at(
         Ok::<_, Fault>(json!({
             "account": name, "at": time_text(at), "tree": root,
             "mailboxes": past.mailboxes.len(), "messages": messages, "damaged": missing,
+            "records_lost": past.records_lost,
         }))
     })
     .await

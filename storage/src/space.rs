@@ -78,6 +78,17 @@ pub(crate) fn history<'i, D: Device>(
     index.past.bases.iter().skip_while(move |(_, base)| base.segment.0 < due)
 }
 
+/// Those of [`history`] from which the log stays whole for whoever begins to read now: what was seen to be empty while
+/// space was short may be freed at any moment.
+pub(crate) fn readable_history<'i, D: Device>(
+    core: &Core<D>,
+    index: &'i Index,
+) -> impl Iterator<Item = &'i (UnixMillis, Rc<Base>)> {
+    let emptied = core.emptied.borrow();
+    let going = emptied.range(..SegmentId::FIRST_COLD).next_back().map(|(id, _)| *id);
+    history(core, index).filter(move |(_, base)| going.is_none_or(|going| base.segment > going))
+}
+
 /// Segments that are needed and have no file: of the log from the newest base on, or from its first record
 /// on, and where live messages are. A store that was opened without them, or has lost them since.
 pub(crate) fn missing<D: Device>(core: &Core<D>) -> Vec<SegmentId> {

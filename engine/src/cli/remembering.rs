@@ -204,6 +204,7 @@ fn absolute(dir: PathBuf) -> Result<PathBuf, ConfigError> {
 fn exported(common: &Common, request: Request) -> Result<Outcome, ConfigError> {
     let value = ask(&common.place, request)?;
     let damaged = value["damaged"].as_u64().unwrap_or(0);
+    let lost = value["records_lost"].as_u64().unwrap_or(0);
     if common.json {
         outln!("{value}")?;
     } else {
@@ -224,8 +225,15 @@ fn exported(common: &Common, request: Request) -> Result<Outcome, ConfigError> {
                 counted(damaged, "message")
             )?;
         }
+        if lost > 0 {
+            outln!(
+                "{} of the log could not be read: messages and changes of that time may be missing here; \
+                 an older backup may have them",
+                counted(lost, "record")
+            )?;
+        }
     }
-    Ok(if damaged == 0 { Outcome::Done } else { Outcome::Unwell })
+    Ok(if damaged == 0 && lost == 0 { Outcome::Done } else { Outcome::Unwell })
 }
 
 pub(super) fn hold(command: HoldCommand) -> Result<Outcome, ConfigError> {

@@ -32,6 +32,9 @@ const BYTES_PER_MESSAGE: usize = 12;
 pub struct PastAccount {
     pub account: AccountId,
     pub mailboxes: Vec<PastMailbox>,
+    /// Records of the log, up to that time, that are not there any more: what they brought or changed is missed here, if
+    /// they were of this account.
+    pub records_lost: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +63,9 @@ impl<D: Device> Store<D> {
     #[must_use]
     pub fn remembered_since(&self) -> Option<UnixMillis> {
         let index = self.core.index.borrow();
-        let (based, _) = space::history(&self.core, &index).next()?;
+        space::history(&self.core, &index).next()?;
+        let oldest = space::readable_history(&self.core, &index).next();
+        let based = oldest.map_or_else(|| self.core.device.now(), |(time, _)| *time);
         let from = self.core.device.now().0.saturating_sub(index.past.retention_millis);
         Some(UnixMillis(from.max(index.past.since.0).max(based.0)))
     }
@@ -75,7 +80,8 @@ impl<D: Device> Store<D> {
         let end = Lsn(self.core.durable.get().0 + 1);
         let base = {
             let index = self.core.index.borrow();
-            let usable = space::history(&self.core, &index).filter(|(time, _)| *time <= at);
+            let history = space::readable_history(&self.core, &index);
+            let usable = history.filter(|(time, _)| *time <= at);
             usable.last().map(|(_, base)| Rc::clone(base))
         };
         let base = base.ok_or(Error::NotRemembered(Some(oldest)))?;
@@ -98,7 +104,8 @@ impl<D: Device> Store<D> {
         })?;
         let found = index.account(account).ok_or(Error::NoSuchAccount(account))?;
         let mailboxes = found.mailboxes.values().filter(|mailbox| !mailbox.read_only);
-        Ok(PastAccount { account, mailboxes: mailboxes.map(|mailbox| of_then(mailbox)).collect() })
+        let mailboxes = mailboxes.map(|mailbox| of_then(mailbox)).collect();
+        Ok(PastAccount { account, mailboxes, records_lost: report.lost_records })
     }
 
     /// An index that holds the account as of the base, and where the log goes on.

@@ -113,7 +113,7 @@ impl<D: Device> Store<D> {
                 }
             });
         let mailboxes = mailboxes.filter(|mailbox| !mailbox.messages.is_empty()).collect();
-        Ok(PastAccount { account, mailboxes })
+        Ok(PastAccount { account, mailboxes, records_lost: 0 })
     }
 
     /// The summary of a message that has gone.

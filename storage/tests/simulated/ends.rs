@@ -6,7 +6,7 @@ use storage::Options;
 use storage::device::sim::Sim;
 
 /// Where the last batch stands, or the one so many before it.
-fn last_batch_but(sim: &Sim, later: usize) -> (String, u64) {
+pub fn last_batch_but(sim: &Sim, later: usize) -> (String, u64) {
     let mut batches = Vec::new();
     for (name, log) in logs(sim) {
         for (number, block) in (0_u64..).zip(log.chunks(4096)) {

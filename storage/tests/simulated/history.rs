@@ -1,6 +1,7 @@
 //! An account as it was at any time within the retention, beside a model that noted it then.
 
 use crate::common::*;
+use crate::ends::last_batch_but;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use storage::device::Device;
@@ -320,5 +321,34 @@ fn without_a_retention_no_time_is_remembered() {
         assert_eq!(store.remembered_since(), None);
         let now = store.device().now();
         assert_eq!(store.as_of(ALICE, now).await, Err(Error::NotRemembered(None)));
+    });
+}
+
+#[test]
+fn what_rot_has_taken_of_the_log_is_told_with_an_account_as_it_was() {
+    let sim = Sim::new(62);
+    let disk = sim.clone();
+    on_sim(&sim, options(), move |store| async move {
+        with_accounts(&store).await;
+        for number in 0..6 {
+            let one = delivery(vec![placement(ALICE, INBOX)], number, 500);
+            store.deliver(one).await.expect("delivers");
+        }
+        let before = store.device().now();
+        store.device().sleep(HOUR).await;
+        store.expunge(ALICE, INBOX, &[Uid(2)]).await.expect("expunges");
+        let at = store.device().now();
+        store.device().sleep(HOUR).await;
+        let one = delivery(vec![placement(ALICE, INBOX)], 7, 500);
+        store.deliver(one).await.expect("delivers");
+        let past = store.as_of(ALICE, at).await.expect("remembered");
+        assert_eq!((past.mailboxes[0].messages.len(), past.records_lost), (5, 0));
+        // The record with which it went.
+        let (name, offset) = last_batch_but(&disk, 1);
+        assert!(disk.flip(&name, offset + 64 + 48 + 2, 1));
+        let past = store.as_of(ALICE, at).await.expect("remembered");
+        assert_eq!((past.mailboxes[0].messages.len(), past.records_lost), (6, 1));
+        let past = store.as_of(ALICE, before).await.expect("remembered");
+        assert_eq!((past.mailboxes[0].messages.len(), past.records_lost), (6, 0));
     });
 }
