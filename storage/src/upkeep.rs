@@ -85,6 +85,23 @@ pub(crate) async fn checkpoint<D: Device>(core: &Rc<Core<D>>, clean: bool) -> io
     remove_old(core).await
 }
 
+/// The last checkpoint. On a full disk there is none, and the log has everything: the next opening reads more of it. The
+/// superblock has its place, and testifies for the last batches as it does when there is room.
+pub(crate) async fn close<D: Device>(core: &Rc<Core<D>>) -> io::Result<()> {
+    match checkpoint(core, true).await {
+        Err(error) if is_full(&error) => {}
+        outcome => return outcome,
+    }
+    let as_before = *core.superblock.borrow();
+    let [newest, _] = core.named.get();
+    let row_files = core.row_files.borrow()[0].clone();
+    match write_superblock(core, as_before, newest, row_files).await {
+        // A file system that writes nothing in place may have no room even for that.
+        Err(error) if is_full(&error) => Ok(()),
+        outcome => outcome,
+    }
+}
+
 /// Writes the next copy, with what is durable now. `position`: where the log goes on after the
 /// checkpoint that it names; `row_files`: what that consists of.
 pub(crate) async fn write_superblock<D: Device>(

@@ -83,7 +83,7 @@ impl<D: Device> Store<D> {
         let compaction = Box::pin(compaction::run(&self.core));
         both(log, both(upkeep, both(compaction, Box::pin(expiry::run(&self.core))))).await;
         if self.core.phase.get() == Phase::Closing {
-            let phase = match Box::pin(upkeep::checkpoint(&self.core, true)).await {
+            let phase = match Box::pin(upkeep::close(&self.core)).await {
                 Ok(()) => Phase::Closed,
                 Err(error) => {
                     *self.core.halted_by.borrow_mut() = Some(error.to_string());
@@ -95,7 +95,7 @@ impl<D: Device> Store<D> {
         self.core.landed.ring();
     }
 
-    /// Finishes what is queued, writes a checkpoint, stops the commit loop.
+    /// Finishes what is queued, writes a checkpoint if there is room for one, stops the commit loop.
     pub async fn close(&self) -> Result<(), Error> {
         loop {
             match self.core.phase.get() {

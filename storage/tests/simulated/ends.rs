@@ -53,3 +53,24 @@ fn what_was_saved_behind_the_last_rotten_header_is_never_written_over() {
         }
     }
 }
+
+#[test]
+fn a_full_disk_does_not_make_closing_fail() {
+    let sim = Sim::new(11);
+    let disk = sim.clone();
+    on_sim(&sim, Options::for_tests(), move |store| async move {
+        with_accounts(&store).await;
+        for number in 0..MESSAGES {
+            let one = delivery(vec![placement(ALICE, INBOX)], number, 2500);
+            store.deliver(one).await.expect("delivers");
+        }
+        disk.set_capacity(Some(0));
+    });
+    // What closing says of the last batches it says on a full disk, too.
+    let sim = sim.after_crash();
+    let (name, offset) = last_batch_but(&sim, 0);
+    assert!(sim.flip(&name, offset + 1000, 1));
+    let (good, bad, report, _) = count_good(&sim);
+    assert_eq!((good, bad), (MESSAGES - 1, 1), "{report:?}");
+    assert!(!report.is_empty());
+}
