@@ -2,6 +2,7 @@
 
 use crate::checkpoint::Position;
 use crate::checkpoint::files::RowFiles;
+use crate::clock::Clock;
 use crate::compaction::Unworthy;
 use crate::device::{Device, is_full};
 use crate::error::Error;
@@ -102,6 +103,7 @@ pub(crate) struct Core<D: Device> {
     pub(crate) free_bytes: Cell<u64>,
     pub(crate) free_bytes_asked: Cell<UnixMillis>,
     pub(crate) recovery: RecoveryReport,
+    pub(crate) clock: Cell<Clock>,
 
     pub(crate) locks: Locks,
     pub(crate) reservations: Reservations,
@@ -228,6 +230,14 @@ impl<D: Device> Core<D> {
         segments.active_room()
             + segments.spare_bytes()
             + growable.saturating_mul(self.options.segment_bytes)
+    }
+
+    /// The time to forget by.
+    pub(crate) fn believed_now(&self) -> UnixMillis {
+        let mut clock = self.clock.get();
+        let now = clock.look(self.device.now(), self.device.steady());
+        self.clock.set(clock);
+        now
     }
 
     pub(crate) fn refresh_free_space(&self) {

@@ -6,6 +6,8 @@
 //! refused for want of space, the oldest graves go before their time, a part of the window at a time, until
 //! it fits again.
 //!
+//! By a clock that is ahead of all that is known it forgets nothing ([`crate::clock`]).
+//!
 //! Failure: a record that cannot be written is tried again at the next round.
 
 use crate::core::{Core, Phase};
@@ -79,7 +81,7 @@ async fn round<D: Device>(core: &Rc<Core<D>>) -> Result<u64, Error> {
 
 /// What has gone by then is due. `None`: nothing at all.
 fn due_until<D: Device>(core: &Core<D>) -> Option<UnixMillis> {
-    let now = core.device.now();
+    let believed = core.believed_now();
     let index = core.index.borrow();
     let past = &index.past;
     let oldest = past
@@ -89,13 +91,15 @@ fn due_until<D: Device>(core: &Core<D>) -> Option<UnixMillis> {
         .flat_map(|(_, graves)| graves.values().map(|graveyard| graveyard.oldest))
         .min()?;
     if core.options.sabotage == Some(Sabotage::ForgetYoung) {
-        return Some(now);
+        return Some(believed);
     }
     let millis = past.retention_millis;
-    let until = UnixMillis(now.0.checked_sub(millis)?);
+    let until = UnixMillis(believed.0.checked_sub(millis)?);
     if !core.is_short() {
         return (oldest <= until).then_some(until);
     }
+    // What went since the clock is not believed is dated by it.
+    let now = if oldest > believed { core.device.now() } else { believed };
     let half = UnixMillis(oldest.0 + now.0.saturating_sub(oldest.0).div_ceil(2));
     Some(until.max(half))
 }
@@ -121,7 +125,7 @@ async fn forget<D: Device>(
     until: UnixMillis,
     pending: &mut Vec<Receipt>,
 ) -> Result<u64, Error> {
-    let (began, mut from, mut forgotten) = (core.device.now(), Uid(1), 0);
+    let (began, mut from, mut forgotten) = (core.believed_now(), Uid(1), 0);
     let mut oldest = UnixMillis(u64::MAX);
     loop {
         let mut slice = look(&core.index.borrow(), account, mailbox, from, until);

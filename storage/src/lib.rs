@@ -19,12 +19,13 @@
 //! [`restore`] makes a store of a backup's segments, [`salvage`] one of what verifies in a damaged one.
 //! [`buffer`] is memory that O_DIRECT takes.
 //!
-//! Around them: `core` is what they share, `packing` compresses bodies, `locks` and `quota` decide who may change an account,
+//! Around them: `core` is what they share, `clock` says which time to believe, `packing` compresses bodies, `locks` and `quota` decide who may change an account,
 //! `wait` and `watch` wake who waits.
 
 mod base;
 pub mod buffer;
 mod checkpoint;
+mod clock;
 mod compaction;
 mod core;
 pub mod device;

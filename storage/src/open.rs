@@ -11,6 +11,7 @@ use crate::base;
 use crate::checkpoint::files::{self, RowFiles};
 use crate::checkpoint::load::{self, Loaded};
 use crate::checkpoint::{Position, file_lsn, file_name};
+use crate::clock::Clock;
 use crate::core::{Core, Phase};
 use crate::device::{Device, is_full};
 use crate::error::Error;
@@ -138,6 +139,8 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
         free_bytes: Cell::default(),
         free_bytes_asked: Cell::default(),
         recovery: report,
+        // Where nothing is remembered, nothing can be forgotten too early.
+        clock: Cell::new(Clock::new(end.newest.unwrap_or(device.now()), device.steady())),
         locks: Default::default(),
         reservations: Default::default(),
         watchers: Default::default(),

@@ -40,15 +40,12 @@ pub(crate) fn floor<D: Device>(core: &Core<D>) -> SegmentId {
         return floor;
     }
     let index = core.index.borrow();
-    let from = core.device.now().0.saturating_sub(index.past.retention_millis);
-    let mut oldest = None;
-    for (time, base) in history(core, &index) {
-        if oldest.is_some() && time.0 > from {
-            break;
-        }
-        oldest = Some(base.segment);
-    }
-    oldest.map_or(floor, |segment| segment.min(floor))
+    let from = core.believed_now().0.saturating_sub(index.past.retention_millis);
+    // The last that is old enough: one before it may be dated in the future, by a clock that was wrong for a while.
+    let mut bases = history(core, &index);
+    let first = bases.next();
+    let oldest = bases.filter(|(time, _)| time.0 <= from).last().or(first);
+    oldest.map_or(floor, |(_, base)| base.segment.min(floor))
 }
 
 /// Segments below this are needed neither to open the store nor to rebuild it.

@@ -219,6 +219,10 @@ impl Device for Timed {
         UnixMillis(1_790_000_000_000 + self.clock.now() / 1_000_000)
     }
 
+    fn steady(&self) -> Duration {
+        Duration::from_nanos(self.clock.now())
+    }
+
     fn random(&self) -> io::Result<u64> {
         self.sim.random()
     }

@@ -99,7 +99,11 @@ pub trait Device: 'static {
     /// Where this is, for messages to the operator.
     fn place(&self) -> String;
 
+    /// What the host says that it is. It may jump.
     fn now(&self) -> UnixMillis;
+
+    /// What has passed since some moment. It does not jump.
+    fn steady(&self) -> Duration;
 
     /// A number that nobody can foresee.
     fn random(&self) -> io::Result<u64>;

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const RING_ENTRIES: u32 = 256;
 
@@ -49,6 +49,7 @@ pub struct Uring {
     direct: bool,
     /// Nothing below the directory is changed.
     read_only: bool,
+    opened: Instant,
     /// Holds the lock on the directory until the device is dropped.
     _lock: Option<File>,
 }
@@ -73,7 +74,8 @@ impl Uring {
         let ring = Rc::new(Ring::new()?);
         let completions = Completions(Rc::clone(&ring));
         let ring = RingOwner(ring);
-        let device = Uring { ring, directory, direct, read_only: false, _lock: Some(lock) };
+        let (opened, lock) = (Instant::now(), Some(lock));
+        let device = Uring { ring, directory, direct, read_only: false, opened, _lock: lock };
         Ok((device, completions))
     }
 
@@ -86,7 +88,8 @@ impl Uring {
         let completions = Completions(Rc::clone(&ring));
         glommio::spawn_local(async move { completions.reap().await }).detach();
         let ring = RingOwner(ring);
-        Ok(Uring { ring, directory, direct: false, read_only: true, _lock: None })
+        let opened = Instant::now();
+        Ok(Uring { ring, directory, direct: false, read_only: true, opened, _lock: None })
     }
 
     fn check_writable(&self) -> io::Result<()> {
@@ -350,6 +353,10 @@ impl Device for Uring {
     fn now(&self) -> UnixMillis {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn steady(&self) -> Duration {
+        self.opened.elapsed()
     }
 
     fn random(&self) -> io::Result<u64> {

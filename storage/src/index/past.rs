@@ -257,15 +257,17 @@ impl Past {
         }
     }
 
-    /// Lets go of the bases that nothing within the retention needs any more.
+    /// Lets go of the bases that nothing within the retention needs any more. One that is dated in the future, by a
+    /// clock that was wrong for a while, lets go of none by itself, and keeps none.
     pub(super) fn add_base(&mut self, base: Rc<Base>, now: UnixMillis) {
         if self.retention_millis == 0 {
             return;
         }
+        let before = self.bases.last().map_or(now, |(time, _)| *time);
         self.bases.push((now, base));
-        let from = now.0.saturating_sub(self.retention_millis);
+        let from = now.0.min(before.0).saturating_sub(self.retention_millis);
         let is_old = |(time, _): &(UnixMillis, Rc<Base>)| time.0 <= from;
-        let needless = self.bases.iter().skip(1).take_while(|base| is_old(base)).count();
+        let needless = self.bases.iter().rposition(is_old).unwrap_or(0);
         self.bases.drain(..needless);
     }
 }
@@ -330,8 +332,15 @@ mod tests {
         past.add_base(base(3), UnixMillis(150));
         assert_eq!(lsns(&past), [0, 2, 3], "from the start on, since nothing else is that old");
         past.add_base(base(4), UnixMillis(161));
-        assert_eq!(lsns(&past), [2, 3, 4]);
-        past.add_base(base(5), UnixMillis(900));
-        assert_eq!(lsns(&past), [4, 5]);
+        past.add_base(base(5), UnixMillis(170));
+        assert_eq!(lsns(&past), [2, 3, 4, 5]);
+        past.add_base(base(6), UnixMillis(90_000));
+        assert_eq!(lsns(&past), [2, 3, 4, 5, 6], "the clock may be wrong");
+        past.add_base(base(7), UnixMillis(255));
+        assert_eq!(lsns(&past), [3, 4, 5, 6, 7]);
+        past.add_base(base(8), UnixMillis(900));
+        assert_eq!(lsns(&past), [3, 4, 5, 6, 7, 8]);
+        past.add_base(base(9), UnixMillis(910));
+        assert_eq!(lsns(&past), [7, 8, 9]);
     }
 }

@@ -3,11 +3,15 @@
 //! What to do at each place is decided by the table in [`super::recovery`]; here is the looking and
 //! the doing. The costly questions (is there a later witness, does another batch follow) are asked
 //! only where a batch is missing or damaged: at the log's end, and where there is rot.
+//!
+//! `window` reads, `times` says what the batches' times mean.
 
-use crate::buffer::{ALIGNMENT, Buffer, align_up_u64};
+mod times;
+mod window;
+
+use crate::buffer::{ALIGNMENT, align_up_u64};
 use crate::checkpoint::Position;
 use crate::device::Device;
-use crate::device::around::read_around;
 use crate::error::Error;
 use crate::format::{
     BATCH_HEADER_BYTES, BatchHeader, Location, Record, SEGMENT_HEADER_BYTES, SegmentHeader,
@@ -22,9 +26,7 @@ use crate::log::segments::file_name;
 use crate::superblock::Begun;
 use crate::types::{AccountId, Lsn, UnixMillis};
 use std::collections::BTreeMap;
-
-/// Read at once.
-const WINDOW_BYTES: usize = 2 << 20;
+use window::Window;
 
 /// A segment as it was found on the disk.
 #[derive(Debug)]
@@ -42,26 +44,6 @@ struct FoundBatch {
     records: Vec<FoundRecord>,
 }
 
-/// A window on the file that is being scanned.
-struct Window {
-    buffer: Buffer,
-    segment: SegmentId,
-    start: u64,
-    /// Blocks of it that can't be read: offsets in the file.
-    gone: Vec<u64>,
-}
-
-impl Window {
-    /// So many bytes from there; fewer where the file ends, whatever its headers say.
-    fn part(&self, offset: u64, length: u64) -> &[u8] {
-        let place = |offset: u64| {
-            let from_start = offset.saturating_sub(self.start);
-            usize::try_from(from_start).unwrap_or(usize::MAX).min(self.buffer.len())
-        };
-        &self.buffer.as_slice()[place(offset)..place(offset.saturating_add(length))]
-    }
-}
-
 /// Where the log was found to end.
 #[derive(Debug)]
 pub(crate) struct LogEnd {
@@ -74,6 +56,8 @@ pub(crate) struct LogEnd {
     /// The highest run seen.
     pub(crate) run: u32,
     pub(crate) log_bytes: u64,
+    /// When the last batch was sealed, or its segment begun, if anything is remembered.
+    pub(crate) newest: Option<UnixMillis>,
     /// The first LSN of the last batch.
     pub(crate) last_batch: Option<Lsn>,
 }
@@ -89,7 +73,7 @@ pub(crate) struct Scan<'s, D: Device> {
     pub(crate) begun: Option<Begun>,
     /// The log is taken to end before this.
     pub(crate) forget_from: Option<Lsn>,
-    /// … and before the first batch that is younger.
+    /// … and behind the last batch that is not younger.
     pub(crate) until: Option<UnixMillis>,
     /// Only what concerns this account is folded in.
     pub(crate) only: Option<AccountId>,
@@ -107,6 +91,8 @@ pub(crate) struct Scan<'s, D: Device> {
     last_batch: Option<Lsn>,
     /// Of the batch; of the one before, where a batch's header has rotted.
     time: UnixMillis,
+    /// As it was before younger batches, and how many records had been lost.
+    then: Option<(Index, u64)>,
 }
 
 /// Where a scan starts.
@@ -149,19 +135,21 @@ impl<'s, D: Device> Scan<'s, D> {
             log_bytes: 0,
             last_batch: None,
             time: UnixMillis::default(),
+            then: None,
         }
     }
 
     pub(crate) async fn run_to_the_end(mut self) -> Result<LogEnd, Error> {
         self.respect_segment_run();
         loop {
-            if self.forget_from.is_some_and(|from| self.due >= from) {
+            if self.forget_from.is_some_and(|from| self.due >= from) || self.is_past() {
                 break;
             }
             let (seen, batch) = self.look().await?;
-            let is_younger = |batch: &FoundBatch| Some(batch.header.sealed) > self.until;
-            if self.until.is_some() && batch.as_ref().is_some_and(is_younger) {
-                break;
+            if let Some(batch) = &batch
+                && matches!(seen.header, Header::Due | Header::Ahead)
+            {
+                self.note_time(batch.header.sealed);
             }
             let case = decide(&seen);
             if matches!(case.decision, Decision::End | Decision::SalvageToEnd) {
@@ -219,7 +207,12 @@ impl<'s, D: Device> Scan<'s, D> {
                 ) => unreachable!("a decision about a batch where none is"),
             }
         }
+        if let Some((index, lost_records)) = self.then.take() {
+            *self.index = index;
+            self.report.lost_records = lost_records;
+        }
         Ok(LogEnd {
+            newest: self.newest().await?,
             position: self.position,
             next_lsn: self.due,
             lost: self.lost,
@@ -583,42 +576,5 @@ impl<'s, D: Device> Scan<'s, D> {
         }
         self.position = here;
         Ok(())
-    }
-
-    /// Bytes of the current segment, through the window; shorter where the file ends.
-    async fn bytes(&mut self, offset: u64, length: u64) -> Result<&[u8], Error> {
-        let window = self.window_with(offset, length).await?;
-        Ok(self.window.insert(window).part(offset, length))
-    }
-
-    /// The window, with these bytes in it as far as there are any. Whoever takes it puts it back.
-    async fn window_with(&mut self, offset: u64, length: u64) -> Result<Window, Error> {
-        let is_inside = |window: &Window| {
-            window.segment == self.position.segment
-                && window.start <= offset
-                && window.part(offset, length).len() as u64 == length
-        };
-        let window = match self.window.take() {
-            Some(window) if is_inside(&window) => return Ok(window),
-            other => other,
-        };
-        let start = offset / ALIGNMENT as u64 * ALIGNMENT as u64;
-        let wanted = usize::try_from(offset - start + length).expect("a part of a segment");
-        let buffer = match window {
-            Some(window) if window.buffer.capacity() >= wanted => window.buffer,
-            _ => Buffer::with_capacity(wanted.max(WINDOW_BYTES)),
-        };
-        let segment = self.segment().expect("a segment that is being scanned");
-        let read = read_around(self.device, &segment.file, start, buffer).await;
-        let read = read.map_err(|error| Error::Device(error.to_string()))?;
-        let (buffer, gone) = (read.buffer, read.gone);
-        Ok(Window { buffer, segment: self.position.segment, start, gone })
-    }
-
-    /// Whether any of these bytes, which have just been asked for, can't be read.
-    fn is_gone(&self, offset: u64, length: u64) -> bool {
-        let window = self.window.as_ref().filter(|one| one.segment == self.position.segment);
-        let touches = |gone: &u64| *gone < offset + length && offset < gone + ALIGNMENT as u64;
-        window.is_some_and(|window| window.gone.iter().any(touches))
     }
 }

@@ -66,7 +66,7 @@ impl<D: Device> Store<D> {
         space::history(&self.core, &index).next()?;
         let oldest = space::readable_history(&self.core, &index).next();
         let based = oldest.map_or_else(|| self.core.device.now(), |(time, _)| *time);
-        let from = self.core.device.now().0.saturating_sub(index.past.retention_millis);
+        let from = self.core.believed_now().0.saturating_sub(index.past.retention_millis);
         Some(UnixMillis(from.max(index.past.since.0).max(based.0)))
     }
 

@@ -352,3 +352,76 @@ fn what_rot_has_taken_of_the_log_is_told_with_an_account_as_it_was() {
         assert_eq!((past.mailboxes[0].messages.len(), past.records_lost), (6, 0));
     });
 }
+
+const YEARS: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// A clock that jumps ahead for a while, in a running store and across an opening.
+#[test]
+fn a_clock_that_is_wrong_for_a_while_makes_nothing_forgotten_and_hides_no_later_time() {
+    let options = || Options { retention: 30 * 24 * HOUR, ..small_store() };
+    let sim = Sim::new(63);
+    let disk = sim.clone();
+    let at = on_sim(&sim, options(), move |store| async move {
+        with_accounts(&store).await;
+        for number in 0..6 {
+            let one = delivery(vec![placement(ALICE, INBOX)], number, 500);
+            store.deliver(one).await.expect("delivers");
+        }
+        store.expunge(ALICE, INBOX, &[Uid(1), Uid(2)]).await.expect("expunges");
+        disk.set_ahead(YEARS);
+        // Segments and bases of that time, too.
+        for number in 0..12 {
+            traffic(&store, number).await;
+        }
+        store.expunge(ALICE, INBOX, &[Uid(3)]).await.expect("expunges");
+        store.device().sleep(2 * HOUR).await;
+        disk.set_ahead(Duration::ZERO);
+        store.expunge(ALICE, INBOX, &[Uid(4)]).await.expect("expunges");
+        let at = store.device().now();
+        store.device().sleep(HOUR).await;
+        for number in 20..32 {
+            traffic(&store, number).await;
+        }
+        store.expunge(ALICE, INBOX, &[Uid(5)]).await.expect("expunges");
+        let left = |past: storage::store::PastAccount| -> Vec<Uid> {
+            past.mailboxes[0].messages.iter().map(|message| message.uid).collect()
+        };
+        assert_eq!(left(store.as_of(ALICE, at).await.expect("remembered")), [Uid(5), Uid(6)]);
+        let now = store.device().now();
+        assert_eq!(left(store.as_of(ALICE, now).await.expect("remembered")), [Uid(6)]);
+        at
+    });
+    let sim = sim.after_crash();
+    sim.set_ahead(YEARS);
+    let disk = sim.clone();
+    on_sim(&sim, options(), move |store| async move {
+        store.device().sleep(3 * HOUR).await;
+        let all = Undelete { since: UnixMillis(0), mailbox: None, uids: None };
+        disk.set_ahead(Duration::ZERO);
+        assert!(store.as_of(ALICE, at).await.is_ok(), "the log is there");
+        let (undeleted, _) = store.undelete(ALICE, &all, false).await.expect("is done");
+        let undeleted: u64 = undeleted.into_iter().map(|(_, messages)| messages).sum();
+        assert_eq!(undeleted, 5, "all that went is remembered");
+    });
+}
+
+#[test]
+fn what_is_older_than_the_retention_goes_when_the_clock_has_been_right_for_a_day() {
+    let options = || Options { retention: 30 * 24 * HOUR, ..small_store() };
+    let sim = Sim::new(64);
+    on_sim(&sim, options(), |store| async move {
+        with_accounts(&store).await;
+        let one = delivery(vec![placement(ALICE, INBOX)], 1, 500);
+        store.deliver(one).await.expect("delivers");
+        store.expunge(ALICE, INBOX, &[Uid(1)]).await.expect("expunges");
+    });
+    // It was switched off for years.
+    let sim = sim.after_crash();
+    sim.set_ahead(YEARS);
+    on_sim(&sim, options(), |store| async move {
+        store.device().sleep(12 * HOUR).await;
+        assert_eq!(store.stats().buried_messages, 1);
+        store.device().sleep(13 * HOUR).await;
+        assert_eq!(store.stats().buried_messages, 0);
+    });
+}

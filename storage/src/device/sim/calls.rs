@@ -107,7 +107,12 @@ impl Device for Sim {
     }
 
     fn now(&self) -> UnixMillis {
-        UnixMillis(self.disk.borrow().clock_micros / 1000)
+        let disk = self.disk.borrow();
+        UnixMillis((disk.clock_micros + disk.ahead_micros) / 1000)
+    }
+
+    fn steady(&self) -> Duration {
+        Duration::from_micros(self.disk.borrow().clock_micros)
     }
 
     fn random(&self) -> io::Result<u64> {

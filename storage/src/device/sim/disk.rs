@@ -13,6 +13,7 @@ use std::io;
 use std::ops::Range;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 /// The unit that a power cut does not split.
 const SECTOR: usize = 512;
@@ -95,6 +96,8 @@ pub(super) struct Disk {
     fail_at: Option<u64>,
     pub(super) capacity: Option<u64>,
     pub(super) clock_micros: u64,
+    /// What the clock says too much.
+    pub(super) ahead_micros: u64,
 }
 
 pub(super) enum Work {
@@ -156,6 +159,7 @@ impl Sim {
             fail_at: None,
             capacity: None,
             clock_micros,
+            ahead_micros: 0,
         };
         Sim { disk: Rc::new(RefCell::new(disk)) }
     }
@@ -184,6 +188,12 @@ impl Sim {
     /// The operation of this number fails with `EIO`.
     pub fn fail_at(&self, operation: u64) {
         self.disk.borrow_mut().fail_at = Some(operation);
+    }
+
+    /// Sets the clock so much ahead of the time: a jump. What passes goes on as before.
+    pub fn set_ahead(&self, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX / 2);
+        self.disk.borrow_mut().ahead_micros = micros;
     }
 
     /// Bytes that all files together may take; `None`: no bound.
