@@ -152,7 +152,12 @@ impl Profile {
     }
 
     pub fn from_toml(text: &str) -> Result<Profile, String> {
-        let profile: Profile = toml::from_str(text).map_err(|error| error.to_string())?;
+        let profile: Profile = toml::from_str(text).map_err(|error| {
+            // On one line, as all that operators are told.
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or("");
+            let line = before.matches('\n').count() + 1;
+            format!("line {line}: {}", error.message().replace('\n', "; "))
+        })?;
         profile.check()?;
         Ok(profile)
     }
@@ -404,7 +409,10 @@ mod tests {
     #[test]
     fn a_misspelt_key_is_named() {
         let text = shipped("generic").unwrap().to_toml().replace("alignment_bytes", "alignement");
-        assert!(Profile::from_toml(&text).unwrap_err().contains("alignement"));
+        let told = Profile::from_toml(&text).unwrap_err();
+        let line = text.lines().position(|line| line.contains("alignement")).unwrap() + 1;
+        assert!(told.starts_with(&format!("line {line}: unknown field `alignement`")), "{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
     }
 
     #[test]

@@ -83,17 +83,9 @@ pub(super) fn run(options: &Options) -> Result<Outcome, ConfigError> {
 /// that an interrupted first start is a first start again.
 fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
     let dir = &options.dir;
-    let fault = |what: &str, error: &dyn std::fmt::Display| {
-        ConfigError(format!("can't {what} in {}: {error}; choose another --dir", dir.display()))
-    };
+    let fault = |what: &str, error: &dyn std::fmt::Display| fault(dir, what, error);
     private_dir(dir).map_err(|error| fault("make a directory", &error))?;
-    if !options.json {
-        let _ = outln!("measuring the disk under {} for a moment …", dir.display());
-    }
-    let profile = hwprofiles::measure(dir, DISK_MEASURED_FOR)
-        .map_err(|error| fault("measure the disk", &error))?;
-    write_synced(&dir.join(PROFILE_FILE), &profile.to_toml())
-        .map_err(|error| fault("write the profile", &error))?;
+    profile(options)?;
     let hostname = format!("mail.{}", options.domain);
     let names = [hostname.clone(), "localhost".to_owned()];
     certificates::self_signed(dir, &names).map_err(|error| fault("issue a certificate", &error))?;
@@ -134,6 +126,27 @@ fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
     };
     let text = toml::to_string(&config).map_err(|error| fault("write the config", &error))?;
     write_synced(config_file, &text).map_err(|error| fault("write the config", &error))
+}
+
+/// The disk's profile. One that is there is taken, knobs set by hand and all: `kura profile probe` knows more than
+/// a moment shows, and a first start that was cut short has measured already.
+fn profile(options: &Options) -> Result<(), ConfigError> {
+    let (dir, file) = (&options.dir, options.dir.join(PROFILE_FILE));
+    if file.exists() {
+        let loaded = hwprofiles::Profile::load(&file);
+        return loaded.map(|_| ()).map_err(|error| ConfigError(error.to_string()));
+    }
+    if !options.json {
+        let _ = outln!("measuring the disk under {} for a moment …", dir.display());
+    }
+    let measured = hwprofiles::measure(dir, DISK_MEASURED_FOR)
+        .map_err(|error| fault(dir, "measure the disk", &error))?;
+    write_synced(&file, &measured.to_toml())
+        .map_err(|error| fault(dir, "write the profile", &error))
+}
+
+fn fault(dir: &Path, what: &str, error: &dyn std::fmt::Display) -> ConfigError {
+    ConfigError(format!("can't {what} in {}: {error}; choose another --dir", dir.display()))
 }
 
 fn high_ports() -> Listen {
