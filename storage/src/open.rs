@@ -101,6 +101,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
     report_missing(&device, &segments, &index, &mut report);
     take_spares(&device, &options, &mut segments, found.spares, &index, &mut report).await?;
     report.micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+    report.lsn = superblock.durable;
     let core = Core {
         queue: RefCell::new(Queue::new(&options)),
         index: RefCell::new(index),

@@ -260,7 +260,8 @@ fn look_at(config_file: &Path, manifest: &Manifest) -> Result<Outside, ConfigErr
     for part in &manifest.shards {
         let plan = server.ask(usize::from(part.shard), |shard| async move {
             let plan = shard.store.backup_plan();
-            (plan.lsn.0, plan.messages, plan.live_bytes)
+            // Not the plan's: a store that is open may have begun to write, a base for one.
+            (shard.store.recovery().lsn.0, plan.messages, plan.live_bytes)
         })?;
         if plan != (part.lsn, part.messages, part.live_bytes) {
             wrong = Some(format!(

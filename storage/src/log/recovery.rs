@@ -6,6 +6,8 @@
 //! field) says that the next LSN had been synced. What is proven and damaged is rot, and is skipped
 //! and reported; what is not proven and damaged is a torn tail that nobody was promised.
 
+use crate::types::Lsn;
+
 /// What stands at the place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Header {
@@ -224,6 +226,8 @@ pub fn decide(seen: &Seen) -> &'static Case {
 /// How an opening went.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RecoveryReport {
+    /// The last record that was there. What the store writes for itself, from the moment on when it is open, comes behind.
+    pub lsn: Lsn,
     /// Records replayed from the log.
     pub records: u64,
     pub micros: u64,

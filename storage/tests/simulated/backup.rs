@@ -90,11 +90,12 @@ fn restored(copied: Copied) -> Sim {
 
 #[test]
 fn a_restored_store_is_the_one_at_the_position_of_the_backup() {
+    let mut at_work = 0;
     for seed in 0..12 {
         let sim = Sim::new(seed);
         let executor = Rc::new(Executor::new(&sim));
         let (disk, spawner) = (sim.clone(), Rc::clone(&executor));
-        let (copied, expected, messages) = executor
+        let (copied, expected, messages, position) = executor
             .block_on(async move {
                 let store = Store::open(disk, small_store()).await.expect("opens");
                 let running = store.clone();
@@ -109,25 +110,30 @@ fn a_restored_store_is_the_one_at_the_position_of_the_backup() {
                 spawner.spawn(async move { churn(&busy, &mut random, 5_000, 300).await });
                 store.device().sleep(Duration::from_millis(5)).await;
                 let copied = copy(&store, &plan).await;
-                (copied, expected, plan.messages)
+                (copied, expected, plan.messages, plan.lsn)
             })
             .expect("comes to its end");
         let again = restored(copied);
-        let lsn = on_sim(&again, small_store(), move |store| async move {
+        let (lsn, has_written) = on_sim(&again, small_store(), move |store| async move {
             assert_eq!(store.stats().messages, messages);
             assert_eq!(store.recovery().damage, Vec::<String>::new());
             assert!(seen(&store).await == expected, "seed {seed}");
             assert_eq!(store.verify().await.expect("verifies").bad, Vec::<String>::new());
-            // And it goes on.
+            // It may have written a base by now, which says nothing of what was there.
             let before = store.backup_plan().lsn;
+            assert_eq!(store.recovery().lsn, position);
+            // And it goes on.
             churn(&store, &mut Random::new(1), 9_000, 200).await;
-            before
+            assert_eq!(store.recovery().lsn, position);
+            (before, before > position)
         });
+        at_work += u32::from(has_written);
         on_sim(&again, small_store(), move |store| async move {
             assert!(store.backup_plan().lsn > lsn);
             assert_eq!(store.verify().await.expect("verifies").bad, Vec::<String>::new());
         });
     }
+    assert!(at_work > 0, "none of them had anything to write");
 }
 
 #[test]
