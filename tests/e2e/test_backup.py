@@ -154,20 +154,30 @@ class Backup(kura.TestCase):
             self.assertNotIn(elsewhere, file.read())
         other.stop()
 
-    def test_under_load_killed_and_gone_on_with(self):
-        log = os.path.join(self.place + ".acknowledged")
-        self.addCleanup(lambda: os.path.exists(log) and os.unlink(log))
-        load = subprocess.Popen(
+    def load(self, seconds, *more):
+        return subprocess.Popen(
             [
                 kura.BINARY, "bench", "smtp", "--target", f"127.0.0.1:{self.server.ports['smtp']}",
-                "--to", ",".join(address for address, _ in self.server.accounts), "--log", log,
+                "--to", ",".join(address for address, _ in self.server.accounts),
                 "--messages", "1000000", "--open-rate", "300", "--sessions", "8", "--bytes", "20000",
-                "--seconds", "12", "--json",
+                "--seconds", str(seconds), "--json", *more,
             ],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
+
+    def test_under_load_killed_and_gone_on_with(self):
+        log = os.path.join(self.place + ".acknowledged")
+        self.addCleanup(lambda: os.path.exists(log) and os.unlink(log))
+        # What was acknowledged is written down when a load has ended: so there are two.
+        self.load(4, "--log", log).wait(60)
+        with open(log) as lines:
+            before = {line.split()[0] for line in lines}
+        self.assertGreater(len(before), 100)
+        load = self.load(120)
         self.addCleanup(load.wait)
-        self.assertTrue(kura.eventually(lambda: os.path.exists(log) and os.path.getsize(log) > 60_000, 30))
+        self.addCleanup(load.kill)
+        arrived = lambda: self.server.json("store", "stats")["messages"]
+        self.assertTrue(kura.eventually(lambda: arrived() > len(before) + 100, 30), "no load")
         command = [
             kura.BINARY, "store", "backup", "--to", self.place, "--json", "--dir", self.server.directory,
         ]
@@ -187,10 +197,10 @@ class Backup(kura.TestCase):
         refused = run("store", "restore", "--from", self.place, "--dir", self.place + ".none")
         self.assertEqual(refused.returncode, 1)
         self.assertIn("no backup in it was ever finished", refused.stderr)
-        with open(log) as lines:
-            before = {line.split()[0] for line in lines if line.endswith("\n")}
         taken = self.backup()
         # Whether a piece of the first one is used depends on which was sent; the incremental test sees to that.
+        self.assertIsNone(load.poll(), "the load has ended before the backup")
+        load.kill()
         load.wait()
         self.server.stop()
         other = self.restored().start()

@@ -8,7 +8,6 @@ import messages
 from disks import MIB
 
 KEPT, GONE = 4, 40
-SEGMENT_BYTES = 64 * MIB  # at the most, in the profile that quickstart takes
 
 
 class Compact(kura.TestCase):
@@ -63,7 +62,7 @@ class Compact(kura.TestCase):
 
     def assertSmall(self, report):
         """A segment in use on each shard, and one with the copies of what stays."""
-        self.assertLessEqual(report["log_bytes"], (len(report["shards"]) + 1) * SEGMENT_BYTES)
+        self.assertLessEqual(report["log_bytes"], (len(report["shards"]) + 1) * kura.SEGMENT_BYTES)
         self.assertLess(report["log_live_bytes"], 2 * MIB)
 
     def test_on_a_running_server_all_space_is_back_when_the_command_ends(self):

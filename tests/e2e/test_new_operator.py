@@ -1,17 +1,15 @@
 """What a new operator meets in the first week: a disk that is not mounted, addresses in any writing, a full
-terminal, a log that must say who was turned away, and a stop that keeps nobody waiting."""
+terminal, and a log that must say who was turned away."""
 
 import json
 import os
 import re
 import resource
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
 import threading
-import time
 import tomllib
 import unittest
 
@@ -102,6 +100,28 @@ class Shards(kura.TestCase):
         self.assertIn(address, listed)
         self.assertNotIn(server.accounts[1][0], listed)
         self.assertTrue(password)
+
+    def test_a_profile_that_is_there_is_taken_and_one_that_is_none_is_said(self):
+        server = kura.Kura(profiled=False)
+        self.addCleanup(server.remove)
+        place = os.path.join(server.directory, "profile.toml")
+        measured = kura.profile() + "zstd_level = 7\n"
+        for text, words in [(measured.replace("cores = ", "cars = "), "cars"), (measured + "zstd_levle = 7\n", "zstd_levle")]:
+            with open(place, "w") as file:
+                file.write(text)
+            refused = server.command("quickstart", "--json")
+            self.assertEqual(refused.returncode, 1, refused.stdout)
+            (line,) = refused.stderr.strip().splitlines()
+            for word in (place, words, "kura profile probe"):
+                self.assertIn(word, line)
+            self.assertEqual(os.listdir(server.directory), ["profile.toml"])
+        with open(place, "w") as file:
+            file.write(measured)
+        server.start()
+        knob = server.json("profile", "show")["knobs"]["zstd_level"]
+        self.assertEqual(knob["value"], 7)
+        with open(place) as file:
+            self.assertEqual(file.read(), measured)
 
     def test_fewer_shards_than_there_are(self):
         server = self.copy()
@@ -495,42 +515,6 @@ class Files(kura.TestCase):
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         limits = resource.prlimit(self.server.process.pid, resource.RLIMIT_NOFILE)
         self.assertEqual(limits, (hard, hard))
-
-
-class Stopping(kura.TestCase):
-    def test_who_only_waits_is_sent_away_at_once_and_an_unfinished_message_at_the_deadline(self):
-        self.server.stop()
-        self.server.configure(r"shutdown_grace_seconds = \d+", "shutdown_grace_seconds = 2")
-        self.server.start()
-
-        def session(*commands):
-            wire = kura.Wire(self.server.ports["smtp"])
-            self.addCleanup(wire.socket.close)
-            wire.expect("220")
-            for command, code in [("EHLO x", "250"), *commands]:
-                wire.ask(command, code)
-            return wire
-
-        envelope = [("MAIL FROM:<a@b.test>", "250"), (f"RCPT TO:<{self.server.accounts[0][0]}>", "250")]
-        idle, within = session(), session(*envelope)
-        writing, finishing = (session(*envelope, ("DATA", "354")) for _ in range(2))
-        writing.send(b"Subject: half\r\n\r\n")
-        finishing.send(b"Subject: whole\r\n\r\n")
-        time.sleep(0.2)
-        start = time.monotonic()
-        self.server.process.send_signal(signal.SIGTERM)
-        for wire in [idle, within]:
-            wire.expect("421")
-            self.assertEqual(wire.line(), b"")
-        self.assertLess(time.monotonic() - start, 1)
-        finishing.send(b"text\r\n.\r\n")
-        finishing.expect("250")
-        finishing.expect("421")
-        self.assertLess(time.monotonic() - start, 1.5)
-        writing.expect("421")
-        self.assertGreater(time.monotonic() - start, 1.5)
-        self.server.stop()
-        self.assertLogged("stopped")
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ class Scrub(kura.TestCase):
         server = self.own_server()
         server.small_segments()
         text = messages.lines(1_000_000)
-        for number in range(80):
+        for number in range(40):
             self.assertTrue(server.deliver(messages.header(f"{number}") + text).startswith("250"))
         # One that is full of mail and has others behind it.
         small = [path for path in server.segments() if os.stat(path).st_size == 4 << 20]
@@ -125,6 +125,10 @@ class Scrub(kura.TestCase):
 
     def test_a_server_that_stops_under_a_scrub_leaves_no_clean_bill(self):
         server = self.own_server()
+        server.stop()
+        with open(os.path.join(server.directory, "kura.toml"), "a") as file:
+            file.write("\n[knobs]\nscrub_share_percent = 1\n")
+        server.start()
         server.deliver(b"Subject: x\r\n\r\n" + b"y\r\n" * 300_000)
         scrub = subprocess.Popen(
             [kura.BINARY, "store", "scrub", "--dir", server.directory],
@@ -135,7 +139,7 @@ class Scrub(kura.TestCase):
         out, error = scrub.communicate(timeout=60)
         # It may have ended before: then it says how many bytes it has read.
         if scrub.returncode == 0:
-            self.assertNotIn("0 bytes read", " " + out)
+            self.assertNotIn(" 0 bytes read", " " + out)
         else:
             self.assertIn("server", error)
 
