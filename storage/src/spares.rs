@@ -38,11 +38,8 @@ const BATCH_BYTES_SMALL: u64 = 16 << 10;
 
 /// A disk that takes so long for a piece is left to the log for some times as long: a platter's arm has to come
 /// back, too.
-const SLOW_MILLIS: u64 = 2;
-const PAUSE_TIMES: u64 = 4;
-
-/// No disk takes longer for one; a clock that was set may say so.
-const TOOK_MILLIS_MAX: u64 = 1000;
+const SLOW: Duration = Duration::from_millis(2);
+const PAUSE_TIMES: u32 = 4;
 
 /// When the disk is full, how long to wait before asking again.
 const PAUSE_FULL: Duration = Duration::from_millis(500);
@@ -64,14 +61,14 @@ pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
             core.spares.wait().await;
             continue;
         }
-        let begun = core.device.now();
+        let begun = core.device.steady();
         let outcome = match step {
             Step::Allocate => add_spare(core, false).await,
             Step::Zero => zero_spare(core, piece).await,
         };
-        let took = core.device.now().0.saturating_sub(begun.0).min(TOOK_MILLIS_MAX);
-        if took >= SLOW_MILLIS && !pace.is_at_rest(core) {
-            core.device.sleep(Duration::from_millis(took * PAUSE_TIMES)).await;
+        let took = core.device.steady().saturating_sub(begun);
+        if took >= SLOW && !pace.is_at_rest(core) {
+            core.device.sleep(took * PAUSE_TIMES).await;
         }
         if let Err(error) = outcome {
             core.note_given_up(&error);
