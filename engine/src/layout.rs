@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DATA/kura.lock          held by the process that uses the directory; names its process id
-//! DATA/layout.toml        number of shards, the host's secret, and whether the shards were made
+//! DATA/layout.toml        number of shards, the host's secret, whether the shards were made, and what they still need
 //! DATA/store/shard-N/     segments, checkpoints and superblock of shard N (storage/FORMAT.md)
 //! DATA/backup.lock         held by the command that backs the directory up
 //! DATA/certificates/      one folder for each certificate (certificates.rs)
@@ -43,6 +43,17 @@ struct Layout {
     /// Layouts without the word are from before it was written; their stores have been made.
     #[serde(default = "made")]
     made: bool,
+    /// What a store that was put there whole still needs before it serves ([`crate::settle`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    settle_after: Option<After>,
+}
+
+/// Where a store has come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum After {
+    Restore,
+    Salvage,
 }
 
 fn made() -> bool {
@@ -104,6 +115,17 @@ impl DataDir {
             return Ok(());
         }
         self.layout.made = true;
+        write_layout(&self.path, &self.layout)
+    }
+
+    /// What has to be settled before this store serves.
+    pub fn settle_after(&self) -> Option<After> {
+        self.layout.settle_after
+    }
+
+    /// Notes that it is, durably.
+    pub fn note_settled(&mut self) -> Result<(), ConfigError> {
+        self.layout.settle_after = None;
         write_layout(&self.path, &self.layout)
     }
 }
@@ -279,7 +301,7 @@ fn read_or_make(path: &Path, shards: u16) -> Result<Layout, ConfigError> {
         return Err(no_layout(path));
     }
     let secret = hex::text(passwords::random::<32>());
-    let layout = Layout { version: VERSION, shards, secret, made: false };
+    let layout = Layout { version: VERSION, shards, secret, made: false, settle_after: None };
     write_layout(path, &layout)?;
     Ok(layout)
 }
@@ -340,14 +362,11 @@ pub fn lock_unchanged(path: &Path) -> Result<Option<File>, ConfigError> {
     Ok(Some(lock))
 }
 
-/// The layout of a store that was put there whole.
-pub fn make_restored(path: &Path, shards: u16) -> Result<(), ConfigError> {
-    let file = path.join("layout.toml");
-    let fault = |error: &dyn std::fmt::Display| ConfigError(format!("{}: {error}", file.display()));
+/// The layout of a store that was put there whole, under a new secret: whatever an old directory still does is another line of backups.
+pub fn make_restored(path: &Path, shards: u16, after: After) -> Result<(), ConfigError> {
     let secret = hex::text(passwords::random::<32>());
-    let layout = Layout { version: VERSION, shards, secret, made: true };
-    let text = toml::to_string(&layout).map_err(|error| fault(&error))?;
-    write_synced(&file, &text).map_err(|error| fault(&error))
+    let settle_after = Some(after);
+    write_layout(path, &Layout { version: VERSION, shards, secret, made: true, settle_after })
 }
 
 /// Goes with the process, or with what is returned.

@@ -78,6 +78,7 @@ pub mod scan;
 pub mod scrub;
 pub mod server;
 pub mod session;
+pub mod settle;
 pub mod shard;
 pub mod sieve;
 mod sliding;

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::core::store_options;
 use crate::directory::{self, Account, Domain};
 use crate::executor;
-use crate::layout::{self, private_dir, shard_dir};
+use crate::layout::{self, After, private_dir, shard_dir};
 use crate::operations::{Fault, change, hash, make_at_home, on, pair, password_or_new, unix_now};
 use crate::shard::{Disk, Shard};
 use bytes::Bytes;
@@ -108,7 +108,7 @@ fn fill(
     }
     let store = to.join("store");
     fs::rename(&staging, &store).map_err(|error| fault(&store, error))?;
-    layout::make_restored(to, shards).map_err(|error| error.0)?;
+    layout::make_restored(to, shards, After::Salvage).map_err(|error| error.0)?;
     Ok(Salvaged { shards: reports, left_out })
 }
 

@@ -21,6 +21,7 @@ use crate::policy::networks::{Fences, Lists};
 use crate::readiness::Doorbell;
 use crate::relay::hosts;
 use crate::reports;
+use crate::settle::{self, Settled};
 use crate::shard::{Parts, Shard};
 use crate::sieve::SystemScripts;
 use crate::tls;
@@ -41,6 +42,8 @@ pub struct Server {
     /// Only of a server that takes connections.
     control: Option<ControlPlane>,
     data: DataDir,
+    /// What this opening had to settle first ([`crate::settle`]).
+    pub settled: Option<Settled>,
 }
 
 /// Whether a server takes connections, or only carries out one command.
@@ -57,6 +60,16 @@ impl Server {
         config: Config,
         knobs: hwprofiles::Knobs,
         mode: Mode,
+    ) -> Result<Server, ConfigError> {
+        Server::start_with(config, knobs, mode, |_| Ok(()))
+    }
+
+    /// `look` sees the stores as they were opened, before anything is settled.
+    pub fn start_with(
+        config: Config,
+        knobs: hwprofiles::Knobs,
+        mode: Mode,
+        look: impl FnOnce(&Server) -> Result<(), ConfigError>,
     ) -> Result<Server, ConfigError> {
         if mode == Mode::Serving {
             crate::relay::tls::check_files(&config)?;
@@ -109,6 +122,7 @@ impl Server {
             threads: Vec::new(),
             control: None,
             data,
+            settled: None,
         };
         let (auth, jobs) = desk::desk();
         let (scan, scan_jobs) = crate::scan::desk::desk();
@@ -141,6 +155,13 @@ impl Server {
         server.data.note_made()?;
         server.share_directory()?;
         server.share_learned()?;
+        look(&server)?;
+        server.settle()?;
+        if mode == Mode::Serving {
+            for what in server.settled.iter().flat_map(Settled::told) {
+                tracing::warn!(target: NOTICE, "{what}");
+            }
+        }
         if mode == Mode::Serving {
             let jobs = Jobs { auth: jobs, hosts: host_jobs, scan: scan_jobs, rspamd: rspamd_jobs };
             server.control =
@@ -151,6 +172,14 @@ impl Server {
             server.report_ready(tls.is_some(), &open_to);
         }
         Ok(server)
+    }
+
+    /// Before any core begins: nothing leaves, nothing is collected, nobody logs in.
+    fn settle(&mut self) -> Result<(), ConfigError> {
+        let Some(after) = self.data.settle_after() else { return Ok(()) };
+        let settled = self.ask(0, move |shard| settle::settle(shard, after))?;
+        self.settled = Some(settled.map_err(ConfigError)?);
+        self.data.note_settled()
     }
 
     fn await_openings(&self, openings: &mpsc::Receiver<Opened>) -> Result<(), ConfigError> {

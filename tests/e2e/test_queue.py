@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import shutil
 import smtplib
 import subprocess
 import threading
@@ -72,6 +73,41 @@ class Queue(test_relay.Sending):
         self.empty(restored)
         self.assertEqual(self.got(sink, "y1@there.test"), 2)
         restored.stop()
+
+    def test_nothing_leaves_where_a_restore_or_salvage_was_broken_off(self):
+        sink = self.sink()
+        sink.answer = lambda verb, line: "451 4.3.2 Come later" if verb == "RCPT" else True
+        server = self.server(sink.port, retry_first="1h", retry_most="1h")
+        for number in range(2):
+            self.submit(server, f"z{number}@there.test")
+        until("two tries", lambda: all(row["attempts"] == 1 for row in self.queue(server)))
+        place = os.path.join(server.directory, "backup")
+        self.assertEqual(server.command("store", "backup", "--to", place).returncode, 0)
+        server.stop()
+        # What is wrong with a config file is found when the store is there already.
+        server.configure(r"^\[spam\]\n", '[spam]\nrules = "nowhere.toml"\n')
+        for make in (["salvage", "--dir", server.directory, "--to"], ["restore", "--from", place, "--dir"]):
+            with self.subTest(make[0]):
+                other = kura.Kura()
+                self.addCleanup(other.remove)
+                config = os.path.join(other.directory, "kura.toml")
+                shutil.copy(os.path.join(server.directory, "kura.toml"), config)
+                done = subprocess.run([kura.BINARY, "store", *make, other.directory],
+                                      capture_output=True, text=True, timeout=60, check=False)
+                self.assertEqual(done.returncode, 1, done.stdout)
+                self.assertIn("rules", done.stderr)
+                self.assertTrue(os.path.isdir(os.path.join(other.directory, "store")), done.stderr)
+                other.configure(r"^rules = .*\n", "")
+                other.start()
+                self.assertEqual([row["held"] for row in self.queue(other)], [True] * 2)
+                self.assertIn("broken off before its end", other.log())
+                other.stop()
+                # Once is enough.
+                released = other.command("queue", "release", "--all")
+                self.assertEqual((released.returncode, released.stderr), (0, ""))
+                other.start()
+                self.assertEqual([row["held"] for row in self.queue(other)], [False] * 2)
+                other.stop()
 
     def on_hold(self, *make):
         """A data directory made by that command, in which three messages wait and none is sent."""

@@ -10,7 +10,7 @@ use super::target::Target;
 use super::{Fault, sha256};
 use crate::config::Config;
 use crate::executor;
-use crate::layout::{self, private_dir};
+use crate::layout::{self, After, private_dir};
 use crate::shard::Disk;
 use glommio::LocalExecutorBuilder;
 use std::collections::BTreeSet;
@@ -295,9 +295,8 @@ fn finish(
     }
     let store = data_dir.join("store");
     fs::rename(staging, &store).map_err(|error| format!("{}: {error}", store.display()))?;
-    // Under a new secret: whatever the old directory still does is another line of backups.
     let shards = u16::try_from(manifest.shards.len()).map_err(|error| error.to_string())?;
-    layout::make_restored(data_dir, shards).map_err(|error| error.0)
+    layout::make_restored(data_dir, shards, After::Restore).map_err(|error| error.0)
 }
 
 /// The names come from outside: they must stay below the directory. A config file that is there is the

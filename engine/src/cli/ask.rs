@@ -6,6 +6,7 @@ use crate::control_plane::{Answer, ShortPath};
 use crate::layout;
 use crate::operations::{self, Request};
 use crate::server::{Mode, Server};
+use crate::settle::Settled;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -54,8 +55,18 @@ pub(super) fn link(config: &Config) -> Result<Link, ConfigError> {
         return Ok(Link::Server(stream));
     }
     layout::expect_store(&config.data_dir)?;
-    let knobs = super::profile::knobs(config)?;
-    Ok(Link::Store(Box::new(Server::start(config.clone(), knobs, Mode::CommandOnly)?)))
+    Ok(Link::Store(Box::new(open(config.clone())?)))
+}
+
+/// The stopped store, in this process. The lock keeps two processes apart.
+fn open(config: Config) -> Result<Server, ConfigError> {
+    let knobs = super::profile::knobs(&config)?;
+    let server = Server::start(config, knobs, Mode::CommandOnly)?;
+    for what in server.settled.iter().flat_map(Settled::told) {
+        // Nobody may be looking.
+        let _ = writeln!(std::io::stderr(), "{what}");
+    }
+    Ok(server)
 }
 
 /// Carries out `request` where the link leads; a running server is called anew for each.
@@ -95,13 +106,11 @@ fn ask_server(stream: UnixStream, request: &Request) -> Result<Value, ConfigErro
     }
 }
 
-/// Opens the store in this process. The lock keeps two processes apart.
 fn ask_store(config: Config, request: Request) -> Result<Value, ConfigError> {
     if !matches!(request, Request::DomainAdd { .. }) {
         layout::expect_store(&config.data_dir)?;
     }
-    let knobs = super::profile::knobs(&config)?;
-    let server = Server::start(config, knobs, Mode::CommandOnly)?;
+    let server = open(config)?;
     let result = server.ask(0, |shard| operations::execute(shard, request));
     server.stop();
     result?.map_err(ConfigError)

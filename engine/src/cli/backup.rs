@@ -1,7 +1,7 @@
 //! `kura store backup` and `kura store restore --from`.
 
 use super::ask::{Link, link};
-use super::queue::Outside;
+use super::queue::say_settled;
 use super::{Outcome, Where, counted};
 use crate::backup::progress::Progress;
 use crate::backup::restore::Listed;
@@ -12,6 +12,7 @@ use crate::config::{Config, ConfigError};
 use crate::layout;
 use crate::ownership;
 use crate::server::{Mode, Server};
+use crate::settle::Settled;
 use crate::when::time_text;
 use clap::Args;
 use serde_json::json;
@@ -215,14 +216,14 @@ pub(super) fn restore(options: &Restore) -> Result<Outcome, ConfigError> {
         .config
         .clone()
         .unwrap_or_else(|| data_dir.join(super::quickstart::CONFIG_FILE));
-    let outside = look_at(&config_file, &manifest)?;
+    let settled = look_at(&config_file, &manifest)?;
     give_to_owner(&data_dir)?;
     if options.json {
-        let said = json!({ "name": name, "messages": messages, "dir": data_dir, "queue_on_hold": outside.held });
+        let said = json!({ "name": name, "messages": messages, "dir": data_dir, "queue_on_hold": settled.held });
         outln!("{said}")?;
     } else {
         outln!("backup {name} is restored: {all} in {}", data_dir.display())?;
-        outside.say()?;
+        say_settled(&settled)?;
         say_rotten(&manifest)?;
         outln!("start it: kura serve --config {}", config_file.display())?;
     }
@@ -250,13 +251,22 @@ fn say_rotten(manifest: &Manifest) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Opens what was restored with the ordinary code: it has to be what was backed up, position by position. Then its queue is
-/// put on hold, and that DNSSEC has worked where it comes from is forgotten.
-fn look_at(config_file: &Path, manifest: &Manifest) -> Result<Outside, ConfigError> {
+/// Opens what was restored with the ordinary code: it has to be what was backed up. Then it is settled.
+fn look_at(config_file: &Path, manifest: &Manifest) -> Result<Settled, ConfigError> {
     let config = Config::load(config_file)?;
     let knobs = super::profile::knobs(&config)?;
-    let server = Server::start(config, knobs, Mode::CommandOnly)?;
     let mut wrong = None;
+    let mut server = Server::start_with(config, knobs, Mode::CommandOnly, |server| {
+        wrong = differing(server, manifest)?;
+        Ok(())
+    })?;
+    let settled = server.settled.take().unwrap_or_default();
+    server.stop();
+    wrong.map_or(Ok(settled), |what| Err(ConfigError(what)))
+}
+
+/// A shard that is not as the backup says.
+fn differing(server: &Server, manifest: &Manifest) -> Result<Option<String>, ConfigError> {
     for part in &manifest.shards {
         let plan = server.ask(usize::from(part.shard), |shard| async move {
             let plan = shard.store.backup_plan();
@@ -264,16 +274,14 @@ fn look_at(config_file: &Path, manifest: &Manifest) -> Result<Outside, ConfigErr
             (shard.store.recovery().lsn.0, plan.messages, plan.live_bytes)
         })?;
         if plan != (part.lsn, part.messages, part.live_bytes) {
-            wrong = Some(format!(
+            return Ok(Some(format!(
                 "shard {} has LSN {}, {} messages of {} bytes after the restore; the backup says LSN {}, {} of {}. \
                  The store was damaged when it was backed up: run `kura store verify`",
                 part.shard, plan.0, plan.1, plan.2, part.lsn, part.messages, part.live_bytes
-            ));
+            )));
         }
     }
-    let outside = Outside::keep_quiet(&server);
-    server.stop();
-    wrong.map_or(outside, |what| Err(ConfigError(what)))
+    Ok(None)
 }
 
 impl Where {

@@ -3,19 +3,15 @@
 use super::ask::{Link, ask_over, link};
 use super::directory::{Common, said, text};
 use super::{Outcome, counted, counted_as, written};
-use crate::collect::operations::CollectRequest;
 use crate::config::ConfigError;
-use crate::operations::{self, Request};
+use crate::operations::Request;
 use crate::queue::Word;
 use crate::queue::operations::{Place, Which};
-use crate::relay::proofs;
-use crate::server::Server;
-use crate::shard::Shard;
+use crate::settle::Settled;
 use crate::when::Span;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 use std::io::Write;
-use std::rc::Rc;
 
 #[derive(Debug, Args)]
 pub(super) struct Filter {
@@ -61,46 +57,23 @@ pub(super) struct Chosen {
     common: Common,
 }
 
-/// What a store that was restored or salvaged has to do with other servers.
-pub(super) struct Outside {
-    /// Messages that waited to leave, now on hold: they may have left since.
-    pub(super) held: u64,
-    /// Mailboxes that mail is collected from.
-    sources: usize,
-}
-
-impl Outside {
-    /// Puts the queue on hold, and demands no proofs that the resolver here may not have.
-    pub(super) fn keep_quiet(server: &Server) -> Result<Outside, ConfigError> {
-        let hold = Request::QueueSay { which: Which::default(), word: Word::Hold };
-        let held = server.ask(0, |shard| operations::execute(shard, hold))?.map_err(ConfigError)?;
-        let forget = |shard: Rc<Shard>| async move { proofs::forget(&shard).await };
-        server.ask(0, forget)?.map_err(ConfigError)?;
-        let list = Request::Collect(CollectRequest::List { account: None });
-        let sources =
-            server.ask(0, |shard| operations::execute(shard, list))?.map_err(ConfigError)?;
-        let held = held["messages"].as_u64().unwrap_or(0);
-        Ok(Outside { held, sources: sources.as_array().map_or(0, Vec::len) })
+/// What a store that was restored or salvaged has to do with other servers, and what to do about it.
+pub(super) fn say_settled(settled: &Settled) -> Result<(), ConfigError> {
+    let Settled { held, sources, .. } = settled;
+    if *held > 0 {
+        outln!(
+            "on hold: {} waiting to leave, since it may have left after all; see `kura queue list`, \
+             then `kura queue release` or `remove`",
+            counted(held, "message")
+        )?;
     }
-
-    /// What to do about both.
-    pub(super) fn say(&self) -> Result<(), ConfigError> {
-        let Outside { held, sources } = self;
-        if *held > 0 {
-            outln!(
-                "on hold: {} waiting to leave, since it may have left after all; see `kura queue list`, \
-                 then `kura queue release` or `remove`",
-                counted(held, "message")
-            )?;
-        }
-        if *sources > 0 {
-            outln!(
-                "mail is collected from {sources} outside mailboxes as soon as it is started, and deleted there where that is asked for; \
-                 to look at a copy only, set collect.enabled = false first"
-            )?;
-        }
-        Ok(())
+    if *sources > 0 {
+        outln!(
+            "mail is collected from {sources} outside mailboxes as soon as it is started, and deleted there where that is asked for; \
+             to look at a copy only, set collect.enabled = false first"
+        )?;
     }
+    Ok(())
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,6 +1,6 @@
 //! `kura store salvage`: what can be saved of a damaged store.
 
-use super::queue::Outside;
+use super::queue::say_settled;
 use super::{Outcome, Where, counted, counted_as};
 use crate::backup::restore::check_free;
 use crate::config::{Config, ConfigError};
@@ -42,23 +42,21 @@ pub(super) fn run(options: &SalvageOptions) -> Result<Outcome, ConfigError> {
     let salvaged =
         salvage::run(&config, &config_file, &knobs, &to, progress).map_err(ConfigError)?;
     let config_file = to.join(super::quickstart::CONFIG_FILE);
-    let server = Server::start(Config::load(&config_file)?, knobs, Mode::CommandOnly)?;
-    let mended = server.ask(0, salvage::mend);
+    let mut server = Server::start(Config::load(&config_file)?, knobs, Mode::CommandOnly)?;
+    let settled = server.settled.take().unwrap_or_default();
     let names = server.ask(0, |shard| async move {
         let directory = shard.directory.borrow();
         addresses(&directory)
     });
-    let outside = Outside::keep_quiet(&server);
     server.stop();
     super::backup::give_to_owner(&to)?;
-    let (mended, names, outside) = (mended?.map_err(ConfigError)?, names?, outside?);
-    let mut said = told(&salvaged, &mended, &names);
-    said["queue_on_hold"] = json!(outside.held);
+    let mut said = told(&salvaged, &settled.mended, &names?);
+    said["queue_on_hold"] = json!(settled.held);
     if options.json {
         outln!("{said}")?;
     } else {
         print(&said)?;
-        outside.say()?;
+        say_settled(&settled)?;
         if is_new {
             outln!(
                 "the config file was lost: {} has the defaults, and the hostname {:?}; set what it said before you start it",
