@@ -188,6 +188,16 @@ pub fn examine(path: &Path) -> Result<Option<u16>, ConfigError> {
 /// A shard that is missing must not be replaced by an empty one: its mail would bounce, and what comes
 /// in meanwhile would hide it.
 fn check_shards(path: &Path, layout: &Layout) -> Result<(), ConfigError> {
+    if let Some(after) = layout.settle_after.filter(|_| !path.join("store").exists()) {
+        let what = match after {
+            After::Restore => "restore",
+            After::Salvage => "salvage",
+        };
+        return Err(ConfigError(format!(
+            "{}: a {what} was broken off before its store was there; start the {what} again (kura store {what})",
+            path.display()
+        )));
+    }
     for shard in 0..layout.shards {
         let dir = shard_dir(path, shard);
         if layout.made && !holds_store(&dir) {
@@ -362,8 +372,42 @@ pub fn lock_unchanged(path: &Path) -> Result<Option<File>, ConfigError> {
     Ok(Some(lock))
 }
 
-/// The layout of a store that was put there whole, under a new secret: whatever an old directory still does is another line of backups.
-pub fn make_restored(path: &Path, shards: u16, after: After) -> Result<(), ConfigError> {
+/// Gives a store that was written whole, under another name, its place. Its layout comes first: a store without one has lost it, and nothing
+/// may write over it; a layout of this kind without a store is what was broken off, and can be started again.
+pub fn put_in_place(
+    path: &Path,
+    staging: &Path,
+    shards: u16,
+    after: After,
+) -> Result<(), ConfigError> {
+    announce(path, shards, after)?;
+    let store = path.join("store");
+    let moved = fs::rename(staging, &store).and_then(|()| sync_directory(path));
+    moved.map_err(|error| ConfigError(format!("{}: {error}", store.display())))
+}
+
+/// Removes what a restore or a salvage has written that failed, be it before it had its place or behind that.
+pub fn take_back(path: &Path, staging: &Path) -> io::Result<()> {
+    if due(path).is_some() {
+        let store = path.join("store");
+        if store.exists() && !staging.exists() {
+            fs::rename(&store, staging)?;
+        }
+        fs::remove_file(path.join("layout.toml"))?;
+    }
+    if staging.exists() {
+        fs::remove_dir_all(staging)?;
+    }
+    sync_directory(path)
+}
+
+/// What a store that was put there whole, or is still to be, needs before it serves.
+pub fn due(path: &Path) -> Option<After> {
+    read_layout(path).ok().flatten()?.settle_after
+}
+
+/// The layout of a store that is put there whole, under a new secret: whatever an old directory still does is another line of backups.
+fn announce(path: &Path, shards: u16, after: After) -> Result<(), ConfigError> {
     let secret = hex::text(passwords::random::<32>());
     let settle_after = Some(after);
     write_layout(path, &Layout { version: VERSION, shards, secret, made: true, settle_after })
@@ -404,13 +448,22 @@ pub fn write_synced_bytes(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&fresh, path)?;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    sync_directory(parent_of(path))
+}
+
+/// Makes the names in a directory durable.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backup::restore::check_free;
 
     #[test]
     fn what_a_link_in_the_place_of_a_lock_leads_to_stays_as_it_is() {
@@ -475,6 +528,44 @@ mod tests {
         fs::write(&file, text.replace("shards = 2", "shards = 1")).unwrap();
         let error = DataDir::lock(&path, 2).unwrap_err().0;
         assert!(error.contains("shards = 1") && error.contains("shard-1"), "{error}");
+        fs::remove_dir_all(&path).unwrap();
+    }
+
+    /// Whatever interrupts a restore between its steps: it can be started again, or the store be started.
+    #[test]
+    fn a_store_that_is_put_there_whole_is_there_or_not() {
+        let path = std::env::temp_dir().join(format!("kura-layout-put-{}", std::process::id()));
+        let staging = path.join("store.restoring");
+        let write = || {
+            private_dir(&staging.join("shard-0")).unwrap();
+            fs::write(staging.join("shard-0/log-00000001"), "x").unwrap();
+        };
+        write();
+        check_free(&path).unwrap();
+        announce(&path, 1, After::Restore).unwrap();
+        check_free(&path).unwrap();
+        let error = DataDir::lock(&path, 2).unwrap_err().0;
+        assert!(error.contains("start the restore again"), "{error}");
+        assert!(!path.join("store").exists());
+        put_in_place(&path, &staging, 1, After::Restore).unwrap();
+        let error = check_free(&path).unwrap_err();
+        assert!(error.contains("kura serve"), "{error}");
+        // Behind the rename it is a failure still.
+        take_back(&path, &staging).unwrap();
+        let left: Vec<_> =
+            fs::read_dir(&path).unwrap().map(|one| one.unwrap().file_name()).collect();
+        assert_eq!(left, ["kura.lock"]);
+        write();
+        put_in_place(&path, &staging, 1, After::Salvage).unwrap();
+        let mut data = DataDir::lock(&path, 2).unwrap();
+        assert_eq!((data.shards, data.settle_after()), (1, Some(After::Salvage)));
+        data.note_settled().unwrap();
+        drop(data);
+        assert_eq!(DataDir::lock(&path, 2).unwrap().settle_after(), None);
+        // What serves already is nobody's to take back.
+        take_back(&path, &staging).unwrap();
+        assert!(path.join("store/shard-0/log-00000001").exists());
+        assert!(check_free(&path).unwrap_err().contains("holds a store already"));
         fs::remove_dir_all(&path).unwrap();
     }
 

@@ -2,10 +2,11 @@
 //!
 //! Shard by shard the store's part is done by [`storage::salvage`]. Then the fresh directory is opened with
 //! the ordinary code, and what fits together no more is made to fit: an account whose address is not known any
-//! more gets one that says so, and an address whose mailboxes are lost gets empty ones. The layout comes last:
-//! without it nothing starts, so a salvage that was broken off can be started again. The source is only read.
+//! more gets one that says so, and an address whose mailboxes are lost gets empty ones. That is due until it is
+//! done ([`crate::settle`]). The store has its place only when all of it is there, so a salvage that was broken off can be started
+//! again. The source is only read.
 
-use crate::backup::restore::{check_free, for_here, room_missing};
+use crate::backup::restore::{check_free, for_here, room_missing, taken_back};
 use crate::backup::take::{SmallFiles, small_files};
 use crate::config::Config;
 use crate::core::store_options;
@@ -57,12 +58,8 @@ pub fn run(
         fs::remove_dir_all(&staging).map_err(|error| fault(&staging, error))?;
     }
     fill(config, config_file, knobs, to, shards, progress).map_err(|what| {
-        // What is half there is of no use to anyone.
-        let _ = fs::remove_dir_all(&staging);
         let room = room_missing(to, allocated(&config.data_dir.join("store")));
-        format!(
-            "{what}{room}; no store was made, what was written is removed, and the salvage can be started again"
-        )
+        format!("{what}{room}; {}", taken_back(to, &staging, "salvage"))
     })
 }
 
@@ -106,9 +103,7 @@ fn fill(
         }
         layout::write_synced_bytes(&copy, &bytes).map_err(|error| fault(&copy, error))?;
     }
-    let store = to.join("store");
-    fs::rename(&staging, &store).map_err(|error| fault(&store, error))?;
-    layout::make_restored(to, shards, After::Salvage).map_err(|error| error.0)?;
+    layout::put_in_place(to, &staging, shards, After::Salvage).map_err(|error| error.0)?;
     Ok(Salvaged { shards: reports, left_out })
 }
 

@@ -333,6 +333,30 @@ class Backup(kura.TestCase):
             self.assertIn(words, done.stderr)
         self.assertEqual([name for name in os.listdir(to) if name.startswith("store")], [])
 
+    def test_what_fails_at_its_last_step_can_be_started_again(self):
+        self.fill(3)
+        messages = self.backup()["messages"]
+        self.server.stop()
+        for make in (["restore", "--from", self.place, "--dir"], ["salvage", "--dir", self.server.directory, "--to"]):
+            with self.subTest(make[0]):
+                other = kura.Kura()
+                self.addCleanup(other.remove)
+                # Where the layout is to be written.
+                stone = os.path.join(other.directory, "layout.new")
+                os.mkdir(stone)
+                failed = run("store", *make, other.directory)
+                self.assertEqual(failed.returncode, 1, failed.stdout)
+                self.assertIn("can be started again", failed.stderr)
+                left = [name for name in os.listdir(other.directory) if name.startswith("store") or name == "layout.toml"]
+                self.assertEqual(left, [])
+                os.rmdir(stone)
+                again = run("store", *make, other.directory, "--json")
+                self.assertEqual(again.returncode, 0, again.stderr)
+                if make[0] == "restore":
+                    self.assertEqual(json.loads(again.stdout)["messages"], messages)
+                occupied = run("store", *make, other.directory)
+                self.assertIn("holds a store already", occupied.stderr)
+
     def test_old_backups_go_and_what_is_kept_stays_whole(self):
         self.fill(4)
         for number in range(4):

@@ -1,8 +1,9 @@
 //! Brings a backup back into an empty data directory, or checks one without writing anything.
 //!
 //! Every byte is verified before it counts. The store is written under another name and takes its own
-//! only when all of it is there and durable; the layout comes last: without it nothing starts. So a
-//! restore that was broken off leaves a directory into which it can be started again.
+//! only when all of it is there and durable; without it nothing starts ([`layout::put_in_place`]). So a
+//! restore that was broken off leaves a directory into which it can be started again, or a store that is
+//! all there, with a note of what is still due ([`crate::settle`]).
 
 use super::manifest::{FilePart, Manifest};
 use super::progress::Progress;
@@ -228,16 +229,26 @@ pub fn restore(
     let _ = fetching.join();
     if let Err(what) = outcome.flatten().and_then(|()| finish(target, manifest, data_dir, &staging))
     {
-        // What is half there is of no use to anyone.
-        let _ = fs::remove_dir_all(&staging);
         let needed = manifest.shards.iter().flat_map(|shard| &shard.segments);
         let needed = needed.map(|segment| segment.segment_bytes).sum();
         let room = room_missing(data_dir, needed);
-        return Err(format!(
-            "{what}{room}; no store was made, what was written is removed, and the restore can be started again"
-        ));
+        return Err(format!("{what}{room}; {}", taken_back(data_dir, &staging, "restore")));
     }
     Ok(())
+}
+
+/// What is half there is of no use to anyone: what became of it, for whoever is told why.
+pub(crate) fn taken_back(data_dir: &Path, staging: &Path, what: &str) -> String {
+    match layout::take_back(data_dir, staging) {
+        Ok(()) => format!(
+            "no store was made, what was written is removed, and the {what} can be started again"
+        ),
+        Err(error) => format!(
+            "and what was written can't be removed ({error}): remove layout.toml, store and {} from {}, then start the {what} again",
+            staging.file_name().unwrap_or_default().display(),
+            data_dir.display()
+        ),
+    }
 }
 
 /// Where a disk has less room than is `needed` for a store, how much that is: to be said behind why it was not written.
@@ -266,8 +277,18 @@ fn free_bytes(place: &Path) -> Option<u64> {
     Some(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
-/// A directory in which nothing is, or nothing but a config file.
+/// A directory in which nothing is, or nothing but a config file and what one that was broken off has left.
 pub(crate) fn check_free(data_dir: &Path) -> Result<(), Fault> {
+    if layout::due(data_dir).is_some() {
+        return match data_dir.join("store").exists() {
+            true => Err(format!(
+                "{} holds a store that was restored or salvaged, all of it: start it (kura serve), which sees to what is left to do, \
+                 or move it away first",
+                data_dir.display()
+            )),
+            false => Ok(()),
+        };
+    }
     for name in ["store", "layout.toml"] {
         if data_dir.join(name).exists() {
             return Err(format!(
@@ -279,7 +300,7 @@ pub(crate) fn check_free(data_dir: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Files first, then the store's name, then the layout.
+/// Files first, then the layout and the store's name.
 fn finish(
     target: &Target,
     manifest: &Manifest,
@@ -293,10 +314,8 @@ fn finish(
             put_file(data_dir, part, bytes)?;
         }
     }
-    let store = data_dir.join("store");
-    fs::rename(staging, &store).map_err(|error| format!("{}: {error}", store.display()))?;
     let shards = u16::try_from(manifest.shards.len()).map_err(|error| error.to_string())?;
-    layout::make_restored(data_dir, shards, After::Restore).map_err(|error| error.0)
+    layout::put_in_place(data_dir, staging, shards, After::Restore).map_err(|error| error.0)
 }
 
 /// The names come from outside: they must stay below the directory. A config file that is there is the
