@@ -4,7 +4,8 @@
 //! DATA/kura.lock          held by the process that uses the directory; names its process id
 //! DATA/layout.toml        number of shards, the host's secret, whether the shards were made, and what they still need
 //! DATA/store/shard-N/     segments, checkpoints and superblock of shard N (storage/FORMAT.md)
-//! DATA/backup.lock         held by the command that backs the directory up
+//! DATA/backup.lock        held by the command that backs the directory up
+//! DATA/backups.begun      a token of each backup (backup/begun.rs)
 //! DATA/certificates/      one folder for each certificate (certificates.rs)
 //! DATA/control.sock       commands to the running server, owner only
 //! ```

@@ -1,5 +1,6 @@
 """Backups of a server under load, broken off and gone on with, restored elsewhere and compared."""
 
+import base64
 import glob
 import hashlib
 import json
@@ -262,6 +263,86 @@ class Backup(kura.TestCase):
         self.assertEqual(len(lines), 1)
         self.assertIn(f"  {messages} messages  ", lines[0])
         self.compare(everything(self.server))
+
+    def test_what_was_rolled_back_does_not_mix_with_what_was_to_come(self):
+        self.server.small_segments()
+        snapshot = self.place + ".snapshot"
+        self.addCleanup(shutil.rmtree, snapshot, ignore_errors=True)
+        first = self.backup()
+        self.server.stop()
+        shutil.copytree(self.server.directory, snapshot)
+        lines = {}
+        for line in ("gone", "goes on"):
+            self.server.start()
+            # More than two segments, in messages of one length.
+            for number in range(12):
+                text = f"Subject: {line:8} {number:4}\r\n\r\n".encode()
+                text += base64.encodebytes(os.urandom(750_000)).replace(b"\n", b"\r\n")
+                self.assertTrue(self.server.deliver(text).startswith("250"))
+            lines[line] = everything(self.server)
+            self.server.stop()
+            if line == "gone":
+                self.backup()
+                shutil.rmtree(self.server.directory)
+                shutil.copytree(snapshot, self.server.directory)
+        backup = ("store", "backup", "--to", self.place, "--json", "--dir", self.server.directory)
+        refused = run(*backup)
+        self.assertEqual(refused.returncode, 1, refused.stdout)
+        self.assertIn("rolled back", refused.stderr)
+        self.assertIn("--take-over", refused.stderr)
+        taken = self.backup("--take-over")
+        self.assertEqual(taken["pieces_sent"], taken["pieces"])
+        self.assertEqual(self.backup()["pieces_sent"], 0)
+        # The older ones stay, of their own time.
+        listed = json.loads(run("store", "restore", "--from", self.place, "--list", "--json").stdout)
+        self.assertEqual([one["messages"] for one in listed], [first["messages"]] + [first["messages"] + 12] * 3)
+        self.assertEqual(run("store", "restore", "--from", self.place, "--check").returncode, 0)
+        old = kura.Kura()
+        self.addCleanup(old.remove)
+        done = run("store", "restore", "--from", self.place, "--dir", old.directory, "--backup", listed[1]["name"])
+        self.assertEqual(done.returncode, 0, done.stderr)
+        old.accounts = list(self.server.accounts)
+        old.start()
+        self.assertTrue(everything(old) == lines["gone"])
+        old.stop()
+        self.server.start()
+        self.compare(lines["goes on"])
+
+    def test_a_place_of_before_goes_on_and_is_not_mixed_either(self):
+        """Markers had no token, and the generation was that of the directory's secret."""
+        self.fill(3)
+        self.server.stop()
+        with open(os.path.join(self.server.directory, "layout.toml")) as file:
+            secret = bytes.fromhex(re.search(r'secret = "(\w+)"', file.read())[1])
+        generation = hashlib.sha256(b"kura generation " + secret).hexdigest()[:16]
+        marker = os.path.join(self.place, "kura-backup.json")
+        self.backup()
+        with open(marker) as file:
+            new = json.load(file)
+        os.rename(os.path.join(self.place, "objects", new["generation"]), os.path.join(self.place, "objects", generation))
+        (name,) = os.listdir(os.path.join(self.place, "manifests"))
+        path = os.path.join(self.place, "manifests", name)
+        with open(path) as file:
+            body = file.read().rsplit("\n", 2)[0].replace(new["generation"], generation) + "\n"
+        with open(path, "w") as file:
+            file.write(body + hashlib.sha256(body.encode()).hexdigest() + "\n")
+        before = json.dumps({"format": 1, "store": new["store"], "generation": generation})
+        with open(marker, "w") as file:
+            file.write(before)
+        self.assertEqual(run("store", "restore", "--from", self.place, "--check").returncode, 0)
+        self.assertEqual(self.backup()["pieces_sent"], 0)
+        # A store that is behind its newest backup was rolled back.
+        with open(marker, "w") as file:
+            file.write(before)
+        newest = sorted(os.listdir(os.path.join(self.place, "manifests")))[-1]
+        path = os.path.join(self.place, "manifests", newest)
+        with open(path) as file:
+            body = re.sub(r'"lsn":\d+', '"lsn":999999999', file.read().rsplit("\n", 2)[0], count=1) + "\n"
+        with open(path, "w") as file:
+            file.write(body + hashlib.sha256(body.encode()).hexdigest() + "\n")
+        refused = run("store", "backup", "--to", self.place, "--dir", self.server.directory)
+        self.assertEqual(refused.returncode, 1, refused.stdout)
+        self.assertIn("--take-over", refused.stderr)
 
     def test_bad_places_are_one_clear_line(self):
         self.fill(2)

@@ -62,9 +62,12 @@ pub struct FilePart {
 pub struct Marker {
     pub format: u32,
     pub store: String,
-    /// The line that goes on here; empty: that of whoever comes first.
+    /// That goes on here; empty: that of whoever comes first.
     #[serde(default)]
     pub generation: String,
+    /// The token of the last backup that was begun (`begun.rs`); empty in places of before.
+    #[serde(default)]
+    pub begun: String,
 }
 
 impl Piece {

@@ -9,12 +9,14 @@
 //!
 //! A piece is `SEGMENT-FROM-TO-BYTES-SHA256`. What has landed in a segment never changes, so a name with
 //! the same segment, from and to is the same piece, and a backup reads and sends only pieces that are not
-//! there: that makes it incremental, and lets one that broke off go on. `G`, the *generation*, is the
-//! line of one data directory: a restored one begins a new line, since the old one may have gone on
-//! elsewhere under the same numbers.
+//! there: that makes it incremental, and lets one that broke off go on. It holds for what one data directory has
+//! written on and on: one that was restored, copied or rolled back goes on differently under the same numbers.
+//! So pieces lie below `G`, the *generation*, which only a directory goes on with that was there when the last
+//! backup to this place began ([`begun`]); any other begins a new one, if it is told to.
 //!
 //! A backup counts once its manifest is there; its last line is the checksum of all before it.
 
+pub mod begun;
 pub mod manifest;
 pub mod progress;
 pub mod prune;
@@ -47,7 +49,7 @@ pub fn store_id(salt: u64) -> String {
     id
 }
 
-/// The line of a data directory with this secret.
+/// The generation of a data directory with this secret, in places that were begun before there were tokens.
 pub fn generation(secret: &[u8; 32]) -> String {
     let mut id = sha256(&[&b"kura generation "[..], secret].concat());
     id.truncate(16);

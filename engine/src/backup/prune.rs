@@ -87,6 +87,7 @@ mod tests {
                 format: FORMAT,
                 store: "s".to_owned(),
                 generation: "g".to_owned(),
+                begun: String::new(),
             })
             .unwrap();
         backup(&target, "1", &["shared", "old"]);

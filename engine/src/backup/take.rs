@@ -6,9 +6,9 @@ use super::manifest::{
 use super::progress::Progress;
 use super::source::{Plan, Source};
 use super::target::{Target, Uploads};
-use super::{Fault, generation, restore, sha256, time_name};
+use super::{Fault, begun, generation, restore, sha256, time_name};
 use crate::config::Config;
-use crate::layout;
+use crate::{hex, layout, passwords};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,8 +22,8 @@ const LEFT_OUT_TOLD: usize = 20;
 /// Damaged places that are named, of a segment and of a backup.
 const ROTTEN_TOLD: usize = 20;
 /// Not taken: what belongs to one process, and the store, which is taken by its pieces.
-const NOT_TAKEN: [&str; 5] =
-    ["store", "kura.lock", "control.sock", layout::BACKUP_LOCK, "layout.toml"];
+const NOT_TAKEN: [&str; 6] =
+    ["store", "kura.lock", "control.sock", layout::BACKUP_LOCK, begun::FILE, "layout.toml"];
 
 /// What a backup did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -58,9 +58,7 @@ pub fn take(
 ) -> Result<Taken, Fault> {
     let (plans, store) = source.plans()?;
     check_whole(&plans)?;
-    let secret = layout::secret(&config.data_dir).map_err(|error| error.0)?;
-    let generation = generation(&secret);
-    check_owner(target, &store, &generation, take_over)?;
+    let generation = claim(target, &config.data_dir, &store, &plans, take_over)?;
     let mut taking = Taking {
         before: before(target, &generation),
         generation,
@@ -124,32 +122,67 @@ fn check_whole(plans: &[Plan]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The place is empty, or has backups of this store. Of a store and one that was restored from its backups
-/// only one goes on here: each would take the other's for old ones of its own, and remove them.
-fn check_owner(
+/// The generation that goes on here, with this backup noted as the last one begun. The place is empty, or has backups of this store.
+/// Of a store and one that was restored from its backups, copied from it, or that it was before a roll-back, only one goes on: each
+/// would take the other's pieces for its own, and remove the other's backups as old ones.
+fn claim(
     target: &Target,
+    data_dir: &Path,
     store: &str,
-    generation: &str,
+    plans: &[Plan],
     take_over: bool,
-) -> Result<(), Fault> {
-    match target.marker()? {
+) -> Result<String, Fault> {
+    let generation = match target.marker()? {
+        None => new_generation(),
         Some(marker) if marker.store != store => {
             return Err(format!(
                 "backup {}: it holds backups of another store; choose another place",
                 target.name
             ));
         }
-        Some(marker) if marker.generation == generation => return Ok(()),
-        Some(marker) if !marker.generation.is_empty() && !take_over => {
-            return Err(format!(
-                "backup {}: another installation of this store, from which this one was restored or the other way round, backs up to it; choose another place, or, if that installation is no more, add --take-over",
-                target.name
-            ));
-        }
-        _ => {}
+        Some(marker) => match own_generation(target, data_dir, &marker, plans)? {
+            Some(generation) => generation,
+            None if take_over => new_generation(),
+            None => {
+                return Err(format!(
+                    "backup {}: the last backup there was not begun by this data directory as it is now: it was rolled back or copied since, \
+                     or this store was restored from there, and another installation backs up to it. Choose another place, or, if the \
+                     other is no more, add --take-over: everything is sent once more, and the backups that are there stay",
+                    target.name
+                ));
+            }
+        },
+    };
+    let (store, begun) = (store.to_owned(), begun::begin(data_dir)?);
+    let format = manifest::FORMAT;
+    target.put_marker(&Marker { format, store, generation: generation.clone(), begun })?;
+    Ok(generation)
+}
+
+fn new_generation() -> String {
+    hex::text(passwords::random::<8>())
+}
+
+/// `None`: what lies in the place is another's.
+fn own_generation(
+    target: &Target,
+    data_dir: &Path,
+    marker: &Marker,
+    plans: &[Plan],
+) -> Result<Option<String>, Fault> {
+    if !marker.begun.is_empty() {
+        let is_known = begun::known(data_dir)?.contains(&marker.begun);
+        return Ok(is_known.then(|| marker.generation.clone()));
     }
-    let (store, generation) = (store.to_owned(), generation.to_owned());
-    target.put_marker(&Marker { format: manifest::FORMAT, store, generation })
+    // From before there were tokens. What was rolled back far enough is still seen to be older than its newest backup.
+    let ours = generation(&layout::secret(data_dir).map_err(|error| error.0)?);
+    let newest = restore::load(target, None).ok().filter(|(_, newest)| newest.generation == ours);
+    let is_ahead = newest.is_some_and(|(_, newest)| {
+        let lsn = |shard| plans.iter().find(|plan| plan.shard == shard).map_or(0, |plan| plan.lsn);
+        newest.shards.iter().any(|part| part.lsn > lsn(part.shard))
+    });
+    let is_ours = [ours.as_str(), ""].contains(&marker.generation.as_str()) && !is_ahead;
+    Ok(is_ours.then_some(ours))
 }
 
 /// The segments of the newest backup, if this store made it.

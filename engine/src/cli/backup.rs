@@ -30,7 +30,7 @@ pub(super) struct BackupOptions {
     /// Then removes older backups, so that so many are left.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     keep: Option<u32>,
-    /// Goes on where another installation of this store has backed up, which is no more.
+    /// Goes on where another installation of this store has backed up, or this one before it was rolled back. All is sent once more.
     #[arg(long)]
     take_over: bool,
     /// Prints JSON, and no progress.
