@@ -106,6 +106,10 @@ impl DataDir {
             let dir = shard_dir(path, shard);
             private_dir(&dir).map_err(|error| fault("make", &dir, error))?;
         }
+        // A start that was cut short may have made them and no more.
+        for dir in [path.join("store"), path.to_owned()].iter().filter(|_| !layout.made) {
+            sync_directory(dir).map_err(|error| fault("sync", dir, error))?;
+        }
         Ok(DataDir { shards: layout.shards, secret, path: path.to_owned(), layout, _lock: lock })
     }
 
@@ -238,9 +242,12 @@ pub fn holds_store(dir: &Path) -> bool {
 }
 
 /// Makes a directory, if it is missing, that nobody else can look into: mail and password hashes will
-/// lie there.
+/// lie there. Its name is durable: what is synced inside is lost with it.
 pub fn private_dir(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    let outward = path.ancestors().filter(|one| !one.as_os_str().is_empty());
+    let missing: Vec<&Path> = outward.take_while(|one| !one.exists()).collect();
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+    missing.into_iter().try_for_each(|made| sync_directory(parent_of(made)))
 }
 
 enum LockError {

@@ -9,7 +9,9 @@ the stores' alone. EIO from the disk itself is in `test_power.py` and, at every 
 import json
 import os
 import platform
+import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,6 +55,35 @@ class FailingCalls(kura.TestCase):
         if tracer.poll() is not None:
             self.skipTest(f"strace may not attach here: {tracer.stderr.read().strip()}")
         return tracer
+
+    def synced(self, *command):
+        """Directories and files that a command syncs, in order."""
+        done = subprocess.run(["strace", "-f", "-qq", "-y", "-e", "trace=fsync", "-o", self.injected, *command],
+                              capture_output=True, text=True, timeout=120, check=False)
+        if "ptrace" in done.stderr:
+            self.skipTest(f"strace may not trace here: {done.stderr.strip()}")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        with open(self.injected) as lines:
+            return re.findall(r"fsync\(\d+<([^>]*)>", lines.read())
+
+    def test_the_names_of_shards_are_durable_before_mail_is(self):
+        directory = os.path.realpath(self.server.directory)
+        place = directory + ".backup"
+        self.addCleanup(shutil.rmtree, place, ignore_errors=True)
+        self.assertEqual(self.server.command("store", "backup", "--to", place).returncode, 0)
+        self.server.stop()
+        shutil.rmtree(os.path.join(directory, "store"))
+        os.unlink(os.path.join(directory, "layout.toml"))
+        synced = self.synced(kura.BINARY, "domain", "add", "b.test", "--dir", directory)
+        shards = directory + "/store"
+        self.assertIn(shards, synced)
+        self.assertIn(directory, synced[synced.index(shards):])
+        shutil.rmtree(shards)
+        os.unlink(os.path.join(directory, "layout.toml"))
+        synced = self.synced(kura.BINARY, "store", "restore", "--from", place, "--dir", directory)
+        shards += ".restoring"
+        self.assertIn(shards, synced)
+        self.assertIn(directory, synced[synced.index(shards):])
 
     def traced_by(self, tracer):
         tasks = f"/proc/{self.server.process.pid}/task"
