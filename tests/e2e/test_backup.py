@@ -438,6 +438,21 @@ class Backup(kura.TestCase):
                 occupied = run("store", *make, other.directory)
                 self.assertIn("holds a store already", occupied.stderr)
 
+    def test_a_clock_that_was_ahead_makes_no_backup_the_newest_for_good(self):
+        self.fill(2)
+        for number in range(2):
+            name = self.backup()["name"]
+            manifests = os.path.join(self.place, "manifests")
+            os.rename(os.path.join(manifests, name + ".json"), os.path.join(manifests, f"2100010{number + 1}T000000000Z.json"))
+        self.assertTrue(self.server.deliver(b"Subject: more\r\n\r\nmore\r\n").startswith("250"))
+        taken = self.backup("--keep", "2")
+        self.assertEqual((taken["name"], taken["ahead"]), ("21000102T000000001Z", "21000102T000000000Z"))
+        self.assertEqual(sorted(os.listdir(manifests)), ["21000102T000000000Z.json", "21000102T000000001Z.json"])
+        checked = json.loads(run("store", "restore", "--from", self.place, "--check", "--json").stdout)
+        self.assertEqual((checked["name"], checked["messages"]), (taken["name"], taken["messages"]))
+        said = self.server.command("store", "backup", "--to", self.place)
+        self.assertIn("the clock was ahead then", said.stdout)
+
     def test_old_backups_go_and_what_is_kept_stays_whole(self):
         self.fill(4)
         for number in range(4):

@@ -4,7 +4,7 @@
 //! TARGET/kura-backup.json              whose backups these are; written first
 //! TARGET/objects/G/shard-N/PIECE       a piece of a segment, without its trailing zeroes; never changes
 //! TARGET/files/SHA-256                 a small file: layout, configuration, certificates and their keys
-//! TARGET/manifests/TIME.json           one backup: all of its pieces and files; written last
+//! TARGET/manifests/TIME.json           one backup: all of its pieces and files; written last, and named behind all others
 //! ```
 //!
 //! A piece is `SEGMENT-FROM-TO-BYTES-SHA256`. What has landed in a segment never changes, so a name with
@@ -29,6 +29,7 @@ pub mod target;
 pub use manifest::Manifest;
 
 use crate::hex;
+use protocols::message::date::read_rfc3339;
 use sha2::{Digest, Sha256};
 
 /// One line for the operator.
@@ -62,9 +63,44 @@ pub fn time_name(unix_millis: u64) -> String {
     format!("{seconds}{:03}Z", unix_millis % 1000)
 }
 
+/// The time that a backup is named after.
+pub fn named_time(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix('Z')?.replacen('T', "", 1);
+    if digits.len() != 17 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let part = |from: usize, to: usize| &digits[from..to];
+    let date = format!("{}-{}-{}", part(0, 4), part(4, 6), part(6, 8));
+    let time = format!("{}:{}:{}.{}", part(8, 10), part(10, 12), part(12, 14), part(14, 17));
+    read_rfc3339(&format!("{date}T{time}Z"))
+}
+
+/// What the next backup is called: its time, but behind all that are there, since they are kept and restored by their order, and the
+/// clock may have been ahead when they were made.
+pub fn next_name(now_unix_millis: u64, newest: Option<&str>) -> String {
+    let least = newest.and_then(named_time).map_or(0, |newest| newest.saturating_add(1));
+    time_name(now_unix_millis.max(least))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_in_the_order_in_which_backups_were_made() {
+        for millis in [0, 951_782_400_123, 1_764_090_332_001] {
+            assert_eq!(named_time(&time_name(millis)), Some(millis));
+        }
+        for name in ["", "Z", "20251125T170532Z", "2025112ÄT170532123Z", "before the move"] {
+            assert_eq!(named_time(name), None, "{name}");
+        }
+        let now = 1_764_090_332_001;
+        assert_eq!(next_name(now, None), "20251125T170532001Z");
+        assert_eq!(next_name(now, Some("20251124T170532001Z")), "20251125T170532001Z");
+        assert_eq!(next_name(now, Some("20251125T170532001Z")), "20251125T170532002Z");
+        assert_eq!(next_name(now, Some("20371231T235959999Z")), "20380101T000000000Z");
+        assert_eq!(next_name(now, Some("before the move")), "20251125T170532001Z");
+    }
 
     #[test]
     fn times_are_written_as_dates() {

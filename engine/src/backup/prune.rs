@@ -1,14 +1,16 @@
 //! Removes old backups: their manifests first, then whatever no manifest that is left refers to.
 
-use super::Fault;
 use super::manifest::Manifest;
 use super::target::Target;
+use super::{Fault, restore};
 use std::collections::BTreeSet;
 
-/// Keeps the newest `keep` backups; how many backups and objects are gone. A manifest that can't be read
-/// keeps all objects: nobody knows which of them it needs.
-pub fn prune(target: &Target, keep: usize) -> Result<(usize, usize), Fault> {
-    let manifests = target.manifests()?;
+/// Keeps the newest `keep` backups, and `taken` whatever it is called; how many backups and objects are gone. A
+/// manifest that can't be read keeps all objects: nobody knows which of them it needs.
+pub fn prune(target: &Target, keep: usize, taken: &str) -> Result<(usize, usize), Fault> {
+    let mut manifests = target.manifests()?;
+    // The sort is stable.
+    manifests.sort_by_key(|object| restore::name_of(object) == taken);
     let (old, kept) = manifests.split_at(manifests.len().saturating_sub(keep.max(1)));
     let mut needed = BTreeSet::new();
     for name in kept {
@@ -37,8 +39,8 @@ pub fn prune(target: &Target, keep: usize) -> Result<(usize, usize), Fault> {
 #[cfg(test)]
 mod tests {
     use super::super::manifest::{FORMAT, Piece, SegmentPart, ShardPart};
+    use super::super::sha256;
     use super::super::target::Uploads;
-    use super::super::{restore, sha256};
     use super::*;
     use crate::backup::manifest::Marker;
     use crate::backup::progress::Progress;
@@ -98,7 +100,7 @@ mod tests {
         contents.extend(many.iter().map(String::as_str));
         backup(&target, "3", &contents);
         assert_eq!(target.list("objects").unwrap().len(), 23);
-        assert_eq!(prune(&target, 2), Ok((1, 1)));
+        assert_eq!(prune(&target, 2, "3"), Ok((1, 1)));
         for name in ["2", "3"] {
             let (_, manifest) = restore::load(&target, Some(name)).unwrap();
             restore::check(
@@ -113,13 +115,24 @@ mod tests {
         assert!(gone.contains("there are 2, 3"), "{gone}");
     }
 
+    /// Others were called by hand, or by a clock that was ahead.
+    #[test]
+    fn what_was_just_taken_stays_whatever_it_is_called() {
+        let target = Target::in_memory();
+        for name in ["2", "9", "ahead"] {
+            backup(&target, name, &["shared", name]);
+        }
+        assert_eq!(prune(&target, 2, "2"), Ok((1, 1)));
+        assert_eq!(target.manifests().unwrap(), ["manifests/2.json", "manifests/ahead.json"]);
+    }
+
     #[test]
     fn a_damaged_manifest_keeps_everything() {
         let target = Target::in_memory();
         backup(&target, "1", &["one"]);
         backup(&target, "2", &["two"]);
         target.put("manifests/2.json", b"rubbish".to_vec()).unwrap();
-        assert!(prune(&target, 1).unwrap_err().contains("nothing was removed"));
+        assert!(prune(&target, 1, "2").unwrap_err().contains("nothing was removed"));
         assert_eq!(target.manifests().unwrap().len(), 2);
         assert_eq!(target.list("objects").unwrap().len(), 2);
     }

@@ -78,7 +78,7 @@ fn read(target: &Target, object: &str) -> Result<Result<Manifest, Fault>, Fault>
     Ok(Manifest::decode(&target.find(object)?.unwrap_or_default()))
 }
 
-fn name_of(object: &str) -> String {
+pub(super) fn name_of(object: &str) -> String {
     let name = object.rsplit('/').next().unwrap_or(object);
     name.trim_end_matches(".json").to_owned()
 }

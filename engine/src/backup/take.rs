@@ -6,7 +6,7 @@ use super::manifest::{
 use super::progress::Progress;
 use super::source::{Plan, Source};
 use super::target::{Target, Uploads};
-use super::{Fault, begun, generation, restore, sha256, time_name};
+use super::{Fault, begun, generation, named_time, next_name, restore, sha256};
 use crate::config::Config;
 use crate::{hex, layout, passwords};
 use serde::Serialize;
@@ -30,6 +30,8 @@ const NOT_TAKEN: [&str; 6] =
 pub struct Taken {
     /// Of the backup.
     pub name: String,
+    /// A backup that was there before, although it is named after a time that is still to come.
+    pub ahead: Option<String>,
     pub messages: u64,
     /// All that the backup refers to.
     pub bytes: u64,
@@ -88,12 +90,15 @@ pub fn take(
         shards,
         files,
     };
-    let name = time_name(made_unix_millis);
+    let newest = target.manifests()?.last().map(|object| restore::name_of(object));
+    let name = next_name(made_unix_millis, newest.as_deref());
+    let ahead = newest.filter(|newest| named_time(newest) > Some(made_unix_millis));
     let known: u64 = plans.iter().map(|plan| plan.damage).sum();
     let damaged = known.max(manifest.rotten().count() as u64);
     target.put(&format!("manifests/{name}.json"), manifest.encode())?;
     Ok(Taken {
         name,
+        ahead,
         messages: plans.iter().map(|plan| plan.messages).sum(),
         bytes: manifest.stored_bytes(),
         pieces: manifest.pieces().count(),

@@ -69,7 +69,7 @@ pub(super) fn backup(options: &BackupOptions) -> Result<Outcome, ConfigError> {
     // What is damaged today was whole in an older backup.
     let is_well = taken.damaged == 0;
     let keep = options.keep.filter(|_| is_well);
-    let pruned = keep.map(|keep| prune::prune(&target, keep as usize));
+    let pruned = keep.map(|keep| prune::prune(&target, keep as usize, &taken.name));
     let (old, objects) = pruned.transpose().map_err(ConfigError)?.unwrap_or_default();
     if options.json {
         let mut said = serde_json::to_value(&taken).map_err(|e| ConfigError(e.to_string()))?;
@@ -88,6 +88,12 @@ pub(super) fn backup(options: &BackupOptions) -> Result<Outcome, ConfigError> {
         counted(taken.pieces, "piece"),
         taken.bytes_sent >> 20
     )?;
+    if let Some(ahead) = &taken.ahead {
+        outln!(
+            "backup {ahead} was there before, and is from a time that is still to come: the clock was ahead then, or is behind now; this one \
+             is named after it, so that it is the newest"
+        )?;
+    }
     for file in &taken.left_out {
         outln!("not in it: {file}; keep it elsewhere if it is needed")?;
     }
