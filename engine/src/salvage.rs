@@ -93,7 +93,7 @@ fn fill(
         let options = Options { retention: Duration::ZERO, ..store_options(config, knobs, shard) };
         reports.push(one_shard(&source, &target, options)?);
     }
-    let SmallFiles { wanted, left_out } = small_files(config, config_file)?;
+    let SmallFiles { wanted, left_out, .. } = small_files(config, config_file)?;
     for (path, file) in wanted {
         let bytes = fs::read(&file).map_err(|error| fault(&file, error))?;
         let bytes = if path == "kura.toml" { for_here(&bytes)? } else { bytes };

@@ -142,14 +142,21 @@ class Backup(kura.TestCase):
         self.server.start()
         with open(os.path.join(self.server.directory, "old.dump"), "wb") as file:
             file.truncate(17 << 20)
-        left_out, = self.backup()["left_out"]
-        self.assertIn("old.dump: it has 17 MiB", left_out)
+        os.mkdir(os.path.join(self.server.directory, "notes"))
+        # As certbot has it.
+        os.rename(own, os.path.join(elsewhere, "chain1.pem"))
+        os.symlink(os.path.join(elsewhere, "chain1.pem"), own)
+        dump, notes = sorted(self.backup()["left_out"], key=lambda line: "notes" in line)
+        self.assertIn("old.dump: it has 17 MiB", dump)
+        self.assertIn("notes: it is a directory", notes)
         os.remove(file.name)
         self.server.stop()
         shutil.rmtree(elsewhere)
         other = self.restored().start()
         with open(os.path.join(other.directory, "smart-host-1.password")) as file:
             self.assertEqual(file.read(), "secret\n")
+        with open(own.replace(self.server.directory, other.directory)) as chain:
+            self.assertEqual(chain.read(), certificate)
         self.assertEqual(os.stat(file.name).st_mode & 0o077, 0)
         with open(os.path.join(other.directory, "kura.toml")) as file:
             self.assertNotIn(elsewhere, file.read())

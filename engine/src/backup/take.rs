@@ -10,7 +10,9 @@ use super::{Fault, begun, generation, named_time, next_name, restore, sha256};
 use crate::config::Config;
 use crate::{hex, layout, passwords};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 const BLOCK: usize = 4096;
@@ -22,8 +24,16 @@ const LEFT_OUT_TOLD: usize = 20;
 /// Damaged places that are named, of a segment and of a backup.
 const ROTTEN_TOLD: usize = 20;
 /// Not taken: what belongs to one process, and the store, which is taken by its pieces.
-const NOT_TAKEN: [&str; 6] =
-    ["store", "kura.lock", "control.sock", layout::BACKUP_LOCK, begun::FILE, "layout.toml"];
+const NOT_TAKEN: [&str; 7] = [
+    "store",
+    "kura.lock",
+    "control.sock",
+    layout::BACKUP_LOCK,
+    begun::FILE,
+    "layout.toml",
+    // Of a file system of its own.
+    "lost+found",
+];
 
 /// What a backup did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -77,7 +87,7 @@ pub fn take(
         shards.push(taking.shard(plan, source, progress)?);
     }
     taking.uploads.finish()?;
-    let SmallFiles { mut wanted, left_out } = small_files(config, config_file)?;
+    let SmallFiles { mut wanted, left_out, .. } = small_files(config, config_file)?;
     wanted.insert("layout.toml".to_owned(), config.data_dir.join("layout.toml"));
     let files = taking.files(wanted)?;
     let made_unix_millis = crate::delivery::unix_millis().0;
@@ -301,15 +311,31 @@ impl Taking<'_> {
 pub(crate) struct SmallFiles {
     /// Names below a data directory, and where they are.
     pub(crate) wanted: BTreeMap<String, PathBuf>,
-    /// What lies in the data directory and goes not along, one line each, and no more lines than [`LEFT_OUT_TOLD`].
+    /// What lies in the data directory and goes not along, one line each; the last of [`LEFT_OUT_TOLD`] lines may be how many more.
     pub(crate) left_out: Vec<String>,
+    left_out_count: usize,
+    /// Of the data directory.
+    owner: Option<Metadata>,
+    /// Device and number of each folder that was looked into: a link may lead back.
+    folders: BTreeSet<(u64, u64)>,
+}
+
+impl SmallFiles {
+    fn leave_out(&mut self, file: &Path, why: &str) {
+        self.left_out_count += 1;
+        if self.left_out.len() < LEFT_OUT_TOLD {
+            self.left_out.push(format!("{}: {why}", file.display()));
+        } else if let Some(last) = self.left_out.last_mut() {
+            *last = format!("{} more", self.left_out_count + 1 - LEFT_OUT_TOLD);
+        }
+    }
 }
 
 /// Configuration and the files that it names, certificates with their keys.
 pub(crate) fn small_files(config: &Config, config_file: &Path) -> Result<SmallFiles, Fault> {
     let mut found = SmallFiles::default();
     gather(&config.data_dir, "", &mut found)?;
-    let SmallFiles { mut wanted, left_out } = found;
+    let wanted = &mut found.wanted;
     wanted.insert("kura.toml".to_owned(), config_file.to_owned());
     if let Some(profile) = config.profile.as_ref().filter(|profile| profile.is_file()) {
         wanted.insert("profile.toml".to_owned(), profile.clone());
@@ -317,7 +343,7 @@ pub(crate) fn small_files(config: &Config, config_file: &Path) -> Result<SmallFi
     let mut config = config.clone();
     let named = config.files_mut().into_iter().filter(|(_, path)| path.is_file());
     wanted.extend(named.map(|(name, path)| (name, path.clone())));
-    Ok(SmallFiles { wanted, left_out })
+    Ok(found)
 }
 
 /// Drops trailing blocks of zeroes.
@@ -327,38 +353,114 @@ fn trim(content: &mut Vec<u8>) {
     }
 }
 
-/// Small files below the data directory.
+/// Whether the owner of the data directory may read what a link there leads to: others' secrets are not to come along because root
+/// takes the backup.
+fn is_owners(file: &Metadata, owner: &Metadata) -> bool {
+    let is_in_group = file.gid() == owner.gid() && file.mode() & 0o040 != 0;
+    owner.uid() == 0 || file.uid() == owner.uid() || is_in_group || file.mode() & 0o004 != 0
+}
+
+/// Small files below the data directory, and what links there lead to.
 fn gather(folder: &Path, below: &str, found: &mut SmallFiles) -> Result<(), Fault> {
     let fault = |error: std::io::Error| format!("can't read {}: {error}", folder.display());
+    let itself = std::fs::metadata(folder).map_err(fault)?;
+    let owner = found.owner.get_or_insert_with(|| itself.clone()).clone();
+    if !found.folders.insert((itself.dev(), itself.ino())) {
+        found.leave_out(folder, "its files go along under another name already");
+        return Ok(());
+    }
     for entry in std::fs::read_dir(folder).map_err(fault)? {
         let entry = entry.map_err(fault)?;
-        let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
-        let kind = entry.file_type().map_err(fault)?;
+        let (file, name) = (entry.path(), entry.file_name());
+        let Some(name) = name.to_str() else {
+            found.leave_out(&file, "its name is not UTF-8");
+            continue;
+        };
         let path = format!("{below}{name}");
         let is_certificates = below.starts_with("certificates/") || path == "certificates";
         if NOT_TAKEN.contains(&path.as_str()) || name.ends_with(".new") {
             continue;
         }
-        if kind.is_dir() && is_certificates {
-            gather(&entry.path(), &format!("{path}/"), found)?;
-        } else if kind.is_file() {
-            let bytes = entry.metadata().map_err(fault)?.len();
-            let why = if bytes > FILE_BYTES_MAX {
-                format!(
-                    "it has {} MiB, and more than {} are no small file",
-                    bytes >> 20,
-                    FILE_BYTES_MAX >> 20
-                )
-            } else if found.wanted.len() >= FILES_MAX {
-                format!("there are more than {FILES_MAX} files")
-            } else {
-                found.wanted.insert(path, entry.path());
+        let kind = match std::fs::metadata(&file) {
+            Ok(kind) => kind,
+            // It was removed in this moment.
+            Err(_) if std::fs::symlink_metadata(&file).is_err() => continue,
+            Err(error) => {
+                found.leave_out(&file, &format!("what it leads to can't be read: {error}"));
                 continue;
-            };
-            if found.left_out.len() < LEFT_OUT_TOLD {
-                found.left_out.push(format!("{}: {why}", entry.path().display()));
             }
+        };
+        let is_link = entry.file_type().map_err(fault)?.is_symlink() || itself.uid() != owner.uid();
+        if is_link && !is_owners(&kind, &owner) {
+            found.leave_out(&file, "it leads to what the owner of the data directory may not read");
+        } else if kind.is_dir() && is_certificates {
+            gather(&file, &format!("{path}/"), found)?;
+        } else if kind.is_dir() {
+            found.leave_out(&file, "it is a directory, and none but certificates go along");
+        } else if !kind.is_file() {
+            found.leave_out(&file, "it is no file");
+        } else if kind.len() > FILE_BYTES_MAX {
+            let (bytes, most) = (kind.len() >> 20, FILE_BYTES_MAX >> 20);
+            found.leave_out(
+                &file,
+                &format!("it has {bytes} MiB, and more than {most} are no small file"),
+            );
+        } else if found.wanted.len() >= FILES_MAX {
+            found.leave_out(&file, &format!("there are more than {FILES_MAX} files"));
+        } else {
+            found.wanted.insert(path, file);
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsStr;
+    use std::fs;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn links_are_followed_and_what_goes_not_along_is_named() {
+        let base = std::env::temp_dir().join(format!("kura-gather-{}", std::process::id()));
+        let (data, elsewhere) = (base.join("data"), base.join("elsewhere"));
+        for dir in ["data/certificates/a.test", "data/store", "data/notes", "elsewhere/b.test"] {
+            fs::create_dir_all(base.join(dir)).unwrap();
+        }
+        // As certbot has them: links to what was renewed last.
+        fs::write(elsewhere.join("chain1.pem"), "chain").unwrap();
+        fs::write(elsewhere.join("b.test/key.pem"), "key").unwrap();
+        symlink(elsewhere.join("chain1.pem"), data.join("certificates/a.test/chain.pem")).unwrap();
+        symlink(elsewhere.join("b.test"), data.join("certificates/b.test")).unwrap();
+        symlink(data.join("certificates"), data.join("certificates/again")).unwrap();
+        symlink(elsewhere.join("gone"), data.join("gone.pem")).unwrap();
+        fs::write(data.join(OsStr::from_bytes(b"caf\xe9.txt")), "x").unwrap();
+        fs::write(data.join("accounts.txt"), "x").unwrap();
+        fs::write(data.join(begun::FILE), "x").unwrap();
+        let mut found = SmallFiles::default();
+        gather(&data, "", &mut found).unwrap();
+        let wanted: Vec<&str> = found.wanted.keys().map(String::as_str).collect();
+        let all = ["accounts.txt", "certificates/a.test/chain.pem", "certificates/b.test/key.pem"];
+        assert_eq!(wanted, all);
+        let left_out = found.left_out.join("\n");
+        for what in [
+            "certificates/again: its files",
+            "gone.pem: what it leads to",
+            ".txt: its name",
+            "notes: it is a directory",
+        ] {
+            assert!(left_out.contains(what), "{what}: {left_out}");
+        }
+        assert_eq!(found.left_out.len(), 4);
+        let owner = fs::metadata(&data).unwrap();
+        assert!(is_owners(&fs::metadata(elsewhere.join("chain1.pem")).unwrap(), &owner));
+        for number in 0..LEFT_OUT_TOLD + 5 {
+            found.leave_out(Path::new("x"), &number.to_string());
+        }
+        assert_eq!(found.left_out.len(), LEFT_OUT_TOLD);
+        assert_eq!(found.left_out.last().unwrap(), "10 more");
+        fs::remove_dir_all(&base).unwrap();
+    }
 }
