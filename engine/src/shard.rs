@@ -220,23 +220,14 @@ impl Shard {
         self.watchdog.now()
     }
 
-    /// What a backup may read here: its share of what the disk keeps up for long, of which compaction's
-    /// budget is the other known share.
+    /// What a backup may read here: its share of what the disk keeps up for long.
     pub fn backup_bytes_per_second(&self) -> u64 {
-        self.share_of_disk(self.knobs.backup_share_percent.value)
+        share_of_disk(&self.knobs, self.mesh.cores(), self.knobs.backup_share_percent.value)
     }
 
     /// The same for the scrub.
     pub fn scrub_bytes_per_second(&self) -> u64 {
-        self.share_of_disk(self.knobs.scrub_share_percent.value)
-    }
-
-    fn share_of_disk(&self, percent: u64) -> u64 {
-        let knobs = &self.knobs;
-        let lasting = knobs.compaction_bytes_per_second.value.saturating_mul(100)
-            / knobs.compaction_share_percent.value.max(1);
-        let share = lasting.saturating_mul(percent) / 100 / u64::from(self.mesh.cores()).max(1);
-        share.max(SHARE_BYTES_MIN)
+        share_of_disk(&self.knobs, self.mesh.cores(), self.knobs.scrub_share_percent.value)
     }
 
     pub fn tls(&self) -> Option<Arc<ServerConfig>> {
@@ -538,5 +529,29 @@ impl Drop for Place {
         connections.leave(self.address);
         let open = &self.shard.metrics.connections_open[self.service as usize];
         open.set(open.get() - 1);
+    }
+}
+
+/// Of one core, in bytes a second.
+fn share_of_disk(knobs: &hwprofiles::Knobs, cores: u16, percent: u64) -> u64 {
+    let all = knobs.lasting_bytes_per_second.value.saturating_mul(percent) / 100;
+    (all / u64::from(cores).max(1)).max(SHARE_BYTES_MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::share_of_disk;
+
+    #[test]
+    fn a_knob_that_is_set_moves_no_other() {
+        let mut knobs = hwprofiles::derive(&hwprofiles::shipped("generic").unwrap());
+        let lasting = knobs.lasting_bytes_per_second.value;
+        assert_eq!(share_of_disk(&knobs, 2, 10), lasting / 20);
+        for name in ["compaction_bytes_per_second", "compaction_share_percent"] {
+            knobs.set(name, 1, "a test").unwrap();
+            assert_eq!(share_of_disk(&knobs, 2, 10), lasting / 20, "{name}");
+        }
+        knobs.set("lasting_bytes_per_second", 100 << 20, "a test").unwrap();
+        assert_eq!(share_of_disk(&knobs, 4, 10), (100 << 20) / 40);
     }
 }

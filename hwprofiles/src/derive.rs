@@ -100,6 +100,8 @@ knobs! {
     sessions_max,
     /// Messages a second that this host is planned to take; `kura profile plan` measures demand by it.
     admitted_messages_per_second,
+    /// What the disk keeps up for long; scrub and backups take their shares of it.
+    lasting_bytes_per_second,
     /// Of the disk's bandwidth, what compaction may take at most, in percent.
     compaction_share_percent,
     /// What compaction writes in a second at most, over all shards.
@@ -182,6 +184,7 @@ fn derive_all(profile: &Profile) -> Knobs {
         checkpoint_bytes: checkpoint_bytes(profile, segment_bytes.value, shards.value),
         sessions_max: sessions_max(profile, session_buffer_bytes.value),
         admitted_messages_per_second: admitted_messages_per_second(profile, batch_bytes_max.value),
+        lasting_bytes_per_second: lasting_bytes_per_second(profile),
         compaction_bytes_per_second: compaction_bytes_per_second(
             profile,
             compaction_share_percent.value,
@@ -444,6 +447,14 @@ fn admitted_messages_per_second(profile: &Profile, batch_bytes_max: u64) -> Knob
 fn lasting_bandwidth(profile: &Profile) -> f64 {
     let best = profile.disk.write_mb_per_second;
     profile.sustained.map_or(best, |sustained| sustained.sustained_mb_per_second.min(best))
+}
+
+fn lasting_bytes_per_second(profile: &Profile) -> Knob {
+    let bandwidth = lasting_bandwidth(profile);
+    // A disk slower than 1 MB/s is read through some day, too.
+    let value = (bandwidth * 1e6).max(MIB as f64) as u64;
+    let formula = "what was written on and on, or the best of short writes where that is less or not measured";
+    derived(value, formula, format!("{bandwidth:.0} MB/s"))
 }
 
 fn compaction_share_percent(profile: &Profile) -> Knob {

@@ -24,6 +24,7 @@ fn a_fast_virtual_disk_with_two_cores() {
         ("session_buffer_bytes", 256 * KIB),
         ("sessions_max", 24_105),
         ("admitted_messages_per_second", 9_174),
+        ("lasting_bytes_per_second", 4_034_000_000),
         ("compaction_share_percent", 25),
         ("compaction_bytes_per_second", 1_008_500_000),
         ("scrub_share_percent", 1),
@@ -49,6 +50,7 @@ fn a_platter_has_one_log_and_a_commit_window() {
         ("session_buffer_bytes", 256 * KIB),
         ("sessions_max", 8_192),
         ("admitted_messages_per_second", 6_103),
+        ("lasting_bytes_per_second", 95_000_000),
         ("compaction_share_percent", 15),
         ("compaction_bytes_per_second", 17_325_000),
         ("scrub_share_percent", 1),
@@ -267,7 +269,9 @@ fn maintenance_follows_the_lasting_bandwidth() {
         burst_mb_per_second: 4000.0,
         sustained_mb_per_second: 400.0,
     });
-    assert_eq!(derive(&profile).compaction_bytes_per_second.value, 100_000_000);
+    let knobs = derive(&profile);
+    assert_eq!(knobs.lasting_bytes_per_second.value, 400_000_000);
+    assert_eq!(knobs.compaction_bytes_per_second.value, 100_000_000);
     // 10 TB a month take 4 MB/s.
     profile.file_system.capacity_bytes = 10_000_000_000_000;
     profile.disk.write_mb_per_second = 100.0;
