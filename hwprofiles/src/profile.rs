@@ -222,16 +222,20 @@ impl Profile {
             .map_err(|source| failed("cannot put the profile in its place", source))
     }
 
-    /// Takes over what only people know, from an older profile of this host: knobs set by hand, and, if
-    /// the device is the same one, what its data sheet says.
-    pub fn keep_from(&mut self, old: &Profile) {
+    /// Takes over what only people know, from an older profile of this host: knobs set by hand, and, if the device is seen to be
+    /// the same one, what its data sheet says. `false`: that was not, and it said something. Without a serial number (virtual disks
+    /// have none) any other disk looks the same.
+    pub fn keep_from(&mut self, old: &Profile) -> bool {
         self.knobs.clone_from(&old.knobs);
         let identity = |p: &Profile| (p.device.model.clone(), p.device.serial.clone());
-        if identity(self) == identity(old) {
+        let is_known = !old.device.serial.is_empty() && identity(self) == identity(old);
+        if is_known {
             self.device.endurance_tb = self.device.endurance_tb.or(old.device.endurance_tb);
             self.device.power_loss_protection =
                 self.device.power_loss_protection.or(old.device.power_loss_protection);
         }
+        is_known
+            || (old.device.endurance_tb.is_none() && old.device.power_loss_protection.is_none())
     }
 
     /// Latency of the smallest measured flush, in microseconds: what the disk asks for a commit.
@@ -388,14 +392,23 @@ mod tests {
         old.knobs.insert("shards".to_owned(), 3);
         old.device.endurance_tb = Some(600.0);
         old.device.power_loss_protection = Some(true);
+        old.device.serial = "S1".to_owned();
         let mut new = shipped("virtio-ext4").unwrap();
-        new.keep_from(&old);
+        new.device.serial = "S1".to_owned();
+        assert!(new.keep_from(&old));
         assert_eq!((&new.knobs, new.device.endurance_tb), (&old.knobs, Some(600.0)));
         assert_eq!(new.device.power_loss_protection, Some(true));
         let mut other = shipped("virtio-ext4").unwrap();
         other.device.serial = "another".to_owned();
-        other.keep_from(&old);
+        assert!(!other.keep_from(&old));
         assert_eq!((&other.knobs, other.device.endurance_tb), (&old.knobs, None));
+        // A virtual disk may be any other.
+        old.device.serial.clear();
+        let mut nameless = shipped("virtio-ext4").unwrap();
+        assert!(!nameless.keep_from(&old));
+        assert_eq!((&nameless.knobs, nameless.device.power_loss_protection), (&old.knobs, None));
+        old.device = nameless.device.clone();
+        assert!(nameless.keep_from(&old), "there is nothing to keep");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::config::{Config, ConfigError};
 use clap::{Args, Subcommand};
 use hwprofiles::{Bar, Check, Demand, Knobs, Profile};
 use serde_json::{Value, json};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -126,9 +127,7 @@ fn probe(options: &ProbeOptions) -> Result<Outcome, ConfigError> {
     let probed = hwprofiles::probe(&options.dir, options.time, &mut |step| bar.show(step));
     bar.finish();
     let mut profile = probed.map_err(fault)?;
-    if let Some(old) = &old {
-        profile.keep_from(old);
-    }
+    let is_kept = old.as_ref().is_none_or(|old| profile.keep_from(old));
     let knobs = hwprofiles::derive(&profile);
     profile.save(out).map_err(fault)?;
     let picture = out.with_extension("svg");
@@ -145,6 +144,15 @@ fn probe(options: &ProbeOptions) -> Result<Outcome, ConfigError> {
             picture.display(),
             out.display()
         )?;
+    }
+    if !is_kept {
+        // Whoever reads JSON may want to hear of it, too.
+        let _ = writeln!(
+            std::io::stderr(),
+            "{}: what [device] said by hand (endurance_tb, power_loss_protection) is not in it any more, since nothing shows that this is \
+             the same disk; write it again if it is",
+            out.display()
+        );
     }
     let findings = hwprofiles::findings(&profile);
     let wrong = findings.iter().any(|finding| finding.severity == hwprofiles::Severity::Wrong);
