@@ -63,6 +63,19 @@ class Probe(unittest.TestCase):
         for words in ["bytes in one durable write", "1 stream", "operating point"]:
             self.assertIn(words, text)
 
+    def test_the_picture_is_written_over_nothing_else(self):
+        with tempfile.TemporaryDirectory(prefix="kura-e2e-picture-") as place:
+            picture = os.path.join(place, "disk.svg")
+            with open(picture, "w") as file:
+                file.write("a drawing")
+            for out, say in (("new.svg", "new.toml"), ("disk.toml", "disk.svg is there already")):
+                done = cli("probe", "--dir", place, "--time", "1s", "--out", os.path.join(place, out))
+                self.assertEqual(done.returncode, 1, done.stdout)
+                self.assertIn(say, done.stderr)
+            with open(picture) as file:
+                self.assertEqual(file.read(), "a drawing")
+            self.assertEqual(os.listdir(place), ["disk.svg"])
+
     def test_show_prints_figures_and_knobs_with_their_origin(self):
         shown = cli("show", "--profile", self.file)
         self.assertEqual(shown.returncode, 0, shown.stderr)

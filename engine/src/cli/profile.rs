@@ -114,6 +114,7 @@ fn probe(options: &ProbeOptions) -> Result<Outcome, ConfigError> {
     let out = &options.out;
     // Before the measuring: a minute is long to wait for "no such directory".
     let old = replaced(out)?;
+    let picture = picture_beside(out, old.is_some())?;
     if let Some(parent) = out.parent().filter(|parent| !parent.as_os_str().is_empty())
         && !parent.is_dir()
     {
@@ -130,7 +131,6 @@ fn probe(options: &ProbeOptions) -> Result<Outcome, ConfigError> {
     let is_kept = old.as_ref().is_none_or(|old| profile.keep_from(old));
     let knobs = hwprofiles::derive(&profile);
     profile.save(out).map_err(fault)?;
-    let picture = out.with_extension("svg");
     std::fs::write(&picture, hwprofiles::picture(&profile, &knobs)).map_err(|error| {
         ConfigError(format!("{}: can't write the picture: {error}", picture.display()))
     })?;
@@ -167,6 +167,25 @@ fn replaced(out: &Path) -> Result<Option<Profile>, ConfigError> {
     Profile::load(out).map(Some).map_err(|error| {
         ConfigError(format!("{error}; this file is not overwritten: choose another --out"))
     })
+}
+
+/// Where the picture of the profile goes. Only one of a profile that is replaced is.
+fn picture_beside(out: &Path, is_replaced: bool) -> Result<PathBuf, ConfigError> {
+    let picture = out.with_extension("svg");
+    if picture == out {
+        return Err(ConfigError(format!(
+            "--out {}: this name is the picture's; choose one for the profile, such as {}",
+            out.display(),
+            out.with_extension("toml").display()
+        )));
+    }
+    if picture.exists() && !is_replaced {
+        return Err(ConfigError(format!(
+            "{} is there already, and the picture would be written over it: move it away, or choose another --out",
+            picture.display()
+        )));
+    }
+    Ok(picture)
 }
 
 fn show(place: &Where, named: Option<&str>, json: bool) -> Result<Outcome, ConfigError> {
