@@ -335,7 +335,12 @@ pub(crate) async fn hold_remove(
         }
     })
     .await?;
-    put_held(shard, &address, held).await?;
+    put_held(shard, &address, held).await.map_err(|fault| {
+        format!(
+            "the hold on {address} is off, but `kura account hold list` names it still, since that could not be written ({fault}): \
+             run this again"
+        )
+    })?;
     Ok(json!({ "address": address, "held": false, "removed": removed }))
 }
 
