@@ -4,6 +4,7 @@ import glob
 import json
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -122,6 +123,47 @@ class Scrub(kura.TestCase):
         server = kura.Kura()
         self.addCleanup(server.remove)
         return server.start()
+
+    def ask(self, server, operation):
+        with socket.socket(socket.AF_UNIX) as control:
+            control.connect(os.path.join(server.directory, "control.sock"))
+            control.sendall(json.dumps({"operation": operation}).encode() + b"\n")
+            return json.loads(control.makefile("rb").readline())["done"]
+
+    def test_a_round_goes_on_after_a_restart(self):
+        server = self.own_server()
+        server.stop()
+        # A store with small segments from the first on, read at 4 MiB a second on each core.
+        shutil.rmtree(os.path.join(server.directory, "store"))
+        for name in ("layout.toml", "quickstart-accounts.json"):
+            os.unlink(os.path.join(server.directory, name))
+        server.accounts = []
+        with open(os.path.join(server.directory, "kura.toml"), "a") as file:
+            file.write("\n[knobs]\nshards = 1\nsegment_bytes = 4194304\nbatch_bytes_max = 262144\n"
+                       "lasting_bytes_per_second = 41943040\nscrub_share_percent = 10\n")
+        server.start()
+        text = messages.lines(1_000_000)
+        for number in range(40):
+            self.assertTrue(server.deliver(messages.header(f"{number}") + text).startswith("250"))
+        status = lambda: self.ask(server, "store_scrub_status")
+        self.assertEqual((status()["running"], status()["rounds"]), (False, 0))
+        self.ask(server, "store_scrub_begin")
+        self.assertTrue(kura.eventually(lambda: status()["bytes"] >= 17 << 20, 60))
+        self.assertTrue(status()["running"])
+        server.kill()
+        server.start()
+        # Nobody asks for it, and it does not begin anew.
+        self.assertTrue(kura.eventually(lambda: status()["running"], 20))
+        seen = []
+        self.assertTrue(kura.eventually(lambda: seen.append(status()["bytes"]) or seen[-1] >= 8 << 20, 60))
+        self.assertEqual([one for one in seen if 4 << 20 <= one < 8 << 20], [])
+        self.assertTrue(kura.eventually(lambda: not status()["running"], 60))
+        said = status()
+        self.assertEqual((said["rounds"], said["whole_rounds"], said["bad"], said["failed"]), (1, 0, 0, None))
+        self.assertEqual(said["bytes"], said["bytes_total"])
+        server.stop()
+        server.start()
+        self.assertEqual((status()["running"], status()["rounds"]), (False, 0))
 
     def test_a_server_that_stops_under_a_scrub_leaves_no_clean_bill(self):
         server = self.own_server()

@@ -45,10 +45,10 @@ fn follow(options: &ScrubOptions) -> Result<Value, ConfigError> {
     let mut progress = Progress::new("scrub", options.json);
     loop {
         let status = ask_running(&options.place, Request::StoreScrubStatus)?;
-        if status["running"] != Value::Bool(true) {
+        if status["whole"] != Value::Bool(true) {
             progress.end();
-            // A server that was started anew meanwhile has seen no round, and no failure either.
-            let is_known = status["rounds"].as_u64() > Some(0) || !status["failed"].is_null();
+            // A server that was started anew meanwhile has seen no round, or the rest of one, and no failure either.
+            let is_known = status["whole_rounds"].as_u64() > Some(0) || !status["failed"].is_null();
             return if is_known { Ok(status) } else { Err(broken_off()) };
         }
         let figure = |name: &str| status[name].as_u64().unwrap_or(0);

@@ -190,7 +190,9 @@ pub(super) async fn scrub_status(shard: &Rc<Shard>) -> Result<Value, Fault> {
     let failed = statuses.iter().find_map(|one| one["failed"].as_str());
     Ok(json!({
         "running": statuses.iter().any(|one| one["running"] == Value::Bool(true)),
+        "whole": statuses.iter().any(|one| one["whole"] == Value::Bool(true)),
         "rounds": statuses.iter().filter_map(|one| one["rounds"].as_u64()).min(),
+        "whole_rounds": statuses.iter().filter_map(|one| one["whole_rounds"].as_u64()).min(),
         "bytes": sum("bytes"),
         "bytes_total": sum("bytes_total"),
         "bad": sum("bad"),

@@ -52,6 +52,8 @@ pub struct Hurt {
 pub struct ScrubProgress {
     pub bytes: u64,
     pub bytes_total: u64,
+    /// The segment that comes next, for another round to go on with ([`Store::scrub_from`]); none at the end.
+    pub next: Option<SegmentId>,
 }
 
 /// What the next opening begins with, and what it falls back to.
@@ -105,12 +107,26 @@ impl<D: Device> Store<D> {
     pub async fn scrub(
         &self,
         bytes_per_second: Option<u64>,
+        report: impl FnMut(ScrubProgress, Vec<Finding>),
+    ) -> Result<(), Error> {
+        self.scrub_from(None, bytes_per_second, report).await
+    }
+
+    /// The rest of a round that was broken off: the segments before `from` were walked then.
+    pub async fn scrub_from(
+        &self,
+        from: Option<SegmentId>,
+        bytes_per_second: Option<u64>,
         mut report: impl FnMut(ScrubProgress, Vec<Finding>),
     ) -> Result<(), Error> {
         let (beginning, segments) = (self.beginning(), self.segments_to_scrub());
         let before = beginning.bytes();
         let bytes_total = before + segments.iter().map(|(_, end)| end).sum::<u64>();
-        let mut progress = ScrubProgress { bytes: 0, bytes_total };
+        let is_past = |id: SegmentId| from.is_some_and(|from| id < from);
+        let (past, segments): (Vec<_>, Vec<_>) =
+            segments.into_iter().partition(|(id, _)| is_past(*id));
+        let next = segments.first().map(|(id, _)| *id);
+        let mut progress = ScrubProgress { bytes: 0, bytes_total, next };
         report(progress, Vec::new());
         let mut read = |bytes: u64| {
             progress.bytes = (progress.bytes + bytes).min(before);
@@ -118,14 +134,16 @@ impl<D: Device> Store<D> {
         };
         let findings = self.damaged_beginning(beginning, bytes_per_second, &mut read).await?;
         // Where another has followed it, or a file is damaged, the rest was not read.
-        progress.bytes = before;
+        progress.bytes = before + past.iter().map(|(_, end)| end).sum::<u64>();
         report(progress, findings);
-        for (segment, end) in segments {
+        let nexts = segments.iter().skip(1).map(|(id, _)| Some(*id)).chain([None]);
+        for ((segment, end), next) in segments.iter().copied().zip(nexts) {
             if self.core.phase.get() != Phase::Open {
                 return self.core.check_open();
             }
             let findings = self.scrub_segment(segment, end, bytes_per_second).await?;
             progress.bytes += end;
+            progress.next = next;
             report(progress, findings);
         }
         for segment in space::missing(&self.core) {

@@ -292,6 +292,28 @@ fn a_scrub_of_a_sound_store_finds_nothing() {
     }
 }
 
+#[test]
+fn a_scrub_that_was_broken_off_goes_on_where_it_was() {
+    let sim = Sim::new(3);
+    on_sim(&sim, small_store(), |store| async move {
+        with_accounts(&store).await;
+        churn(&store, &mut Random::new(3), 0, 900).await;
+        let mut whole = Vec::new();
+        store.scrub(None, |progress, _| whole.push(progress)).await.expect("scrubs");
+        let mut nexts: Vec<_> = whole.iter().map(|progress| progress.next).collect();
+        nexts.dedup();
+        assert!(nexts.len() > 4 && nexts.last() == Some(&None), "{nexts:?}");
+        let rest = nexts.split_off(nexts.len() / 2);
+        let mut told = Vec::new();
+        store.scrub_from(rest[0], None, |progress, _| told.push(progress)).await.expect("scrubs");
+        let mut nexts: Vec<_> = told.iter().map(|progress| progress.next).collect();
+        nexts.dedup();
+        assert_eq!(nexts, rest);
+        let last = told.last().expect("told");
+        assert_eq!(last.bytes, last.bytes_total);
+    });
+}
+
 /// By the simulated clock, which the disk's own work hardly moves.
 #[test]
 fn a_scrub_reads_the_checkpoint_and_the_base_no_faster_than_it_may() {
