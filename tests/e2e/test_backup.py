@@ -351,6 +351,30 @@ class Backup(kura.TestCase):
         self.assertEqual(refused.returncode, 1, refused.stdout)
         self.assertIn("--take-over", refused.stderr)
 
+    def test_uids_of_what_came_after_the_backup_are_not_given_out_again(self):
+        def uids(server):
+            imap = server.imap()
+            imap.select("INBOX", readonly=True)
+            validity = imap.untagged_responses["UIDVALIDITY"][0]
+            _, (found,) = imap.uid("SEARCH", "ALL")
+            imap.logout()
+            return validity, [int(uid) for uid in found.split()]
+
+        for number in range(2):
+            self.assertTrue(self.server.deliver(b"Subject: old\r\n\r\nold\r\n").startswith("250"))
+        self.backup()
+        self.assertTrue(self.server.deliver(b"Subject: lost\r\n\r\nlost\r\n").startswith("250"))
+        validity, before = uids(self.server)
+        self.assertEqual(before, [1, 2, 3])
+        self.server.stop()
+        other = self.restored().start()
+        self.assertTrue(other.deliver(b"Subject: new\r\n\r\nnew\r\n").startswith("250"))
+        self.assertEqual(uids(other)[0], validity)
+        first, second, new = uids(other)[1]
+        self.assertEqual([first, second], before[:2])
+        self.assertGreater(new, before[2])
+        other.stop()
+
     def test_bad_places_are_one_clear_line(self):
         self.fill(2)
         self.backup()
