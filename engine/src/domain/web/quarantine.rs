@@ -161,8 +161,8 @@ fn page(status: StatusCode, title: &str, text: &str) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
     use crate::quarantine::Reason;
+    use std::net::Ipv4Addr;
 
     #[test]
     fn what_strangers_wrote_is_text_on_the_page_and_the_only_form_is_ours() {
