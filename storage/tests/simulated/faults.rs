@@ -481,6 +481,42 @@ fn a_read_error_is_told_and_passes() {
 }
 
 #[test]
+fn a_sector_that_cannot_be_read_costs_the_messages_in_its_block_and_the_store_goes_on() {
+    let sim = filled(2, true);
+    let disk = sim.clone();
+    on_sim(&sim, Options::for_tests(), move |store| async move {
+        disk.sleep(std::time::Duration::from_secs(1)).await;
+        let start = body(5, 2500).slice(..64);
+        for file in disk.files().into_iter().filter(|file| file.name.starts_with("log-")) {
+            let bytes = disk.contents(&file.name).expect("a file");
+            if let Some(at) = bytes.windows(64).position(|window| *window == start) {
+                disk.make_unreadable(&file.name, at as u64..at as u64 + 64);
+            }
+        }
+        let mut failed = 0;
+        for uid in 1..=MESSAGES {
+            match store.read(ALICE, INBOX, Uid(uid), 0..u64::MAX).await {
+                Ok(bytes) => assert_eq!(bytes, message(ALICE, uid - 1, 2500)),
+                Err(Error::Read { place, .. }) => {
+                    assert!(place.contains("log-0000"), "{place}");
+                    failed += 1;
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+        assert!((1..=3).contains(&failed), "{failed}");
+        let bad = store.verify().await.expect("verifies").bad;
+        assert!(bad.iter().any(|line| line.contains("Input/output")), "{bad:?}");
+        let mut found = Vec::new();
+        store.scrub(None, |_, more| found.extend(more)).await.expect("scrubs");
+        assert!(found.iter().any(|one| !one.hurt.is_empty()), "{found:?}");
+        let one = delivery(vec![placement(ALICE, INBOX)], 900, 300);
+        store.deliver(one).await.expect("delivers");
+        assert!(!store.stats().halted);
+    });
+}
+
+#[test]
 fn a_full_disk_refuses_mail_still_deletes_and_recovers() {
     let sim = Sim::new(8);
     sim.set_capacity(Some(1100 << 10));
