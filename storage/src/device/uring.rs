@@ -79,8 +79,7 @@ impl Uring {
         Ok((device, completions))
     }
 
-    /// To read what is there, whatever its state: creates nothing, not even a lock, and refuses to write.
-    /// Reads go through the page cache. Must be called on the executor that will use it.
+    /// To read what is there, whatever its state: creates nothing, not even a lock, and refuses to write. Must be called on the executor that will use it.
     pub fn open_read_only(directory: &Path) -> io::Result<Uring> {
         let directory = directory.to_owned();
         std::fs::read_dir(&directory).map_err(|error| at(&directory, &error))?;
@@ -212,6 +211,16 @@ fn takes_direct(directory: &Path) -> io::Result<bool> {
     }
 }
 
+/// Past the page cache where that can be: one sector that can't be read would cost all that the cache reads with it.
+fn open_to_read(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    match options.custom_flags(libc::O_DIRECT).open(path) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => File::open(path),
+        opened => opened,
+    }
+}
+
 fn open_file(path: &Path, direct: bool, create: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
     // Mail is nobody else's business, whoever may look into the directory.
@@ -273,7 +282,7 @@ impl Device for Uring {
     async fn open(&self, name: &str) -> io::Result<Rc<File>> {
         let (direct, read_only) = (self.direct, self.read_only);
         let open = move |path: &Path| match read_only {
-            true => File::open(path),
+            true => open_to_read(path),
             false => open_file(path, direct, false),
         };
         self.blocking(name, open).await.map(Rc::new)
