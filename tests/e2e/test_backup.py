@@ -351,6 +351,23 @@ class Backup(kura.TestCase):
         self.assertEqual(refused.returncode, 1, refused.stdout)
         self.assertIn("--take-over", refused.stderr)
 
+    def test_what_the_retention_has_let_go_since_is_no_difference(self):
+        """The restored store forgets it as soon as it is open."""
+        self.server.stop()
+        self.server.configure(r'^retention = .*', 'retention = "2s"')
+        self.server.start()
+        self.fill(20)
+        expected = everything(self.server)
+        self.backup()
+        self.server.stop()
+        time.sleep(3)
+        other = self.restored()
+        other.accounts = list(self.server.accounts)
+        other.start()
+        self.assertEqual(everything(other), expected)
+        self.assertEqual(other.command("store", "verify").returncode, 0)
+        other.stop()
+
     def test_uids_of_what_came_after_the_backup_are_not_given_out_again(self):
         def uids(server):
             imap = server.imap()

@@ -51,9 +51,16 @@ class Queue(test_relay.Sending):
     def test_what_waited_is_on_hold_in_what_is_restored_or_salvaged(self):
         sink = self.sink()
         sink.answer = lambda verb, line: "451 4.3.2 Come later" if verb == "RCPT" else True
-        server = self.server(sink.port, retry_first="1h", retry_most="1h")
+        server = self.server(sink.port, retry_first="1h", retry_most="1h", retention="2s")
         for number in range(3):
             self.submit(server, f"y{number}@there.test")
+        # What the retention has let go by then makes no difference.
+        self.assertTrue(server.deliver(b"Subject: goes\r\n\r\nx\r\n").startswith("250"))
+        imap = server.imap()
+        imap.select("INBOX")
+        imap.uid("STORE", "1:*", "+FLAGS", r"(\Deleted)")
+        imap.expunge()
+        imap.logout()
         until("three tries", lambda: all(row["attempts"] == 1 for row in self.queue(server)))
         done = server.command("collect", "add", "ann@a.test", "imap.nowhere.test", "--user", "ann", "--password-stdin", input_text="x\n")
         self.assertEqual(done.returncode, 0, done.stderr)

@@ -222,18 +222,28 @@ pub(super) fn restore(options: &Restore) -> Result<Outcome, ConfigError> {
         .config
         .clone()
         .unwrap_or_else(|| data_dir.join(super::quickstart::CONFIG_FILE));
-    let settled = look_at(&config_file, &manifest)?;
+    let (settled, differing) = look_at(&config_file, &manifest)?;
     give_to_owner(&data_dir)?;
+    let outcome = if differing.is_none() { Outcome::Done } else { Outcome::Unwell };
     if options.json {
-        let said = json!({ "name": name, "messages": messages, "dir": data_dir, "queue_on_hold": settled.held });
+        let said = json!({
+            "name": name, "messages": messages, "dir": data_dir, "queue_on_hold": settled.held, "differing": differing,
+        });
         outln!("{said}")?;
     } else {
         outln!("backup {name} is restored: {all} in {}", data_dir.display())?;
         say_settled(&settled)?;
         say_rotten(&manifest)?;
+        if let Some(what) = differing {
+            outln!(
+                "but {what}. What is there opens and can be served; `kura store verify --config {}` names what is hurt, and an older backup may \
+                 have it whole",
+                config_file.display()
+            )?;
+        }
         outln!("start it: kura serve --config {}", config_file.display())?;
     }
-    Ok(Outcome::Done)
+    Ok(outcome)
 }
 
 /// Whose server is to open it.
@@ -257,8 +267,11 @@ fn say_rotten(manifest: &Manifest) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Opens what was restored with the ordinary code: it has to be what was backed up. Then it is settled.
-fn look_at(config_file: &Path, manifest: &Manifest) -> Result<Settled, ConfigError> {
+/// Opens what was restored with the ordinary code: it has to be what was backed up, or how it differs is told. Then it is settled.
+fn look_at(
+    config_file: &Path,
+    manifest: &Manifest,
+) -> Result<(Settled, Option<String>), ConfigError> {
     let config = Config::load(config_file)?;
     let knobs = super::profile::knobs(&config)?;
     let mut wrong = None;
@@ -268,7 +281,7 @@ fn look_at(config_file: &Path, manifest: &Manifest) -> Result<Settled, ConfigErr
     })?;
     let settled = server.settled.take().unwrap_or_default();
     server.stop();
-    wrong.map_or(Ok(settled), |what| Err(ConfigError(what)))
+    Ok((settled, wrong))
 }
 
 /// A shard that is not as the backup says.
@@ -281,8 +294,8 @@ fn differing(server: &Server, manifest: &Manifest) -> Result<Option<String>, Con
         })?;
         if plan != (part.lsn, part.messages, part.live_bytes) {
             return Ok(Some(format!(
-                "shard {} has LSN {}, {} messages of {} bytes after the restore; the backup says LSN {}, {} of {}. \
-                 The store was damaged when it was backed up: run `kura store verify`",
+                "shard {} has LSN {}, {} messages of {} bytes after the restore; the backup says LSN {}, {} of {}: \
+                 the store was damaged when it was backed up",
                 part.shard, plan.0, plan.1, plan.2, part.lsn, part.messages, part.live_bytes
             )));
         }
