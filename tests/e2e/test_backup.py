@@ -235,12 +235,22 @@ class Backup(kura.TestCase):
             file.write(bytes([byte[0] ^ 4]))
         target = self.place + ".restored"
         self.addCleanup(shutil.rmtree, target, ignore_errors=True)
-        for arguments in (["--check"], []):
-            refused = run("store", "restore", "--from", self.place, "--dir", target, *arguments)
-            self.assertEqual(refused.returncode, 1, refused.stdout)
-            self.assertIn("is damaged", refused.stderr)
-            self.assertIn(os.path.basename(piece), refused.stderr)
-            self.assertIn("segment 1", refused.stderr)
+        refused = run("store", "restore", "--from", self.place, "--dir", target)
+        self.assertEqual(refused.returncode, 1, refused.stdout)
+        self.assertIn("is damaged", refused.stderr)
+        self.assertIn(os.path.basename(piece), refused.stderr)
+        self.assertIn("segment 1", refused.stderr)
+        # All that is damaged is named, not the first of it alone.
+        other = objects(self.place)[-1]
+        hidden = other + ".hidden"
+        os.rename(other, hidden)
+        checked = run("store", "restore", "--from", self.place, "--check")
+        self.assertEqual(checked.returncode, 3, checked.stderr)
+        for path, what in ((piece, "its checksum does not match"), (other, "it is missing")):
+            self.assertRegex(checked.stdout, f"{os.path.basename(path)} .shard ., segment .*: {what}; needed by ")
+        self.assertIn("2 objects of it damaged", checked.stdout)
+        self.assertIn("none that was looked at is whole", checked.stdout)
+        os.rename(hidden, other)
         self.assertFalse(os.path.exists(os.path.join(target, "store")))
         self.assertFalse(os.path.exists(os.path.join(target, "store.restoring")))
         os.unlink(piece)
@@ -427,7 +437,8 @@ class Backup(kura.TestCase):
         with open(path, "w") as file:
             file.write(body + hashlib.sha256(body.encode()).hexdigest() + "\n")
         newer = run("store", "restore", "--from", self.place, "--check")
-        self.assertIn("format 9", newer.stderr)
+        self.assertEqual(newer.returncode, 3, newer.stderr)
+        self.assertIn("format 9", newer.stdout)
 
     @unittest.skipUnless(os.geteuid() == 0 and shutil.which("mount"), "mounts a small file system")
     def test_a_full_target_says_so_and_the_next_try_goes_on(self):
@@ -517,13 +528,25 @@ class Backup(kura.TestCase):
         self.assertEqual(run("store", "restore", "--from", self.place, "--check").returncode, 0)
         wanted = [set(re.findall(r'"sha256":"(\w+)"', open(os.path.join(self.place, "manifests", name)).read())) for name in names]
         digest = lambda path: hashlib.sha256(open(path, "rb").read()).hexdigest()
+        # Where the newest is not whole, the newest that is is named.
+        (only, *_) = [path for path in objects(self.place) if digest(path) in wanted[1] - wanted[0]]
+        shutil.copy(only, only + "#")
+        with open(only, "r+b") as file:
+            file.write(b"?")
+        done = run("store", "restore", "--from", self.place, "--check", "--json")
+        self.assertEqual(done.returncode, 3, done.stdout)
+        said = json.loads(done.stdout)
+        self.assertEqual(said["whole"], names[0][:-5])
+        self.assertEqual([one["backups"] for one in said["objects"]], [[names[1][:-5]]])
+        os.rename(only + "#", only)
         (only, *_) = [path for path in objects(self.place) if digest(path) in wanted[0] - wanted[1]]
         with open(only, "r+b") as file:
             file.write(b"?")
         done = run("store", "restore", "--from", self.place, "--check")
         self.assertEqual(done.returncode, 3, done.stdout)
         self.assertRegex(done.stdout, f"backup {names[1][:-5]} is whole")
-        self.assertRegex(done.stdout, f"older backup {names[0][:-5]}: .*{os.path.basename(only)}")
+        self.assertRegex(done.stdout, f"{os.path.basename(only)} .*; needed by {names[0][:-5]}\n")
+        self.assertIn(f"older backup {names[0][:-5]}: 1 object of it damaged", done.stdout)
 
 
 if __name__ == "__main__":

@@ -218,6 +218,10 @@ class Scrub(kura.TestCase):
         for what in ("--check", "--list"):
             told = server.command("store", "restore", "--from", place, what)
             self.assertIn("damaged", told.stdout, told.stderr)
+        # The one before, with the same places, is no better; the one from before the rot is.
+        checked = json.loads(server.command("store", "restore", "--from", place, "--check", "--json").stdout)
+        self.assertEqual([one["damaged"] is None for one in checked["older"]], [False, True])
+        self.assertEqual(checked["whole"], checked["older"][1]["name"])
         # The same where nothing serves the store.
         server.stop()
         shutil.rmtree(place)

@@ -103,13 +103,9 @@ mod tests {
         assert_eq!(prune(&target, 2, "3"), Ok((1, 1)));
         for name in ["2", "3"] {
             let (_, manifest) = restore::load(&target, Some(name)).unwrap();
-            restore::check(
-                &target,
-                &manifest,
-                &mut BTreeSet::new(),
-                &mut Progress::new("check", true),
-            )
-            .unwrap();
+            let mut progress = Progress::new("check", true);
+            let seen = &mut restore::Seen::new();
+            assert_eq!(restore::check(&target, &manifest, seen, &mut progress), Ok(Vec::new()));
         }
         let gone = restore::load(&target, Some("1")).unwrap_err();
         assert!(gone.contains("there are 2, 3"), "{gone}");
@@ -138,18 +134,23 @@ mod tests {
     }
 
     #[test]
-    fn what_was_changed_in_an_object_is_named() {
+    fn what_was_changed_is_named_all_of_it_for_each_backup_that_needs_it() {
         let target = Target::in_memory();
-        let manifest = backup(&target, "1", &["one", "two"]);
-        let (shard, segment, piece) = manifest.pieces().nth(1).unwrap();
-        let object = piece.object("g", shard.shard, segment.segment);
-        target.put(&object, b"tWo".to_vec()).unwrap();
-        let mut progress = Progress::new("check", true);
-        let error =
-            restore::check(&target, &manifest, &mut BTreeSet::new(), &mut progress).unwrap_err();
-        assert!(
-            error.contains(&object) && error.contains("segment 1, bytes 4096 to 8192"),
-            "{error}"
-        );
+        let older = backup(&target, "1", &["one", "two"]);
+        let newer = backup(&target, "2", &["one", "two", "three"]);
+        let object = |number: usize| {
+            let (shard, segment, piece) = newer.pieces().nth(number).unwrap();
+            piece.object("g", shard.shard, segment.segment)
+        };
+        target.put(&object(1), b"tWo".to_vec()).unwrap();
+        target.remove(&object(2)).unwrap();
+        let (mut seen, mut progress) = (restore::Seen::new(), Progress::new("check", true));
+        let mut found = |manifest| {
+            let found = restore::check(&target, manifest, &mut seen, &mut progress).unwrap();
+            found.into_iter().map(|one| (one.object, one.what)).collect::<Vec<_>>()
+        };
+        let changed = (object(1), "its checksum does not match".to_owned());
+        assert_eq!(found(&newer), [changed.clone(), (object(2), "it is missing".to_owned())]);
+        assert_eq!(found(&older), [changed]);
     }
 }

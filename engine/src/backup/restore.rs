@@ -14,7 +14,7 @@ use crate::executor;
 use crate::layout::{self, After, private_dir};
 use crate::shard::Disk;
 use glommio::LocalExecutorBuilder;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,8 +50,12 @@ pub fn load(target: &Target, wanted: Option<&str>) -> Result<(String, Manifest),
             _ => format!("backup {}: no backup in it was ever finished", target.name),
         });
     };
-    let manifest = read(target, object)?
-        .map_err(|what| format!("backup {}: {object}: {what}", target.name))?;
+    let manifest = read(target, object)?.map_err(|what| {
+        format!(
+            "backup {}: {object}: {what}; take another with --backup (--check names the newest that is whole), or back up again",
+            target.name
+        )
+    })?;
     Ok((name_of(object), manifest))
 }
 
@@ -75,7 +79,11 @@ pub fn list(target: &Target) -> Result<Vec<Listed>, Fault> {
 }
 
 fn read(target: &Target, object: &str) -> Result<Result<Manifest, Fault>, Fault> {
-    Ok(Manifest::decode(&target.find(object)?.unwrap_or_default()))
+    match target.find(object) {
+        Ok(text) => Ok(Manifest::decode(&text.unwrap_or_default())),
+        Err(fault) if target.is_directory() => Ok(Err(fault)),
+        Err(fault) => Err(fault),
+    }
 }
 
 pub(super) fn name_of(object: &str) -> String {
@@ -111,10 +119,22 @@ fn fetches(manifest: &Manifest) -> Vec<Fetch> {
     pieces.chain(files).collect()
 }
 
+/// An object that a backup needs and can't have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damaged {
+    pub object: String,
+    /// What it is of.
+    pub place: String,
+    pub what: String,
+}
+
+/// What every object that was looked at suffers from, for one backup or another.
+pub type Seen = BTreeMap<String, Option<String>>;
+
 fn damaged(target: &Target, fetch: &Fetch, what: &str) -> Fault {
     format!(
         "backup {} is damaged: {} ({}): {what}. Remove that object and back up again: what the store still has is \
-         sent anew; or restore an older backup (--list shows them)",
+         sent anew; or restore an older backup (--check names the newest that is whole)",
         target.name, fetch.object, fetch.place
     )
 }
@@ -136,34 +156,54 @@ fn check_presence(target: &Target, manifest: &Manifest) -> Result<(), Fault> {
     Ok(())
 }
 
-fn fetch(target: &Target, fetch: &Fetch) -> Result<Vec<u8>, Fault> {
-    let bytes = target.find(&fetch.object)?;
-    let bytes = bytes.ok_or_else(|| damaged(target, fetch, "it is missing"))?;
-    if sha256(&bytes) != fetch.sha256 {
-        return Err(damaged(target, fetch, "its checksum does not match"));
+/// An object's bytes, or what is wrong with them.
+fn content(target: &Target, fetch: &Fetch) -> Result<Result<Vec<u8>, String>, Fault> {
+    let bytes = match target.find(&fetch.object) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return Ok(Err("it is missing".to_owned())),
+        // A sector of that file. A bucket that does not answer says nothing of what is in it.
+        Err(fault) if target.is_directory() => return Ok(Err(fault)),
+        Err(fault) => return Err(fault),
+    };
+    if bytes.len() as u64 != fetch.bytes {
+        return Ok(Err(format!("it has {} bytes, not {}", bytes.len(), fetch.bytes)));
     }
-    Ok(bytes)
+    if sha256(&bytes) != fetch.sha256 {
+        return Ok(Err("its checksum does not match".to_owned()));
+    }
+    Ok(Ok(bytes))
 }
 
-/// Reads and verifies all of a backup, but for the objects in `seen`, which were in order for another; its own join them.
+fn fetch(target: &Target, fetch: &Fetch) -> Result<Vec<u8>, Fault> {
+    content(target, fetch)?.map_err(|what| damaged(target, fetch, &what))
+}
+
+/// Reads and verifies all of a backup, to its end, but for the objects in `seen`, which were looked at for another; its own join
+/// them. What of it is damaged.
 pub fn check(
     target: &Target,
     manifest: &Manifest,
-    seen: &mut BTreeSet<String>,
+    seen: &mut Seen,
     progress: &mut Progress,
-) -> Result<(), Fault> {
-    check_presence(target, manifest)?;
-    let mut done = 0;
+) -> Result<Vec<Damaged>, Fault> {
+    let (mut found, mut done) = (Vec::new(), 0);
     let total = manifest.stored_bytes();
     for one in fetches(manifest) {
-        if !seen.contains(&one.object) {
-            fetch(target, &one)?;
-            seen.insert(one.object);
-        }
+        let known = seen.get(&one.object).cloned();
+        let what = match known {
+            Some(what) => what,
+            None => {
+                let what = content(target, &one)?.err();
+                seen.insert(one.object.clone(), what.clone());
+                what
+            }
+        };
         done += one.bytes;
         progress.show(done.min(total), total);
+        let Fetch { object, place, .. } = one;
+        found.extend(what.map(|what| Damaged { object, place, what }));
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Rebuilds `data_dir`.

@@ -82,6 +82,11 @@ impl Target {
         Target::over(Arc::new(object_store::memory::InMemory::new()), "memory", None).unwrap()
     }
 
+    /// Where what can't be read is an object's own fault.
+    pub fn is_directory(&self) -> bool {
+        self.directory.is_some()
+    }
+
     pub fn fault(&self, object: &str, error: &object_store::Error) -> Fault {
         explain(&self.name, object, error)
     }

@@ -4,7 +4,7 @@ use super::ask::{Link, link};
 use super::queue::say_settled;
 use super::{Outcome, Where, counted};
 use crate::backup::progress::Progress;
-use crate::backup::restore::Listed;
+use crate::backup::restore::{Damaged, Listed, Seen};
 use crate::backup::source::Source;
 use crate::backup::target::Target;
 use crate::backup::{Manifest, prune, restore, take};
@@ -15,8 +15,8 @@ use crate::server::{Mode, Server};
 use crate::settle::Settled;
 use crate::when::time_text;
 use clap::Args;
-use serde_json::json;
-use std::collections::BTreeSet;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -155,62 +155,134 @@ pub(super) fn list(from: &str, json: bool) -> Result<Outcome, ConfigError> {
     Ok(if is_well { Outcome::Done } else { Outcome::Unwell })
 }
 
-/// The backup that would be restored; and, where none was named, all that are older: what only they need rots unseen otherwise.
-fn check(
-    options: &Restore,
-    target: &Target,
-    name: &str,
-    manifest: &Manifest,
-) -> Result<Outcome, ConfigError> {
-    let mut progress = Progress::new("check", options.json);
-    let mut seen = BTreeSet::new();
-    let checked = restore::check(target, manifest, &mut seen, &mut progress);
-    progress.end();
-    checked.map_err(ConfigError)?;
-    let mut older = Vec::new();
-    if options.backup.is_none() {
-        let listed = restore::list(target).map_err(ConfigError)?;
-        for one in listed.into_iter().rev().filter(|one| one.name != name) {
-            let mut progress = Progress::new("check", options.json);
-            let checked = one
-                .manifest
-                .and_then(|manifest| restore::check(target, &manifest, &mut seen, &mut progress));
-            progress.end();
-            older.push((one.name, checked.err()));
+/// What a check has seen of one backup.
+struct Checked {
+    listed: Listed,
+    /// Of its objects.
+    damaged: usize,
+}
+
+impl Checked {
+    /// What keeps it from being whole.
+    fn flaws(&self) -> Option<String> {
+        let manifest = match &self.listed.manifest {
+            Ok(manifest) => manifest,
+            Err(what) => return Some(what.clone()),
+        };
+        let rotten = manifest.rotten().count();
+        let of_objects = format!("{} of it damaged", counted(self.damaged, "object"));
+        let of_store = format!("{} of the store damaged when it was taken", counted(rotten, "place"));
+        match (self.damaged > 0, rotten > 0) {
+            (false, false) => None,
+            (true, false) => Some(of_objects),
+            (false, true) => Some(of_store),
+            (true, true) => Some(format!("{of_objects}, {of_store}")),
         }
     }
-    let rotten: Vec<_> = manifest.rotten().collect();
-    let (messages, bytes) = (manifest.messages(), manifest.stored_bytes());
-    if options.json {
-        let older: Vec<_> = older
-            .iter()
-            .map(|(name, damaged)| json!({ "name": name, "damaged": damaged }))
-            .collect();
-        let said = json!({ "name": name, "messages": messages, "bytes": bytes, "rotten": rotten, "older": older });
-        outln!("{said}")?;
-    } else {
-        outln!("backup {name} is whole: {}, {} MiB", counted(messages, "message"), bytes >> 20)?;
-        say_rotten(manifest)?;
-        for (name, damaged) in &older {
-            match damaged {
-                Some(why) => outln!("older backup {name}: {why}")?,
-                None => outln!("older backup {name} is whole")?,
+}
+
+/// The backup that would be restored; and, where none was named, all that are older: what only they need rots unseen otherwise.
+fn check(options: &Restore, target: &Target) -> Result<Outcome, ConfigError> {
+    let mut listed = match &options.backup {
+        Some(_) => Vec::new(),
+        None => restore::list(target).map_err(ConfigError)?,
+    };
+    if listed.is_empty() {
+        let named = restore::load(target, options.backup.as_deref());
+        let (name, manifest) = named.map_err(ConfigError)?;
+        listed.push(Listed { name, manifest: Ok(manifest) });
+    }
+    let mut seen = Seen::new();
+    let mut hurt = Hurt::new();
+    let mut all = Vec::new();
+    for listed in listed.into_iter().rev() {
+        let mut damaged = 0;
+        if let Ok(manifest) = &listed.manifest {
+            let mut progress = Progress::new("check", options.json);
+            let checked = restore::check(target, manifest, &mut seen, &mut progress);
+            progress.end();
+            for one in checked.map_err(ConfigError)? {
+                damaged += 1;
+                let needed = hurt.entry(one.object.clone()).or_insert_with(|| (one, Vec::new()));
+                needed.1.push(listed.name.clone());
             }
         }
+        all.push(Checked { listed, damaged });
     }
-    let is_well = rotten.is_empty() && older.iter().all(|(_, damaged)| damaged.is_none());
+    let whole = all.iter().find(|one| one.flaws().is_none()).map(|one| &one.listed.name);
+    if options.json {
+        outln!("{}", checked_json(&all, &hurt, whole))?;
+    } else {
+        say_checked(&all, &hurt, whole)?;
+    }
+    let is_well = all.iter().all(|one| one.flaws().is_none());
     Ok(if is_well { Outcome::Done } else { Outcome::Unwell })
+}
+
+/// Each damaged object, with the backups that need it.
+type Hurt = BTreeMap<String, (Damaged, Vec<String>)>;
+
+fn checked_json(all: &[Checked], hurt: &Hurt, whole: Option<&String>) -> Value {
+    let row = |one: &Checked| {
+        let manifest = one.listed.manifest.as_ref().ok();
+        json!({
+            "name": one.listed.name, "damaged": one.flaws(),
+            "messages": manifest.map(Manifest::messages), "bytes": manifest.map(Manifest::stored_bytes),
+            "rotten": manifest.map_or(Vec::new(), |manifest| manifest.rotten().collect()),
+        })
+    };
+    let object = |(one, backups): &(Damaged, Vec<String>)| {
+        json!({ "object": one.object, "place": one.place, "what": one.what, "backups": backups })
+    };
+    let mut said = all.first().map(row).unwrap_or_default();
+    said["older"] = all.iter().skip(1).map(row).collect();
+    said["objects"] = hurt.values().map(object).collect();
+    said["whole"] = json!(whole);
+    said
+}
+
+fn say_checked(all: &[Checked], hurt: &Hurt, whole: Option<&String>) -> Result<(), ConfigError> {
+    for (one, backups) in hurt.values() {
+        let Damaged { object, place, what } = one;
+        outln!("damaged: {object} ({place}): {what}; needed by {}", backups.join(", "))?;
+    }
+    if !hurt.is_empty() {
+        outln!(
+            "remove what is damaged and back up again: what the store still has of it is sent anew"
+        )?;
+    }
+    for (number, one) in all.iter().enumerate() {
+        let older = if number == 0 { "" } else { "older " };
+        let name = &one.listed.name;
+        match (one.flaws(), &one.listed.manifest) {
+            (Some(why), _) => outln!("{older}backup {name}: {why}")?,
+            (None, Ok(manifest)) if number == 0 => outln!(
+                "backup {name} is whole: {}, {} MiB",
+                counted(manifest.messages(), "message"),
+                manifest.stored_bytes() >> 20
+            )?,
+            (None, _) => outln!("{older}backup {name} is whole")?,
+        }
+    }
+    let Some(newest) = all.first().filter(|newest| newest.flaws().is_some()) else { return Ok(()) };
+    for place in newest.listed.manifest.iter().flat_map(Manifest::rotten) {
+        outln!("  {place}")?;
+    }
+    match whole {
+        Some(name) => outln!("the newest that is whole is {name}: restore it with --backup {name}"),
+        None => outln!("none that was looked at is whole"),
+    }
 }
 
 pub(super) fn restore(options: &Restore) -> Result<Outcome, ConfigError> {
     let target = Arc::new(Target::open(&options.from, false).map_err(ConfigError)?);
+    if options.check {
+        return check(options, &target);
+    }
     let (name, manifest) =
         restore::load(&target, options.backup.as_deref()).map_err(ConfigError)?;
     let messages = manifest.messages();
     let all = counted(messages, "message");
-    if options.check {
-        return check(options, &target, &name, &manifest);
-    }
     let data_dir = match &options.place.config {
         Some(file) => Config::load(file)?.data_dir,
         None => options.place.dir.clone(),
@@ -258,7 +330,7 @@ fn say_rotten(manifest: &Manifest) -> Result<(), ConfigError> {
     let count = manifest.rotten().count();
     if count > 0 {
         outln!(
-            "but {count} places of the store were damaged when it was taken; an older backup may have them whole (--list)"
+            "but {count} places of the store were damaged when it was taken; an older backup may have them whole (--check names the newest that is)"
         )?;
         for place in manifest.rotten() {
             outln!("  {place}")?;
