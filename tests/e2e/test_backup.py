@@ -101,6 +101,22 @@ class Backup(kura.TestCase):
         self.assertTrue(other.deliver(b"Subject: new\r\n\r\nIt goes on.\r\n").startswith("250"))
         other.stop()
 
+    def test_it_is_named_after_the_time_as_of_which_it_is(self):
+        self.fill(3)
+        taken = self.backup()
+        as_of = taken["as_of"].replace("-", "").replace(":", "").rstrip("Z")
+        self.assertEqual(taken["name"][:15], as_of)
+        lists = ("store", "restore", "--from", self.place, "--list")
+        self.assertIn(f"{taken['name']}  as of {taken['as_of']}, ended {taken['ended']}  ", run(*lists).stdout)
+        # One of before says when it ended.
+        manifest = os.path.join(self.place, "manifests", taken["name"] + ".json")
+        with open(manifest) as file:
+            body = re.sub(r'"as_of_unix_millis":\d+,', "", file.read().rsplit("\n", 2)[0]) + "\n"
+        with open(manifest, "w") as file:
+            file.write(body + hashlib.sha256(body.encode()).hexdigest() + "\n")
+        self.assertIn(f"{taken['name']}  ended {taken['ended']}  ", run(*lists).stdout)
+        self.assertEqual(json.loads(run(*lists, "--json").stdout)[0]["as_of"], None)
+
     def test_hot_then_stopped_and_only_what_is_new_is_sent(self):
         self.fill()
         first = self.backup()

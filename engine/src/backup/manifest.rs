@@ -1,6 +1,7 @@
 //! A manifest: one backup, piece by piece. The last line of its text is the checksum of all before it.
 
 use super::{Fault, PIECE_BYTES, sha256};
+use crate::when::time_text;
 use serde::{Deserialize, Serialize};
 
 /// A newer one is refused.
@@ -12,7 +13,11 @@ pub struct Manifest {
     pub kura: String,
     pub store: String,
     pub generation: String,
+    /// When it ended.
     pub made_unix_millis: u64,
+    /// What had been answered by then is in it, and what came later may not be; not told by old ones, which are named after their end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of_unix_millis: Option<u64>,
     pub shards: Vec<ShardPart>,
     pub files: Vec<FilePart>,
 }
@@ -148,6 +153,15 @@ impl Manifest {
         })
     }
 
+    /// For who has to know what is in it.
+    pub fn times(&self) -> String {
+        let ended = time_text(self.made_unix_millis);
+        match self.as_of_unix_millis {
+            Some(as_of) => format!("as of {}, ended {ended}", time_text(as_of)),
+            None => format!("ended {ended}"),
+        }
+    }
+
     pub fn messages(&self) -> u64 {
         self.shards.iter().map(|shard| shard.messages).sum()
     }
@@ -181,7 +195,8 @@ mod tests {
             kura: "0".to_owned(),
             store: "s".to_owned(),
             generation: "g".to_owned(),
-            made_unix_millis: 1,
+            made_unix_millis: 2,
+            as_of_unix_millis: Some(1),
             shards: vec![ShardPart {
                 shard: 0,
                 lsn: 9,
@@ -205,6 +220,16 @@ mod tests {
             assert!(Manifest::decode(&damaged).is_err(), "byte {at}");
         }
         assert!(Manifest::decode(&text[..text.len() / 2]).is_err());
+    }
+
+    #[test]
+    fn one_that_does_not_say_as_of_when_it_is_still_reads() {
+        let old = Manifest { as_of_unix_millis: None, ..manifest() };
+        let text = old.encode();
+        assert!(!String::from_utf8_lossy(&text).contains("as_of"));
+        assert_eq!(old.times(), "ended 1970-01-01T00:00:00Z");
+        assert_eq!(manifest().times(), "as of 1970-01-01T00:00:00Z, ended 1970-01-01T00:00:00Z");
+        assert_eq!(Manifest::decode(&text), Ok(old));
     }
 
     #[test]

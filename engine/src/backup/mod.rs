@@ -75,7 +75,7 @@ pub fn named_time(name: &str) -> Option<u64> {
     read_rfc3339(&format!("{date}T{time}Z"))
 }
 
-/// What the next backup is called: its time, but behind all that are there, since they are kept and restored by their order, and the
+/// What the next backup is called: the time as of which it is, since whoever looks for one looks for what is in it; but behind all that are there, since they are kept and restored by their order, and the
 /// clock may have been ahead when they were made.
 pub fn next_name(now_unix_millis: u64, newest: Option<&str>) -> String {
     let least = newest.and_then(named_time).map_or(0, |newest| newest.saturating_add(1));

@@ -74,6 +74,7 @@ mod tests {
             store: "s".to_owned(),
             generation: "g".to_owned(),
             made_unix_millis: 1,
+            as_of_unix_millis: Some(1),
             shards: vec![shard],
             files: Vec::new(),
         };

@@ -8,6 +8,7 @@ use super::source::{Plan, Source};
 use super::target::{Target, Uploads};
 use super::{Fault, begun, generation, named_time, next_name, restore, sha256};
 use crate::config::Config;
+use crate::when::time_text;
 use crate::{hex, layout, passwords};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +41,9 @@ const NOT_TAKEN: [&str; 7] = [
 pub struct Taken {
     /// Of the backup.
     pub name: String,
+    /// What had been answered by then is in it.
+    pub as_of: String,
+    pub ended: String,
     /// A backup that was there before, although it is named after a time that is still to come.
     pub ahead: Option<String>,
     pub messages: u64,
@@ -68,6 +72,8 @@ pub fn take(
     take_over: bool,
     progress: &mut Progress,
 ) -> Result<Taken, Fault> {
+    // Before any shard says its position: what had been answered by now is in it.
+    let as_of_unix_millis = crate::delivery::unix_millis().0;
     let (plans, store) = source.plans()?;
     check_whole(&plans)?;
     let generation = claim(target, &config.data_dir, &store, &plans, take_over)?;
@@ -97,17 +103,20 @@ pub fn take(
         store,
         generation: taking.generation.clone(),
         made_unix_millis,
+        as_of_unix_millis: Some(as_of_unix_millis),
         shards,
         files,
     };
     let newest = target.manifests()?.last().map(|object| restore::name_of(object));
-    let name = next_name(made_unix_millis, newest.as_deref());
-    let ahead = newest.filter(|newest| named_time(newest) > Some(made_unix_millis));
+    let name = next_name(as_of_unix_millis, newest.as_deref());
+    let ahead = newest.filter(|newest| named_time(newest) > Some(as_of_unix_millis));
     let known: u64 = plans.iter().map(|plan| plan.damage).sum();
     let damaged = known.max(manifest.rotten().count() as u64);
     target.put(&format!("manifests/{name}.json"), manifest.encode())?;
     Ok(Taken {
         name,
+        as_of: time_text(as_of_unix_millis),
+        ended: time_text(made_unix_millis),
         ahead,
         messages: plans.iter().map(|plan| plan.messages).sum(),
         bytes: manifest.stored_bytes(),

@@ -79,9 +79,10 @@ pub(super) fn backup(options: &BackupOptions) -> Result<Outcome, ConfigError> {
         return Ok(if is_well { Outcome::Done } else { Outcome::Unwell });
     }
     outln!(
-        "backup {} in {}: {}, {} MiB; {} of {} sent ({} MiB), the others were there",
+        "backup {} in {}, as of {}: {}, {} MiB; {} of {} sent ({} MiB), the others were there",
         taken.name,
         options.to,
+        taken.as_of,
         counted(taken.messages, "message"),
         taken.bytes >> 20,
         taken.pieces_sent,
@@ -123,7 +124,8 @@ pub(super) fn list(from: &str, json: bool) -> Result<Outcome, ConfigError> {
             .iter()
             .map(|Listed { name, manifest }| match manifest {
                 Ok(manifest) => json!({
-                    "name": name, "made": time_text(manifest.made_unix_millis),
+                    "name": name, "as_of": manifest.as_of_unix_millis.map(time_text),
+                    "ended": time_text(manifest.made_unix_millis),
                     "messages": manifest.messages(), "bytes": manifest.stored_bytes(),
                     "rotten": manifest.rotten().count(),
                 }),
@@ -143,7 +145,7 @@ pub(super) fn list(from: &str, json: bool) -> Result<Outcome, ConfigError> {
                 };
                 outln!(
                     "{name}  {}  {}  {} MiB{rotten}",
-                    time_text(manifest.made_unix_millis),
+                    manifest.times(),
                     counted(manifest.messages(), "message"),
                     manifest.stored_bytes() >> 20
                 )?;
@@ -303,7 +305,7 @@ pub(super) fn restore(options: &Restore) -> Result<Outcome, ConfigError> {
         });
         outln!("{said}")?;
     } else {
-        outln!("backup {name} is restored: {all} in {}", data_dir.display())?;
+        outln!("backup {name} ({}) is restored: {all} in {}", manifest.times(), data_dir.display())?;
         say_settled(&settled)?;
         say_rotten(&manifest)?;
         if let Some(what) = differing {
