@@ -220,12 +220,12 @@ impl Shard {
         self.watchdog.now()
     }
 
-    /// What a backup may read here: its share of what the disk keeps up for long.
+    /// What a backup may read here: its share of what the disk keeps up for long. All of it, since it goes from shard to shard.
     pub fn backup_bytes_per_second(&self) -> u64 {
-        share_of_disk(&self.knobs, self.mesh.cores(), self.knobs.backup_share_percent.value)
+        backup_share(&self.knobs)
     }
 
-    /// The same for the scrub.
+    /// The same for the scrub, which is on all cores at once.
     pub fn scrub_bytes_per_second(&self) -> u64 {
         share_of_disk(&self.knobs, self.mesh.cores(), self.knobs.scrub_share_percent.value)
     }
@@ -532,7 +532,11 @@ impl Drop for Place {
     }
 }
 
-/// Of one core, in bytes a second.
+fn backup_share(knobs: &hwprofiles::Knobs) -> u64 {
+    share_of_disk(knobs, 1, knobs.backup_share_percent.value)
+}
+
+/// Of one core of so many that read at once, in bytes a second.
 fn share_of_disk(knobs: &hwprofiles::Knobs, cores: u16, percent: u64) -> u64 {
     let all = knobs.lasting_bytes_per_second.value.saturating_mul(percent) / 100;
     (all / u64::from(cores).max(1)).max(SHARE_BYTES_MIN)
@@ -540,13 +544,16 @@ fn share_of_disk(knobs: &hwprofiles::Knobs, cores: u16, percent: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::share_of_disk;
+    use super::{backup_share, share_of_disk};
 
     #[test]
     fn a_knob_that_is_set_moves_no_other() {
         let mut knobs = hwprofiles::derive(&hwprofiles::shipped("generic").unwrap());
         let lasting = knobs.lasting_bytes_per_second.value;
         assert_eq!(share_of_disk(&knobs, 2, 10), lasting / 20);
+        // One shard after another is backed up.
+        knobs.set("backup_share_percent", 20, "a test").unwrap();
+        assert_eq!(backup_share(&knobs), lasting / 5);
         for name in ["compaction_bytes_per_second", "compaction_share_percent"] {
             knobs.set(name, 1, "a test").unwrap();
             assert_eq!(share_of_disk(&knobs, 2, 10), lasting / 20, "{name}");
