@@ -418,6 +418,22 @@ class Backup(kura.TestCase):
         self.assertGreater(new, before[2])
         other.stop()
 
+    def test_a_disk_that_is_not_mounted_gets_no_backups_in_its_stead(self):
+        self.fill(2)
+        away = os.path.join(self.place, "mnt", "backup")
+        refused = self.server.command("store", "backup", "--to", away)
+        self.assertEqual((refused.returncode, refused.stderr.count("\n")), (1, 1), refused.stderr)
+        self.assertIn(f"there is no directory {os.path.dirname(away)}; if a disk belongs there, mount it", refused.stderr)
+        self.assertEqual(os.listdir(self.place), [])
+        # The place of its mount is there, and empty.
+        first, second = os.path.join(self.place, "one"), os.path.join(self.place, "two")
+        begun = self.server.command("store", "backup", "--to", first)
+        self.assertNotIn("a new place", begun.stdout, begun.stderr)
+        self.assertNotIn("a new place", self.server.command("store", "backup", "--to", first).stdout)
+        other = self.server.command("store", "backup", "--to", second)
+        self.assertEqual(other.returncode, 0, other.stderr)
+        self.assertIn(f"a new place was begun: {second} was empty", other.stdout)
+
     def test_bad_places_are_one_clear_line(self):
         self.fill(2)
         self.backup()

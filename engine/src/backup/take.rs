@@ -41,6 +41,8 @@ const NOT_TAKEN: [&str; 7] = [
 pub struct Taken {
     /// Of the backup.
     pub name: String,
+    /// Nothing was in the place, though backups of this store were begun before: in another one, or its disk is not there.
+    pub away: bool,
     /// What had been answered by then is in it.
     pub as_of: String,
     pub ended: String,
@@ -76,6 +78,8 @@ pub fn take(
     let as_of_unix_millis = crate::delivery::unix_millis().0;
     let (plans, store) = source.plans()?;
     check_whole(&plans)?;
+    let is_new = target.marker()?.is_none();
+    let is_away = is_new && !begun::known(&config.data_dir)?.is_empty();
     let generation = claim(target, &config.data_dir, &store, &plans, take_over)?;
     let mut taking = Taking {
         before: before(target, &generation),
@@ -115,6 +119,7 @@ pub fn take(
     target.put(&format!("manifests/{name}.json"), manifest.encode())?;
     Ok(Taken {
         name,
+        away: is_away,
         as_of: time_text(as_of_unix_millis),
         ended: time_text(made_unix_millis),
         ahead,

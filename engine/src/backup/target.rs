@@ -36,7 +36,8 @@ pub struct Target {
 }
 
 impl Target {
-    /// `create`: a directory that is missing is made.
+    /// `create`: a directory that is missing is made, but not those above it: where a disk is not mounted, what was meant for it
+    /// would go to the one on which its place is.
     pub fn open(name: &str, create: bool) -> Result<Target, Fault> {
         let fault = |error: &dyn std::fmt::Display| format!("backup {name}: {error}");
         let (store, directory): (Arc<dyn ObjectStore>, _) = if name.starts_with("s3://") {
@@ -55,6 +56,7 @@ impl Target {
         } else {
             let directory = PathBuf::from(name);
             if create {
+                expect_parent(&directory).map_err(|what| fault(&what))?;
                 crate::layout::keep_private();
                 crate::layout::private_dir(&directory)
                     .map_err(|error| fault(&format!("can't make this directory: {error}")))?;
@@ -182,6 +184,16 @@ impl Target {
                 }
             }
         }
+    }
+}
+
+fn expect_parent(directory: &std::path::Path) -> Result<(), Fault> {
+    match directory.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
+        Some(parent) => Err(format!(
+            "there is no directory {}; if a disk belongs there, mount it, else make it",
+            parent.display()
+        )),
+        None => Ok(()),
     }
 }
 

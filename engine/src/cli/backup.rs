@@ -89,6 +89,12 @@ pub(super) fn backup(options: &BackupOptions) -> Result<Outcome, ConfigError> {
         counted(taken.pieces, "piece"),
         taken.bytes_sent >> 20
     )?;
+    if taken.away {
+        outln!(
+            "a new place was begun: {} was empty, though this store was backed up before. If it was to there, is the disk mounted?",
+            options.to
+        )?;
+    }
     if let Some(ahead) = &taken.ahead {
         outln!(
             "backup {ahead} was there before, and is from a time that is still to come: the clock was ahead then, or is behind now; this one \
