@@ -24,7 +24,7 @@ pub async fn serve(
         lines.get_mut().set_limit(LINE_BYTES_MAX);
         let mut line = String::new();
         if lines.read_line(&mut line).await? == 0 {
-            tracing::info!("the backup has hung up");
+            tracing::info!("the backup is over: its command has ended, and says how");
             return Ok(());
         }
         let wanted: Wanted = match serde_json::from_str(&line) {

@@ -211,9 +211,25 @@ fn explain(name: &str, object: &str, error: &object_store::Error) -> Fault {
         Some(std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem) => {
             "; make it writable, or choose another place"
         }
+        _ if name.starts_with("s3://") => {
+            bucket_mend(&inner.to_string(), std::env::var_os("AWS_ACCESS_KEY_ID").is_some())
+        }
         _ => "",
     };
     format!("backup {name}: {object}: {inner}{mend}")
+}
+
+/// What to do about what a bucket, or the way to it, says.
+fn bucket_mend(said: &str, has_key: bool) -> &'static str {
+    if said.contains("scheme is not allowed") {
+        "; AWS_ENDPOINT is not https://: if that is meant, set AWS_ALLOW_HTTP=true in the environment"
+    } else if !has_key {
+        "; there is no AWS_ACCESS_KEY_ID in the environment"
+    } else if said.contains("timed out") {
+        "; start it again when the service answers: it goes on where it was"
+    } else {
+        ""
+    }
 }
 
 fn runtime() -> Result<Runtime, Fault> {
@@ -294,6 +310,24 @@ impl Uploads {
         match self.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(fault) => Err(fault),
             None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_bucket_says_is_told_with_what_to_do() {
+        for (said, has_key, words) in [
+            ("URL scheme is not allowed", false, "AWS_ALLOW_HTTP=true"),
+            ("403 Forbidden", false, "no AWS_ACCESS_KEY_ID"),
+            ("operation timed out", true, "start it again"),
+            ("403 Forbidden", true, ""),
+        ] {
+            assert!(bucket_mend(said, has_key).contains(words), "{said}");
+            assert_eq!(bucket_mend(said, has_key).is_empty(), words.is_empty(), "{said}");
         }
     }
 }
