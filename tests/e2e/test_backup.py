@@ -418,6 +418,37 @@ class Backup(kura.TestCase):
         self.assertGreater(new, before[2])
         other.stop()
 
+    def test_a_small_file_that_is_damaged_keeps_no_mail_from_coming_back(self):
+        self.fill(4)
+        expected = everything(self.server)
+        self.backup()
+        self.server.stop()
+        (name,) = os.listdir(os.path.join(self.place, "manifests"))
+        with open(os.path.join(self.place, "manifests", name)) as file:
+            files = json.loads(file.readline())["files"]
+        (chain,) = [one for one in files if one["path"].endswith("chain.pem")]
+        for part in [one for one in files if one["path"] in ("kura.toml", "layout.toml")] + [chain]:
+            with open(os.path.join(self.place, "files", part["sha256"]), "r+b") as file:
+                file.write(b"??")
+        other = kura.Kura()
+        self.addCleanup(other.remove)
+        restore = ("store", "restore", "--from", self.place, "--dir", other.directory)
+        refused = run(*restore)
+        self.assertEqual((refused.returncode, refused.stderr.count("\n")), (1, 1), refused.stderr)
+        self.assertIn("(kura.toml): its checksum does not match", refused.stderr)
+        self.assertIn("put a kura.toml of your own into", refused.stderr)
+        shutil.copy(os.path.join(self.server.directory, "kura.toml"), other.directory)
+        done = run(*restore)
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertIn(f"but without {chain['path']}: ", done.stdout)
+        chain = os.path.join(other.directory, chain["path"])
+        self.assertFalse(os.path.exists(chain))
+        shutil.copy(chain.replace(other.directory, self.server.directory), chain)
+        other.accounts = list(self.server.accounts)
+        other.start()
+        self.assertEqual(everything(other), expected)
+        other.stop()
+
     def test_a_disk_that_is_not_mounted_gets_no_backups_in_its_stead(self):
         self.fill(2)
         away = os.path.join(self.place, "mnt", "backup")

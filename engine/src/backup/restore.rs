@@ -24,6 +24,9 @@ use storage::restore::{Restore, RestoredShard};
 /// Until all of the store is there.
 const STAGING: &str = "store.restoring";
 
+/// The one small file without which a store does not start.
+const CONFIG_FILE: &str = "kura.toml";
+
 /// Pieces fetched ahead.
 const AHEAD_MAX: usize = 2;
 
@@ -139,11 +142,21 @@ fn damaged(target: &Target, fetch: &Fetch, what: &str) -> Fault {
     )
 }
 
-/// Whether everything is there, by name and size: before anything is written.
-fn check_presence(target: &Target, manifest: &Manifest) -> Result<(), Fault> {
-    let mut there = target.list(&format!("objects/{}", manifest.generation))?;
-    there.extend(target.list("files")?);
+/// Whether all of the store is there, by name and size, and the config file if it is needed: before anything is written.
+fn check_presence(target: &Target, manifest: &Manifest, data_dir: &Path) -> Result<(), Fault> {
+    let there = target.list(&format!("objects/{}", manifest.generation))?;
     for fetch in fetches(manifest) {
+        if fetch.object.starts_with("files/") {
+            let is_needed = fetch.place == CONFIG_FILE && !data_dir.join(CONFIG_FILE).exists();
+            if let Some(Err(what)) = is_needed.then(|| content(target, &fetch)).transpose()? {
+                return Err(format!(
+                    "{}; or put a kura.toml of your own into {}: it stays, and that of the backup is not needed",
+                    damaged(target, &fetch, &what),
+                    data_dir.display()
+                ));
+            }
+            continue;
+        }
         match there.get(&fetch.object) {
             None => return Err(damaged(target, &fetch, "it is missing")),
             Some(size) if *size != fetch.bytes => {
@@ -206,17 +219,17 @@ pub fn check(
     Ok(found)
 }
 
-/// Rebuilds `data_dir`.
+/// Rebuilds `data_dir`; which small files it has to do without.
 pub fn restore(
     target: &Arc<Target>,
     manifest: &Manifest,
     data_dir: &Path,
     mut progress: Progress,
-) -> Result<(), Fault> {
+) -> Result<Vec<Damaged>, Fault> {
     let fault =
         |path: &Path, error: std::io::Error| format!("can't write {}: {error}", path.display());
     check_free(data_dir)?;
-    check_presence(target, manifest)?;
+    check_presence(target, manifest, data_dir)?;
     private_dir(data_dir).map_err(|error| fault(data_dir, error))?;
     let _lock = layout::lock_backups(data_dir).map_err(|error| error.0)?;
     let staging = data_dir.join(STAGING);
@@ -267,14 +280,13 @@ pub fn restore(
         Ok::<(), Fault>(())
     });
     let _ = fetching.join();
-    if let Err(what) = outcome.flatten().and_then(|()| finish(target, manifest, data_dir, &staging))
-    {
+    let finish = |()| finish(target, manifest, data_dir, &staging);
+    outcome.flatten().and_then(finish).map_err(|what| {
         let needed = manifest.shards.iter().flat_map(|shard| &shard.segments);
         let needed = needed.map(|segment| segment.segment_bytes).sum();
         let room = room_missing(data_dir, needed);
-        return Err(format!("{what}{room}; {}", taken_back(data_dir, &staging, "restore")));
-    }
-    Ok(())
+        format!("{what}{room}; {}", taken_back(data_dir, &staging, "restore"))
+    })
 }
 
 /// What is half there is of no use to anyone: what became of it, for whoever is told why.
@@ -340,26 +352,35 @@ pub(crate) fn check_free(data_dir: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Files first, then the layout and the store's name.
+/// Files first, then the layout and the store's name. A small file that is damaged keeps no mail from coming back.
 fn finish(
     target: &Target,
     manifest: &Manifest,
     data_dir: &Path,
     staging: &Path,
-) -> Result<(), Fault> {
-    let mut all = fetches(manifest).split_off(manifest.pieces().count());
-    for (part, one) in manifest.files.iter().zip(all.drain(..)) {
-        let bytes = fetch(target, &one)?;
-        if part.path != "layout.toml" {
-            put_file(data_dir, part, bytes)?;
+) -> Result<Vec<Damaged>, Fault> {
+    let mut missed = Vec::new();
+    let all = fetches(manifest).split_off(manifest.pieces().count());
+    for (part, one) in manifest.files.iter().zip(all) {
+        // The layout is written anew, and a config file that is there is the operator's.
+        let is_config = part.path == CONFIG_FILE;
+        if part.path == "layout.toml" || is_config && data_dir.join(CONFIG_FILE).exists() {
+            continue;
+        }
+        match content(target, &one)? {
+            Ok(bytes) => put_file(data_dir, part, bytes)?,
+            Err(what) if is_config => return Err(damaged(target, &one, &what)),
+            Err(what) => {
+                missed.push(Damaged { object: one.object, place: one.place, what });
+            }
         }
     }
     let shards = u16::try_from(manifest.shards.len()).map_err(|error| error.to_string())?;
-    layout::put_in_place(data_dir, staging, shards, After::Restore).map_err(|error| error.0)
+    layout::put_in_place(data_dir, staging, shards, After::Restore).map_err(|error| error.0)?;
+    Ok(missed)
 }
 
-/// The names come from outside: they must stay below the directory. A config file that is there is the
-/// operator's, and stays.
+/// The names come from outside: they must stay below the directory.
 fn put_file(data_dir: &Path, part: &FilePart, bytes: Vec<u8>) -> Result<(), Fault> {
     let path = PathBuf::from(&part.path);
     let is_below = path.components().all(|one| matches!(one, std::path::Component::Normal(_)));
@@ -368,10 +389,7 @@ fn put_file(data_dir: &Path, part: &FilePart, bytes: Vec<u8>) -> Result<(), Faul
     if !is_below {
         return Err(format!("the backup names a file outside of the directory: {}", part.path));
     }
-    let text = if part.path == "kura.toml" { for_here(&bytes)? } else { bytes };
-    if part.path == "kura.toml" && file.exists() {
-        return Ok(());
-    }
+    let text = if part.path == CONFIG_FILE { for_here(&bytes)? } else { bytes };
     if let Some(folder) = file.parent() {
         private_dir(folder).map_err(|error| fault(&error))?;
     }

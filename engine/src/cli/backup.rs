@@ -179,7 +179,8 @@ impl Checked {
         };
         let rotten = manifest.rotten().count();
         let of_objects = format!("{} of it damaged", counted(self.damaged, "object"));
-        let of_store = format!("{} of the store damaged when it was taken", counted(rotten, "place"));
+        let of_store =
+            format!("{} of the store damaged when it was taken", counted(rotten, "place"));
         match (self.damaged > 0, rotten > 0) {
             (false, false) => None,
             (true, false) => Some(of_objects),
@@ -239,9 +240,7 @@ fn checked_json(all: &[Checked], hurt: &Hurt, whole: Option<&String>) -> Value {
             "rotten": manifest.map_or(Vec::new(), |manifest| manifest.rotten().collect()),
         })
     };
-    let object = |(one, backups): &(Damaged, Vec<String>)| {
-        json!({ "object": one.object, "place": one.place, "what": one.what, "backups": backups })
-    };
+    let object = |(one, backups): &(Damaged, Vec<String>)| json!({ "object": one.object, "place": one.place, "what": one.what, "backups": backups });
     let mut said = all.first().map(row).unwrap_or_default();
     said["older"] = all.iter().skip(1).map(row).collect();
     said["objects"] = hurt.values().map(object).collect();
@@ -296,7 +295,7 @@ pub(super) fn restore(options: &Restore) -> Result<Outcome, ConfigError> {
         None => options.place.dir.clone(),
     };
     let progress = Progress::new("restore", options.json);
-    restore::restore(&target, &manifest, &data_dir, progress).map_err(ConfigError)?;
+    let missed = restore::restore(&target, &manifest, &data_dir, progress).map_err(ConfigError)?;
     let config_file = options
         .place
         .config
@@ -304,16 +303,27 @@ pub(super) fn restore(options: &Restore) -> Result<Outcome, ConfigError> {
         .unwrap_or_else(|| data_dir.join(super::quickstart::CONFIG_FILE));
     let (settled, differing) = look_at(&config_file, &manifest)?;
     give_to_owner(&data_dir)?;
-    let outcome = if differing.is_none() { Outcome::Done } else { Outcome::Unwell };
+    let is_well = differing.is_none() && missed.is_empty();
+    let outcome = if is_well { Outcome::Done } else { Outcome::Unwell };
     if options.json {
         let said = json!({
             "name": name, "messages": messages, "dir": data_dir, "queue_on_hold": settled.held, "differing": differing,
+            "files_missed": missed.iter().map(|one| &one.place).collect::<Vec<_>>(),
         });
         outln!("{said}")?;
     } else {
-        outln!("backup {name} ({}) is restored: {all} in {}", manifest.times(), data_dir.display())?;
+        outln!(
+            "backup {name} ({}) is restored: {all} in {}",
+            manifest.times(),
+            data_dir.display()
+        )?;
         say_settled(&settled)?;
         say_rotten(&manifest)?;
+        for Damaged { object, place, what } in &missed {
+            outln!(
+                "but without {place}: {object}: {what}; put it there by hand, or take it from an older backup"
+            )?;
+        }
         if let Some(what) = differing {
             outln!(
                 "but {what}. What is there opens and can be served; `kura store verify --config {}` names what is hurt, and an older backup may \
