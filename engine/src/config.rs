@@ -482,6 +482,12 @@ mod tests {
             ("segment_bytes = 5", "64 KiB"),
             ("shards = 0", "shards"),
             ("session_buffer_bytes = 1", "session_buffer_bytes"),
+            ("backup_share_percent = 0", "use 1 to 100"),
+            ("scrub_share_percent = 1000", "use 1 to 100"),
+            ("admitted_messages_per_second = 0", "use 1 to"),
+            ("commit_window_us = 99999999", "use 0 to 1000000"),
+            ("spare_segments = 0", "spare_segments = 0 is out of range; use 1 to 1024"),
+            ("checkpoint_bytes = 1", "checkpoint_bytes"),
         ] {
             let said = fault(&format!("[knobs]\n{knob}\n"));
             assert!(said.contains(word), "{knob}: {said}");

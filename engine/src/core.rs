@@ -285,10 +285,18 @@ async fn open_store(parts: &Parts) -> Result<(Store<Disk>, Completions), ConfigE
 
 /// Whether the store, the sessions and this host can work with these: the knob's name first.
 pub fn check_knobs(knobs: &hwprofiles::Knobs) -> Result<(), String> {
+    let admitted = knobs.admitted_messages_per_second.value;
     for (name, value, least, most) in [
         ("shards", knobs.shards.value, 1, SHARDS_MAX),
         ("session_buffer_bytes", knobs.session_buffer_bytes.value, 4096, 64 << 20),
         ("sessions_max", knobs.sessions_max.value, 16, u64::from(u32::MAX)),
+        ("spare_segments", knobs.spare_segments.value, 1, 1024),
+        ("commit_window_us", knobs.commit_window_us.value, 0, 1_000_000),
+        ("checkpoint_bytes", knobs.checkpoint_bytes.value, 1 << 20, 1 << 40),
+        ("admitted_messages_per_second", admitted, 1, 100_000_000),
+        ("compaction_share_percent", knobs.compaction_share_percent.value, 1, 100),
+        ("scrub_share_percent", knobs.scrub_share_percent.value, 1, 100),
+        ("backup_share_percent", knobs.backup_share_percent.value, 1, 100),
     ] {
         if !(least..=most).contains(&value) {
             return Err(format!("{name} = {value} is out of range; use {least} to {most}"));

@@ -88,7 +88,7 @@ pub(super) struct PlanOptions {
     #[arg(long, value_name = "M", value_parser = clap::value_parser!(u64).range(1..))]
     mails_per_day: u64,
     /// Mean size of a message.
-    #[arg(long, value_name = "SIZE", default_value = "75K", value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value = "75K", value_parser = message_size)]
     message_bytes: u64,
     /// Terabytes that may be written to the disk in its life (TBW in its data sheet).
     #[arg(long, value_name = "TB", value_parser = positive)]
@@ -303,6 +303,14 @@ fn size(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(|| "a size is a number, with K, M, G or T behind it".to_owned())
 }
 
+/// None is empty, and none is larger than what a server may take at once.
+fn message_size(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        bytes @ 1..=0x4000_0000 => Ok(bytes),
+        _ => Err("a size from 1 to 1G".to_owned()),
+    }
+}
+
 fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(figure) if figure.is_finite() && figure > 0.0 => Ok(figure),
@@ -350,6 +358,10 @@ mod tests {
         for (text, bytes) in cases {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
+        for text in ["0", "100T", "2G"] {
+            assert!(message_size(text).is_err(), "{text}");
+        }
+        assert_eq!(message_size("1G"), Ok(1 << 30));
         for text in ["", "K", "2GB", "-1", "1.5G", "99999999999T"] {
             assert!(size(text).is_err(), "{text}");
         }
