@@ -19,6 +19,7 @@ use crate::format::{COUNT_UNKNOWN, Record, SEGMENT_HEADER_BYTES, SegmentId};
 use crate::index::{Index, RowFile};
 use crate::log::commit;
 use crate::log::queue::{Hold, Queue};
+use crate::log::reach;
 use crate::log::recovery::RecoveryReport;
 use crate::log::scan::{FoundSegment, LogEnd, Scan, Start};
 use crate::log::segments::{self, Active, Identity, SegmentFile, Segments, Spare};
@@ -28,6 +29,7 @@ use crate::space;
 use crate::superblock::{self, Begun, Superblock};
 use crate::types::{Lsn, Uid};
 use std::cell::{Cell, RefCell};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
@@ -50,6 +52,8 @@ struct Found<D: Device> {
     spares: Vec<Spare<D>>,
     /// Names of files that nothing identifies.
     unknown: Vec<String>,
+    /// Files that say that they are a segment which another one is, too.
+    doubles: Vec<FoundSegment<D>>,
     next_number: u32,
     damage: Vec<String>,
 }
@@ -63,6 +67,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
     let started = Instant::now();
     let mut found = find(&device, &options).await?;
     check_shard(&device, &options, &found)?;
+    refuse_doubles(&device, &found).await?;
     let damage = std::mem::take(&mut found.damage);
     let mut report = RecoveryReport { damage, ..RecoveryReport::default() };
     let mut index = Index::default();
@@ -180,6 +185,7 @@ async fn find<D: Device>(device: &D, options: &Options) -> Result<Found<D>, Erro
         cold: BTreeMap::new(),
         spares: Vec::new(),
         unknown: Vec::new(),
+        doubles: Vec::new(),
         next_number: 1,
         damage: Vec::new(),
     };
@@ -210,10 +216,15 @@ async fn find<D: Device>(device: &D, options: &Options) -> Result<Found<D>, Erro
                 let segments = if is_cold { &mut found.cold } else { &mut found.segments };
                 // A spare that has rotted may give itself out for what it was once.
                 let is_sound = matches!(identity, Identity::Segment(_));
-                if is_sound || !segments.contains_key(&header.segment) {
-                    let file_bytes = listed.bytes;
-                    let segment = FoundSegment { number, file, file_bytes, header };
-                    segments.insert(header.segment, segment);
+                let file_bytes = listed.bytes;
+                let segment = FoundSegment { number, file, file_bytes, is_sound, header };
+                match segments.entry(header.segment) {
+                    Entry::Vacant(free) => drop(free.insert(segment)),
+                    Entry::Occupied(taken) if taken.get().is_sound && is_sound => {
+                        found.doubles.push(segment);
+                    }
+                    Entry::Occupied(mut taken) if is_sound => drop(taken.insert(segment)),
+                    Entry::Occupied(_) => {}
                 }
             }
             // Whatever it was, mail may be in it: it is left alone.
@@ -250,6 +261,33 @@ fn check_shard<D: Device>(device: &D, options: &Options, found: &Found<D>) -> Re
     }
 }
 
+/// The store itself never leaves two files that are one segment: somebody has put one of them here. Either may hold
+/// what the other lacks.
+async fn refuse_doubles<D: Device>(device: &D, found: &Found<D>) -> Result<(), Error> {
+    let Some(double) = found.doubles.first() else { return Ok(()) };
+    let id = double.header.segment;
+    let first = found.segments.get(&id).or_else(|| found.cold.get(&id));
+    let mut named = Vec::new();
+    for file in first.into_iter().chain(found.doubles.iter().filter(|d| d.header.segment == id)) {
+        let name = segments::file_name(file.number);
+        // A cold segment has no batches to tell by; nor has what can't be read.
+        let reach = reach::reach(device, file, file.file_bytes).await;
+        named.push(match reach {
+            Ok(reach) if !id.is_cold() => format!("{name} (up to LSN {})", reach.next_lsn.0 - 1),
+            Ok(_) | Err(_) => name,
+        });
+    }
+    Err(Error::Open {
+        place: device.place(),
+        what: format!(
+            "{} all say that they are segment {} of the log; move those that were put there out of the directory, or take out what \
+             any of them holds with `kura store salvage`. Nothing was changed",
+            named.join(" and "),
+            id.0
+        ),
+    })
+}
+
 /// Why the store is not opened, what may be the file that is missed, and how to mend it.
 async fn refusal<D: Device>(device: &D, found: &Found<D>, what: &str) -> Error {
     let mut named = named_by_content(device, found).await;
@@ -260,8 +298,8 @@ async fn refusal<D: Device>(device: &D, found: &Found<D>, what: &str) -> Error {
     Error::Open {
         place: device.place(),
         what: format!(
-            "{what}{named}; put the file back, from a backup for instance, or take out what there is with \
-             `kura store salvage`. Nothing was changed"
+            "{what}{named}; put the file back, from a backup that is no older than it (README, \"When a store does not \
+             open any more\"), or take out what there is with `kura store salvage`. Nothing was changed"
         ),
     }
 }
@@ -332,6 +370,10 @@ async fn load_checkpoint<D: Device>(
                     return Err(refusal(device, found, &what).await);
                 }
                 let checkpoint = loaded.index.applied;
+                let short = reach::short(device, &found.segments, loaded.position, &loaded.index);
+                if let Some(what) = short.await {
+                    return Err(refusal(device, found, &what).await);
+                }
                 let start = begin_with(loaded, index, witness);
                 // Its own bytes and flush were not known when its counters were written.
                 index.counters.bytes_written += start.increment_bytes;

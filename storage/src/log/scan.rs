@@ -35,6 +35,8 @@ pub(crate) struct FoundSegment<D: Device> {
     pub(crate) file: D::File,
     /// What there is of it. Segments are allocated whole: one that is shorter than its header says was cut.
     pub(crate) file_bytes: u64,
+    /// Its header verifies: it is not what stands in it alone that says which segment it is.
+    pub(crate) is_sound: bool,
     pub(crate) header: SegmentHeader,
 }
 

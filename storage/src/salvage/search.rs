@@ -17,6 +17,8 @@ use crate::log::scan::FoundSegment;
 use crate::log::segments::{file_name, file_number};
 use crate::superblock::{self, Superblock};
 use crate::types::{Lsn, UnixMillis};
+use std::cmp::Reverse;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
@@ -29,6 +31,8 @@ const RECORD_BYTES_MAX: u64 = 8 << 20;
 pub(super) struct Found {
     pub(super) lsn: Lsn,
     pub(super) location: Location,
+    /// Number of the file in which it was found.
+    file: u32,
     pub(super) run: u32,
     /// Of its batch, or of the one before where the header of that is gone.
     pub(super) time: UnixMillis,
@@ -47,10 +51,13 @@ impl Found {
 
 #[derive(Debug)]
 pub(super) struct Searched<D: Device> {
+    /// All in which something was found.
+    files: Vec<D::File>,
+    /// Of each segment the file that goes furthest.
     pub(super) segments: BTreeMap<SegmentId, FoundSegment<D>>,
     /// By LSN; of the log before those of cold segments.
     pub(super) records: Vec<Found>,
-    /// Of `records`, by location.
+    /// Of `records`, by location: one for each.
     places: Vec<u32>,
     /// Something said that all records up to this one were durable.
     pub(super) witness: Lsn,
@@ -89,7 +96,9 @@ struct Segment {
 }
 
 pub(super) async fn search<D: Device>(device: &D, shard: u16) -> io::Result<Searched<D>> {
-    let mut search = Search { shard, records: Vec::new(), witness: Lsn(0) };
+    let mut search = Search { shard, file: 0, records: Vec::new(), witness: Lsn(0) };
+    let mut found_in: Vec<D::File> = Vec::new();
+    let mut reaches: BTreeMap<SegmentId, Lsn> = BTreeMap::new();
     let mut salts = BTreeSet::new();
     // One whose file can't be read is one that is gone.
     let superblocks = superblock::read(device).await.unwrap_or_default();
@@ -141,13 +150,16 @@ pub(super) async fn search<D: Device>(device: &D, shard: u16) -> io::Result<Sear
                 continue;
             };
             let before = search.records.len();
+            search.file = u32::try_from(found_in.len()).unwrap_or(u32::MAX);
             search.segment(&mut reader, &header).await;
             search.drop_given_up(before, superblocks.first());
             damage.extend(reader.damage(&name));
             erased.insert(header.segment, name);
             let file = reader.file;
-            segments
-                .insert(header.segment, FoundSegment { number, file, file_bytes: bytes, header });
+            found_in.push(file.clone());
+            let is_sound = false;
+            let found = FoundSegment { number, file, file_bytes: bytes, is_sound, header };
+            segments.insert(header.segment, found);
             continue;
         }
         let Some(header) = header else {
@@ -161,25 +173,56 @@ pub(super) async fn search<D: Device>(device: &D, shard: u16) -> io::Result<Sear
         if header.segment_bytes > bytes {
             damage.push(format!("{name}: {} bytes are cut off", header.segment_bytes - bytes));
         }
-        if segments.contains_key(&header.segment) {
-            damage.push(format!("{name}: another file is segment {} already", header.segment.0));
-            continue;
-        }
+        let before = search.records.len();
+        search.file = u32::try_from(found_in.len()).unwrap_or(u32::MAX);
         search.segment(&mut reader, &header).await;
+        if decoded.is_none() && segments.contains_key(&header.segment) {
+            // A spare that has rotted may give itself out for what it was once.
+            search.drop_given_up(before, superblocks.first());
+        }
         damage.extend(reader.damage(&name));
         let file = reader.file;
-        segments.insert(header.segment, FoundSegment { number, file, file_bytes: bytes, header });
+        found_in.push(file.clone());
+        let reach = search.records[before..].iter().map(|found| found.lsn).max();
+        let found =
+            FoundSegment { number, file, file_bytes: bytes, is_sound: decoded.is_some(), header };
+        match segments.entry(header.segment) {
+            Entry::Vacant(free) => drop(free.insert(found)),
+            Entry::Occupied(mut taken) => {
+                damage.push(format!(
+                    "{name}: {} is segment {} already; what either of them holds was taken",
+                    file_name(taken.get().number),
+                    header.segment.0
+                ));
+                if reach > reaches.get(&header.segment).copied() {
+                    taken.insert(found);
+                } else {
+                    continue;
+                }
+            }
+        }
+        reaches.extend(reach.map(|reach| (header.segment, reach)));
     }
     let Search { mut records, witness, .. } = search;
-    records.sort_by_key(|found| (found.lsn, found.location));
+    // A record that stands in two files that are one segment is one, and whole if it is in either.
+    records.sort_by_key(|found| (found.lsn, found.location, found.run, !found.is_whole()));
+    records.dedup_by_key(|found| (found.lsn, found.location, found.run));
     let mut places: Vec<u32> = (0..u32::try_from(records.len()).unwrap_or(u32::MAX)).collect();
-    places.sort_by_key(|number| records[*number as usize].location);
+    // Where they say different things of one place, the later run has written over what was given up.
+    places.sort_by_key(|number| {
+        let found = &records[*number as usize];
+        (found.location, Reverse(found.run), Reverse(found.lsn))
+    });
+    places.dedup_by_key(|number| records[*number as usize].location);
     let begun = begun.map(|begun| begun.segment);
-    Ok(Searched { segments, records, places, witness, closed_at, begun, erased, damage })
+    let files = found_in;
+    Ok(Searched { files, segments, records, places, witness, closed_at, begun, erased, damage })
 }
 
 struct Search {
     shard: u16,
+    /// Number of the one that is searched.
+    file: u32,
     records: Vec<Found>,
     witness: Lsn,
 }
@@ -294,6 +337,7 @@ impl Search {
                 self.records.push(Found {
                     lsn: record.lsn,
                     location: Location::new(believed.id, offset),
+                    file: self.file,
                     run: full_run(run, record.run_low),
                     time,
                     kind: record.kind,
@@ -363,12 +407,12 @@ impl<D: Device> Searched<D> {
 
     /// Reads a record again, with its body if that is asked for. `None`: it does not verify (any more).
     pub(super) async fn read(&self, device: &D, found: &Found, with_body: bool) -> Option<Parts> {
-        let segment = self.segments.get(&found.location.segment)?;
+        let file = self.files.get(found.file as usize)?;
         let start = found.location.offset() / ALIGNMENT as u64 * ALIGNMENT as u64;
         let head = usize::try_from(found.location.offset() - start).ok()?;
         let body_bytes = if with_body { found.body_bytes as usize } else { 0 };
         let length = RECORD_HEADER_BYTES + found.meta_bytes as usize + body_bytes;
-        let buffer = device.read(&segment.file, start, Buffer::with_capacity(head + length)).await;
+        let buffer = device.read(file, start, Buffer::with_capacity(head + length)).await;
         let bytes = buffer.ok()?.as_slice().get(head..head + length)?.to_vec();
         let header = RecordHeader::decode(&bytes).ok()?;
         let parts = Parts { header, bytes };

@@ -156,7 +156,7 @@ fn setbacks(sim: &Sim) -> Vec<String> {
     on_sim(sim, Options::for_tests(), |store| async move { store.recovery().setbacks.clone() })
 }
 
-fn remove(sim: &Sim, name: &str) {
+pub fn remove(sim: &Sim, name: &str) {
     let (disk, name) = (sim.clone(), name.to_owned());
     Executor::new(sim).block_on(async move { disk.remove(&name).await.expect("removes") });
 }

@@ -15,6 +15,7 @@ mod golden;
 mod history;
 mod operations;
 mod packing;
+mod put_back;
 mod quarantine;
 mod rebuild;
 mod rest;

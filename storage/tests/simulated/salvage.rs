@@ -541,6 +541,46 @@ fn what_is_remembered_of_a_mailbox_without_a_name_can_be_brought_back_still() {
     }
 }
 
+/// As an operator would leave it who has put a copy back from a backup. Either may have the lower number, and each
+/// may have what rot has taken of the other.
+#[test]
+fn of_two_files_that_are_one_segment_all_is_saved_that_either_holds() {
+    let sim = Sim::new(74);
+    let (disk, copies) = (sim.clone(), Rc::new(RefCell::new(BTreeMap::new())));
+    let place = Rc::clone(&copies);
+    let expected = on_sim(&sim, options(), move |store| async move {
+        with_accounts(&store).await;
+        for number in 0..30 {
+            if number == 10 {
+                *place.borrow_mut() = contents(&disk);
+            }
+            store.deliver(delivery(vec![placement(ALICE, INBOX)], number, 900)).await.expect("one");
+        }
+        seen(&store).await
+    });
+    let files = contents(&sim);
+    let is_older = |(name, bytes): &(&String, &Vec<u8>)| {
+        bytes.starts_with(b"KURASEG\0") && files.get(*name) != Some(bytes)
+    };
+    let older =
+        copies.borrow().iter().find(is_older).map(|(name, bytes)| (name.clone(), bytes.clone()));
+    let (name, older) = older.expect("a segment that was written on");
+    for (copy, rots) in [("log-00000000", false), ("log-00000099", false), ("log-00000000", true)] {
+        let mut files = files.clone();
+        let live = files.get_mut(&name).expect("there");
+        if rots {
+            // Some mail that the copy has.
+            let at = live.windows(7).position(|w| w == b"mary of").expect("a summary") + 1000;
+            live[at] ^= 1;
+        }
+        files.insert(copy.to_owned(), older.clone());
+        let (report, seen) = salvaged(&files);
+        assert_eq!(seen.messages, expected.messages, "copy as {copy}: {report:?}");
+        assert_eq!((report.messages_lost, report.records_lost), (0, 0), "{report:?}");
+        assert!(report.damage.iter().any(|line| line.contains("is segment")), "{report:?}");
+    }
+}
+
 #[test]
 fn a_directory_with_a_store_in_it_is_not_salvaged_into() {
     let (sim, _) = lived(50);

@@ -1,0 +1,143 @@
+//! How far a segment's file goes, and whether that is as far as it has to.
+//!
+//! An older copy of a file, put back from a backup, verifies from end to end and lacks what was written into the
+//! segment since. Whatever lies before the checkpoint is not replayed, so only its end tells. Rot is told from it:
+//! where a copy ends, nothing has been written yet; where there is rot, something stands, or little is gone.
+
+use crate::buffer::{ALIGNMENT, Buffer, align_up_u64};
+use crate::checkpoint::Position;
+use crate::device::Device;
+use crate::format::{BatchHeader, SEGMENT_HEADER_BYTES, SegmentId};
+use crate::index::Index;
+use crate::log::scan::FoundSegment;
+use crate::log::segments::file_name;
+use crate::types::Lsn;
+use std::collections::BTreeMap;
+use std::io;
+
+/// Read at once: the last batch of a sealed segment is hardly ever longer.
+const WINDOW_BYTES: u64 = 64 << 10;
+const BLOCK: u64 = ALIGNMENT as u64;
+
+/// Where the batches of a segment end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reach {
+    pub(crate) offset: u64,
+    /// The LSN that is due there.
+    pub(crate) next_lsn: Lsn,
+}
+
+/// Behind the last batch that ends at `before`, or ahead of it. Searches from there to the front.
+pub(crate) async fn reach<D: Device>(
+    device: &D,
+    segment: &FoundSegment<D>,
+    before: u64,
+) -> io::Result<Reach> {
+    let header = &segment.header;
+    let mut end = before.min(segment.file_bytes) / BLOCK * BLOCK;
+    while end > SEGMENT_HEADER_BYTES as u64 {
+        let start = end.saturating_sub(WINDOW_BYTES).max(SEGMENT_HEADER_BYTES as u64);
+        let bytes = read(device, segment, start, end).await?;
+        let blocks = (0_u64..).zip(bytes.as_slice().chunks(ALIGNMENT)).rev();
+        for (number, block) in blocks {
+            let Ok(batch) = BatchHeader::decode(block) else { continue };
+            let offset = start + number * BLOCK + align_up_u64(u64::from(batch.bytes));
+            let is_ours = batch.shard == header.shard
+                && batch.segment == header.segment
+                && batch.salt == header.salt
+                && batch.run >= header.run;
+            if is_ours && offset <= before {
+                return Ok(Reach { offset, next_lsn: batch.next_lsn() });
+            }
+        }
+        end = start;
+    }
+    Ok(Reach { offset: SEGMENT_HEADER_BYTES as u64, next_lsn: header.first_lsn })
+}
+
+/// Whether more than a block is there, and nothing has been written to it since the file became this segment:
+/// zeroes, or what another life of the file has left.
+async fn is_unwritten<D: Device>(
+    device: &D,
+    segment: &FoundSegment<D>,
+    from: u64,
+    to: u64,
+) -> io::Result<bool> {
+    if to.saturating_sub(from) <= BLOCK {
+        return Ok(false);
+    }
+    let (mut offset, mut is_zeroes) = (from, true);
+    while offset < to {
+        let end = to.min(offset + WINDOW_BYTES);
+        let bytes = read(device, segment, offset, end).await?;
+        let is_left_over = |block: &[u8]| {
+            let batch = BatchHeader::decode(block).ok();
+            batch.is_some_and(|batch| {
+                batch.segment != segment.header.segment || batch.run < segment.header.run
+            })
+        };
+        if bytes.as_slice().chunks(ALIGNMENT).any(is_left_over) {
+            return Ok(true);
+        }
+        is_zeroes = is_zeroes && bytes.as_slice().iter().all(|byte| *byte == 0);
+        offset = end;
+    }
+    Ok(is_zeroes)
+}
+
+/// Which file lacks messages that the index has in it, if one does. What had been given up as lost is missed by
+/// nobody: a row has to lead there.
+pub(crate) async fn short<D: Device>(
+    device: &D,
+    segments: &BTreeMap<SegmentId, FoundSegment<D>>,
+    checkpoint: Position,
+    index: &Index,
+) -> Option<String> {
+    let mut suspects = BTreeMap::new();
+    for (id, segment) in segments.range(..=checkpoint.segment) {
+        let next = segments.get(&SegmentId(id.0 + 1)).map(|next| next.header.first_lsn);
+        let (due, end) = match next {
+            _ if *id == checkpoint.segment => (Lsn(index.applied.0 + 1), checkpoint.offset),
+            Some(due) => (due, segment.header.segment_bytes),
+            None => continue,
+        };
+        if index.live.bytes(*id) == 0 {
+            continue;
+        }
+        // What can't be read tells nothing.
+        let Ok(reach) = reach(device, segment, end).await else { continue };
+        let to = end.min(segment.file_bytes);
+        if reach.next_lsn < due
+            && is_unwritten(device, segment, reach.offset, to).await.unwrap_or(false)
+        {
+            suspects.insert(*id, (segment, reach, due));
+        }
+    }
+    if suspects.is_empty() {
+        return None;
+    }
+    let mailboxes = index.accounts.values().flat_map(|account| account.mailboxes.values());
+    let missed = mailboxes.flat_map(|mailbox| mailbox.rows.iter()).find_map(|row| {
+        let suspect = suspects.get(&row.location.segment)?;
+        (row.location.offset() >= suspect.1.offset).then_some(suspect)
+    });
+    let (segment, reach, due) = missed?;
+    Some(format!(
+        "{}, which is segment {} of the log, ends with LSN {}, and it went on to LSN {}: what came then is missing, \
+         and this is an older copy of the file, most likely",
+        file_name(segment.number),
+        segment.header.segment.0,
+        reach.next_lsn.0 - 1,
+        due.0 - 1
+    ))
+}
+
+async fn read<D: Device>(
+    device: &D,
+    segment: &FoundSegment<D>,
+    from: u64,
+    to: u64,
+) -> io::Result<Buffer> {
+    let bytes = usize::try_from(to - from).map_err(io::Error::other)?;
+    device.read(&segment.file, from, Buffer::with_capacity(bytes)).await
+}
