@@ -100,10 +100,11 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
     };
     make_sure(&device, &found, start.scan.position.segment).await?;
     superblock::write(&device, &superblock).await.map_err(device_error)?;
+    let gone = gap(&found);
     mark_end(&device, &mut found, &end, &superblock).await.map_err(device_error)?;
     let mut segments = take_over(&device, &mut found, &end).await?;
     take_over_cold(&mut segments, &mut found, index.cold_next);
-    report_missing(&device, &segments, &index, &mut report);
+    report_missing(&device, &segments, &index, (&start.files, gone), &mut report);
     take_spares(&device, &options, &mut segments, found.spares, &index, &mut report).await?;
     report.micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
     report.lsn = superblock.durable;
@@ -340,6 +341,8 @@ struct StartPoint {
     row_files: RowFiles,
     increment_bytes: u64,
     rows_bytes: u64,
+    /// Which file held which segment when it was written.
+    files: BTreeMap<SegmentId, u32>,
 }
 
 /// The newest checkpoint that a superblock names and that verifies; without one, the newest base in
@@ -407,7 +410,8 @@ async fn load_checkpoint<D: Device>(
     let position = Position { segment, offset: SEGMENT_HEADER_BYTES as u64 };
     let scan = Start { position, due: Lsn(1), run: 0, witness };
     let row_files = RowFiles::new();
-    Ok(StartPoint { scan, checkpoint: Lsn(0), row_files, increment_bytes: 0, rows_bytes: 0 })
+    let files = BTreeMap::new();
+    Ok(StartPoint { scan, checkpoint: Lsn(0), row_files, increment_bytes: 0, rows_bytes: 0, files })
 }
 
 /// A store that has lived has a superblock: how it was lost, and what takes its place.
@@ -478,6 +482,7 @@ fn begin_with(loaded: Loaded, index: &mut Index, witness: Lsn) -> StartPoint {
         row_files: RowFiles::new(),
         increment_bytes: loaded.bytes,
         rows_bytes: loaded.rows_bytes,
+        files: loaded.segments.iter().map(|(id, number, _)| (*id, *number)).collect(),
     }
 }
 
@@ -581,17 +586,27 @@ async fn take_over<D: Device>(
     Ok(segments)
 }
 
-/// Older segments are not replayed, but what lies in them is needed all the same.
+/// Older segments are not replayed, but what lies in them is needed all the same. The store opens without them, so that
+/// mail flows. `names`: which files the checkpoint knew, and the one that is not there.
 fn report_missing<D: Device>(
     device: &D,
     segments: &Segments<D>,
     index: &Index,
+    names: (&BTreeMap<SegmentId, u32>, Option<String>),
     report: &mut RecoveryReport,
 ) {
+    let (known, gone) = names;
     for (id, used) in index.live.segments().filter(|(_, used)| used.bytes > 0) {
         if !segments.files.contains_key(&id) {
+            let named =
+                known.get(&id).map(|number| format!("it was {}", segments::file_name(*number)));
+            let named = named
+                .or_else(|| gone.clone())
+                .map_or_else(String::new, |named| format!(" ({named})"));
             report.damage.push(format!(
-                "segment {} in {} is missing: {} bytes of messages that are in mailboxes",
+                "segment {}{named} in {} is missing: {} bytes of messages that are in mailboxes. Stop the server and put the \
+                 file back, from a backup that is no older than it (README, \"When a store does not open any more\"), or \
+                 take out what there is with `kura store salvage`",
                 id.0,
                 device.place(),
                 used.bytes

@@ -196,9 +196,14 @@ fn a_lost_segment_file_is_noticed_nothing_is_changed_and_it_can_be_put_back() {
                 let told = on_sim_unclosed(
                     &sim.after_crash(),
                     Options::for_tests(),
-                    |store, _| async move { store.stats().recovery_damage },
+                    |store, _| async move { store.recovery().damage.join("; ") },
                 );
-                assert_ne!(told, Some(0), "nobody was told that {name} is gone");
+                let told = told.expect("comes to its end");
+                assert!(
+                    told.contains(name.as_str()) && told.contains("is missing"),
+                    "{name}: {told}"
+                );
+                assert!(told.contains("kura store salvage"), "{told}");
                 reported += 1;
             }
             let mended = sim.after_crash();
