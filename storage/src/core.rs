@@ -104,6 +104,8 @@ pub(crate) struct Core<D: Device> {
     pub(crate) free_bytes_asked: Cell<UnixMillis>,
     pub(crate) recovery: RecoveryReport,
     pub(crate) clock: Cell<Clock>,
+    /// Opening found damage, and nothing has been logged since ([`Core::is_as_found`]).
+    pub(crate) as_found: Cell<bool>,
 
     pub(crate) locks: Locks,
     pub(crate) reservations: Reservations,
@@ -321,9 +323,20 @@ impl<D: Device> Core<D> {
         self.landed_batches.set(self.landed_batches.get() + 1);
         let grown = self.log_bytes_since_checkpoint.get() + padded_bytes;
         self.log_bytes_since_checkpoint.set(grown);
-        if grown >= self.checkpoint_due_bytes() || self.is_full.get() {
+        // Opening has records of its own to log.
+        let goes_on = self.phase.get() == Phase::Open && self.as_found.take();
+        if goes_on || grown >= self.checkpoint_due_bytes() || self.is_full.get() {
             self.upkeep.ring();
         }
+        if goes_on {
+            self.expiry.ring();
+        }
+    }
+
+    /// What opening found is told again by the next one, as long as that reads the same log: so whoever opens a
+    /// store to look at it leaves no checkpoint behind, and moves and forgets nothing, unless room is asked for.
+    pub(crate) fn is_as_found(&self) -> bool {
+        self.as_found.get() && self.thorough_below.get().is_none() && !self.is_short()
     }
 
     /// So many bytes of messages have gone: much of it, and there may be something to free, be the log ever

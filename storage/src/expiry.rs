@@ -64,7 +64,7 @@ fn interval<D: Device>(core: &Core<D>) -> Duration {
 
 /// Forgets what is due; how many graves that were.
 async fn round<D: Device>(core: &Rc<Core<D>>) -> Result<u64, Error> {
-    let Some(until) = due_until(core) else { return Ok(0) };
+    let Some(until) = due_until(core).filter(|_| !core.is_as_found()) else { return Ok(0) };
     let mut pending = Vec::new();
     let mut forgotten = 0;
     let accounts = due(&core.index.borrow(), until);

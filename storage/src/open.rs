@@ -145,6 +145,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
         given_up_by: RefCell::default(),
         free_bytes: Cell::default(),
         free_bytes_asked: Cell::default(),
+        as_found: Cell::new(!report.damage.is_empty()),
         recovery: report,
         // Where nothing is remembered, nothing can be forgotten too early.
         clock: Cell::new(Clock::new(end.newest.unwrap_or(device.now()), device.steady())),

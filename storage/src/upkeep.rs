@@ -16,6 +16,11 @@ use std::rc::Rc;
 /// Runs until the store is closed or halts.
 pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
     while core.phase.get() == Phase::Open {
+        if core.is_as_found() {
+            core.spares.ring();
+            core.upkeep.wait().await;
+            continue;
+        }
         core.maintains.set(true);
         let is_wanted = core.wants_checkpoint.take();
         if is_wanted || core.log_bytes_since_checkpoint.get() >= core.checkpoint_due_bytes() {

@@ -137,6 +137,9 @@ pub(crate) async fn pace<D: Device>(core: &Core<D>, bytes: usize) {
 }
 
 fn next_task<D: Device>(core: &Core<D>) -> Option<Task> {
+    if core.is_as_found() {
+        return None;
+    }
     if base_is_due(core) {
         return Some(Task::WriteBase);
     }

@@ -82,6 +82,9 @@ impl<D: Device> Store<D> {
         let upkeep = Box::pin(upkeep::run(&self.core));
         let compaction = Box::pin(compaction::run(&self.core));
         both(log, both(upkeep, both(compaction, Box::pin(expiry::run(&self.core))))).await;
+        if self.core.phase.get() == Phase::Closing && self.core.is_as_found() {
+            self.core.phase.set(Phase::Closed);
+        }
         if self.core.phase.get() == Phase::Closing {
             let phase = match Box::pin(upkeep::close(&self.core)).await {
                 Ok(()) => Phase::Closed,
@@ -95,7 +98,8 @@ impl<D: Device> Store<D> {
         self.core.landed.ring();
     }
 
-    /// Finishes what is queued, writes a checkpoint if there is room for one, stops the commit loop.
+    /// Finishes what is queued, writes a checkpoint if there is room for one, stops the commit loop. Where opening found
+    /// damage and nothing has come since, there is no checkpoint: the next opening finds it, too.
     pub async fn close(&self) -> Result<(), Error> {
         loop {
             match self.core.phase.get() {

@@ -652,3 +652,45 @@ fn mail_that_imitates_a_batch_is_not_believed() {
         }
     }
 }
+
+/// As `kura store verify` on a stopped store does: the server that is started afterwards has to tell, too.
+#[test]
+fn what_opening_found_is_found_again_until_something_is_logged() {
+    let mut tried = 0;
+    for seed in 0..40 {
+        let sim = filled(seed, false);
+        let Some(place) = flip_somewhere(&sim, &mut Random::new(seed)) else { continue };
+        // Space is asked back, and what is remembered is over, as soon as the store is open.
+        let look = || {
+            on_sim(
+                &sim,
+                Options { checkpoint_log_bytes_min: 4096, ..Options::for_tests() },
+                |store| async move {
+                    store.device().sleep(std::time::Duration::from_secs(60)).await;
+                    (store.recovery().damage.clone(), store.verify().await.expect("verifies").bad)
+                },
+            )
+        };
+        let (damage, bad) = look();
+        if damage.is_empty() {
+            continue;
+        }
+        let checkpoints = |sim: &Sim| {
+            let names = sim.files().into_iter().map(|file| file.name);
+            names.filter(|name| name.starts_with("checkpoint")).collect::<Vec<_>>()
+        };
+        let before = checkpoints(&sim);
+        assert_eq!(look(), (damage.clone(), bad), "{place}");
+        assert_eq!(checkpoints(&sim), before);
+        // A server that goes on with new mail has told of it.
+        on_sim(&sim, Options::for_tests(), |store| async move {
+            assert!(store.stats().recovery_damage > 0);
+            let one = delivery(vec![placement(ALICE, INBOX)], 1000, 300);
+            store.deliver(one).await.expect("delivers");
+        });
+        assert_ne!(checkpoints(&sim), before);
+        assert!(look().0.is_empty(), "{place}");
+        tried += 1;
+    }
+    assert!(tried > 5, "{tried} tried");
+}
