@@ -201,6 +201,13 @@ fn report_recovery(shard: u16, recovery: &storage::RecoveryReport) {
     for setback in &recovery.setbacks {
         tracing::warn!(shard, setback, "what the store had to do without when it was opened");
     }
+    if let Some(unfinished) = &recovery.unfinished {
+        tracing::warn!(
+            shard,
+            unfinished,
+            "the end of the log, as it was found when the store was opened"
+        );
+    }
     for place in &recovery.damage {
         tracing::error!(shard, place, "damage found when opening the store");
     }

@@ -221,7 +221,9 @@ async fn find<D: Device>(device: &D, options: &Options) -> Result<Found<D>, Erro
                 let file_bytes = listed.bytes;
                 let segment = FoundSegment { number, file, file_bytes, is_sound, header };
                 match segments.entry(header.segment) {
-                    Entry::Vacant(free) => drop(free.insert(segment)),
+                    Entry::Vacant(free) => {
+                        free.insert(segment);
+                    }
                     Entry::Occupied(taken) if taken.get().is_sound && is_sound => {
                         found.doubles.push(segment);
                     }

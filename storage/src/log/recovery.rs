@@ -233,6 +233,9 @@ pub struct RecoveryReport {
     pub micros: u64,
     /// Why the log was taken to end where it does.
     pub end: &'static str,
+    /// What stands behind the log's end, if it looks like mail: a batch that a crash has torn, and nobody was told of, or
+    /// one that a disk has lost which said that it was on it.
+    pub unfinished: Option<String>,
     /// Places that do not verify although they had been acknowledged.
     pub damage: Vec<String>,
     /// LSNs of records of which nothing could be saved.

@@ -200,6 +200,8 @@ impl<'s, D: Device> Scan<'s, D> {
                     self.report.end = case.name;
                     if self.is_blind {
                         self.end_blindly();
+                    } else {
+                        self.report.unfinished = self.unfinished(seen).await?;
                     }
                     break;
                 }
@@ -293,6 +295,32 @@ impl<'s, D: Device> Scan<'s, D> {
                 self.due.0
             ),
         })
+    }
+
+    /// What stands where the log is taken to end, unless it is nothing, or was there before.
+    async fn unfinished(&mut self, seen: Seen) -> Result<Option<String>, Error> {
+        let stands = match seen.header {
+            Header::Due | Header::Ahead => true,
+            Header::Stale => false,
+            Header::Missing => self.has_records().await? || self.next_batch_here().await?.is_some(),
+        };
+        Ok(stands.then(|| {
+            let place = self.place(self.position.offset, self.due);
+            format!(
+                "the log ends in {place}: what stands there does not verify, and nothing says that it was durable. It is \
+                 taken for what a crash has left unfinished; if mail is missing, the disk has lost what it had flushed"
+            )
+        }))
+    }
+
+    /// Whether the block at the position has a record of this segment that is due: its batch's header is damaged.
+    async fn has_records(&mut self) -> Result<bool, Error> {
+        if self.position.offset + ALIGNMENT as u64 > self.segment_end() {
+            return Ok(false);
+        }
+        let expected = self.expected(Lsn(u64::MAX));
+        let bytes = self.bytes(self.position.offset, ALIGNMENT as u64).await?;
+        Ok(!find_records(bytes, BATCH_HEADER_BYTES, expected).is_empty())
     }
 
     fn segment(&self) -> Option<&'s FoundSegment<D>> {

@@ -187,7 +187,9 @@ pub(super) async fn search<D: Device>(device: &D, shard: u16) -> io::Result<Sear
         let found =
             FoundSegment { number, file, file_bytes: bytes, is_sound: decoded.is_some(), header };
         match segments.entry(header.segment) {
-            Entry::Vacant(free) => drop(free.insert(found)),
+            Entry::Vacant(free) => {
+                free.insert(found);
+            }
             Entry::Occupied(mut taken) => {
                 damage.push(format!(
                     "{name}: {} is segment {} already; what either of them holds was taken",

@@ -27,7 +27,11 @@ fn filled(close: bool) -> (Sim, Vec<Vec<(String, Vec<u8>)>>) {
     if close {
         on_sim(&sim, Options::for_tests(), fill);
     } else {
-        on_sim_unclosed(&sim, Options::for_tests(), |store, _| async move { fill(store).await });
+        on_sim_unclosed(
+            &sim,
+            Options::for_tests(),
+            move |store, _| async move { fill(store).await },
+        );
     }
     (sim.after_crash(), earlier.take())
 }
@@ -99,8 +103,9 @@ fn an_older_copy_in_the_place_of_a_file_is_refused_or_told_of_and_the_file_can_b
                     (good(&store).await, store.stats().recovery_damage)
                 });
                 let (good, damage) = left.expect("comes to its end");
-                // Without a checkpoint nothing but the log says how far the last segment went.
-                assert!(good == MESSAGES || damage > 0 || !close, "{name}: {good} good");
+                // Without a checkpoint nothing but the log says how far the last segment went; and a block at its
+                // end may have rotted.
+                assert!(good + 1 >= MESSAGES || damage > 0 || !close, "{name}: {good} good");
                 told += 1;
             }
             let mended = pristine.after_crash();
