@@ -9,8 +9,11 @@ use storage::device::sim::Sim;
 
 const MESSAGES: u32 = 60;
 
+/// Names and contents.
+type Files = Vec<(String, Vec<u8>)>;
+
 /// A store that was closed in order; and its files as they were after each fifth message.
-fn filled(close: bool) -> (Sim, Vec<Vec<(String, Vec<u8>)>>) {
+fn filled(close: bool) -> (Sim, Vec<Files>) {
     let sim = Sim::new(21);
     let earlier = Rc::new(RefCell::new(Vec::new()));
     let (disk, place) = (sim.clone(), Rc::clone(&earlier));
