@@ -223,10 +223,6 @@ impl Device for Timed {
         Duration::from_nanos(self.clock.now())
     }
 
-    fn steady(&self) -> Duration {
-        Duration::from_nanos(self.clock.now())
-    }
-
     fn random(&self) -> io::Result<u64> {
         self.sim.random()
     }
