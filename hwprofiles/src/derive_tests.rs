@@ -50,7 +50,7 @@ fn a_platter_has_one_log_and_a_commit_window() {
         ("session_buffer_bytes", 256 * KIB),
         ("sessions_max", 8_192),
         ("admitted_messages_per_second", 6_103),
-        ("lasting_bytes_per_second", 95_000_000),
+        ("lasting_bytes_per_second", 115_500_000),
         ("compaction_share_percent", 15),
         ("compaction_bytes_per_second", 17_325_000),
         ("scrub_share_percent", 1),

@@ -36,11 +36,6 @@ const LEAD_PERCENT: u64 = 125;
 /// writes some 7 KiB, and zeroes wear the disk, too.
 const BATCH_BYTES_SMALL: u64 = 16 << 10;
 
-/// A disk that takes so long for a piece is left to the log for some times as long: a platter's arm has to come
-/// back, too.
-const SLOW: Duration = Duration::from_millis(2);
-const PAUSE_TIMES: u32 = 4;
-
 /// When the disk is full, how long to wait before asking again.
 const PAUSE_FULL: Duration = Duration::from_millis(500);
 
@@ -61,15 +56,10 @@ pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
             core.spares.wait().await;
             continue;
         }
-        let begun = core.device.steady();
         let outcome = match step {
             Step::Allocate => add_spare(core, false).await,
             Step::Zero => zero_spare(core, piece).await,
         };
-        let took = core.device.steady().saturating_sub(begun);
-        if took >= SLOW && !pace.is_at_rest(core) {
-            core.device.sleep(took * PAUSE_TIMES).await;
-        }
         if let Err(error) = outcome {
             core.note_given_up(&error);
             core.device.sleep(PAUSE_FULL).await;
@@ -105,7 +95,9 @@ fn next_step<D: Device>(core: &Core<D>) -> Option<Step> {
     if segments.spares.len() < core.options.spare_segments && (few || !unwritten) && fits {
         return Some(Step::Allocate);
     }
-    unwritten.then_some(Step::Zero)
+    // The log can't have one that is being written: on a full disk that would be the one it has left.
+    let can_be_missed = !few || core.growable_bytes() >= core.options.segment_bytes;
+    (unwritten && can_be_missed).then_some(Step::Zero)
 }
 
 /// How fast zeroes are written.

@@ -77,7 +77,8 @@ fn half_loads() {
         "\n16 sessions, 4 KiB, half of the closed loop's rate: p50 / p99 / p99.9 in flushes of the disk's"
     );
     row("", &["messages/s".to_owned(), "alone".to_owned(), "beside upkeep".to_owned()]);
-    let disks: [(_, fn(&Profile) -> Medium, _); 6] = [
+    type Modelled = fn(&Profile) -> Medium;
+    let disks: [(_, Modelled, _); 6] = [
         ("nvme-plp", flash_of, FLASH_FOR),
         ("nvme-consumer", flash_of, FLASH_FOR),
         ("sata-ssd", flash_of, FLASH_FOR),

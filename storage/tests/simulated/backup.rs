@@ -298,6 +298,8 @@ fn a_scrub_that_was_broken_off_goes_on_where_it_was() {
     on_sim(&sim, small_store(), |store| async move {
         with_accounts(&store).await;
         churn(&store, &mut Random::new(3), 0, 900).await;
+        // What compaction still has to do would make other segments meanwhile.
+        store.device().sleep(std::time::Duration::from_secs(60)).await;
         let mut whole = Vec::new();
         store.scrub(None, |progress, _| whole.push(progress)).await.expect("scrubs");
         let mut nexts: Vec<_> = whole.iter().map(|progress| progress.next).collect();

