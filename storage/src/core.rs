@@ -177,9 +177,10 @@ impl<D: Device> Core<D> {
         segments + 4 * self.checkpoint_bytes.get()
     }
 
-    /// What mail leaves alone: the reserve, and a segment to move the rest of others to.
+    /// What mail leaves alone: the reserve, a segment to move the rest of others to, and as much for a base and for what a
+    /// checkpoint grows by meanwhile, or compaction would take small changes their part of the reserve.
     fn kept_from_mail(&self) -> u64 {
-        self.reserve_bytes() + self.options.segment_bytes
+        self.reserve_bytes() + 2 * self.options.segment_bytes
     }
 
     /// What gives no space back leaves half of the reserve alone, or nothing could be moved any more.

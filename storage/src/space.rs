@@ -196,7 +196,7 @@ async fn give_back_surplus<D: Device>(core: &Core<D>) -> io::Result<()> {
         let surplus = {
             let mut segments = core.segments.borrow_mut();
             let kept = core.options.spare_segments_max.max(core.options.spare_segments);
-            let is_surplus = segments.spares.len() > kept;
+            let is_surplus = segments.spares.len() + segments.spares_away > kept;
             if is_surplus { segments.spares.pop() } else { None }
         };
         let Some(spare) = surplus else { break };

@@ -168,13 +168,16 @@ impl Growth {
 /// piece, and puts it back.
 async fn zero_spare<D: Device>(core: &Rc<Core<D>>, piece: u64) -> io::Result<()> {
     let taken = {
-        let spares = &mut core.segments.borrow_mut().spares;
-        let position = spares.iter().position(|spare| !spare.is_prewritten());
-        position.map(|position| spares.swap_remove(position))
+        let segments = &mut *core.segments.borrow_mut();
+        let position = segments.spares.iter().position(|spare| !spare.is_prewritten());
+        segments.spares_away += usize::from(position.is_some());
+        position.map(|position| segments.spares.swap_remove(position))
     };
     let Some(mut spare) = taken else { return Ok(()) };
     let outcome = write_zeroes(core, &mut spare, piece, true).await;
-    core.segments.borrow_mut().spares.push(spare);
+    let segments = &mut *core.segments.borrow_mut();
+    segments.spares_away -= 1;
+    segments.spares.push(spare);
     outcome
 }
 

@@ -64,6 +64,8 @@ pub(crate) struct Segments<D: Device> {
     pub(crate) cold_durable: u64,
     pub(crate) cold_next: SegmentId,
     pub(crate) spares: Vec<Spare<D>>,
+    /// Spares that are being written ahead, and are not among them meanwhile.
+    pub(crate) spares_away: usize,
     pub(crate) next_number: u32,
 }
 
@@ -76,6 +78,7 @@ impl<D: Device> Default for Segments<D> {
             cold_durable: 0,
             cold_next: SegmentId::FIRST_COLD,
             spares: Vec::new(),
+            spares_away: 0,
             next_number: 1,
         }
     }
