@@ -336,6 +336,7 @@ fn knob_options(knobs: &hwprofiles::Knobs, shard: u16) -> storage::Options {
         commit_window: Duration::from_micros(knobs.commit_window_us.value),
         pending_bytes_max: bytes(knobs.pending_bytes_max.value),
         checkpoint_log_bytes_max: knobs.checkpoint_bytes.value,
+        upkeep_piece_bytes: bytes(knobs.upkeep_piece_bytes.value),
         compaction_bytes_per_second: Some(
             (knobs.compaction_bytes_per_second.value / u64::from(knobs.shards()).max(1)).max(1),
         ),

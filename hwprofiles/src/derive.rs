@@ -6,7 +6,7 @@
 //!
 //! Relations that hold for every valid profile (tested over a grid of made-up hosts):
 //! `batch_bytes_eager <= batch_bytes_max`, `4 * batch_bytes_max <= pending_bytes_max`,
-//! `4 * batch_bytes_max <= segment_bytes`, `sessions_max * session_buffer_bytes <= memory / 2`,
+//! `4 * batch_bytes_max <= segment_bytes`, `upkeep_piece_bytes <= batch_bytes_max`, `sessions_max * session_buffer_bytes <= memory / 2`,
 //! the shares of compaction, scrub and backup leave more than half of the disk to mail, sizes are
 //! multiples of the alignment, everything but `zstd_level` and `commit_window_us` is at least one.
 
@@ -100,7 +100,9 @@ knobs! {
     sessions_max,
     /// Messages a second that this host is planned to take; `kura profile plan` measures demand by it.
     admitted_messages_per_second,
-    /// What the disk keeps up for long; scrub and backups take their shares of it.
+    /// What upkeep (compaction, scrub, backup, zeroes for spares) reads or writes at a time: commits wait behind it.
+    upkeep_piece_bytes,
+    /// What the disk keeps up for long in such pieces; scrub and backups take their shares of it.
     lasting_bytes_per_second,
     /// Of the disk's bandwidth, what compaction may take at most, in percent.
     compaction_share_percent,
@@ -174,6 +176,8 @@ fn derive_all(profile: &Profile) -> Knobs {
     let compaction_share_percent = compaction_share_percent(profile);
     let batch_bytes_max = batch_bytes_max(profile);
     let segment_bytes = segment_bytes(profile, batch_bytes_max.value, shards.value);
+    let upkeep_piece_bytes = upkeep_piece_bytes(profile, batch_bytes_max.value);
+    let lasting_bytes_per_second = lasting_bytes_per_second(profile, upkeep_piece_bytes.value);
     let session_buffer_bytes = session_buffer_bytes(profile);
     Knobs {
         spare_segments: spare_segments(profile, segment_bytes.value, shards.value),
@@ -184,15 +188,16 @@ fn derive_all(profile: &Profile) -> Knobs {
         checkpoint_bytes: checkpoint_bytes(profile, segment_bytes.value, shards.value),
         sessions_max: sessions_max(profile, session_buffer_bytes.value),
         admitted_messages_per_second: admitted_messages_per_second(profile, batch_bytes_max.value),
-        lasting_bytes_per_second: lasting_bytes_per_second(profile),
         compaction_bytes_per_second: compaction_bytes_per_second(
-            profile,
+            lasting_bytes_per_second.value,
             compaction_share_percent.value,
         ),
-        scrub_share_percent: scrub_share_percent(profile),
+        scrub_share_percent: scrub_share_percent(profile, lasting_bytes_per_second.value),
         backup_share_percent: backup_share_percent(profile),
         zstd_level: zstd_level(profile, shards.value),
         compaction_share_percent,
+        lasting_bytes_per_second,
+        upkeep_piece_bytes,
         shards,
         segment_bytes,
         batch_bytes_max,
@@ -219,7 +224,8 @@ fn slow(profile: &Profile) -> bool {
 }
 
 fn flush_text(point: FlushPoint) -> String {
-    format!("a flush of {} takes {:.0} µs", size(point.bytes), point.p50_us)
+    let best = point.best_us.map_or(String::new(), |best| format!(", {best:.0} at best"));
+    format!("a flush of {} takes {:.0} µs{best}", size(point.bytes), point.p50_us)
 }
 
 /// Whether two writers flush hardly more often than one. Then several logs only wait for each other's
@@ -449,12 +455,33 @@ fn lasting_bandwidth(profile: &Profile) -> f64 {
     profile.sustained.map_or(best, |sustained| sustained.sustained_mb_per_second.min(best))
 }
 
-fn lasting_bytes_per_second(profile: &Profile) -> Knob {
+fn upkeep_piece_bytes(profile: &Profile, batch_bytes_max: u64) -> Knob {
+    let flush = profile.smallest_flush();
+    let bandwidth = profile.disk.write_mb_per_second;
+    let exponent = (flush.p50_us * bandwidth).max(1.0).log2().round() as u32;
+    let value = (1u64 << exponent.min(62)).clamp(64 * KIB, batch_bytes_max);
+    let formula = "what the disk writes while it flushes little, to a power of two, 64 KiB to \
+                   batch_bytes_max: more would keep commits waiting, less would be moves of the head";
+    derived(value, formula, format!("{}, {bandwidth:.0} MB/s", flush_text(flush)))
+}
+
+fn lasting_bytes_per_second(profile: &Profile, upkeep_piece_bytes: u64) -> Knob {
     let bandwidth = lasting_bandwidth(profile);
+    let (bytes_per_second, formula, figures) = if slow(profile) {
+        let flush = profile.smallest_flush();
+        // The head goes there and comes back, and each move takes about as long as a turn.
+        let seconds = 2.0 * flush.p50_us / 1e6 + upkeep_piece_bytes as f64 / (bandwidth * 1e6);
+        let figures =
+            format!("{bandwidth:.0} MB/s, {}, {}", flush_text(flush), size(upkeep_piece_bytes));
+        let formula = "upkeep_piece_bytes at a time of what was written on and on, two flushes between them: \
+                       the head moves there and back";
+        (upkeep_piece_bytes as f64 / seconds, formula, figures)
+    } else {
+        let formula = "what was written on and on, or the best of short writes where that is less or not measured";
+        (bandwidth * 1e6, formula, format!("{bandwidth:.0} MB/s"))
+    };
     // A disk slower than 1 MB/s is read through some day, too.
-    let value = (bandwidth * 1e6).max(MIB as f64) as u64;
-    let formula = "what was written on and on, or the best of short writes where that is less or not measured";
-    derived(value, formula, format!("{bandwidth:.0} MB/s"))
+    derived(bytes_per_second.max(MIB as f64) as u64, formula, figures)
 }
 
 fn compaction_share_percent(profile: &Profile) -> Knob {
@@ -464,21 +491,21 @@ fn compaction_share_percent(profile: &Profile) -> Knob {
     derived(value, formula, flush_text(profile.smallest_flush()))
 }
 
-fn compaction_bytes_per_second(profile: &Profile, share_percent: u64) -> Knob {
-    let bandwidth = lasting_bandwidth(profile);
+fn compaction_bytes_per_second(lasting_bytes_per_second: u64, share_percent: u64) -> Knob {
+    let lasting = lasting_bytes_per_second as f64;
     // A disk slower than 1 MB/s still has to get its space back some day.
-    let value = (bandwidth * 1e6 * share_percent as f64 / 100.0).max(256.0 * KIB as f64);
-    let figures = format!("{bandwidth:.0} MB/s for long, {share_percent} %");
-    derived(value as u64, "compaction_share_percent of the lasting bandwidth", figures)
+    let value = (lasting * share_percent as f64 / 100.0).max(256.0 * KIB as f64);
+    let figures = format!("{:.0} MB/s for long, {share_percent} %", lasting / 1e6);
+    derived(value as u64, "compaction_share_percent of lasting_bytes_per_second", figures)
 }
 
-fn scrub_share_percent(profile: &Profile) -> Knob {
+fn scrub_share_percent(profile: &Profile, lasting_bytes_per_second: u64) -> Knob {
     const MONTH_SECONDS: f64 = 30.0 * 86_400.0;
     let capacity = profile.file_system.capacity_bytes;
-    let bandwidth = lasting_bandwidth(profile);
-    let needed = capacity as f64 / MONTH_SECONDS / (bandwidth * 1e6) * 100.0;
+    let lasting = lasting_bytes_per_second as f64;
+    let needed = capacity as f64 / MONTH_SECONDS / lasting * 100.0;
     let value = needed.ceil().clamp(1.0, 10.0) as u64;
-    let figures = format!("{} at {bandwidth:.0} MB/s", size(capacity));
+    let figures = format!("{} at {:.0} MB/s", size(capacity), lasting / 1e6);
     derived(value, "the whole disk read once in 30 days, 1 to 10", figures)
 }
 

@@ -24,6 +24,7 @@ fn a_fast_virtual_disk_with_two_cores() {
         ("session_buffer_bytes", 256 * KIB),
         ("sessions_max", 24_105),
         ("admitted_messages_per_second", 9_174),
+        ("upkeep_piece_bytes", 256 * KIB),
         ("lasting_bytes_per_second", 4_034_000_000),
         ("compaction_share_percent", 25),
         ("compaction_bytes_per_second", 1_008_500_000),
@@ -50,9 +51,10 @@ fn a_platter_has_one_log_and_a_commit_window() {
         ("session_buffer_bytes", 256 * KIB),
         ("sessions_max", 8_192),
         ("admitted_messages_per_second", 6_103),
-        ("lasting_bytes_per_second", 115_500_000),
+        ("upkeep_piece_bytes", MIB),
+        ("lasting_bytes_per_second", 40_834_000),
         ("compaction_share_percent", 15),
-        ("compaction_bytes_per_second", 17_325_000),
+        ("compaction_bytes_per_second", 6_125_000),
         ("scrub_share_percent", 1),
         ("backup_share_percent", 5),
         ("zstd_level", 0),
@@ -105,7 +107,10 @@ fn the_relations_between_knobs_hold_on_every_host() {
         assert!(4 * k.batch_bytes_max.value <= k.segment_bytes.value, "{shown}");
         let buffers = k.sessions_max.value * k.session_buffer_bytes.value;
         assert!(buffers <= profile.host.memory_bytes / 2, "{shown}");
-        for bytes in [&k.segment_bytes, &k.batch_bytes_max, &k.batch_bytes_eager] {
+        assert!(k.upkeep_piece_bytes.value <= k.batch_bytes_max.value, "{shown}");
+        assert!(k.upkeep_piece_bytes.value.is_power_of_two(), "{shown}");
+        let sizes = [&k.segment_bytes, &k.batch_bytes_max, &k.batch_bytes_eager];
+        for bytes in sizes.into_iter().chain([&k.upkeep_piece_bytes]) {
             assert!(bytes.value.is_multiple_of(alignment), "{shown}");
         }
         let shares = [&k.compaction_share_percent, &k.scrub_share_percent, &k.backup_share_percent];

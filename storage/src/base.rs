@@ -41,15 +41,16 @@ pub(crate) async fn write<D: Device>(core: &Rc<Core<D>>) -> Result<(), Error> {
         }
         Error::Device(format!("{}/{} {why}", core.device.place(), file_name(checkpoint)))
     };
-    let mut reading = Reading::begin(&core.device, checkpoint).await.map_err(useless)?;
-    while reading.next().await.map_err(useless)?.is_some() {
-        core.device.yield_now().await;
+    let at_once = core.options.upkeep_piece_bytes;
+    let mut reading = Reading::begin(&core.device, checkpoint, at_once).await.map_err(useless)?;
+    while let Some(part) = reading.next().await.map_err(useless)? {
+        pace(core, part.len()).await;
     }
     reading.finish().map_err(useless)?;
     let (mut pending, mut pieces) = (Vec::new(), Vec::new());
     // With their headers they fill whole blocks.
     let piece_bytes = core.options.chunk_bytes() - BATCH_HEADER_BYTES - RECORD_HEADER_BYTES;
-    let mut reading = Reading::begin(&core.device, checkpoint).await.map_err(useless)?;
+    let mut reading = Reading::begin(&core.device, checkpoint, at_once).await.map_err(useless)?;
     let (mut held, mut at_end) = (Vec::new(), false);
     while !at_end || !held.is_empty() {
         if held.len() < piece_bytes && !at_end {

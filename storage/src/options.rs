@@ -9,6 +9,9 @@ const RETENTION_MAX: Duration = Duration::from_secs(3660 * 86_400);
 /// Beyond it 256 KiB take more than some milliseconds, during which a core does nothing else.
 pub const ZSTD_LEVEL_MAX: u8 = 9;
 
+const PIECE_BYTES_MIN: usize = 64 << 10;
+const PIECE_BYTES_MAX: usize = 4 << 20;
+
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Which shard of the host this is; part of every frame's checksum.
@@ -43,6 +46,9 @@ pub struct Options {
     pub checkpoint_log_bytes_max: u64,
     /// How much of the log may be garbage before compaction begins, in percent.
     pub garbage_percent_max: u8,
+    /// What compaction, scrub, backup and zeroes for spares read or write at a time: a commit waits for so much and no
+    /// more.
+    pub upkeep_piece_bytes: usize,
     /// What compaction may copy in a second; `None`: as much as commits leave.
     pub compaction_bytes_per_second: Option<u64>,
     /// Bodies are compressed at this level of zstd as they come in, 1 to 9; 0: they are stored as they are.
@@ -100,6 +106,7 @@ impl Default for Options {
             checkpoint_log_ratio: 20,
             checkpoint_log_bytes_max: 512 << 20,
             garbage_percent_max: 20,
+            upkeep_piece_bytes: 256 << 10,
             compaction_bytes_per_second: None,
             zstd_level: 0,
             retention: Duration::ZERO,
@@ -171,6 +178,10 @@ impl Options {
         }
         if self.retention > RETENTION_MAX {
             return refuse("retention must be at most ten years");
+        }
+        let piece = self.upkeep_piece_bytes;
+        if !piece.is_power_of_two() || !(PIECE_BYTES_MIN..=PIECE_BYTES_MAX).contains(&piece) {
+            return refuse("upkeep_piece_bytes must be a power of two from 64 KiB to 4 MiB");
         }
         if self.compaction_bytes_per_second == Some(0) {
             return refuse(

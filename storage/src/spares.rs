@@ -13,12 +13,16 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Zeroes written at once into a spare while the store is open. Each piece is made durable by itself: a
-/// commit's flush waits for everything that the disk has in its cache, zeroes too.
-const ZERO_BYTES: u64 = 128 << 10;
+/// Zeroes written at once into a spare while the store is open, as a part of upkeep's pieces. Each is made durable by
+/// itself: a commit's flush waits for everything that the disk has in its cache, zeroes too.
+const ZERO_PIECE_PART: u64 = 2;
 
-/// The most of them beside a log that grows fast.
-const ZERO_BYTES_MAX: u64 = 512 << 10;
+/// The most of them beside a log that grows fast, in upkeep's pieces.
+const ZERO_PIECES_MAX: u64 = 2;
+
+/// After a piece the disk is the log's for so many times as long as that took. On a platter most of it is
+/// the way there and back, which larger pieces make as seldom as they can.
+const REST_RATIO: u32 = 3;
 
 /// The same before anybody waits for a commit.
 const ZERO_BYTES_ALONE: u64 = 1 << 20;
@@ -58,7 +62,13 @@ pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
         }
         let outcome = match step {
             Step::Allocate => add_spare(core, false).await,
-            Step::Zero => zero_spare(core, piece).await,
+            Step::Zero => {
+                let began = core.device.steady();
+                let outcome = zero_spare(core, piece).await;
+                let now = core.device.steady();
+                pace.rests_until = now + REST_RATIO * now.saturating_sub(began);
+                outcome
+            }
         };
         if let Err(error) = outcome {
             core.note_given_up(&error);
@@ -108,6 +118,8 @@ struct Pace {
     recent: Growth,
     /// Zeroes that may be written.
     allowed: u64,
+    /// By the device's steady clock.
+    rests_until: Duration,
 }
 
 /// How far the log has come.
@@ -120,8 +132,12 @@ struct Growth {
 impl Pace {
     /// How many bytes to write next, or none yet. A log at rest is not waited for.
     async fn watch<D: Device>(&mut self, core: &Core<D>) -> u64 {
+        let piece = core.options.upkeep_piece_bytes as u64;
+        let least = piece / ZERO_PIECE_PART;
+        let rest = self.rests_until.saturating_sub(core.device.steady());
         if self.is_at_rest(core) {
-            return ZERO_BYTES;
+            core.device.sleep(rest.min(WATCH)).await;
+            return if rest > WATCH { 0 } else { least };
         }
         core.device.sleep(WATCH).await;
         let now = Growth::of(core);
@@ -130,11 +146,11 @@ impl Pace {
             return 0;
         }
         self.allowed += (bytes * LEAD_PERCENT / 100).max(ZERO_BYTES_A_WATCH);
-        if self.allowed < ZERO_BYTES {
+        if self.allowed < least || core.device.steady() < self.rests_until {
             return 0;
         }
         // What is more than that is not made up for later.
-        let piece = std::mem::take(&mut self.allowed).min(ZERO_BYTES_MAX);
+        let piece = std::mem::take(&mut self.allowed).min(ZERO_PIECES_MAX * piece);
         piece - piece % ALIGNMENT as u64
     }
 }

@@ -132,10 +132,11 @@ async fn write_file<D: Device>(
     snapshot: Snapshot,
 ) -> io::Result<(Vec<WrittenBlock>, RowFiles)> {
     let sync = core.options.sabotage != Some(Sabotage::NameCheckpointEarly);
-    let mut outcome = write::write(&core.device, &snapshot, sync).await;
+    let at_once = core.options.upkeep_piece_bytes;
+    let mut outcome = write::write(&core.device, &snapshot, at_once, sync).await;
     if outcome.as_ref().is_err_and(is_full) && space::give_back_spare(core).await? {
         // A spare is room for the log; this is how room comes back at all.
-        outcome = write::write(&core.device, &snapshot, sync).await;
+        outcome = write::write(&core.device, &snapshot, at_once, sync).await;
     }
     match outcome {
         Ok(written) => {

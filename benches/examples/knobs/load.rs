@@ -90,6 +90,7 @@ fn options(knobs: &Knobs, shard: usize) -> Options {
         commit_window: Duration::from_micros(knobs.commit_window_us.value),
         pending_bytes_max: bytes(knobs.pending_bytes_max.value),
         checkpoint_log_bytes_max: knobs.checkpoint_bytes.value,
+        upkeep_piece_bytes: bytes(knobs.upkeep_piece_bytes.value),
         compaction_bytes_per_second: Some(
             knobs.compaction_bytes_per_second.value / knobs.shards.value,
         ),
@@ -204,17 +205,15 @@ pub fn on_simulated_disk(
     let executor = Executor::new(&sim);
     let cores: Vec<Queue> = (0..cores).map(|_| Queue::default()).collect();
     let shards = usize::from(knobs.shards());
-    let lasting = knobs.compaction_bytes_per_second.value as f64
-        / knobs.compaction_share_percent.value as f64
-        / shards as f64;
+    let lasting = knobs.lasting_bytes_per_second.value / shards as u64 / 100;
     let run = Rc::new(Run {
         latencies: RefCell::default(),
         flushes: Cell::new(0),
         nanos: u64::try_from(time.as_nanos()).expect("a short time"),
         load,
         sessions,
-        scrub: (lasting * knobs.scrub_share_percent.value as f64) as u64,
-        backup: (lasting * knobs.backup_share_percent.value as f64) as u64,
+        scrub: lasting * knobs.scrub_share_percent.value,
+        backup: lasting * knobs.backup_share_percent.value,
     });
     let mut open = Vec::new();
     for shard in 0..shards {

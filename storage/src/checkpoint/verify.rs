@@ -10,23 +10,27 @@ use crate::format::Malformed;
 use crate::types::Lsn;
 use crc32fast::Hasher;
 
-/// Read at once.
-const PART_BYTES: usize = 256 << 10;
-
 /// One of a checkpoint's files, from its first byte on. Errors say what is wrong with it, to be put behind its name.
 pub(crate) struct Reading<'d, D: Device> {
     device: &'d D,
     file: D::File,
+    /// Read at once.
+    part_bytes: usize,
     offset: u64,
     at_end: bool,
     verifier: Verifier,
 }
 
 impl<'d, D: Device> Reading<'d, D> {
-    pub(crate) async fn begin(device: &'d D, checkpoint: Lsn) -> Result<Reading<'d, D>, String> {
+    pub(crate) async fn begin(
+        device: &'d D,
+        checkpoint: Lsn,
+        part_bytes: usize,
+    ) -> Result<Reading<'d, D>, String> {
         let file = device.open(&file_name(checkpoint)).await;
         let file = file.map_err(|error| format!("can't be opened: {error}"))?;
-        Ok(Reading { device, file, offset: 0, at_end: false, verifier: Verifier::new() })
+        let verifier = Verifier::new();
+        Ok(Reading { device, file, part_bytes, offset: 0, at_end: false, verifier })
     }
 
     /// The next part, which is not known to be whole before the end is. Nothing behind the last one.
@@ -34,12 +38,12 @@ impl<'d, D: Device> Reading<'d, D> {
         if self.at_end {
             return Ok(None);
         }
-        let part = Buffer::with_capacity(PART_BYTES);
+        let part = Buffer::with_capacity(self.part_bytes);
         let part = self.device.read(&self.file, self.offset, part).await;
         let part = part.map_err(|error| format!("can't be read near {}: {error}", self.offset))?;
         self.verifier.feed(part.as_slice()).map_err(|malformed| malformed.to_string())?;
         self.offset += part.len() as u64;
-        self.at_end = part.len() < PART_BYTES;
+        self.at_end = part.len() < self.part_bytes;
         Ok(Some(part))
     }
 

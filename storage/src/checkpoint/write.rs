@@ -16,9 +16,6 @@ use std::rc::Rc;
 /// Smaller blocks are not worth mapping: they are likely to change soon.
 const MAPPED_ROWS_MIN: u32 = 16;
 
-/// Written at once; between two writes other tasks run.
-const PIECE_BYTES: usize = 256 << 10;
-
 /// What a checkpoint is made of: all of it shared with the live store, none of it changing.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
@@ -53,17 +50,20 @@ pub(crate) struct Written {
     pub(crate) blocks: Vec<WrittenBlock>,
 }
 
-/// Writes and, unless told not to, syncs the file.
+/// Writes and, unless told not to, syncs the file. `piece_bytes` are written at once: between two writes other
+/// tasks run, and commits have the disk.
 pub(crate) async fn write<D: Device>(
     device: &D,
     snapshot: &Snapshot,
+    piece_bytes: usize,
     sync: bool,
 ) -> io::Result<Written> {
     let name = file_name(snapshot.index.applied);
     let file = device.create(&name, 0).await?;
-    let buffer = Buffer::with_capacity(PIECE_BYTES);
+    let buffer = Buffer::with_capacity(piece_bytes);
     let kept = &snapshot.kept.files;
-    let mut output = Output { device, file, buffer, offset: 0, kept, blocks: Vec::new() };
+    let mut output =
+        Output { device, file, piece_bytes, buffer, offset: 0, kept, blocks: Vec::new() };
     let header = Header {
         version: VERSION,
         shard: snapshot.shard,
@@ -153,6 +153,7 @@ fn encode_counters(counters: &Counters) -> Vec<u8> {
 pub(super) struct Output<'d, D: Device> {
     device: &'d D,
     file: D::File,
+    piece_bytes: usize,
     buffer: Buffer,
     /// Where `buffer` goes.
     offset: u64,
@@ -269,12 +270,12 @@ impl<D: Device> Output<'_, D> {
         self.buffer.extend(payload);
         let end = self.buffer.len();
         self.buffer.pad(end.next_multiple_of(8) - end);
-        if self.buffer.len() < PIECE_BYTES {
+        if self.buffer.len() < self.piece_bytes {
             return Ok(());
         }
         // Whole blocks go out; the rest starts the next piece.
         let whole = self.buffer.len() / ALIGNMENT * ALIGNMENT;
-        let mut next = Buffer::with_capacity(PIECE_BYTES);
+        let mut next = Buffer::with_capacity(self.piece_bytes);
         next.extend(&self.buffer.as_slice()[whole..]);
         self.buffer.set_len(whole);
         let piece = std::mem::replace(&mut self.buffer, next);

@@ -41,8 +41,6 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-const COPY_BYTES_MAX: usize = 256 << 10;
-
 /// The log grows by so many times the size of a base before the next one …
 const BASE_LOG_RATIO: u64 = 20;
 
@@ -126,12 +124,14 @@ pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
 
 /// Copied between two landings, at the most: a commit waits for so much and no more.
 pub(crate) fn copy_bytes(options: &Options) -> usize {
-    COPY_BYTES_MAX.min(options.batch_bytes_max)
+    options.upkeep_piece_bytes.min(options.batch_bytes_max)
 }
 
-/// Keeps to the budget.
+/// Keeps to the budget; not while mail is refused, which is all that the budget is for.
 pub(crate) async fn pace<D: Device>(core: &Core<D>, bytes: usize) {
-    if let Some(rate) = core.options.compaction_bytes_per_second {
+    if let Some(rate) = core.options.compaction_bytes_per_second
+        && !core.is_short()
+    {
         core.device.sleep(Duration::from_secs_f64(bytes as f64 / rate as f64)).await;
     }
 }

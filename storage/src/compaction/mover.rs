@@ -26,9 +26,6 @@ use std::collections::BTreeSet;
 use std::io;
 use std::rc::Rc;
 
-/// Read at once.
-const WINDOW_BYTES: u64 = 256 << 10;
-
 /// Walks over the index until a segment that does not become empty is given up.
 const SURVEYS_MAX: u32 = 4;
 
@@ -258,7 +255,8 @@ impl<'c, D: Device> Mover<'c, D> {
         {
             return self.core.take_apart(location, &bytes.slice(skip as usize..));
         }
-        let read = self.core.read_bytes(location, record_bytes.max(WINDOW_BYTES)).await;
+        let window = self.core.options.upkeep_piece_bytes as u64;
+        let read = self.core.read_bytes(location, record_bytes.max(window)).await;
         let Ok(bytes) = read else {
             // A sector somewhere in the window is gone, which may be none of the record's.
             return self.core.fetch(location, record_bytes).await;

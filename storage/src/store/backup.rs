@@ -19,9 +19,6 @@ use crate::types::Lsn;
 use crate::uses::{Use, Uses};
 use std::time::Duration;
 
-/// Read between two looks at the budget: as long a commit may have to wait for the disk.
-const STEP_BYTES: usize = 256 << 10;
-
 /// Everything that a backup as of `lsn` needs of one shard.
 #[derive(Debug)]
 pub struct BackupPlan {
@@ -108,7 +105,7 @@ impl<D: Device> Store<D> {
         let file = self.core.segment_file(segment).await?;
         let mut read = Vec::with_capacity(bytes);
         while read.len() < bytes {
-            let step = STEP_BYTES.min(bytes - read.len());
+            let step = self.core.options.upkeep_piece_bytes.min(bytes - read.len());
             let buffer = Buffer::with_capacity(step.next_multiple_of(ALIGNMENT));
             let part = self.core.device.read(&file, offset + read.len() as u64, buffer).await;
             let part = part.map_err(|error| Error::Read {

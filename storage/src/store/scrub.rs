@@ -28,9 +28,6 @@ use crate::types::{AccountId, Lsn, MailboxId, Uid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-/// Read at once; a longer batch is read whole.
-const WINDOW_BYTES: usize = 256 << 10;
-
 /// Something that does not verify.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
@@ -71,7 +68,7 @@ impl Beginning {
     }
 }
 
-/// A part of a segment that is being walked through.
+/// A part of a segment that is being walked through: a piece of upkeep's, or a whole batch that is longer.
 struct Window<'s, D: Device> {
     store: &'s Store<D>,
     segment: SegmentId,
@@ -91,7 +88,8 @@ impl<D: Device> Window<'_, D> {
             let head = usize::try_from(offset - start).expect("less than a block");
             let room = usize::try_from(align_up_u64(self.end).saturating_sub(start));
             let room = room.unwrap_or(usize::MAX);
-            let length = (head + bytes).max(WINDOW_BYTES).next_multiple_of(ALIGNMENT).min(room);
+            let piece = self.store.core.options.upkeep_piece_bytes;
+            let length = (head + bytes).max(piece).next_multiple_of(ALIGNMENT).min(room);
             self.bytes = self.store.read_segment(self.segment, start, length, self.rate).await?;
             self.start = start;
         }
@@ -441,7 +439,8 @@ impl<D: Device> Store<D> {
         rate: Option<u64>,
         read: &mut impl FnMut(u64),
     ) -> Result<(), String> {
-        let mut reading = Reading::begin(&self.core.device, file).await?;
+        let at_once = self.core.options.upkeep_piece_bytes;
+        let mut reading = Reading::begin(&self.core.device, file, at_once).await?;
         while self.is_newest(newest) && self.core.phase.get() == Phase::Open {
             let Some(part) = reading.next().await? else { return reading.finish().map(drop) };
             self.pause(part.len() as u64, rate).await;
