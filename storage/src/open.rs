@@ -15,7 +15,9 @@ use crate::clock::Clock;
 use crate::core::{Core, Phase};
 use crate::device::{Device, is_full};
 use crate::error::Error;
-use crate::format::{COUNT_UNKNOWN, Record, SEGMENT_HEADER_BYTES, SegmentId};
+use crate::format::{
+    COUNT_UNKNOWN, ChunkRef, Location, RECORD_HEADER_BYTES, Record, SEGMENT_HEADER_BYTES, SegmentId,
+};
 use crate::index::{Index, RowFile};
 use crate::log::commit;
 use crate::log::queue::{Hold, Queue};
@@ -102,6 +104,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
     superblock::write(&device, &superblock).await.map_err(device_error)?;
     let gone = gap(&found);
     mark_end(&device, &mut found, &end, &superblock).await.map_err(device_error)?;
+    report_cut(&device, &found, &index, &mut report);
     let mut segments = take_over(&device, &mut found, &end).await?;
     take_over_cold(&mut segments, &mut found, index.cold_next);
     report_missing(&device, &segments, &index, (&start.files, gone), &mut report);
@@ -589,6 +592,58 @@ async fn take_over<D: Device>(
     Ok(segments)
 }
 
+/// Of files that are needed and not replayed.
+const HOW_TO_MEND: &str = "Stop the server and put the file back, from a backup that is no older than it (README, \
+                           \"When a store does not open any more\"), or take out what there is with `kura store salvage`";
+
+/// As [`report_missing`], of files that are shorter than they were, if anything was in what is gone.
+fn report_cut<D: Device>(device: &D, found: &Found<D>, index: &Index, report: &mut RecoveryReport) {
+    let is_cut = |one: &&FoundSegment<D>| one.file_bytes < one.header.segment_bytes;
+    let cut = found.segments.values().chain(found.cold.values()).filter(is_cut);
+    let cut: BTreeMap<SegmentId, &FoundSegment<D>> =
+        cut.map(|segment| (segment.header.segment, segment)).collect();
+    if cut.is_empty() {
+        return;
+    }
+    let is_gone = |location: Location, bytes: u64| {
+        cut.get(&location.segment)
+            .is_some_and(|segment| location.offset() + bytes > segment.file_bytes)
+    };
+    // The message is where its delivery is; the file, where its first chunk that is gone was.
+    let in_chunks: BTreeMap<Location, SegmentId> = index
+        .live
+        .chunked()
+        .filter_map(|(location, chunks)| {
+            let bytes = |chunk: &ChunkRef| RECORD_HEADER_BYTES as u64 + u64::from(chunk.body_bytes);
+            let gone = chunks.iter().find(|chunk| is_gone(chunk.location, bytes(chunk)))?;
+            Some((location, gone.location.segment))
+        })
+        .collect();
+    let mailboxes = index.accounts.values().flat_map(|account| account.mailboxes.values());
+    let graveyards = index.past.graves.values().flat_map(|graves| graves.values());
+    let rows = mailboxes.map(|mailbox| &mailbox.rows).chain(graveyards.map(|yard| &yard.rows));
+    let mut missed = BTreeMap::<SegmentId, u64>::new();
+    for row in rows.flat_map(|rows| rows.iter()) {
+        let of_record = is_gone(row.location, u64::from(row.record_bytes));
+        let of_record = of_record.then_some(row.location.segment);
+        if let Some(segment) = of_record.or_else(|| in_chunks.get(&row.location).copied()) {
+            *missed.entry(segment).or_default() += 1;
+        }
+    }
+    for (id, messages) in missed {
+        let Some(segment) = cut.get(&id) else { continue };
+        report.damage.push(format!(
+            "{}, which is segment {} in {}, is cut off after {} of {} bytes: {messages} messages that are in mailboxes were in what \
+             is gone. {HOW_TO_MEND}",
+            segments::file_name(segment.number),
+            id.0,
+            device.place(),
+            segment.file_bytes,
+            segment.header.segment_bytes
+        ));
+    }
+}
+
 /// Older segments are not replayed, but what lies in them is needed all the same. The store opens without them, so that
 /// mail flows. `names`: which files the checkpoint knew, and the one that is not there.
 fn report_missing<D: Device>(
@@ -607,9 +662,7 @@ fn report_missing<D: Device>(
                 .or_else(|| gone.clone())
                 .map_or_else(String::new, |named| format!(" ({named})"));
             report.damage.push(format!(
-                "segment {}{named} in {} is missing: {} bytes of messages that are in mailboxes. Stop the server and put the \
-                 file back, from a backup that is no older than it (README, \"When a store does not open any more\"), or \
-                 take out what there is with `kura store salvage`",
+                "segment {}{named} in {} is missing: {} bytes of messages that are in mailboxes. {HOW_TO_MEND}",
                 id.0,
                 device.place(),
                 used.bytes

@@ -21,6 +21,7 @@ use crate::index::Index;
 use crate::index::apply::Logged;
 use crate::log::find::{Expected, FoundRecord, find_records};
 use crate::log::queue::run_low;
+use crate::log::reach;
 use crate::log::recovery::{Content, Decision, Header, NextSegment, RecoveryReport, Seen, decide};
 use crate::log::segments::file_name;
 use crate::superblock::Begun;
@@ -159,6 +160,7 @@ impl<'s, D: Device> Scan<'s, D> {
             }
             if self.gives_up_the_rest(case.decision, batch.as_ref()) {
                 self.refuse_cut()?;
+                self.refuse_older_copy(case.decision).await?;
             }
             let decision = match case.decision {
                 Decision::End if self.trust_torn_tail && seen.header == Header::Due => {
@@ -295,6 +297,33 @@ impl<'s, D: Device> Scan<'s, D> {
                 self.due.0
             ),
         })
+    }
+
+    /// The same of a file in which nothing was written behind its last batch, though there was more. Where records have
+    /// rotted, something stands, or little is gone.
+    async fn refuse_older_copy(&self, decision: Decision) -> Result<(), Error> {
+        let went_to = match decision {
+            Decision::SalvageToNextSegment => {
+                self.next_segment_first_lsn().map(|first| Lsn(first.0 - 1))
+            }
+            Decision::SalvageToEnd => Some(self.witness),
+            Decision::Apply
+            | Decision::ApplyWhatVerifies
+            | Decision::SkipToThisBatch
+            | Decision::SalvageToNextBatch
+            | Decision::NextSegment
+            | Decision::End => None,
+        };
+        let Some((segment, went_to)) = self.segment().zip(went_to) else { return Ok(()) };
+        let (from, end) = (self.position.offset, Lsn(self.due.0 - 1));
+        let to = segment.header.segment_bytes.min(segment.file_bytes);
+        // What can't be read tells nothing.
+        let is_unwritten = reach::is_unwritten(self.device, segment, from, to).await;
+        if !is_unwritten.unwrap_or(false) {
+            return Ok(());
+        }
+        let what = reach::older_copy(segment, end, went_to);
+        Err(Error::Open { place: self.device.place(), what })
     }
 
     /// What stands where the log is taken to end, unless it is nothing, or was there before.
