@@ -5,9 +5,9 @@
 //! `MAP_POPULATE` does, at the same cost, but it says when it could not). What is left: a page that the kernel has let go
 //! of, to make room, and that has become unreadable since. That ends the process once (`lost_page` says why), and the next start finds it here.
 //!
-//! Only rows are read from mappings once a store is open, by `Block::row` alone; but that is wherever an index is looked at, and most of
-//! it can't fail. So there is no place to ask beforehand: a page that is there may be let go of before it is read. To hold all rows in memory, or
-//! to lock the pages there, takes what mapping them saves: 48 bytes a message.
+//! Only rows are read from mappings once a store is open: by `Block::row`, and by `settle`, which has just brought them in. But that is wherever an
+//! index is looked at, and most of it can't fail. So there is no place to ask beforehand: a page that is there may be let go of before it is read. To
+//! hold all rows in memory, or to lock the pages there, takes what mapping them saves: 48 bytes a message.
 
 use super::lost_page;
 use memmap2::{Advice, Mmap};
