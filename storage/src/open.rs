@@ -4,13 +4,17 @@
 //! Every step leaves the disk in a state from which opening again arrives at the same store. New
 //! batches are written only after the superblock says that a new run has begun. FORMAT.md, "Opening".
 //!
-//! Where files of the log are gone, opening stops before it has changed anything. A file that looks like a
-//! spare is taken for one only when no segment is missing that it may have been.
+//! Where files of the log are gone, opening stops before it has changed anything.
+//!
+//! `find` lists what is there, `missing` tells what is not.
+
+mod find;
+mod missing;
 
 use crate::base;
 use crate::checkpoint::files::{self, RowFiles};
 use crate::checkpoint::load::{self, Loaded};
-use crate::checkpoint::{Position, file_lsn, file_name};
+use crate::checkpoint::{Position, file_name};
 use crate::clock::Clock;
 use crate::core::{Core, Phase};
 use crate::device::{Device, is_full};
@@ -22,41 +26,20 @@ use crate::log::queue::{Hold, Queue};
 use crate::log::reach;
 use crate::log::recovery::RecoveryReport;
 use crate::log::scan::{FoundSegment, LogEnd, Scan, Start};
-use crate::log::segments::{self, Active, Identity, SegmentFile, Segments, Spare};
+use crate::log::segments::{self, Active, SegmentFile, Segments, Spare};
 use crate::options::{Options, Sabotage};
 use crate::packing::Packing;
-use crate::space;
 use crate::superblock::{self, Begun, Superblock};
 use crate::types::{Lsn, Uid};
+use find::{Found, check_shard, find};
+use missing::{
+    gap, named_by_content, refusal, refuse_doubles, report_cut, report_missing, take_spares,
+};
 use std::cell::{Cell, RefCell};
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 use std::time::Instant;
-
-/// What is on the disk.
-struct Found<D: Device> {
-    superblocks: Vec<Superblock>,
-    /// Of the file, if there is one.
-    superblock_bytes: Option<u64>,
-    begun: Option<Begun>,
-    /// The copy of it that is written next.
-    begun_copy: u64,
-    /// LSNs of the checkpoint files, newest first.
-    checkpoints: Vec<Lsn>,
-    segments: BTreeMap<SegmentId, FoundSegment<D>>,
-    /// Cold segments: they are not replayed.
-    cold: BTreeMap<SegmentId, FoundSegment<D>>,
-    /// Files of which the first block is zeroes.
-    spares: Vec<Spare<D>>,
-    /// Names of files that nothing identifies.
-    unknown: Vec<String>,
-    /// Files that say that they are a segment which another one is, too.
-    doubles: Vec<FoundSegment<D>>,
-    next_number: u32,
-    damage: Vec<String>,
-}
 
 fn device_error(error: io::Error) -> Error {
     Error::Device(error.to_string())
@@ -102,6 +85,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
     superblock::write(&device, &superblock).await.map_err(device_error)?;
     let gone = gap(&found);
     mark_end(&device, &mut found, &end, &superblock).await.map_err(device_error)?;
+    report_cut(&device, &found, &index, &mut report);
     let mut segments = take_over(&device, &mut found, &end).await?;
     take_over_cold(&mut segments, &mut found, index.cold_next);
     report_missing(&device, &segments, &index, (&start.files, gone), &mut report);
@@ -170,170 +154,6 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
     core.phase.set(Phase::Open);
     core.upkeep.ring();
     Ok(core)
-}
-
-async fn find<D: Device>(device: &D, options: &Options) -> Result<Found<D>, Error> {
-    if let Some(what) = superblock::refusal(device).await {
-        return Err(Error::Open { place: device.place(), what });
-    }
-    let (begun, begun_copy) = superblock::read_begun(device).await.map_err(device_error)?;
-    let mut found = Found {
-        superblocks: superblock::read(device).await.map_err(device_error)?,
-        superblock_bytes: None,
-        begun,
-        begun_copy,
-        checkpoints: Vec::new(),
-        segments: BTreeMap::new(),
-        cold: BTreeMap::new(),
-        spares: Vec::new(),
-        unknown: Vec::new(),
-        doubles: Vec::new(),
-        next_number: 1,
-        damage: Vec::new(),
-    };
-    for offset in superblock::unreadable(device).await.map_err(device_error)? {
-        let (name, place) = (superblock::FILE_NAME, device.place());
-        found.damage.push(format!("a copy in {name} in {place} at {offset} can't be read"));
-    }
-    for listed in device.list().await.map_err(device_error)? {
-        if let Some(lsn) = file_lsn(&listed.name) {
-            found.checkpoints.push(lsn);
-        }
-        if listed.name == superblock::FILE_NAME {
-            found.superblock_bytes = Some(listed.bytes);
-        }
-        let Some(number) = segments::file_number(&listed.name) else { continue };
-        found.next_number = found.next_number.max(number + 1);
-        let file = device.open(&listed.name).await.map_err(device_error)?;
-        let identity = segments::identify(device, &file, listed.bytes).await;
-        let identity = identity.map_err(device_error)?;
-        if matches!(identity, Identity::Damaged(_) | Identity::Unknown) {
-            found.damage.push(format!("the header of {} in {}", listed.name, device.place()));
-        }
-        match identity {
-            Identity::Segment(header) | Identity::Damaged(header)
-                if header.shard == options.shard || found.superblocks.is_empty() =>
-            {
-                let is_cold = header.segment.is_cold();
-                let segments = if is_cold { &mut found.cold } else { &mut found.segments };
-                // A spare that has rotted may give itself out for what it was once.
-                let is_sound = matches!(identity, Identity::Segment(_));
-                let file_bytes = listed.bytes;
-                let segment = FoundSegment { number, file, file_bytes, is_sound, header };
-                match segments.entry(header.segment) {
-                    Entry::Vacant(free) => {
-                        free.insert(segment);
-                    }
-                    Entry::Occupied(taken) if taken.get().is_sound && is_sound => {
-                        found.doubles.push(segment);
-                    }
-                    Entry::Occupied(mut taken) if is_sound => drop(taken.insert(segment)),
-                    Entry::Occupied(_) => {}
-                }
-            }
-            // Whatever it was, mail may be in it: it is left alone.
-            Identity::Segment(header) | Identity::Damaged(header) => found.damage.push(format!(
-                "{} in {}: it belongs to shard {}",
-                listed.name,
-                device.place(),
-                header.shard
-            )),
-            Identity::Unknown => found.unknown.push(listed.name),
-            Identity::Spare => {
-                let segment_bytes = listed.bytes;
-                found.spares.push(Spare { number, file, segment_bytes, zeroed_bytes: 0 });
-            }
-        }
-    }
-    found.checkpoints.sort_by_key(|lsn| std::cmp::Reverse(*lsn));
-    Ok(found)
-}
-
-fn check_shard<D: Device>(device: &D, options: &Options, found: &Found<D>) -> Result<(), Error> {
-    let by_superblock = found.superblocks.first().map(|superblock| superblock.shard);
-    let by_mark = found.begun.map(|begun| begun.shard);
-    let by_segment = found.segments.values().next().map(|segment| segment.header.shard);
-    match by_superblock.or(by_mark).or(by_segment) {
-        Some(shard) if shard != options.shard => Err(Error::Open {
-            place: device.place(),
-            what: format!(
-                "it holds shard {shard}, not shard {}; point the shard at its own directory",
-                options.shard
-            ),
-        }),
-        _ => Ok(()),
-    }
-}
-
-/// The store itself never leaves two files that are one segment: somebody has put one of them here. Either may hold
-/// what the other lacks.
-async fn refuse_doubles<D: Device>(device: &D, found: &Found<D>) -> Result<(), Error> {
-    let Some(double) = found.doubles.first() else { return Ok(()) };
-    let id = double.header.segment;
-    let first = found.segments.get(&id).or_else(|| found.cold.get(&id));
-    let mut named = Vec::new();
-    for file in first.into_iter().chain(found.doubles.iter().filter(|d| d.header.segment == id)) {
-        let name = segments::file_name(file.number);
-        // A cold segment has no batches to tell by; nor has what can't be read.
-        let reach = reach::reach(device, file, file.file_bytes).await;
-        named.push(match reach {
-            Ok(reach) if !id.is_cold() => format!("{name} (up to LSN {})", reach.next_lsn.0 - 1),
-            Ok(_) | Err(_) => name,
-        });
-    }
-    Err(Error::Open {
-        place: device.place(),
-        what: format!(
-            "{} all say that they are segment {} of the log; move those that were put there out of the directory, or take out what \
-             any of them holds with `kura store salvage`. Nothing was changed",
-            named.join(" and "),
-            id.0
-        ),
-    })
-}
-
-/// Why the store is not opened, what may be the file that is missed, and how to mend it.
-async fn refusal<D: Device>(device: &D, found: &Found<D>, what: &str) -> Error {
-    let mut named = named_by_content(device, found).await;
-    let unknown = found.unknown.iter();
-    named.extend(unknown.map(|name| format!("nothing in {name} says which segment it is")));
-    named.extend(gap(found));
-    let named: String = named.iter().map(|named| format!("; {named}")).collect();
-    Error::Open {
-        place: device.place(),
-        what: format!(
-            "{what}{named}; put the file back, from a backup that is no older than it (README, \"When a store does not \
-             open any more\"), or take out what there is with `kura store salvage`. Nothing was changed"
-        ),
-    }
-}
-
-/// The file that is not there, if it is one alone: segments are numbered by their place in the log, files as they were made.
-fn gap<D: Device>(found: &Found<D>) -> Option<String> {
-    let segments = found.segments.values().chain(found.cold.values()).map(|one| one.number);
-    let spares = found.spares.iter().map(|spare| spare.number);
-    let unknown = found.unknown.iter().filter_map(|name| segments::file_number(name));
-    let there: BTreeSet<u32> = segments.chain(spares).chain(unknown).collect();
-    let gone: Vec<u32> =
-        (1..found.next_number).filter(|number| !there.contains(number)).take(2).collect();
-    let [one] = gone.as_slice() else { return None };
-    Some(format!("there is no file {}", segments::file_name(*one)))
-}
-
-/// Files that look like spares, with records in them. Freed segments are among them.
-async fn named_by_content<D: Device>(device: &D, found: &Found<D>) -> Vec<String> {
-    let mut named = Vec::new();
-    for Spare { number, file, segment_bytes, .. } in &found.spares {
-        // What can't be read names nothing.
-        let content = segments::content(device, file, *segment_bytes).await;
-        if let Ok(Some(header)) = content {
-            let (name, segment) = (segments::file_name(*number), header.segment.0);
-            named.push(format!(
-                "the header of {name} is erased, and records of segment {segment} are in it"
-            ));
-        }
-    }
-    named
 }
 
 struct StartPoint {
@@ -587,67 +407,6 @@ async fn take_over<D: Device>(
         }
     }
     Ok(segments)
-}
-
-/// Older segments are not replayed, but what lies in them is needed all the same. The store opens without them, so that
-/// mail flows. `names`: which files the checkpoint knew, and the one that is not there.
-fn report_missing<D: Device>(
-    device: &D,
-    segments: &Segments<D>,
-    index: &Index,
-    names: (&BTreeMap<SegmentId, u32>, Option<String>),
-    report: &mut RecoveryReport,
-) {
-    let (known, gone) = names;
-    for (id, used) in index.live.segments().filter(|(_, used)| used.bytes > 0) {
-        if !segments.files.contains_key(&id) {
-            let named =
-                known.get(&id).map(|number| format!("it was {}", segments::file_name(*number)));
-            let named = named
-                .or_else(|| gone.clone())
-                .map_or_else(String::new, |named| format!(" ({named})"));
-            report.damage.push(format!(
-                "segment {}{named} in {} is missing: {} bytes of messages that are in mailboxes. Stop the server and put the \
-                 file back, from a backup that is no older than it (README, \"When a store does not open any more\"), or \
-                 take out what there is with `kura store salvage`",
-                id.0,
-                device.place(),
-                used.bytes
-            ));
-        }
-    }
-}
-
-/// A file whose first block is zeroes may be a segment that has lost its header. It is none of those that are
-/// needed when these are there, or when nothing in it is of one that is not.
-async fn take_spares<D: Device>(
-    device: &D,
-    options: &Options,
-    segments: &mut Segments<D>,
-    spares: Vec<Spare<D>>,
-    index: &Index,
-    report: &mut RecoveryReport,
-) -> Result<(), Error> {
-    let missing = space::missing_of(index, segments);
-    for spare in spares {
-        let name = segments::file_name(spare.number);
-        let (file, bytes) = (&spare.file, spare.segment_bytes);
-        // What can't be read is not known to hold nothing.
-        let is_needed = !missing.is_empty()
-            && segments::holds_any(device, file, bytes, &missing).await.unwrap_or(true);
-        if is_needed {
-            report.damage.push(format!(
-                "{name} in {} has no header: it may be a segment that is missing, and is left alone",
-                device.place()
-            ));
-        } else if spare.segment_bytes < options.segment_bytes {
-            // Cut short by a crash while it was allocated, or of another size today: made anew.
-            device.remove(&name).await.map_err(device_error)?;
-        } else {
-            segments.spares.push(spare);
-        }
-    }
-    Ok(())
 }
 
 /// Where each of them ends is not known; so nothing more is written to them, and what nothing refers to

@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 
-CQ_MASK = "3ff"  # COMPLETION_ENTRIES - 1, in storage/src/device/uring.rs
+CQ_MASK = "3ff"  # COMPLETION_ENTRIES - 1, in storage/src/device/uring/ring.rs
 ENTER = 426  # io_uring_enter
 SEIZE, INTERRUPT, SYSCALL, GETREGS, SETREGS = 0x4206, 0x4207, 24, 12, 13
 TRACESYSGOOD, WALL = 1, 0x40000000

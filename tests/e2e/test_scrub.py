@@ -1,9 +1,12 @@
 """Rot in the store of a running server: found, told with whose message it hurts, and nobody else's."""
 
+import contextlib
 import glob
+import imaplib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -222,12 +225,40 @@ class Scrub(kura.TestCase):
         checked = json.loads(server.command("store", "restore", "--from", place, "--check", "--json").stdout)
         self.assertEqual([one["damaged"] is None for one in checked["older"]], [False, True])
         self.assertEqual(checked["whole"], checked["older"][1]["name"])
+        # The same of what is sent for the first time, and so is verified while it is read to be sent.
+        shutil.rmtree(place)
+        done = server.command(*backup)
+        self.assertEqual(done.returncode, 3, done.stdout + done.stderr)
+        self.assertIn("the record with LSN", done.stdout)
         # The same where nothing serves the store.
         server.stop()
         shutil.rmtree(place)
         done = server.command(*backup)
         self.assertEqual(done.returncode, 3, done.stdout + done.stderr)
         self.assertIn("the record with LSN", done.stdout)
+
+    def test_a_page_of_a_checkpoint_that_goes_ends_the_server_with_what_to_do_and_the_next_start_does_without_it(self):
+        server = self.own_server()
+        for number in range(40):
+            self.assertTrue(server.deliver(b"Subject: %d\r\n\r\nx\r\n" % number).startswith("250"))
+        server.stop()
+        server.start()
+        before = server.bodies()
+        self.assertEqual(len(before), 40)
+        # What is behind a file's end is gone for whoever touches it, as is what the disk does not give again.
+        for path in glob.glob(server.directory + "/store/shard-*/checkpoint-*"):
+            os.truncate(path, 4096)
+        with contextlib.suppress(OSError, imaplib.IMAP4.error, EOFError):
+            server.bodies()
+        self.assertEqual(server.process.wait(30), -signal.SIGBUS)
+        server.forget()
+        for words in ("/checkpoint-", "can't be read any more (SIGBUS)", "Start it again"):
+            self.assertLogged(words, server)
+        server.start()
+        self.assertLogged("what the store had to do without when it was opened", server)
+        self.assertEqual(server.bodies(), before)
+        server.stop()
+        self.assertEqual(server.command("store", "verify").returncode, 0)
 
 
 if __name__ == "__main__":

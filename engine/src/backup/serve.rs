@@ -1,7 +1,7 @@
 //! The server's side of a backup: plans, then pieces, on one connection of the control socket. What the
 //! plans hold is let go when the client hangs up, however it ends.
 
-use super::source::{Plan, Reply, Wanted, What, plan_all, read, rot};
+use super::source::{Plan, Reply, Walking, Wanted, What, plan_all};
 use crate::mesh::ShardHandle;
 use std::io;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Take};
@@ -20,6 +20,7 @@ pub async fn serve(
     };
     tracing::info!(shards = plans.len(), "a backup begins");
     say(&mut writer, &Reply::Done(plans.iter().map(Plan::of).collect::<Vec<_>>())).await?;
+    let mut walking = Walking::default();
     loop {
         lines.get_mut().set_limit(LINE_BYTES_MAX);
         let mut line = String::new();
@@ -42,15 +43,18 @@ pub async fn serve(
         };
         match wanted.what {
             What::Rot { end } => {
-                say(&mut writer, &Reply::from(rot(handle, wanted, end, true).await)).await?;
+                let rot = walking.rot(handle, wanted, end, true).await;
+                say(&mut writer, &Reply::from(rot)).await?;
             }
-            What::Bytes { from, bytes } => match read(handle, wanted, (from, bytes), true).await {
-                Ok(bytes) => {
-                    say(&mut writer, &Reply::Done(bytes.len())).await?;
-                    writer.write_all(&bytes).await?;
+            What::Bytes { from, bytes } => {
+                match walking.read(handle, &plans, wanted, (from, bytes), true).await {
+                    Ok(bytes) => {
+                        say(&mut writer, &Reply::Done(bytes.len())).await?;
+                        writer.write_all(&bytes).await?;
+                    }
+                    Err(fault) => say(&mut writer, &Reply::<()>::Failed(fault)).await?,
                 }
-                Err(fault) => say(&mut writer, &Reply::<()>::Failed(fault)).await?,
-            },
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use storage::format::SegmentId;
-use storage::store::BackupPlan;
+use storage::store::{BackupPlan, Walk};
 
 /// Begins the conversation.
 pub const HELLO: &str = "{\"operation\":\"backup\"}";
@@ -90,12 +90,17 @@ impl Plan {
 
 pub enum Source {
     Server(BufReader<UnixStream>),
-    Store(Box<Server>, Vec<BackupPlan>),
+    Store(Box<Server>, Vec<BackupPlan>, Walking),
 }
+
+/// What has gone by of the segment that is being read, if it was from its first byte on: asked for what has rotted in it, the
+/// shard need not read it again.
+#[derive(Debug, Default)]
+pub struct Walking(Option<(u16, Walk)>);
 
 impl Source {
     pub fn store(server: Server) -> Source {
-        Source::Store(Box::new(server), Vec::new())
+        Source::Store(Box::new(server), Vec::new(), Walking::default())
     }
 
     /// The plans of all shards, and whose they are.
@@ -105,7 +110,7 @@ impl Source {
                 writeln!(stream.get_mut(), "{HELLO}").map_err(lost)?;
                 reply(stream)?
             }
-            Source::Store(server, held) => {
+            Source::Store(server, held, _) => {
                 *held = futures_lite::future::block_on(plan_all(&server.handles))?;
                 held.iter().map(Plan::of).collect()
             }
@@ -124,9 +129,10 @@ impl Source {
                 stream.read_exact(&mut bytes).map_err(lost)?;
                 Ok(bytes)
             }
-            Source::Store(server, _) => {
+            Source::Store(server, plans, walking) => {
                 let handle = server.handles.get(usize::from(shard)).ok_or("no such shard")?;
-                futures_lite::future::block_on(read(handle, wanted, (from, to - from), false))
+                let range = (from, to - from);
+                futures_lite::future::block_on(walking.read(handle, plans, wanted, range, false))
             }
         }
     }
@@ -136,16 +142,16 @@ impl Source {
         let wanted = Wanted { shard, segment, what: What::Rot { end } };
         match self {
             Source::Server(stream) => ask(stream, wanted),
-            Source::Store(server, _) => {
+            Source::Store(server, _, walking) => {
                 let handle = server.handles.get(usize::from(shard)).ok_or("no such shard")?;
-                futures_lite::future::block_on(rot(handle, wanted, end, false))
+                futures_lite::future::block_on(walking.rot(handle, wanted, end, false))
             }
         }
     }
 
     /// Ends it in order.
     pub fn end(self) {
-        if let Source::Store(server, plans) = self {
+        if let Source::Store(server, plans, _) = self {
             drop(plans);
             server.stop();
         }
@@ -205,37 +211,66 @@ pub async fn plan_all(handles: &[ShardHandle]) -> Result<Vec<BackupPlan>, Fault>
     Ok(plans)
 }
 
-/// Reads on the core; `paced`: within the share of the disk that backups have.
-pub async fn read(
-    handle: &ShardHandle,
-    Wanted { shard: number, segment, .. }: Wanted,
-    (from, bytes): (u64, u64),
-    paced: bool,
-) -> Result<Vec<u8>, Fault> {
-    if bytes > super::PIECE_BYTES {
-        return Err("more than a piece at once".to_owned());
+impl Walking {
+    /// Reads on the core; `paced`: within the share of the disk that backups have.
+    pub async fn read(
+        &mut self,
+        handle: &ShardHandle,
+        plans: &[BackupPlan],
+        Wanted { shard: number, segment, .. }: Wanted,
+        (from, bytes): (u64, u64),
+        paced: bool,
+    ) -> Result<Vec<u8>, Fault> {
+        if bytes > super::PIECE_BYTES {
+            return Err("more than a piece at once".to_owned());
+        }
+        let bytes = usize::try_from(bytes).map_err(|error| error.to_string())?;
+        let segment = SegmentId(segment);
+        let goes_on = |(shard, walk): &(u16, Walk)| {
+            (*shard, walk.segment(), walk.wants()) == (number, segment, from)
+        };
+        let walk = self.0.take().filter(goes_on).map(|(_, walk)| walk);
+        let planned = plans.iter().filter(|plan| plan.shard == number);
+        let planned = planned.flat_map(|plan| &plan.segments).find(|one| one.segment == segment);
+        let end = planned.map(|planned| planned.end).filter(|_| from == 0);
+        let read = handle.ask(move |shard| async move {
+            let rate = paced.then(|| shard.backup_bytes_per_second());
+            let walk = walk.or_else(|| Some(shard.store.walk(segment, end?)));
+            let Some(mut walk) = walk else {
+                let read = shard.store.read_segment(segment, from, bytes, rate).await;
+                return read.map(|bytes| (bytes, None));
+            };
+            let read = shard.store.read_for(&mut walk, bytes, rate).await;
+            read.map(|bytes| (bytes, Some((number, walk))))
+        });
+        let read = read.await.map_err(|error| format!("shard {number}: {error}"))?;
+        let (bytes, walk) = read.map_err(|error| format!("shard {number}: {error}"))?;
+        self.0 = walk;
+        Ok(bytes)
     }
-    let bytes = usize::try_from(bytes).map_err(|error| error.to_string())?;
-    let read = handle.ask(move |shard| async move {
-        let rate = paced.then(|| shard.backup_bytes_per_second());
-        shard.store.read_segment(SegmentId(segment), from, bytes, rate).await
-    });
-    let read = read.await.map_err(|error| format!("shard {number}: {error}"))?;
-    read.map_err(|error| format!("shard {number}: {error}"))
-}
 
-/// Looks on the core for what a scrub would find.
-pub async fn rot(
-    handle: &ShardHandle,
-    Wanted { shard: number, segment, .. }: Wanted,
-    end: u64,
-    paced: bool,
-) -> Result<Vec<String>, Fault> {
-    let found = handle.ask(move |shard| async move {
-        let rate = paced.then(|| shard.backup_bytes_per_second());
-        shard.store.scrub_segment(SegmentId(segment), end, rate).await
-    });
-    let found = found.await.map_err(|error| format!("shard {number}: {error}"))?;
-    let found = found.map_err(|error| format!("shard {number}: {error}"))?;
-    Ok(found.into_iter().map(|finding| finding.place).collect())
+    /// Looks on the core for what a scrub would find.
+    pub async fn rot(
+        &mut self,
+        handle: &ShardHandle,
+        Wanted { shard: number, segment, .. }: Wanted,
+        end: u64,
+        paced: bool,
+    ) -> Result<Vec<String>, Fault> {
+        let segment = SegmentId(segment);
+        let is_all = |(shard, walk): &(u16, Walk)| {
+            (*shard, walk.segment(), walk.end(), walk.wants()) == (number, segment, end, end)
+        };
+        let walk = self.0.take().filter(is_all);
+        let found = handle.ask(move |shard| async move {
+            let rate = paced.then(|| shard.backup_bytes_per_second());
+            match walk {
+                Some((_, walk)) => shard.store.scrub_walked(walk, rate).await,
+                None => shard.store.scrub_segment(segment, end, rate).await,
+            }
+        });
+        let found = found.await.map_err(|error| format!("shard {number}: {error}"))?;
+        let found = found.map_err(|error| format!("shard {number}: {error}"))?;
+        Ok(found.into_iter().map(|finding| finding.place).collect())
+    }
 }

@@ -3,8 +3,13 @@
 //! Touching a mapped page that the disk does not give back is SIGBUS, which ends all shards at once, and again at
 //! each start. So every page is brought in before anybody looks (`MADV_POPULATE_READ`, Linux 5.14: what
 //! `MAP_POPULATE` does, at the same cost, but it says when it could not). What is left: a page that the kernel has let go
-//! of, to make room, and that has become unreadable since. That ends the process once, and the next start finds it here.
+//! of, to make room, and that has become unreadable since. That ends the process once (`lost_page` says why), and the next start finds it here.
+//!
+//! Only rows are read from mappings once a store is open: by `Block::row`, and by `settle`, which has just brought them in. But that is wherever an
+//! index is looked at, and most of it can't fail. So there is no place to ask beforehand: a page that is there may be let go of before it is read. To
+//! hold all rows in memory, or to lock the pages there, takes what mapping them saves: 48 bytes a message.
 
+use super::lost_page;
 use memmap2::{Advice, Mmap};
 use std::fs::File;
 use std::io;
@@ -15,6 +20,7 @@ use std::path::Path;
 const READ_BYTES: usize = 1 << 20;
 
 pub(super) fn map(path: &Path) -> io::Result<Mmap> {
+    lost_page::tell();
     let file = File::open(path)?;
     // SAFETY: the file is write-once and in a directory that we have locked; whoever truncates it by hand
     // later gets SIGBUS, as with any database.

@@ -11,13 +11,14 @@
 //!    it may be there or not.
 //! 4. Blocks that are not being written are not damaged by a crash.
 //! 5. Reads may lie, or fail, of any block and each time: only checksums are believed. What fails to be mapped is
-//!    told by [`Device::map`]; what becomes unreadable while it is mapped may end the process (`mapped`).
+//!    told by [`Device::map`]; what becomes unreadable while it is mapped may end the process (`mapped`, `lost_page`).
 //! 6. A future that is dropped does not stop its operation; the buffer lives until it is over.
 //!
 //! [`uring::Uring`] is the real disk, [`sim::Sim`] one that crashes, tears and lies from a seed. The
 //! same store code runs on both.
 
 pub(crate) mod around;
+mod lost_page;
 mod mapped;
 pub mod sim;
 pub mod uring;

@@ -4,18 +4,16 @@
 //! so that folding it needs no clock and no luck. New versions of a kind add a decoder; old ones
 //! stay for ever. Golden bytes of each are in `golden/`.
 
+use super::delivered::Delivered;
 use super::fields::{
-    Pairs, read_account, read_chunks, read_created, read_keywords, read_mode, read_pairs,
-    read_quota, read_ranges, read_renamed, write_chunks, write_created, write_keywords,
-    write_pairs, write_quota, write_ranges,
+    Pairs, read_account, read_created, read_keywords, read_mode, read_pairs, read_quota,
+    read_ranges, read_renamed, write_created, write_keywords, write_pairs, write_quota,
+    write_ranges,
 };
 use super::moves::{Base, Moved};
 use super::past::{Forgot, Shown, Undeleted};
-use super::{Location, Malformed, Reader, RecordHeader, Writer};
-use crate::types::{
-    AccountId, FlagMode, Flags, Lsn, MailboxId, Quota, SpecialUse, Uid, UnixMillis,
-};
-use std::ops::Range;
+use super::{Malformed, Reader, RecordHeader, Writer};
+use crate::types::{AccountId, FlagMode, Flags, Lsn, MailboxId, Quota, SpecialUse, Uid};
 
 /// A run of UIDs, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,42 +53,6 @@ pub struct NewMailbox {
     pub uid_validity: u32,
     pub special_use: Option<SpecialUse>,
     pub name: String,
-}
-
-/// One recipient of a delivery.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlacedRecord {
-    pub account: AccountId,
-    pub mailbox: MailboxId,
-    pub uid: Uid,
-    /// System flags only.
-    pub flags: Flags,
-    pub keywords: Vec<String>,
-    pub prefix: Vec<u8>,
-}
-
-/// A piece of a streamed body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ChunkRef {
-    pub location: Location,
-    pub body_bytes: u32,
-}
-
-/// A message. Its summary follows these fields at the end of the meta; its body is the record's
-/// body, or lies in chunk records.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delivered {
-    pub internal_date: UnixMillis,
-    /// Of the whole body, in chunks or not.
-    pub body_bytes: u32,
-    pub summary_bytes: u32,
-    pub placements: Vec<PlacedRecord>,
-    pub chunks: Vec<ChunkRef>,
-    /// Version 2: the body is packed, or (some of) its chunks are, and what each of these holds unpacked.
-    /// `None`: everything is as it was received.
-    pub unpacked: Option<Vec<u32>>,
-    /// Versions 3 and 4: keys of a space that are set together with it.
-    pub put: Option<(u8, Pairs)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,15 +155,15 @@ pub enum Record {
 pub const COUNT_UNKNOWN: u64 = u64::MAX;
 
 /// Of deliveries and chunks with packed bodies.
-const PACKED_VERSION: u8 = 2;
+pub(super) const PACKED_VERSION: u8 = 2;
 /// Of deliveries that set keys, and of those with packed bodies.
-const PUTTING_VERSION: u8 = 3;
-const PUTTING_PACKED_VERSION: u8 = 4;
+pub(super) const PUTTING_VERSION: u8 = 3;
+pub(super) const PUTTING_PACKED_VERSION: u8 = 4;
 /// Of copies that set keys.
 const COPIED_PUTTING_VERSION: u8 = 2;
 
 /// Whether this Kura reads that version of the kind.
-fn is_known(kind: u8, version: u8) -> bool {
+pub(super) fn is_known(kind: u8, version: u8) -> bool {
     let newest = match kind {
         kind::DELIVERED => PUTTING_PACKED_VERSION,
         kind::CHUNK => PACKED_VERSION,
@@ -221,30 +183,30 @@ pub fn is_packed(header: &RecordHeader) -> bool {
     }
 }
 
-mod kind {
-    pub(super) const ACCOUNT_CREATED: u8 = 1;
-    pub(super) const ACCOUNT_REMOVED: u8 = 2;
-    pub(super) const QUOTA_SET: u8 = 3;
-    pub(super) const MAILBOXES_CREATED: u8 = 4;
-    pub(super) const MAILBOXES_RENAMED: u8 = 5;
-    pub(super) const INBOX_RENAMED: u8 = 6;
-    pub(super) const MAILBOX_DELETED: u8 = 7;
-    pub(super) const SUBSCRIBED: u8 = 8;
-    pub(super) const DELIVERED: u8 = 9;
-    pub(super) const COPIED: u8 = 10;
-    pub(super) const FLAGS_CHANGED: u8 = 11;
-    pub(super) const EXPUNGED: u8 = 12;
-    pub(super) const CHUNK: u8 = 13;
-    pub(super) const PUT: u8 = 14;
-    pub(super) const LOST: u8 = 15;
-    pub(super) const MOVED: u8 = 16;
-    pub(super) const PIECE: u8 = 17;
-    pub(super) const BASED: u8 = 18;
-    pub(super) const RETENTION_SET: u8 = 19;
-    pub(super) const HOLD_SET: u8 = 20;
-    pub(super) const FORGOT: u8 = 21;
-    pub(super) const UNDELETED: u8 = 22;
-    pub(super) const SHOWN: u8 = 23;
+pub(super) mod kind {
+    pub(in crate::format) const ACCOUNT_CREATED: u8 = 1;
+    pub(in crate::format) const ACCOUNT_REMOVED: u8 = 2;
+    pub(in crate::format) const QUOTA_SET: u8 = 3;
+    pub(in crate::format) const MAILBOXES_CREATED: u8 = 4;
+    pub(in crate::format) const MAILBOXES_RENAMED: u8 = 5;
+    pub(in crate::format) const INBOX_RENAMED: u8 = 6;
+    pub(in crate::format) const MAILBOX_DELETED: u8 = 7;
+    pub(in crate::format) const SUBSCRIBED: u8 = 8;
+    pub(in crate::format) const DELIVERED: u8 = 9;
+    pub(in crate::format) const COPIED: u8 = 10;
+    pub(in crate::format) const FLAGS_CHANGED: u8 = 11;
+    pub(in crate::format) const EXPUNGED: u8 = 12;
+    pub(in crate::format) const CHUNK: u8 = 13;
+    pub(in crate::format) const PUT: u8 = 14;
+    pub(in crate::format) const LOST: u8 = 15;
+    pub(in crate::format) const MOVED: u8 = 16;
+    pub(in crate::format) const PIECE: u8 = 17;
+    pub(in crate::format) const BASED: u8 = 18;
+    pub(in crate::format) const RETENTION_SET: u8 = 19;
+    pub(in crate::format) const HOLD_SET: u8 = 20;
+    pub(in crate::format) const FORGOT: u8 = 21;
+    pub(in crate::format) const UNDELETED: u8 = 22;
+    pub(in crate::format) const SHOWN: u8 = 23;
 }
 
 impl Record {
@@ -492,129 +454,4 @@ fn read_record(kind: u8, version: u8, reader: &mut Reader<'_>) -> Result<Record,
         kind::SHOWN => Record::Shown(Shown::decode(reader)?),
         _ => return Err(Malformed("has a kind that only a newer Kura reads")),
     })
-}
-
-impl Delivered {
-    fn version(&self) -> u8 {
-        match (&self.unpacked, &self.put) {
-            (None, None) => 1,
-            (Some(_), None) => PACKED_VERSION,
-            (None, Some(_)) => PUTTING_VERSION,
-            (Some(_), Some(_)) => PUTTING_PACKED_VERSION,
-        }
-    }
-
-    fn encode(&self, writer: &mut Writer) {
-        writer.u64(self.internal_date.0);
-        writer.u32(self.body_bytes);
-        writer.u32(self.summary_bytes);
-        writer.count(self.placements.len());
-        for placement in &self.placements {
-            writer.u32(placement.account.0);
-            writer.u32(placement.mailbox.0);
-            writer.u32(placement.uid.0);
-            writer.u64(placement.flags.0);
-            write_keywords(writer, &placement.keywords);
-            writer.bytes(&placement.prefix);
-        }
-        write_chunks(writer, &self.chunks);
-        if let Some(unpacked) = &self.unpacked {
-            writer.count(unpacked.len());
-            unpacked.iter().for_each(|bytes| writer.u32(*bytes));
-        }
-        if let Some((space, pairs)) = &self.put {
-            write_pairs(writer, *space, pairs);
-        }
-    }
-
-    /// Of a verified meta: where in it the summary is, and the body's length. For who lists thousands of messages, and
-    /// needs nothing else of it.
-    pub(crate) fn summary(
-        kind: u8,
-        version: u8,
-        meta: &[u8],
-    ) -> Result<(Range<usize>, u32), Malformed> {
-        if kind != kind::DELIVERED || !is_known(kind, version) {
-            return Err(Malformed("is no message that this Kura reads"));
-        }
-        let mut reader = Reader::new(meta);
-        let _internal_date = reader.u64()?;
-        let (body_bytes, summary_bytes) = (reader.u32()?, reader.u32()?);
-        let start = meta.len().checked_sub(summary_bytes as usize);
-        let start = start.ok_or(Malformed("has a summary longer than itself"))?;
-        Ok((start..meta.len(), body_bytes))
-    }
-
-    fn decode(version: u8, reader: &mut Reader<'_>) -> Result<Delivered, Malformed> {
-        let internal_date = UnixMillis(reader.u64()?);
-        let body_bytes = reader.u32()?;
-        let summary_bytes = reader.u32()?;
-        let mut placements = Vec::new();
-        for _ in 0..reader.count(28)? {
-            placements.push(PlacedRecord {
-                account: read_account(reader)?,
-                mailbox: MailboxId(reader.u32()?),
-                uid: Uid(reader.u32()?),
-                flags: Flags(reader.u64()?),
-                keywords: read_keywords(reader)?,
-                prefix: reader.bytes()?.to_vec(),
-            });
-        }
-        let chunks = read_chunks(reader)?;
-        let unpacked = if matches!(version, PACKED_VERSION | PUTTING_PACKED_VERSION) {
-            let count = reader.count(4)?;
-            if count != chunks.len() {
-                return Err(Malformed("does not say how long each of its chunks is"));
-            }
-            Some((0..count).map(|_| reader.u32()).collect::<Result<_, _>>()?)
-        } else {
-            None
-        };
-        let put = match version {
-            PUTTING_VERSION | PUTTING_PACKED_VERSION => Some((reader.u8()?, read_pairs(reader)?)),
-            _ => None,
-        };
-        reader.raw(summary_bytes as usize)?;
-        Ok(Delivered {
-            internal_date,
-            body_bytes,
-            summary_bytes,
-            placements,
-            chunks,
-            unpacked,
-            put,
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_summary_of_every_version_is_found_without_the_rest() {
-        let put = Some((10, vec![(b"key".to_vec(), Some(b"value".to_vec()))]));
-        for (unpacked, put) in
-            [(None, None), (Some(vec![]), None), (None, put.clone()), (Some(vec![]), put)]
-        {
-            let delivered = Delivered {
-                internal_date: UnixMillis(1),
-                body_bytes: 4096,
-                summary_bytes: 7,
-                placements: Vec::new(),
-                chunks: Vec::new(),
-                unpacked,
-                put,
-            };
-            let record = Record::Delivered(delivered);
-            let meta = [record.encode(), b"summary".to_vec()].concat();
-            let (kind, version) = (record.kind(), record.version());
-            assert_eq!(Record::decode(kind, version, &meta).as_ref(), Ok(&record));
-            let (summary, body_bytes) = Delivered::summary(kind, version, &meta).unwrap();
-            assert_eq!((&meta[summary], body_bytes), (&b"summary"[..], 4096), "version {version}");
-            assert!(Delivered::summary(kind, 5, &meta).is_err());
-            assert!(Delivered::summary(kind::COPIED, 1, &meta).is_err());
-            assert!(Delivered::summary(kind, version, &meta[..15]).is_err());
-        }
-    }
 }

@@ -3,12 +3,13 @@
 //! All integers are little-endian; every frame carries a checksum that covers where it belongs
 //! (shard, segment incarnation), so that stale bytes of a recycled segment never verify.
 //!
-//! From the outside in: [`segment`], [`batch`] and [`record`] are headers; [`kinds`] says what records say, [`moves`] and [`past`] the
+//! From the outside in: [`segment`], [`batch`] and [`record`] are headers; [`kinds`] says what records say, [`delivered`] a message's, [`moves`] and [`past`] the
 //! kinds that upkeep writes and those about what is remembered; `fields` are what kinds are made of, and [`cursor`] reads and
 //! writes those. [`packed`]: compressed bodies.
 
 pub mod batch;
 pub mod cursor;
+pub mod delivered;
 pub(crate) mod fields;
 pub mod kinds;
 pub mod moves;
@@ -19,10 +20,9 @@ pub mod segment;
 
 pub use batch::{BATCH_HEADER_BYTES, BatchHeader};
 pub use cursor::{Malformed, Reader, Writer};
+pub use delivered::{ChunkRef, Delivered, PlacedRecord};
 pub use fields::Pairs;
-pub use kinds::{
-    COUNT_UNKNOWN, ChunkRef, Delivered, NewMailbox, PlacedRecord, Record, UidRange, is_packed,
-};
+pub use kinds::{COUNT_UNKNOWN, NewMailbox, Record, UidRange, is_packed};
 pub use moves::{Base, Move, Moved, Reference};
 pub use packed::{PACKED_BYTES_MAX, Packer, Unpacker};
 pub use past::{Forgot, Shown, Undeleted};

@@ -1,14 +1,18 @@
 //! How far a segment's file goes, and whether that is as far as it has to.
 //!
 //! An older copy of a file, put back from a backup, verifies from end to end and lacks what was written into the
-//! segment since. Whatever lies before the checkpoint is not replayed, so only its end tells. Rot is told from it:
-//! where a copy ends, nothing has been written yet; where there is rot, something stands, or little is gone.
+//! segment since. Whatever lies before the checkpoint is not replayed, so only its end tells ([`short`]); where a segment is
+//! replayed, `scan` meets it. Rot is told from it: where a copy ends, nothing has been written yet; where there is rot,
+//! something stands, or little is gone.
 
 use crate::buffer::{ALIGNMENT, Buffer, align_up_u64};
 use crate::checkpoint::Position;
 use crate::device::Device;
-use crate::format::{BatchHeader, SEGMENT_HEADER_BYTES, SegmentId};
+use crate::format::{
+    BATCH_HEADER_BYTES, BatchHeader, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId,
+};
 use crate::index::Index;
+use crate::log::queue::run_low;
 use crate::log::scan::FoundSegment;
 use crate::log::segments::file_name;
 use crate::types::Lsn;
@@ -60,7 +64,7 @@ pub(crate) async fn reach<D: Device>(
 
 /// Whether more than a block is there, and nothing has been written to it since the file became this segment:
 /// zeroes, or what another life of the file has left.
-async fn is_unwritten<D: Device>(
+pub(super) async fn is_unwritten<D: Device>(
     device: &D,
     segment: &FoundSegment<D>,
     from: u64,
@@ -69,23 +73,47 @@ async fn is_unwritten<D: Device>(
     if to.saturating_sub(from) <= BLOCK {
         return Ok(false);
     }
-    let (mut offset, mut is_zeroes) = (from, true);
+    let header = &segment.header;
+    let is_left_over = |block: &[u8]| {
+        let batch = BatchHeader::decode(block).ok();
+        batch.is_some_and(|batch| batch.segment != header.segment || batch.run < header.run)
+    };
+    let (mut offset, mut is_zeroes, mut has_left_overs) = (from, true, false);
     while offset < to {
         let end = to.min(offset + WINDOW_BYTES);
         let bytes = read(device, segment, offset, end).await?;
-        let is_left_over = |block: &[u8]| {
-            let batch = BatchHeader::decode(block).ok();
-            batch.is_some_and(|batch| {
-                batch.segment != segment.header.segment || batch.run < segment.header.run
-            })
-        };
-        if bytes.as_slice().chunks(ALIGNMENT).any(is_left_over) {
-            return Ok(true);
+        let mut blocks = bytes.as_slice().chunks(ALIGNMENT);
+        if blocks.clone().any(|block| begins_with_a_record(header, block)) {
+            return Ok(false);
         }
+        has_left_overs = has_left_overs || blocks.any(is_left_over);
         is_zeroes = is_zeroes && bytes.as_slice().iter().all(|byte| *byte == 0);
         offset = end;
     }
-    Ok(is_zeroes)
+    Ok(is_zeroes || has_left_overs)
+}
+
+/// A batch of this segment begins here: be its header rotten, its first record says so.
+fn begins_with_a_record(header: &SegmentHeader, block: &[u8]) -> bool {
+    let behind = block.get(BATCH_HEADER_BYTES..).unwrap_or_default();
+    RecordHeader::decode(behind).is_ok_and(|record| {
+        record.shard == header.shard
+            && record.segment == header.segment
+            && record.salt == header.salt
+            && record.run_low.wrapping_sub(run_low(header.run)) < 1 << 15
+    })
+}
+
+/// What is said of an older copy: where it ends, and how far the segment went.
+pub(super) fn older_copy<D: Device>(segment: &FoundSegment<D>, end: Lsn, went_to: Lsn) -> String {
+    format!(
+        "{}, which is segment {} of the log, ends with LSN {}, and it went on to LSN {}: what came then is missing, \
+         and this is an older copy of the file, most likely",
+        file_name(segment.number),
+        segment.header.segment.0,
+        end.0,
+        went_to.0
+    )
 }
 
 /// Which file lacks messages that the index has in it, if one does. What had been given up as lost is missed by
@@ -125,14 +153,7 @@ pub(crate) async fn short<D: Device>(
         (row.location.offset() >= suspect.1.offset).then_some(suspect)
     });
     let (segment, reach, due) = missed?;
-    Some(format!(
-        "{}, which is segment {} of the log, ends with LSN {}, and it went on to LSN {}: what came then is missing, \
-         and this is an older copy of the file, most likely",
-        file_name(segment.number),
-        segment.header.segment.0,
-        reach.next_lsn.0 - 1,
-        due.0 - 1
-    ))
+    Some(older_copy(segment, Lsn(reach.next_lsn.0 - 1), Lsn(due.0 - 1)))
 }
 
 async fn read<D: Device>(

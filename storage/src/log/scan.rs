@@ -4,8 +4,9 @@
 //! the doing. The costly questions (is there a later witness, does another batch follow) are asked
 //! only where a batch is missing or damaged: at the log's end, and where there is rot.
 //!
-//! `window` reads, `times` says what the batches' times mean.
+//! `window` reads, `times` says what the batches' times mean, `refusals` where not to go on.
 
+mod refusals;
 mod times;
 mod window;
 
@@ -22,7 +23,6 @@ use crate::index::apply::Logged;
 use crate::log::find::{Expected, FoundRecord, find_records};
 use crate::log::queue::run_low;
 use crate::log::recovery::{Content, Decision, Header, NextSegment, RecoveryReport, Seen, decide};
-use crate::log::segments::file_name;
 use crate::superblock::Begun;
 use crate::types::{AccountId, Lsn, UnixMillis};
 use std::collections::BTreeMap;
@@ -159,6 +159,7 @@ impl<'s, D: Device> Scan<'s, D> {
             }
             if self.gives_up_the_rest(case.decision, batch.as_ref()) {
                 self.refuse_cut()?;
+                self.refuse_older_copy(case.decision).await?;
             }
             let decision = match case.decision {
                 Decision::End if self.trust_torn_tail && seen.header == Header::Due => {
@@ -223,77 +224,6 @@ impl<'s, D: Device> Scan<'s, D> {
             run: self.run,
             log_bytes: self.log_bytes,
             last_batch: self.last_batch,
-        })
-    }
-
-    /// Segments are begun one after the other, each with a durable header, and given up from the last one
-    /// on: where one is not there but a later one is or was begun, its file has been lost. To go on without
-    /// it would be to take all that is behind it for leftovers, and an empty store for all that there was.
-    fn refuse_gap(&self) -> Result<(), Error> {
-        let here = self.position.segment;
-        let is_here = self.segment().is_some();
-        let missing = if is_here { SegmentId(here.0 + 1) } else { here };
-        if self.segments.contains_key(&missing) {
-            return Ok(());
-        }
-        // Whoever wrote no mark of what was begun had at least a witness of what was durable.
-        // Whoever gave up what was marked, and went on here without a mark, is of a later run.
-        let counts = |begun: Begun| missing <= begun.segment && self.run <= begun.run;
-        let was_begun = self.begun.is_some_and(counts);
-        if was_begun || (!is_here && self.due <= self.witness) {
-            return Err(self.lost_segment(missing, ""));
-        }
-        let counts = |next: &&SegmentHeader| next.run >= self.run && next.first_lsn >= self.due;
-        let later = self.segments.range(missing..).map(|(_, segment)| &segment.header).find(counts);
-        let Some(later) = later else { return Ok(()) };
-        let goes_on =
-            format!(", and segment {} goes on with LSN {}", later.segment.0, later.first_lsn.0);
-        Err(self.lost_segment(missing, &goes_on))
-    }
-
-    fn lost_segment(&self, missing: SegmentId, more: &str) -> Error {
-        Error::Open {
-            place: self.device.place(),
-            what: format!(
-                "segment {} of the log is missing or unreadable: it held LSNs from about {} on{more}",
-                missing.0, self.due.0
-            ),
-        }
-    }
-
-    /// Whether something of this segment that its file should hold is taken for lost.
-    fn gives_up_the_rest(&self, decision: Decision, batch: Option<&FoundBatch>) -> bool {
-        match decision {
-            Decision::End | Decision::SalvageToEnd | Decision::SalvageToNextSegment => true,
-            Decision::ApplyWhatVerifies => {
-                batch.zip(self.segment()).is_some_and(|(batch, segment)| {
-                    let bytes = u64::from(batch.header.bytes);
-                    self.position.offset + bytes > segment.file_bytes
-                })
-            }
-            Decision::Apply
-            | Decision::SkipToThisBatch
-            | Decision::SalvageToNextBatch
-            | Decision::NextSegment => false,
-        }
-    }
-
-    /// What was cut off a file looks like the log's end, or like rot: what it held may be put back, and the
-    /// first opening that goes on without it gives it up for good.
-    fn refuse_cut(&self) -> Result<(), Error> {
-        let is_cut = |segment: &&FoundSegment<D>| segment.file_bytes < segment.header.segment_bytes;
-        let Some(segment) = self.segment().filter(is_cut) else { return Ok(()) };
-        Err(Error::Open {
-            place: self.device.place(),
-            what: format!(
-                "{}, which is segment {} of the log, is cut off after {} of {} bytes: what it held from LSN \
-                 {} on is missing",
-                file_name(segment.number),
-                self.position.segment.0,
-                segment.file_bytes,
-                segment.header.segment_bytes,
-                self.due.0
-            ),
         })
     }
 

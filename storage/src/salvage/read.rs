@@ -1,10 +1,10 @@
-//! Reading what can be read of a file on a disk that fails: a block that it does not give is zeroes, and is named.
-//!
-//! Zeroes verify as nothing, so whoever searches takes the block for rot and goes on behind it.
+//! Reading what can be read of a file on a disk that fails ([`read_what_there_is`]). What it did not give is kept in mind:
+//! to be told, and because a disk may take seconds for each block that it does not give.
 
 use super::LISTED_MAX;
 use crate::buffer::{ALIGNMENT, Buffer};
 use crate::device::Device;
+use crate::device::around::read_what_there_is;
 use std::collections::BTreeMap;
 
 const BLOCK: u64 = ALIGNMENT as u64;
@@ -28,45 +28,31 @@ impl<'d, D: Device> Reader<'d, D> {
     pub(super) async fn read(&mut self, offset: u64, bytes: usize) -> Buffer {
         let there = usize::try_from(self.bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
         let bytes = bytes.min(there);
-        match self.device.read(&self.file, offset, Buffer::with_capacity(bytes)).await {
-            Ok(read) => read,
-            Err(_) => self.read_around(offset, bytes).await,
+        let mut found = Buffer::with_capacity(bytes);
+        while found.len() < bytes {
+            let at = offset + found.len() as u64;
+            if self.is_unreadable(at) {
+                found.pad(ALIGNMENT);
+                continue;
+            }
+            let next = self.unreadable.range(at..).next().map_or(u64::MAX, |(next, _)| next - at);
+            let part = usize::try_from(next).unwrap_or(usize::MAX).min(bytes - found.len());
+            let buffer = Buffer::with_capacity(part);
+            let read = read_what_there_is(self.device, &self.file, at, buffer).await;
+            let said = read.said.map_or_else(String::new, |error| error.to_string());
+            self.unreadable.extend(read.gone.into_iter().map(|gone| (gone, said.clone())));
+            found.extend(read.buffer.as_slice());
+            if read.buffer.len() < part {
+                break;
+            }
         }
+        found.set_len(found.len().min(bytes));
+        found
     }
 
     /// Whether the block at this offset was asked for and could not be read.
     pub(super) fn is_unreadable(&self, offset: u64) -> bool {
         self.unreadable.contains_key(&offset)
-    }
-
-    /// In ever smaller parts up to the block that fails, and in ever larger ones behind it. A read that fails may
-    /// take the disk seconds: a block that stands alone costs a dozen of them, one in a run of such blocks one.
-    async fn read_around(&mut self, offset: u64, bytes: usize) -> Buffer {
-        let mut found = Buffer::with_capacity(bytes);
-        let mut step = bytes;
-        while found.len() < bytes {
-            let at = offset + found.len() as u64;
-            let part = step.min(bytes - found.len());
-            if self.is_unreadable(at) {
-                found.pad(part.min(ALIGNMENT));
-                continue;
-            }
-            match self.device.read(&self.file, at, Buffer::with_capacity(part)).await {
-                Ok(read) => {
-                    found.extend(&read.as_slice()[..read.len().min(part)]);
-                    if read.len() < part {
-                        break;
-                    }
-                    step = step.saturating_mul(2);
-                }
-                Err(_) if part > ALIGNMENT => step = (part / 2).next_multiple_of(ALIGNMENT),
-                Err(error) => {
-                    self.unreadable.insert(at, error.to_string());
-                    found.pad(part.min(ALIGNMENT));
-                }
-            }
-        }
-        found
     }
 
     /// A line for each run of blocks that could not be read.

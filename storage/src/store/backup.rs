@@ -9,6 +9,7 @@
 //! compaction empties meanwhile is freed afterwards.
 
 use super::Store;
+use super::walk::Walk;
 use crate::buffer::{ALIGNMENT, Buffer};
 use crate::device::Device;
 use crate::error::Error;
@@ -102,6 +103,29 @@ impl<D: Device> Store<D> {
         bytes: usize,
         bytes_per_second: Option<u64>,
     ) -> Result<Vec<u8>, Error> {
+        self.read_past(segment, offset, bytes, bytes_per_second, |_| ()).await
+    }
+
+    /// The bytes that the walk wants next, which it sees on their way: so nothing is read to be verified that is read anyway,
+    /// and what is verified is what is handed out.
+    pub async fn read_for(
+        &self,
+        walk: &mut Walk,
+        bytes: usize,
+        bytes_per_second: Option<u64>,
+    ) -> Result<Vec<u8>, Error> {
+        let (segment, offset) = (walk.segment(), walk.wants());
+        self.read_past(segment, offset, bytes, bytes_per_second, |part| walk.feed(part)).await
+    }
+
+    async fn read_past(
+        &self,
+        segment: SegmentId,
+        offset: u64,
+        bytes: usize,
+        bytes_per_second: Option<u64>,
+        mut seen: impl FnMut(&[u8]),
+    ) -> Result<Vec<u8>, Error> {
         let file = self.core.segment_file(segment).await?;
         let mut read = Vec::with_capacity(bytes);
         while read.len() < bytes {
@@ -118,7 +142,9 @@ impl<D: Device> Store<D> {
                     place: format!("segment {} of {}", segment.0, self.core.device.place()),
                 });
             }
-            read.extend_from_slice(&part.as_slice()[..part.len().min(step)]);
+            let part = &part.as_slice()[..part.len().min(step)];
+            seen(part);
+            read.extend_from_slice(part);
             self.pause(step as u64, bytes_per_second).await;
         }
         Ok(read)

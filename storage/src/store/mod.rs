@@ -12,7 +12,7 @@
 //! | `read`, `summaries` | messages out, one or a whole listing |
 //! | `keys` | keys and values: the engine's own, beside mail |
 //! | `undelete`, `history` | what has gone and is remembered; an account as it was |
-//! | `scrub`, `verify` | everything is read through for rot; everything is counted again |
+//! | `scrub`, `walk`, `verify` | everything is read through for rot; everything is counted again |
 //! | `backup` | what a backup takes, and its bytes |
 //! | `compact` | all space that can be had, at somebody's wish |
 
@@ -29,6 +29,7 @@ mod scrub;
 mod summaries;
 mod undelete;
 mod verify;
+mod walk;
 
 pub use backup::{BackupPlan, PlannedSegment};
 pub use change::FlagsChanged;
@@ -39,6 +40,7 @@ pub use keys::Space;
 pub use scrub::{Finding, Hurt, ScrubProgress};
 pub use undelete::{Buried, Undelete};
 pub use verify::VerifyReport;
+pub use walk::Walk;
 
 use crate::core::{Core, Phase};
 use crate::device::Device;

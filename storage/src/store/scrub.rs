@@ -1,15 +1,14 @@
 //! The scrub: reads everything that may be needed again, at a bounded rate, and says what has rotted.
 //!
-//! One round walks each segment once: of the log, batch by batch, so that records that no message needs
-//! but a rebuild does are looked at, too; then whatever messages have in it and the walk has not seen
+//! One round walks each segment of the log once ([`Walk`]); then it reads whatever messages have in it and the walk has not seen
 //! whole, record by record, which is all that counts in a cold segment. What does not verify is
 //! told with its place and with the messages that it hurts; the round goes on.
 //!
 //! Segments are read up to what had landed when their turn came, and stay while they are being read.
 
 use super::Store;
+use super::walk::Walk;
 use crate::base::read_piece;
-use crate::buffer::{ALIGNMENT, align_up_u64};
 use crate::checkpoint;
 use crate::checkpoint::files::RowFiles;
 use crate::checkpoint::verify::Reading;
@@ -18,11 +17,8 @@ use crate::core::Phase;
 use crate::device::Device;
 use crate::error::Error;
 use crate::format::{
-    BATCH_HEADER_BYTES, Base, BatchHeader, ChunkRef, Location, RECORD_HEADER_BYTES,
-    SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId,
+    Base, ChunkRef, Location, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentId,
 };
-use crate::log::queue::run_low;
-use crate::log::{Expected, find_records};
 use crate::space;
 use crate::types::{AccountId, Lsn, MailboxId, Uid};
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,37 +61,6 @@ impl Beginning {
     fn bytes(&self) -> u64 {
         let pieces = self.base.iter().flat_map(|base| &base.pieces);
         self.files.values().sum::<u64>() + pieces.map(|one| u64::from(one.body_bytes)).sum::<u64>()
-    }
-}
-
-/// A part of a segment that is being walked through: a piece of upkeep's, or a whole batch that is longer.
-struct Window<'s, D: Device> {
-    store: &'s Store<D>,
-    segment: SegmentId,
-    end: u64,
-    rate: Option<u64>,
-    start: u64,
-    bytes: Vec<u8>,
-}
-
-impl<D: Device> Window<'_, D> {
-    /// Shorter where what counts of the segment ends.
-    async fn at(&mut self, offset: u64, bytes: usize) -> Result<&[u8], Error> {
-        let wanted = offset..offset + bytes as u64;
-        let held = self.start..self.start + self.bytes.len() as u64;
-        if wanted.start < held.start || wanted.end > held.end {
-            let start = offset / ALIGNMENT as u64 * ALIGNMENT as u64;
-            let head = usize::try_from(offset - start).expect("less than a block");
-            let room = usize::try_from(align_up_u64(self.end).saturating_sub(start));
-            let room = room.unwrap_or(usize::MAX);
-            let piece = self.store.core.options.upkeep_piece_bytes;
-            let length = (head + bytes).max(piece).next_multiple_of(ALIGNMENT).min(room);
-            self.bytes = self.store.read_segment(self.segment, start, length, self.rate).await?;
-            self.start = start;
-        }
-        let from = usize::try_from(offset - self.start).expect("inside the window");
-        let until = (from + bytes).min(self.bytes.len());
-        Ok(self.bytes.get(from..until).unwrap_or(&[]))
     }
 }
 
@@ -184,13 +149,47 @@ impl<D: Device> Store<D> {
         if self.is_going(segment) {
             return Ok(Vec::new());
         }
-        let mut findings = Vec::new();
-        let whole = self.walk_log(segment, end, rate, &mut findings).await?;
+        let mut walk = self.walk(segment, end);
+        let unread = self.walk_on(&mut walk, rate).await?;
+        self.judge(walk, unread, rate).await
+    }
+
+    /// The same of a segment whose bytes have gone by: of these nothing is read again, but what a message needs and was not
+    /// seen whole.
+    pub async fn scrub_walked(&self, walk: Walk, rate: Option<u64>) -> Result<Vec<Finding>, Error> {
+        let _reading = self.core.reading();
+        self.judge(walk, None, rate).await
+    }
+
+    /// `unread`: why not all of it has been walked.
+    async fn judge(
+        &self,
+        walk: Walk,
+        unread: Option<Finding>,
+        rate: Option<u64>,
+    ) -> Result<Vec<Finding>, Error> {
+        let segment = walk.segment();
         if self.is_going(segment) {
             return Ok(Vec::new());
         }
+        let (mut findings, whole) = self.findings(walk, unread);
         self.check_messages(segment, &whole, rate, &mut findings).await?;
         Ok(findings)
+    }
+
+    /// What the walk has found, and the records that are whole, by their places, ascending. None where the segment can't be
+    /// read to its end: that is a finding, and who needs what is in it is looked at one by one.
+    fn findings(&self, walk: Walk, unread: Option<Finding>) -> (Vec<Finding>, Vec<u32>) {
+        let segment = walk.segment();
+        let (mut whole, bad) = walk.finish();
+        let place = |(what, at)| format!("{what} in {}", self.place_in(segment, at));
+        let bad = bad.into_iter().map(|bad| Finding { place: place(bad), hurt: Vec::new() });
+        let mut findings: Vec<Finding> = bad.collect();
+        if unread.is_some() {
+            whole.clear();
+        }
+        findings.extend(unread);
+        (findings, whole)
     }
 
     fn gone(&self, segment: SegmentId) -> String {
@@ -203,109 +202,26 @@ impl<D: Device> Store<D> {
             || !self.core.segments.borrow().files.contains_key(&segment)
     }
 
-    /// The records of a segment of the log that are whole, by their places, ascending. None where the segment
-    /// can't be read to its end: that is a finding, and who needs what is in it is looked at one by one.
-    async fn walk_log(
-        &self,
-        segment: SegmentId,
-        end: u64,
-        rate: Option<u64>,
-        findings: &mut Vec<Finding>,
-    ) -> Result<Vec<u32>, Error> {
-        let place = match self.read_log(segment, end, rate, findings).await {
-            Err(Error::Read { what, place }) => format!("{place}: {what}"),
-            Err(Error::Corrupt { what, place }) => format!("{what}: {place}"),
-            other => return other,
-        };
-        findings.push(Finding { place, hurt: Vec::new() });
-        Ok(Vec::new())
-    }
-
-    async fn read_log(
-        &self,
-        segment: SegmentId,
-        end: u64,
-        rate: Option<u64>,
-        findings: &mut Vec<Finding>,
-    ) -> Result<Vec<u32>, Error> {
-        let (shard, salt) = (self.core.options.shard, self.core.superblock.borrow().salt);
-        let (start, bytes) = (0, Vec::new());
-        let mut window = Window { store: self, segment, end, rate, start, bytes };
-        let mut bad = |what: &str, offset: u64| {
-            let place = format!("{what} in {}", self.place_in(segment, offset));
-            findings.push(Finding { place, hurt: Vec::new() });
-        };
-        let block = window.at(0, SEGMENT_HEADER_BYTES).await?;
-        let header = SegmentHeader::decode(block).ok().filter(|one| one.segment == segment);
-        if header.is_none() {
-            bad("the header of a segment", 0);
-        }
-        let mut whole = Vec::new();
-        if segment.is_cold() {
-            return Ok(whole);
-        }
-        let (first_lsn, next_lsn) = {
-            let segments = self.core.segments.borrow();
-            let first = |id| segments.files.get(&SegmentId(id)).map(|file| file.first_lsn);
-            // Where the log went on after the round was planned, the rest of this segment is not looked at.
-            let is_cut = segments.files.get(&segment).is_none_or(|file| end < file.segment_bytes);
-            let is_last = segment == self.core.position.get().segment;
-            let next = first(segment.0 + 1).filter(|_| !is_last && !is_cut);
-            (first(segment.0).unwrap_or_default(), next)
-        };
-        let mut due = first_lsn;
-        let mut run = header.map_or(0, |header| header.run);
-        let salt = header.map_or(salt, |header| header.salt);
-        let mut offset = SEGMENT_HEADER_BYTES as u64;
-        while offset < end {
-            let block = window.at(offset, ALIGNMENT).await?;
-            let batch = BatchHeader::decode(block).ok().filter(|batch| {
-                (batch.shard, batch.segment, batch.salt) == (shard, segment, salt)
-                    && batch.run >= run
-                    && batch.first_lsn >= due
-                    && next_lsn.is_none_or(|next| batch.first_lsn < next)
-                    && batch.bytes as usize >= BATCH_HEADER_BYTES
-                    && offset + u64::from(batch.bytes) <= end
-            });
-            let Some(batch) = batch else {
-                // Rot, or unused: which of them the next batch or segment says.
-                offset += ALIGNMENT as u64;
-                continue;
-            };
-            if batch.first_lsn > due {
-                bad(&format!("{} records before a batch", batch.first_lsn.0 - due.0), offset);
-            }
-            let expected = Expected {
-                shard,
-                segment,
-                run_low: run_low(batch.run),
-                salt,
-                from: batch.first_lsn,
-                below: batch.next_lsn(),
-            };
-            let bytes = window.at(offset, batch.bytes as usize).await?;
-            let found = find_records(bytes, BATCH_HEADER_BYTES, expected);
-            let missing = (batch.records as usize).saturating_sub(found.len());
-            if missing > 0 {
-                bad(&format!("{missing} of {} records of a batch", batch.records), offset);
-            }
-            for record in found {
-                let place = offset + record.offset as u64;
-                if record.meta_verifies && record.body_verifies {
-                    whole.push(Location::new(segment, place).eighths);
-                } else {
-                    let lsn = record.header.lsn.0;
-                    bad(&format!("the record with LSN {lsn}"), place);
+    /// Reads for the walk. Of a cold segment it is told the header alone: messages are read one by one, and nothing else
+    /// counts there.
+    async fn walk_on(&self, walk: &mut Walk, rate: Option<u64>) -> Result<Option<Finding>, Error> {
+        let segment = walk.segment();
+        let end = if segment.is_cold() { SEGMENT_HEADER_BYTES as u64 } else { walk.end() };
+        let piece = self.core.options.upkeep_piece_bytes;
+        while walk.wants() < end {
+            let left = usize::try_from(end - walk.wants()).unwrap_or(usize::MAX);
+            let place = match self.read_for(walk, left.min(piece), rate).await {
+                Ok(_) => {
+                    self.core.device.yield_now().await;
+                    continue;
                 }
-            }
-            (due, run) = (batch.next_lsn(), batch.run);
-            offset += align_up_u64(u64::from(batch.bytes));
-            self.core.device.yield_now().await;
+                Err(Error::Read { what, place }) => format!("{place}: {what}"),
+                Err(Error::Corrupt { what, place }) => format!("{what}: {place}"),
+                Err(other) => return Err(other),
+            };
+            return Ok(Some(Finding { place, hurt: Vec::new() }));
         }
-        if let Some(next) = next_lsn.filter(|next| *next > due) {
-            bad(&format!("the last {} records", next.0 - due.0), end);
-        }
-        Ok(whole)
+        Ok(None)
     }
 
     /// Reads what messages have in the segment and the walk has not seen whole.
@@ -457,7 +373,9 @@ impl<D: Device> Store<D> {
             let _reading = self.core.reading();
             let before = findings.len();
             if !self.is_going(segment) {
-                self.walk_log(segment, end, None, &mut findings).await?;
+                let mut walk = self.walk(segment, end);
+                let unread = self.walk_on(&mut walk, None).await?;
+                findings.extend(self.findings(walk, unread).0);
             }
             if self.is_going(segment) {
                 findings.truncate(before);

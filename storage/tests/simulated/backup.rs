@@ -8,7 +8,7 @@ use std::time::Duration;
 use storage::device::Device;
 use storage::device::sim::{Executor, Random, Sim};
 use storage::restore::{Restore, RestoredShard};
-use storage::store::{BackupPlan, Finding};
+use storage::store::{BackupPlan, Finding, PlannedSegment, Walk};
 use storage::{FlagChange, FlagMode, Flags, MailboxStatus, Space, Store, Uid};
 
 async fn deliver(store: &Store<Sim>, number: u32, length: usize) -> Uid {
@@ -391,4 +391,77 @@ fn a_scrub_names_the_message_that_rot_hurts_and_goes_on() {
             deliver(&store, 80_000, 500).await;
         });
     }
+}
+
+/// All of a segment in parts of any length, seen by a walk.
+async fn walked(store: &Store<Sim>, random: &mut Random, one: &PlannedSegment) -> (Walk, Vec<u8>) {
+    let (mut walk, mut bytes) = (store.walk(one.segment, one.end), Vec::new());
+    while walk.wants() < one.end {
+        let left = usize::try_from(one.end - walk.wants()).expect("small");
+        let part = left.min(4096 * (1 + random.index(9)));
+        bytes.extend(store.read_for(&mut walk, part, None).await.expect("reads"));
+    }
+    (walk, bytes)
+}
+
+/// What a backup reads is verified on its way: it finds all that a scrub finds, be it in the log or in a cold segment.
+#[test]
+fn what_goes_by_is_looked_at_as_by_a_scrub() {
+    let (mut of_log, mut of_cold) = (0, 0);
+    for seed in 0..60 {
+        let sim = Sim::new(seed);
+        let disk = sim.clone();
+        let found = on_sim(&sim, small_store(), move |store| async move {
+            with_accounts(&store).await;
+            let mut random = Random::new(seed);
+            churn(&store, &mut random, 0, 300).await;
+            let plan = store.backup_plan();
+            let logs: Vec<_> =
+                disk.files().into_iter().filter(|file| file.name.starts_with("log-")).collect();
+            for _ in 0..1 + seed % 8 {
+                let file = &logs[random.index(logs.len())];
+                disk.flip(&file.name, random.below(file.bytes), 1 << random.below(8));
+            }
+            let mut found = [0, 0];
+            for one in &plan.segments {
+                let (walk, bytes) = walked(&store, &mut random, one).await;
+                let end = usize::try_from(one.end).expect("small");
+                let read = store.read_segment(one.segment, 0, end, None).await.expect("reads");
+                assert!(bytes == read, "segment {}", one.segment.0);
+                let walked = store.scrub_walked(walk, None).await.expect("looks");
+                let scrubbed = store.scrub_segment(one.segment, one.end, None).await;
+                assert_eq!(walked, scrubbed.expect("scrubs"), "seed {seed}");
+                found[usize::from(one.segment.is_cold())] += walked.len();
+            }
+            found
+        });
+        (of_log, of_cold) = (of_log + found[0], of_cold + found[1]);
+    }
+    assert!(of_log > 20 && of_cold > 5, "{of_log} in the log, {of_cold} in cold segments");
+}
+
+/// It could not: nothing can be read any more when they are judged.
+#[test]
+fn what_has_gone_by_whole_is_not_read_again() {
+    let sim = Sim::new(3);
+    let disk = sim.clone();
+    on_sim_unclosed(&sim, small_store(), move |store, _| async move {
+        with_accounts(&store).await;
+        let mut random = Random::new(3);
+        churn(&store, &mut random, 0, 400).await;
+        let plan = store.backup_plan();
+        let (mut walks, mut cold) = (Vec::new(), 0);
+        for one in &plan.segments {
+            cold += u32::from(one.segment.is_cold());
+            walks.push(walked(&store, &mut random, one).await.0);
+        }
+        assert!(cold > 1 && walks.len() > 4, "{cold} cold of {}", walks.len());
+        for file in disk.files() {
+            disk.make_unreadable(&file.name, 0..file.bytes);
+        }
+        for walk in walks {
+            assert_eq!(store.scrub_walked(walk, None).await.expect("looks"), []);
+        }
+    })
+    .expect("comes to its end");
 }

@@ -36,12 +36,12 @@ async fn fill(store: &Store<Sim>) -> Vec<UnixMillis> {
 }
 
 #[test]
-fn a_segment_that_is_cut_anywhere_is_refused_or_nothing_of_it_is_missed() {
+fn a_segment_that_is_cut_anywhere_is_refused_or_told_of_or_nothing_of_it_is_missed() {
     let filled = Sim::new(11);
     on_sim_unclosed(&filled, without_checkpoints(), |store, _| async move { fill(&store).await })
         .expect("fills");
     let pristine = filled.after_crash();
-    let (mut refused, mut whole) = (0, 0);
+    let (mut refused, mut told, mut whole) = (0, 0, 0);
     let segments = || logs(&pristine).into_iter().filter(|(_, log)| log.starts_with(b"KURASEG\0"));
     assert!(segments().count() > 2, "several segments, so that later ones prove the earlier");
     for (name, bytes) in segments() {
@@ -58,15 +58,31 @@ fn a_segment_that_is_cut_anywhere_is_refused_or_nothing_of_it_is_missed() {
                 refused += 1;
                 continue;
             }
-            let left = on_sim(&sim.after_crash(), without_checkpoints(), |store| async move {
-                let left = store.status(ALICE, INBOX).expect("there").messages;
-                (left, store.stats().recovery_damage)
+            let looked = on_sim(&sim.after_crash(), without_checkpoints(), |store| async move {
+                let mut missed = 0;
+                let uids = store.uids(ALICE, INBOX).expect("uids");
+                assert_eq!(uids.len(), MESSAGES as usize);
+                for uid in uids {
+                    let read = store.read(ALICE, INBOX, uid, 0..u64::MAX).await;
+                    missed += u32::from(read.is_err());
+                }
+                (missed, store.recovery().damage.clone())
             });
-            assert_eq!(left, (MESSAGES, 0), "{name} cut at {length}");
+            let (missed, damage) = looked;
+            if missed > 0 {
+                // It is behind a checkpoint.
+                let is_told = |line: &String| {
+                    line.starts_with(&name) && line.contains(&format!(" {missed} messages"))
+                };
+                assert!(damage.len() == 1 && damage.iter().all(is_told), "{missed}: {damage:?}");
+                told += 1;
+                continue;
+            }
+            assert_eq!(damage, Vec::<String>::new(), "{name} cut at {length}");
             whole += 1;
         }
     }
-    assert!(refused > 100 && whole > 0, "{refused} refused, {whole} whole");
+    assert!(refused > 100 && whole > 0, "{refused} refused, {told} told, {whole} whole");
 }
 
 /// Asking for the past reads the log of a store that is running: a file cut under it is told of.
@@ -109,4 +125,72 @@ fn the_past_in_a_segment_that_was_cut_under_a_running_store_is_refused_or_whole(
         (refused, whole) = (refused + counts.0, whole + counts.1);
     }
     assert!(refused > 100 && whole > 0, "{refused} refused, {whole} whole");
+}
+
+/// What is not read to open, cold segments among it, does not keep the store from opening: it is told at once, each time, with
+/// how many messages that costs, as for a file that is missing.
+#[test]
+fn an_older_file_that_is_cut_is_told_at_opening_with_what_that_costs() {
+    let sim = Sim::new(13);
+    let kept = on_sim(&sim, small_store(), |store| async move {
+        with_accounts(&store).await;
+        let mut kept = Vec::new();
+        for number in 0..500 {
+            let length = if number % 40 == 0 { 30_000 } else { 2500 };
+            let one = delivery(vec![placement(ALICE, INBOX)], number, length);
+            let uid = store.deliver(one).await.expect("delivers").0[0].uid;
+            if number % 5 == 0 {
+                kept.push((uid, number, length));
+            } else {
+                store.expunge(ALICE, INBOX, &[uid]).await.expect("expunges");
+            }
+        }
+        kept
+    });
+    let pristine = sim.after_crash();
+    // Log, cold.
+    let (mut refused, mut told, mut whole) = (0, [0, 0], 0);
+    for (name, bytes) in
+        logs(&pristine).into_iter().filter(|(_, log)| log.starts_with(b"KURASEG\0"))
+    {
+        for length in (4096..bytes.len()).step_by(3 * 2048) {
+            let sim = pristine.after_crash();
+            sim.cut(&name, length as u64);
+            if let Some(reason) = refusal(&sim) {
+                assert!(reason.contains(&format!("{name}, which is segment")), "{reason}");
+                refused += 1;
+                continue;
+            }
+            for opening in 0..2 {
+                let kept = kept.clone();
+                let look = |store: Store<Sim>, _| async move {
+                    let mut missed = 0;
+                    for (uid, number, length) in kept {
+                        match store.read(ALICE, INBOX, uid, 0..u64::MAX).await {
+                            Ok(read) => assert!(read == message(ALICE, number, length)),
+                            Err(_) => missed += 1,
+                        }
+                    }
+                    (missed, store.recovery().damage.clone())
+                };
+                let looked = on_sim_unclosed(&sim.after_crash(), small_store(), look);
+                let (missed, damage) = looked.expect("comes to its end");
+                let what = format!("{name} cut at {length}, opening {opening}: {damage:?}");
+                if missed == 0 {
+                    assert!(damage.is_empty(), "{what}");
+                    whole += 1;
+                    continue;
+                }
+                let cut = format!(
+                    "is cut off after {length} of {} bytes: {missed} messages",
+                    bytes.len()
+                );
+                let [line] = damage.as_slice() else { panic!("{what}, {missed} missed") };
+                assert!(line.starts_with(&name) && line.contains(&cut), "{what}, {missed} missed");
+                assert!(line.contains("kura store salvage"), "{what}");
+                told[usize::from(bytes[9])] += 1;
+            }
+        }
+    }
+    assert!(refused > 0 && told[0] > 5 && told[1] > 5 && whole > 0, "{refused}, {told:?}, {whole}");
 }

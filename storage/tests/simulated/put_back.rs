@@ -121,3 +121,81 @@ fn an_older_copy_in_the_place_of_a_file_is_refused_or_told_of_and_the_file_can_b
         "{refused} refused, {older_refused} of older ones, {told} told"
     );
 }
+
+/// Whatever is read again at opening: there the next segment, or what was durable, tells how far the file went.
+#[test]
+fn an_older_copy_of_what_is_replayed_is_refused_in_the_same_words() {
+    let mut refused = [0, 0];
+    for close in [true, false] {
+        let (pristine, earlier) = filled(close);
+        let checkpoints = pristine.files().into_iter().map(|file| file.name);
+        let checkpoints = checkpoints.filter(|name| name.starts_with("checkpoint"));
+        checkpoints.for_each(|name| remove(&pristine, &name));
+        let segments = || logs(&pristine).into_iter().filter(|(_, log)| is_segment(log));
+        let id = |log: &[u8]| u32::from_le_bytes(log[12..16].try_into().expect("four"));
+        let newest = segments().map(|(_, log)| id(&log)).max().expect("a log");
+        for (name, older) in earlier.iter().flatten().filter(|(_, bytes)| is_segment(bytes)) {
+            let Some(now) = pristine.contents(name) else { continue };
+            if now[..4096] != older[..4096] || now == *older {
+                continue;
+            }
+            let sim = pristine.after_crash();
+            sim.put_file(name, older.clone());
+            let before = files(&sim);
+            if let Some(reason) = refusal(&sim) {
+                let words = "what came then is missing, and this is an older copy of the file";
+                let is_named =
+                    reason.contains(&format!("{name}, which is segment {} of", id(&now)));
+                assert!(is_named && reason.contains(words), "{reason}");
+                assert!(reason.contains("kura store salvage"), "{reason}");
+                assert!(files(&sim) == before, "{name}: something was changed");
+                refused[usize::from(id(&now) == newest)] += 1;
+            } else {
+                let left = on_sim_unclosed(&sim, Options::for_tests(), |store, _| async move {
+                    (good(&store).await, store.stats().recovery_damage)
+                });
+                let (good, damage) = left.expect("comes to its end");
+                // A block at its end may have rotted; and without an orderly close nothing but the newest segment says
+                // how far it went.
+                let is_told = good + 1 == MESSAGES && damage > 0;
+                let is_newest = !close && id(&now) == newest;
+                assert!(is_told || is_newest, "{name}: {good} good, {damage} damaged");
+            }
+            let mended = pristine.after_crash();
+            mended.put_file(name, now);
+            assert_eq!(refusal(&mended), None);
+        }
+    }
+    assert!(refused[0] > 5 && refused[1] > 1, "{refused:?} refused, of the newest the second");
+}
+
+/// In a file that was another segment before, too: behind the last batch stands what that has left.
+#[test]
+fn a_last_batch_whose_header_has_rotted_makes_no_older_copy_of_its_segment() {
+    let sim = Sim::new(22);
+    on_sim(&sim, small_store(), |store| async move {
+        with_accounts(&store).await;
+        for number in 0..600 {
+            let length = 2000 + number as usize * 997 % 5000;
+            let one = delivery(vec![placement(ALICE, INBOX)], number, length);
+            let (placed, _) = store.deliver(one).await.expect("delivers");
+            if number < 500 {
+                store.expunge(ALICE, INBOX, &[placed[0].uid]).await.expect("expunges");
+            }
+        }
+    });
+    let (mut hurt, mut left_over) = (0, 0);
+    for (name, log) in logs(&sim).into_iter().filter(|(_, log)| is_segment(log)) {
+        let is_batch =
+            |at: &usize| log[*at..].starts_with(b"KBAT") && log[at + 8..][..4] == log[12..16];
+        let Some(last) = (4096..log.len()).step_by(4096).filter(is_batch).last() else { continue };
+        let of_another =
+            |at: usize| log[at..].starts_with(b"KBAT") && log[at + 8..][..4] != log[12..16];
+        left_over += usize::from((last..log.len()).step_by(4096).any(of_another));
+        let rotten = sim.after_crash();
+        rotten.flip(&name, last as u64 + 17, 0x10);
+        assert_eq!(refusal(&rotten), None, "{name} at {last}");
+        hurt += 1;
+    }
+    assert!(hurt > 3 && left_over > 0, "{hurt} segments of the log, {left_over} with left-overs");
+}

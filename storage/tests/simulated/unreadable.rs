@@ -246,3 +246,78 @@ fn a_checkpoint_that_can_not_be_read_is_no_base_and_the_next_one_is() {
         assert_eq!(store.verify().await.expect("verifies").bad, Vec::<String>::new());
     });
 }
+
+/// Mail in several checkpoints, whose rows refer to one another, and a log of which compaction has freed the start: without
+/// any checkpoint there is the base.
+fn lived() -> (Sim, Vec<(Uid, u32)>) {
+    let sim = Sim::new(31);
+    let kept = on_sim_unclosed(&sim, small_store(), |store, _| async move {
+        with_accounts(&store).await;
+        let mut kept = Vec::new();
+        for number in 0..900 {
+            let one = delivery(vec![placement(ALICE, INBOX)], number, 2500);
+            let uid = store.deliver(one).await.expect("delivers").0[0].uid;
+            if number % 9 == 0 {
+                kept.push((uid, number));
+            } else {
+                store.expunge(ALICE, INBOX, &[uid]).await.expect("expunges");
+            }
+        }
+        assert!(store.stats().segments_freed > 10 && store.stats().bytes_based > 0);
+        kept
+    });
+    (sim.after_kill(), kept.expect("comes to its end"))
+}
+
+/// What the process has ended for (SIGBUS) is met by the next opening: whichever sectors of checkpoints are gone, and be there
+/// none left, nothing is missing, each is told of, and the store goes on.
+#[test]
+fn whichever_sectors_of_checkpoints_are_gone_the_next_opening_works_and_nothing_is_missing() {
+    let (pristine, kept) = lived();
+    let files: Vec<_> =
+        pristine.files().into_iter().filter(|one| one.name.starts_with("checkpoint")).collect();
+    assert!(files.len() > 1, "{files:?}");
+    let blocks = |number: usize| (0..files[number].bytes.div_ceil(BLOCK)).map(move |b| (number, b));
+    let all: Vec<(usize, u64)> = (0..files.len()).flat_map(blocks).collect();
+    let mut sets: Vec<Vec<(usize, u64)>> = all.iter().map(|one| vec![*one]).collect();
+    sets.extend((0..files.len()).map(|number| blocks(number).collect()));
+    // The first, the last and every other one of each.
+    sets.push((0..files.len()).map(|number| (number, 0)).collect());
+    sets.push((0..files.len()).filter_map(|number| blocks(number).last()).collect());
+    sets.push(all.iter().copied().step_by(2).collect());
+    sets.push(all);
+    let (mut without, mut from_base) = (0, 0);
+    for gone in sets {
+        let sim = pristine.after_crash();
+        for (number, block) in &gone {
+            sim.make_unreadable(&files[*number].name, block * BLOCK..(block + 1) * BLOCK);
+        }
+        let what = format!("{gone:?}");
+        for opening in 0..3 {
+            let (kept, what) = (kept.clone(), format!("{what}, opening {opening}"));
+            let setbacks = on_sim(&sim, small_store(), move |store| async move {
+                for (uid, number) in kept {
+                    let read = store.read(ALICE, INBOX, uid, 0..u64::MAX).await.expect(&what);
+                    assert!(read == message(ALICE, number, 2500), "{what}: {number}");
+                }
+                let one = delivery(vec![placement(BOB, INBOX)], 1, 2500);
+                store.deliver(one).await.expect(&what);
+                assert_eq!(store.recovery().damage, Vec::<String>::new(), "{what}");
+                store.recovery().setbacks.clone()
+            });
+            let is_named = |setback: &String| {
+                files.iter().any(|file| setback.contains(&file.name))
+                    && setback.contains("os error 5")
+            };
+            assert!(setbacks.iter().all(is_named), "{setbacks:?}");
+            match opening {
+                0 => {
+                    without += u32::from(!setbacks.is_empty());
+                    from_base += u32::from(setbacks.len() > 1);
+                }
+                _ => assert!(setbacks.is_empty(), "{setbacks:?} once more"),
+            }
+        }
+    }
+    assert!(without > 3 && from_base > 1, "{without} without the newest, {from_base} without any");
+}
