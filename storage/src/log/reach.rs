@@ -16,6 +16,7 @@ use crate::log::queue::run_low;
 use crate::log::scan::FoundSegment;
 use crate::log::segments::file_name;
 use crate::types::Lsn;
+use futures_util::stream::{self, StreamExt};
 use std::collections::BTreeMap;
 use std::io;
 
@@ -25,6 +26,7 @@ const BLOCK: u64 = ALIGNMENT as u64;
 
 /// Of the newest, so that a store of terabytes opens as fast as any. What an older copy of another lacks, the scrub finds.
 const LOOKED_AT_MAX: usize = 256;
+const FILES_AT_ONCE: usize = 16;
 
 /// Where the batches of a segment end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,26 +126,29 @@ pub(crate) async fn short<D: Device>(
     checkpoint: Position,
     index: &Index,
 ) -> Option<String> {
-    let mut suspects = BTreeMap::new();
-    for (id, segment) in segments.range(..=checkpoint.segment).rev().take(LOOKED_AT_MAX) {
+    let some = segments.range(..=checkpoint.segment).rev().take(LOOKED_AT_MAX);
+    let with_ends = some.filter_map(|(id, segment)| {
         let next = segments.get(&SegmentId(id.0 + 1)).map(|next| next.header.first_lsn);
         let (due, end) = match next {
             _ if *id == checkpoint.segment => (Lsn(index.applied.0 + 1), checkpoint.offset),
             Some(due) => (due, segment.header.segment_bytes),
-            None => continue,
+            None => return None,
         };
-        if index.live.bytes(*id) == 0 {
-            continue;
-        }
-        // What can't be read tells nothing.
-        let Ok(reach) = reach(device, segment, end).await else { continue };
-        let to = end.min(segment.file_bytes);
-        if reach.next_lsn < due
-            && is_unwritten(device, segment, reach.offset, to).await.unwrap_or(false)
-        {
-            suspects.insert(*id, (segment, reach, due));
-        }
-    }
+        (index.live.bytes(*id) > 0).then_some((*id, segment, due, end))
+    });
+    let suspects: BTreeMap<_, _> = stream::iter(with_ends)
+        .map(|(id, segment, due, end)| async move {
+            // What can't be read tells nothing.
+            let reach = reach(device, segment, end).await.ok()?;
+            let to = end.min(segment.file_bytes);
+            let is_short = reach.next_lsn < due
+                && is_unwritten(device, segment, reach.offset, to).await.unwrap_or(false);
+            is_short.then_some((id, (segment, reach, due)))
+        })
+        .buffered(FILES_AT_ONCE)
+        .filter_map(std::future::ready)
+        .collect()
+        .await;
     if suspects.is_empty() {
         return None;
     }

@@ -10,8 +10,12 @@ use crate::log::segments::{self, Identity, Spare};
 use crate::options::Options;
 use crate::superblock::{self, Begun, Superblock};
 use crate::types::Lsn;
+use futures_util::stream::{self, StreamExt};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+
+/// Each is a wait for a thread and one for the disk, and a store of terabytes has ten thousand.
+const FILES_AT_ONCE: usize = 64;
 
 /// What is on the disk.
 pub(super) struct Found<D: Device> {
@@ -59,6 +63,7 @@ pub(super) async fn find<D: Device>(device: &D, options: &Options) -> Result<Fou
         let (name, place) = (superblock::FILE_NAME, device.place());
         found.damage.push(format!("a copy in {name} in {place} at {offset} can't be read"));
     }
+    let mut logs = Vec::new();
     for listed in device.list().await.map_err(device_error)? {
         if let Some(lsn) = file_lsn(&listed.name) {
             found.checkpoints.push(lsn);
@@ -66,11 +71,20 @@ pub(super) async fn find<D: Device>(device: &D, options: &Options) -> Result<Fou
         if listed.name == superblock::FILE_NAME {
             found.superblock_bytes = Some(listed.bytes);
         }
-        let Some(number) = segments::file_number(&listed.name) else { continue };
-        found.next_number = found.next_number.max(number + 1);
-        let file = device.open(&listed.name).await.map_err(device_error)?;
-        let identity = segments::identify(device, &file, listed.bytes).await;
-        let identity = identity.map_err(device_error)?;
+        if let Some(number) = segments::file_number(&listed.name) {
+            found.next_number = found.next_number.max(number + 1);
+            logs.push((number, listed));
+        }
+    }
+    let mut opened = stream::iter(logs)
+        .map(|(number, listed)| async move {
+            let file = device.open(&listed.name).await?;
+            let identity = segments::identify(device, &file, listed.bytes).await?;
+            Ok((number, listed, file, identity))
+        })
+        .buffered(FILES_AT_ONCE);
+    while let Some(one) = opened.next().await {
+        let (number, listed, file, identity) = one.map_err(device_error)?;
         if matches!(identity, Identity::Damaged(_) | Identity::Unknown) {
             found.damage.push(format!("the header of {} in {}", listed.name, device.place()));
         }
@@ -109,6 +123,7 @@ pub(super) async fn find<D: Device>(device: &D, options: &Options) -> Result<Fou
             }
         }
     }
+    drop(opened);
     found.checkpoints.sort_by_key(|lsn| std::cmp::Reverse(*lsn));
     Ok(found)
 }
