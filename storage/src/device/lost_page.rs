@@ -28,8 +28,17 @@ pub(super) fn tell() {
 }
 
 extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    // SAFETY: the kernel gives it with this kind of handler, and with this signal an address.
-    let address = unsafe { (*info).si_addr() } as usize;
+    // SAFETY: the kernel gives it with this kind of handler.
+    if unsafe { (*info).si_code } > 0 {
+        // SAFETY: where it is the kernel's own, there is an address.
+        say(unsafe { (*info).si_addr() } as usize);
+    }
+    // SAFETY: it touches no memory. The signal, blocked up to the handler's end, then does what it does without one, be it
+    // that the page is touched again or that somebody has sent it.
+    unsafe { libc::raise(libc::SIGBUS) };
+}
+
+fn say(address: usize) {
     let mut line = Line::new();
     let found = find(address);
     let is_checkpoint =
@@ -48,12 +57,8 @@ extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc
         );
     }
     let _ = line.write_str(" Look after the disk (dmesg, smartctl -a)\n");
-    // SAFETY: bytes that are there; what can't be written is not said. The signal, blocked up to the handler's end, then
-    // does what it does without one, be it that the page is touched again or not.
-    unsafe {
-        libc::write(libc::STDERR_FILENO, line.bytes.as_ptr().cast(), line.length);
-        libc::raise(libc::SIGBUS);
-    }
+    // SAFETY: bytes that are there. What can't be written is not said.
+    unsafe { libc::write(libc::STDERR_FILENO, line.bytes.as_ptr().cast(), line.length) };
 }
 
 /// Text without an allocation. What is too long is cut.

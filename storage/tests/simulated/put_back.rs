@@ -188,7 +188,9 @@ fn a_last_batch_whose_header_has_rotted_makes_no_older_copy_of_its_segment() {
     for (name, log) in logs(&sim).into_iter().filter(|(_, log)| is_segment(log)) {
         let is_batch =
             |at: &usize| log[*at..].starts_with(b"KBAT") && log[at + 8..][..4] == log[12..16];
-        let Some(last) = (4096..log.len()).step_by(4096).filter(is_batch).last() else { continue };
+        let Some(last) = (4096..log.len()).step_by(4096).rfind(is_batch) else {
+            continue;
+        };
         let of_another =
             |at: usize| log[at..].starts_with(b"KBAT") && log[at + 8..][..4] != log[12..16];
         left_over += usize::from((last..log.len()).step_by(4096).any(of_another));

@@ -283,7 +283,7 @@ fn whichever_sectors_of_checkpoints_are_gone_the_next_opening_works_and_nothing_
     sets.extend((0..files.len()).map(|number| blocks(number).collect()));
     // The first, the last and every other one of each.
     sets.push((0..files.len()).map(|number| (number, 0)).collect());
-    sets.push((0..files.len()).filter_map(|number| blocks(number).last()).collect());
+    sets.push((0..files.len()).filter_map(|number| blocks(number).next_back()).collect());
     sets.push(all.iter().copied().step_by(2).collect());
     sets.push(all);
     let (mut without, mut from_base) = (0, 0);
