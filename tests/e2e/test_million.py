@@ -16,6 +16,13 @@ KILLS = 5
 
 @unittest.skipUnless(MESSAGES, "LARGE_STORE=1000000 runs it")
 class LargeStore(kura.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        # As quickstart finds the disk: with segments of the size that such a store has.
+        cls.server = kura.Kura(profiled=False)
+        cls.addClassCleanup(cls.server.remove)
+        cls.server.start()
+
     def test_a_large_store_takes_mail_soon_after_a_kill(self):
         load = [
             kura.BINARY, "bench", "smtp", "--target", f"127.0.0.1:{self.server.ports['smtp']}",
