@@ -24,7 +24,7 @@ use crate::passwords::{self, StoredPassword};
 use crate::policy::networks::{Fences, Lists};
 use crate::quarantine::{self, operations::QuarantineRequest};
 use crate::queue;
-use crate::remembering::{self, Which};
+use crate::remembering::{self, Removed, Which};
 use crate::reports::operations::ReportsRequest;
 use crate::shard::Shard;
 use crate::sieve::operations::SieveRequest;
@@ -136,7 +136,7 @@ pub enum Request {
         uids: Option<Vec<(u32, u32)>>,
         apply: bool,
         over_quota: bool,
-        removed: bool,
+        removed: Removed,
         /// Writes it to a directory, an absolute path.
         export: Option<PathBuf>,
     },
@@ -146,14 +146,14 @@ pub enum Request {
         at: u64,
         export: Option<PathBuf>,
         over_quota: bool,
-        removed: bool,
+        removed: Removed,
     },
     HoldAdd {
         address: String,
     },
     HoldRemove {
         address: String,
-        removed: bool,
+        removed: Removed,
     },
     HoldList,
     /// A round in the background.
@@ -296,6 +296,7 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
             removed,
             export,
         } => {
+            remembering::refuse_future(since)?;
             let which = Which { address: account, since, mailbox, uids };
             match export {
                 Some(to) => remembering::export_buried(&shard, which, removed, to).await,
