@@ -86,6 +86,9 @@ class FullDisk(kura.TestCase):
         # Reading and deleting work.
         self.there(server, acknowledged)
         imap = server.imap()
+        kind, said = imap.append("INBOX", None, None, messages.header("kept by hand") + messages.lines(100_000))
+        self.assertEqual(kind, "NO")
+        self.assertTrue(said[0].startswith(b"[UNAVAILABLE] The server's disk is full"), said)
         imap.select("INBOX")
         imap.uid("STORE", "1:5", "+FLAGS", r"(\Deleted)")
         self.assertEqual(imap.expunge()[0], "OK")
