@@ -4,7 +4,7 @@
 //! in the directory too, so that the mail of an account that was removed is still found by its address.
 
 use crate::directory::Held;
-use crate::export;
+use crate::export::{self, Course};
 use crate::operations::{Fault, change, existing_account, on, pair, unix_now};
 use crate::quarantine::recalled;
 use crate::shard::Shard;
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use storage::format::UidRange;
 use storage::store::{Buried, Undelete};
 use storage::{AccountId, Error, Uid, UnixMillis};
@@ -188,6 +189,7 @@ pub(crate) async fn export_buried(
     which: Which,
     removed: Removed,
     to: PathBuf,
+    course: Arc<Course>,
 ) -> Result<Value, Fault> {
     let Known { id, home, .. } = anyone(shard, &which.address, removed)?;
     let (wanted, name) = (which.wanted(), which.address.to_lowercase());
@@ -196,7 +198,7 @@ pub(crate) async fn export_buried(
             Error::NoSuchAccount(_) => format!("nothing is kept of {name}: it had no mail"),
             other => other.to_string(),
         })?;
-        let (messages, damaged) = export::maildir(&shard, &past, &to).await?;
+        let (messages, damaged) = export::maildir(&shard, &past, &to, &course).await?;
         Ok::<_, Fault>(json!({
             "account": name, "directory": to.display().to_string(),
             "mailboxes": past.mailboxes.len(), "messages": messages, "damaged": damaged,
@@ -253,7 +255,7 @@ pub(crate) async fn restore_at(
     shard: &Rc<Shard>,
     address: &str,
     at: u64,
-    to: Option<PathBuf>,
+    to: Option<(PathBuf, Arc<Course>)>,
     over_quota: bool,
     removed: Removed,
 ) -> Result<Value, Fault> {
@@ -270,8 +272,8 @@ pub(crate) async fn restore_at(
         let mut past = past.map_err(|error| explain(&error, &name, at))?;
         // What was kept back from its owner then is not handed over now.
         past.mailboxes.retain(|mailbox| mailbox.name != storage::index::names::QUARANTINE);
-        if let Some(to) = to {
-            let (messages, damaged) = export::maildir(&shard, &past, &to).await?;
+        if let Some((to, course)) = to {
+            let (messages, damaged) = export::maildir(&shard, &past, &to, &course).await?;
             return Ok(json!({
                 "account": name, "at": time_text(at), "directory": to.display().to_string(),
                 "mailboxes": past.mailboxes.len(), "messages": messages, "damaged": damaged,

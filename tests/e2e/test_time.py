@@ -3,6 +3,7 @@
 import imaplib
 import json
 import os
+import socket
 import time
 
 from kura import TestCase, eventually
@@ -146,6 +147,31 @@ class Time(TestCase):
             self.assertIn("is not empty", again.stderr)
         self.server.start()
         self.assertEqual(self.texts(), self.expected(2))
+
+    def test_an_export_ends_with_the_command_that_asked_for_it(self):
+        self.deliver(1)
+        imap = self.server.imap(self.account)
+        imap.select("INBOX")
+        for _ in range(11):
+            self.assertEqual(imap.uid("COPY", "1:*", "INBOX")[0], "OK")
+        imap.logout()
+        time.sleep(1.1)
+        then = int(time.time() * 1000)
+        target = os.path.join(self.server.directory, "abandoned")
+        request = {"operation": "store_restore_at", "account": self.address, "at": then, "export": target,
+                   "over_quota": False, "removed": "no"}
+        with socket.socket(socket.AF_UNIX) as control:
+            control.connect(os.path.join(self.server.directory, "control.sock"))
+            control.sendall(json.dumps(request).encode() + b"\n")
+        self.assertLogged("an export has ended early")
+        written = sum(len(files) for _, _, files in os.walk(target))
+        self.assertLess(written, 2048)
+        self.assertEqual(sum(len(files) for _, _, files in os.walk(target)), written, "it goes on")
+        # And one that is waited for has all of it.
+        whole = self.done("store", "restore", "--account", self.address, "--at", "1s",
+                          "--export", os.path.join(self.server.directory, "whole"))
+        self.assertEqual((whole["messages"], whole["damaged"]), (2048, 0))
+        self.assertEqual(len(os.listdir(os.path.join(whole["directory"], "INBOX", "cur"))), 2048)
 
     def test_kill_after_undelete_and_show_keeps_them(self):
         self.deliver(1, 2)

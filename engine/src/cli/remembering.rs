@@ -1,8 +1,9 @@
 //! `kura store undelete`, `kura store restore`, `kura account hold`.
 
-use super::ask::ask;
+use super::ask::ask_showing;
 use super::directory::{Common, said, table, text};
 use super::{Outcome, counted, counted_as};
+use crate::backup::progress::Progress;
 use crate::config::ConfigError;
 use crate::operations::Request;
 use crate::remembering::Removed;
@@ -10,6 +11,7 @@ use crate::when::parse_time;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 #[derive(Debug, Args)]
 pub(super) struct UndeleteOptions {
@@ -142,6 +144,7 @@ pub(super) fn undelete(options: UndeleteOptions) -> Result<Outcome, ConfigError>
         over_quota,
         removed: which(removed),
         export,
+        course: Arc::default(),
     };
     if is_export {
         return exported(&common, request);
@@ -212,7 +215,8 @@ pub(super) fn restore(options: RestoreAt) -> Result<Outcome, ConfigError> {
     let at = time("--at", &at)?;
     let export = export.map(absolute).transpose()?;
     let removed = which(removed);
-    exported(&common, Request::StoreRestoreAt { account, at, export, over_quota, removed })
+    let course = Arc::default();
+    exported(&common, Request::StoreRestoreAt { account, at, export, over_quota, removed, course })
 }
 
 fn absolute(dir: PathBuf) -> Result<PathBuf, ConfigError> {
@@ -222,7 +226,7 @@ fn absolute(dir: PathBuf) -> Result<PathBuf, ConfigError> {
 
 /// What was written to a directory, or shown.
 fn exported(common: &Common, request: Request) -> Result<Outcome, ConfigError> {
-    let value = ask(&common.place, request)?;
+    let value = ask_showing(&common.place, request, &mut Progress::new("written", common.json))?;
     let damaged = value["damaged"].as_u64().unwrap_or(0);
     let lost = value["records_lost"].as_u64().unwrap_or(0);
     if common.json {
