@@ -8,11 +8,12 @@ use crate::auth::dns;
 use crate::certificates::{self, acme};
 use crate::config::{Config, ConfigError};
 use crate::domain::web;
+use crate::export::Course;
 use crate::filter::rspamd;
 use crate::layout;
 use crate::mesh::ShardHandle;
 use crate::metrics::Snapshot;
-use crate::operations::{self, Request};
+use crate::operations::{self, Fault, Request};
 use crate::relay::hosts::{self, Finder};
 use crate::relay::sts::Policies;
 use crate::relay::tlsrpt::Reporter;
@@ -28,7 +29,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -42,7 +44,15 @@ const REQUEST_BYTES_MAX: u64 = 1 << 20;
 pub enum Answer {
     Done(Value),
     Failed(String),
+    /// It goes on: bytes so far, of all. Another answer follows.
+    Progress {
+        done: u64,
+        total: u64,
+    },
 }
+
+/// How often a command that waits is told how far its work has come.
+const TELL_EVERY: Duration = Duration::from_millis(250);
 
 /// The control plane, ready: from here on signals are caught and commands find the server, though
 /// both are answered once it runs.
@@ -167,12 +177,7 @@ impl ControlPlane {
             web::serve(web, Arc::clone(&config), shard.clone(), Arc::clone(&challenges));
             tokio::spawn(acme::keep(Arc::clone(&config), challenges, move || {
                 let shard = shard.clone();
-                async move {
-                    match carry_out(&shard, Request::Reload).await {
-                        Answer::Done(_) => Ok(()),
-                        Answer::Failed(fault) => Err(fault),
-                    }
-                }
+                async move { carry_out(&shard, Request::Reload).await.map(drop) }
             }));
             tokio::spawn(certificates::expiry::watch(config.data_dir.clone()));
             wait_for_stop(&handles, signals).await;
@@ -206,7 +211,7 @@ async fn wait_for_stop(handles: &[ShardHandle], mut signals: Signals) {
             _ = signals.terminate.recv() => return,
             _ = signals.interrupt.recv() => return,
             _ = signals.hangup.recv() => {
-                if let Answer::Failed(fault) = carry_out(&handles[0], Request::Reload).await {
+                if let Err(fault) = carry_out(&handles[0], Request::Reload).await {
                     tracing::error!(fault, "certificates, lists of networks and scripts stay as they were");
                 }
             }
@@ -280,21 +285,57 @@ async fn answer_control(stream: UnixStream, handles: &[ShardHandle]) -> io::Resu
     if line.trim_end() == crate::backup::source::HELLO {
         return crate::backup::serve::serve(handles, lines, writer).await;
     }
-    let answer = match serde_json::from_str(&line) {
-        Ok(request) => carry_out(&handles[0], request).await,
+    let answer = match serde_json::from_str::<Request>(&line) {
+        Ok(request) => {
+            let course = request.course().cloned();
+            let work = carry_out(&handles[0], request);
+            let result = match course {
+                None => work.await,
+                Some(course) => accompany(work, &course, &mut lines, &mut writer).await,
+            };
+            result.map_or_else(Answer::Failed, Answer::Done)
+        }
         Err(error) => Answer::Failed(format!("the server does not know this request: {error}")),
     };
-    let mut text = serde_json::to_vec(&answer).map_err(io::Error::other)?;
+    say(&mut writer, &answer).await
+}
+
+/// Tells the command how far the work has come, and the work when the command has gone: then it ends before its time.
+async fn accompany<R>(
+    work: impl Future<Output = R>,
+    course: &Course,
+    lines: &mut (impl AsyncRead + Unpin),
+    writer: &mut (impl AsyncWrite + Unpin),
+) -> R {
+    let mut work = std::pin::pin!(work);
+    let mut every = tokio::time::interval(TELL_EVERY);
+    let (mut octet, mut is_there) = ([0; 1], true);
+    loop {
+        tokio::select! {
+            answer = &mut work => return answer,
+            read = lines.read(&mut octet), if is_there => is_there = matches!(read, Ok(1)),
+            _ = every.tick(), if is_there => {
+                let (done, total) = course.so_far();
+                if total > 0 {
+                    is_there = say(writer, &Answer::Progress { done, total }).await.is_ok();
+                }
+            }
+        }
+        if !is_there {
+            course.give_up();
+        }
+    }
+}
+
+async fn say(writer: &mut (impl AsyncWrite + Unpin), answer: &Answer) -> io::Result<()> {
+    let mut text = serde_json::to_vec(answer).map_err(io::Error::other)?;
     text.push(b'\n');
     writer.write_all(&text).await
 }
 
-async fn carry_out(shard: &ShardHandle, request: Request) -> Answer {
-    match shard.ask(move |shard| operations::execute(shard, request)).await {
-        Ok(Ok(value)) => Answer::Done(value),
-        Ok(Err(fault)) => Answer::Failed(fault),
-        Err(error) => Answer::Failed(error.to_string()),
-    }
+async fn carry_out(shard: &ShardHandle, request: Request) -> Result<Value, Fault> {
+    let answer = shard.ask(move |shard| operations::execute(shard, request)).await;
+    answer.unwrap_or_else(|error| Err(error.to_string()))
 }
 
 async fn scrape(handles: Vec<ShardHandle>, others: Others) -> impl IntoResponse {
@@ -326,4 +367,55 @@ async fn scrape(handles: Vec<ShardHandle>, others: Others) -> impl IntoResponse 
     text += &crate::reports::metrics_text(&handles).await;
     text += &crate::relay::proofs::metrics_text(&resolver);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    fn run<T>(work: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(work)
+    }
+
+    #[test]
+    fn a_command_that_waits_is_told_how_far_its_work_has_come() {
+        let said = run(async {
+            let course = Course::of(30, 100);
+            let (ours, theirs) = tokio::io::duplex(4096);
+            let (mut lines, mut writer) = tokio::io::split(ours);
+            let work = async {
+                tokio::time::sleep(2 * TELL_EVERY + TELL_EVERY / 2).await;
+                "over"
+            };
+            let answer = accompany(work, &course, &mut lines, &mut writer).await;
+            assert!(answer == "over" && !course.is_given_up());
+            drop((lines, writer));
+            let mut said = String::new();
+            BufReader::new(theirs).read_to_string(&mut said).await.unwrap();
+            said
+        });
+        let first = said.lines().next().unwrap();
+        assert_eq!(first, r#"{"progress":{"done":30,"total":100}}"#);
+    }
+
+    #[test]
+    fn work_hears_that_its_command_has_gone_and_is_awaited() {
+        run(async {
+            let course = Course::of(0, 100);
+            let (ours, theirs) = tokio::io::duplex(4096);
+            let (mut lines, mut writer) = tokio::io::split(ours);
+            let has_ended = AtomicBool::new(false);
+            let work = async {
+                while !course.is_given_up() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                has_ended.store(true, Ordering::Relaxed);
+            };
+            drop(theirs);
+            accompany(work, &course, &mut lines, &mut writer).await;
+            assert!(has_ended.load(Ordering::Relaxed));
+        });
+    }
 }

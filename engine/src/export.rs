@@ -1,76 +1,228 @@
 //! Writing an account as it was, or what has gone from it, to a directory: one Maildir for each mailbox.
 //!
 //! `DIR/Archive/2024/{cur,new,tmp}`, a message to a file in `cur`, flags in its name, its internal date as
-//! the file's time. Files are written on the blocking pool, a piece at a time.
+//! the file's time. Files are written on the blocking pool, many small messages by one call, since a core that naps
+//! hears late of the end of each. Nothing is flushed until all is written, and then everything at once: what is said to be
+//! written is durable.
 //!
-//! Failure: the first one ends it, and is told with the path; what was written stays.
+//! Failure: the first one ends it, and is told with the path; what was written stays. So does the end of the command that asked
+//! for it ([`Course`]).
 
+use crate::NOTICE;
 use crate::operations::Fault;
 use crate::shard::Shard;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
-use storage::store::{PastAccount, PastMessage};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use storage::store::{PastAccount, PastMailbox, PastMessage};
 use storage::{Error, Flags};
 
 const PIECE_BYTES: u64 = 1 << 20;
+/// Messages that are written at once, as far as they are small.
+const MESSAGES_AT_ONCE: usize = 64;
+
+/// How far an export has come, for the command that waits for it, and whether that still waits.
+#[derive(Debug, Default)]
+pub struct Course {
+    done: AtomicU64,
+    total: AtomicU64,
+    is_unwanted: AtomicBool,
+}
+
+impl Course {
+    /// Bytes that are written, and all of them. Zero: it has not begun.
+    pub fn so_far(&self) -> (u64, u64) {
+        (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
+    }
+
+    /// Nobody waits for it any more.
+    pub fn give_up(&self) {
+        self.is_unwanted.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.is_unwanted.load(Ordering::Relaxed)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(done: u64, total: u64) -> Course {
+        Course { done: done.into(), total: total.into(), ..Course::default() }
+    }
+
+    fn add(&self, bytes: u64) {
+        self.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
 
 /// How many messages were written, and how many could not be read.
 pub(crate) async fn maildir(
     shard: &Shard,
     past: &PastAccount,
     to: &Path,
+    course: &Course,
 ) -> Result<(u64, u64), Fault> {
     let base = to.to_owned();
     blocking(move || empty_directory(&base)).await?;
-    let (mut written, mut damaged) = (0, 0);
+    let messages = past.mailboxes.iter().flat_map(|mailbox| &mailbox.messages);
+    let total = messages.clone().map(|message| u64::from(message.bytes)).sum();
+    course.total.store(total, Ordering::Relaxed);
+    let (account, directory) = (past.account.0, to.display());
+    tracing::info!(account, %directory, messages = messages.count(), "an export begins");
+    let mut writing = Writing { shard, past, course, written: 0, damaged: 0 };
     for mailbox in &past.mailboxes {
         let folder =
             mailbox.name.split('/').fold(to.to_owned(), |path, level| path.join(safe(level)));
+        if let Err(fault) = writing.mailbox(mailbox, folder).await {
+            tracing::info!(target: NOTICE, account, %directory, written = writing.written, %fault, "an export has ended early");
+            return Err(fault);
+        }
+    }
+    let base = to.to_owned();
+    blocking(move || flush(&base).map_err(fault(&base))).await?;
+    let Writing { written, damaged, .. } = writing;
+    tracing::info!(account, %directory, written, damaged, "an export has ended");
+    Ok((written, damaged))
+}
+
+/// An export under way.
+struct Writing<'w> {
+    shard: &'w Shard,
+    past: &'w PastAccount,
+    course: &'w Course,
+    written: u64,
+    damaged: u64,
+}
+
+/// A message in one piece.
+struct Whole {
+    name: String,
+    date: SystemTime,
+    bytes: bytes::Bytes,
+}
+
+impl Writing<'_> {
+    async fn mailbox(&mut self, mailbox: &PastMailbox, folder: PathBuf) -> Result<(), Fault> {
         let made = folder.clone();
         blocking(move || {
             let make = |part: &str| private().create(made.join(part)).map_err(fault(&made));
             ["cur", "new", "tmp"].into_iter().try_for_each(make)
         })
         .await?;
+        let (mut waiting, mut bytes) = (Vec::new(), 0);
         for message in &mailbox.messages {
-            let name = file_name(mailbox.uid_validity, message);
-            let (tmp, cur) = (folder.join("tmp").join(&name), folder.join("cur").join(&name));
+            if self.course.is_given_up() {
+                let written = self.written;
+                return Err(format!(
+                    "the command that asked for it has ended; {written} messages are in {}",
+                    folder.display()
+                ));
+            }
             let length = u64::from(message.bytes);
-            let mut file = None;
-            let mut start = 0;
-            let whole = loop {
-                let range = start..(start + PIECE_BYTES).min(length);
-                let end = range.end;
-                let read =
-                    shard.store.read_buried(past.account, mailbox.id, message.uid, range).await;
-                let piece = match read {
-                    Ok(piece) => piece,
-                    Err(Error::Corrupt { .. } | Error::Read { .. } | Error::NoSuchMessage(_)) => {
-                        break false;
-                    }
-                    Err(other) => return Err(other.to_string()),
-                };
-                let path = tmp.clone();
-                file = blocking(move || append(file, &path, &piece).map_err(fault(&path))).await?;
-                start = end;
-                if start >= length {
-                    break true;
-                }
-            };
-            let date = UNIX_EPOCH + Duration::from_millis(message.internal_date.0);
-            blocking(move || match (whole, file) {
-                (true, Some(file)) => finish(&file, date, &tmp, &cur).map_err(fault(&cur)),
-                (_, Some(_)) => fs::remove_file(&tmp).map_err(fault(&tmp)),
-                (_, None) => Ok(()),
-            })
-            .await?;
-            if whole { written += 1 } else { damaged += 1 }
+            if length > PIECE_BYTES {
+                self.large(mailbox, message, &folder).await?;
+                continue;
+            }
+            let name = file_name(mailbox.uid_validity, message);
+            match self.read(mailbox, message, 0..length).await? {
+                Some(bytes) => waiting.push(Whole { name, date: date(message), bytes }),
+                None => self.damaged += 1,
+            }
+            bytes += length;
+            if waiting.len() >= MESSAGES_AT_ONCE || bytes >= PIECE_BYTES {
+                self.small(&folder, std::mem::take(&mut waiting)).await?;
+                bytes = 0;
+            }
+        }
+        self.small(&folder, waiting).await
+    }
+
+    /// `None`: it can't be read.
+    async fn read(
+        &self,
+        mailbox: &PastMailbox,
+        message: &PastMessage,
+        range: std::ops::Range<u64>,
+    ) -> Result<Option<bytes::Bytes>, Fault> {
+        let store = &self.shard.store;
+        match store.read_buried(self.past.account, mailbox.id, message.uid, range).await {
+            Ok(piece) => Ok(Some(piece)),
+            Err(Error::Corrupt { .. } | Error::Read { .. } | Error::NoSuchMessage(_)) => Ok(None),
+            Err(other) => Err(other.to_string()),
         }
     }
-    Ok((written, damaged))
+
+    async fn small(&mut self, folder: &Path, messages: Vec<Whole>) -> Result<(), Fault> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let count = messages.len() as u64;
+        let bytes = messages.iter().map(|message| message.bytes.len() as u64).sum();
+        let folder = folder.to_owned();
+        blocking(move || {
+            for Whole { name, date, bytes } in messages {
+                let (tmp, cur) = places(&folder, &name);
+                let file = append(None, &tmp, &bytes).map_err(fault(&tmp))?;
+                finish(&file, date, &tmp, &cur).map_err(fault(&cur))?;
+            }
+            Ok::<(), Fault>(())
+        })
+        .await?;
+        self.written += count;
+        self.course.add(bytes);
+        Ok(())
+    }
+
+    /// Piece by piece.
+    async fn large(
+        &mut self,
+        mailbox: &PastMailbox,
+        message: &PastMessage,
+        folder: &Path,
+    ) -> Result<(), Fault> {
+        let (tmp, cur) = places(folder, &file_name(mailbox.uid_validity, message));
+        let length = u64::from(message.bytes);
+        let mut file = None;
+        let mut start = 0;
+        let whole = loop {
+            let end = (start + PIECE_BYTES).min(length);
+            let Some(piece) = self.read(mailbox, message, start..end).await? else { break false };
+            let path = tmp.clone();
+            let so_far = file.take();
+            let more = move || append(so_far, &path, &piece).map_err(fault(&path));
+            file = Some(blocking(more).await?);
+            self.course.add(end - start);
+            start = end;
+            if start >= length {
+                break true;
+            }
+        };
+        let date = date(message);
+        blocking(move || match (whole, file) {
+            (true, Some(file)) => finish(&file, date, &tmp, &cur).map_err(fault(&cur)),
+            (_, Some(_)) => fs::remove_file(&tmp).map_err(fault(&tmp)),
+            (_, None) => Ok(()),
+        })
+        .await?;
+        if whole {
+            self.written += 1
+        } else {
+            self.damaged += 1
+        }
+        Ok(())
+    }
+}
+
+fn date(message: &PastMessage) -> SystemTime {
+    UNIX_EPOCH + Duration::from_millis(message.internal_date.0)
+}
+
+/// Where a message is written, and where it lies then.
+fn places(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
+    (folder.join("tmp").join(name), folder.join("cur").join(name))
 }
 
 async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
@@ -97,21 +249,26 @@ fn empty_directory(path: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-fn append(file: Option<File>, path: &Path, piece: &[u8]) -> io::Result<Option<File>> {
+fn append(file: Option<File>, path: &Path, piece: &[u8]) -> io::Result<File> {
     let mut file = match file {
         Some(file) => file,
         None => File::options().write(true).create_new(true).mode(0o600).open(path)?,
     };
     file.write_all(piece)?;
-    Ok(Some(file))
+    Ok(file)
 }
 
-fn finish(
-    file: &File,
-    date: std::time::SystemTime,
-    tmp: &PathBuf,
-    cur: &PathBuf,
-) -> io::Result<()> {
+/// All that was written to the file system on which `path` is.
+fn flush(path: &Path) -> io::Result<()> {
+    let directory = File::open(path)?;
+    // SAFETY: the descriptor is open as long as `directory`.
+    match unsafe { libc::syncfs(directory.as_raw_fd()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn finish(file: &File, date: SystemTime, tmp: &PathBuf, cur: &PathBuf) -> io::Result<()> {
     file.set_modified(date)?;
     fs::rename(tmp, cur)
 }

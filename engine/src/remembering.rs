@@ -4,16 +4,18 @@
 //! in the directory too, so that the mail of an account that was removed is still found by its address.
 
 use crate::directory::Held;
-use crate::export;
+use crate::export::{self, Course};
 use crate::operations::{Fault, change, existing_account, on, pair, unix_now};
 use crate::quarantine::recalled;
 use crate::shard::Shard;
 use crate::trace::written;
 use crate::when::time_text;
 use protocols::message::Summary;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use storage::format::UidRange;
 use storage::store::{Buried, Undelete};
 use storage::{AccountId, Error, Uid, UnixMillis};
@@ -23,42 +25,81 @@ const LISTED_MAX: usize = 1000;
 /// Of a subject or an address, in a list.
 const TEXT_CHARS_MAX: usize = 60;
 
+/// Of whom an operator speaks: who has an address, or an account on hold that had it and was removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Removed {
+    #[default]
+    No,
+    /// The only one that there is.
+    Only,
+    /// By its number.
+    Number(u32),
+}
+
 /// An account of which something may be remembered.
 struct Known {
     id: AccountId,
     home: u16,
     /// It was removed, and is on hold.
     is_removed: bool,
-    /// Another account had the address before, was removed, and is on hold.
-    has_forerunner: bool,
+    /// Other accounts had the address before, were removed, and are on hold: their numbers, the newest first.
+    forerunners: Vec<u32>,
 }
 
-/// The account at an address; or the one that was removed, if it is on hold. Where there are both, `removed`
-/// asks for the latter.
-fn anyone(shard: &Shard, address: &str, removed: bool) -> Result<Known, Fault> {
+/// The account at an address; or one that was removed, if it is on hold. Where there are both, `removed`
+/// asks for the latter; where there are several, for one of them by its number.
+fn anyone(shard: &Shard, address: &str, removed: Removed) -> Result<Known, Fault> {
     let found = existing_account(shard, address);
-    let directory = shard.directory.borrow();
     let address = address.to_lowercase();
-    let there = found.as_ref().map(|(_, account)| account.id());
-    let gone = directory.held(&address).find(|held| there != Ok(AccountId(held.id)));
-    match (found, gone) {
-        (Ok((_, account)), gone) if !removed => Ok(Known {
+    let there = found.as_ref().map(|(_, account)| account.id).ok();
+    let directory = shard.directory.borrow();
+    let gone: Vec<&Held> = directory.held(&address).filter(|held| there != Some(held.id)).collect();
+    match found {
+        Ok((_, account)) if removed == Removed::No => Ok(Known {
             id: account.id(),
             home: account.shard,
             is_removed: false,
-            has_forerunner: gone.is_some(),
+            forerunners: gone.iter().map(|held| held.id).collect(),
         }),
-        (_, Some(held)) => Ok(Known {
+        Err(fault) if gone.is_empty() => Err(fault),
+        Ok(_) | Err(_) => one_of(&gone, &address, removed).map(|held| Known {
             id: AccountId(held.id),
             home: held.shard,
             is_removed: true,
-            has_forerunner: false,
+            forerunners: Vec::new(),
         }),
-        (Ok(_), None) => {
-            Err(format!("no account that had the address {address} before is on hold"))
-        }
-        (Err(fault), None) => Err(fault),
     }
+}
+
+/// Which of those that had an address and were removed is meant.
+fn one_of<'h>(gone: &[&'h Held], address: &str, removed: Removed) -> Result<&'h Held, Fault> {
+    match (removed, gone) {
+        (_, []) => Err(format!("no account that had the address {address} before is on hold")),
+        (Removed::No | Removed::Only, [only]) => Ok(only),
+        (Removed::No | Removed::Only, several) => Err(format!(
+            "{} accounts that had the address {address} were removed and are on hold; say which: {}",
+            several.len(),
+            numbered(several)
+        )),
+        (Removed::Number(number), _) => {
+            let found = gone.iter().copied().find(|held| held.id == number);
+            found.ok_or_else(|| {
+                format!(
+                    "no account with the number {number} had the address {address}, was removed and is on hold; there is {}",
+                    numbered(gone)
+                )
+            })
+        }
+    }
+}
+
+/// How to name each of them.
+fn numbered(held: &[&Held]) -> String {
+    let one = |held: &&Held| {
+        format!("--removed={} (on hold since {})", held.id, time_text(held.since_unix * 1000))
+    };
+    held.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 pub(crate) struct Which {
@@ -82,9 +123,9 @@ impl Which {
 pub(crate) async fn undelete_list(
     shard: &Rc<Shard>,
     which: Which,
-    removed: bool,
+    removed: Removed,
 ) -> Result<Value, Fault> {
-    let Known { id, home, is_removed, has_forerunner } = anyone(shard, &which.address, removed)?;
+    let Known { id, home, is_removed, forerunners } = anyone(shard, &which.address, removed)?;
     let wanted = which.wanted();
     let (rows, all) = on(shard, home, move |shard| async move {
         let (buried, all) = match shard.store.buried(id, &wanted, LISTED_MAX) {
@@ -103,8 +144,16 @@ pub(crate) async fn undelete_list(
     .await?;
     Ok(json!({
         "account": which.address.to_lowercase(), "messages": rows, "all": all,
-        "is_removed": is_removed, "has_forerunner": has_forerunner,
+        "is_removed": is_removed, "forerunners": forerunners,
     }))
+}
+
+/// A wrong year would look like lost mail.
+pub(crate) fn refuse_future(time: u64) -> Result<(), Fault> {
+    match time > crate::delivery::unix_millis().0 {
+        true => Err(format!("{} is in the future; nobody knows yet", time_text(time))),
+        false => Ok(()),
+    }
 }
 
 fn row(one: &Buried, from: &str, subject: &str) -> Value {
@@ -138,8 +187,9 @@ fn headline(summary: &[u8]) -> (String, String) {
 pub(crate) async fn export_buried(
     shard: &Rc<Shard>,
     which: Which,
-    removed: bool,
+    removed: Removed,
     to: PathBuf,
+    course: Arc<Course>,
 ) -> Result<Value, Fault> {
     let Known { id, home, .. } = anyone(shard, &which.address, removed)?;
     let (wanted, name) = (which.wanted(), which.address.to_lowercase());
@@ -148,7 +198,7 @@ pub(crate) async fn export_buried(
             Error::NoSuchAccount(_) => format!("nothing is kept of {name}: it had no mail"),
             other => other.to_string(),
         })?;
-        let (messages, damaged) = export::maildir(&shard, &past, &to).await?;
+        let (messages, damaged) = export::maildir(&shard, &past, &to, &course).await?;
         Ok::<_, Fault>(json!({
             "account": name, "directory": to.display().to_string(),
             "mailboxes": past.mailboxes.len(), "messages": messages, "damaged": damaged,
@@ -163,7 +213,7 @@ pub(crate) async fn undelete(
     over_quota: bool,
 ) -> Result<Value, Fault> {
     let (_, account) = existing_account(shard, &which.address).map_err(|fault| {
-        match anyone(shard, &which.address, true) {
+        match anyone(shard, &which.address, Removed::Only) {
             Ok(_) => format!(
                 "{fault}; it was removed, and its mail is on hold: --export DIR writes it to a directory"
             ),
@@ -205,13 +255,11 @@ pub(crate) async fn restore_at(
     shard: &Rc<Shard>,
     address: &str,
     at: u64,
-    to: Option<PathBuf>,
+    to: Option<(PathBuf, Arc<Course>)>,
     over_quota: bool,
-    removed: bool,
+    removed: Removed,
 ) -> Result<Value, Fault> {
-    if at > crate::delivery::unix_millis().0 {
-        return Err(format!("{} is in the future; nobody knows yet", time_text(at)));
-    }
+    refuse_future(at)?;
     let (id, home) = match to {
         Some(_) => anyone(shard, address, removed).map(|known| (known.id, known.home))?,
         None => existing_account(shard, address).map(|(_, one)| (one.id(), one.shard))?,
@@ -224,8 +272,8 @@ pub(crate) async fn restore_at(
         let mut past = past.map_err(|error| explain(&error, &name, at))?;
         // What was kept back from its owner then is not handed over now.
         past.mailboxes.retain(|mailbox| mailbox.name != storage::index::names::QUARANTINE);
-        if let Some(to) = to {
-            let (messages, damaged) = export::maildir(&shard, &past, &to).await?;
+        if let Some((to, course)) = to {
+            let (messages, damaged) = export::maildir(&shard, &past, &to, &course).await?;
             return Ok(json!({
                 "account": name, "at": time_text(at), "directory": to.display().to_string(),
                 "mailboxes": past.mailboxes.len(), "messages": messages, "damaged": damaged,
@@ -293,7 +341,11 @@ pub(crate) async fn hold_add(shard: &Rc<Shard>, address: &str) -> Result<Value, 
 }
 
 /// All that are on hold at an address, the newest first.
-async fn put_held(shard: &Rc<Shard>, address: &str, held: Vec<Held>) -> Result<(), Fault> {
+pub(crate) async fn put_held(
+    shard: &Rc<Shard>,
+    address: &str,
+    held: Vec<Held>,
+) -> Result<(), Fault> {
     let mut held = held.into_iter().map(|one| Held { forerunners: Vec::new(), ..one });
     let newest = held.next().map(|newest| {
         let mut forerunners: Vec<Held> = held.collect();
@@ -303,30 +355,38 @@ async fn put_held(shard: &Rc<Shard>, address: &str, held: Vec<Held>) -> Result<(
     change(shard, vec![pair("h:", address, newest.as_ref())]).await
 }
 
-/// `removed`: of the account that was removed, with which its mail goes for good.
+/// `removed`: of an account that was removed, with which its mail goes for good.
 pub(crate) async fn hold_remove(
     shard: &Rc<Shard>,
     address: &str,
-    removed: bool,
+    removed: Removed,
 ) -> Result<Value, Fault> {
     let address = address.to_lowercase();
     let there = existing_account(shard, &address).map(|(_, account)| account.id).ok();
     let mut held: Vec<Held> = shard.directory.borrow().held(&address).cloned().collect();
-    let position = held.iter().position(|one| (there == Some(one.id)) != removed);
-    let Some(position) = position else {
-        return Err(match (removed, held.is_empty()) {
-            (_, true) => {
-                format!("{address} is not on hold; `kura account hold list` shows who is")
-            }
-            (true, false) => format!("no account that had the address {address} before is on hold"),
-            (false, false) => format!(
+    if held.is_empty() {
+        return Err(format!("{address} is not on hold; `kura account hold list` shows who is"));
+    }
+    let gone: Vec<&Held> = held.iter().filter(|one| there != Some(one.id)).collect();
+    let id = match removed {
+        Removed::No => there.filter(|there| held.iter().any(|one| one.id == *there)).ok_or_else(|| {
+            let which: Vec<String> = match gone[..] {
+                [_] => vec!["--removed".to_owned()],
+                _ => gone.iter().map(|one| format!("--removed={}", one.id)).collect(),
+            };
+            let (first, all) = (&which[0], which.join(" or "));
+            format!(
                 "what is on hold is the mail of an account that had the address {address} and was removed: with the \
                  hold it is gone for good. Write it to a directory first (`kura store undelete --account {address} \
-                 --since 3650d --removed --export DIR`), then add --removed"
-            ),
-        });
+                 --since 3650d {first} --export DIR`), then add {all}"
+            )
+        })?,
+        Removed::Only | Removed::Number(_) => one_of(&gone, &address, removed)?.id,
     };
-    let Held { id, shard: home, .. } = held.remove(position);
+    let Some(position) = held.iter().position(|one| one.id == id) else {
+        return Err(format!("{address} is not on hold"));
+    };
+    let Held { shard: home, .. } = held.remove(position);
     on(shard, home, move |shard| async move {
         match shard.store.set_hold(AccountId(id), false).await {
             // Removed, and nothing of it was left.
@@ -341,7 +401,9 @@ pub(crate) async fn hold_remove(
              run this again"
         )
     })?;
-    Ok(json!({ "address": address, "held": false, "removed": removed }))
+    Ok(
+        json!({ "address": address, "held": false, "removed": removed != Removed::No, "number": id }),
+    )
 }
 
 pub(crate) fn hold_list(shard: &Shard) -> Value {
@@ -352,7 +414,35 @@ pub(crate) fn hold_list(shard: &Shard) -> Value {
             "address": address,
             "since": time_text(held.since_unix * 1000),
             "account": if is_there { "there" } else { "removed" },
+            "number": held.id,
         })
     });
     Value::Array(rows.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn which_of_several_removed_accounts_is_meant_is_said_by_its_number() {
+        let held = |id| Held { id, shard: 0, since_unix: 0, forerunners: Vec::new() };
+        let (older, newer) = (held(4), held(9));
+        let found = |gone: &[&Held], removed| one_of(gone, "gus@a.test", removed).map(|one| one.id);
+        assert_eq!(found(&[&newer], Removed::No), Ok(9));
+        assert_eq!(found(&[&newer], Removed::Only), Ok(9));
+        assert_eq!(found(&[&newer, &older], Removed::Number(4)), Ok(4));
+        assert_eq!(found(&[&newer, &older], Removed::Number(9)), Ok(9));
+        for removed in [Removed::No, Removed::Only] {
+            let said = found(&[&newer, &older], removed).unwrap_err();
+            assert!(said.contains("2 accounts that had the address gus@a.test"), "{said}");
+            assert!(
+                said.contains("--removed=9 (on hold since 1970-") && said.contains("--removed=4"),
+                "{said}"
+            );
+        }
+        let said = found(&[&newer, &older], Removed::Number(5)).unwrap_err();
+        assert!(said.contains("number 5") && said.contains("--removed=9"), "{said}");
+        assert!(found(&[], Removed::Only).unwrap_err().contains("before is on hold"));
+    }
 }

@@ -10,10 +10,11 @@ use crate::backup::restore::{check_free, for_here, room_missing, taken_back};
 use crate::backup::take::{SmallFiles, small_files};
 use crate::config::Config;
 use crate::core::store_options;
-use crate::directory::{self, Account, Domain};
+use crate::directory::{self, Account, Domain, Held};
 use crate::executor;
 use crate::layout::{self, After, private_dir, shard_dir};
 use crate::operations::{Fault, change, hash, make_at_home, on, pair, password_or_new, unix_now};
+use crate::remembering::put_held;
 use crate::shard::{Disk, Shard};
 use bytes::Bytes;
 use glommio::LocalExecutorBuilder;
@@ -142,12 +143,16 @@ pub(crate) async fn mend(shard: Rc<Shard>) -> Result<Value, Fault> {
     let mut highest = 0;
     let mut unnamed = Vec::new();
     let mut emptied = Vec::new();
+    let mut held = Vec::new();
     for home in 0..shard.mesh.cores() {
-        let there = |shard: Rc<Shard>| async move { Ok::<_, Fault>(shard.store.accounts()) };
-        let mut there = on(&shard, home, there).await?;
+        let there = |shard: Rc<Shard>| async move {
+            Ok::<_, Fault>((shard.store.accounts(), shard.store.held_accounts()))
+        };
+        let (mut there, on_hold) = on(&shard, home, there).await?;
         // The queue is nobody's account.
         there.retain(|id| *id != AccountId::QUEUE);
-        highest = there.iter().map(|account| account.0).fold(highest, u32::max);
+        highest = there.iter().chain(&on_hold).map(|account| account.0).fold(highest, u32::max);
+        held.extend(on_hold.into_iter().map(|id| (home, id)));
         let known: Vec<(String, Account)> = {
             let directory = shard.directory.borrow();
             let at_home = directory.accounts().filter(|(_, account)| account.shard == home);
@@ -174,14 +179,18 @@ pub(crate) async fn mend(shard: Rc<Shard>) -> Result<Value, Fault> {
         unnamed.extend(there.into_iter().filter(is_unknown).map(|id| (home, id)));
     }
     let domain = shard.directory.borrow().domains().next().map(|(name, _)| name.clone());
-    let is_new = domain.is_none() && !unnamed.is_empty();
+    let is_lost = |(home, id): &(u16, AccountId)| {
+        !shard.directory.borrow().holds().any(|(_, one)| (one.shard, one.id) == (*home, id.0))
+    };
+    held.retain(is_lost);
+    let is_new = domain.is_none() && (!unnamed.is_empty() || !held.is_empty());
     let domain = domain.unwrap_or_else(|| NO_DOMAIN.to_owned());
     if is_new {
         let made = Domain { created_unix: unix_now() };
         change(&shard, vec![pair("d:", &domain, Some(&made))]).await?;
     }
     for (home, id) in unnamed {
-        let address = format!("salvaged-{}@{domain}", id.0);
+        let address = salvaged_address(id, &domain);
         let (password, _) = password_or_new(None)?;
         let usage = move |shard: Rc<Shard>| async move { shard.store.usage(id) };
         let quota = on(&shard, home, usage).await?.quota;
@@ -198,8 +207,37 @@ pub(crate) async fn mend(shard: Rc<Shard>) -> Result<Value, Fault> {
         change(&shard, vec![pair("a:", &address, Some(&account))]).await?;
         named.push(json!({ "address": address, "password": password }));
     }
+    let mut kept = Vec::new();
+    for (home, id) in held {
+        kept.push(hold_again(&shard, home, id, &domain).await?);
+    }
     keep_numbers_unused(&shard, highest).await?;
-    Ok(json!({ "named": named, "emptied": emptied }))
+    Ok(json!({ "named": named, "emptied": emptied, "held": kept }))
+}
+
+/// A hold of which the store knows and the directory has lost: at the address of the account, or at one that says so if that was
+/// removed. That address.
+async fn hold_again(
+    shard: &Rc<Shard>,
+    home: u16,
+    id: AccountId,
+    domain: &str,
+) -> Result<String, Fault> {
+    let address = {
+        let directory = shard.directory.borrow();
+        let mut accounts = directory.accounts();
+        let there = accounts.find(|(_, account)| (account.shard, account.id) == (home, id.0));
+        there.map_or_else(|| salvaged_address(id, domain), |(address, _)| address.clone())
+    };
+    let mut held: Vec<Held> = shard.directory.borrow().held(&address).cloned().collect();
+    let since_unix = unix_now();
+    held.push(Held { id: id.0, shard: home, since_unix, forerunners: Vec::new() });
+    put_held(shard, &address, held).await?;
+    Ok(address)
+}
+
+fn salvaged_address(id: AccountId, domain: &str) -> String {
+    format!("salvaged-{}@{domain}", id.0)
 }
 
 /// An account's number is never used again.

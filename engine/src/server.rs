@@ -250,8 +250,12 @@ impl Server {
                 .map(|(service, _)| service.name())
                 .collect();
             tracing::warn!(
-                "no certificate in {dir}: no STARTTLS, no logins without it{}; make one with \
+                "no certificate in {dir}: no STARTTLS, {}{}; make one with \
                  `kura cert self-signed {name} --config FILE`, or take one in with `kura cert import`",
+                match self.config.auth.plaintext_allowed {
+                    true => "so passwords are sent in the clear (auth.plaintext_allowed = true)",
+                    false => "no logins without it",
+                },
                 if unserved.is_empty() {
                     String::new()
                 } else {

@@ -15,6 +15,7 @@ use crate::log::segments::Segments;
 use crate::options::Options;
 use crate::packing::Packing;
 use crate::quota::Reservations;
+use crate::room::{Kept, Room};
 use crate::space::Emptied;
 use crate::superblock::Superblock;
 use crate::types::{Lsn, UnixMillis};
@@ -109,6 +110,8 @@ pub(crate) struct Core<D: Device> {
 
     pub(crate) locks: Locks,
     pub(crate) reservations: Reservations,
+    /// For messages that have not come yet.
+    pub(crate) kept: Kept,
     pub(crate) watchers: Watchers,
     pub(crate) uses: Uses,
     pub(crate) packing: Packing,
@@ -155,17 +158,31 @@ impl<D: Device> Core<D> {
         Err(Error::Full(self.device.place()))
     }
 
+    /// Keeps room for so much of a message, or says why there is none.
+    pub(crate) fn keep_room(&self, bytes: usize) -> Result<Room, Error> {
+        // Other shards may have grown meanwhile.
+        let since = self.device.now().0.saturating_sub(self.free_bytes_asked.get().0);
+        if since >= FREE_SPACE_MILLIS {
+            self.refresh_free_space();
+        }
+        // More than the queue takes at once can't be kept: it is admitted bit by bit.
+        let bytes = bytes.min(self.options.pending_bytes_max / 2);
+        self.admit_mail(bytes)?;
+        Ok(self.kept.keep(bytes))
+    }
+
     /// Small changes may use twice what mail may, so that a flood of mail does not lock readers out.
     fn check_queue(&self, bytes: usize, times: usize) -> Result<(), Error> {
         let queue = self.queue.borrow();
-        let fits = queue.pending_bytes + bytes <= self.options.pending_bytes_max * times
+        let fits = queue.pending_bytes + self.kept.bytes() + bytes
+            <= self.options.pending_bytes_max * times
             && queue.pending_records < self.options.pending_records_max * times;
         if fits { Ok(()) } else { Err(Error::Busy) }
     }
 
-    /// Whether the log can grow by what is queued and `bytes`, leaving the reserve alone.
+    /// Whether the log can grow by what is queued, what is kept for others and `bytes`, leaving the reserve alone.
     fn has_space(&self, bytes: usize) -> bool {
-        let wanted = self.queue.borrow().pending_bytes + bytes;
+        let wanted = self.queue.borrow().pending_bytes + self.kept.bytes() + bytes;
         // Padding, and what is lost at a segment's end.
         let wanted = wanted.saturating_mul(2).saturating_add(self.options.batch_bytes_max);
         self.room() >= self.kept_from_mail().saturating_add(wanted as u64)

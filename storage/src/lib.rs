@@ -20,7 +20,7 @@
 //! [`buffer`] is memory that O_DIRECT takes.
 //!
 //! Around them: `core` is what they share, `clock` says which time to believe, `packing` compresses bodies, `locks` and `quota` decide who may change an account,
-//! `wait` and `watch` wake who waits.
+//! `room` is what is kept for a message that has not come yet, `wait` and `watch` wake who waits.
 
 mod base;
 pub mod buffer;
@@ -41,6 +41,7 @@ pub mod options;
 mod packing;
 mod quota;
 pub mod restore;
+mod room;
 pub mod salvage;
 mod space;
 mod spares;
@@ -56,6 +57,7 @@ pub use durable::Durable;
 pub use error::Error;
 pub use log::recovery::RecoveryReport;
 pub use options::{Options, Sabotage};
+pub use room::Room;
 pub use store::{
     BodyWriter, FlagsChanged, PLACEMENTS_MAX, Space, Stats, Store, StreamedBody, VerifyReport,
 };

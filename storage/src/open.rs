@@ -135,6 +135,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
         clock: Cell::new(Clock::new(end.newest.unwrap_or(device.now()), device.steady())),
         locks: Default::default(),
         reservations: Default::default(),
+        kept: Default::default(),
         watchers: Default::default(),
         uses: Default::default(),
         packing: Packing::new(&options),

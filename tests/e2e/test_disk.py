@@ -2,6 +2,7 @@
 
 import glob
 import os
+import shutil
 import unittest
 
 import kura
@@ -9,15 +10,33 @@ import messages
 from disks import MIB, LoopDisk
 
 
+def send_to(server, recipients, message):
+    """The answer, be it to MAIL, to DATA or to the message."""
+    with kura.Wire(server.ports["smtp"]) as wire:
+        wire.expect("220")
+        wire.ask("EHLO client.example.net", "250")
+        commands = ["MAIL FROM:<sender@example.net>", *(f"RCPT TO:<{to}>" for to in recipients), "DATA"]
+        for command in commands:
+            wire.send(command.encode() + b"\r\n")
+            reply = wire.reply()
+            if not reply.startswith("354" if command == "DATA" else "250"):
+                return reply
+        wire.send(kura.stuffed(message))
+        return wire.reply()
+
+
 class FullDisk(kura.TestCase):
     @classmethod
     def setUpClass(cls):
         pass  # each test has a server on a disk of its own
 
-    def serve_on(self, megabytes, ballast_megabytes):
+    def serve_on(self, megabytes, ballast_megabytes, profiled=False):
         disk = LoopDisk(self, megabytes)
         self.ballast = os.path.join(disk.place, "ballast")
         server = kura.Kura(os.path.join(disk.place, "kura"))
+        if profiled:
+            os.mkdir(server.directory)
+            server.profiled = True
         self.server = server
         # The log stays outside, so that a full disk does not silence the server.
         server.log_path = os.path.join(disk.base, "log")
@@ -67,6 +86,9 @@ class FullDisk(kura.TestCase):
         # Reading and deleting work.
         self.there(server, acknowledged)
         imap = server.imap()
+        kind, said = imap.append("INBOX", None, None, messages.header("kept by hand") + messages.lines(100_000))
+        self.assertEqual(kind, "NO")
+        self.assertTrue(said[0].startswith(b"[UNAVAILABLE] The server's disk is full"), said)
         imap.select("INBOX")
         imap.uid("STORE", "1:5", "+FLAGS", r"(\Deleted)")
         self.assertEqual(imap.expunge()[0], "OK")
@@ -85,6 +107,110 @@ class FullDisk(kura.TestCase):
 
         self.assertTrue(kura.eventually(taken, 30), "no mail is taken although there is space")
         self.there(server, acknowledged)
+        verified = server.command("store", "verify")
+        self.assertEqual(verified.returncode, 0, verified.stdout + verified.stderr)
+
+    def test_a_message_to_two_shards_is_refused_as_a_whole(self):
+        server = self.serve_on(144, 16, profiled=True)
+        both = [address for address, _ in server.accounts[:2]]
+        homes = {entry["shard"] for entry in server.json("account", "list") if entry["address"] in both}
+        if len(homes) < 2:
+            self.skipTest("both accounts have one home")
+        # A shard that has expunged a little has room for some mail, and the other one has none.
+        for _ in range(20):
+            if not server.deliver(messages.header("first") + messages.lines(100_000), to=1).startswith("250"):
+                break
+        _, reply = self.fill(server, 6000)
+        self.assertTrue(reply.startswith("452"), reply)
+        sent = {}
+        for number in range(30):
+            # As it comes, and larger than a session's buffer.
+            message = messages.header(f"to both {number}") + messages.lines(20_000 if number % 3 else 400_000, seed=number)
+            sent[message] = send_to(server, both, message)
+        self.assertTrue(any(reply.startswith("452") for reply in sent.values()), sent.values())
+
+        def counted(account):
+            tails = [body[body.index(b"From: Sender"):] for body in server.bodies(account).values()]
+            return {message: tails.count(message) for message in sent}
+
+        expected = [int(reply.startswith("250")) for reply in sent.values()]
+        for account in (0, 1):
+            self.assertEqual(list(counted(account).values()), expected, (account, sorted(sent.values())))
+        # Whoever was refused and sends again is taken once there is space; nobody has it twice.
+        os.unlink(self.ballast)
+        again = [message for message, reply in sent.items() if not reply.startswith("250")]
+        for message in again:
+            self.assertTrue(kura.eventually(lambda: send_to(server, both, message).startswith("250"), 30))
+        for account in (0, 1):
+            self.assertEqual(list(counted(account).values()), [1] * len(sent), account)
+
+
+class Together(kura.TestCase):
+    """Accounts behind one name share an answer: what one of them can't have, the others are not left with."""
+
+    def bring(self, name, message):
+        """Over LMTP, which does not ask about quotas beforehand; the answer."""
+        with kura.Wire(self.server.ports["lmtp"]) as wire:
+            wire.expect("220")
+            wire.ask("LHLO client.example.net", "250")
+            wire.ask("MAIL FROM:<sender@example.net>", "250")
+            wire.ask(f"RCPT TO:<{name}>", "250")
+            wire.ask("DATA", "354")
+            wire.send(kura.stuffed(message))
+            return wire.reply()
+
+    def test_what_one_has_got_is_taken_back_when_another_can_not_have_it(self):
+        server, name = self.server, "both@example.test"
+        (first, _), (second, _) = server.accounts[:2]
+        self.assertEqual(server.command("alias", "add", name, first, second).returncode, 0)
+        for number, (size, quota) in enumerate([(3_000, "2000"), (400_000, "10000")]):
+            message = messages.header(f"together {number}") + messages.lines(size, seed=number)
+            self.assertEqual(server.command("account", "quota", second, "--quota", quota).returncode, 0)
+            for _ in range(3):
+                reply = self.bring(name, message)
+                self.assertTrue(reply.startswith("452"), reply)
+            self.assertEqual([len(server.bodies(account)) for account in (0, 1)], [number, number])
+            self.assertLogged("taken back", server)
+            self.assertEqual(server.command("account", "quota", second, "--quota", "1G").returncode, 0)
+            reply = self.bring(name, message)
+            self.assertTrue(reply.startswith("250"), reply)
+            for account in (0, 1):
+                self.assertEqual(len(server.bodies(account)), number + 1)
+                self.assertCameBack(self.newest(account), message)
+
+    def test_what_one_shard_has_committed_is_taken_back_when_the_disk_under_another_fails(self):
+        disk = LoopDisk(self, 128)
+        server = kura.Kura()
+        self.addCleanup(server.remove)
+        server.start()
+        both = [address for address, _ in server.accounts[:2]]
+        homes = {entry["address"]: entry["shard"] for entry in server.json("account", "list")}
+        if sorted(homes[address] for address in both) != [0, 1]:
+            self.skipTest("both accounts have one home")
+        server.stop()
+        # The second shard has a disk of its own.
+        shard, moved = os.path.join(server.directory, "store/shard-1"), os.path.join(disk.place, "shard-1")
+        shutil.copytree(shard, moved)
+        shutil.rmtree(shard)
+        os.symlink(moved, shard)
+        server.start()
+        message = messages.header("together") + messages.lines(3000)
+
+        send = lambda: send_to(server, both, message)
+        disk.cut_power()
+        whole = [account for account in (0, 1) if homes[both[account]] == 0][0]
+        self.assertTrue(send().startswith("451"))
+        self.assertLogged("taken back", server)
+        # The store has halted, so the next try writes nothing anywhere.
+        self.assertTrue(send().startswith("4"))
+        self.assertEqual(server.bodies(whole), {})
+        server.kill()
+        disk.unmount()
+        disk.mount()
+        server.start()
+        self.assertTrue(send().startswith("250"))
+        for account in (0, 1):
+            self.assertEqual(len(server.bodies(account)), 1)
         verified = server.command("store", "verify")
         self.assertEqual(verified.returncode, 0, verified.stdout + verified.stderr)
 

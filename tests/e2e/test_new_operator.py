@@ -473,6 +473,13 @@ class Operator(kura.TestCase):
         server.start()
         self.assertTrue(kura.eventually(lambda: "no certificate" in server.log()), server.log())
         self.assertLogged("kura cert self-signed", server)
+        # Quickstart lets passwords come in the clear, so logins work.
+        self.assertIn("auth.plaintext_allowed = true", server.log())
+        self.assertNotIn("no logins", server.log())
+        server.stop()
+        server.configure(r"^plaintext_allowed = .*", "plaintext_allowed = false")
+        server.start()
+        self.assertLogged("no logins without it", server)
 
     @unittest.skipIf(os.geteuid() == 0 and not os.path.isdir("/proc"), "needs a place that can't be written")
     def test_a_data_directory_that_cannot_be_used(self):

@@ -196,6 +196,52 @@ class Salvage(kura.TestCase):
         sent = [was for (_, box), (_, was) in self.before.items() if box == "INBOX"]
         self.assertIn(sorted(bodies), [sorted(body for _, body in was.values()) for was in sent])
 
+    def test_without_the_directory_what_is_on_hold_has_an_address_again(self):
+        shards = self.shards()
+        if len(shards) < 2:
+            self.skipTest("one shard only")
+        server = self.server
+        server.start()
+        # One that was removed, and one that is there, both at home on the other shard.
+        server.add_account("dora@example.test")
+        server.add_account("emil@example.test")
+        homes = {entry["address"]: entry["shard"] for entry in server.json("account", "list")}
+        at_home = [address for address, shard in homes.items() if shard == 1]
+        gone, there = at_home[-1], at_home[0]
+        self.assertNotEqual(gone, there)
+        message = messages.header("held") + messages.lines(3000, seed=7)
+        self.assertTrue(server.deliver(message, to=gone).startswith("250"))
+        for address in (gone, there):
+            self.assertEqual(server.command("account", "hold", "add", address).returncode, 0)
+        self.assertEqual(server.command("account", "remove", gone).returncode, 0)
+        server.stop()
+        shutil.rmtree(shards[0])
+        said = self.salvage(3)
+        self.assertEqual(len(said["held"]), 2, said)
+        fresh = kura.Kura(self.place)
+        self.addCleanup(fresh.remove)
+        fresh.start()
+        listed = {one["account"]: one for one in fresh.json("account", "hold", "list")}
+        self.assertEqual(set(listed), {"there", "removed"})
+        self.assertEqual({one["address"] for one in listed.values()}, set(said["held"]))
+        held = listed["removed"]["address"]
+        self.assertRegex(held, r"^salvaged-\d+@")
+        place = os.path.join(self.place, "export")
+        written = fresh.command("store", "undelete", "--account", held, "--since", "3650d", "--export", place)
+        self.assertEqual(written.returncode, 0, written.stderr)
+        (name,) = os.listdir(os.path.join(place, "INBOX", "cur"))
+        with open(os.path.join(place, "INBOX", "cur", name), "rb") as file:
+            self.assertTrue(file.read().endswith(message))
+        # Its number is never another's.
+        self.assertEqual(fresh.command("domain", "add", "example.test").returncode, 0)
+        fresh.add_account("new@example.test")
+        numbers = [one["number"] for one in listed.values()]
+        self.assertEqual(fresh.command("account", "hold", "add", "new@example.test").returncode, 0)
+        latest = fresh.json("account", "hold", "list")
+        self.assertEqual(len({one["number"] for one in latest}), 3, (numbers, latest))
+        self.assertEqual(fresh.command("account", "hold", "remove", held, "--removed").returncode, 0)
+        self.assertEqual(len(fresh.json("account", "hold", "list")), 2)
+
     def damage(self, path, way):
         """A file of the log goes wrong as a whole."""
         if way == "gone":

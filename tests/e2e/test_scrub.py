@@ -58,7 +58,7 @@ class Scrub(kura.TestCase):
             (self.server.accounts[0][0], "INBOX", 8),
         )
         self.assertIn("log-", report["findings"][0]["place"])
-        self.assertEqual(report["messages_hurt"], 1)
+        self.assertEqual((report["bad"], report["messages_hurt"]), (1, 1), report)
         stats = json.loads(self.server.command("store", "stats", "--json").stdout)
         self.assertEqual(stats["scrub_messages_hurt"], 1)
         self.assertLogged("does not verify")

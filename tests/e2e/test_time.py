@@ -3,6 +3,7 @@
 import imaplib
 import json
 import os
+import socket
 import time
 
 from kura import TestCase, eventually
@@ -56,6 +57,9 @@ class Time(TestCase):
         self.assertEqual(self.texts(), self.expected(2))
         plain = self.server.command("store", "undelete", "--account", self.address, "--since", "1h")
         self.assertIn("2 can be brought back; add --apply", plain.stdout)
+        future = self.server.command("store", "undelete", "--account", self.address, "--since", "2099-01-01T00:00:00Z")
+        self.assertEqual(future.returncode, 1, future.stdout)
+        self.assertIn("2099-01-01T00:00:00Z is in the future", future.stderr)
         one = self.done("store", "undelete", "--account", self.address, "--since", "1h",
                         "--mailbox", "INBOX", "--uid", "3", "--apply")
         self.assertEqual(one["messages"], 1)
@@ -143,6 +147,31 @@ class Time(TestCase):
             self.assertIn("is not empty", again.stderr)
         self.server.start()
         self.assertEqual(self.texts(), self.expected(2))
+
+    def test_an_export_ends_with_the_command_that_asked_for_it(self):
+        self.deliver(1)
+        imap = self.server.imap(self.account)
+        imap.select("INBOX")
+        for _ in range(11):
+            self.assertEqual(imap.uid("COPY", "1:*", "INBOX")[0], "OK")
+        imap.logout()
+        time.sleep(1.1)
+        then = int(time.time() * 1000)
+        target = os.path.join(self.server.directory, "abandoned")
+        request = {"operation": "store_restore_at", "account": self.address, "at": then, "export": target,
+                   "over_quota": False, "removed": "no"}
+        with socket.socket(socket.AF_UNIX) as control:
+            control.connect(os.path.join(self.server.directory, "control.sock"))
+            control.sendall(json.dumps(request).encode() + b"\n")
+        self.assertLogged("an export has ended early")
+        written = sum(len(files) for _, _, files in os.walk(target))
+        self.assertLess(written, 2048)
+        self.assertEqual(sum(len(files) for _, _, files in os.walk(target)), written, "it goes on")
+        # And one that is waited for has all of it.
+        whole = self.done("store", "restore", "--account", self.address, "--at", "1s",
+                          "--export", os.path.join(self.server.directory, "whole"))
+        self.assertEqual((whole["messages"], whole["damaged"]), (2048, 0))
+        self.assertEqual(len(os.listdir(os.path.join(whole["directory"], "INBOX", "cur"))), 2048)
 
     def test_kill_after_undelete_and_show_keeps_them(self):
         self.deliver(1, 2)
@@ -243,3 +272,47 @@ class Window(TestCase):
         self.assertEqual(nobody.returncode, 1)
         self.assertIn("no account that had the address", nobody.stderr)
         self.assertTrue(eventually(lambda: self.stats()["buried_messages"] == 0, 20), self.stats())
+
+    def test_two_removed_accounts_of_one_address_are_told_apart_by_their_numbers(self):
+        address = "gus@example.test"
+        hold, numbers = ("account", "hold"), []
+        for generation in (1, 2):
+            self.server.add_account(address)
+            self.assertTrue(self.server.deliver(mail(generation), to=address).startswith("250"))
+            self.assertEqual(self.server.command(*hold, "add", address).returncode, 0)
+            removed = self.server.command("account", "remove", address)
+            self.assertEqual(removed.returncode, 0, removed.stderr)
+            listed = json.loads(self.server.command(*hold, "list", "--json").stdout)
+            numbers = [one["number"] for one in listed if one["address"] == address]
+        self.assertEqual(len(set(numbers)), 2, listed)
+        newer, older = numbers
+        undelete = ("store", "undelete", "--account", address, "--since", "1h")
+        # Which of them is asked, and never guessed.
+        vague = [undelete, (*undelete, "--removed"), (*undelete, "--removed", "--export", "/nowhere/at/all"),
+                 (*hold, "remove", address), (*hold, "remove", address, "--removed")]
+        for command in vague:
+            refused = self.server.command(*command)
+            self.assertEqual(refused.returncode, 1, command)
+            self.assertIn(f"--removed={newer}", refused.stderr)
+            self.assertIn(f"--removed={older}", refused.stderr)
+        for generation, number in ((1, older), (2, newer)):
+            place = os.path.join(self.server.directory, f"generation-{generation}")
+            written = self.server.command(*undelete, f"--removed={number}", "--export", place)
+            self.assertEqual(written.returncode, 0, written.stderr)
+            (name,) = os.listdir(os.path.join(place, "INBOX", "cur"))
+            with open(os.path.join(place, "INBOX", "cur", name), "rb") as file:
+                self.assertTrue(file.read().endswith(mail(generation).split(b"\r\n\r\n")[1]))
+        # A third one has the address: the others are told of.
+        self.server.add_account(address)
+        listed = self.server.command(*undelete).stdout
+        self.assertIn(f"--removed={newer} --removed={older}", listed)
+        nobody = self.server.command(*hold, "remove", address, "--removed=4000000")
+        self.assertEqual(nobody.returncode, 1)
+        self.assertIn(f"--removed={older}", nobody.stderr)
+        # One hold is lifted, and it is the one that was named.
+        lifted = self.server.command(*hold, "remove", address, f"--removed={older}")
+        self.assertEqual(lifted.returncode, 0, lifted.stderr)
+        listed = json.loads(self.server.command(*hold, "list", "--json").stdout)
+        self.assertEqual([one["number"] for one in listed if one["address"] == address], [newer])
+        self.assertIn("1 are kept on hold", self.server.command(*undelete, "--removed").stdout)
+        self.assertEqual(self.server.command(*hold, "remove", address, "--removed").returncode, 0)

@@ -1,6 +1,7 @@
 //! Sends a request to the running server, or carries it out on the stopped store.
 
 use super::Where;
+use crate::backup::progress::Progress;
 use crate::config::{Config, ConfigError};
 use crate::control_plane::{Answer, ShortPath};
 use crate::layout;
@@ -10,14 +11,30 @@ use crate::settle::Settled;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// How often work in this process is looked at, to show how far it has come.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Carries out `request` wherever the store is at home right now.
 pub(super) fn ask(place: &Where, request: Request) -> Result<Value, ConfigError> {
+    ask_showing(place, request, &mut Progress::new("", true))
+}
+
+/// The same, and shows how far it has come, where that is told.
+pub(super) fn ask_showing(
+    place: &Where,
+    request: Request,
+    progress: &mut Progress,
+) -> Result<Value, ConfigError> {
     let config = place.load()?;
-    match connect(&config) {
-        Some(stream) => ask_server(stream, &request),
-        None => ask_store(config, request),
-    }
+    let answer = match connect(&config) {
+        Some(stream) => ask_server_showing(stream, &request, progress),
+        None => ask_store(config, request, progress),
+    };
+    progress.end();
+    answer
 }
 
 /// Asks a server that was running a moment ago, and nobody else: what another process could say of work that
@@ -93,25 +110,62 @@ fn connect(config: &Config) -> Option<UnixStream> {
 }
 
 fn ask_server(stream: UnixStream, request: &Request) -> Result<Value, ConfigError> {
+    ask_server_showing(stream, request, &mut Progress::new("", true))
+}
+
+fn ask_server_showing(
+    stream: UnixStream,
+    request: &Request,
+    progress: &mut Progress,
+) -> Result<Value, ConfigError> {
     let fault =
         |error: &dyn std::fmt::Display| ConfigError(format!("the server did not answer: {error}"));
     let mut text = serde_json::to_vec(request).map_err(|error| fault(&error))?;
     text.push(b'\n');
     (&stream).write_all(&text).map_err(|error| fault(&error))?;
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).map_err(|error| fault(&error))?;
-    match serde_json::from_str(&line).map_err(|error| fault(&error))? {
-        Answer::Done(value) => Ok(value),
-        Answer::Failed(fault) => Err(ConfigError(fault)),
+    let mut lines = BufReader::new(stream);
+    loop {
+        let mut line = String::new();
+        lines.read_line(&mut line).map_err(|error| fault(&error))?;
+        match serde_json::from_str(&line).map_err(|error| fault(&error))? {
+            Answer::Done(value) => return Ok(value),
+            Answer::Failed(fault) => return Err(ConfigError(fault)),
+            Answer::Progress { done, total } => progress.show(done, total),
+        }
     }
 }
 
-fn ask_store(config: Config, request: Request) -> Result<Value, ConfigError> {
+fn ask_store(
+    config: Config,
+    request: Request,
+    progress: &mut Progress,
+) -> Result<Value, ConfigError> {
     if !matches!(request, Request::DomainAdd { .. }) {
         layout::expect_store(&config.data_dir)?;
     }
     let server = open(config)?;
-    let result = server.ask(0, |shard| operations::execute(shard, request));
+    let course = request.course().cloned();
+    let is_over = &AtomicBool::new(false);
+    let result = std::thread::scope(|scope| {
+        let shown = course.map(|course| {
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    std::thread::park_timeout(LOOK_EVERY);
+                    let (done, total) = course.so_far();
+                    if total > 0 {
+                        progress.show(done, total);
+                    }
+                }
+            })
+        });
+        let result = server.ask(0, |shard| operations::execute(shard, request));
+        is_over.store(true, Ordering::Relaxed);
+        if let Some(shown) = shown {
+            shown.thread().unpark();
+            let _ = shown.join();
+        }
+        result
+    });
     server.stop();
     result?.map_err(ConfigError)
 }

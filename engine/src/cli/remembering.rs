@@ -1,14 +1,17 @@
 //! `kura store undelete`, `kura store restore`, `kura account hold`.
 
-use super::ask::ask;
+use super::ask::ask_showing;
 use super::directory::{Common, said, table, text};
 use super::{Outcome, counted, counted_as};
+use crate::backup::progress::Progress;
 use crate::config::ConfigError;
 use crate::operations::Request;
+use crate::remembering::Removed;
 use crate::when::parse_time;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 #[derive(Debug, Args)]
 pub(super) struct UndeleteOptions {
@@ -34,10 +37,10 @@ pub(super) struct UndeleteOptions {
     /// Brings it back even where the account's quota has no room.
     #[arg(long, requires = "apply")]
     over_quota: bool,
-    /// Of an account on hold that had the address before, and was removed. What is kept of it is listed or exported: there is no
-    /// account that it could come back to.
-    #[arg(long)]
-    removed: bool,
+    /// Of an account on hold that had the address before, and was removed; of several, the one with this number (`kura account
+    /// hold list`). What is kept of it is listed or exported: there is no account that it could come back to.
+    #[arg(long, value_name = "NUMBER", num_args = 0..=1, require_equals = true)]
+    removed: Option<Option<u32>>,
     #[command(flatten)]
     common: Common,
 }
@@ -48,7 +51,7 @@ pub(super) struct RestoreAt {
     pub(super) at: String,
     pub(super) export: Option<PathBuf>,
     pub(super) over_quota: bool,
-    pub(super) removed: bool,
+    pub(super) removed: Option<Option<u32>>,
     pub(super) common: Common,
 }
 
@@ -67,9 +70,10 @@ pub(super) enum HoldCommand {
     /// Example: kura account hold remove ann@example.org
     Remove {
         address: String,
-        /// Of an account that had the address and was removed: its mail goes for good.
-        #[arg(long)]
-        removed: bool,
+        /// Of an account that had the address and was removed: its mail goes for good. Of several, the one with this number
+        /// (`kura account hold list`).
+        #[arg(long, value_name = "NUMBER", num_args = 0..=1, require_equals = true)]
+        removed: Option<Option<u32>>,
         #[command(flatten)]
         common: Common,
     },
@@ -78,6 +82,15 @@ pub(super) enum HoldCommand {
         #[command(flatten)]
         common: Common,
     },
+}
+
+/// What `--removed` says.
+fn which(removed: Option<Option<u32>>) -> Removed {
+    match removed {
+        None => Removed::No,
+        Some(None) => Removed::Only,
+        Some(Some(number)) => Removed::Number(number),
+    }
 }
 
 /// First and last of each run.
@@ -111,7 +124,7 @@ pub(super) fn undelete(options: UndeleteOptions) -> Result<Outcome, ConfigError>
         removed,
         common,
     } = options;
-    if apply && removed {
+    if apply && removed.is_some() {
         return Err(ConfigError(format!(
             "--removed with --apply: the account that had the address {account} is gone, mailboxes and all, so its mail can't come \
              back to it. Write it to a directory with --export DIR rather than --apply: as Maildirs, one for each mailbox, from \
@@ -129,8 +142,9 @@ pub(super) fn undelete(options: UndeleteOptions) -> Result<Outcome, ConfigError>
         uids,
         apply,
         over_quota,
-        removed,
+        removed: which(removed),
         export,
+        course: Arc::default(),
     };
     if is_export {
         return exported(&common, request);
@@ -147,11 +161,19 @@ pub(super) fn undelete(options: UndeleteOptions) -> Result<Outcome, ConfigError>
     said(&common, request, |value| {
         let messages = value["messages"].as_array().map_or(&[][..], Vec::as_slice);
         let all = value["all"].as_u64().unwrap_or(0);
-        let forerunner = if value["has_forerunner"] == true {
-            "\nan account that had this address before was removed and is on hold; --removed lists what is kept of \
-             it"
-        } else {
-            ""
+        let numbers = value["forerunners"].as_array().map_or(&[][..], Vec::as_slice);
+        let forerunner = match numbers {
+            [] => String::new(),
+            [_] => "\nan account that had this address before was removed and is on hold; --removed lists what is \
+                    kept of it"
+                .to_owned(),
+            several => {
+                let which = lines(several.iter(), |number| format!(" --removed={number}"));
+                format!(
+                    "\n{} accounts that had this address before were removed and are on hold; what is kept of each lists{which}",
+                    several.len()
+                )
+            }
         };
         if all == 0 {
             return format!(
@@ -192,7 +214,9 @@ pub(super) fn restore(options: RestoreAt) -> Result<Outcome, ConfigError> {
     let RestoreAt { account, at, export, over_quota, removed, common } = options;
     let at = time("--at", &at)?;
     let export = export.map(absolute).transpose()?;
-    exported(&common, Request::StoreRestoreAt { account, at, export, over_quota, removed })
+    let removed = which(removed);
+    let course = Arc::default();
+    exported(&common, Request::StoreRestoreAt { account, at, export, over_quota, removed, course })
 }
 
 fn absolute(dir: PathBuf) -> Result<PathBuf, ConfigError> {
@@ -202,7 +226,7 @@ fn absolute(dir: PathBuf) -> Result<PathBuf, ConfigError> {
 
 /// What was written to a directory, or shown.
 fn exported(common: &Common, request: Request) -> Result<Outcome, ConfigError> {
-    let value = ask(&common.place, request)?;
+    let value = ask_showing(&common.place, request, &mut Progress::new("written", common.json))?;
     let damaged = value["damaged"].as_u64().unwrap_or(0);
     let lost = value["records_lost"].as_u64().unwrap_or(0);
     if common.json {
@@ -244,13 +268,14 @@ pub(super) fn hold(command: HoldCommand) -> Result<Outcome, ConfigError> {
             })
         }
         HoldCommand::Remove { address, removed, common } => {
+            let removed = which(removed);
             said(&common, Request::HoldRemove { address, removed }, |value| {
-                let whose = if removed { "what was removed of " } else { "" };
+                let whose = if value["removed"] == true { "what was removed of " } else { "" };
                 format!("{whose}{} is no longer on hold", text(value, "address"))
             })
         }
         HoldCommand::List { common } => {
-            table(&common, Request::HoldList, &["address", "since", "account"])
+            table(&common, Request::HoldList, &["address", "since", "account", "number"])
         }
     }
 }

@@ -38,9 +38,10 @@ pub(super) struct RestoreOptions {
     /// Shows it even where the account's quota has no room.
     #[arg(long, requires = "at", conflicts_with = "export")]
     over_quota: bool,
-    /// Of an account on hold that had the address before, and was removed.
-    #[arg(long, requires = "export")]
-    removed: bool,
+    /// Of an account on hold that had the address before, and was removed; of several, the one with this number (`kura account
+    /// hold list`).
+    #[arg(long, value_name = "NUMBER", num_args = 0..=1, require_equals = true, requires = "export")]
+    removed: Option<Option<u32>>,
     #[command(flatten)]
     place: Where,
     /// Prints JSON, and no progress.

@@ -168,6 +168,7 @@ fn told(salvaged: &Salvaged, mended: &Value, names: &Names) -> Value {
         "damage": damage,
         "named": mended["named"],
         "emptied": mended["emptied"],
+        "held": mended["held"],
         "left_out": salvaged.left_out,
     })
 }
@@ -235,6 +236,13 @@ fn print(said: &Value) -> Result<(), ConfigError> {
             "an account whose address is lost is {} now; its password is {}",
             text(&one["address"]),
             text(&one["password"])
+        )?;
+    }
+    for address in list("held") {
+        let address = text(&address);
+        outln!(
+            "on hold, with an entry of `kura account hold list` again: {address}; what was expunged, and the mail of an account that \
+             had been removed: kura store undelete --account {address} --since 3650d --export DIR"
         )?;
     }
     for address in list("emptied") {

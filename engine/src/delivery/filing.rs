@@ -14,7 +14,7 @@ use crate::filter::own::MODELS_MADE_MAX;
 use crate::filter::senders::{Decision, Place};
 use crate::quarantine::Reason;
 use crate::quarantine::note::Note;
-use crate::shard::Shard;
+use crate::shard::{Disk, Shard};
 use crate::sieve::plan::{Filing, Seen, Target, plan};
 use crate::sieve::{self, Plan, marks};
 use bytes::Bytes;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::{
     AccountId, Body, Delivery, Durable, Error, Flags, MailboxId, MailboxInfo, PLACEMENTS_MAX,
-    Placed, Placement, SpecialUse, UnixMillis,
+    Placed, Placement, Room, SpecialUse, Store, UnixMillis,
 };
 
 /// A failing script's owner is told so often at the most.
@@ -44,6 +44,8 @@ pub(super) struct Parcel {
     /// The message as far as it is at hand: all of it, or its beginning.
     pub head: Bytes,
     pub octets: u64,
+    /// What was kept for it here.
+    pub room: Option<Room>,
 }
 
 /// One mailbox that gets the message.
@@ -65,7 +67,8 @@ struct Put {
 }
 
 /// Files the message for everybody; one outcome for each, in their order.
-pub(super) async fn file(shard: &Shard, parcel: Parcel, body: Body) -> Vec<Outcome> {
+pub(super) async fn file(shard: &Shard, mut parcel: Parcel, body: Body) -> Vec<Outcome> {
+    let store = shard.store.within(parcel.room.take());
     let decided = decisions(shard, &parcel).await;
     let mut plans = plans(shard, &parcel, &decided, matches!(body, Body::Streamed(_))).await;
     let mut failed: Vec<Option<Error>> = vec![None; plans.len()];
@@ -123,8 +126,8 @@ pub(super) async fn file(shard: &Shard, parcel: Parcel, body: Body) -> Vec<Outco
     let collected = collected.filter(|collected| !is_sent && !collected.pairs.is_empty());
     let mark = collected.cloned();
     let puts = match body {
-        Body::Whole(body) => put_whole(shard, &parcel, body, wanted, mark).await,
-        streamed => put_streamed(shard, &parcel, streamed, wanted, mark).await,
+        Body::Whole(body) => put_whole(&store, &parcel, body, wanted, mark).await,
+        streamed => put_streamed(&store, &parcel, streamed, wanted, mark).await,
     };
     let mut by_owner: Vec<Vec<_>> = plans.iter().map(|_| Vec::new()).collect();
     puts.into_iter().for_each(|put| by_owner[put.owner].push(put));
@@ -323,7 +326,7 @@ async fn mailbox(shard: &Shard, account: AccountId, target: &Target, is_junk: bo
 /// As few records as hold all placements, and one for each header that differs. The last one says that the message was
 /// collected, if it was.
 async fn put_whole(
-    shard: &Shard,
+    store: &Store<Disk>,
     parcel: &Parcel,
     body: Bytes,
     wanted: Vec<Wanted>,
@@ -337,7 +340,7 @@ async fn put_whole(
         let some: Vec<Wanted> = left.by_ref().take(PLACEMENTS_MAX).collect();
         let body = Body::Whole(body.clone());
         let mark = mark.clone().filter(|_| left.peek().is_none() && edited.is_empty());
-        puts.extend(record(shard, parcel, parcel.summary.clone(), body, some, mark).await);
+        puts.extend(record(store, parcel, parcel.summary.clone(), body, some, mark).await);
     }
     let mut left = edited;
     while let Some(header) = left.first().and_then(|wanted| wanted.header.clone()) {
@@ -349,13 +352,13 @@ async fn put_whole(
         let body = parcel.edited(&body, &header);
         let summary = Summary::compute(&body).encode();
         let mark = mark.clone().filter(|_| left.is_empty());
-        puts.extend(record(shard, parcel, summary, Body::Whole(body), same, mark).await);
+        puts.extend(record(store, parcel, summary, Body::Whole(body), same, mark).await);
     }
     puts
 }
 
 async fn put_streamed(
-    shard: &Shard,
+    store: &Store<Disk>,
     parcel: &Parcel,
     body: Body,
     mut wanted: Vec<Wanted>,
@@ -387,7 +390,7 @@ async fn put_streamed(
     if wanted.is_empty() {
         return Vec::new();
     }
-    record(shard, parcel, parcel.summary.clone(), body, wanted, mark).await
+    record(store, parcel, parcel.summary.clone(), body, wanted, mark).await
 }
 
 /// What a script has put in front of the header, if it has done nothing else to it.
@@ -400,7 +403,7 @@ fn added_on_top<'h>(header: &'h [u8], parcel: &Parcel) -> Option<&'h [u8]> {
 
 /// One record, for those who have room for it.
 async fn record(
-    shard: &Shard,
+    store: &Store<Disk>,
     parcel: &Parcel,
     summary: Vec<u8>,
     body: Body,
@@ -419,11 +422,9 @@ async fn record(
     let internal_date = parcel.internal_date;
     let delivery = Delivery { placements, internal_date, summary, body };
     let delivered = match (mark, once) {
-        (Some(mark), _) => {
-            shard.store.deliver_and_put(delivery, mark.space, mark.pairs.clone()).await
-        }
-        (None, Some(once)) => shard.store.deliver_and_mark(delivery, once.space, marks).await,
-        (None, None) => shard.store.deliver_where_possible(delivery).await,
+        (Some(mark), _) => store.deliver_and_put(delivery, mark.space, mark.pairs.clone()).await,
+        (None, Some(once)) => store.deliver_and_mark(delivery, once.space, marks).await,
+        (None, None) => store.deliver_where_possible(delivery).await,
     };
     match delivered {
         Ok(outcomes) => whose.into_iter().zip(outcomes).map(put).collect(),
@@ -443,10 +444,12 @@ async fn conclude(
     let mut durable = None;
     let mut placed = None;
     let mut failed = None;
+    let mut places = Vec::with_capacity(puts.len());
     for put in puts {
         match put.outcome {
             Ok((place, receipt)) => {
                 crate::reports::reader::arrived(shard, to, place);
+                places.push((place.mailbox, place.uid));
                 durable = Some(receipt);
                 placed = placed.or(Some((place, put.prefix_bytes as u64)));
             }
@@ -494,6 +497,7 @@ async fn conclude(
     Ok(Filed {
         durable: durable.filter(|_| !lends),
         has_copy: placed.is_some() && !lends,
+        places,
         rejected: plan.reject,
         redirects: redirects.map(redirect).collect(),
         reply: plan.reply,

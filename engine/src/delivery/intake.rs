@@ -6,6 +6,7 @@
 
 use super::filing::{Parcel, file};
 use super::streaming::{Piece, Stream};
+use super::together;
 use super::{Envelope, Outcome, To, unix_millis};
 use crate::auth::evidence::{Evidence, Hashing};
 use crate::auth::results;
@@ -21,7 +22,7 @@ use protocols::message::summary::Summary;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use storage::{Body, Error, PLACEMENTS_MAX, UnixMillis};
+use storage::{Body, Error, PLACEMENTS_MAX, Room, UnixMillis};
 
 /// Trace fields are looked for in this much of a message's head.
 const HEADER_BYTES_SEARCHED: usize = 256 * 1024;
@@ -287,10 +288,11 @@ impl Intake {
     }
 
     /// Delivers to `recipients`; one outcome for each, in their order, and the message, if it was not too large
-    /// to be at hand.
+    /// to be at hand. Those of one of the `groups` share an answer: none of them gets it unless there is room at all of their homes.
     pub(super) async fn finish(
         mut self,
         recipients: &[To],
+        groups: &[Vec<usize>],
         stamp: &Stamp,
         envelope: &Arc<Envelope>,
     ) -> (Vec<Outcome>, Option<Bytes>) {
@@ -307,20 +309,27 @@ impl Intake {
         }
         let date = envelope.collected.as_ref().and_then(|collected| collected.internal_date);
         let internal_date = date.map_or_else(unix_millis, UnixMillis);
-        let post = Post { recipients, envelope, internal_date };
+        let post = Post { recipients, groups, envelope, internal_date };
+        let mut failed: Vec<Option<Error>> = vec![None; recipients.len()];
         let (started, at_hand) = match self.large.take() {
             Some(mut large) => {
                 let head = Bytes::from(std::mem::take(&mut large.head));
-                let started = self.finish_large(large, &head, &post, by_home, stamp).await;
+                let summary = self.summary(self.head_octets);
+                self.make_ready(&large, &summary, &post, &mut by_home, &mut failed).await;
+                let started =
+                    self.finish_large(large, &head, &summary, &post, by_home, stamp).await;
                 (started, None)
             }
             None => {
                 let body = self.sealed_body(stamp);
                 let summary = self.summary(self.head_octets + stamp.fields.len());
-                (self.finish_whole(&body, &summary, &post, by_home), Some(body))
+                let bytes = body.len() + summary.len();
+                let rooms = self.keep_rooms(bytes, &post, &mut by_home, &mut failed).await;
+                (self.finish_whole(&body, &summary, &post, by_home, rooms), Some(body))
             }
         };
-        let mut outcomes: Vec<Option<Outcome>> = recipients.iter().map(|_| None).collect();
+        let refused = |error: Option<Error>| error.map(Err);
+        let mut outcomes: Vec<Option<Outcome>> = failed.into_iter().map(refused).collect();
         for (indices, asked) in started {
             let answers = asked.await;
             for (index, answer) in indices.into_iter().zip(answers) {
@@ -329,6 +338,59 @@ impl Intake {
         }
         let outcomes = outcomes.into_iter().map(|outcome| outcome.unwrap_or(Err(Error::Busy)));
         (outcomes.collect(), at_hand)
+    }
+
+    /// Room for a message of so many bytes at all homes that share an answer. Who can't get it is left out.
+    async fn keep_rooms(
+        &self,
+        bytes: usize,
+        post: &Post<'_>,
+        by_home: &mut BTreeMap<u16, Vec<usize>>,
+        failed: &mut [Option<Error>],
+    ) -> BTreeMap<u16, Room> {
+        let together = together::homes(post.recipients, post.groups);
+        if together.is_empty() {
+            return BTreeMap::new();
+        }
+        let wanted = by_home.iter().filter(|(home, _)| together.contains(home));
+        let wanted = wanted.map(|(home, indices)| (*home, record_bytes(bytes, indices.len())));
+        let mut rooms = BTreeMap::new();
+        for (home, room) in together::keep_rooms(&self.shard, wanted.collect()).await {
+            match room {
+                Ok(room) => drop(rooms.insert(home, room)),
+                Err(error) => post.fail(home, &error, failed),
+            }
+        }
+        post.leave_out(by_home, failed);
+        rooms
+    }
+
+    /// The same for what streams: at all of these homes it has to be in the log, and there has to be room for its record.
+    async fn make_ready(
+        &self,
+        large: &Large,
+        summary: &[u8],
+        post: &Post<'_>,
+        by_home: &mut BTreeMap<u16, Vec<usize>>,
+        failed: &mut [Option<Error>],
+    ) {
+        let mut asked = Vec::new();
+        for home in together::homes(post.recipients, post.groups) {
+            let indices = by_home.get(&home).map_or(0, Vec::len);
+            let streams = large.streams.get(&home).into_iter().flatten();
+            for stream in streams.take(indices.div_ceil(PLACEMENTS_MAX)) {
+                let (reply, answer) = self.shard.mesh.open_question::<Result<(), Error>>();
+                let bytes = record_bytes(summary.len(), indices.min(PLACEMENTS_MAX));
+                let _ = stream.pieces.send_async(Piece::IsReady(bytes, reply)).await;
+                asked.push((home, answer));
+            }
+        }
+        for (home, answer) in asked {
+            if let Err(error) = answer.await.unwrap_or(Err(Error::Busy)) {
+                post.fail(home, &error, failed);
+            }
+        }
+        post.leave_out(by_home, failed);
     }
 
     /// All of the message, with what verification adds.
@@ -354,10 +416,12 @@ impl Intake {
         summary: &[u8],
         post: &Post<'_>,
         by_home: BTreeMap<u16, Vec<usize>>,
+        mut rooms: BTreeMap<u16, Room>,
     ) -> Vec<(Vec<usize>, Outcomes)> {
         let octets = body.len() as u64;
-        let ask = |(home, indices): (u16, Vec<usize>)| {
+        let mut ask = |(home, indices): (u16, Vec<usize>)| {
             let parcel = post.parcel(&indices, summary, "", body, octets);
+            let parcel = Parcel { room: rooms.remove(&home), ..parcel };
             let body = body.clone();
             let shard = Rc::clone(&self.shard);
             let count = indices.len();
@@ -375,7 +439,7 @@ impl Intake {
         // The others are asked first and awaited last: they work while this core does its own part.
         let (own, others): (Vec<_>, Vec<_>) =
             by_home.into_iter().partition(|(home, _)| *home == self.shard.id);
-        let others: Vec<_> = others.into_iter().map(ask).collect();
+        let others: Vec<_> = others.into_iter().map(&mut ask).collect();
         own.into_iter().map(ask).chain(others).collect()
     }
 
@@ -383,18 +447,18 @@ impl Intake {
         &mut self,
         mut large: Large,
         head: &Bytes,
+        summary: &[u8],
         post: &Post<'_>,
         by_home: BTreeMap<u16, Vec<usize>>,
         stamp: &Stamp,
     ) -> Vec<(Vec<usize>, Outcomes)> {
-        let summary = self.summary(self.head_octets);
         let octets = self.head_octets as u64 + self.bytes;
         let mut started = Vec::new();
         for (home, indices) in by_home {
             // A stream that no recipient needs after all is abandoned.
             let streams = large.streams.remove(&home).unwrap_or_default();
             for (indices, stream) in indices.chunks(PLACEMENTS_MAX).zip(streams) {
-                let parcel = post.parcel(indices, &summary, &stamp.beside, head, octets);
+                let parcel = post.parcel(indices, summary, &stamp.beside, head, octets);
                 let _ = stream.pieces.send_async(Piece::End(Box::new(parcel))).await;
                 let count = indices.len();
                 let outcomes: Outcomes =
@@ -408,6 +472,7 @@ impl Intake {
 
 struct Post<'p> {
     recipients: &'p [To],
+    groups: &'p [Vec<usize>],
     envelope: &'p Arc<Envelope>,
     internal_date: UnixMillis,
 }
@@ -429,8 +494,32 @@ impl Post<'_> {
             beside: beside.to_owned(),
             head: head.clone(),
             octets,
+            room: None,
         }
     }
+
+    /// That home can't take it.
+    fn fail(&self, home: u16, error: &Error, failed: &mut [Option<Error>]) {
+        for (to, failed) in self.recipients.iter().zip(failed) {
+            if to.home.shard == home {
+                failed.get_or_insert_with(|| error.clone());
+            }
+        }
+    }
+
+    /// Who has failed, and who shares an answer with them, is not delivered to.
+    fn leave_out(&self, by_home: &mut BTreeMap<u16, Vec<usize>>, failed: &mut [Option<Error>]) {
+        together::spread(failed, self.groups);
+        for indices in by_home.values_mut() {
+            indices.retain(|&index| failed[index].is_none());
+        }
+        by_home.retain(|_, indices| !indices.is_empty());
+    }
+}
+
+/// What the records of a message take at one home, scripts aside.
+fn record_bytes(bytes: usize, recipients: usize) -> usize {
+    bytes * recipients.div_ceil(PLACEMENTS_MAX) + recipients * Stamp::BESIDE_BYTES_MAX
 }
 
 /// Home shards, and the records that each may need.

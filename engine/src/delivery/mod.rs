@@ -5,16 +5,16 @@
 //! | [`intake`] | a message's bytes as they arrive; from the session's core to the home shards |
 //! | `streaming` | a large one's, into the log of a home shard |
 //! | `filing` | on a home shard: what its scripts say, and the records that come of it |
+//! | `together` | all who share an answer, or none |
 //! | `sending` | what leaves a mailbox for another, and what is kept because it can't |
 //! | [`forwarding`] | what is for an address of ours, but somebody's on another host |
 //! | `payload` | a copy on its way from one mailbox to another |
 //! | `answering` | what scripts tell the sender: replies, rejections |
 //! | `notes` | the messages that we write ourselves |
 //!
-//! The order of things is the promise: bytes, log, sync, [`Durable`], reply. When one shard takes the
-//! message and another fails, the transaction is answered 4xx and the peer sends again, so recipients
-//! on the first shard get it twice: RFC 5321 section 4.2.5 prefers that to a loss, and so do we. A full
-//! mailbox is no such failure: the session asks about room before anybody has the message.
+//! The order of things is the promise: bytes, log, sync, [`Durable`], reply. Where recipients share an answer, all of their
+//! shards have room for the message before any of them writes it, and what one has filed is taken back when another fails
+//! nevertheless (`together`). The session asks about quotas before anybody has the message.
 
 mod answering;
 mod filing;
@@ -24,10 +24,12 @@ pub(crate) mod notes;
 mod payload;
 mod sending;
 mod streaming;
+mod together;
 
 pub(crate) use filing::put_into_inbox;
 pub use intake::{Intake, Scrutiny, Stamp, Trace};
 pub use sending::{Failure, settle};
+pub use together::Copies;
 
 use crate::directory::Home;
 use crate::domain::sealing;
@@ -156,6 +158,8 @@ pub struct Filed {
     durable: Option<Durable>,
     /// A mailbox of the account has it, and keeps it.
     has_copy: bool,
+    /// All mailboxes that have it.
+    places: Vec<(MailboxId, Uid)>,
     /// The owner refuses it, in these words.
     rejected: Option<String>,
     redirects: Vec<Redirect>,

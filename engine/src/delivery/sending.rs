@@ -9,6 +9,7 @@
 //! transaction sends [`SENT_MAX`] messages at the most.
 
 use super::payload::Payload;
+use super::together::{self, Copies};
 use super::{
     Envelope, Filed, Intake, Judged, Outcome, OwnName, Redirect, Stamp, To, Trace, forwarding,
 };
@@ -24,7 +25,7 @@ use crate::submission::{self, Permit};
 use protocols::Address;
 use protocols::message::field::Fields;
 use protocols::smtp::{Notify, RecipientParams};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -81,19 +82,21 @@ impl From<Failure> for NotSent {
     }
 }
 
-/// Delivers to everybody, and sends what their scripts want sent; one result for each, in their order. `groups`
-/// are the recipients that share an answer: where some of them refuse the message and others take it, be it on other
-/// hosts, the sender is told by a message.
+/// Delivers to everybody, and sends what their scripts want sent; one result for each, in their order, and what can still be taken
+/// back. `groups` are the recipients that share an answer: where some of them refuse the message and others take it, be it
+/// on other hosts, the sender is told by a message; where somebody can't have it now, none of them gets it.
 pub async fn settle(
     intake: Intake,
     recipients: &[To],
     groups: &[Vec<usize>],
     stamp: &Stamp,
     envelope: Envelope,
-) -> Vec<Result<Durable, Failure>> {
+) -> (Vec<Result<Durable, Failure>>, Copies) {
     let shard = Rc::clone(intake.shard());
     let envelope = Arc::new(envelope);
-    let (outcomes, at_hand) = intake.finish(recipients, stamp, &envelope).await;
+    let (mut outcomes, at_hand) = intake.finish(recipients, groups, stamp, &envelope).await;
+    together::undo(&shard, recipients, groups, &envelope, &mut outcomes).await;
+    let mut copies = Copies::of(&shard, &envelope, recipients, &outcomes);
     let mut post = Post {
         shard,
         judged: envelope.judged.clone(),
@@ -101,6 +104,7 @@ pub async fn settle(
         writer: None,
         sent: 0,
         having: BTreeMap::new(),
+        relied_on: BTreeSet::new(),
     };
     recipients.iter().zip(&outcomes).for_each(|(to, outcome)| post.note(to, outcome));
     let mut results = Vec::with_capacity(outcomes.len());
@@ -129,7 +133,25 @@ pub async fn settle(
             }
         }
     }
-    results
+    // With one answer for all, nobody is told that somebody has it.
+    if groups.len() != 1 {
+        copies.leave(&post.relied_on);
+    }
+    let failed = |result: &Result<Durable, Failure>| match result {
+        Err(Failure::Store(error)) if together::counts(&envelope, error) => Some(error.clone()),
+        Ok(_) | Err(_) => None,
+    };
+    let mut failed: Vec<_> = results.iter().map(failed).collect();
+    together::spread(&mut failed, groups);
+    let mut undone = BTreeSet::new();
+    for ((to, result), error) in recipients.iter().zip(&mut results).zip(failed) {
+        if let (Ok(_), Some(error)) = (&result, error) {
+            *result = Err(Failure::Store(error));
+            undone.insert(to.home.account);
+        }
+    }
+    copies.take_back(|account| undone.contains(&account)).await;
+    (results, copies)
 }
 
 /// One message on its way to others.
@@ -142,6 +164,8 @@ pub(super) struct Post {
     sent: usize,
     /// Accounts that have the message already, from this transaction.
     pub(super) having: BTreeMap<AccountId, Durable>,
+    /// Those of them that stand for another's.
+    relied_on: BTreeSet<AccountId>,
 }
 
 type Sent<'f, T> = Pin<Box<dyn Future<Output = T> + 'f>>;
@@ -170,6 +194,7 @@ impl Post {
             writer: writer.map(str::to_owned),
             sent: self.sent,
             having: BTreeMap::new(),
+            relied_on: BTreeSet::new(),
         };
         let sent = other.send(None, None, to, &Payload::Whole(note.into())).await;
         self.sent = other.sent;
@@ -183,7 +208,7 @@ impl Post {
         envelope: &Arc<Envelope>,
         outcome: Outcome,
     ) -> Result<Durable, Failure> {
-        let Filed { mut durable, has_copy: _, rejected, redirects, reply, lent, marks } = outcome?;
+        let Filed { mut durable, rejected, redirects, reply, lent, marks, .. } = outcome?;
         if let Some(text) = rejected {
             return Err(Failure::Rejected(text));
         }
@@ -272,6 +297,7 @@ impl Post {
                 if let Some(durable) = self.having.get(&home.account) {
                     // It has been delivered there, by name or by another's redirect.
                     receipt = Some(*durable);
+                    self.relied_on.insert(home.account);
                 } else if is_round(&home) {
                     round = true;
                 } else {
@@ -315,7 +341,7 @@ impl Post {
         let shards = recipients.iter().map(|to| to.home.shard);
         let mut intake = Intake::of_ours(&self.shard, shards);
         self.pour(owner, payload, async |piece: &[u8]| intake.push(piece).await).await?;
-        let (outcomes, _) = intake.finish(recipients, &Stamp::default(), &envelope).await;
+        let (outcomes, _) = intake.finish(recipients, &[], &Stamp::default(), &envelope).await;
         let mut sent = Err(NotSent::NoSuchUser);
         let mut failed = None;
         // Who can't be served does not keep it from the others: all are gone through.
@@ -451,7 +477,7 @@ impl Post {
         let mut intake = Intake::of_ours(&self.shard, homes);
         intake.push(message).await?;
         let recipients = std::slice::from_ref(owner);
-        let (outcomes, _) = intake.finish(recipients, &Stamp::default(), &envelope).await;
+        let (outcomes, _) = intake.finish(recipients, &[], &Stamp::default(), &envelope).await;
         match outcomes.into_iter().next() {
             Some(Ok(Filed { durable: Some(durable), .. })) => {
                 self.having.insert(owner.home.account, durable);

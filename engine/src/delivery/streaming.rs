@@ -2,11 +2,11 @@
 
 use super::Outcome;
 use super::filing::{Parcel, file};
-use crate::mesh::Unreachable;
+use crate::mesh::{Reply, Unreachable};
 use crate::shard::Shard;
 use bytes::Bytes;
 use std::rc::Rc;
-use storage::{Body, Error};
+use storage::{Body, Error, Room, StreamedBody};
 use tokio::sync::oneshot;
 
 /// Pieces of a large body that may be under way to one shard.
@@ -15,6 +15,8 @@ const PIECES_IN_FLIGHT_MAX: usize = 2;
 /// What goes to the task on a home shard that streams a large body into its log.
 pub(super) enum Piece {
     Bytes(Bytes),
+    /// There is no more of it: is it in the log, and is there room for its record, of so many bytes?
+    IsReady(usize, Reply),
     End(Box<Parcel>),
 }
 
@@ -44,6 +46,7 @@ impl Stream {
 /// are garbage for compaction.
 async fn stream_in(shard: &Rc<Shard>, arriving: &flume::Receiver<Piece>) -> Option<Vec<Outcome>> {
     let mut writer = shard.store.body_writer();
+    let mut ready: Option<(StreamedBody, Room)> = None;
     loop {
         match arriving.recv_async().await.ok()? {
             Piece::Bytes(bytes) => {
@@ -54,8 +57,32 @@ async fn stream_in(shard: &Rc<Shard>, arriving: &flume::Receiver<Piece>) -> Opti
                     writer = Err(error);
                 }
             }
-            Piece::End(parcel) => {
-                let body = async { Ok::<_, Error>(Body::Streamed(writer?.finish().await?)) };
+            Piece::IsReady(bytes, reply) => {
+                let body = async {
+                    let body = std::mem::replace(&mut writer, Err(Error::Busy))?.finish().await?;
+                    Ok::<_, Error>((body, shard.store.keep_room(bytes)?))
+                };
+                match body.await {
+                    Ok(body) => {
+                        ready = Some(body);
+                        reply.answer(Ok::<(), Error>(()));
+                    }
+                    Err(error) => {
+                        reply.answer(Err::<(), Error>(error.clone()));
+                        writer = Err(error);
+                    }
+                }
+            }
+            Piece::End(mut parcel) => {
+                let body = async {
+                    match ready {
+                        Some((body, room)) => {
+                            parcel.room = Some(room);
+                            Ok::<_, Error>(Body::Streamed(body))
+                        }
+                        None => Ok(Body::Streamed(writer?.finish().await?)),
+                    }
+                };
                 return Some(match body.await {
                     Ok(body) => file(shard, *parcel, body).await,
                     Err(error) => parcel.to.iter().map(|_| Err(error.clone())).collect(),

@@ -17,6 +17,7 @@ pub use dkim::DkimRequest;
 
 use crate::collect::{self, operations::CollectRequest};
 use crate::directory::{self, Pair};
+use crate::export::Course;
 use crate::filter;
 use crate::filter::operations::SpamRequest;
 use crate::mesh::{self, Unreachable};
@@ -24,7 +25,7 @@ use crate::passwords::{self, StoredPassword};
 use crate::policy::networks::{Fences, Lists};
 use crate::quarantine::{self, operations::QuarantineRequest};
 use crate::queue;
-use crate::remembering::{self, Which};
+use crate::remembering::{self, Removed, Which};
 use crate::reports::operations::ReportsRequest;
 use crate::shard::Shard;
 use crate::sieve::operations::SieveRequest;
@@ -136,9 +137,11 @@ pub enum Request {
         uids: Option<Vec<(u32, u32)>>,
         apply: bool,
         over_quota: bool,
-        removed: bool,
+        removed: Removed,
         /// Writes it to a directory, an absolute path.
         export: Option<PathBuf>,
+        #[serde(skip)]
+        course: Arc<Course>,
     },
     /// Shows the account as it was, or writes it to a directory, an absolute path.
     StoreRestoreAt {
@@ -146,14 +149,16 @@ pub enum Request {
         at: u64,
         export: Option<PathBuf>,
         over_quota: bool,
-        removed: bool,
+        removed: Removed,
+        #[serde(skip)]
+        course: Arc<Course>,
     },
     HoldAdd {
         address: String,
     },
     HoldRemove {
         address: String,
-        removed: bool,
+        removed: Removed,
     },
     HoldList,
     /// A round in the background.
@@ -191,6 +196,15 @@ pub enum Request {
 }
 
 impl Request {
+    /// How far it has come, of what takes long and is given up with the command that asked for it.
+    pub fn course(&self) -> Option<&Arc<Course>> {
+        match self {
+            Request::StoreUndelete { export: Some(_), course, .. }
+            | Request::StoreRestoreAt { export: Some(_), course, .. } => Some(course),
+            _ => None,
+        }
+    }
+
     fn changes_directory(&self) -> bool {
         match self {
             Request::DomainAdd { .. }
@@ -295,16 +309,19 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
             over_quota,
             removed,
             export,
+            course,
         } => {
+            remembering::refuse_future(since)?;
             let which = Which { address: account, since, mailbox, uids };
             match export {
-                Some(to) => remembering::export_buried(&shard, which, removed, to).await,
+                Some(to) => remembering::export_buried(&shard, which, removed, to, course).await,
                 None if apply => remembering::undelete(&shard, which, over_quota).await,
                 None => remembering::undelete_list(&shard, which, removed).await,
             }
         }
-        Request::StoreRestoreAt { account, at, export, over_quota, removed } => {
-            remembering::restore_at(&shard, &account, at, export, over_quota, removed).await
+        Request::StoreRestoreAt { account, at, export, over_quota, removed, course } => {
+            let to = export.map(|to| (to, course));
+            remembering::restore_at(&shard, &account, at, to, over_quota, removed).await
         }
         Request::HoldAdd { address } => remembering::hold_add(&shard, &address).await,
         Request::HoldRemove { address, removed } => {

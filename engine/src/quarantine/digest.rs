@@ -265,7 +265,8 @@ async fn deliver(
         collected: Some(Arc::new(noted)),
         once: None,
     };
-    let results = delivery::settle(intake, &[to], &[vec![0]], &Stamp::default(), envelope).await;
+    let (results, _) =
+        delivery::settle(intake, &[to], &[vec![0]], &Stamp::default(), envelope).await;
     for result in results {
         match result {
             Ok(_durable) => {}

@@ -31,7 +31,7 @@ use protocols::message::field::{self, Fields};
 use protocols::message::scanner::Scanner;
 use std::rc::Rc;
 use std::sync::Arc;
-use storage::{Body, BodyWriter, Delivery, Durable, Error, Flags, Placement, UnixMillis};
+use storage::{Body, BodyWriter, Delivery, Durable, Error, Flags, Placement, Room, UnixMillis};
 
 #[derive(Debug)]
 pub struct Submission {
@@ -59,7 +59,13 @@ pub struct Submission {
     found: Option<Arc<sealing::Found>>,
     /// What has been looked at of the header.
     seen: Seen,
+    /// What is kept for its end and its record.
+    room: Option<Room>,
 }
+
+/// Of an envelope, and of what stands in front of the message: signatures, a seal.
+const RECORD_BYTES: usize = 8 * 1024;
+const RECIPIENT_BYTES: usize = 512;
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -87,6 +93,7 @@ impl Submission {
             sealer: None,
             found: None,
             seen: Seen::default(),
+            room: None,
         }
     }
 
@@ -246,8 +253,20 @@ impl Submission {
         Ok(Some(scan.findings(None).await))
     }
 
+    /// Of a complete message that others get by the same answer: none of them may have it unless there is room for this copy.
+    pub fn keep_room(&mut self) -> Result<(), Error> {
+        if self.sealed.is_none() {
+            self.seal();
+        }
+        let rest = self.sealed.as_ref().map_or(0, Bytes::len);
+        let record = RECORD_BYTES + RECIPIENT_BYTES * self.envelope.recipients.len();
+        self.room = Some(self.shard.store.keep_room(rest + record)?);
+        Ok(())
+    }
+
     /// The receipt comes once the message and its envelope are durable.
     pub async fn finish(mut self) -> Result<Durable, Error> {
+        let store = self.shard.store.within(self.room.take());
         let rest = match self.sealed.take() {
             Some(sealed) => sealed,
             None => self.take().0,
@@ -257,7 +276,8 @@ impl Submission {
         let prefix = [std::mem::take(&mut self.above).into_bytes(), signatures].concat();
         let body = match self.writer.take() {
             None => Body::Whole(rest),
-            Some(mut writer) => {
+            Some(writer) => {
+                let mut writer = writer.within(&store);
                 writer.push(rest).await?;
                 Body::Streamed(writer.finish().await?)
             }
@@ -286,7 +306,7 @@ impl Submission {
         let release_at = self.envelope.release_at.map(|at| UnixMillis(at * 1000));
         let internal_date = release_at.unwrap_or_else(unix_millis);
         let delivery = Delivery { placements, internal_date, summary, body };
-        let (placed, durable) = self.shard.store.deliver(delivery).await?;
+        let (placed, durable) = store.deliver(delivery).await?;
         let queue = &self.shard.queue;
         count(&queue.counts.queued);
         if is_held {

@@ -139,7 +139,8 @@ pub(crate) async fn send(
             let recipients: Vec<To> = to_homes.collect();
             let mut refused = None;
             let stamp = Stamp::default();
-            for result in delivery::settle(intake, &recipients, &[], &stamp, envelope).await {
+            let (results, _) = delivery::settle(intake, &recipients, &[], &stamp, envelope).await;
+            for result in results {
                 match result {
                     Ok(_) => return Ok(Fate::Taken),
                     Err(failure) => refused = Some(failure),

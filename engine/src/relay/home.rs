@@ -132,7 +132,7 @@ async fn pour(
         others: false,
         require_tls: *require_tls,
     };
-    let results = delivery::settle(intake, to, &[], &Stamp::default(), envelope).await;
+    let (results, _) = delivery::settle(intake, to, &[], &Stamp::default(), envelope).await;
     results.into_iter().map(|result| result.map(drop)).collect()
 }
 

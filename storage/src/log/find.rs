@@ -13,6 +13,13 @@ pub struct FoundRecord {
     pub body_verifies: bool,
 }
 
+impl FoundRecord {
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.meta_verifies && self.body_verifies
+    }
+}
+
 /// Which records to take for real.
 #[derive(Debug, Clone, Copy)]
 pub struct Expected {

@@ -9,6 +9,7 @@ use crate::format::{ChunkRef, Delivered, Pairs, PlacedRecord, Record};
 use crate::index::Index;
 use crate::locks::Access;
 use crate::log::queue::{Hold, Parts};
+use crate::room::Room;
 use crate::types::{AccountId, Body, Delivery, Flags, Placed, Placement};
 use crate::uses::Use;
 use crate::wait::Receipt;
@@ -31,6 +32,26 @@ impl<D: Device> Store<D> {
     /// Whether the store would take a message now, cheaply: `Busy`, `Full`, `Halted`.
     pub fn admit(&self) -> Result<(), Error> {
         self.core.admit_mail(0)
+    }
+
+    /// Keeps room for messages of so many bytes in all, for [`Store::within`]; while it is kept, nobody else has it. Errors as of
+    /// [`Store::admit`].
+    pub fn keep_room(&self, bytes: usize) -> Result<Room, Error> {
+        self.core.keep_room(bytes)
+    }
+
+    /// A handle through which messages come into `room`: as far as that goes, they are not refused for want of space or as too many.
+    #[must_use]
+    pub fn within(&self, room: Option<Room>) -> Store<D> {
+        Store { core: Rc::clone(&self.core), room: room.map(Rc::new) }
+    }
+
+    /// Whether so much of a message is taken now.
+    fn admit_bytes(&self, bytes: usize) -> Result<(), Error> {
+        match &self.room {
+            Some(room) if room.take(bytes) => self.core.check_open(),
+            Some(_) | None => self.core.admit_mail(bytes),
+        }
     }
 
     /// The receipt for a message that its owner's rules throw away: nothing of it is to be kept, so nothing
@@ -115,7 +136,7 @@ impl<D: Device> Store<D> {
         };
         let body_bytes = u32::try_from(body_bytes)
             .map_err(|_| Error::Limit("a message is smaller than 4 GiB"))?;
-        self.core.admit_mail(body.len())?;
+        self.admit_bytes(body.len())?;
         let mut hold = self.share(&placements).await;
         hold.writing = writing;
         let outcomes = self.place(&placements, body_bytes, &mut hold, all)?;
@@ -221,7 +242,10 @@ impl<D: Device> Store<D> {
 
     /// For bodies over the session's buffer: streams into the log as chunk records.
     pub fn body_writer(&self) -> Result<BodyWriter<D>, Error> {
-        self.core.admit_mail(self.core.options.chunk_bytes())?;
+        match &self.room {
+            Some(_) => self.core.check_open()?,
+            None => self.core.admit_mail(self.core.options.chunk_bytes())?,
+        }
         Ok(BodyWriter {
             store: self.clone(),
             filling: Vec::new(),
@@ -304,6 +328,12 @@ pub struct BodyWriter<D: Device> {
 }
 
 impl<D: Device> BodyWriter<D> {
+    /// What comes from now on comes through that handle, hence into its room ([`Store::within`]).
+    #[must_use]
+    pub fn within(self, store: &Store<D>) -> BodyWriter<D> {
+        BodyWriter { store: store.clone(), ..self }
+    }
+
     /// Waits for room when the log is behind (back-pressure reaches the peer's TCP window).
     pub async fn push(&mut self, bytes: Bytes) -> Result<(), Error> {
         let chunk_bytes = self.store.core.options.chunk_bytes();
@@ -344,7 +374,7 @@ impl<D: Device> BodyWriter<D> {
         let core = &self.store.core;
         // Busy is no reason to give up here: the peer can wait, and so can its bytes.
         loop {
-            match core.admit_mail(body.len()) {
+            match self.store.admit_bytes(body.len()) {
                 Ok(()) => break,
                 Err(Error::Busy) if core.check_open().is_ok() => core.landed.wait().await,
                 Err(error) => return Err(error),

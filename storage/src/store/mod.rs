@@ -53,6 +53,7 @@ use crate::log::commit;
 use crate::log::queue::Hold;
 use crate::log::recovery::RecoveryReport;
 use crate::options::Options;
+use crate::room::Room;
 use crate::types::{AccountId, MailboxId};
 use crate::wait::both;
 use crate::{compaction, expiry, open, spares, upkeep};
@@ -62,18 +63,20 @@ use std::rc::Rc;
 #[derive(Debug)]
 pub struct Store<D: Device> {
     core: Rc<Core<D>>,
+    /// Messages that come through this handle are written there first.
+    room: Option<Rc<Room>>,
 }
 
 impl<D: Device> Clone for Store<D> {
     fn clone(&self) -> Self {
-        Store { core: Rc::clone(&self.core) }
+        Store { core: Rc::clone(&self.core), room: self.room.clone() }
     }
 }
 
 impl<D: Device> Store<D> {
     /// Opens or creates, recovering first. The store takes work once [`Store::run`] is being polled.
     pub async fn open(device: D, options: Options) -> Result<Store<D>, Error> {
-        Ok(Store { core: Box::pin(open::open(device, options)).await? })
+        Ok(Store { core: Box::pin(open::open(device, options)).await?, room: None })
     }
 
     /// The commit loop: the caller spawns it beside its sessions. Returns after [`Store::close`], or

@@ -2,12 +2,12 @@
 //!
 //! One round walks each segment of the log once ([`Walk`]); then it reads whatever messages have in it and the walk has not seen
 //! whole, record by record, which is all that counts in a cold segment. What does not verify is
-//! told with its place and with the messages that it hurts; the round goes on.
+//! told once, with its place and with the messages that it hurts; the round goes on.
 //!
 //! Segments are read up to what had landed when their turn came, and stay while they are being read.
 
 use super::Store;
-use super::walk::Walk;
+use super::walk::{Bad, Walk};
 use crate::base::read_piece;
 use crate::checkpoint;
 use crate::checkpoint::files::RowFiles;
@@ -47,6 +47,32 @@ pub struct ScrubProgress {
     pub bytes_total: u64,
     /// The segment that comes next, for another round to go on with ([`Store::scrub_from`]); none at the end.
     pub next: Option<SegmentId>,
+}
+
+/// What a walk has found.
+struct Walked {
+    place: String,
+    /// The records that it is about, where that is known: between these places, so many.
+    records: Option<(Location, Location, usize)>,
+}
+
+/// What a walk has found and what messages miss, each once: a record that both tell of goes by its place in the log, with its
+/// messages; a batch of which each missing record is a message's is told by these.
+fn told_once(walked: Vec<Walked>, mut hurting: BTreeMap<Location, Finding>) -> Vec<Finding> {
+    let once = |Walked { place, records }: Walked| {
+        let hurt = match records {
+            None => Vec::new(),
+            Some((from, to, count)) => match hurting.remove(&from) {
+                Some(finding) => finding.hurt,
+                None if hurting.range(from..to).count() >= count => return None,
+                None => Vec::new(),
+            },
+        };
+        Some(Finding { place, hurt })
+    };
+    let mut findings: Vec<Finding> = walked.into_iter().filter_map(once).collect();
+    findings.extend(hurting.into_values());
+    findings
 }
 
 /// What the next opening begins with, and what it falls back to.
@@ -110,8 +136,8 @@ impl<D: Device> Store<D> {
             report(progress, findings);
         }
         for segment in space::missing(&self.core) {
-            let mut findings = Vec::new();
-            self.check_messages(segment, &[], bytes_per_second, &mut findings).await?;
+            let hurting = self.check_messages(segment, &[], bytes_per_second).await?;
+            let mut findings: Vec<Finding> = hurting.into_values().collect();
             findings.push(Finding { place: self.gone(segment), hurt: Vec::new() });
             report(progress, findings);
         }
@@ -165,31 +191,33 @@ impl<D: Device> Store<D> {
     async fn judge(
         &self,
         walk: Walk,
-        unread: Option<Finding>,
+        unread: Option<String>,
         rate: Option<u64>,
     ) -> Result<Vec<Finding>, Error> {
         let segment = walk.segment();
         if self.is_going(segment) {
             return Ok(Vec::new());
         }
-        let (mut findings, whole) = self.findings(walk, unread);
-        self.check_messages(segment, &whole, rate, &mut findings).await?;
-        Ok(findings)
+        let (walked, whole) = self.findings(walk, unread);
+        Ok(told_once(walked, self.check_messages(segment, &whole, rate).await?))
     }
 
     /// What the walk has found, and the records that are whole, by their places, ascending. None where the segment can't be
     /// read to its end: that is a finding, and who needs what is in it is looked at one by one.
-    fn findings(&self, walk: Walk, unread: Option<Finding>) -> (Vec<Finding>, Vec<u32>) {
+    fn findings(&self, walk: Walk, unread: Option<String>) -> (Vec<Walked>, Vec<u32>) {
         let segment = walk.segment();
         let (mut whole, bad) = walk.finish();
-        let place = |(what, at)| format!("{what} in {}", self.place_in(segment, at));
-        let bad = bad.into_iter().map(|bad| Finding { place: place(bad), hurt: Vec::new() });
-        let mut findings: Vec<Finding> = bad.collect();
+        let location = |at: u64| Location::new(segment, at.next_multiple_of(8));
+        let walked = bad.into_iter().map(|Bad { what, at, records }| Walked {
+            place: format!("{what} in {}", self.place_in(segment, at)),
+            records: records.map(|(end, count)| (location(at), location(end), count)),
+        });
+        let mut walked: Vec<Walked> = walked.collect();
         if unread.is_some() {
             whole.clear();
         }
-        findings.extend(unread);
-        (findings, whole)
+        walked.extend(unread.map(|place| Walked { place, records: None }));
+        (walked, whole)
     }
 
     fn gone(&self, segment: SegmentId) -> String {
@@ -204,7 +232,7 @@ impl<D: Device> Store<D> {
 
     /// Reads for the walk. Of a cold segment it is told the header alone: messages are read one by one, and nothing else
     /// counts there.
-    async fn walk_on(&self, walk: &mut Walk, rate: Option<u64>) -> Result<Option<Finding>, Error> {
+    async fn walk_on(&self, walk: &mut Walk, rate: Option<u64>) -> Result<Option<String>, Error> {
         let segment = walk.segment();
         let end = if segment.is_cold() { SEGMENT_HEADER_BYTES as u64 } else { walk.end() };
         let piece = self.core.options.upkeep_piece_bytes;
@@ -219,39 +247,41 @@ impl<D: Device> Store<D> {
                 Err(Error::Corrupt { what, place }) => format!("{what}: {place}"),
                 Err(other) => return Err(other),
             };
-            return Ok(Some(Finding { place, hurt: Vec::new() }));
+            return Ok(Some(place));
         }
         Ok(None)
     }
 
-    /// Reads what messages have in the segment and the walk has not seen whole.
+    /// Reads what messages have in the segment and the walk has not seen whole: what is not, by the places of the records there.
     async fn check_messages(
         &self,
         segment: SegmentId,
         whole: &[u32],
         rate: Option<u64>,
-        findings: &mut Vec<Finding>,
-    ) -> Result<(), Error> {
+    ) -> Result<BTreeMap<Location, Finding>, Error> {
+        let mut findings = BTreeMap::new();
         let is_whole = |location: Location| whole.binary_search(&location.eighths).is_ok();
         let found = survey::survey(&self.core, &BTreeSet::from([segment])).await;
         for (location, found) in found {
             let mut bad = None;
             if location.segment == segment && !is_whole(location) {
-                bad = self.why_not(location, u64::from(found.record_bytes), rate).await?;
+                let why = self.why_not(location, u64::from(found.record_bytes), rate).await?;
+                bad = why.map(|why| (location, why));
             }
             let chunks: Vec<ChunkRef> = self.core.index.borrow().live.chunks(location).to_vec();
             for chunk in chunks.iter().filter(|chunk| chunk.location.segment == segment) {
                 if bad.is_none() && !is_whole(chunk.location) {
                     let bytes = RECORD_HEADER_BYTES as u64 + u64::from(chunk.body_bytes);
-                    bad = self.why_not(chunk.location, bytes, rate).await?;
+                    let why = self.why_not(chunk.location, bytes, rate).await?;
+                    bad = why.map(|why| (chunk.location, why));
                 }
             }
-            let Some(place) = bad else { continue };
+            let Some((at, place)) = bad else { continue };
             let rows = found.references.iter().map(|one| (one.account, one.mailbox, one.uid));
             let hurt = rows.filter_map(|row| self.still_there(location, row)).collect();
-            findings.push(Finding { place, hurt });
+            findings.insert(at, Finding { place, hurt });
         }
-        Ok(())
+        Ok(findings)
     }
 
     /// Why a record is not whole.
@@ -375,7 +405,9 @@ impl<D: Device> Store<D> {
             if !self.is_going(segment) {
                 let mut walk = self.walk(segment, end);
                 let unread = self.walk_on(&mut walk, None).await?;
-                findings.extend(self.findings(walk, unread).0);
+                let (walked, _) = self.findings(walk, unread);
+                let places = walked.into_iter().map(|walked| walked.place);
+                findings.extend(places.map(|place| Finding { place, hurt: Vec::new() }));
             }
             if self.is_going(segment) {
                 findings.truncate(before);
@@ -386,5 +418,38 @@ impl<D: Device> Store<D> {
         let by_place: BTreeMap<String, ()> =
             findings.into_iter().map(|finding| (finding.place, ())).collect();
         Ok(by_place.into_keys().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_log_and_messages_tell_of_is_told_once() {
+        let at = |offset| Location::new(SegmentId(1), offset);
+        let hurt = |uid| Hurt { account: AccountId(1), mailbox: "INBOX".to_owned(), uid: Uid(uid) };
+        let message = |offset, uid| {
+            (at(offset), Finding { place: format!("message {uid}"), hurt: vec![hurt(uid)] })
+        };
+        let bad = |place: &str, records| Walked { place: place.to_owned(), records };
+        let told = |walked, hurting: Vec<_>| {
+            let findings = told_once(walked, hurting.into_iter().collect());
+            let told = findings.into_iter().map(|one| (one.place, one.hurt.len()));
+            told.collect::<Vec<_>>()
+        };
+        let record = bad("record", Some((at(104), at(200), 1)));
+        assert_eq!(told(vec![record], vec![message(104, 7)]), [("record".to_owned(), 1)]);
+        // No message's; and of a cold segment, which is not walked.
+        let record = bad("record", Some((at(104), at(200), 1)));
+        let both = [("record".to_owned(), 0), ("message 7".to_owned(), 1)];
+        assert_eq!(told(vec![record], vec![message(304, 7)]), both);
+        // A batch in which two records are not to be found, both a message's, or one of them.
+        let batch = || bad("batch", Some((at(0), at(4096), 2)));
+        let two = [("message 7".to_owned(), 1), ("message 8".to_owned(), 1)];
+        assert_eq!(told(vec![batch()], vec![message(104, 7), message(304, 8)]), two);
+        let one = [("batch".to_owned(), 0), ("message 7".to_owned(), 1)];
+        assert_eq!(told(vec![batch()], vec![message(104, 7)]), one);
+        assert_eq!(told(vec![bad("header", None)], Vec::new()), [("header".to_owned(), 0)]);
     }
 }

@@ -244,6 +244,12 @@ impl<D: Device> Store<D> {
         Ok(durable.unwrap_or_else(|| self.durable_so_far()))
     }
 
+    /// All that are on hold, be they there or removed.
+    #[must_use]
+    pub fn held_accounts(&self) -> Vec<AccountId> {
+        self.core.index.borrow().past.held.iter().copied().collect()
+    }
+
     #[must_use]
     pub fn is_held(&self, account: AccountId) -> bool {
         self.core.index.borrow().past.held.contains(&account)

@@ -34,8 +34,16 @@ pub struct Walk {
     held: Vec<u8>,
     /// Places of records that are whole, in eighths, ascending.
     whole: Vec<u32>,
-    /// What does not verify, and where.
-    bad: Vec<(String, u64)>,
+    bad: Vec<Bad>,
+}
+
+/// What does not verify.
+#[derive(Debug)]
+pub(super) struct Bad {
+    pub(super) what: String,
+    pub(super) at: u64,
+    /// The records that it is about, where that is known: as far as there, so many.
+    pub(super) records: Option<(u64, usize)>,
 }
 
 impl<D: Device> Store<D> {
@@ -95,13 +103,17 @@ impl Walk {
     }
 
     /// Places of what is whole, and what is not. Where not all could be read, it does not tell what is missing at the end.
-    pub(super) fn finish(mut self) -> (Vec<u32>, Vec<(String, u64)>) {
+    pub(super) fn finish(mut self) -> (Vec<u32>, Vec<Bad>) {
         if let Some(next) =
             self.next_lsn.filter(|next| *next > self.due && self.wants() >= self.end)
         {
-            self.bad.push((format!("the last {} records", next.0 - self.due.0), self.end));
+            self.note(format!("the last {} records", next.0 - self.due.0), self.end, None);
         }
         (self.whole, self.bad)
+    }
+
+    fn note(&mut self, what: String, at: u64, records: Option<(u64, usize)>) {
+        self.bad.push(Bad { what, at, records });
     }
 
     /// How many of these bytes, the next ones, are done with. `None`: more of them have to be there.
@@ -129,7 +141,7 @@ impl Walk {
         let header = SegmentHeader::decode(block).ok().filter(|one| one.segment == self.segment);
         match header {
             Some(header) => (self.run, self.salt) = (header.run, header.salt),
-            None => self.bad.push(("the header of a segment".to_owned(), 0)),
+            None => self.note("the header of a segment".to_owned(), 0, None),
         }
     }
 
@@ -147,7 +159,7 @@ impl Walk {
     fn look_at(&mut self, batch: &BatchHeader, bytes: &[u8]) {
         if batch.first_lsn > self.due {
             let count = batch.first_lsn.0 - self.due.0;
-            self.bad.push((format!("{count} records before a batch"), self.offset));
+            self.note(format!("{count} records before a batch"), self.offset, None);
         }
         let expected = Expected {
             shard: self.shard,
@@ -160,16 +172,18 @@ impl Walk {
         let found = find_records(bytes, BATCH_HEADER_BYTES, expected);
         let missing = (batch.records as usize).saturating_sub(found.len());
         if missing > 0 {
+            let count = missing + found.iter().filter(|record| !record.is_whole()).count();
             let what = format!("{missing} of {} records of a batch", batch.records);
-            self.bad.push((what, self.offset));
+            self.note(what, self.offset, Some((self.offset + bytes.len() as u64, count)));
         }
         for record in found {
             let place = self.offset + record.offset as u64;
-            if record.meta_verifies && record.body_verifies {
+            if record.is_whole() {
                 self.whole.push(Location::new(self.segment, place).eighths);
             } else {
                 let lsn = record.header.lsn.0;
-                self.bad.push((format!("the record with LSN {lsn}"), place));
+                let end = place + record.header.record_bytes();
+                self.note(format!("the record with LSN {lsn}"), place, Some((end, 1)));
             }
         }
         (self.due, self.run) = (batch.next_lsn(), batch.run);

@@ -437,7 +437,8 @@ fn what_goes_by_is_looked_at_as_by_a_scrub() {
         });
         (of_log, of_cold) = (of_log + found[0], of_cold + found[1]);
     }
-    assert!(of_log > 20 && of_cold > 5, "{of_log} in the log, {of_cold} in cold segments");
+    // Each place counts once, be it a message's or not.
+    assert!(of_log > 10 && of_cold > 5, "{of_log} in the log, {of_cold} in cold segments");
 }
 
 /// It could not: nothing can be read any more when they are judged.

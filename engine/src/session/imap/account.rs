@@ -396,7 +396,12 @@ pub(super) fn refusal(error: &Error) -> Completion {
             tracing::error!(%error, "a message can't be read");
             no(Code::Corruption, "A message can't be read")
         }
-        Error::Busy | Error::Full(_) => no(Code::Unavailable, "Try again later"),
+        Error::Busy => no(Code::Unavailable, "Try again later"),
+        // No OVERQUOTA (RFC 9208 section 4.3.1), which is about the user's own limits.
+        Error::Full(_) => no(
+            Code::Unavailable,
+            "The server's disk is full; what is expunged makes room, try again later",
+        ),
         other => {
             tracing::error!(error = %other, "the store failed an IMAP command");
             no(Code::Unavailable, "The store is not available")

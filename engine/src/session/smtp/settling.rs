@@ -5,7 +5,7 @@
 use super::SmtpSession;
 use super::arrival::{Recipient, Transaction, refusal};
 use super::stages::Stages;
-use crate::delivery::{self, Envelope, Failure, Judged, OwnName, Stamp, To};
+use crate::delivery::{self, Copies, Envelope, Failure, Judged, OwnName, Stamp, To};
 use crate::directory::Home;
 use crate::queue::intake::Submission;
 use crate::scan;
@@ -15,7 +15,8 @@ use crate::submission::{self, NotNow};
 use protocols::Address;
 use protocols::message::received::delivered_to;
 use protocols::smtp::{Refusal, Role};
-use storage::Durable;
+use std::collections::BTreeSet;
+use storage::{AccountId, Durable};
 
 /// What has become of a message at home.
 struct AtHome {
@@ -24,6 +25,7 @@ struct AtHome {
     /// What was found out about it, in little room.
     fields: String,
     judged: Judged,
+    copies: Copies,
 }
 
 impl SmtpSession {
@@ -60,16 +62,26 @@ impl SmtpSession {
             }
         };
         let mut results = Vec::new();
+        let mut taken = None;
         if !recipients.is_empty() {
             let others = !outside.is_empty() || !forwarded.is_empty();
-            let answers = match self.deliver(transaction, &recipients, others).await {
-                Ok(at_home) => self.forward(at_home, forwarded).await,
+            let copies = forwarded.iter_mut().map(|(_, copy)| copy);
+            let queued = submission.iter_mut().chain(copies).collect();
+            let answers = match self.deliver(transaction, &recipients, others, queued).await {
+                Ok(at_home) => {
+                    let (answers, copies) = self.forward(at_home, forwarded).await;
+                    let accounts =
+                        |one: &Recipient| one.homes.iter().map(|home| home.account).collect();
+                    taken = Some((copies, recipients.iter().map(accounts).collect()));
+                    answers
+                }
                 Err(why) => recipients.iter().map(|_| Err(why.clone())).collect(),
             };
             let addresses = recipients.into_iter().map(|recipient| recipient.address);
             results.extend(addresses.zip(answers));
         }
         if outside.is_empty() {
+            self.take_back(taken, &results).await;
             return results;
         }
         // One answer for all: who is told to send again sends to all again.
@@ -80,7 +92,30 @@ impl SmtpSession {
             (None, None) => Err(transaction.failure.as_ref().map_or(Refusal::BUSY, refusal)),
         };
         results.extend(outside.into_iter().map(|(address, _)| (address, queued.clone())));
+        self.take_back(taken, &results).await;
         results
+    }
+
+    /// Who is told to send it again must not have got it to some: what was filed when the queue did not take its copy. `taken`: what
+    /// was filed, and the accounts behind each of the first recipients.
+    async fn take_back(
+        &self,
+        taken: Option<(Copies, Vec<BTreeSet<AccountId>>)>,
+        results: &[(Address, Result<Durable, Refusal>)],
+    ) {
+        let Some((mut copies, accounts)) = taken else { return };
+        let is_again = |result: &Result<Durable, Refusal>| {
+            result.as_ref().is_err_and(|refusal| !refusal.is_permanent())
+        };
+        if !results.iter().any(|(_, result)| is_again(result)) {
+            return;
+        }
+        let answered = accounts.iter().zip(results);
+        let served =
+            answered.filter(|(_, (_, result))| self.role == Role::Lmtp && !is_again(result));
+        let served: BTreeSet<AccountId> =
+            served.flat_map(|(accounts, _)| accounts).copied().collect();
+        copies.take_back(|account| !served.contains(&account)).await;
     }
 
     /// Sends on what is forwarded, once all homes have it. Where all share an answer nothing is sent that somebody refuses: who
@@ -89,8 +124,8 @@ impl SmtpSession {
         &self,
         at_home: AtHome,
         forwarded: Vec<(usize, Submission)>,
-    ) -> Vec<Result<Durable, Refusal>> {
-        let AtHome { mut results, fields, judged } = at_home;
+    ) -> (Vec<Result<Durable, Refusal>>, Copies) {
+        let AtHome { mut results, fields, judged, copies } = at_home;
         for (index, submission) in forwarded {
             let is_refused = match self.role {
                 Role::Lmtp => results[index].is_err(),
@@ -106,7 +141,9 @@ impl SmtpSession {
         let refused = results.iter().find_map(|result| result.as_ref().err().cloned());
         let taken = results.iter().find_map(|result| *result.as_ref().ok()?);
         let for_all = refused.map_or(taken.ok_or(Refusal::BUSY), Err);
-        results.into_iter().map(|result| result?.map_or_else(|| for_all.clone(), Ok)).collect()
+        let answer =
+            |result: Result<Option<Durable>, Refusal>| result?.map_or_else(|| for_all.clone(), Ok);
+        (results.into_iter().map(answer).collect(), copies)
     }
 
     /// Asks of all copies for the queue what nobody else asks, and keeps room for those that are to wait there. The error is
@@ -168,12 +205,14 @@ impl SmtpSession {
         }
     }
 
-    /// Delivers to everybody's homes. `others`: on other hosts, who share the answer. The error is everybody's.
+    /// Delivers to everybody's homes. `others`: on other hosts, who share the answer; `queued`: the copies for them. The error is
+    /// everybody's.
     async fn deliver(
         &self,
         transaction: &mut Transaction,
         recipients: &[Recipient],
         others: bool,
+        queued: Vec<&mut Submission>,
     ) -> Result<AtHome, Refusal> {
         let intake = transaction.intake.take();
         let require_tls = transaction.params.require_tls;
@@ -259,7 +298,11 @@ impl SmtpSession {
             collected: None,
             once: None,
         };
-        let outcomes = delivery::settle(intake, &to, &groups, &stamp, envelope).await;
+        // Now that nothing slow is left to ask.
+        for copy in queued {
+            copy.keep_room().map_err(|error| refusal(&error))?;
+        }
+        let (outcomes, copies) = delivery::settle(intake, &to, &groups, &stamp, envelope).await;
         let outcome_of = |home: &Home| -> Result<Durable, Refusal> {
             match to.iter().position(|other| other.home.account == home.account) {
                 Some(at) => outcome(&outcomes[at]),
@@ -278,7 +321,7 @@ impl SmtpSession {
             one_for_all(results.collect()).map(Some)
         };
         let results = recipients.iter().map(result).collect();
-        Ok(AtHome { results, fields: stamp.beside, judged })
+        Ok(AtHome { results, fields: stamp.beside, judged, copies })
     }
 }
 

@@ -1,0 +1,210 @@
+//! Recipients that share an answer get a message together, or not at all: who is told to send it again sends it to all again.
+//!
+//! Shards know nothing of each other, so no record can say that. Three steps, each for what the one before can't know:
+//!
+//! 1. Before anything is written, each home shard concerned keeps room for its part. A disk that is full, a core that is behind and a
+//!    store that has halted are found out here.
+//! 2. When a home fails nevertheless (the disk under it, at this moment), what the others have filed is expunged, before anything is
+//!    sent on and before the sender is answered.
+//! 3. The same when something behind the homes fails: what a script sends on, or the queue.
+//!
+//! What is taken back was durable for a moment, and counts as expunged from then on; somebody may have seen it. It stays where
+//! that fails, too, which is logged; and after a crash in between, when the sender has no answer: both may come
+//! twice, as any message may whose answer was lost (RFC 5321 section 4.2.5).
+
+use super::{Envelope, Outcome, To};
+use crate::NOTICE;
+use crate::directory::Home;
+use crate::shard::Shard;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use storage::{AccountId, Error, MailboxId, Room, Uid};
+
+/// Homes that share an answer with another one, hence write nothing before that has room.
+pub(super) fn homes(recipients: &[To], groups: &[Vec<usize>]) -> BTreeSet<u16> {
+    let mut all = BTreeSet::new();
+    for group in groups {
+        let homes: BTreeSet<u16> = group.iter().map(|&at| recipients[at].home.shard).collect();
+        if homes.len() > 1 {
+            all.extend(homes);
+        }
+    }
+    all
+}
+
+/// Who shares an answer with who has failed fails for the same reason. An account may be in several groups, behind several
+/// recipients: so until nobody is added.
+pub(super) fn spread(failed: &mut [Option<Error>], groups: &[Vec<usize>]) {
+    let mut is_done = false;
+    while !is_done {
+        is_done = true;
+        for group in groups {
+            let Some(error) = group.iter().find_map(|&at| failed[at].clone()) else { continue };
+            for &at in group {
+                if failed[at].is_none() {
+                    failed[at] = Some(error.clone());
+                    is_done = false;
+                }
+            }
+        }
+    }
+}
+
+/// Asks all of these homes at once for room of so many bytes.
+pub(super) async fn keep_rooms(
+    shard: &Rc<Shard>,
+    wanted: BTreeMap<u16, usize>,
+) -> BTreeMap<u16, Result<Room, Error>> {
+    let mut asked = Vec::with_capacity(wanted.len());
+    let mut rooms = BTreeMap::new();
+    for (home, bytes) in wanted {
+        if home == shard.id {
+            rooms.insert(home, shard.store.keep_room(bytes));
+            continue;
+        }
+        let keep = move |shard: Rc<Shard>| async move { shard.store.keep_room(bytes) };
+        asked.push((home, shard.mesh.ask(home, keep)));
+    }
+    for (home, answer) in asked {
+        rooms.insert(home, answer.await.unwrap_or(Err(Error::Busy)));
+    }
+    rooms
+}
+
+/// Where a message lies, for one recipient.
+#[derive(Debug)]
+struct Filing {
+    home: Home,
+    places: Vec<(MailboxId, Uid)>,
+}
+
+/// What the recipients of a transaction have got of its message, and can be taken back.
+#[derive(Debug)]
+pub struct Copies {
+    shard: Rc<Shard>,
+    id: String,
+    filings: Vec<Filing>,
+}
+
+impl Copies {
+    pub(super) fn of(
+        shard: &Rc<Shard>,
+        envelope: &Envelope,
+        recipients: &[To],
+        outcomes: &[Outcome],
+    ) -> Copies {
+        let filed = recipients.iter().zip(outcomes).filter_map(|(to, outcome)| {
+            let places = outcome.as_ref().ok()?.places.clone();
+            Some(Filing { home: to.home.clone(), places })
+        });
+        Copies { shard: Rc::clone(shard), id: envelope.id.clone(), filings: filed.collect() }
+    }
+
+    /// What these accounts have stays, whatever happens: others were told that they have it.
+    pub(super) fn leave(&mut self, accounts: &BTreeSet<AccountId>) {
+        self.filings.retain(|filing| !accounts.contains(&filing.home.account));
+    }
+
+    /// Takes back what these accounts have got.
+    pub async fn take_back(&mut self, is_theirs: impl Fn(AccountId) -> bool) {
+        let is_taken = |filing: &mut Filing| is_theirs(filing.home.account);
+        let mut asked = Vec::new();
+        for Filing { home, places } in self.filings.extract_if(.., is_taken) {
+            let account = home.account;
+            let expunge = move |shard: Rc<Shard>| async move {
+                for (mailbox, uid) in places {
+                    let (_gone, _durable) = shard.store.expunge(account, mailbox, &[uid]).await?;
+                }
+                Ok::<_, Error>(())
+            };
+            asked.push((home.address, self.shard.mesh.ask(home.shard, expunge)));
+        }
+        for (account, answer) in asked {
+            let id = &self.id;
+            match answer.await.unwrap_or(Err(Error::Busy)) {
+                Ok(()) => {
+                    tracing::info!(target: NOTICE, id, account, "taken back: others did not get it");
+                }
+                Err(error) => {
+                    tracing::warn!(id, account, %error, "could not be taken back: who sends it again sends it twice here");
+                }
+            }
+        }
+    }
+}
+
+/// Fails who shares an answer with who has failed, and takes back what they have got.
+pub(super) async fn undo(
+    shard: &Rc<Shard>,
+    recipients: &[To],
+    groups: &[Vec<usize>],
+    envelope: &Envelope,
+    outcomes: &mut [Outcome],
+) {
+    let failed =
+        |outcome: &Outcome| outcome.as_ref().err().filter(|error| counts(envelope, error)).cloned();
+    let mut failed: Vec<_> = outcomes.iter().map(failed).collect();
+    if failed.iter().all(Option::is_none) {
+        return;
+    }
+    spread(&mut failed, groups);
+    let mut copies = Copies::of(shard, envelope, recipients, outcomes);
+    let mut accounts = BTreeSet::new();
+    for (at, error) in failed.into_iter().enumerate() {
+        if let Some(error) = error
+            && outcomes[at].is_ok()
+        {
+            outcomes[at] = Err(error);
+            accounts.insert(recipients[at].home.account);
+        }
+    }
+    copies.take_back(|account| accounts.contains(&account)).await;
+}
+
+/// Whether it keeps the message from others, too. What is collected for several stays with those who have room for it: nobody
+/// is told to send it again.
+pub(super) fn counts(envelope: &Envelope, error: &Error) -> bool {
+    envelope.collected.is_none() || !matches!(error, Error::OverQuota)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocols::Address;
+
+    fn to(account: u32, shard: u16) -> To {
+        let address = format!("{account}@b");
+        let home = Home { address: address.clone(), account: AccountId(account), shard };
+        To { home, address: Address::parse(address.as_bytes()).unwrap() }
+    }
+
+    #[test]
+    fn homes_are_asked_for_room_only_where_they_share_an_answer() {
+        let recipients = [to(1, 0), to(2, 0), to(3, 1), to(4, 2)];
+        let asked =
+            |groups: &[Vec<usize>]| homes(&recipients, groups).into_iter().collect::<Vec<_>>();
+        assert_eq!(asked(&[]), [] as [u16; 0]);
+        assert_eq!(asked(&[vec![0], vec![1], vec![2], vec![3]]), [] as [u16; 0]);
+        assert_eq!(asked(&[vec![0, 1], vec![3]]), [] as [u16; 0]);
+        assert_eq!(asked(&[vec![0, 1, 2], vec![3]]), [0, 1]);
+        assert_eq!(asked(&[vec![0, 1, 2, 3]]), [0, 1, 2]);
+    }
+
+    #[test]
+    fn who_shares_an_answer_with_who_failed_fails_and_nobody_else() {
+        let failing = |at: usize, groups: &[Vec<usize>]| {
+            let mut failed = vec![None; 5];
+            failed[at] = Some(Error::Busy);
+            spread(&mut failed, groups);
+            (0..5).filter(|&at| failed[at].is_some()).collect::<Vec<_>>()
+        };
+        assert_eq!(failing(2, &[]), [2]);
+        assert_eq!(failing(2, &[vec![0, 1, 2, 3, 4]]), [0, 1, 2, 3, 4]);
+        assert_eq!(failing(2, &[vec![0, 1], vec![2, 3], vec![4]]), [2, 3]);
+        // The second group is looked at before the one that has it fail.
+        assert_eq!(failing(4, &[vec![0], vec![1, 2], vec![2, 3], vec![3, 4]]), [1, 2, 3, 4]);
+        let mut none: Vec<Option<Error>> = vec![None; 2];
+        spread(&mut none, &[vec![0, 1]]);
+        assert!(none.iter().all(Option::is_none));
+    }
+}
