@@ -86,7 +86,11 @@ class FullDisk(kura.TestCase):
         # Reading and deleting work.
         self.there(server, acknowledged)
         imap = server.imap()
-        kind, said = imap.append("INBOX", None, None, messages.header("kept by hand") + messages.lines(100_000))
+        # Upkeep may have given back some room meanwhile.
+        for _ in range(500):
+            kind, said = imap.append("INBOX", None, None, messages.header("kept by hand") + messages.lines(100_000))
+            if kind != "OK":
+                break
         self.assertEqual(kind, "NO")
         self.assertTrue(said[0].startswith(b"[UNAVAILABLE] The server's disk is full"), said)
         imap.select("INBOX")
@@ -103,7 +107,8 @@ class FullDisk(kura.TestCase):
         os.unlink(self.ballast)
 
         def taken():
-            return server.deliver(messages.header("again") + b"text\r\n").startswith("250")
+            # At MAIL, too, it is refused until the server has looked again.
+            return send_to(server, [server.accounts[0][0]], messages.header("again") + b"text\r\n").startswith("250")
 
         self.assertTrue(kura.eventually(taken, 30), "no mail is taken although there is space")
         self.there(server, acknowledged)
