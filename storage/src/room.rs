@@ -33,12 +33,18 @@ pub struct Room {
 }
 
 impl Room {
-    /// For bytes that go on their way now, and are counted there from here on. `false`: so many were not kept.
-    pub(crate) fn take(&self, bytes: usize) -> bool {
-        let Some(left) = self.bytes.get().checked_sub(bytes) else { return false };
-        self.bytes.set(left);
-        self.kept.fetch_sub(bytes, Ordering::Relaxed);
-        true
+    /// For bytes that go on their way now, and are counted there from here on: how many of them were kept.
+    pub(crate) fn take(&self, bytes: usize) -> usize {
+        let taken = bytes.min(self.bytes.get());
+        self.bytes.set(self.bytes.get() - taken);
+        self.kept.fetch_sub(taken, Ordering::Relaxed);
+        taken
+    }
+
+    /// What was taken, and does not go.
+    pub(crate) fn put_back(&self, bytes: usize) {
+        self.bytes.set(self.bytes.get() + bytes);
+        self.kept.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
@@ -57,7 +63,9 @@ mod tests {
         let kept = Kept::default();
         let (one, other) = (kept.keep(100), kept.keep(20));
         assert_eq!(kept.bytes(), 120);
-        assert!(one.take(60) && !one.take(41) && one.take(40) && one.take(0));
+        assert_eq!([one.take(60), one.take(41), one.take(1)], [60, 40, 0]);
+        one.put_back(40);
+        assert_eq!((kept.bytes(), one.take(40)), (60, 40));
         assert_eq!(kept.bytes(), 20);
         std::thread::spawn(move || drop(other)).join().unwrap();
         assert_eq!(kept.bytes(), 0);

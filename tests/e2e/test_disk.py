@@ -153,9 +153,9 @@ class FullDisk(kura.TestCase):
 class Together(kura.TestCase):
     """Accounts behind one name share an answer: what one of them can't have, the others are not left with."""
 
-    def bring(self, name, message):
+    def bring(self, name, message, server=None):
         """Over LMTP, which does not ask about quotas beforehand; the answer."""
-        with kura.Wire(self.server.ports["lmtp"]) as wire:
+        with kura.Wire((server or self.server).ports["lmtp"]) as wire:
             wire.expect("220")
             wire.ask("LHLO client.example.net", "250")
             wire.ask("MAIL FROM:<sender@example.net>", "250")
@@ -182,6 +182,32 @@ class Together(kura.TestCase):
             for account in (0, 1):
                 self.assertEqual(len(server.bodies(account)), number + 1)
                 self.assertCameBack(self.newest(account), message)
+
+    def test_what_was_taken_back_is_no_duplicate_when_it_comes_again(self):
+        server = kura.Kura()
+        self.addCleanup(server.remove)
+        server.start()
+        (first, _), (second, _) = server.accounts[:2]
+        self.assertEqual(server.command("alias", "add", "both@example.test", first, second).returncode, 0)
+        scripts = {first: 'require ["duplicate"];\nif duplicate { discard; }\n',
+                   # It can't be sent on, and there is no room to keep it.
+                   second: 'redirect "nobody-here@example.test";\n'}
+        for account, script in scripts.items():
+            path = os.path.join(server.directory, "script.sieve")
+            with open(path, "w") as file:
+                file.write(script)
+            done = server.command("sieve", "put", path, "--account", account, "--activate")
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        message = messages.header("once") + messages.lines(3000)
+        self.assertEqual(server.command("account", "quota", second, "--quota", "2000").returncode, 0)
+        reply = self.bring("both@example.test", message, server)
+        self.assertTrue(reply.startswith("452"), reply)
+        self.assertEqual([len(server.bodies(account)) for account in (0, 1)], [0, 0])
+        self.assertEqual(server.command("account", "quota", second, "--quota", "1G").returncode, 0)
+        for _ in range(2):
+            reply = self.bring("both@example.test", message, server)
+            self.assertTrue(reply.startswith("250"), reply)
+            self.assertEqual(len(server.bodies(0)), 1, "the second time it is one")
 
     def test_what_one_shard_has_committed_is_taken_back_when_the_disk_under_another_fails(self):
         disk = LoopDisk(self, 128)

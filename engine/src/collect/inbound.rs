@@ -300,7 +300,8 @@ impl Inbound {
         };
         let octets = intake.bytes();
         let all = [(0..to.len()).collect()];
-        let (results, _) = delivery::settle(intake, &to, &all, &stamp, envelope).await;
+        let (results, copies) = delivery::settle(intake, &to, &all, &stamp, envelope).await;
+        copies.stay().await;
         let has_been_taken = results.iter().any(Result::is_ok);
         for (result, to) in results.into_iter().zip(&to) {
             match result {

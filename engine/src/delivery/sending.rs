@@ -20,7 +20,7 @@ use crate::queue::author::Author;
 use crate::queue::intake::Submission;
 use crate::queue::message;
 use crate::shard::Shard;
-use crate::sieve::marks::{self, Mark};
+use crate::sieve::marks::Mark;
 use crate::submission::{self, Permit};
 use protocols::Address;
 use protocols::message::field::Fields;
@@ -83,7 +83,7 @@ impl From<Failure> for NotSent {
 }
 
 /// Delivers to everybody, and sends what their scripts want sent; one result for each, in their order, and what can still be taken
-/// back. `groups` are the recipients that share an answer: where some of them refuse the message and others take it, be it
+/// back, of which the caller says when it stays ([`Copies::stay`]). `groups` are the recipients that share an answer: where some of them refuse the message and others take it, be it
 /// on other hosts, the sender is told by a message; where somebody can't have it now, none of them gets it.
 pub async fn settle(
     intake: Intake,
@@ -105,6 +105,7 @@ pub async fn settle(
         sent: 0,
         having: BTreeMap::new(),
         relied_on: BTreeSet::new(),
+        marks: Vec::new(),
     };
     recipients.iter().zip(&outcomes).for_each(|(to, outcome)| post.note(to, outcome));
     let mut results = Vec::with_capacity(outcomes.len());
@@ -133,6 +134,7 @@ pub async fn settle(
             }
         }
     }
+    copies.note_marks(post.marks);
     // With one answer for all, nobody is told that somebody has it.
     if groups.len() != 1 {
         copies.leave(&post.relied_on);
@@ -166,6 +168,8 @@ pub(super) struct Post {
     pub(super) having: BTreeMap<AccountId, Durable>,
     /// Those of them that stand for another's.
     relied_on: BTreeSet<AccountId>,
+    /// What scripts want remembered.
+    marks: Vec<(Home, Vec<Mark>)>,
 }
 
 type Sent<'f, T> = Pin<Box<dyn Future<Output = T> + 'f>>;
@@ -195,6 +199,7 @@ impl Post {
             sent: self.sent,
             having: BTreeMap::new(),
             relied_on: BTreeSet::new(),
+            marks: Vec::new(),
         };
         let sent = other.send(None, None, to, &Payload::Whole(note.into())).await;
         self.sent = other.sent;
@@ -246,26 +251,13 @@ impl Post {
             (Some(_) | None, None) => {}
         }
         let durable = durable.ok_or(Error::Busy)?;
-        self.remember(owner, marks).await;
+        if !marks.is_empty() {
+            self.marks.push((owner.home.clone(), marks));
+        }
         if let Some((reply, answering)) = reply {
             self.reply(owner, *reply, answering).await;
         }
         Ok(durable)
-    }
-
-    /// What was seen counts as seen only now: had it been remembered before, a message that was answered 451
-    /// would be a duplicate when it comes again, and its script might throw away the only one.
-    async fn remember(&self, owner: &To, marks: Vec<Mark>) {
-        if marks.is_empty() {
-            return;
-        }
-        let account = owner.home.account;
-        let set = self.at_home(owner, move |shard| async move {
-            marks::set(&shard, account, &marks, crate::operations::unix_now()).await
-        });
-        if let Err(error) = set.await {
-            tracing::warn!(account = owner.home.address, %error, "duplicates are not remembered");
-        }
     }
 
     /// To whom the address belongs, or out. An address that is several accounts' is all of theirs.

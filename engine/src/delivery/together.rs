@@ -16,6 +16,7 @@ use super::{Envelope, Outcome, To};
 use crate::NOTICE;
 use crate::directory::Home;
 use crate::shard::Shard;
+use crate::sieve::marks::{self, Mark};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use storage::{AccountId, Error, MailboxId, Room, Uid};
@@ -80,10 +81,13 @@ struct Filing {
 
 /// What the recipients of a transaction have got of its message, and can be taken back.
 #[derive(Debug)]
+#[must_use = "nothing is remembered of what does not stay"]
 pub struct Copies {
     shard: Rc<Shard>,
     id: String,
     filings: Vec<Filing>,
+    /// What their scripts want remembered once nothing is taken back any more.
+    marks: Vec<(Home, Vec<Mark>)>,
 }
 
 impl Copies {
@@ -95,9 +99,14 @@ impl Copies {
     ) -> Copies {
         let filed = recipients.iter().zip(outcomes).filter_map(|(to, outcome)| {
             let places = outcome.as_ref().ok()?.places.clone();
-            Some(Filing { home: to.home.clone(), places })
+            (!places.is_empty()).then(|| Filing { home: to.home.clone(), places })
         });
-        Copies { shard: Rc::clone(shard), id: envelope.id.clone(), filings: filed.collect() }
+        let (shard, id) = (Rc::clone(shard), envelope.id.clone());
+        Copies { shard, id, filings: filed.collect(), marks: Vec::new() }
+    }
+
+    pub(super) fn note_marks(&mut self, marks: Vec<(Home, Vec<Mark>)>) {
+        self.marks.extend(marks);
     }
 
     /// What these accounts have stays, whatever happens: others were told that they have it.
@@ -107,15 +116,18 @@ impl Copies {
 
     /// Takes back what these accounts have got.
     pub async fn take_back(&mut self, is_theirs: impl Fn(AccountId) -> bool) {
+        self.marks.retain(|(home, _)| !is_theirs(home.account));
         let is_taken = |filing: &mut Filing| is_theirs(filing.home.account);
         let mut asked = Vec::new();
         for Filing { home, places } in self.filings.extract_if(.., is_taken) {
             let account = home.account;
             let expunge = move |shard: Rc<Shard>| async move {
+                let mut outcome = Ok(());
                 for (mailbox, uid) in places {
-                    let (_gone, _durable) = shard.store.expunge(account, mailbox, &[uid]).await?;
+                    let gone = shard.store.expunge(account, mailbox, &[uid]).await;
+                    outcome = outcome.and(gone.map(drop));
                 }
-                Ok::<_, Error>(())
+                outcome
             };
             asked.push((home.address, self.shard.mesh.ask(home.shard, expunge)));
         }
@@ -128,6 +140,26 @@ impl Copies {
                 Err(error) => {
                     tracing::warn!(id, account, %error, "could not be taken back: who sends it again sends it twice here");
                 }
+            }
+        }
+    }
+}
+
+impl Copies {
+    /// Nothing is taken back any more. What was seen counts as seen only now: had it been remembered before, a message that is
+    /// answered 451 would be a duplicate when it comes again, and its script might throw away the only one.
+    pub async fn stay(self) {
+        let mut asked = Vec::with_capacity(self.marks.len());
+        for (home, marks) in self.marks {
+            let account = home.account;
+            let set = move |shard: Rc<Shard>| async move {
+                marks::set(&shard, account, &marks, crate::operations::unix_now()).await
+            };
+            asked.push((home.address, self.shard.mesh.ask(home.shard, set)));
+        }
+        for (account, answer) in asked {
+            if let Err(error) = answer.await.unwrap_or(Err(Error::Busy)) {
+                tracing::warn!(account, %error, "duplicates are not remembered");
             }
         }
     }

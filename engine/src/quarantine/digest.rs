@@ -265,8 +265,9 @@ async fn deliver(
         collected: Some(Arc::new(noted)),
         once: None,
     };
-    let (results, _) =
+    let (results, copies) =
         delivery::settle(intake, &[to], &[vec![0]], &Stamp::default(), envelope).await;
+    copies.stay().await;
     for result in results {
         match result {
             Ok(_durable) => {}

@@ -258,7 +258,8 @@ impl Submission {
         if self.sealed.is_none() {
             self.seal();
         }
-        let rest = self.sealed.as_ref().map_or(0, Bytes::len);
+        let held = self.writer.as_ref().map_or(0, BodyWriter::held_bytes);
+        let rest = held + self.sealed.as_ref().map_or(0, Bytes::len);
         let record = RECORD_BYTES + RECIPIENT_BYTES * self.envelope.recipients.len();
         self.room = Some(self.shard.store.keep_room(rest + record)?);
         Ok(())

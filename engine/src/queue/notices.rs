@@ -139,7 +139,9 @@ pub(crate) async fn send(
             let recipients: Vec<To> = to_homes.collect();
             let mut refused = None;
             let stamp = Stamp::default();
-            let (results, _) = delivery::settle(intake, &recipients, &[], &stamp, envelope).await;
+            let (results, copies) =
+                delivery::settle(intake, &recipients, &[], &stamp, envelope).await;
+            copies.stay().await;
             for result in results {
                 match result {
                     Ok(_) => return Ok(Fate::Taken),

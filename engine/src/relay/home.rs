@@ -132,7 +132,8 @@ async fn pour(
         others: false,
         require_tls: *require_tls,
     };
-    let (results, _) = delivery::settle(intake, to, &[], &Stamp::default(), envelope).await;
+    let (results, copies) = delivery::settle(intake, to, &[], &Stamp::default(), envelope).await;
+    copies.stay().await;
     results.into_iter().map(|result| result.map(drop)).collect()
 }
 

@@ -46,12 +46,15 @@ impl<D: Device> Store<D> {
         Store { core: Rc::clone(&self.core), room: room.map(Rc::new) }
     }
 
-    /// Whether so much of a message is taken now.
+    /// Whether so much of a message is taken now: what goes beyond its room has to find some as anybody's.
     fn admit_bytes(&self, bytes: usize) -> Result<(), Error> {
-        match &self.room {
-            Some(room) if room.take(bytes) => self.core.check_open(),
-            Some(_) | None => self.core.admit_mail(bytes),
-        }
+        let Some(room) = &self.room else { return self.core.admit_mail(bytes) };
+        let taken = room.take(bytes);
+        let admitted = match bytes - taken {
+            0 => self.core.check_open(),
+            rest => self.core.admit_mail(rest),
+        };
+        admitted.inspect_err(|_| room.put_back(taken))
     }
 
     /// The receipt for a message that its owner's rules throw away: nothing of it is to be kept, so nothing
@@ -136,8 +139,8 @@ impl<D: Device> Store<D> {
         };
         let body_bytes = u32::try_from(body_bytes)
             .map_err(|_| Error::Limit("a message is smaller than 4 GiB"))?;
-        self.admit_bytes(body.len())?;
         let mut hold = self.share(&placements).await;
+        self.admit_bytes(body.len())?;
         hold.writing = writing;
         let outcomes = self.place(&placements, body_bytes, &mut hold, all)?;
         let put = put.map(|(space, beside)| {
@@ -328,6 +331,12 @@ pub struct BodyWriter<D: Device> {
 }
 
 impl<D: Device> BodyWriter<D> {
+    /// Bytes that have come and are not on their way yet.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.filling.len()
+    }
+
     /// What comes from now on comes through that handle, hence into its room ([`Store::within`]).
     #[must_use]
     pub fn within(self, store: &Store<D>) -> BodyWriter<D> {
@@ -372,11 +381,16 @@ impl<D: Device> BodyWriter<D> {
             self.land_oldest().await?;
         }
         let core = &self.store.core;
-        // Busy is no reason to give up here: the peer can wait, and so can its bytes.
+        // Busy is no reason to give up here: the peer can wait, and so can its bytes. But not where nothing lands, since all is
+        // kept for others, nor while others wait for what is kept for this one: they might wait for each other.
+        let is_on_its_way = || core.queue.borrow().pending_records > 0;
+        let may_wait = || self.store.room.is_none() && is_on_its_way();
         loop {
             match self.store.admit_bytes(body.len()) {
                 Ok(()) => break,
-                Err(Error::Busy) if core.check_open().is_ok() => core.landed.wait().await,
+                Err(Error::Busy) if core.check_open().is_ok() && may_wait() => {
+                    core.landed.wait().await;
+                }
                 Err(error) => return Err(error),
             }
         }

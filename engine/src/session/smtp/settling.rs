@@ -81,7 +81,7 @@ impl SmtpSession {
             results.extend(addresses.zip(answers));
         }
         if outside.is_empty() {
-            self.take_back(taken, &results).await;
+            self.conclude(taken, &results).await;
             return results;
         }
         // One answer for all: who is told to send again sends to all again.
@@ -92,13 +92,13 @@ impl SmtpSession {
             (None, None) => Err(transaction.failure.as_ref().map_or(Refusal::BUSY, refusal)),
         };
         results.extend(outside.into_iter().map(|(address, _)| (address, queued.clone())));
-        self.take_back(taken, &results).await;
+        self.conclude(taken, &results).await;
         results
     }
 
     /// Who is told to send it again must not have got it to some: what was filed when the queue did not take its copy. `taken`: what
     /// was filed, and the accounts behind each of the first recipients.
-    async fn take_back(
+    async fn conclude(
         &self,
         taken: Option<(Copies, Vec<BTreeSet<AccountId>>)>,
         results: &[(Address, Result<Durable, Refusal>)],
@@ -108,7 +108,7 @@ impl SmtpSession {
             result.as_ref().is_err_and(|refusal| !refusal.is_permanent())
         };
         if !results.iter().any(|(_, result)| is_again(result)) {
-            return;
+            return copies.stay().await;
         }
         let answered = accounts.iter().zip(results);
         let served =
@@ -116,6 +116,7 @@ impl SmtpSession {
         let served: BTreeSet<AccountId> =
             served.flat_map(|(accounts, _)| accounts).copied().collect();
         copies.take_back(|account| !served.contains(&account)).await;
+        copies.stay().await;
     }
 
     /// Sends on what is forwarded, once all homes have it. Where all share an answer nothing is sent that somebody refuses: who
