@@ -67,6 +67,9 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
         Err(Error::Open { what, .. }) => return Err(refusal(&device, &found, &what).await),
         end => end?,
     };
+    if let Some(what) = ends_before_a_checkpoint(&device, &options, &found, end.next_lsn).await {
+        return Err(refusal(&device, &found, &what).await);
+    }
     sabotage_index(&options, &mut index);
 
     let newest = found.superblocks.first().copied().unwrap_or_default();
@@ -236,6 +239,31 @@ async fn load_checkpoint<D: Device>(
     let row_files = RowFiles::new();
     let files = BTreeMap::new();
     Ok(StartPoint { scan, checkpoint: Lsn(0), row_files, increment_bytes: 0, rows_bytes: 0, files })
+}
+
+/// Without a superblock nothing says how far the log went, but for a checkpoint: it was written once the log had what is in it.
+async fn ends_before_a_checkpoint<D: Device>(
+    device: &D,
+    options: &Options,
+    found: &Found<D>,
+    next_lsn: Lsn,
+) -> Option<String> {
+    if !found.superblocks.is_empty() {
+        return None;
+    }
+    for checkpoint in found.checkpoints.iter().filter(|checkpoint| **checkpoint >= next_lsn) {
+        // By its name alone it may be anything.
+        if load_files(device, options.shard, *checkpoint).await.is_ok() {
+            return Some(format!(
+                "the log ends with LSN {}, and {} was written when it had gone on to LSN {}: its newest part is missing, and so \
+                 is the superblock, which knew how far it went",
+                next_lsn.0 - 1,
+                file_name(*checkpoint),
+                checkpoint.0
+            ));
+        }
+    }
+    None
 }
 
 /// A store that has lived has a superblock: how it was lost, and what takes its place.

@@ -52,6 +52,41 @@ async fn good(store: &storage::Store<Sim>) -> u32 {
     good
 }
 
+/// The checkpoints know what the superblock would have told.
+#[test]
+fn without_a_superblock_an_end_of_the_log_that_is_missing_or_older_is_refused() {
+    let (pristine, earlier) = filled(true);
+    let segments = logs(&pristine).into_iter().filter(|(_, bytes)| is_segment(bytes));
+    let id = |bytes: &[u8]| u32::from_le_bytes(bytes[12..16].try_into().expect("four bytes"));
+    let (newest, now) = segments.max_by_key(|(_, bytes)| id(bytes)).expect("a segment");
+    let older = earlier
+        .iter()
+        .flatten()
+        .find(|(name, bytes)| *name == newest && bytes[..4096] == now[..4096]);
+    let (_, older) = older.expect("an older copy");
+    assert!(*older != now);
+    for put_back in [None, Some(older)] {
+        let sim = pristine.after_crash();
+        remove(&sim, &newest);
+        remove(&sim, "superblock");
+        if let Some(older) = put_back {
+            sim.put_file(&newest, older.clone());
+        }
+        let before = files(&sim);
+        let reason = refusal(&sim).expect("refused");
+        assert!(
+            reason.contains("checkpoint-") && reason.contains("its newest part is missing"),
+            "{reason}"
+        );
+        assert!(files(&sim) == before, "something was changed");
+    }
+    // All of the log is there.
+    let sim = pristine.after_crash();
+    remove(&sim, "superblock");
+    let left = on_sim(&sim, Options::for_tests(), |store| async move { good(&store).await });
+    assert_eq!(left, MESSAGES);
+}
+
 #[test]
 fn two_files_that_are_one_segment_are_refused_and_both_are_named() {
     for close in [true, false] {
