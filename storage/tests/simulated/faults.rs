@@ -817,62 +817,35 @@ fn end_of_log(sim: &Sim) -> (String, u64) {
     (name, (last as u64 + 1) * 4096)
 }
 
-/// Copies of large messages that have kept room for their ends: be it too little, they end or are refused, and the next
-/// message is taken. Waiting for each other, they would keep their rooms for ever.
+/// Whoever has kept room and wants more than that is refused where others keep all there is. Waiting for it, they would wait
+/// for each other, and keep their rooms for ever.
 #[test]
 fn who_keeps_room_waits_for_nobody() {
-    const CHUNK: usize = 256 << 10;
-    for foresight in [true, false] {
-        let sim = Sim::new(77);
-        let options = Options {
-            segment_bytes: 4 << 20,
-            batch_bytes_max: CHUNK,
-            pending_bytes_max: 4 << 20,
-            ..Options::for_tests()
-        };
-        let disk = sim.clone();
-        let ended = on_sim_unclosed(&sim, options, move |store, spawner| async move {
-            with_accounts(&store).await;
-            let mut writers = Vec::new();
-            for number in 0..20 {
-                let mut writer = store.body_writer().expect("is idle");
-                writer.push(body(number, CHUNK + (100 << 10))).await.expect("takes");
-                writers.push(writer);
-                // Until it has landed.
-                disk.sleep(std::time::Duration::from_secs(1)).await;
-            }
-            let rest = 195 << 10;
-            let rooms: Vec<_> = writers
-                .iter()
-                .map_while(|writer| {
-                    let held = if foresight { writer.held_bytes() } else { 0 };
-                    store.keep_room(held + rest).ok()
-                })
-                .collect();
-            let some = rooms.len();
-            assert!(some >= 10, "{some} rooms");
-            let ended = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
-            for (writer, room) in writers.into_iter().zip(rooms) {
-                let (store, ended) = (store.clone(), ended.clone());
-                spawner.spawn(async move {
-                    let mut writer = writer.within(&store.within(Some(room)));
-                    let outcome = writer.push(body(1, rest)).await;
-                    let outcome = outcome.and(writer.finish().await.map(drop));
-                    ended.borrow_mut().push(outcome);
-                });
-            }
-            // The simulated clock runs fast.
-            for _ in 0..100 {
-                disk.sleep(std::time::Duration::from_secs(60)).await;
-            }
-            let one = delivery(vec![placement(ALICE, INBOX)], 1, 100 << 10);
-            store.deliver(one).await.expect("nothing is kept any more");
-            assert_eq!(ended.borrow().len(), some, "nobody waits");
-            ended.take()
+    let sim = Sim::new(77);
+    let disk = sim.clone();
+    let half = Options::for_tests().pending_bytes_max / 2;
+    on_sim_unclosed(&sim, Options::for_tests(), move |store, spawner| async move {
+        with_accounts(&store).await;
+        let own = store.keep_room(4096).expect("there is room");
+        let others =
+            [half, half - 4096].map(|bytes| store.keep_room(bytes).expect("there is room"));
+        assert!(matches!(store.keep_room(1), Err(Error::Busy)));
+        let ended = std::rc::Rc::new(std::cell::RefCell::new(None));
+        let (within, place) = (store.within(Some(own)), ended.clone());
+        spawner.spawn(async move {
+            let mut writer = within.body_writer().expect("is open");
+            let outcome = writer.push(body(1, 1 << 20)).await;
+            *place.borrow_mut() = Some(outcome);
         });
-        for outcome in ended.expect("comes to its end") {
-            let is_refused = matches!(outcome, Err(Error::Busy));
-            assert!(outcome.is_ok() || is_refused && !foresight, "{outcome:?}");
+        // The simulated clock runs fast.
+        for _ in 0..100 {
+            disk.sleep(std::time::Duration::from_secs(60)).await;
         }
-    }
+        let outcome = ended.take();
+        assert!(matches!(outcome, Some(Err(Error::Busy))), "{outcome:?}");
+        drop(others);
+        let one = delivery(vec![placement(ALICE, INBOX)], 1, 10 << 10);
+        store.deliver(one).await.expect("nothing is kept any more");
+    })
+    .expect("comes to its end");
 }
