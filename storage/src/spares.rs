@@ -20,12 +20,12 @@ const ZERO_PIECE_PART: u64 = 2;
 /// The most of them beside a log that grows fast, in upkeep's pieces.
 const ZERO_PIECES_MAX: u64 = 2;
 
+/// Zeroes written at once before anybody waits for a commit.
+const ZERO_BYTES_ALONE: u64 = 1 << 20;
+
 /// After a piece the disk is the log's for so many times as long as that took. On a platter most of it is
 /// the way there and back, which larger pieces make as seldom as they can.
 const REST_RATIO: u32 = 3;
-
-/// The same before anybody waits for a commit.
-const ZERO_BYTES_ALONE: u64 = 1 << 20;
 
 /// How long a log in use is watched before more zeroes are written beside it.
 const WATCH: Duration = Duration::from_millis(5);

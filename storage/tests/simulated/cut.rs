@@ -1,7 +1,7 @@
 //! Files of the log that are shorter than they were, cut anywhere: in batches of several blocks, too.
 
 use crate::common::*;
-use crate::faults::{files, logs, refusal, remove};
+use crate::faults::{files, refusal, remove, segments};
 use std::time::Duration;
 use storage::device::Device;
 use storage::device::sim::Sim;
@@ -46,9 +46,11 @@ fn a_segment_that_is_cut_anywhere_is_refused_or_told_of_or_nothing_of_it_is_miss
     let checkpoints = checkpoints.filter(|name| name.starts_with("checkpoint"));
     checkpoints.for_each(|name| remove(&pristine, &name));
     let (mut refused, mut told, mut whole) = (0, 0, 0);
-    let segments = || logs(&pristine).into_iter().filter(|(_, log)| log.starts_with(b"KURASEG\0"));
-    assert!(segments().count() > 2, "several segments, so that later ones prove the earlier");
-    for (name, bytes) in segments() {
+    assert!(
+        segments(&pristine).count() > 2,
+        "several segments, so that later ones prove the earlier"
+    );
+    for (name, bytes) in segments(&pristine) {
         // At each block, and inside of each.
         for length in (4096..bytes.len()).step_by(2048) {
             let sim = pristine.after_crash();
@@ -102,8 +104,7 @@ fn the_past_in_a_segment_that_was_cut_under_a_running_store_is_refused_or_whole(
             for at in times.into_iter().skip(9).step_by(10) {
                 asked.push((at, store.as_of(ALICE, at).await.expect("remembered")));
             }
-            let segments = logs(&disk).into_iter().filter(|(_, log)| log.starts_with(b"KURASEG\0"));
-            let (name, log) = segments.into_iter().nth(number)?;
+            let (name, log) = segments(&disk).nth(number)?;
             let (mut refused, mut whole) = (0, 0);
             for length in (4096..log.len()).step_by(2048).rev() {
                 disk.cut(&name, length as u64);
@@ -154,9 +155,7 @@ fn an_older_file_that_is_cut_is_told_at_opening_with_what_that_costs() {
     let pristine = sim.after_crash();
     // Log, cold.
     let (mut refused, mut told, mut whole) = (0, [0, 0], 0);
-    for (name, bytes) in
-        logs(&pristine).into_iter().filter(|(_, log)| log.starts_with(b"KURASEG\0"))
-    {
+    for (name, bytes) in segments(&pristine) {
         for length in (4096..bytes.len()).step_by(3 * 2048) {
             let sim = pristine.after_crash();
             sim.cut(&name, length as u64);

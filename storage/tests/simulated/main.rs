@@ -19,6 +19,7 @@ mod put_back;
 mod quarantine;
 mod rebuild;
 mod rest;
+mod rooms;
 mod salvage;
 mod undelete;
 mod unreadable;

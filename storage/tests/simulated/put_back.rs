@@ -1,7 +1,7 @@
 //! What an operator puts into the store by hand hides no mail: a file twice, or an older copy of one.
 
 use crate::common::*;
-use crate::faults::{files, logs, refusal, remove};
+use crate::faults::{files, is_segment, logs, refusal, remove, segment_id, segments};
 use std::cell::RefCell;
 use std::rc::Rc;
 use storage::Options;
@@ -39,8 +39,15 @@ fn filled(close: bool) -> (Sim, Vec<Files>) {
     (sim.after_crash(), earlier.take())
 }
 
-fn is_segment(bytes: &[u8]) -> bool {
-    bytes.starts_with(b"KURASEG\0")
+/// Segments as they were at some time, each with what it is now: it has gone on since.
+fn older_copies<'e>(
+    pristine: &Sim,
+    earlier: &'e [Files],
+) -> impl Iterator<Item = (&'e str, &'e Vec<u8>, Vec<u8>)> {
+    earlier.iter().flatten().filter(|(_, older)| is_segment(older)).filter_map(|(name, older)| {
+        let now = pristine.contents(name)?;
+        (now[..4096] == older[..4096] && now != *older).then_some((name.as_str(), older, now))
+    })
 }
 
 async fn good(store: &storage::Store<Sim>) -> u32 {
@@ -56,15 +63,10 @@ async fn good(store: &storage::Store<Sim>) -> u32 {
 #[test]
 fn without_a_superblock_an_end_of_the_log_that_is_missing_or_older_is_refused() {
     let (pristine, earlier) = filled(true);
-    let segments = logs(&pristine).into_iter().filter(|(_, bytes)| is_segment(bytes));
-    let id = |bytes: &[u8]| u32::from_le_bytes(bytes[12..16].try_into().expect("four bytes"));
-    let (newest, now) = segments.max_by_key(|(_, bytes)| id(bytes)).expect("a segment");
-    let older = earlier
-        .iter()
-        .flatten()
-        .find(|(name, bytes)| *name == newest && bytes[..4096] == now[..4096]);
-    let (_, older) = older.expect("an older copy");
-    assert!(*older != now);
+    let newest = segments(&pristine).max_by_key(|(_, bytes)| segment_id(bytes));
+    let (newest, _) = newest.expect("a segment");
+    let older = older_copies(&pristine, &earlier).find(|(name, ..)| *name == newest);
+    let (_, older, _) = older.expect("an older copy");
     for put_back in [None, Some(older)] {
         let sim = pristine.after_crash();
         remove(&sim, &newest);
@@ -117,25 +119,16 @@ fn an_older_copy_in_the_place_of_a_file_is_refused_or_told_of_and_the_file_can_b
     let (mut refused, mut told, mut older_refused) = (0, 0, 0);
     for close in [true, false] {
         let (pristine, earlier) = filled(close);
-        for (name, older) in earlier.iter().flatten().filter(|(_, bytes)| is_segment(bytes)) {
-            let Some(now) = pristine.contents(name) else { continue };
-            if now[..4096] != older[..4096] || now == *older {
-                continue;
-            }
+        for (name, older, now) in older_copies(&pristine, &earlier) {
             let sim = pristine.after_crash();
             sim.put_file(name, older.clone());
             let before = files(&sim);
             if let Some(reason) = refusal(&sim) {
-                assert!(
-                    reason.contains(name.as_str()) && reason.contains("older copy"),
-                    "{reason}"
-                );
+                assert!(reason.contains(name) && reason.contains("older copy"), "{reason}");
                 assert!(files(&sim) == before, "{name}: something was changed");
                 refused += 1;
-                let newest = logs(&pristine).into_iter().filter(|(_, log)| is_segment(log));
-                let id = |log: &[u8]| u32::from_le_bytes(log[12..16].try_into().expect("four"));
-                let newest = newest.map(|(_, log)| id(&log)).max();
-                older_refused += u32::from(newest > Some(id(&now)));
+                let newest = segments(&pristine).map(|(_, log)| segment_id(&log)).max();
+                older_refused += u32::from(newest > Some(segment_id(&now)));
             } else {
                 let left = on_sim_unclosed(&sim, Options::for_tests(), |store, _| async move {
                     (good(&store).await, store.stats().recovery_damage)
@@ -166,25 +159,19 @@ fn an_older_copy_of_what_is_replayed_is_refused_in_the_same_words() {
         let checkpoints = pristine.files().into_iter().map(|file| file.name);
         let checkpoints = checkpoints.filter(|name| name.starts_with("checkpoint"));
         checkpoints.for_each(|name| remove(&pristine, &name));
-        let segments = || logs(&pristine).into_iter().filter(|(_, log)| is_segment(log));
-        let id = |log: &[u8]| u32::from_le_bytes(log[12..16].try_into().expect("four"));
-        let newest = segments().map(|(_, log)| id(&log)).max().expect("a log");
-        for (name, older) in earlier.iter().flatten().filter(|(_, bytes)| is_segment(bytes)) {
-            let Some(now) = pristine.contents(name) else { continue };
-            if now[..4096] != older[..4096] || now == *older {
-                continue;
-            }
+        let newest = segments(&pristine).map(|(_, log)| segment_id(&log)).max().expect("a log");
+        for (name, older, now) in older_copies(&pristine, &earlier) {
             let sim = pristine.after_crash();
             sim.put_file(name, older.clone());
             let before = files(&sim);
             if let Some(reason) = refusal(&sim) {
                 let words = "what came then is missing, and this is an older copy of the file";
                 let is_named =
-                    reason.contains(&format!("{name}, which is segment {} of", id(&now)));
+                    reason.contains(&format!("{name}, which is segment {} of", segment_id(&now)));
                 assert!(is_named && reason.contains(words), "{reason}");
                 assert!(reason.contains("kura store salvage"), "{reason}");
                 assert!(files(&sim) == before, "{name}: something was changed");
-                refused[usize::from(id(&now) == newest)] += 1;
+                refused[usize::from(segment_id(&now) == newest)] += 1;
             } else {
                 let left = on_sim_unclosed(&sim, Options::for_tests(), |store, _| async move {
                     (good(&store).await, store.stats().recovery_damage)
@@ -193,7 +180,7 @@ fn an_older_copy_of_what_is_replayed_is_refused_in_the_same_words() {
                 // A block at its end may have rotted; and without an orderly close nothing but the newest segment says
                 // how far it went.
                 let is_told = good + 1 == MESSAGES && damage > 0;
-                let is_newest = !close && id(&now) == newest;
+                let is_newest = !close && segment_id(&now) == newest;
                 assert!(is_told || is_newest, "{name}: {good} good, {damage} damaged");
             }
             let mended = pristine.after_crash();
@@ -220,7 +207,7 @@ fn a_last_batch_whose_header_has_rotted_makes_no_older_copy_of_its_segment() {
         }
     });
     let (mut hurt, mut left_over) = (0, 0);
-    for (name, log) in logs(&sim).into_iter().filter(|(_, log)| is_segment(log)) {
+    for (name, log) in segments(&sim) {
         let is_batch =
             |at: &usize| log[*at..].starts_with(b"KBAT") && log[at + 8..][..4] == log[12..16];
         let Some(last) = (4096..log.len()).step_by(4096).rfind(is_batch) else {
