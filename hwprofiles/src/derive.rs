@@ -28,6 +28,10 @@ const OVERLAP_GAIN: f64 = 0.25;
 /// What a durable 4 KiB message costs the server's cores, all told, at 16 sessions: measured on the
 /// host of `virtio-ext4` by benches/peers/run. Newer runs find less (benches/README.md): on the safe side.
 pub(crate) const MESSAGE_CPU_US: f64 = 109.0;
+/// What a flush costs the cores, beside the messages in it: from the same runs at other rates.
+const FLUSH_CPU_US: f64 = 195.0;
+/// Of the cores, what compaction may take for its flushes.
+const COMPACTION_CORES: f64 = 0.25;
 /// The smallest message that rates are stated for, as written: 1.37 bytes for each of 4 KiB.
 const MESSAGE_WRITTEN_BYTES: f64 = 4096.0 * 1.37;
 
@@ -189,8 +193,9 @@ fn derive_all(profile: &Profile) -> Knobs {
         sessions_max: sessions_max(profile, session_buffer_bytes.value),
         admitted_messages_per_second: admitted_messages_per_second(profile, batch_bytes_max.value),
         compaction_bytes_per_second: compaction_bytes_per_second(
-            lasting_bytes_per_second.value,
-            compaction_share_percent.value,
+            profile,
+            [lasting_bytes_per_second.value, compaction_share_percent.value],
+            upkeep_piece_bytes.value,
         ),
         scrub_share_percent: scrub_share_percent(profile, lasting_bytes_per_second.value),
         backup_share_percent: backup_share_percent(profile),
@@ -459,8 +464,8 @@ fn upkeep_piece_bytes(profile: &Profile, batch_bytes_max: u64) -> Knob {
     let flush = profile.smallest_flush();
     let bandwidth = profile.disk.write_mb_per_second;
     let exponent = (flush.p50_us * bandwidth).max(1.0).log2().round() as u32;
-    let value = (1u64 << exponent.min(62)).clamp(64 * KIB, batch_bytes_max);
-    let formula = "what the disk writes while it flushes little, to a power of two, 64 KiB to \
+    let value = (1u64 << exponent.min(62)).clamp(16 * KIB, batch_bytes_max);
+    let formula = "what the disk writes while it flushes little, to a power of two, 16 KiB to \
                    batch_bytes_max: more would keep commits waiting, less would be moves of the head";
     derived(value, formula, format!("{}, {bandwidth:.0} MB/s", flush_text(flush)))
 }
@@ -491,12 +496,27 @@ fn compaction_share_percent(profile: &Profile) -> Knob {
     derived(value, formula, flush_text(profile.smallest_flush()))
 }
 
-fn compaction_bytes_per_second(lasting_bytes_per_second: u64, share_percent: u64) -> Knob {
+fn compaction_bytes_per_second(
+    profile: &Profile,
+    [lasting_bytes_per_second, share_percent]: [u64; 2],
+    upkeep_piece_bytes: u64,
+) -> Knob {
     let lasting = lasting_bytes_per_second as f64;
+    let of_disk = lasting * share_percent as f64 / 100.0;
+    // On a disk that flushes at once it is the cores that mail would wait for.
+    let flushes = COMPACTION_CORES * f64::from(profile.host.cores) * 1e6 / FLUSH_CPU_US;
+    let of_cores = flushes * upkeep_piece_bytes as f64;
     // A disk slower than 1 MB/s still has to get its space back some day.
-    let value = (lasting * share_percent as f64 / 100.0).max(256.0 * KIB as f64);
-    let figures = format!("{:.0} MB/s for long, {share_percent} %", lasting / 1e6);
-    derived(value as u64, "compaction_share_percent of lasting_bytes_per_second", figures)
+    let value = of_disk.min(of_cores).max(256.0 * KIB as f64);
+    let figures = format!(
+        "{:.0} MB/s for long, {share_percent} %, {} cores, {}",
+        lasting / 1e6,
+        profile.host.cores,
+        size(upkeep_piece_bytes)
+    );
+    let formula = "compaction_share_percent of lasting_bytes_per_second; at most what a quarter of the cores \
+                   carry, at 195 µs for each piece of upkeep_piece_bytes";
+    derived(value as u64, formula, figures)
 }
 
 fn scrub_share_percent(profile: &Profile, lasting_bytes_per_second: u64) -> Knob {

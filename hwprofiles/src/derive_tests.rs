@@ -27,7 +27,7 @@ fn a_fast_virtual_disk_with_two_cores() {
         ("upkeep_piece_bytes", 256 * KIB),
         ("lasting_bytes_per_second", 4_034_000_000),
         ("compaction_share_percent", 25),
-        ("compaction_bytes_per_second", 1_008_500_000),
+        ("compaction_bytes_per_second", 672_164_102),
         ("scrub_share_percent", 1),
         ("backup_share_percent", 10),
         ("zstd_level", 0),

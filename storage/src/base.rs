@@ -4,7 +4,7 @@
 //! A base counts once its last record is durable. Recovery looks for one only where no checkpoint file
 //! can be used.
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, align_up};
 use crate::checkpoint::file_name;
 use crate::checkpoint::load::{self, Loaded};
 use crate::checkpoint::verify::Reading;
@@ -21,6 +21,7 @@ use crate::index::RowFile;
 use crate::log::queue::{Hold, Parts, run_low};
 use crate::log::scan::FoundSegment;
 use crate::log::{Expected, find_records};
+use crate::options::Options;
 use crate::types::Lsn;
 use crate::wait::Receipt;
 use std::collections::BTreeMap;
@@ -48,8 +49,7 @@ pub(crate) async fn write<D: Device>(core: &Rc<Core<D>>) -> Result<(), Error> {
     }
     reading.finish().map_err(useless)?;
     let (mut pending, mut pieces) = (Vec::new(), Vec::new());
-    // With their headers they fill whole blocks.
-    let piece_bytes = core.options.chunk_bytes() - BATCH_HEADER_BYTES - RECORD_HEADER_BYTES;
+    let piece_bytes = piece_bytes(&core.options, core.checkpoint_bytes.get());
     let mut reading = Reading::begin(&core.device, checkpoint, at_once).await.map_err(useless)?;
     let (mut held, mut at_end) = (Vec::new(), false);
     while !at_end || !held.is_empty() {
@@ -76,6 +76,16 @@ pub(crate) async fn write<D: Device>(core: &Rc<Core<D>>) -> Result<(), Error> {
     let parts = Parts::of(&record);
     core.enqueue_upkeep(record, &parts, Hold::default())?.landed().await?;
     Ok(())
+}
+
+/// The last record names every piece.
+const PIECES_MAX: u64 = 4096;
+
+/// What a commit may have to wait for, but as large as few enough of them take. With their headers they fill whole blocks.
+fn piece_bytes(options: &Options, checkpoint_bytes: u64) -> usize {
+    let few = usize::try_from(checkpoint_bytes / PIECES_MAX).unwrap_or(usize::MAX);
+    let bytes = copy_bytes(options).max(align_up(few)).min(options.chunk_bytes());
+    bytes - BATCH_HEADER_BYTES - RECORD_HEADER_BYTES
 }
 
 async fn land(
@@ -190,4 +200,20 @@ pub(crate) async fn read_piece<D: Device>(
     };
     let header = RecordHeader::decode(record).ok().filter(verifies);
     Ok(header.and_then(|header| header.parts(record)).map(|(_, body)| body.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_is_what_a_commit_may_wait_for_until_there_would_be_too_many() {
+        let options = Options { upkeep_piece_bytes: 64 << 10, ..Options::default() };
+        let headers = BATCH_HEADER_BYTES + RECORD_HEADER_BYTES;
+        let piece = |checkpoint_bytes| piece_bytes(&options, checkpoint_bytes) + headers;
+        assert_eq!(piece(0), 64 << 10);
+        assert_eq!(piece(PIECES_MAX * (64 << 10)), 64 << 10);
+        assert_eq!(piece(PIECES_MAX * (100 << 10)), 100 << 10);
+        assert_eq!(piece(u64::MAX), options.chunk_bytes());
+    }
 }

@@ -9,7 +9,7 @@ const RETENTION_MAX: Duration = Duration::from_secs(3660 * 86_400);
 /// Beyond it 256 KiB take more than some milliseconds, during which a core does nothing else.
 pub const ZSTD_LEVEL_MAX: u8 = 9;
 
-const PIECE_BYTES_MIN: usize = 64 << 10;
+const PIECE_BYTES_MIN: usize = 16 << 10;
 const PIECE_BYTES_MAX: usize = 4 << 20;
 
 #[derive(Debug, Clone)]
@@ -181,7 +181,7 @@ impl Options {
         }
         let piece = self.upkeep_piece_bytes;
         if !piece.is_power_of_two() || !(PIECE_BYTES_MIN..=PIECE_BYTES_MAX).contains(&piece) {
-            return refuse("upkeep_piece_bytes must be a power of two from 64 KiB to 4 MiB");
+            return refuse("upkeep_piece_bytes must be a power of two from 16 KiB to 4 MiB");
         }
         if self.compaction_bytes_per_second == Some(0) {
             return refuse(

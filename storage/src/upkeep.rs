@@ -2,7 +2,7 @@
 
 use crate::checkpoint::files::{self, Kept, RowFiles};
 use crate::checkpoint::settle::settle;
-use crate::checkpoint::write::{self, Snapshot, WrittenBlock};
+use crate::checkpoint::write::{self, Manner, Snapshot, WrittenBlock};
 use crate::checkpoint::{Position, file_lsn, file_name};
 use crate::core::{Core, Phase};
 use crate::device::{Device, is_full};
@@ -131,12 +131,16 @@ async fn write_file<D: Device>(
     core: &Core<D>,
     snapshot: Snapshot,
 ) -> io::Result<(Vec<WrittenBlock>, RowFiles)> {
-    let sync = core.options.sabotage != Some(Sabotage::NameCheckpointEarly);
-    let at_once = core.options.upkeep_piece_bytes;
-    let mut outcome = write::write(&core.device, &snapshot, at_once, sync).await;
+    let manner = Manner {
+        piece_bytes: core.options.upkeep_piece_bytes,
+        // Who closes the store waits for it, and so does mail that is refused until space comes back.
+        rests: core.phase.get() == Phase::Open && !core.is_short(),
+        syncs: core.options.sabotage != Some(Sabotage::NameCheckpointEarly),
+    };
+    let mut outcome = write::write(&core.device, &snapshot, manner).await;
     if outcome.as_ref().is_err_and(is_full) && space::give_back_spare(core).await? {
         // A spare is room for the log; this is how room comes back at all.
-        outcome = write::write(&core.device, &snapshot, at_once, sync).await;
+        outcome = write::write(&core.device, &snapshot, manner).await;
     }
     match outcome {
         Ok(written) => {

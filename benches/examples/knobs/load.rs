@@ -42,7 +42,7 @@ pub enum Beside {
 /// Before the load in which they are expunged: to each session.
 const FILL_MESSAGES: usize = 1500;
 /// Small, so that a short load turns over many.
-const FILLED_SEGMENT_BYTES: u64 = 4 << 20;
+const FILLED_SEGMENT_BYTES: u64 = 16 << 20;
 
 /// What came out, over all shards.
 #[derive(Default)]

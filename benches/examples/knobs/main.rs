@@ -79,11 +79,11 @@ fn half_loads() {
     row("", &["messages/s".to_owned(), "alone".to_owned(), "beside upkeep".to_owned()]);
     type Modelled = fn(&Profile) -> Medium;
     let disks: [(_, Modelled, _); 6] = [
-        ("nvme-plp", flash_of, FLASH_FOR),
+        ("nvme-plp", write_through_of, FLASH_FOR),
         ("nvme-consumer", flash_of, FLASH_FOR),
         ("sata-ssd", flash_of, FLASH_FOR),
-        ("cloud-block", flash_of, FLASH_FOR),
-        ("raid-bbu", flash_of, FLASH_FOR),
+        ("cloud-block", write_through_of, FLASH_FOR),
+        ("raid-bbu", write_through_of, FLASH_FOR),
         ("rotating", platter_of, PLATTER_FOR),
     ];
     for (name, medium, time) in disks {
@@ -128,6 +128,20 @@ fn figures(profile: &Profile) -> (u64, f64) {
 fn flash_of(profile: &Profile) -> Medium {
     let (flush, nanos_per_byte) = figures(profile);
     Medium::Flash { bus: Default::default(), nanos_per_byte, flush, next: Default::default() }
+}
+
+fn write_through_of(profile: &Profile) -> Medium {
+    let (trip, nanos_per_byte) = figures(profile);
+    let most =
+        profile.disk.overlap.iter().map(|point| point.flushes_per_second).fold(1.0, f64::max);
+    let (bus, operations) = (Default::default(), Default::default());
+    Medium::WriteThrough {
+        bus,
+        operations,
+        nanos_per_byte,
+        nanos_per_operation: (1e9 / most) as u64,
+        trip,
+    }
 }
 
 fn platter_of(profile: &Profile) -> Medium {

@@ -1,8 +1,10 @@
 //! A disk with latency and bandwidth, in virtual time: the simulated disk keeps the bytes, and this
 //! says when each operation is done.
 //!
-//! Two media, each with the figures of a profile:
+//! Three media, each with the figures of a profile:
 //!
+//! - *Write-through*: what is written is as good as stable. Writes share one bus and so many operations a second as
+//!   the profile's writers get out of it together; each takes a round trip more, and these overlap.
 //! - *Flash with a volatile cache*: writes share one bus; a flush empties the cache for everybody, so only
 //!   one runs at a time, and those who wait for it to end share the next one, as the kernel's block layer
 //!   does it.
@@ -88,14 +90,37 @@ impl Queue {
 
 #[derive(Clone)]
 pub enum Medium {
-    Flash { bus: Queue, nanos_per_byte: f64, flush: u64, next: Rc<Cell<(u64, u64)>> },
-    Platter { arm: Queue, nanos_per_byte: f64, turn: u64, seek: u64, last: Rc<RefCell<String>> },
+    WriteThrough {
+        bus: Queue,
+        operations: Queue,
+        nanos_per_byte: f64,
+        nanos_per_operation: u64,
+        trip: u64,
+    },
+    Flash {
+        bus: Queue,
+        nanos_per_byte: f64,
+        flush: u64,
+        next: Rc<Cell<(u64, u64)>>,
+    },
+    Platter {
+        arm: Queue,
+        nanos_per_byte: f64,
+        turn: u64,
+        seek: u64,
+        last: Rc<RefCell<String>>,
+    },
 }
 
 impl Medium {
     /// When a write that is asked for now is done.
     fn write(&self, now: u64, file: &str, bytes: usize, durable: bool) -> u64 {
         match self {
+            Medium::WriteThrough { bus, operations, nanos_per_byte, nanos_per_operation, trip } => {
+                let there = bus.take(now, (bytes as f64 * nanos_per_byte) as u64);
+                let trip = if durable { *trip } else { 0 };
+                there.max(operations.take(now, *nanos_per_operation)) + trip
+            }
             Medium::Flash { bus, nanos_per_byte, flush, next } => {
                 let there = bus.take(now, (bytes as f64 * nanos_per_byte) as u64);
                 if !durable {

@@ -50,20 +50,27 @@ pub(crate) struct Written {
     pub(crate) blocks: Vec<WrittenBlock>,
 }
 
-/// Writes and, unless told not to, syncs the file. `piece_bytes` are written at once: between two writes other
-/// tasks run, and commits have the disk.
+/// How a checkpoint is written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manner {
+    /// At once: between two writes other tasks run.
+    pub(crate) piece_bytes: usize,
+    /// After a piece the disk is the commits' for as long as that took.
+    pub(crate) rests: bool,
+    /// Only a test has it otherwise.
+    pub(crate) syncs: bool,
+}
+
 pub(crate) async fn write<D: Device>(
     device: &D,
     snapshot: &Snapshot,
-    piece_bytes: usize,
-    sync: bool,
+    manner: Manner,
 ) -> io::Result<Written> {
     let name = file_name(snapshot.index.applied);
     let file = device.create(&name, 0).await?;
-    let buffer = Buffer::with_capacity(piece_bytes);
+    let buffer = Buffer::with_capacity(manner.piece_bytes);
     let kept = &snapshot.kept.files;
-    let mut output =
-        Output { device, file, piece_bytes, buffer, offset: 0, kept, blocks: Vec::new() };
+    let mut output = Output { device, file, manner, buffer, offset: 0, kept, blocks: Vec::new() };
     let header = Header {
         version: VERSION,
         shard: snapshot.shard,
@@ -95,7 +102,7 @@ pub(crate) async fn write<D: Device>(
     output.frame(FrameKind::Segments, &encode_segments(&snapshot.segments)).await?;
     output.frame(FrameKind::Counters, &encode_counters(&snapshot.index.counters)).await?;
     output.frame(FrameKind::End, &[]).await?;
-    output.finish(sync).await
+    output.finish().await
 }
 
 fn encode_segments(segments: &[(SegmentId, u32, Lsn)]) -> Vec<u8> {
@@ -153,7 +160,7 @@ fn encode_counters(counters: &Counters) -> Vec<u8> {
 pub(super) struct Output<'d, D: Device> {
     device: &'d D,
     file: D::File,
-    piece_bytes: usize,
+    manner: Manner,
     buffer: Buffer,
     /// Where `buffer` goes.
     offset: u64,
@@ -270,16 +277,21 @@ impl<D: Device> Output<'_, D> {
         self.buffer.extend(payload);
         let end = self.buffer.len();
         self.buffer.pad(end.next_multiple_of(8) - end);
-        if self.buffer.len() < self.piece_bytes {
+        if self.buffer.len() < self.manner.piece_bytes {
             return Ok(());
         }
         // Whole blocks go out; the rest starts the next piece.
         let whole = self.buffer.len() / ALIGNMENT * ALIGNMENT;
-        let mut next = Buffer::with_capacity(self.piece_bytes);
+        let mut next = Buffer::with_capacity(self.manner.piece_bytes);
         next.extend(&self.buffer.as_slice()[whole..]);
         self.buffer.set_len(whole);
         let piece = std::mem::replace(&mut self.buffer, next);
+        let began = self.device.steady();
         self.write(piece).await?;
+        if self.manner.rests {
+            let took = self.device.steady().saturating_sub(began);
+            self.device.sleep(took).await;
+        }
         self.device.yield_now().await;
         Ok(())
     }
@@ -291,12 +303,12 @@ impl<D: Device> Output<'_, D> {
         Ok(())
     }
 
-    async fn finish(mut self, sync: bool) -> io::Result<Written> {
+    async fn finish(mut self) -> io::Result<Written> {
         let end = self.buffer.len();
         self.buffer.pad(crate::buffer::align_up(end) - end);
         let last = std::mem::replace(&mut self.buffer, Buffer::with_capacity(1));
         self.write(last).await?;
-        if sync {
+        if self.manner.syncs {
             self.device.sync(&self.file).await?;
             self.device.sync_directory().await?;
         }

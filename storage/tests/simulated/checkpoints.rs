@@ -84,12 +84,20 @@ fn a_checkpoint_costs_what_has_changed() {
             deliver(&store, 0..10).await;
         }
     });
-    let before = checkpoints(&sim);
-    on_sim(&sim, options(), |store| async move { deliver(&store, 0..10).await });
-    let mut after = checkpoints(&sim);
-    let newest = after.pop().expect("one");
+    // Now and then one gives up a file that is garbage for the most part, and writes what was still needed of it.
+    let mut costs = Vec::new();
+    for _ in 0..5 {
+        let before = checkpoints(&sim);
+        on_sim(&sim, options(), |store| async move { deliver(&store, 0..10).await });
+        let newest = checkpoints(&sim).pop().expect("one");
+        assert!(before.last() < Some(&newest), "{newest:?} is not new: {before:?}");
+        costs.push(newest.1);
+    }
+    costs.sort_unstable();
     let whole = u64::from(MESSAGES) * ROW_BYTES;
-    assert!(before.last() < Some(&newest) && newest.1 < whole / 5, "{newest:?} of {whole}");
+    assert!(costs[2] < whole / 5, "{costs:?} of {whole}");
+    let mut after = checkpoints(&sim);
+    after.pop();
     let elsewhere: u64 = after.iter().map(|(_, bytes)| bytes).sum();
     assert!(elsewhere > whole * 9 / 10, "the other rows stay where they are: {after:?}");
 }
