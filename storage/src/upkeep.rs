@@ -131,10 +131,11 @@ async fn write_file<D: Device>(
     core: &Core<D>,
     snapshot: Snapshot,
 ) -> io::Result<(Vec<WrittenBlock>, RowFiles)> {
+    // Who closes the store waits for it, and so does mail that is refused until space comes back.
+    let rests = || core.phase.get() == Phase::Open && !core.is_short();
     let manner = Manner {
         piece_bytes: core.options.upkeep_piece_bytes,
-        // Who closes the store waits for it, and so does mail that is refused until space comes back.
-        rests: core.phase.get() == Phase::Open && !core.is_short(),
+        rests: &rests,
         syncs: core.options.sabotage != Some(Sabotage::NameCheckpointEarly),
     };
     let mut outcome = write::write(&core.device, &snapshot, manner).await;

@@ -51,12 +51,12 @@ pub(crate) struct Written {
 }
 
 /// How a checkpoint is written.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Manner {
+#[derive(Clone, Copy)]
+pub(crate) struct Manner<'m> {
     /// At once: between two writes other tasks run.
     pub(crate) piece_bytes: usize,
-    /// After a piece the disk is the commits' for as long as that took.
-    pub(crate) rests: bool,
+    /// Whether the disk is the commits' after a piece, for as long as that took.
+    pub(crate) rests: &'m dyn Fn() -> bool,
     /// Only a test has it otherwise.
     pub(crate) syncs: bool,
 }
@@ -64,7 +64,7 @@ pub(crate) struct Manner {
 pub(crate) async fn write<D: Device>(
     device: &D,
     snapshot: &Snapshot,
-    manner: Manner,
+    manner: Manner<'_>,
 ) -> io::Result<Written> {
     let name = file_name(snapshot.index.applied);
     let file = device.create(&name, 0).await?;
@@ -160,7 +160,7 @@ fn encode_counters(counters: &Counters) -> Vec<u8> {
 pub(super) struct Output<'d, D: Device> {
     device: &'d D,
     file: D::File,
-    manner: Manner,
+    manner: Manner<'d>,
     buffer: Buffer,
     /// Where `buffer` goes.
     offset: u64,
@@ -288,7 +288,7 @@ impl<D: Device> Output<'_, D> {
         let piece = std::mem::replace(&mut self.buffer, next);
         let began = self.device.steady();
         self.write(piece).await?;
-        if self.manner.rests {
+        if (self.manner.rests)() {
             let took = self.device.steady().saturating_sub(began);
             self.device.sleep(took).await;
         }
