@@ -179,10 +179,13 @@ def phase(server, bench, size, churn, rate, seconds):
         server, bytes=size, sessions=SESSIONS, open_rate=rate,
         messages=max(100, int(rate * seconds)),
     )
-    expunged = 0
+    expunged, is_over = 0, False
+    # Before anything comes: on a slow host a short load is half over by the time that a client is answered.
+    keep = churn.look() if churn else 0
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
-        keep = churn.look() if churn else 0
-        while load.poll() is None:
+        while not is_over:
+            # Asked first, so that the last look sees all that came.
+            is_over = load.poll() is not None
             surplus = churn.look() - keep if churn else 0
             expunged += churn.take(surplus) if surplus > 0 else 0
             time.sleep(0.02)

@@ -90,7 +90,8 @@ class Suite(unittest.TestCase):
         self.assertEqual(found["fetch"][1]["state"], "warm")
         (parts,) = found["compaction"]
         self.assertEqual(parts["without"]["expunged"], 0)
-        self.assertGreater(parts["with"]["expunged"], 100)
+        # For each account a share, which is rounded.
+        self.assertAlmostEqual(parts["with"]["expunged"], parts["with"]["acknowledged"], delta=2)
         self.assertGreaterEqual(parts["with"]["written_per_byte"], 1)
         self.assertGreater(min(parts["beside"]["rounds"].values()), 0)
 
