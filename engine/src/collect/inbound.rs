@@ -71,7 +71,7 @@ pub struct Inbound {
 #[derive(Debug)]
 struct Started {
     intake: Intake,
-    to: Vec<To>,
+    to: Rc<[To]>,
 }
 
 /// What its score goes by, beside the message.
@@ -208,7 +208,7 @@ impl Inbound {
 
     /// It is known whom it is for.
     async fn start(&mut self) -> Result<(), Reason> {
-        let to = self.way.recipients(&self.head, self.octets).await;
+        let to = Rc::<[To]>::from(self.way.recipients(&self.head, self.octets).await);
         let mut intake = self.way.intake(&self.id, &to);
         intake.push(&self.head).await?;
         self.started = Some(Started { intake, to });
@@ -303,7 +303,7 @@ impl Inbound {
         let (results, copies) = delivery::settle(intake, &to, &all, &stamp, envelope).await;
         copies.stay().await;
         let has_been_taken = results.iter().any(Result::is_ok);
-        for (result, to) in results.into_iter().zip(&to) {
+        for (result, to) in results.into_iter().zip(to.iter()) {
             match result {
                 Ok(_durable) => {}
                 Err(Failure::Store(storage::Error::OverQuota)) if has_been_taken => {

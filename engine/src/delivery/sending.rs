@@ -87,7 +87,7 @@ impl From<Failure> for NotSent {
 /// on other hosts, the sender is told by a message; where somebody can't have it now, none of them gets it.
 pub async fn settle(
     intake: Intake,
-    recipients: &[To],
+    recipients: &Rc<[To]>,
     groups: &[Vec<usize>],
     stamp: &Stamp,
     envelope: Envelope,
@@ -95,8 +95,8 @@ pub async fn settle(
     let shard = Rc::clone(intake.shard());
     let envelope = Arc::new(envelope);
     let (mut outcomes, at_hand) = intake.finish(recipients, groups, stamp, &envelope).await;
-    together::undo(&shard, recipients, groups, &envelope, &mut outcomes).await;
-    let mut copies = Copies::of(&shard, &envelope, recipients, &outcomes);
+    let mut copies = Copies::of(&shard, &envelope, recipients, &mut outcomes);
+    together::undo(&mut copies, groups, &mut outcomes).await;
     let mut post = Post {
         shard,
         judged: envelope.judged.clone(),

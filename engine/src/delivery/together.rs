@@ -19,6 +19,7 @@ use crate::shard::Shard;
 use crate::sieve::marks::{self, Mark};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 use storage::{AccountId, Error, MailboxId, Room, Uid};
 
 /// Homes that share an answer with another one, hence write nothing before that has room.
@@ -72,37 +73,37 @@ pub(super) async fn keep_rooms(
     rooms
 }
 
-/// Where a message lies, for one recipient.
-#[derive(Debug)]
-struct Filing {
-    home: Home,
-    places: Vec<(MailboxId, Uid)>,
-}
-
 /// What the recipients of a transaction have got of its message, and can be taken back.
 #[derive(Debug)]
 #[must_use = "nothing is remembered of what does not stay"]
 pub struct Copies {
     shard: Rc<Shard>,
-    id: String,
-    filings: Vec<Filing>,
+    envelope: Arc<Envelope>,
+    recipients: Rc<[To]>,
+    /// Where each of them has it.
+    places: Vec<Vec<(MailboxId, Uid)>>,
     /// What their scripts want remembered once nothing is taken back any more.
     marks: Vec<(Home, Vec<Mark>)>,
 }
 
 impl Copies {
+    /// One outcome for each recipient; takes the places out of them.
     pub(super) fn of(
         shard: &Rc<Shard>,
-        envelope: &Envelope,
-        recipients: &[To],
-        outcomes: &[Outcome],
+        envelope: &Arc<Envelope>,
+        recipients: &Rc<[To]>,
+        outcomes: &mut [Outcome],
     ) -> Copies {
-        let filed = recipients.iter().zip(outcomes).filter_map(|(to, outcome)| {
-            let places = outcome.as_ref().ok()?.places.clone();
-            (!places.is_empty()).then(|| Filing { home: to.home.clone(), places })
-        });
-        let (shard, id) = (Rc::clone(shard), envelope.id.clone());
-        Copies { shard, id, filings: filed.collect(), marks: Vec::new() }
+        let places = |outcome: &mut Outcome| {
+            outcome.as_mut().map_or_else(|_| Vec::new(), |filed| std::mem::take(&mut filed.places))
+        };
+        Copies {
+            shard: Rc::clone(shard),
+            envelope: Arc::clone(envelope),
+            recipients: Rc::clone(recipients),
+            places: outcomes.iter_mut().map(places).collect(),
+            marks: Vec::new(),
+        }
     }
 
     pub(super) fn note_marks(&mut self, marks: Vec<(Home, Vec<Mark>)>) {
@@ -111,16 +112,23 @@ impl Copies {
 
     /// What these accounts have stays, whatever happens: others were told that they have it.
     pub(super) fn leave(&mut self, accounts: &BTreeSet<AccountId>) {
-        self.filings.retain(|filing| !accounts.contains(&filing.home.account));
+        for (to, places) in self.recipients.iter().zip(&mut self.places) {
+            if accounts.contains(&to.home.account) {
+                places.clear();
+            }
+        }
     }
 
     /// Takes back what these accounts have got.
     pub async fn take_back(&mut self, is_theirs: impl Fn(AccountId) -> bool) {
         self.marks.retain(|(home, _)| !is_theirs(home.account));
-        let is_taken = |filing: &mut Filing| is_theirs(filing.home.account);
         let mut asked = Vec::new();
-        for Filing { home, places } in self.filings.extract_if(.., is_taken) {
+        for (To { home, .. }, places) in self.recipients.iter().zip(&mut self.places) {
             let account = home.account;
+            if places.is_empty() || !is_theirs(account) {
+                continue;
+            }
+            let places = std::mem::take(places);
             let expunge = move |shard: Rc<Shard>| async move {
                 let mut outcome = Ok(());
                 for (mailbox, uid) in places {
@@ -129,10 +137,10 @@ impl Copies {
                 }
                 outcome
             };
-            asked.push((home.address, self.shard.mesh.ask(home.shard, expunge)));
+            asked.push((&home.address, self.shard.mesh.ask(home.shard, expunge)));
         }
         for (account, answer) in asked {
-            let id = &self.id;
+            let id = &self.envelope.id;
             match answer.await.unwrap_or(Err(Error::Busy)) {
                 Ok(()) => {
                     tracing::info!(target: NOTICE, id, account, "taken back: others did not get it");
@@ -166,13 +174,8 @@ impl Copies {
 }
 
 /// Fails who shares an answer with who has failed, and takes back what they have got.
-pub(super) async fn undo(
-    shard: &Rc<Shard>,
-    recipients: &[To],
-    groups: &[Vec<usize>],
-    envelope: &Envelope,
-    outcomes: &mut [Outcome],
-) {
+pub(super) async fn undo(copies: &mut Copies, groups: &[Vec<usize>], outcomes: &mut [Outcome]) {
+    let envelope = &copies.envelope;
     let failed =
         |outcome: &Outcome| outcome.as_ref().err().filter(|error| counts(envelope, error)).cloned();
     let mut failed: Vec<_> = outcomes.iter().map(failed).collect();
@@ -180,14 +183,13 @@ pub(super) async fn undo(
         return;
     }
     spread(&mut failed, groups);
-    let mut copies = Copies::of(shard, envelope, recipients, outcomes);
     let mut accounts = BTreeSet::new();
     for (at, error) in failed.into_iter().enumerate() {
         if let Some(error) = error
             && outcomes[at].is_ok()
         {
             outcomes[at] = Err(error);
-            accounts.insert(recipients[at].home.account);
+            accounts.insert(copies.recipients[at].home.account);
         }
     }
     copies.take_back(|account| accounts.contains(&account)).await;

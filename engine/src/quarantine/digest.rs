@@ -266,7 +266,7 @@ async fn deliver(
         once: None,
     };
     let (results, copies) =
-        delivery::settle(intake, &[to], &[vec![0]], &Stamp::default(), envelope).await;
+        delivery::settle(intake, &Rc::from([to]), &[vec![0]], &Stamp::default(), envelope).await;
     copies.stay().await;
     for result in results {
         match result {

@@ -136,7 +136,7 @@ pub(crate) async fn send(
                 require_tls,
             };
             let to_homes = homes.into_iter().map(|home| To { home, address: address.clone() });
-            let recipients: Vec<To> = to_homes.collect();
+            let recipients: Rc<[To]> = to_homes.collect();
             let mut refused = None;
             let stamp = Stamp::default();
             let (results, copies) =

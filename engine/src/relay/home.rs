@@ -81,7 +81,7 @@ async fn bring(shard: &Rc<Shard>, attempt: &Attempt, to: &[To]) -> Vec<Result<()
     let once = delivered::once(shard.id, attempt.uid, &attempt.envelope.id);
     let known = delivered::known(shard, &once, to).await;
     let without = to.iter().zip(&known).filter(|(_, known)| matches!(known, Ok(false)));
-    let without: Vec<To> = without.map(|(to, _)| to.clone()).collect();
+    let without: Rc<[To]> = without.map(|(to, _)| to.clone()).collect();
     let mut brought = pour(shard, attempt, once, &without).await.into_iter();
     let result = |known: Result<bool, Failure>| match known {
         Ok(true) => Ok(()),
@@ -96,7 +96,7 @@ async fn pour(
     shard: &Rc<Shard>,
     attempt: &Attempt,
     once: Once,
-    to: &[To],
+    to: &Rc<[To]>,
 ) -> Vec<Result<(), Failure>> {
     if to.is_empty() {
         return Vec::new();

@@ -16,6 +16,7 @@ use protocols::Address;
 use protocols::message::received::delivered_to;
 use protocols::smtp::{Refusal, Role};
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use storage::{AccountId, Durable};
 
 /// What has become of a message at home.
@@ -287,6 +288,7 @@ impl SmtpSession {
             return Err(Refusal::POLICY.saying("Not forwarded: it looks unwanted".to_owned()));
         }
         let groups = self.groups(recipients, &to);
+        let to = Rc::<[To]>::from(to);
         let envelope = Envelope {
             id: id.clone(),
             sender: from.clone(),
