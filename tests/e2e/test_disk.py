@@ -209,6 +209,31 @@ class Together(kura.TestCase):
             self.assertTrue(reply.startswith("250"), reply)
             self.assertEqual(len(server.bodies(0)), 1, "the second time it is one")
 
+    def test_what_was_kept_since_it_could_not_be_sent_on_is_taken_back(self):
+        server = kura.Kura()
+        self.addCleanup(server.remove)
+        server.start()
+        both = [address for address, _ in server.accounts[:2]]
+        self.assertEqual(server.command("alias", "add", "both@example.test", *both).returncode, 0)
+        path = os.path.join(server.directory, "script.sieve")
+        with open(path, "w") as file:
+            file.write('redirect "nobody-here@example.test";\n')
+        for account in both:
+            done = server.command("sieve", "put", path, "--account", account, "--activate")
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        for number, (kept, refused) in enumerate([both, both[::-1]]):
+            message = messages.header(f"kept {number}") + messages.lines(3000, seed=number)
+            self.assertEqual(server.command("account", "quota", refused, "--quota", str(2500 * (number + 1))).returncode, 0)
+            for _ in range(2):
+                reply = self.bring("both@example.test", message, server)
+                self.assertTrue(reply.startswith("452"), reply)
+            self.assertLogged("not redirected; kept", server)
+            self.assertEqual([len(server.bodies(account)) for account in (0, 1)], [number, number])
+            self.assertEqual(server.command("account", "quota", refused, "--quota", "1G").returncode, 0)
+            reply = self.bring("both@example.test", message, server)
+            self.assertTrue(reply.startswith("250"), reply)
+            self.assertEqual([len(server.bodies(account)) for account in (0, 1)], [number + 1, number + 1])
+
     def test_what_one_shard_has_committed_is_taken_back_when_the_disk_under_another_fails(self):
         disk = LoopDisk(self, 128)
         server = kura.Kura()

@@ -29,7 +29,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use storage::{AccountId, Durable, Error};
+use storage::{AccountId, Durable, Error, MailboxId, Uid};
 
 /// Messages that the scripts of one transaction's recipients send, one another's included.
 const SENT_MAX: usize = 100;
@@ -105,6 +105,7 @@ pub async fn settle(
         sent: 0,
         having: BTreeMap::new(),
         relied_on: BTreeSet::new(),
+        kept: Vec::new(),
         marks: Vec::new(),
     };
     recipients.iter().zip(&outcomes).for_each(|(to, outcome)| post.note(to, outcome));
@@ -135,6 +136,7 @@ pub async fn settle(
         }
     }
     copies.note_marks(post.marks);
+    post.kept.into_iter().for_each(|(account, places)| copies.note_places(account, places));
     // With one answer for all, nobody is told that somebody has it.
     if groups.len() != 1 {
         copies.leave(&post.relied_on);
@@ -168,6 +170,8 @@ pub(super) struct Post {
     pub(super) having: BTreeMap<AccountId, Durable>,
     /// Those of them that stand for another's.
     relied_on: BTreeSet<AccountId>,
+    /// Who keeps it because it could not be sent, and where.
+    kept: Vec<(AccountId, Vec<(MailboxId, Uid)>)>,
     /// What scripts want remembered.
     marks: Vec<(Home, Vec<Mark>)>,
 }
@@ -199,6 +203,7 @@ impl Post {
             sent: self.sent,
             having: BTreeMap::new(),
             relied_on: BTreeSet::new(),
+            kept: Vec::new(),
             marks: Vec::new(),
         };
         let sent = other.send(None, None, to, &Payload::Whole(note.into())).await;
@@ -471,8 +476,9 @@ impl Post {
         let recipients = std::slice::from_ref(owner);
         let (outcomes, _) = intake.finish(recipients, &[], &Stamp::default(), &envelope).await;
         match outcomes.into_iter().next() {
-            Some(Ok(Filed { durable: Some(durable), .. })) => {
+            Some(Ok(Filed { durable: Some(durable), places, .. })) => {
                 self.having.insert(owner.home.account, durable);
+                self.kept.push((owner.home.account, places));
                 Ok(durable)
             }
             Some(Err(error)) => Err(Failure::Store(error)),

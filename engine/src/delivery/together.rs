@@ -106,6 +106,14 @@ impl Copies {
         }
     }
 
+    /// What an account has got beside that; of others than the recipients nothing is taken back.
+    pub(super) fn note_places(&mut self, account: AccountId, more: Vec<(MailboxId, Uid)>) {
+        let mut all = self.recipients.iter().zip(&mut self.places);
+        if let Some((_, places)) = all.find(|(to, _)| to.home.account == account) {
+            places.extend(more);
+        }
+    }
+
     pub(super) fn note_marks(&mut self, marks: Vec<(Home, Vec<Mark>)>) {
         self.marks.extend(marks);
     }
