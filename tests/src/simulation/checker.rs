@@ -8,8 +8,9 @@
 //! Afterwards the journal starts anew from what was seen, which is then known exactly.
 
 use super::journal::{Fate, Issued, Journal};
-use super::model::{Group, Impossible, Outcome, World};
+use super::model::{Group, Impossible, World};
 use super::observation::Observation;
+use super::operation::Outcome;
 use super::{counts, matching};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;

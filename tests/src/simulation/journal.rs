@@ -4,8 +4,9 @@
 //! at the crash, or its client went away. A maybe took effect, if at all, after everything that was
 //! acknowledged before it was issued, and before everything that was issued after its client left.
 
-use super::model::{Letter, Operation, Outcome, Told, World};
+use super::model::{Letter, World};
 use super::observation::Observation;
+use super::operation::{Operation, Outcome, Told};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use storage::{AccountId, Lsn, MailboxId, Modseq, Uid, UnixMillis};

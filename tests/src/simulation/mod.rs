@@ -12,6 +12,7 @@ pub mod journal;
 mod matching;
 pub mod model;
 pub mod observation;
+pub mod operation;
 mod past;
 pub mod simulator;
 pub mod workload;

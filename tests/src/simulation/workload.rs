@@ -5,8 +5,9 @@
 //! the effects of an operation that nobody heard of are touched by nobody until the next look.
 
 use super::journal::Journal;
-use super::model::{Change, INBOX, Operation, Outcome, Target, Told};
+use super::model::INBOX;
 use super::observation::{SPACES, date_of, summary_of};
+use super::operation::{Change, Operation, Outcome, Target, Told};
 use bytes::Bytes;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
