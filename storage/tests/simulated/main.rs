@@ -21,5 +21,6 @@ mod rebuild;
 mod rest;
 mod rooms;
 mod salvage;
+mod salvage_lost;
 mod undelete;
 mod unreadable;
