@@ -106,14 +106,16 @@ fn begins_with_a_record(header: &SegmentHeader, block: &[u8]) -> bool {
     })
 }
 
-/// What is said of an older copy: where it ends, and how far the segment went.
-pub(super) fn older_copy<D: Device>(segment: &FoundSegment<D>, end: Lsn, went_to: Lsn) -> String {
+/// What is said of an older copy: where it ends, and how far the segment went. A batch of one block that the disk has
+/// made zeroes looks the same as one that came behind the copy.
+pub(super) fn older_copy<D: Device>(segment: &FoundSegment<D>, end: Reach, went_to: Lsn) -> String {
     format!(
-        "{}, which is segment {} of the log, ends with LSN {}, and it went on to LSN {}: what came then is missing, \
-         and this is an older copy of the file, most likely",
+        "{}, which is segment {} of the log, ends at byte {} with LSN {}, and it went on to LSN {}: what came then is missing. \
+         Either this is an older copy of the file, or the disk has lost what stood there",
         file_name(segment.number),
         segment.header.segment.0,
-        end.0,
+        end.offset,
+        end.next_lsn.0 - 1,
         went_to.0
     )
 }
@@ -158,7 +160,7 @@ pub(crate) async fn short<D: Device>(
         (row.location.offset() >= suspect.1.offset).then_some(suspect)
     });
     let (segment, reach, due) = missed?;
-    Some(older_copy(segment, Lsn(reach.next_lsn.0 - 1), Lsn(due.0 - 1)))
+    Some(older_copy(segment, *reach, Lsn(due.0 - 1)))
 }
 
 async fn read<D: Device>(

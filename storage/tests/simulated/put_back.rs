@@ -165,7 +165,7 @@ fn an_older_copy_of_what_is_replayed_is_refused_in_the_same_words() {
             sim.put_file(name, older.clone());
             let before = files(&sim);
             if let Some(reason) = refusal(&sim) {
-                let words = "what came then is missing, and this is an older copy of the file";
+                let words = "what came then is missing. Either this is an older copy of the file";
                 let is_named =
                     reason.contains(&format!("{name}, which is segment {} of", segment_id(&now)));
                 assert!(is_named && reason.contains(words), "{reason}");
@@ -189,6 +189,41 @@ fn an_older_copy_of_what_is_replayed_is_refused_in_the_same_words() {
         }
     }
     assert!(refused[0] > 5 && refused[1] > 1, "{refused:?} refused, of the newest the second");
+}
+
+/// It looks like an older copy: so both are said, and where.
+#[test]
+fn a_last_block_that_the_disk_has_made_zeroes_is_refused_with_its_place() {
+    let pristine = Sim::new(23);
+    on_sim(&pristine, Options::for_tests(), |store| async move {
+        with_accounts(&store).await;
+        // Where a long one does not fit any more, a segment ends behind a short one.
+        for number in 0..120 {
+            let length = if number % 2 == 0 { 2500 } else { 14_000 };
+            let one = delivery(vec![placement(ALICE, INBOX)], number, length);
+            store.deliver(one).await.expect("delivers");
+        }
+    });
+    let mut refused = 0;
+    for (name, mut log) in segments(&pristine) {
+        let last = (4096..log.len()).step_by(4096).rfind(|at| log[*at..].starts_with(b"KBAT"));
+        let Some(last) = last else { continue };
+        log[last..last + 4096].fill(0);
+        // Only what is one block as a whole leaves nothing behind.
+        if log[last..].iter().any(|byte| *byte != 0) {
+            continue;
+        }
+        let sim = pristine.after_crash();
+        sim.put_file(&name, log);
+        let Some(reason) = refusal(&sim) else { continue };
+        let place = format!("{name}, which is segment ");
+        let offset = format!("ends at byte {last} with LSN ");
+        assert!(reason.contains(&place) && reason.contains(&offset), "{reason}");
+        assert!(reason.contains("older copy") && reason.contains("the disk has lost"), "{reason}");
+        assert!(reason.contains("kura store salvage"), "{reason}");
+        refused += 1;
+    }
+    assert!(refused > 0);
 }
 
 /// In a file that was another segment before, too: behind the last batch stands what that has left.

@@ -4,7 +4,7 @@ use super::{FoundBatch, FoundSegment, Scan};
 use crate::device::Device;
 use crate::error::Error;
 use crate::format::{SegmentHeader, SegmentId};
-use crate::log::reach;
+use crate::log::reach::{self, Reach};
 use crate::log::recovery::Decision;
 use crate::log::segments::file_name;
 use crate::superblock::Begun;
@@ -98,10 +98,10 @@ impl<D: Device> Scan<'_, D> {
             | Decision::End => None,
         };
         let Some((segment, went_to)) = self.segment().zip(went_to) else { return Ok(()) };
-        let (from, end) = (self.position.offset, Lsn(self.due.0 - 1));
+        let end = Reach { offset: self.position.offset, next_lsn: self.due };
         let to = segment.header.segment_bytes.min(segment.file_bytes);
         // What can't be read tells nothing.
-        let is_unwritten = reach::is_unwritten(self.device, segment, from, to).await;
+        let is_unwritten = reach::is_unwritten(self.device, segment, end.offset, to).await;
         if !is_unwritten.unwrap_or(false) {
             return Ok(());
         }
