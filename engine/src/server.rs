@@ -31,8 +31,10 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Segments, checkpoints, sockets to other servers, what the control plane has open.
-const FILES_BESIDE_CONNECTIONS: u64 = 1000;
+/// Sockets to other servers, what the control plane has open.
+const FILES_BESIDE_CONNECTIONS: u64 = 400;
+/// Segments that were read last, spares, checkpoints. How many segments a store has does not matter.
+const FILES_OF_A_SHARD: u64 = 300;
 
 /// A server whose stores are open.
 pub struct Server {
@@ -73,7 +75,6 @@ impl Server {
     ) -> Result<Server, ConfigError> {
         if mode == Mode::Serving {
             crate::relay::tls::check_files(&config)?;
-            raise_file_limit();
         }
         layout::keep_private();
         ownership::expect_own(&config.data_dir, mode)?;
@@ -237,7 +238,7 @@ impl Server {
         for (service, address) in &addresses {
             tracing::info!(target: NOTICE, service = service.name(), %address, "listening");
         }
-        warn_of_few_files(&self.config);
+        warn_of_few_files(&self.config, self.data.shards);
         for Strangers { key, networks, why } in open_to {
             tracing::warn!("{key} = {}: {why}", networks.join(", "));
         }
@@ -327,16 +328,9 @@ impl Server {
     }
 }
 
-/// Each connection is an open file, and so is each segment. The limit that shells and systemd give at first is for programs
-/// that use `select`; up to the hard one a process may raise it by itself.
-fn raise_file_limit() {
-    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        tracing::warn!(%error, "the limit of open files can't be raised");
-    }
-}
-
-fn warn_of_few_files(config: &Config) {
-    let wanted = config.limits.connections_max as u64 + FILES_BESIDE_CONNECTIONS;
+fn warn_of_few_files(config: &Config, shards: u16) {
+    let beside = FILES_BESIDE_CONNECTIONS + FILES_OF_A_SHARD * u64::from(shards);
+    let wanted = config.limits.connections_max as u64 + beside;
     if let Ok((most, _)) = rlimit::getrlimit(rlimit::Resource::NOFILE)
         && most < wanted
     {

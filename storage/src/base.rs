@@ -140,7 +140,7 @@ async fn bases_in<D: Device>(
     let room = header.segment_bytes.saturating_sub(SEGMENT_HEADER_BYTES as u64);
     let buffer = Buffer::with_capacity(usize::try_from(room).map_err(io::Error::other)?);
     let from = SEGMENT_HEADER_BYTES as u64;
-    let bytes = read_around(device, &segment.file, from, buffer).await?.buffer;
+    let bytes = read_around(device, &segment.open(device).await?, from, buffer).await?.buffer;
     let expected = Expected {
         shard,
         segment: id,
@@ -171,7 +171,8 @@ pub(crate) async fn load<D: Device>(
     let mut bytes = Vec::new();
     for piece in &base.pieces {
         let segment = segments.get(&piece.location.segment)?;
-        let body = read_piece(device, &segment.file, piece).await.ok()??;
+        let file = segment.open(device).await.ok()?;
+        let body = read_piece(device, &file, piece).await.ok()??;
         bytes.extend_from_slice(&body);
     }
     let file = RowFile { mapping: Rc::new(bytes), checkpoint: None };

@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::core::{Core, Phase};
 use crate::device::{Device, is_full};
 use crate::error::Error;
-use crate::format::{COUNT_UNKNOWN, Record, SEGMENT_HEADER_BYTES, SegmentId};
+use crate::format::{COUNT_UNKNOWN, Record, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId};
 use crate::index::{Index, RowFile};
 use crate::log::commit;
 use crate::log::queue::{Hold, Queue};
@@ -365,7 +365,8 @@ fn salt_of<D: Device>(device: &D, found: &Found<D>) -> io::Result<u64> {
 /// to clients, so it is made durable first.
 async fn make_sure<D: Device>(device: &D, found: &Found<D>, from: SegmentId) -> Result<(), Error> {
     for segment in found.segments.range(from..).map(|(_, segment)| segment) {
-        device.sync(&segment.file).await.map_err(device_error)?;
+        let file = segment.open(device).await.map_err(device_error)?;
+        device.sync(&file).await.map_err(device_error)?;
     }
     device.sync_directory().await.map_err(device_error)
 }
@@ -414,26 +415,23 @@ async fn take_over<D: Device>(
     let mut segments = Segments { next_number: found.next_number, ..Segments::default() };
     // From the top, so that a crash in between leaves no gap, which would look like a missing file.
     for (id, segment) in std::mem::take(&mut found.segments).into_iter().rev() {
-        let FoundSegment { number, file, header, .. } = segment;
+        let (number, SegmentHeader { first_lsn, segment_bytes, salt, .. }) =
+            (segment.number, segment.header);
+        if id < end.position.segment {
+            segments.files.insert(id, SegmentFile { number, first_lsn, segment_bytes, file: None });
+            continue;
+        }
+        let file = segment.open(device).await.map_err(device_error)?;
         if id > end.position.segment {
             segments::erase_header(device, &file).await.map_err(device_error)?;
-            let segment_bytes = header.segment_bytes;
             // Used before: how far is not known, but its start is what counts soonest.
             segments.spares.push(Spare { number, file, segment_bytes, zeroed_bytes: 0 });
             continue;
         }
-        let kept = (id == end.position.segment).then(|| file.clone());
-        let (first_lsn, segment_bytes) = (header.first_lsn, header.segment_bytes);
+        let kept = Some(file.clone());
         segments.files.insert(id, SegmentFile { number, first_lsn, segment_bytes, file: kept });
-        if id == end.position.segment {
-            segments.active = Some(Active {
-                id,
-                file,
-                end: end.position.offset,
-                segment_bytes: header.segment_bytes,
-                salt: header.salt,
-            });
-        }
+        let end = end.position.offset;
+        segments.active = Some(Active { id, file, end, segment_bytes, salt });
     }
     Ok(segments)
 }

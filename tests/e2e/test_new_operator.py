@@ -12,8 +12,10 @@ import tempfile
 import threading
 import tomllib
 import unittest
+import unittest.mock
 
 import kura
+import messages
 
 
 def run(*arguments):
@@ -522,6 +524,38 @@ class Files(kura.TestCase):
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         limits = resource.prlimit(self.server.process.pid, resource.RLIMIT_NOFILE)
         self.assertEqual(limits, (hard, hard))
+
+    def test_a_store_opens_that_has_more_files_than_may_be_open(self):
+        server = kura.Kura()
+        self.addCleanup(server.remove)
+        small = "segment_bytes = 262144\nbatch_bytes_max = 65536\nbatch_bytes_eager = 65536"
+        with open(os.path.join(server.directory, "profile.toml"), "w") as file:
+            file.write(kura.profile().replace(f"segment_bytes = {kura.SEGMENT_BYTES}", small))
+        server.start()
+        message = messages.header("one of many") + messages.lines(60_000)
+        with kura.Wire(server.ports["smtp"]) as wire:
+            wire.expect("220")
+            wire.ask("EHLO client.example.net", "250")
+            for _ in range(1800):
+                wire.ask("MAIL FROM:<sender@example.net>", "250")
+                wire.ask(f"RCPT TO:<{server.accounts[0][0]}>", "250")
+                wire.ask("DATA", "354")
+                wire.send(kura.stuffed(message))
+                wire.expect("250")
+        server.kill()
+        most = 350
+        shards = [os.path.dirname(path) for path in server.segments()]
+        self.assertGreater(max(map(shards.count, shards)), most)
+        limited = os.path.join(server.directory, "limited")
+        with open(limited, "w") as file:
+            file.write(f'#!/bin/sh\nulimit -n {most}\nexec "{kura.BINARY}" "$@"\n')
+        os.chmod(limited, 0o700)
+        with unittest.mock.patch.object(kura, "BINARY", limited):
+            server.start()
+        self.assertEqual(resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE), (most, most))
+        self.assertTrue(server.deliver(message).startswith("250"))
+        # What says so is about connections.
+        self.assertLogged(f"most={most}", server)
 
 
 if __name__ == "__main__":

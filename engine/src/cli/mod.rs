@@ -214,6 +214,7 @@ enum Outcome {
 /// Parses, runs, reports.
 pub fn main() -> ExitCode {
     abort_on_panic();
+    raise_file_limit();
     match run(Cli::parse().command) {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Unwell) => ExitCode::from(3),
@@ -223,6 +224,12 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Each connection is an open file, and so are segments. The limit that shells and systemd give at first is for programs that
+/// use `select`; up to the hard one a process may raise it by itself. What it is then, the server tells where it is low.
+fn raise_file_limit() {
+    let _ = rlimit::increase_nofile_limit(u64::MAX);
 }
 
 /// A failed assertion is our fault, and nothing unacknowledged was promised: stop at once. Release builds

@@ -23,7 +23,7 @@ mod mapped;
 pub mod sim;
 pub mod uring;
 
-use crate::buffer::Buffer;
+use crate::buffer::{ALIGNMENT, Buffer};
 use crate::types::UnixMillis;
 use std::fmt;
 use std::io;
@@ -63,6 +63,19 @@ pub trait Device: 'static {
     async fn create(&self, name: &str, bytes: u64) -> io::Result<Self::File>;
 
     async fn open(&self, name: &str) -> io::Result<Self::File>;
+
+    /// The first block of each of these files, in their order, or why it can't be had. None of them stays open. For a store of
+    /// thousands, some dozens at a time: a device may have a faster way than one by one.
+    async fn read_heads(&self, names: &[String]) -> io::Result<Vec<io::Result<Buffer>>> {
+        let mut heads = Vec::with_capacity(names.len());
+        for name in names {
+            heads.push(match self.open(name).await {
+                Ok(file) => self.read(&file, 0, Buffer::with_capacity(ALIGNMENT)).await,
+                Err(error) => Err(error),
+            });
+        }
+        Ok(heads)
+    }
 
     /// Fills `buffer` up to its capacity from `offset`; the result's length says how much there was.
     async fn read(&self, file: &Self::File, offset: u64, buffer: Buffer) -> io::Result<Buffer>;

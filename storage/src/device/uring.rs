@@ -10,8 +10,9 @@
 mod ring;
 
 use super::{Device, Listed, Mapping, mapped};
-use crate::buffer::Buffer;
+use crate::buffer::{ALIGNMENT, Buffer};
 use crate::types::UnixMillis;
+use futures_util::future::join_all;
 use glommio::io::PollableFd;
 use ring::Ring;
 use std::fs::{File, OpenOptions};
@@ -74,6 +75,15 @@ impl Uring {
 
     fn check_writable(&self) -> io::Result<()> {
         if self.read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
+    }
+
+    /// How files that are there are opened.
+    fn opening(&self) -> impl Fn(&Path) -> io::Result<File> + Send + 'static {
+        let (direct, read_only) = (self.direct, self.read_only);
+        move |path: &Path| match read_only {
+            true => open_to_read(path),
+            false => open_file(path, direct, false),
+        }
     }
 
     /// Whether files bypass the page cache.
@@ -261,12 +271,24 @@ impl Device for Uring {
     }
 
     async fn open(&self, name: &str) -> io::Result<Rc<File>> {
-        let (direct, read_only) = (self.direct, self.read_only);
-        let open = move |path: &Path| match read_only {
-            true => open_to_read(path),
-            false => open_file(path, direct, false),
+        self.blocking(name, self.opening()).await.map(Rc::new)
+    }
+
+    async fn read_heads(&self, names: &[String]) -> io::Result<Vec<io::Result<Buffer>>> {
+        let (names, open) = (names.to_vec(), self.opening());
+        // They are opened by one job, and read by one system call.
+        let open_all = move |directory: &Path| {
+            let open_one = |name: &String| {
+                let path = directory.join(name);
+                open(&path).map_err(|error| at(&path, &error))
+            };
+            Ok(names.iter().map(open_one).collect::<Vec<_>>())
         };
-        self.blocking(name, open).await.map(Rc::new)
+        let opened = self.blocking("", open_all).await?;
+        let reads = opened.into_iter().map(|file| async {
+            self.read(&Rc::new(file?), 0, Buffer::with_capacity(ALIGNMENT)).await
+        });
+        self.ring.together(join_all(reads)).await
     }
 
     async fn read(&self, file: &Rc<File>, offset: u64, mut buffer: Buffer) -> io::Result<Buffer> {

@@ -170,5 +170,5 @@ async fn read<D: Device>(
     to: u64,
 ) -> io::Result<Buffer> {
     let bytes = usize::try_from(to - from).map_err(io::Error::other)?;
-    device.read(&segment.file, from, Buffer::with_capacity(bytes)).await
+    device.read(&segment.open(device).await?, from, Buffer::with_capacity(bytes)).await
 }

@@ -23,21 +23,33 @@ use crate::index::apply::Logged;
 use crate::log::find::{Expected, FoundRecord, find_records};
 use crate::log::queue::run_low;
 use crate::log::recovery::{Content, Decision, Header, NextSegment, RecoveryReport, Seen, decide};
+use crate::log::segments::file_name;
 use crate::superblock::Begun;
 use crate::types::{AccountId, Lsn, UnixMillis};
 use std::collections::BTreeMap;
+use std::io;
 use window::Window;
 
 /// A segment as it was found on the disk.
 #[derive(Debug)]
 pub(crate) struct FoundSegment<D: Device> {
     pub(crate) number: u32,
-    pub(crate) file: D::File,
+    /// Who opens a store of thousands has none of them open for longer than it reads.
+    pub(crate) file: Option<D::File>,
     /// What there is of it. Segments are allocated whole: one that is shorter than its header says was cut.
     pub(crate) file_bytes: u64,
     /// Its header verifies: it is not what stands in it alone that says which segment it is.
     pub(crate) is_sound: bool,
     pub(crate) header: SegmentHeader,
+}
+
+impl<D: Device> FoundSegment<D> {
+    pub(crate) async fn open(&self, device: &D) -> io::Result<D::File> {
+        match &self.file {
+            Some(file) => Ok(file.clone()),
+            None => device.open(&file_name(self.number)).await,
+        }
+    }
 }
 
 /// A batch and what of its records was found.

@@ -171,7 +171,9 @@ pub(crate) fn file_name(number: u32) -> String {
 }
 
 pub(crate) fn file_number(name: &str) -> Option<u32> {
-    name.strip_prefix("log-")?.parse().ok()
+    let number = name.strip_prefix("log-")?.parse().ok()?;
+    // It is opened by its number.
+    (file_name(number) == name).then_some(number)
 }
 
 /// Takes the best spare, or makes one, and writes a segment's header into it. By itself, because a
@@ -251,6 +253,14 @@ pub(crate) enum Identity {
     Unknown,
 }
 
+/// By the first block alone, where that verifies or is erased.
+pub(crate) fn identify_by(head: &[u8]) -> Option<Identity> {
+    match SegmentHeader::decode(head) {
+        Ok(header) => Some(Identity::Segment(header)),
+        Err(_) => head.iter().all(|byte| *byte == 0).then_some(Identity::Spare),
+    }
+}
+
 pub(crate) async fn identify<D: Device>(
     device: &D,
     file: &D::File,
@@ -259,12 +269,10 @@ pub(crate) async fn identify<D: Device>(
     let found = read_around(device, file, 0, Buffer::with_capacity(2 * ALIGNMENT)).await?;
     let blocks = found.buffer.as_slice();
     let (header, first) = blocks.split_at(ALIGNMENT.min(blocks.len()));
-    if let Ok(header) = SegmentHeader::decode(header) {
-        return Ok(Identity::Segment(header));
-    }
     // A header that can't be read may be any.
-    if header.iter().all(|byte| *byte == 0) && !found.gone.contains(&0) {
-        return Ok(Identity::Spare);
+    let header = (!found.gone.contains(&0)).then_some(header);
+    if let Some(identity) = header.and_then(identify_by) {
+        return Ok(identity);
     }
     if let Some(by_content) =
         by_batch(first, segment_bytes).or_else(|| by_copy(first, segment_bytes))

@@ -2,7 +2,7 @@
 
 use super::device_error;
 use crate::checkpoint::file_lsn;
-use crate::device::Device;
+use crate::device::{Device, Listed};
 use crate::error::Error;
 use crate::format::SegmentId;
 use crate::log::scan::FoundSegment;
@@ -10,12 +10,12 @@ use crate::log::segments::{self, Identity, Spare};
 use crate::options::Options;
 use crate::superblock::{self, Begun, Superblock};
 use crate::types::Lsn;
-use futures_util::stream::{self, StreamExt};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::io;
 
-/// Each is a wait for a thread and one for the disk, and a store of terabytes has ten thousand.
-const FILES_AT_ONCE: usize = 64;
+/// So many files are open at once, and as many reads on their way to the disk.
+const HEADS_AT_ONCE: usize = 64;
 
 /// What is on the disk.
 pub(super) struct Found<D: Device> {
@@ -76,15 +76,8 @@ pub(super) async fn find<D: Device>(device: &D, options: &Options) -> Result<Fou
             logs.push((number, listed));
         }
     }
-    let mut opened = stream::iter(logs)
-        .map(|(number, listed)| async move {
-            let file = device.open(&listed.name).await?;
-            let identity = segments::identify(device, &file, listed.bytes).await?;
-            Ok((number, listed, file, identity))
-        })
-        .buffered(FILES_AT_ONCE);
-    while let Some(one) = opened.next().await {
-        let (number, listed, file, identity) = one.map_err(device_error)?;
+    let identities = identify_all(device, &logs).await.map_err(device_error)?;
+    for ((number, listed), identity) in logs.into_iter().zip(identities) {
         if matches!(identity, Identity::Damaged(_) | Identity::Unknown) {
             found.damage.push(format!("the header of {} in {}", listed.name, device.place()));
         }
@@ -97,7 +90,7 @@ pub(super) async fn find<D: Device>(device: &D, options: &Options) -> Result<Fou
                 // A spare that has rotted may give itself out for what it was once.
                 let is_sound = matches!(identity, Identity::Segment(_));
                 let file_bytes = listed.bytes;
-                let segment = FoundSegment { number, file, file_bytes, is_sound, header };
+                let segment = FoundSegment { number, file: None, file_bytes, is_sound, header };
                 match segments.entry(header.segment) {
                     Entry::Vacant(free) => {
                         free.insert(segment);
@@ -118,14 +111,33 @@ pub(super) async fn find<D: Device>(device: &D, options: &Options) -> Result<Fou
             )),
             Identity::Unknown => found.unknown.push(listed.name),
             Identity::Spare => {
+                let file = device.open(&listed.name).await.map_err(device_error)?;
                 let segment_bytes = listed.bytes;
                 found.spares.push(Spare { number, file, segment_bytes, zeroed_bytes: 0 });
             }
         }
     }
-    drop(opened);
     found.checkpoints.sort_by_key(|lsn| std::cmp::Reverse(*lsn));
     Ok(found)
+}
+
+async fn identify_all<D: Device>(device: &D, logs: &[(u32, Listed)]) -> io::Result<Vec<Identity>> {
+    let mut identities = Vec::with_capacity(logs.len());
+    for logs in logs.chunks(HEADS_AT_ONCE) {
+        let names: Vec<String> = logs.iter().map(|(_, listed)| listed.name.clone()).collect();
+        for ((_, listed), head) in logs.iter().zip(device.read_heads(&names).await?) {
+            let by_head = head.ok().and_then(|head| segments::identify_by(head.as_slice()));
+            identities.push(match by_head {
+                Some(identity) => identity,
+                // It has rotted or can't be read, which is looked at more closely.
+                None => {
+                    let file = device.open(&listed.name).await?;
+                    segments::identify(device, &file, listed.bytes).await?
+                }
+            });
+        }
+    }
+    Ok(identities)
 }
 
 pub(super) fn check_shard<D: Device>(

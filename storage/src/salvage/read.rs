@@ -6,13 +6,15 @@ use crate::buffer::{ALIGNMENT, Buffer};
 use crate::device::Device;
 use crate::device::around::read_what_there_is;
 use std::collections::BTreeMap;
+use std::io;
 
 const BLOCK: u64 = ALIGNMENT as u64;
 
 /// One file, and what of it could not be read so far.
 pub(super) struct Reader<'d, D: Device> {
     device: &'d D,
-    pub(super) file: D::File,
+    /// Of thousands no more are open than are read.
+    file: Option<D::File>,
     /// Of the file.
     pub(super) bytes: u64,
     /// Blocks by their offset, and what the disk said.
@@ -20,8 +22,18 @@ pub(super) struct Reader<'d, D: Device> {
 }
 
 impl<'d, D: Device> Reader<'d, D> {
-    pub(super) fn new(device: &'d D, file: D::File, bytes: u64) -> Reader<'d, D> {
-        Reader { device, file, bytes, unreadable: BTreeMap::new() }
+    pub(super) fn new(device: &'d D, bytes: u64) -> Reader<'d, D> {
+        Reader { device, file: None, bytes, unreadable: BTreeMap::new() }
+    }
+
+    /// Before anything is read.
+    pub(super) async fn open(&mut self, name: &str) -> io::Result<()> {
+        self.file = Some(self.device.open(name).await?);
+        Ok(())
+    }
+
+    pub(super) fn close(&mut self) {
+        self.file = None;
     }
 
     /// So many bytes from this block on; fewer where the file ends.
@@ -29,6 +41,7 @@ impl<'d, D: Device> Reader<'d, D> {
         let there = usize::try_from(self.bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
         let bytes = bytes.min(there);
         let mut found = Buffer::with_capacity(bytes);
+        let Some(file) = self.file.clone() else { return found };
         while found.len() < bytes {
             let at = offset + found.len() as u64;
             if self.is_unreadable(at) {
@@ -38,7 +51,7 @@ impl<'d, D: Device> Reader<'d, D> {
             let next = self.unreadable.range(at..).next().map_or(u64::MAX, |(next, _)| next - at);
             let part = usize::try_from(next).unwrap_or(usize::MAX).min(bytes - found.len());
             let buffer = Buffer::with_capacity(part);
-            let read = read_what_there_is(self.device, &self.file, at, buffer).await;
+            let read = read_what_there_is(self.device, &file, at, buffer).await;
             let said = read.said.map_or_else(String::new, |error| error.to_string());
             self.unreadable.extend(read.gone.into_iter().map(|gone| (gone, said.clone())));
             found.extend(read.buffer.as_slice());

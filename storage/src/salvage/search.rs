@@ -17,6 +17,7 @@ use crate::log::scan::FoundSegment;
 use crate::log::segments::{file_name, file_number};
 use crate::superblock::{self, Superblock};
 use crate::types::{Lsn, UnixMillis};
+use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,8 +52,10 @@ impl Found {
 
 #[derive(Debug)]
 pub(super) struct Searched<D: Device> {
-    /// All in which something was found.
-    files: Vec<D::File>,
+    /// Numbers of all in which something was found.
+    files: Vec<u32>,
+    /// That of them which was read last, and most likely is read next.
+    held: RefCell<Option<(u32, D::File)>>,
     /// Of each segment the file that goes furthest.
     pub(super) segments: BTreeMap<SegmentId, FoundSegment<D>>,
     /// By LSN; of the log before those of cold segments.
@@ -97,7 +100,7 @@ struct Segment {
 
 pub(super) async fn search<D: Device>(device: &D, shard: u16) -> io::Result<Searched<D>> {
     let mut search = Search { shard, file: 0, records: Vec::new(), witness: Lsn(0) };
-    let mut found_in: Vec<D::File> = Vec::new();
+    let mut found_in: Vec<u32> = Vec::new();
     let mut reaches: BTreeMap<SegmentId, Lsn> = BTreeMap::new();
     let mut salts = BTreeSet::new();
     // One whose file can't be read is one that is gone.
@@ -116,20 +119,18 @@ pub(super) async fn search<D: Device>(device: &D, shard: u16) -> io::Result<Sear
     let mut damage = Vec::new();
     for listed in device.list().await? {
         let Some(number) = file_number(&listed.name) else { continue };
-        let file = match device.open(&listed.name).await {
-            Ok(file) => file,
-            Err(error) => {
-                damage.push(format!("{}: {error}", listed.name));
-                continue;
-            }
-        };
-        let mut reader = Reader::new(device, file, listed.bytes);
+        let mut reader = Reader::new(device, listed.bytes);
+        if let Err(error) = reader.open(&listed.name).await {
+            damage.push(format!("{}: {error}", listed.name));
+            continue;
+        }
         let block = reader.read(0, ALIGNMENT).await;
         let decoded = SegmentHeader::decode(block.as_slice()).ok();
         salts.extend(decoded.map(|header| header.salt));
         // A header that can't be read is none that was erased.
         let is_zeroes = block.as_slice().iter().all(|byte| *byte == 0);
         let is_spare = is_zeroes && !reader.is_unreadable(0);
+        reader.close();
         files.push((number, reader, decoded, is_spare));
     }
     // What says itself which segment it is goes before what only looks like one.
@@ -138,6 +139,10 @@ pub(super) async fn search<D: Device>(device: &D, shard: u16) -> io::Result<Sear
     let mut erased = BTreeMap::new();
     for (number, mut reader, decoded, is_spare) in files {
         let (name, bytes) = (file_name(number), reader.bytes);
+        if let Err(error) = reader.open(&name).await {
+            damage.push(format!("{name}: {error}"));
+            continue;
+        }
         let header = match decoded.filter(|header| header.shard == shard) {
             Some(header) => Some(header),
             None => search.identify(&mut reader, &salts).await,
@@ -155,9 +160,8 @@ pub(super) async fn search<D: Device>(device: &D, shard: u16) -> io::Result<Sear
             search.drop_given_up(before, superblocks.first());
             damage.extend(reader.damage(&name));
             erased.insert(header.segment, name);
-            let file = reader.file;
-            found_in.push(file.clone());
-            let is_sound = false;
+            found_in.push(number);
+            let (file, is_sound) = (None, false);
             let found = FoundSegment { number, file, file_bytes: bytes, is_sound, header };
             segments.insert(header.segment, found);
             continue;
@@ -181,11 +185,10 @@ pub(super) async fn search<D: Device>(device: &D, shard: u16) -> io::Result<Sear
             search.drop_given_up(before, superblocks.first());
         }
         damage.extend(reader.damage(&name));
-        let file = reader.file;
-        found_in.push(file.clone());
+        found_in.push(number);
         let reach = search.records[before..].iter().map(|found| found.lsn).max();
-        let found =
-            FoundSegment { number, file, file_bytes: bytes, is_sound: decoded.is_some(), header };
+        let (file, is_sound) = (None, decoded.is_some());
+        let found = FoundSegment { number, file, file_bytes: bytes, is_sound, header };
         match segments.entry(header.segment) {
             Entry::Vacant(free) => {
                 free.insert(found);
@@ -217,8 +220,19 @@ pub(super) async fn search<D: Device>(device: &D, shard: u16) -> io::Result<Sear
     });
     places.dedup_by_key(|number| records[*number as usize].location);
     let begun = begun.map(|begun| begun.segment);
-    let files = found_in;
-    Ok(Searched { files, segments, records, places, witness, closed_at, begun, erased, damage })
+    let (files, held) = (found_in, RefCell::new(None));
+    Ok(Searched {
+        files,
+        held,
+        segments,
+        records,
+        places,
+        witness,
+        closed_at,
+        begun,
+        erased,
+        damage,
+    })
 }
 
 struct Search {
@@ -407,14 +421,24 @@ impl<D: Device> Searched<D> {
         std::iter::once(number).chain(others.map(|(other, _)| other)).collect()
     }
 
+    async fn open(&self, device: &D, number: u32) -> Option<D::File> {
+        let held = self.held.borrow().clone().filter(|(held, _)| *held == number);
+        if let Some((_, file)) = held {
+            return Some(file);
+        }
+        let file = device.open(&file_name(number)).await.ok()?;
+        *self.held.borrow_mut() = Some((number, file.clone()));
+        Some(file)
+    }
+
     /// Reads a record again, with its body if that is asked for. `None`: it does not verify (any more).
     pub(super) async fn read(&self, device: &D, found: &Found, with_body: bool) -> Option<Parts> {
-        let file = self.files.get(found.file as usize)?;
+        let file = self.open(device, *self.files.get(found.file as usize)?).await?;
         let start = found.location.offset() / ALIGNMENT as u64 * ALIGNMENT as u64;
         let head = usize::try_from(found.location.offset() - start).ok()?;
         let body_bytes = if with_body { found.body_bytes as usize } else { 0 };
         let length = RECORD_HEADER_BYTES + found.meta_bytes as usize + body_bytes;
-        let buffer = device.read(file, start, Buffer::with_capacity(head + length)).await;
+        let buffer = device.read(&file, start, Buffer::with_capacity(head + length)).await;
         let bytes = buffer.ok()?.as_slice().get(head..head + length)?.to_vec();
         let header = RecordHeader::decode(&bytes).ok()?;
         let parts = Parts { header, bytes };

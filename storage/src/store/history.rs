@@ -288,7 +288,8 @@ async fn found_segments<D: Device>(
             Identity::Segment(header) | Identity::Damaged(header) if header.segment == id => {
                 // A file that was removed is whole for whoever has it open.
                 let file_bytes = listed.get(&file_name(number)).copied().unwrap_or(bytes);
-                found.insert(id, FoundSegment { number, file, file_bytes, is_sound: true, header });
+                let (file, is_sound) = (Some(file), true);
+                found.insert(id, FoundSegment { number, file, file_bytes, is_sound, header });
             }
             _ => {
                 return Err(core.corrupt(

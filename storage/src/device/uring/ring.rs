@@ -60,6 +60,8 @@ pub(super) struct Ring {
     pub(super) closing: Cell<bool>,
     /// A task of the store has work left, and let others go first: the core must not sleep.
     pub(super) gave_way: Cell<bool>,
+    /// What starts now is handed to the kernel together.
+    is_held: Cell<bool>,
 }
 
 impl std::fmt::Debug for Ring {
@@ -96,6 +98,7 @@ impl Ring {
             room: Broadcast::default(),
             closing: Cell::new(false),
             gave_way: Cell::new(false),
+            is_held: Cell::new(false),
         })
     }
 
@@ -144,7 +147,21 @@ impl Ring {
             submit(&ring)?;
         }
         self.in_flight.set(self.in_flight.get() + 1);
-        submit(&ring)
+        if self.is_held.get() { Ok(()) } else { submit(&ring) }
+    }
+
+    /// Runs what starts many operations when it is first polled: the kernel gets them by one call, and the disk as one batch.
+    pub(super) async fn together<T>(&self, operations: impl Future<Output = T>) -> io::Result<T> {
+        let mut operations = std::pin::pin!(operations);
+        self.is_held.set(true);
+        let first = std::future::poll_fn(|context| Poll::Ready(operations.as_mut().poll(context)));
+        let first = first.await;
+        self.is_held.set(false);
+        submit(&self.ring.borrow())?;
+        match first {
+            Poll::Ready(done) => Ok(done),
+            Poll::Pending => Ok(operations.await),
+        }
     }
 
     fn claim(&self) -> usize {

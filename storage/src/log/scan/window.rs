@@ -55,8 +55,11 @@ impl<D: Device> Scan<'_, D> {
             _ => Buffer::with_capacity(wanted.max(WINDOW_BYTES)),
         };
         let segment = self.segment().expect("a segment that is being scanned");
-        let read = read_around(self.device, &segment.file, start, buffer).await;
-        let read = read.map_err(|error| Error::Device(error.to_string()))?;
+        let read = async {
+            let file = segment.open(self.device).await?;
+            read_around(self.device, &file, start, buffer).await
+        };
+        let read = read.await.map_err(|error| Error::Device(error.to_string()))?;
         let (buffer, gone) = (read.buffer, read.gone);
         Ok(Window { buffer, segment: self.position.segment, start, gone })
     }
