@@ -409,7 +409,12 @@ impl Snapshot {
         type Column = (&'static str, &'static str, &'static str, fn(&ScrubCounts) -> u64);
         let columns: [Column; 3] = [
             ("kura_scrub_rounds_total", "counter", "Rounds over the whole store", |s| s.rounds),
-            ("kura_scrub_bad", "gauge", "Places that do not verify, in the last round", |s| s.bad),
+            (
+                "kura_scrub_bad",
+                "gauge",
+                "Places that did not verify when they were last read",
+                |s| s.bad,
+            ),
             ("kura_scrub_messages_hurt", "gauge", "Messages that can't be read whole", |s| {
                 s.messages_hurt
             }),

@@ -19,18 +19,25 @@ import messages
 MARK = b"this text rots in place"
 
 
-def rot(directory):
+ROTTEN = bytes([MARK[0] ^ 1]) + MARK[1:]
+
+
+def rot(directory, what=MARK):
     """Flips one bit of the marked message in every segment that has it; how many."""
     hits = 0
     for path in glob.glob(os.path.join(directory, "store/shard-*/log-*")):
         with open(path, "r+b") as file:
             content = file.read()
-            at = content.find(MARK)
+            at = content.find(what)
             if at >= 0:
                 file.seek(at)
                 file.write(bytes([content[at] ^ 1]))
                 hits += 1
     return hits
+
+
+def mend(directory):
+    return rot(directory, ROTTEN)
 
 
 class Scrub(kura.TestCase):
@@ -167,6 +174,42 @@ class Scrub(kura.TestCase):
         server.stop()
         server.start()
         self.assertEqual((status()["running"], status()["rounds"]), (False, 0))
+
+    def test_what_was_found_is_told_after_a_restart_until_it_has_gone(self):
+        server = self.own_server()
+        for text in (b"sound", MARK, b"sound, too"):
+            self.assertTrue(server.deliver(b"Subject: x\r\n\r\n" + text + b"\r\n").startswith("250"))
+
+        def known():
+            said = json.loads(server.command("store", "stats", "--json").stdout)
+            return said["scrub_bad"], said["scrub_messages_hurt"]
+
+        self.assertEqual(rot(server.directory), 1)
+        self.assertEqual(server.command("store", "scrub").returncode, 3)
+        self.assertEqual(known(), (1, 1))
+        server.kill()
+        # Without a server, too.
+        self.assertEqual(known(), (1, 1))
+        server.start()
+        self.assertEqual(known(), (1, 1))
+        self.assertLogged("found before this start", server)
+        status = self.ask(server, "store_scrub_status")
+        self.assertEqual((status["rounds"], status["findings"][0]["messages"][0]["uid"]), (0, 2))
+        imap = server.imap()
+        imap.select("INBOX")
+        imap.uid("STORE", "2", "+FLAGS.SILENT", "(\\Deleted)")
+        imap.expunge()
+        imap.logout()
+        # The record is still in its segment; it is nobody's message any more.
+        self.assertTrue(kura.eventually(lambda: known() == (1, 0), 30), known())
+        server.stop()
+        self.assertEqual(known(), (1, 0))
+        # Mended.
+        mend(server.directory)
+        server.start()
+        self.assertTrue(kura.eventually(lambda: known() == (0, 0), 30), known())
+        server.kill()
+        self.assertEqual(known(), (0, 0))
 
     def test_a_server_that_stops_under_a_scrub_leaves_no_clean_bill(self):
         server = self.own_server()

@@ -29,6 +29,8 @@ use std::rc::Rc;
 pub struct Finding {
     /// What it is, and where.
     pub place: String,
+    /// The segment whose scrub tells of it; none: it is of what the next opening begins with.
+    pub segment: Option<SegmentId>,
     pub hurt: Vec<Hurt>,
 }
 
@@ -38,6 +40,8 @@ pub struct Hurt {
     pub account: AccountId,
     pub mailbox: String,
     pub uid: Uid,
+    /// Its record, which need not be the one that does not verify.
+    pub record: Location,
 }
 
 /// How far a round has come. What the next opening begins with is read before the segments.
@@ -58,7 +62,11 @@ struct Walked {
 
 /// What a walk has found and what messages miss, each once: a record that both tell of goes by its place in the log, with its
 /// messages; a batch of which each missing record is a message's is told by these.
-fn told_once(walked: Vec<Walked>, mut hurting: BTreeMap<Location, Finding>) -> Vec<Finding> {
+fn told_once(
+    segment: SegmentId,
+    walked: Vec<Walked>,
+    mut hurting: BTreeMap<Location, Finding>,
+) -> Vec<Finding> {
     let once = |Walked { place, records }: Walked| {
         let hurt = match records {
             None => Vec::new(),
@@ -68,7 +76,7 @@ fn told_once(walked: Vec<Walked>, mut hurting: BTreeMap<Location, Finding>) -> V
                 None => Vec::new(),
             },
         };
-        Some(Finding { place, hurt })
+        Some(Finding { place, segment: Some(segment), hurt })
     };
     let mut findings: Vec<Finding> = walked.into_iter().filter_map(once).collect();
     findings.extend(hurting.into_values());
@@ -136,12 +144,52 @@ impl<D: Device> Store<D> {
             report(progress, findings);
         }
         for segment in space::missing(&self.core) {
-            let hurting = self.check_messages(segment, &[], bytes_per_second).await?;
-            let mut findings: Vec<Finding> = hurting.into_values().collect();
-            findings.push(Finding { place: self.gone(segment), hurt: Vec::new() });
-            report(progress, findings);
+            report(progress, self.scrub_missing(segment, bytes_per_second).await?);
         }
         Ok(())
+    }
+
+    /// What a round finds where a finding is from ([`Finding::segment`]), and there alone.
+    pub async fn scrub_again(
+        &self,
+        segment: Option<SegmentId>,
+        rate: Option<u64>,
+    ) -> Result<Vec<Finding>, Error> {
+        let Some(segment) = segment else {
+            return self.damaged_beginning(self.beginning(), rate, &mut |_| ()).await;
+        };
+        if space::missing(&self.core).contains(&segment) {
+            return self.scrub_missing(segment, rate).await;
+        }
+        let there = self.segments_to_scrub().into_iter().find(|(id, _)| *id == segment);
+        let Some((segment, end)) = there else { return Ok(Vec::new()) };
+        self.scrub_segment(segment, end, rate).await
+    }
+
+    /// Whether what a finding tells of has gone since, or some of it.
+    #[must_use]
+    pub fn has_changed(&self, finding: &Finding) -> bool {
+        let Some(segment) = finding.segment else { return false };
+        let is_hurt = |hurt: &Hurt| {
+            let index = self.core.index.borrow();
+            let mailbox = index.account(hurt.account).and_then(|one| one.named(&hurt.mailbox));
+            let row = mailbox.and_then(|mailbox| mailbox.rows.get(hurt.uid));
+            row.is_some_and(|row| row.location == hurt.record)
+        };
+        let is_gone = self.is_going(segment) && !space::missing(&self.core).contains(&segment);
+        is_gone || !finding.hurt.iter().all(is_hurt)
+    }
+
+    async fn scrub_missing(
+        &self,
+        segment: SegmentId,
+        rate: Option<u64>,
+    ) -> Result<Vec<Finding>, Error> {
+        let hurting = self.check_messages(segment, &[], rate).await?;
+        let mut findings: Vec<Finding> = hurting.into_values().collect();
+        let place = self.gone(segment);
+        findings.push(Finding { place, segment: Some(segment), hurt: Vec::new() });
+        Ok(findings)
     }
 
     /// Each with where it ends for now.
@@ -199,7 +247,7 @@ impl<D: Device> Store<D> {
             return Ok(Vec::new());
         }
         let (walked, whole) = self.findings(walk, unread);
-        Ok(told_once(walked, self.check_messages(segment, &whole, rate).await?))
+        Ok(told_once(segment, walked, self.check_messages(segment, &whole, rate).await?))
     }
 
     /// What the walk has found, and the records that are whole, by their places, ascending. None where the segment can't be
@@ -279,7 +327,7 @@ impl<D: Device> Store<D> {
             let Some((at, place)) = bad else { continue };
             let rows = found.references.iter().map(|one| (one.account, one.mailbox, one.uid));
             let hurt = rows.filter_map(|row| self.still_there(location, row)).collect();
-            findings.insert(at, Finding { place, hurt });
+            findings.insert(at, Finding { place, segment: Some(segment), hurt });
         }
         Ok(findings)
     }
@@ -309,7 +357,7 @@ impl<D: Device> Store<D> {
         let index = self.core.index.borrow();
         let mailbox = index.account(account)?.mailbox(mailbox)?;
         mailbox.rows.get(uid).filter(|row| row.location == location)?;
-        Some(Hurt { account, mailbox: mailbox.name.clone(), uid })
+        Some(Hurt { account, mailbox: mailbox.name.clone(), uid, record: location })
     }
 
     fn place_in(&self, segment: SegmentId, offset: u64) -> String {
@@ -343,7 +391,7 @@ impl<D: Device> Store<D> {
             {
                 let (directory, name) = (self.core.device.place(), checkpoint::file_name(file));
                 let place = format!("{directory}/{name} {why}");
-                findings.push(Finding { place, hurt: Vec::new() });
+                findings.push(Finding { place, segment: None, hurt: Vec::new() });
             }
         }
         let is_same =
@@ -364,7 +412,7 @@ impl<D: Device> Store<D> {
             if !matches!(found, Ok(Some(_))) {
                 let place = self.place_in(piece.location.segment, piece.location.offset());
                 let place = format!("a piece of the base in {place}");
-                findings.push(Finding { place, hurt: Vec::new() });
+                findings.push(Finding { place, segment: None, hurt: Vec::new() });
             }
             self.pause(u64::from(piece.body_bytes), rate).await;
             read(u64::from(piece.body_bytes));
@@ -407,17 +455,20 @@ impl<D: Device> Store<D> {
                 let unread = self.walk_on(&mut walk, None).await?;
                 let (walked, _) = self.findings(walk, unread);
                 let places = walked.into_iter().map(|walked| walked.place);
-                findings.extend(places.map(|place| Finding { place, hurt: Vec::new() }));
+                findings.extend(places.map(|place| Finding {
+                    place,
+                    segment: None,
+                    hurt: Vec::new(),
+                }));
             }
             if self.is_going(segment) {
                 findings.truncate(before);
             }
         }
         let gone = space::missing(&self.core).into_iter().map(|segment| self.gone(segment));
-        findings.extend(gone.map(|place| Finding { place, hurt: Vec::new() }));
-        let by_place: BTreeMap<String, ()> =
-            findings.into_iter().map(|finding| (finding.place, ())).collect();
-        Ok(by_place.into_keys().collect())
+        let places: BTreeSet<String> =
+            findings.into_iter().map(|finding| finding.place).chain(gone).collect();
+        Ok(places.into_iter().collect())
     }
 }
 
@@ -428,13 +479,16 @@ mod tests {
     #[test]
     fn what_the_log_and_messages_tell_of_is_told_once() {
         let at = |offset| Location::new(SegmentId(1), offset);
-        let hurt = |uid| Hurt { account: AccountId(1), mailbox: "INBOX".to_owned(), uid: Uid(uid) };
+        let segment = Some(SegmentId(1));
         let message = |offset, uid| {
-            (at(offset), Finding { place: format!("message {uid}"), hurt: vec![hurt(uid)] })
+            let record = at(offset);
+            let hurt =
+                Hurt { account: AccountId(1), mailbox: "INBOX".into(), uid: Uid(uid), record };
+            (record, Finding { place: format!("message {uid}"), segment, hurt: vec![hurt] })
         };
         let bad = |place: &str, records| Walked { place: place.to_owned(), records };
         let told = |walked, hurting: Vec<_>| {
-            let findings = told_once(walked, hurting.into_iter().collect());
+            let findings = told_once(SegmentId(1), walked, hurting.into_iter().collect());
             let told = findings.into_iter().map(|one| (one.place, one.hurt.len()));
             told.collect::<Vec<_>>()
         };

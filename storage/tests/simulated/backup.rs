@@ -316,6 +316,38 @@ fn a_scrub_that_was_broken_off_goes_on_where_it_was() {
     });
 }
 
+#[test]
+fn what_was_found_is_looked_at_again_when_it_has_changed() {
+    let sim = Sim::new(4);
+    let disk = sim.clone();
+    on_sim(&sim, small_store(), move |store| async move {
+        with_accounts(&store).await;
+        for number in 0..20 {
+            deliver(&store, number, 2500).await;
+        }
+        store.device().sleep(Duration::from_secs(1)).await;
+        let start = body(5, 2500).slice(..64);
+        for file in disk.files().into_iter().filter(|file| file.name.starts_with("log-")) {
+            let bytes = disk.contents(&file.name).expect("a file");
+            if let Some(at) = bytes.windows(64).position(|window| *window == start) {
+                assert!(disk.flip(&file.name, at as u64, 1));
+            }
+        }
+        let found = findings(&store).await;
+        let [one] = &found[..] else { panic!("{found:?}") };
+        assert_eq!((one.hurt.len(), store.has_changed(one)), (1, false));
+        let again = store.scrub_again(one.segment, None).await.expect("looks");
+        assert_eq!(again, found);
+        let uid = one.hurt[0].uid;
+        store.expunge(ALICE, INBOX, &[uid]).await.expect("expunges");
+        assert!(store.has_changed(one));
+        // It lies in the log as before, and is nobody's.
+        let again = store.scrub_again(one.segment, None).await.expect("looks");
+        let [other] = &again[..] else { panic!("{again:?}") };
+        assert_eq!((other.hurt.len(), store.has_changed(other)), (0, false));
+    });
+}
+
 /// By the simulated clock, which the disk's own work hardly moves.
 #[test]
 fn a_scrub_reads_the_checkpoint_and_the_base_no_faster_than_it_may() {

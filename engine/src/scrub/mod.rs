@@ -2,10 +2,14 @@
 //! when an operator asks for it. What it finds is logged once, counted, and kept for `kura store scrub`.
 //!
 //! How far a round is, and when it began, is in key space 45 of the shard's log (`p`: [`Kept`], JSON): on a large disk a round takes
-//! weeks, and a host that is restarted now and then would begin with the oldest mail again and again.
+//! weeks, and a host that is restarted now and then would begin with the oldest mail again and again. For the same reason what was
+//! found is there, too ([`found`]). It is looked at again, out of turn, at each start and when some of it is seen to have gone.
 
+mod found;
+
+use self::found::Found;
 use crate::operations::unix_now;
-use crate::shard::Shard;
+use crate::shard::{Disk, Shard};
 use bytes::Bytes;
 use futures_lite::future::or;
 use serde::{Deserialize, Serialize};
@@ -14,6 +18,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+use storage::Store;
 use storage::format::SegmentId;
 use storage::store::{Finding, Space};
 
@@ -25,10 +30,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const NOTE_EVERY: Duration = Duration::from_secs(2);
 pub const SPACE: Space = Space(45);
 const PROGRESS: &[u8] = b"p";
-/// Findings kept in memory; more are only counted.
-const FINDINGS_MAX: usize = 1000;
+const FOUND: &[u8] = b"f";
+/// How often to look whether something that was found has gone.
+const LOOK_AGAIN_EVERY: Duration = Duration::from_secs(5);
+/// Places that the log has told of, so that it does not do so in each round.
+const TOLD_MAX: usize = 1000;
 
-/// What the scrub of this core has seen since the server started.
+/// What the scrub of this core has seen since the server started, and what was bad before.
 #[derive(Debug, Default)]
 pub struct Scrub {
     wanted: Cell<bool>,
@@ -41,10 +49,7 @@ pub struct Scrub {
     whole_rounds: Cell<u64>,
     bytes: Cell<u64>,
     bytes_total: Cell<u64>,
-    /// Of the last round that ended, or of the one that runs.
-    bad: Cell<u64>,
-    messages_hurt: Cell<u64>,
-    findings: RefCell<Vec<Finding>>,
+    found: RefCell<Found>,
     failed: RefCell<Option<String>>,
     /// Places that the log has told of.
     told: RefCell<BTreeSet<String>>,
@@ -59,6 +64,12 @@ pub struct ScrubCounts {
 }
 
 impl Scrub {
+    /// With what earlier runs of the server have found.
+    pub fn new(store: &Store<Disk>) -> Scrub {
+        let found = store.get(SPACE, FOUND).map(|bytes| Found::of_log(&bytes)).unwrap_or_default();
+        Scrub { found: RefCell::new(found), ..Scrub::default() }
+    }
+
     /// A round from now on, or behind the rest of one; one that runs already counts.
     pub fn begin(&self) {
         if !self.running.get() || self.is_rest.get() {
@@ -69,12 +80,13 @@ impl Scrub {
     }
 
     pub fn counts(&self) -> ScrubCounts {
-        let (bad, messages_hurt) = (self.bad.get(), self.messages_hurt.get());
+        let found = self.found.borrow();
+        let (bad, messages_hurt) = (found.bad(), found.messages_hurt());
         ScrubCounts { rounds: self.rounds.get(), bad, messages_hurt }
     }
 
     pub fn status(&self) -> Value {
-        let findings = self.findings.borrow();
+        let found = self.found.borrow();
         let row = |finding: &Finding| {
             let hurt = finding.hurt.iter().map(
                 |one| json!({ "account": one.account.0, "mailbox": one.mailbox, "uid": one.uid.0 }),
@@ -88,31 +100,25 @@ impl Scrub {
             "whole_rounds": self.whole_rounds.get(),
             "bytes": self.bytes.get(),
             "bytes_total": self.bytes_total.get(),
-            "bad": self.bad.get(),
-            "messages_hurt": self.messages_hurt.get(),
-            "findings": findings.iter().map(row).collect::<Vec<_>>(),
+            "bad": found.bad(),
+            "messages_hurt": found.messages_hurt(),
+            "findings": found.findings().map(row).collect::<Vec<_>>(),
             "failed": *self.failed.borrow(),
         })
     }
 
-    fn note(&self, shard: u16, findings: Vec<Finding>) {
+    fn tell(&self, shard: u16, findings: &[Finding]) {
+        let mut told = self.told.borrow_mut();
         for finding in findings {
-            self.bad.set(self.bad.get() + 1);
-            self.messages_hurt.set(self.messages_hurt.get() + finding.hurt.len() as u64);
-            let mut told = self.told.borrow_mut();
-            if told.len() < FINDINGS_MAX && told.insert(finding.place.clone()) {
+            if told.len() < TOLD_MAX && told.insert(finding.place.clone()) {
                 let (place, messages) = (&finding.place, finding.hurt.len());
                 tracing::error!(shard, place, messages, "scrub: this does not verify");
-            }
-            let mut kept = self.findings.borrow_mut();
-            if kept.len() < FINDINGS_MAX {
-                kept.push(finding);
             }
         }
     }
 }
 
-/// What outlives a restart.
+/// How far a round is: what outlives a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Kept {
     /// When the last round began, Unix seconds.
@@ -132,28 +138,49 @@ impl Kept {
         serde_json::from_slice(&shard.store.get(SPACE, PROGRESS)?).ok()
     }
 
-    /// A store that takes nothing has other troubles than a round that begins anew.
-    async fn save(self, shard: &Shard) {
+    fn pair(self) -> (Bytes, Option<Bytes>) {
         let value = Bytes::from(serde_json::to_vec(&self).unwrap_or_default());
-        let pairs = vec![(Bytes::from_static(PROGRESS), Some(value))];
-        if let Err(error) = shard.store.put(SPACE, pairs).await {
-            tracing::debug!(shard = shard.id, %error, "how far the scrub is could not be noted");
+        (Bytes::from_static(PROGRESS), Some(value))
+    }
+}
+
+/// How far the round is and what has been found, in one record: what is before the former is in the latter. A store that takes
+/// nothing has other troubles than a round that begins anew.
+async fn save(shard: &Shard, kept: Option<Kept>) {
+    let found = shard.scrub.found.borrow_mut().changed();
+    let found = found.map(|found| (Bytes::from_static(FOUND), found.map(Bytes::from)));
+    let has_found = found.is_some();
+    let pairs: Vec<_> = kept.map(Kept::pair).into_iter().chain(found).collect();
+    if pairs.is_empty() {
+        return;
+    }
+    if let Err(error) = shard.store.put(SPACE, pairs).await {
+        if has_found {
+            shard.scrub.found.borrow_mut().note_unsaved();
         }
+        tracing::debug!(shard = shard.id, %error, "how far the scrub is could not be noted");
     }
 }
 
 /// Until the core stops. A round that an operator waits for is held to the share like any other.
 pub async fn run(shard: Rc<Shard>) {
-    if Kept::load(&shard).is_none() {
+    // A task of its own: a timer that is waited for beside a round is entered anew at each of its steps.
+    let beside = Rc::clone(&shard);
+    glommio::spawn_local(async move { look_again(&beside).await }).detach();
+    rounds(&shard).await;
+}
+
+async fn rounds(shard: &Rc<Shard>) {
+    if Kept::load(shard).is_none() {
         // The first is due in a day, however often the host is restarted meanwhile.
-        Kept { begun: unix_now(), next: None }.save(&shard).await;
+        save(shard, Some(Kept { begun: unix_now(), next: None })).await;
     }
     let mut last: Option<Instant> = None;
     while !shard.has_stopped() {
         let is_wanted = shard.scrub.wanted.get();
         // One that failed is not tried again and again.
         let may_begin = last.is_none_or(|last| last.elapsed() >= ROUND_EVERY);
-        let kept = Kept::load(&shard).filter(|kept| may_begin && kept.is_due(unix_now()));
+        let kept = Kept::load(shard).filter(|kept| may_begin && kept.is_due(unix_now()));
         if !is_wanted && kept.is_none() {
             glommio::timer::sleep(LOOK_EVERY).await;
             continue;
@@ -161,7 +188,38 @@ pub async fn run(shard: Rc<Shard>) {
         last = Some(Instant::now());
         let rate = Some(shard.scrub_bytes_per_second());
         let unfinished = kept.filter(|kept| !is_wanted && kept.next.is_some());
-        or(walk(&shard, unfinished, rate), note(&shard)).await;
+        or(walk(shard, unfinished, rate), note(shard)).await;
+    }
+}
+
+/// What was found is true for no longer than it is there: a message may be expunged, a segment compacted, and before a start
+/// everything may have been mended.
+async fn look_again(shard: &Rc<Shard>) {
+    let scrub = &shard.scrub;
+    let ScrubCounts { bad, messages_hurt, .. } = scrub.counts();
+    if bad > 0 {
+        let what = "scrub: found before this start, and looked at again now";
+        tracing::warn!(shard = shard.id, bad, messages_hurt, "{what}");
+    }
+    let mut stale = scrub.found.borrow().segments();
+    while !shard.has_stopped() {
+        for segment in std::mem::take(&mut stale) {
+            let rate = Some(shard.scrub_bytes_per_second());
+            match shard.store.scrub_again(segment, rate).await {
+                Ok(findings) => {
+                    scrub.tell(shard.id, &findings);
+                    scrub.found.borrow_mut().replace(segment, findings);
+                }
+                Err(error) => {
+                    tracing::debug!(shard = shard.id, %error, "scrub: not looked at again")
+                }
+            }
+        }
+        save(shard, None).await;
+        glommio::timer::sleep(LOOK_AGAIN_EVERY).await;
+        let found = scrub.found.borrow();
+        let changed = found.findings().filter(|finding| shard.store.has_changed(finding));
+        stale = changed.map(|finding| finding.segment).collect();
     }
 }
 
@@ -172,7 +230,7 @@ async fn note(shard: &Rc<Shard>) {
         glommio::timer::sleep(NOTE_EVERY).await;
         let kept = shard.scrub.under_way.get().filter(|kept| noted != Some(*kept));
         if let Some(kept) = kept {
-            kept.save(shard).await;
+            save(shard, Some(kept)).await;
             noted = Some(kept);
         }
     }
@@ -193,9 +251,9 @@ async fn walk(shard: &Rc<Shard>, unfinished: Option<Kept>, rate: Option<u64>) {
     let begun = unfinished.map_or_else(unix_now, |kept| kept.begun);
     let from = unfinished.and_then(|kept| kept.next);
     scrub.is_rest.set(from.is_some());
-    scrub.bad.set(0);
-    scrub.messages_hurt.set(0);
-    scrub.findings.borrow_mut().clear();
+    if from.is_none() {
+        scrub.found.borrow_mut().begin_round();
+    }
     *scrub.failed.borrow_mut() = None;
     let outcome = shard
         .store
@@ -204,7 +262,8 @@ async fn walk(shard: &Rc<Shard>, unfinished: Option<Kept>, rate: Option<u64>) {
             scrub.under_way.set(next.map(|next| Kept { begun, next: Some(next) }));
             scrub.bytes.set(progress.bytes);
             scrub.bytes_total.set(progress.bytes_total);
-            scrub.note(shard.id, findings);
+            scrub.tell(shard.id, &findings);
+            findings.into_iter().for_each(|finding| scrub.found.borrow_mut().add(finding));
         })
         .await;
     scrub.under_way.set(None);
@@ -212,7 +271,8 @@ async fn walk(shard: &Rc<Shard>, unfinished: Option<Kept>, rate: Option<u64>) {
         Ok(()) => {
             scrub.rounds.set(scrub.rounds.get() + 1);
             scrub.whole_rounds.set(scrub.whole_rounds.get() + u64::from(from.is_none()));
-            Kept { begun, next: None }.save(shard).await;
+            scrub.found.borrow_mut().end_round();
+            save(shard, Some(Kept { begun, next: None })).await;
         }
         Err(error) => *scrub.failed.borrow_mut() = Some(error.to_string()),
     }
