@@ -27,7 +27,7 @@
 //! | [`operations`], [`control_plane`] | what an operator can ask of a running or stopped server |
 //! | `remembering`, `export` | of these, what is about the past: expunged mail, an account as it was, holds |
 //! | [`backup`], [`salvage`] | copies of the store elsewhere; what can be saved of a damaged one |
-//! | [`scrub`], [`compact`] | the store is read through for rot, and gives space back |
+//! | [`scrub`], [`compact`], [`unlinked`] | the store is read through for rot, and gives space back; its files are still there |
 //! | `trace` | and what has become of messages |
 //! | [`certificates`], [`tls`], [`metrics`] | the rest of running a server |
 //! | [`spaces`] | which key space of the store is whose, and how one is gone through |
@@ -86,6 +86,7 @@ mod spaces;
 pub mod submission;
 pub mod tls;
 mod trace;
+pub mod unlinked;
 pub mod watchdog;
 pub mod when;
 pub mod wire;

@@ -429,7 +429,7 @@ impl Snapshot {
 
     fn store_text(&self, text: &mut String, head: &mut impl FnMut(&mut String, &str, &str, &str)) {
         type Column = (&'static str, &'static str, &'static str, fn(&storage::store::Stats) -> u64);
-        let columns: [Column; 21] = [
+        let columns: [Column; 22] = [
             ("kura_store_messages", "gauge", "Messages in mailboxes", |s| s.messages),
             ("kura_store_bytes_received_total", "counter", "Bytes of bodies delivered", |s| {
                 s.bytes_received
@@ -454,6 +454,12 @@ impl Snapshot {
             ("kura_store_segments_spoiled", "gauge", "Segments with damage in what is live", |s| {
                 s.segments_spoiled
             }),
+            (
+                "kura_store_files_unlinked",
+                "gauge",
+                "Files of segments that somebody has removed or replaced",
+                |s| s.files_unlinked,
+            ),
             (
                 "kura_store_given_up_total",
                 "counter",

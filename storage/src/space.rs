@@ -177,12 +177,15 @@ pub(crate) async fn erase<D: Device>(core: &Core<D>, id: SegmentId) -> io::Resul
     }
     let mut segments = core.segments.borrow_mut();
     let Some(segment) = segments.files.remove(&id) else { return Ok(()) };
-    segments.spares.push(Spare {
-        number: segment.number,
-        file: opened,
-        segment_bytes: segment.segment_bytes,
-        zeroed_bytes: segment.segment_bytes,
-    });
+    // What is written into a file without a name is lost with the next stop.
+    if !segments.unlinked.remove(&segment.number) {
+        segments.spares.push(Spare {
+            number: segment.number,
+            file: opened,
+            segment_bytes: segment.segment_bytes,
+            zeroed_bytes: segment.segment_bytes,
+        });
+    }
     core.emptied.borrow_mut().remove(&id);
     core.unworthy.borrow_mut().remove(&id);
     core.segments_freed.set(core.segments_freed.get() + 1);

@@ -190,6 +190,10 @@ impl Device for Timed {
         Device::open(&self.sim, &self.path(name)).await
     }
 
+    fn file_id(&self, file: &FileHandle) -> io::Result<u64> {
+        self.sim.file_id(file)
+    }
+
     async fn read(&self, file: &FileHandle, offset: u64, buffer: Buffer) -> io::Result<Buffer> {
         self.pass(file, buffer.capacity(), false).await;
         self.sim.read(file, offset, buffer).await

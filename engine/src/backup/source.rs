@@ -15,7 +15,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use storage::format::SegmentId;
-use storage::store::{BackupPlan, Walk};
+use storage::store::{BackupPlan, Unlinked, Walk};
 
 /// Begins the conversation.
 pub const HELLO: &str = "{\"operation\":\"backup\"}";
@@ -33,6 +33,9 @@ pub struct Plan {
     pub damage: u64,
     /// Segments that are needed and not there.
     pub missing: Vec<u32>,
+    /// Files that it has, and the store's directory has no more.
+    #[serde(default)]
+    pub unlinked: Vec<String>,
     /// Segment, bytes of the file, and where what counts of it ends.
     pub segments: Vec<(u32, u64, u64)>,
 }
@@ -79,6 +82,7 @@ impl Plan {
             live_bytes: plan.live_bytes,
             damage: plan.damage,
             missing: plan.missing.iter().map(|segment| segment.0).collect(),
+            unlinked: plan.unlinked.clone(),
             segments: segments.map(|one| (one.segment.0, one.segment_bytes, one.end)).collect(),
         }
     }
@@ -185,6 +189,12 @@ fn reply<T: for<'a> Deserialize<'a>>(stream: &mut BufReader<UnixStream>) -> Resu
 
 /// Asks every core for its plan. Mail that moves from one to another meanwhile is in one of them: see [`Standstill`].
 pub async fn plan_all(handles: &[ShardHandle]) -> Result<Vec<BackupPlan>, Fault> {
+    // Before they stand still: directories may be long.
+    let mut unlinked = Vec::new();
+    for (shard, handle) in handles.iter().enumerate() {
+        let look = handle.ask(|shard| async move { crate::unlinked::look(&shard).await });
+        unlinked.push(look.await.map_err(|error| format!("shard {shard}: {error}"))?);
+    }
     let standstill = Standstill::begin();
     for (shard, handle) in handles.iter().enumerate() {
         let known = Arc::downgrade(&standstill);
@@ -192,10 +202,17 @@ pub async fn plan_all(handles: &[ShardHandle]) -> Result<Vec<BackupPlan>, Fault>
         told.await.map_err(|error| format!("shard {shard}: {error}"))?;
     }
     let mut plans = Vec::new();
-    for (shard, handle) in handles.iter().enumerate() {
+    for ((shard, handle), unlinked) in handles.iter().enumerate().zip(unlinked) {
         let ask = handle.ask(|shard| async move {
             let mut plan = shard.store.backup_plan();
             plan.damage += shard.scrub.counts().bad;
+            for Unlinked { segment, file, is_open } in unlinked {
+                match plan.segments.iter().any(|planned| planned.segment == segment) {
+                    true if is_open => plan.unlinked.push(file),
+                    true => plan.missing.push(segment),
+                    false => {}
+                }
+            }
             plan
         });
         let plan = ask.await;

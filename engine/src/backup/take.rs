@@ -59,6 +59,8 @@ pub struct Taken {
     pub damaged: u64,
     /// The first of those that are in the backup.
     pub rotten: Vec<String>,
+    /// Files of the store that it has, and that their directory has no more: the server has them open.
+    pub unlinked: Vec<String>,
     /// Files of the data directory that are not in it, and why.
     pub left_out: Vec<String>,
     /// The position of each shard.
@@ -130,9 +132,15 @@ pub fn take(
         pieces_sent: taking.sent.0,
         damaged,
         rotten: manifest.rotten().take(ROTTEN_TOLD).cloned().collect(),
+        unlinked: plans.iter().flat_map(unlinked).collect(),
         left_out,
         lsns: plans.iter().map(|plan| plan.lsn).collect(),
     })
+}
+
+fn unlinked(plan: &Plan) -> impl Iterator<Item = String> {
+    let name = |file| format!("{}/{file}", layout::shard_dir(Path::new(""), plan.shard).display());
+    plan.unlinked.iter().map(name)
 }
 
 /// A log with a hole in it can't be opened again: better no backup than one that says it is one.

@@ -66,8 +66,8 @@ pub(super) fn backup(options: &BackupOptions) -> Result<Outcome, ConfigError> {
     progress.end();
     source.end();
     let taken = taken.map_err(ConfigError)?;
-    // What is damaged today was whole in an older backup.
-    let is_well = taken.damaged == 0;
+    // What is damaged today was whole in an older backup; and whose files somebody removes may need one, too.
+    let is_well = taken.damaged == 0 && taken.unlinked.is_empty();
     let keep = options.keep.filter(|_| is_well);
     let pruned = keep.map(|keep| prune::prune(&target, keep as usize, &taken.name));
     let (old, objects) = pruned.transpose().map_err(ConfigError)?.unwrap_or_default();
@@ -104,7 +104,15 @@ pub(super) fn backup(options: &BackupOptions) -> Result<Outcome, ConfigError> {
     for file in &taken.left_out {
         outln!("not in it: {file}; keep it elsewhere if it is needed")?;
     }
-    if !is_well {
+    if !taken.unlinked.is_empty() {
+        outln!(
+            "but somebody has removed or replaced {} of the store, which the running server still has open: this backup has what is in \
+             it, the next start will be refused. No older backup was removed. Put it back as README.md says (\"Files that somebody has \
+             removed\"), or restore this backup",
+            taken.unlinked.join(", ")
+        )?;
+    }
+    if taken.damaged > 0 {
         outln!(
             "but {} places of the store are damaged, and so they are in this backup; no older one was removed. \
              `kura store verify` names them: bring what they hurt back from an older backup, or expunge it",
@@ -113,6 +121,8 @@ pub(super) fn backup(options: &BackupOptions) -> Result<Outcome, ConfigError> {
         for place in &taken.rotten {
             outln!("  {place}")?;
         }
+    }
+    if !is_well {
         return Ok(Outcome::Unwell);
     }
     if options.keep.is_some() {

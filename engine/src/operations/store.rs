@@ -9,9 +9,11 @@ use std::rc::Rc;
 pub(super) async fn stats(shard: &Rc<Shard>) -> Result<Value, Fault> {
     let mut shards = Vec::new();
     for home in 0..shard.mesh.cores() {
-        shards.push(
-            on(shard, home, |shard| async move { Ok::<_, Fault>(shard.store.stats()) }).await?,
-        );
+        let stats = |shard: Rc<Shard>| async move {
+            crate::unlinked::look(&shard).await;
+            Ok::<_, Fault>(shard.store.stats())
+        };
+        shards.push(on(shard, home, stats).await?);
     }
     let scrub = scrub_status(shard).await?;
     let sum = |value: fn(&storage::store::Stats) -> u64| shards.iter().map(value).sum::<u64>();
@@ -28,6 +30,7 @@ pub(super) async fn stats(shard: &Rc<Shard>) -> Result<Value, Fault> {
             "spare_segments": stats.spare_segments,
             "segments_freed": stats.segments_freed,
             "segments_spoiled": stats.segments_spoiled,
+            "files_unlinked": stats.files_unlinked,
             "given_up": stats.given_up,
             "log_bytes": stats.log_bytes,
             "log_live_bytes": stats.log_live_bytes,
@@ -59,6 +62,7 @@ pub(super) async fn stats(shard: &Rc<Shard>) -> Result<Value, Fault> {
         "spare_segments": sum(|s| s.spare_segments),
         "segments_freed": sum(|s| s.segments_freed),
         "segments_spoiled": sum(|s| s.segments_spoiled),
+        "files_unlinked": sum(|s| s.files_unlinked),
         "given_up": sum(|s| s.given_up),
         "log_bytes": sum(|s| s.log_bytes),
         "log_live_bytes": sum(|s| s.log_live_bytes),

@@ -36,11 +36,12 @@ pub use uring::Uring;
 /// The bytes of a write-once file, mapped or held.
 pub type Mapping = Rc<dyn AsRef<[u8]>>;
 
-/// A file's name and length.
+/// A file's name and length, and which file it is ([`Device::file_id`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     pub name: String,
     pub bytes: u64,
+    pub id: u64,
 }
 
 /// Whether this error says that there is no more room, for all or for us.
@@ -76,6 +77,9 @@ pub trait Device: 'static {
         }
         Ok(heads)
     }
+
+    /// Which file this is, under whatever name, while it is open. Blocks nobody.
+    fn file_id(&self, file: &Self::File) -> io::Result<u64>;
 
     /// Fills `buffer` up to its capacity from `offset`; the result's length says how much there was.
     async fn read(&self, file: &Self::File, offset: u64, buffer: Buffer) -> io::Result<Buffer>;

@@ -18,7 +18,7 @@ use ring::Ring;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -256,7 +256,7 @@ impl Device for Uring {
                 let entry = entry?;
                 let metadata = entry.metadata()?;
                 if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
-                    files.push(Listed { name, bytes: metadata.len() });
+                    files.push(Listed { name, bytes: metadata.len(), id: metadata.ino() });
                 }
             }
             Ok(files)
@@ -289,6 +289,10 @@ impl Device for Uring {
             self.read(&Rc::new(file?), 0, Buffer::with_capacity(ALIGNMENT)).await
         });
         self.ring.together(join_all(reads)).await
+    }
+
+    fn file_id(&self, file: &Rc<File>) -> io::Result<u64> {
+        Ok(file.metadata()?.ino())
     }
 
     async fn read(&self, file: &Rc<File>, offset: u64, mut buffer: Buffer) -> io::Result<Buffer> {

@@ -13,7 +13,7 @@ use crate::device::{Device, is_full};
 use crate::format::{BatchHeader, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId};
 use crate::superblock::{self, Begun};
 use crate::types::{Lsn, UnixMillis};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 /// Handles of sealed segments that are kept open.
@@ -67,6 +67,8 @@ pub(crate) struct Segments<D: Device> {
     /// Spares that are being written ahead, and are not among them meanwhile.
     pub(crate) spares_away: usize,
     pub(crate) next_number: u32,
+    /// Files that are not under their names any more ([`crate::store::Unlinked`]): these stay open.
+    pub(crate) unlinked: BTreeSet<u32>,
 }
 
 impl<D: Device> Default for Segments<D> {
@@ -80,6 +82,7 @@ impl<D: Device> Default for Segments<D> {
             spares: Vec::new(),
             spares_away: 0,
             next_number: 1,
+            unlinked: BTreeSet::new(),
         }
     }
 }
@@ -149,10 +152,12 @@ impl<D: Device> Segments<D> {
         let in_use = in_use.map(|active| active.as_ref().map(|active| active.id));
         let open = self.files.values().filter(|file| file.file.is_some()).count();
         if open >= OPEN_FILES_MAX {
-            let victim = self
-                .files
-                .iter_mut()
-                .find(|(other, file)| file.file.is_some() && !in_use.contains(&Some(**other)));
+            let unlinked = &self.unlinked;
+            let victim = self.files.iter_mut().find(|(other, file)| {
+                file.file.is_some()
+                    && !in_use.contains(&Some(**other))
+                    && !unlinked.contains(&file.number)
+            });
             if let Some((_, file)) = victim {
                 file.file = None;
             }

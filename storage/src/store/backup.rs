@@ -36,6 +36,9 @@ pub struct BackupPlan {
     pub damage: u64,
     /// Segments that are needed and not there: what the backup can't have.
     pub missing: Vec<SegmentId>,
+    /// Of those that it has, the files that are not under their names any more: for whoever looks for them to say
+    /// ([`Store::look_for_unlinked`]), as that takes time and this is of one moment.
+    pub unlinked: Vec<String>,
     _hold: Use,
 }
 
@@ -91,6 +94,7 @@ impl<D: Device> Store<D> {
             segments: planned,
             damage: core.recovery.damage.len() as u64,
             missing: space::missing(core),
+            unlinked: Vec::new(),
             _hold: hold,
         }
     }

@@ -348,6 +348,31 @@ fn what_was_found_is_looked_at_again_when_it_has_changed() {
     });
 }
 
+#[test]
+fn a_file_that_has_lost_its_name_is_found_and_one_that_the_store_removes_is_not() {
+    let sim = Sim::new(6);
+    on_sim(&sim, small_store(), move |store| async move {
+        with_accounts(&store).await;
+        for from in (0..900).step_by(100) {
+            churn(&store, &mut Random::new(6), from, 100).await;
+            assert_eq!(store.look_for_unlinked().await.expect("looks"), []);
+        }
+        // All of them: spares, too, in which the log does not go on then.
+        for file in store.device().list().await.expect("lists") {
+            if file.name.starts_with("log-") {
+                store.device().remove(&file.name).await.expect("removes");
+            }
+        }
+        let found = store.look_for_unlinked().await.expect("looks");
+        assert!(found.len() > 2 && found.iter().all(|one| one.is_open), "{found:?}");
+        assert_eq!(store.stats().files_unlinked, found.len() as u64);
+        assert_eq!(store.verify().await.expect("verifies").bad, Vec::<String>::new());
+        churn(&store, &mut Random::new(7), 900, 300).await;
+        let later = store.look_for_unlinked().await.expect("looks");
+        assert!(later.iter().all(|one| found.contains(one)), "{later:?}");
+    });
+}
+
 /// By the simulated clock, which the disk's own work hardly moves.
 #[test]
 fn a_scrub_reads_the_checkpoint_and_the_base_no_faster_than_it_may() {

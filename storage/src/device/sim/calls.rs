@@ -1,7 +1,7 @@
 //! The device's calls on the simulated disk: each becomes an operation that completes when the
 //! executor says so.
 
-use super::disk::{Answer, Covers, FileHandle, Sim, Sleeper, Work};
+use super::disk::{Answer, Covers, FileHandle, Sim, Sleeper, Work, id};
 use crate::buffer::Buffer;
 use crate::device::{Device, Listed, Mapping};
 use crate::types::UnixMillis;
@@ -35,6 +35,10 @@ impl Device for Sim {
 
     async fn open(&self, name: &str) -> io::Result<FileHandle> {
         file(self.perform(Work::Open { name: name.to_owned() }).await?)
+    }
+
+    fn file_id(&self, file: &FileHandle) -> io::Result<u64> {
+        Ok(id(&file.content))
     }
 
     async fn read(&self, file: &FileHandle, offset: u64, mut buffer: Buffer) -> io::Result<Buffer> {

@@ -327,6 +327,7 @@ impl Disk {
         let listed = |(name, entry): (&String, &Entry)| Listed {
             name: name.clone(),
             bytes: entry.content.borrow().current.len() as u64,
+            id: id(&entry.content),
         };
         self.names.iter().map(listed).collect()
     }
@@ -513,6 +514,11 @@ impl Disk {
         content.sized = true;
         Entry { content: Rc::new(RefCell::new(content)), named: true }
     }
+}
+
+/// Which file it is.
+pub(super) fn id(content: &Rc<RefCell<Content>>) -> u64 {
+    Rc::as_ptr(content).addr() as u64
 }
 
 impl Content {

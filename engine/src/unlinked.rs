@@ -1,0 +1,74 @@
+//! Files of a running store that somebody has removed, moved away, or put another file in the place of. The server reads and writes
+//! on, since it has them open; the next start would be refused. So it is looked for while there is a way back, and told.
+
+use crate::shard::Shard;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+use storage::store::Unlinked;
+
+const LOOK_EVERY: Duration = Duration::from_secs(20);
+
+/// Until the core stops.
+pub async fn keep_looking(shard: Rc<Shard>) {
+    let mut told = BTreeSet::new();
+    while !shard.has_stopped() {
+        for unlinked in look(&shard).await {
+            if told.insert(unlinked.file.clone()) {
+                tell(&shard, &unlinked).await;
+            }
+        }
+        glommio::timer::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Those of now; none where the directory can't be read.
+pub async fn look(shard: &Shard) -> Vec<Unlinked> {
+    shard.store.look_for_unlinked().await.unwrap_or_else(|error| {
+        tracing::warn!(shard = shard.id, %error, "whether all files of the store are there can't be seen");
+        Vec::new()
+    })
+}
+
+async fn tell(shard: &Shard, Unlinked { segment, file, is_open }: &Unlinked) {
+    let path = crate::layout::shard_dir(&shard.config.data_dir, shard.id).join(file);
+    let (shard, segment, file) = (shard.id, segment.0, path.display().to_string());
+    if !is_open {
+        tracing::error!(
+            shard,
+            segment,
+            file,
+            "a file of the store has been removed: mail that is in it can't be read, and no start will do without it. Put it back \
+             before the server stops, or restore the store from a backup"
+        );
+        return;
+    }
+    let descriptor = glommio::executor().spawn_blocking(move || descriptor(&path)).await;
+    let process = std::process::id();
+    let opened = match descriptor {
+        Some(number) => format!("/proc/{process}/fd/{number}"),
+        None => format!("one of /proc/{process}/fd"),
+    };
+    tracing::error!(
+        shard,
+        segment,
+        file,
+        opened,
+        "a file of the store has been removed, or another one is in its place. The server still has it open, and reads and writes it; it is \
+         lost when the server stops, and the next start is refused. Take a backup now (kura store backup), which has what is in it; \
+         how to put it back is in README.md, \"Files that somebody has removed\""
+    );
+}
+
+/// By which number this process has the file open that had this name.
+fn descriptor(path: &Path) -> Option<u32> {
+    let path = std::fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?);
+    let removed = format!("{} (deleted)", path.display());
+    let entries = std::fs::read_dir("/proc/self/fd").ok()?;
+    entries.filter_map(Result::ok).find_map(|entry| {
+        let target = std::fs::read_link(entry.path()).ok()?;
+        let is_it = target.to_str() == Some(&removed);
+        is_it.then(|| entry.file_name().to_str()?.parse().ok()).flatten()
+    })
+}
