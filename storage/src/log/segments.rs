@@ -214,6 +214,9 @@ pub(crate) async fn begin_segment<D: Device>(core: &Core<D>, id: SegmentId) -> i
     core.segments.borrow_mut().activate(&header, spare);
     core.refresh_free_space();
     core.upkeep.ring();
+    if core.wants_room() {
+        core.expiry.ring();
+    }
     Ok(())
 }
 
