@@ -118,7 +118,13 @@ impl<P> Smtp<P> {
                 self.end_transaction();
                 self.sender_named = false;
                 self.smtp_utf8 = false;
-                self.idle(Reply::new(250, Enhanced(2, 0, 0), "Forgotten"), output);
+                let reply = Reply::new(250, Enhanced(2, 0, 0), "Forgotten");
+                // The way on from a transaction that we have put off.
+                if std::mem::take(&mut self.is_put_off) {
+                    self.say_put_off(reply, output);
+                } else {
+                    self.idle(reply, output);
+                }
             }
             Command::Noop => self.idle(Reply::new(250, Enhanced(2, 0, 0), "Fine"), output),
             Command::Help => {
@@ -182,6 +188,7 @@ impl<P> Smtp<P> {
         }
         self.sender_named = false;
         self.smtp_utf8 = false;
+        self.is_put_off = false;
         self.transaction = Transaction::Ready;
         (self.hello, self.extended) = (name, extended);
         if !extended {

@@ -150,6 +150,7 @@ impl<P> Smtp<P> {
             reply.write_in(self.smtp_utf8, output);
         }
         self.idle_commands = 0;
+        (self.is_put_off, self.put_off_commands) = (false, 0);
         self.sender_named = false;
         self.transaction = Transaction::Ready;
         self.phase = Phase::Command;

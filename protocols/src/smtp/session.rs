@@ -15,7 +15,8 @@
 //! Octets behind a BDAT that can't be read are not commands: the session ends there. So it does
 //! behind a spoiled line that could have been one, which is any line once a sender was named.
 //!
-//! Strikes: each faulty command is one, a failed login is three; at [`STRIKES_MAX`] the session ends.
+//! Strikes: each faulty command is one, a failed login is three; at [`STRIKES_MAX`] the session ends. What we put off (4xx) is no fault
+//! of the peer's, nor is what it had sent behind that before it knew (RFC 2920): such commands are counted apart, up to [`PUT_OFF_MAX`].
 //!
 //! Time (RFC 5321 section 4.5.3.2): a command must be complete [`COMMAND_TIMEOUT`] after the one
 //! before it was answered, however it drips. Within a message the clock starts anew with each piece,
@@ -39,6 +40,8 @@ pub use crate::sasl::LoginOutcome;
 /// Faults after which the peer is not worth listening to.
 pub const STRIKES_MAX: u32 = 20;
 pub(super) const LOGIN_STRIKES: u32 = 3;
+/// Commands for nothing because we take no mail now, until a message is taken: who goes on had better come later.
+pub const PUT_OFF_MAX: u32 = 1000;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
 const DATA_TIMEOUT: Duration = Duration::from_secs(180);
 /// However slowly it drips, a message must be complete by then.
@@ -46,6 +49,8 @@ const MESSAGE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 pub(super) const TOO_MANY_ERRORS: Reply =
     Reply::new(421, Enhanced(4, 7, 0), "Too many errors, goodbye");
+
+const NOT_NOW: Reply = Reply::new(421, Enhanced(4, 3, 2), "No mail is taken now, come again later");
 
 #[derive(Debug)]
 pub(super) enum Phase {
@@ -101,6 +106,9 @@ pub struct Smtp<P> {
     pub(super) user: Option<String>,
     pub(super) smtp_utf8: bool,
     pub(super) strikes: u32,
+    /// The transaction that is under way, or would be, has been put off by us.
+    pub(super) is_put_off: bool,
+    pub(super) put_off_commands: u32,
     pub(super) idle_commands: u32,
     /// A MAIL was sent, well-formed or not, since the last message, RSET or hello: chunks may follow.
     pub(super) sender_named: bool,
@@ -129,6 +137,8 @@ impl<P> Smtp<P> {
             user: None,
             smtp_utf8: false,
             strikes: 0,
+            is_put_off: false,
+            put_off_commands: 0,
             idle_commands: 0,
             sender_named: false,
             reset_due: false,
@@ -210,6 +220,31 @@ impl<P> Smtp<P> {
     ) {
         self.strike(1);
         self.say(Reply::new(code, enhanced, text), output);
+    }
+
+    /// Says that a command is out of place. Behind a refusal of ours that could not be known yet, that is no fault.
+    pub(super) fn out_of_place(
+        &mut self,
+        code: u16,
+        enhanced: Enhanced,
+        text: &'static str,
+        output: &mut Outbox,
+    ) {
+        if self.is_put_off {
+            self.say_put_off(Reply::new(code, enhanced, text), output);
+        } else {
+            self.fault(code, enhanced, text, output);
+        }
+    }
+
+    /// Writes a reply to what is for nothing because of us; in its place the farewell, once there has been too much of it.
+    pub(super) fn say_put_off(&mut self, reply: Reply, output: &mut Outbox) {
+        self.put_off_commands = self.put_off_commands.saturating_add(1);
+        if self.put_off_commands >= PUT_OFF_MAX {
+            self.hang_up(&NOT_NOW, output);
+        } else {
+            self.say(reply, output);
+        }
     }
 
     /// Writes the last reply of the session.

@@ -8,8 +8,8 @@ use crate::{Machine, Outbox, Step, Tick};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-/// One session with an engine of few words: it takes all mail but that for `nobody@…` and from
-/// `refused@…`, knows the password `secret`, and writes down what it was asked.
+/// One session with an engine of few words: it takes all mail but that for `nobody@…` and `later@…` and from
+/// `refused@…` and `full@…`, knows the password `secret`, and writes down what it was asked.
 struct Peer {
     machine: Smtp<()>,
     now: Tick,
@@ -21,6 +21,8 @@ struct Peer {
     accepted_text: String,
     closed: bool,
     lmtp: bool,
+    /// No message is taken.
+    is_full: bool,
 }
 
 fn config(role: Role) -> Config {
@@ -54,6 +56,7 @@ impl Peer {
             accepted_text: "ok".into(),
             closed: false,
             lmtp: role == Role::Lmtp,
+            is_full: false,
         };
         let greeting = if role == Role::Lmtp { "220 mx.test LMTP" } else { "220 mx.test ESMTP" };
         assert!(peer.say("").starts_with(greeting));
@@ -113,20 +116,27 @@ impl Peer {
                 let from = from.map_or("<>".to_owned(), |from| from.to_string());
                 let _ = write!(self.events, "mail {from}; ");
                 self.recipients = 0;
-                let fine = !from.starts_with("refused@");
-                let answer = if fine { Ok(()) } else { Err(Refusal::NOT_OWN_SENDER) };
+                let answer = match from.split('@').next() {
+                    Some("refused") => Err(Refusal::NOT_OWN_SENDER),
+                    Some("full") => Err(Refusal::DISK_FULL),
+                    _ => Ok(()),
+                };
                 self.machine.answer_command(ticket, answer, output);
             }
             Event::Recipient(to, RecipientParams { .. }, ticket) => {
                 let _ = write!(self.events, "rcpt {to}; ");
-                let known = to.local() != "nobody";
-                self.recipients += usize::from(known);
-                let answer = if known { Ok(()) } else { Err(Refusal::NO_SUCH_USER) };
+                let answer = match to.local() {
+                    "nobody" => Err(Refusal::NO_SUCH_USER),
+                    "later" => Err(Refusal::COME_AGAIN),
+                    _ => Ok(()),
+                };
+                self.recipients += usize::from(answer.is_ok());
                 self.machine.answer_command(ticket, answer, output);
             }
             Event::Data(ticket) => {
                 self.events.push_str("data; ");
-                self.machine.answer_command(ticket, Ok(()), output);
+                let answer = if self.is_full { Err(Refusal::DISK_FULL) } else { Ok(()) };
+                self.machine.answer_command(ticket, answer, output);
             }
             Event::Body(bytes) => self.body.extend_from_slice(bytes),
             Event::End(ticket) => {
@@ -397,6 +407,46 @@ fn faults_are_strikes_and_enough_of_them_end_the_session() {
     peer.say("MAIL FROM:<a@c.test>\r\n");
     let codes = peer.codes(&"RCPT TO:<nobody@mx.test>\r\n".repeat(30));
     assert_eq!(codes, [vec!["550"; 19], vec!["421"]].concat());
+}
+
+/// However much of it is pipelined: the peer could not know.
+#[test]
+fn what_we_put_off_is_no_fault_of_the_peers() {
+    let whole = "MAIL FROM:<full@c.test>\r\nRCPT TO:<b@mx.test>\r\nDATA\r\n";
+    let mut peer = Peer::ready(Role::Mx);
+    for _ in 0..3 {
+        let codes = peer.codes(&whole.repeat(80));
+        assert_eq!(codes, ["452", "503", "503"].repeat(80));
+        let taken = "MAIL FROM:<a@c.test>\r\nRCPT TO:<b@mx.test>\r\nDATA\r\nx\r\n.\r\n";
+        assert_eq!(peer.codes(taken), ["250", "250", "354", "250"]);
+    }
+    let with_reset = "MAIL FROM:<full@c.test>\r\nRSET\r\n";
+    assert_eq!(peer.codes(&with_reset.repeat(300)), ["452", "250"].repeat(300));
+    // All recipients, the message, and its chunks.
+    let mut peer = Peer::ready(Role::Mx);
+    let later = "MAIL FROM:<a@c.test>\r\nRCPT TO:<later@mx.test>\r\nDATA\r\nRSET\r\n";
+    assert_eq!(peer.codes(&later.repeat(50)), ["250", "451", "554", "250"].repeat(50));
+    peer.is_full = true;
+    let chunks = "MAIL FROM:<a@c.test>\r\nRCPT TO:<b@mx.test>\r\n".to_owned()
+        + &"BDAT 2\r\n\r\n".repeat(100);
+    let expected = [vec!["250", "250", "452"], vec!["503"; 99]].concat();
+    for _ in 0..3 {
+        assert_eq!(peer.codes(&chunks), expected);
+    }
+    // It is for the transaction that was put off alone.
+    peer.say("RSET\r\n");
+    let codes = peer.codes(&"RCPT TO:<b@mx.test>\r\n".repeat(30));
+    assert_eq!(codes, [vec!["503"; 19], vec!["421"]].concat());
+}
+
+#[test]
+fn who_goes_on_while_nothing_is_taken_is_sent_away_in_the_end() {
+    for line in ["MAIL FROM:<full@c.test>\r\n", "MAIL FROM:<full@c.test>\r\nRSET\r\n"] {
+        let mut peer = Peer::ready(Role::Mx);
+        let replies = peer.say(&line.repeat(1001));
+        assert!(replies.ends_with("\r\n421 4.3.2 No mail is taken now, come again later\r\n"));
+        assert!(peer.closed);
+    }
 }
 
 // ── answers ─────────────────────────────────────────────────────────────────────────────────────

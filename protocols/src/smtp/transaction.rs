@@ -5,7 +5,7 @@ use super::data::Scanner;
 use super::event::{Asked, Event, FutureRelease, Role};
 use super::params::{MailParams, RecipientParams, Release};
 use super::reply::{Enhanced, Refusal, Reply};
-use super::session::{Phase, Question, Smtp};
+use super::session::{PUT_OFF_MAX, Phase, Question, Smtp};
 use crate::address::Address;
 use crate::machine::Ticket;
 use crate::{Outbox, Step};
@@ -101,7 +101,7 @@ impl<P> Smtp<P> {
             Transaction::Mail => 0,
             Transaction::Recipients(count) => count,
             Transaction::Fresh | Transaction::Ready => {
-                self.out_of_order("Say MAIL first", output);
+                self.out_of_place(503, Enhanced(5, 5, 1), "Say MAIL first", output);
                 return None;
             }
             Transaction::Chunks(..) => {
@@ -125,11 +125,11 @@ impl<P> Smtp<P> {
         match self.transaction {
             Transaction::Recipients(_) => self.ask(Question::Data, Event::Data(Ticket::issue())),
             Transaction::Mail => {
-                self.fault(554, Enhanced(5, 5, 1), "No valid recipients", output);
+                self.out_of_place(554, Enhanced(5, 5, 1), "No valid recipients", output);
                 None
             }
             Transaction::Fresh | Transaction::Ready => {
-                self.out_of_order("Say MAIL first", output);
+                self.out_of_place(503, Enhanced(5, 5, 1), "Say MAIL first", output);
                 None
             }
             Transaction::Chunks(..) => {
@@ -153,7 +153,13 @@ impl<P> Smtp<P> {
             }
             other => {
                 self.transaction = other;
-                self.strike(1);
+                // Chunks behind one that we have put off are for nothing, and may be many.
+                if self.is_put_off {
+                    self.put_off_commands = self.put_off_commands.saturating_add(1);
+                }
+                if !self.is_put_off || self.put_off_commands >= PUT_OFF_MAX {
+                    self.strike(1);
+                }
                 let reply = match self.transaction {
                     Transaction::Mail => Reply::new(554, Enhanced(5, 5, 1), "No valid recipients"),
                     Transaction::Fresh
@@ -182,6 +188,7 @@ impl<P> Smtp<P> {
         };
         match (question, answer) {
             (Question::Mail, Ok(())) => {
+                self.is_put_off = false;
                 self.transaction = Transaction::Mail;
                 Reply::new(250, Enhanced(2, 1, 0), "Sender fine").write(output);
             }
@@ -203,10 +210,12 @@ impl<P> Smtp<P> {
                 self.phase = Phase::Chunk { scanner, left: octets, last };
             }
             (Question::FirstChunk { octets, .. }, Err(refusal)) => {
+                self.is_put_off = !refusal.is_permanent();
                 self.end_transaction();
                 self.phase = Phase::Swallow { left: octets, reply: refusal.reply().clone() };
             }
             (Question::Data, Err(refusal)) => {
+                self.is_put_off = !refusal.is_permanent();
                 self.end_transaction();
                 self.say(refusal.reply().clone(), output);
             }
@@ -216,10 +225,21 @@ impl<P> Smtp<P> {
             (Question::Recipient, Err(refusal)) => {
                 if refusal.is_permanent() {
                     self.strike(1);
+                } else {
+                    self.is_put_off = true;
                 }
                 self.say(refusal.reply().clone(), output);
             }
-            (Question::Mail, Err(refusal)) => self.say(refusal.reply().clone(), output),
+            (Question::Mail, Err(refusal)) => {
+                self.is_put_off = !refusal.is_permanent();
+                if self.is_put_off {
+                    // Counted when it came.
+                    self.idle_commands = self.idle_commands.saturating_sub(1);
+                    self.say_put_off(refusal.reply().clone(), output);
+                } else {
+                    self.say(refusal.reply().clone(), output);
+                }
+            }
             // A login has answers of its own.
             (Question::Login | Question::Keys(_), _) => {}
         }
