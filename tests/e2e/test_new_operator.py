@@ -508,9 +508,21 @@ class Operator(kura.TestCase):
         config = tomllib.loads(text)
         self.assertEqual(config["listen"]["submissions"], ["0.0.0.0:465"])
         self.assertEqual(config["store"]["retention"], "7d")
+        # All knobs, with the values that `profile show` explains.
+        shown = subprocess.run([kura.BINARY, "profile", "show", "--json", "--config", path],
+                               capture_output=True, text=True, check=True)
+        knobs = json.loads(shown.stdout)["knobs"]
+        knobs = {name: knob["value"] for name, knob in knobs.items()}
+        # The store keeps those that it was made with.
+        knobs["shards"] = len(os.listdir(os.path.join(self.server.directory, "store")))
+        self.assertEqual(config["knobs"], knobs)
+        self.assertIn("# derived from the profile", text)
         with open(path, "w") as file:
             file.write(text)
-        self.assertEqual(printed(path), text)
+        again = printed(path)
+        self.assertEqual(tomllib.loads(again), config)
+        self.assertIn("# set in the config file", again)
+        self.assertNotIn("# derived from the profile", again)
 
 
 class Files(kura.TestCase):

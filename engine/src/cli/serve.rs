@@ -12,6 +12,8 @@ use crate::relay::tls;
 use crate::server::{Mode, Server};
 use crate::sieve::SystemScripts;
 use clap::Args;
+use hwprofiles::{Knobs, Origin};
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use tracing_appender::non_blocking::WorkerGuard;
 
@@ -46,15 +48,20 @@ pub(super) fn run(options: &Options) -> Result<Outcome, ConfigError> {
 }
 
 pub(super) fn check(options: &CheckOptions) -> Result<Outcome, ConfigError> {
-    let config = Config::load(&options.config)?;
-    super::profile::knobs(&config)?;
+    let mut config = Config::load(&options.config)?;
+    let knobs = super::profile::knobs(&config)?;
     let rules = config.at(config.key_of_rules(), crate::filter::load(&config.spam))?;
     rules.check_examples().map_err(ConfigError)?;
     config.at("dns.trust_anchor", dnssec::anchors(&config.dns))?;
     tls::check_files(&config)?;
     if options.print {
+        // All of them, and at the end: what is set is among them.
+        config.knobs.clear();
         let text = toml::to_string(&config).map_err(|error| ConfigError(error.to_string()))?;
-        out!("{text}")?;
+        out!(
+            "{text}\n{}",
+            knobs_as_toml(&knobs, layout::examine(&config.data_dir).unwrap_or(None))
+        )?;
         return Ok(Outcome::Done);
     }
     SystemScripts::load(&config)?;
@@ -88,6 +95,22 @@ pub(super) fn check(options: &CheckOptions) -> Result<Outcome, ConfigError> {
     }
     say_of_quarantine(&config)?;
     Ok(Outcome::Done)
+}
+
+/// Every knob with the value that `kura profile show` explains, as it is in use.
+fn knobs_as_toml(knobs: &Knobs, shards: Option<u16>) -> String {
+    let mut text = "[knobs]\n".to_owned();
+    for (name, knob) in knobs.all() {
+        let made_with = shards.map(u64::from).filter(|_| name == "shards");
+        let (value, origin) = match (&knob.origin, made_with) {
+            (_, Some(shards)) => (shards, "what the store was made with"),
+            (Origin::Set { .. }, None) => (knob.value, "set in the config file"),
+            (Origin::Derived { .. }, None) => (knob.value, "derived from the profile"),
+        };
+        // Writing to a String can't fail.
+        let _ = writeln!(text, "{name} = {value} # {origin}");
+    }
+    text
 }
 
 /// A store keeps the shards that it was made with, whatever the config file says.
