@@ -6,7 +6,7 @@
 //! written is durable.
 //!
 //! Failure: the first one ends it, and is told with the path; what was written stays. So does the end of the command that asked
-//! for it ([`Course`]).
+//! for it ([`Course`]). A file in the directory says that not all of it is there ([`INCOMPLETE`]), and goes when it is.
 
 use crate::NOTICE;
 use crate::operations::Fault;
@@ -24,6 +24,12 @@ use storage::{Error, Flags};
 const PIECE_BYTES: u64 = 1 << 20;
 /// Messages that are written at once, as far as they are small.
 const MESSAGES_AT_ONCE: usize = 64;
+
+/// Beside the Maildirs until all of them are written. Not under another name of the directory itself: that may be a mount point,
+/// or all that the server's user may write to.
+pub(crate) const INCOMPLETE: &str = "INCOMPLETE";
+const IS_INCOMPLETE: &str = "This export has not come to its end: messages are missing here. Remove the directory and start the \
+    export again; this file goes when all is written.\n";
 
 /// How far an export has come, for the command that waits for it, and whether that still waits.
 #[derive(Debug, Default)]
@@ -67,6 +73,18 @@ pub(crate) async fn maildir(
 ) -> Result<(u64, u64), Fault> {
     let base = to.to_owned();
     blocking(move || empty_directory(&base)).await?;
+    fill(shard, past, to, course).await.map_err(|fault| {
+        format!("{fault}; what is in {} is not all, as {INCOMPLETE} there says", to.display())
+    })
+}
+
+/// The directory is there, with nothing in it but the mark.
+async fn fill(
+    shard: &Shard,
+    past: &PastAccount,
+    to: &Path,
+    course: &Course,
+) -> Result<(u64, u64), Fault> {
     let messages = past.mailboxes.iter().flat_map(|mailbox| &mailbox.messages);
     let total = messages.clone().map(|message| u64::from(message.bytes)).sum();
     course.total.store(total, Ordering::Relaxed);
@@ -82,7 +100,12 @@ pub(crate) async fn maildir(
         }
     }
     let base = to.to_owned();
-    blocking(move || flush(&base).map_err(fault(&base))).await?;
+    blocking(move || {
+        flush(&base).map_err(fault(&base))?;
+        let mark = base.join(INCOMPLETE);
+        fs::remove_file(&mark).and_then(|()| flush(&base)).map_err(fault(&mark))
+    })
+    .await?;
     let Writing { written, damaged, .. } = writing;
     tracing::info!(account, %directory, written, damaged, "an export has ended");
     Ok((written, damaged))
@@ -246,7 +269,8 @@ fn empty_directory(path: &Path) -> Result<(), Fault> {
     if entries.next().is_some() {
         return Err(format!("{} is not empty; name a new directory", path.display()));
     }
-    Ok(())
+    let mark = path.join(INCOMPLETE);
+    append(None, &mark, IS_INCOMPLETE.as_bytes()).map(drop).map_err(fault(&mark))
 }
 
 fn append(file: Option<File>, path: &Path, piece: &[u8]) -> io::Result<File> {
@@ -308,7 +332,7 @@ fn safe(level: &str) -> String {
                 .for_each(|b| name.push_str(&format!("%{b:02X}")));
         }
     }
-    if ["cur", "new", "tmp"].contains(&name.as_str()) {
+    if ["cur", "new", "tmp", INCOMPLETE].contains(&name.as_str()) {
         name.insert(0, '%');
     }
     if name.len() > NAME_BYTES_MAX {
@@ -329,7 +353,13 @@ mod tests {
 
     #[test]
     fn names_stay_inside_the_export() {
-        for (level, name) in [("INBOX", "INBOX"), ("..", "%2E."), (".x", "%2Ex"), ("cur", "%cur")] {
+        for (level, name) in [
+            ("INBOX", "INBOX"),
+            ("..", "%2E."),
+            (".x", "%2Ex"),
+            ("cur", "%cur"),
+            (INCOMPLETE, "%INCOMPLETE"),
+        ] {
             assert_eq!(safe(level), name);
         }
         assert_eq!(safe("100 %\n"), "100 %25%0A");

@@ -3,10 +3,12 @@
 import imaplib
 import json
 import os
+import signal
 import socket
+import subprocess
 import time
 
-from kura import TestCase, eventually
+from kura import BINARY, TestCase, eventually
 
 
 def mail(number):
@@ -166,12 +168,32 @@ class Time(TestCase):
         self.assertLogged("an export has ended early")
         written = sum(len(files) for _, _, files in os.walk(target))
         self.assertLess(written, 2048)
+        self.assertTrue(os.path.exists(os.path.join(target, "INCOMPLETE")))
         self.assertEqual(sum(len(files) for _, _, files in os.walk(target)), written, "it goes on")
         # And one that is waited for has all of it.
         whole = self.done("store", "restore", "--account", self.address, "--at", "1s",
                           "--export", os.path.join(self.server.directory, "whole"))
         self.assertEqual((whole["messages"], whole["damaged"]), (2048, 0))
         self.assertEqual(len(os.listdir(os.path.join(whole["directory"], "INBOX", "cur"))), 2048)
+        self.assertFalse(os.path.exists(os.path.join(whole["directory"], "INCOMPLETE")))
+        # Interrupted, it says what became of it; be the store served or not.
+        for state in ("running", "stopped"):
+            if state == "stopped":
+                self.server.stop()
+            self.interrupted(os.path.join(self.server.directory, f"interrupted-{state}"))
+
+    def interrupted(self, target):
+        export = subprocess.Popen(
+            [BINARY, "store", "restore", "--account", self.address, "--at", "1s", "--export", target,
+             "--dir", self.server.directory], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.assertTrue(eventually(lambda: os.path.isdir(os.path.join(target, "INBOX", "cur")), 30))
+        export.send_signal(signal.SIGINT)
+        out, error = export.communicate(timeout=30)
+        self.assertEqual(export.returncode, 130, out + error)
+        self.assertIn("broken off", error)
+        self.assertIn(target, error)
+        is_whole = len(os.listdir(os.path.join(target, "INBOX", "cur"))) == 2048
+        self.assertTrue(is_whole or os.path.exists(os.path.join(target, "INCOMPLETE")), error)
 
     def test_kill_after_undelete_and_show_keeps_them(self):
         self.deliver(1, 2)

@@ -20,6 +20,7 @@ mod compact;
 mod directory;
 mod dkim;
 mod dns;
+mod interrupted;
 mod profile;
 mod quarantine;
 mod queue;

@@ -2,9 +2,10 @@
 
 use super::ask::ask_showing;
 use super::directory::{Common, said, table, text};
-use super::{Outcome, counted, counted_as};
+use super::{Outcome, counted, counted_as, interrupted};
 use crate::backup::progress::Progress;
 use crate::config::ConfigError;
+use crate::export::INCOMPLETE;
 use crate::operations::Request;
 use crate::remembering::Removed;
 use crate::when::parse_time;
@@ -224,9 +225,28 @@ fn absolute(dir: PathBuf) -> Result<PathBuf, ConfigError> {
         .map_err(|error| ConfigError(format!("--export {}: {error}", dir.display())))
 }
 
+fn broken_off(directory: &std::path::Path, (done, total): (u64, u64)) -> String {
+    let place = directory.display();
+    let kib = |bytes: u64| bytes.div_ceil(1024);
+    let written = match (done, total) {
+        (0, _) => "hardly anything was written yet".to_owned(),
+        (done, total) if done >= total => "all was written, and perhaps not yet flushed".to_owned(),
+        (done, total) => format!("about {} of {} KiB were written", kib(done), kib(total)),
+    };
+    format!(
+        "broken off: {written}. As long as there is a file {INCOMPLETE} in {place}, not all of the mail is there: remove that \
+         directory, or name another one, and start again"
+    )
+}
+
 /// What was written to a directory, or shown.
 fn exported(common: &Common, request: Request) -> Result<Outcome, ConfigError> {
-    let value = ask_showing(&common.place, request, &mut Progress::new("written", common.json))?;
+    let mut progress = Progress::new("written", common.json);
+    if let Some(directory) = request.export().map(std::path::Path::to_owned) {
+        let so_far = progress.so_far();
+        interrupted::say(move || broken_off(&directory, so_far.bytes()))?;
+    }
+    let value = ask_showing(&common.place, request, &mut progress)?;
     let damaged = value["damaged"].as_u64().unwrap_or(0);
     let lost = value["records_lost"].as_u64().unwrap_or(0);
     if common.json {

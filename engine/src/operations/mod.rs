@@ -36,7 +36,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -201,6 +201,16 @@ impl Request {
         match self {
             Request::StoreUndelete { export: Some(_), course, .. }
             | Request::StoreRestoreAt { export: Some(_), course, .. } => Some(course),
+            _ => None,
+        }
+    }
+
+    /// Where to it writes.
+    pub fn export(&self) -> Option<&Path> {
+        match self {
+            Request::StoreUndelete { export, .. } | Request::StoreRestoreAt { export, .. } => {
+                export.as_deref()
+            }
             _ => None,
         }
     }
