@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// A locked data directory. The lock goes with the process, however it ends.
@@ -432,7 +432,11 @@ pub fn lock_backups(path: &Path) -> Result<File, ConfigError> {
     ownership::give(&file).map_err(fault)?;
     // SAFETY: flock on a descriptor that we own; no memory is involved.
     if unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-        return Ok(lock);
+        // A restore that failed may have removed it meanwhile.
+        return match lock.metadata().map_err(fault)?.nlink() {
+            0 => lock_backups(path),
+            _ => Ok(lock),
+        };
     }
     let error = io::Error::last_os_error();
     Err(if error.kind() == io::ErrorKind::WouldBlock {

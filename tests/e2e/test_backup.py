@@ -269,6 +269,14 @@ class Backup(kura.TestCase):
         os.rename(hidden, other)
         self.assertFalse(os.path.exists(os.path.join(target, "store")))
         self.assertFalse(os.path.exists(os.path.join(target, "store.restoring")))
+        self.assertFalse(os.path.exists(target), "what it had made is left behind")
+        # Nor is it taken for the place of a store.
+        before = sorted(os.listdir(self.place))
+        for inside in (self.place, os.path.join(self.place, "new")):
+            refused = run("store", "restore", "--from", self.place, "--dir", inside)
+            self.assertEqual(refused.returncode, 1, refused.stdout)
+            self.assertIn("in the backup itself", refused.stderr)
+        self.assertEqual(sorted(os.listdir(self.place)), before)
         os.unlink(piece)
         refused = run("store", "restore", "--from", self.place, "--dir", target)
         self.assertIn("it is missing", refused.stderr)
@@ -534,7 +542,7 @@ class Backup(kura.TestCase):
         self.assertEqual(done.returncode, 1, done.stdout)
         for words in [to, "MiB free", "MiB more", "what was written is removed"]:
             self.assertIn(words, done.stderr)
-        self.assertEqual([name for name in os.listdir(to) if name.startswith("store")], [])
+        self.assertFalse(os.path.exists(to), "what it had made is left behind")
 
     def test_what_fails_at_its_last_step_can_be_started_again(self):
         self.fill(3)

@@ -229,7 +229,9 @@ pub fn restore(
     let fault =
         |path: &Path, error: std::io::Error| format!("can't write {}: {error}", path.display());
     check_free(data_dir)?;
+    check_apart(target, data_dir)?;
     check_presence(target, manifest, data_dir)?;
+    let left = Left::before(data_dir);
     private_dir(data_dir).map_err(|error| fault(data_dir, error))?;
     let _lock = layout::lock_backups(data_dir).map_err(|error| error.0)?;
     let staging = data_dir.join(STAGING);
@@ -285,8 +287,45 @@ pub fn restore(
         let needed = manifest.shards.iter().flat_map(|shard| &shard.segments);
         let needed = needed.map(|segment| segment.segment_bytes).sum();
         let room = room_missing(data_dir, needed);
-        format!("{what}{room}; {}", taken_back(data_dir, &staging, "restore"))
+        let taken_back = taken_back(data_dir, &staging, "restore");
+        left.remove();
+        format!("{what}{room}; {taken_back}")
     })
+}
+
+/// What a restore that is refused would leave behind, beside the store.
+struct Left(Vec<PathBuf>);
+
+impl Left {
+    /// To be asked before it is made.
+    fn before(data_dir: &Path) -> Left {
+        let made = [data_dir.join(layout::BACKUP_LOCK), data_dir.to_owned()];
+        Left(made.into_iter().filter(|path| !path.exists()).collect())
+    }
+
+    /// The lock while it is held, and then the directory if nothing else is in it.
+    fn remove(self) {
+        for path in self.0 {
+            let _ = if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
+        }
+    }
+}
+
+/// A store amid the backup that it comes from would go with it, and the next backup there would be of both.
+fn check_apart(target: &Target, data_dir: &Path) -> Result<(), Fault> {
+    let Some(place) = target.directory().and_then(|place| place.canonicalize().ok()) else {
+        return Ok(());
+    };
+    let absolute = std::path::absolute(data_dir).map_err(|error| error.to_string())?;
+    let there = absolute.ancestors().find_map(|part| part.canonicalize().ok());
+    if there.is_some_and(|there| there.starts_with(&place)) {
+        return Err(format!(
+            "{} is in the backup itself, or is the backup: name another directory with --dir, outside of {}",
+            data_dir.display(),
+            target.name
+        ));
+    }
+    Ok(())
 }
 
 /// What is half there is of no use to anyone: what became of it, for whoever is told why.

@@ -89,6 +89,11 @@ impl Target {
         self.directory.is_some()
     }
 
+    /// Where it is, of a directory.
+    pub fn directory(&self) -> Option<&std::path::Path> {
+        self.directory.as_deref()
+    }
+
     pub fn fault(&self, object: &str, error: &object_store::Error) -> Fault {
         explain(&self.name, object, error)
     }
