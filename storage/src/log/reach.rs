@@ -66,7 +66,7 @@ pub(crate) async fn reach<D: Device>(
 
 /// Whether more than a block is there, and nothing has been written to it since the file became this segment:
 /// zeroes, or what another life of the file has left.
-pub(super) async fn is_unwritten<D: Device>(
+pub(crate) async fn is_unwritten<D: Device>(
     device: &D,
     segment: &FoundSegment<D>,
     from: u64,
@@ -108,7 +108,7 @@ fn begins_with_a_record(header: &SegmentHeader, block: &[u8]) -> bool {
 
 /// What is said of an older copy: where it ends, and how far the segment went. A batch of one block that the disk has
 /// made zeroes looks the same as one that came behind the copy.
-pub(super) fn older_copy<D: Device>(segment: &FoundSegment<D>, end: Reach, went_to: Lsn) -> String {
+pub(crate) fn older_copy<D: Device>(segment: &FoundSegment<D>, end: Reach, went_to: Lsn) -> String {
     format!(
         "{}, which is segment {} of the log, ends at byte {} with LSN {}, and it went on to LSN {}: what came then is missing. \
          Either this is an older copy of the file, or the disk has lost what stood there",

@@ -16,9 +16,12 @@ mod read;
 mod search;
 mod write;
 
+use crate::buffer::align_up_u64;
 use crate::device::Device;
 use crate::error::Error;
-use crate::format::SegmentId;
+use crate::format::{SEGMENT_HEADER_BYTES, SegmentId};
+use crate::log::reach;
+use crate::log::segments::file_name;
 use crate::store::Store;
 use crate::superblock;
 use crate::types::{AccountId, Lsn, Uid};
@@ -100,6 +103,8 @@ pub async fn salvage<D: Device>(
         accounts_made_up: folded.accounts_made_up.iter().copied().collect(),
         ..SalvageReport::default()
     };
+    report.damage.extend(older_copies(source, &searched).await);
+    report.damage.extend(lacking(source, &searched, &folded).await);
     report.damage.append(&mut folded.damage);
     report.miss(&searched, &folded);
     let rotten = searched.records.iter().filter(|found| !found.is_whole());
@@ -117,6 +122,64 @@ pub async fn salvage<D: Device>(
         write::Writer { source, searched, target, report: &mut report, pending, pending_bytes };
     writer.write(&folded.index, plan, !all_is_known).await?;
     Ok(report)
+}
+
+/// Files of the log that end before the next one begins, or before what was durable, and in which nothing was written behind
+/// that: all that they hold verifies, so nothing else would name them.
+async fn older_copies<D: Device>(source: &D, searched: &Searched<D>) -> Vec<String> {
+    let mut named = Vec::new();
+    let segments = &searched.segments;
+    for (id, segment) in segments.iter().filter(|(id, one)| !id.is_cold() && one.is_sound) {
+        let next = segments.get(&SegmentId(id.0 + 1)).map(|next| next.header.first_lsn.0);
+        let is_newest = segments.range(..SegmentId::FIRST_COLD).next_back().map(|(id, _)| id);
+        let is_newest = is_newest == Some(id) && searched.begun.is_none_or(|begun| begun <= *id);
+        let durable = is_newest.then_some(searched.witness.0 + 1);
+        let (Some(due), end) = (next.or(durable), segment.file_bytes) else { continue };
+        // What can't be read is told of already.
+        let Ok(found) = reach::reach(source, segment, end).await else { continue };
+        if found.next_lsn.0 < due
+            && reach::is_unwritten(source, segment, found.offset, end).await.unwrap_or(false)
+        {
+            named.push(reach::older_copy(segment, found, Lsn(due - 1)));
+        }
+    }
+    named
+}
+
+/// The same of cold segments, of which no LSN tells where they end: those in which messages should be behind all that is there.
+async fn lacking<D: Device>(source: &D, searched: &Searched<D>, folded: &Folded) -> Vec<String> {
+    let cold = searched.segments.range(SegmentId::FIRST_COLD..).filter(|(_, one)| one.is_sound);
+    let mut ends: BTreeMap<SegmentId, u64> =
+        cold.map(|(id, _)| (*id, SEGMENT_HEADER_BYTES as u64)).collect();
+    for found in &searched.records {
+        if let Some(end) = ends.get_mut(&found.location.segment) {
+            *end = (*end).max(found.end());
+        }
+    }
+    let mut behind: BTreeMap<SegmentId, u64> = BTreeMap::new();
+    let mailboxes = folded.index.accounts.values().flat_map(|account| account.mailboxes.values());
+    for row in mailboxes.flat_map(|mailbox| mailbox.rows.iter()) {
+        let segment = row.location.segment;
+        if ends.get(&segment).is_some_and(|end| row.location.offset() >= *end) {
+            *behind.entry(segment).or_default() += 1;
+        }
+    }
+    let mut named = Vec::new();
+    for (id, messages) in behind {
+        let (Some(segment), Some(end)) = (searched.segments.get(&id), ends.get(&id)) else {
+            continue;
+        };
+        let (from, to) = (align_up_u64(*end), segment.file_bytes);
+        if reach::is_unwritten(source, segment, from, to).await.unwrap_or(false) {
+            named.push(format!(
+                "{}, which is segment {}, ends at {end}, and messages were behind that, {messages} of those that are known: they are \
+                 missing. Either this is an older copy of the file, or the disk has lost what stood there",
+                file_name(segment.number),
+                id.0
+            ));
+        }
+    }
+    named
 }
 
 /// The directory itself.

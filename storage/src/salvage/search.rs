@@ -48,6 +48,12 @@ impl Found {
     pub(super) fn is_whole(&self) -> bool {
         self.meta_verifies && self.body_verifies
     }
+
+    /// Where it ends in its segment.
+    pub(super) fn end(&self) -> u64 {
+        let parts = u64::from(self.meta_bytes) + u64::from(self.body_bytes);
+        self.location.offset() + RECORD_HEADER_BYTES as u64 + parts
+    }
 }
 
 #[derive(Debug)]

@@ -6,9 +6,10 @@ use crate::salvage::{
     with_contents,
 };
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use storage::device::sim::{Random, Sim};
+use storage::salvage::SalvageReport;
 
 #[test]
 fn a_flipped_byte_costs_what_it_hits_and_nothing_else() {
@@ -261,4 +262,46 @@ fn uids_are_not_reused_after_the_last_messages_are_lost() {
     assert!(next > last + 1, "the last one was expunged");
     let (_, seen) = salvaged(&contents(&sim));
     assert_eq!(seen.mailboxes[&place].1, next);
+}
+
+/// All that it holds verifies.
+#[test]
+fn an_older_copy_of_a_segment_is_named() {
+    let sim = Sim::new(75);
+    let (disk, copies) = (sim.clone(), Rc::new(RefCell::new(Vec::new())));
+    let taken = Rc::clone(&copies);
+    on_sim(&sim, options(), move |store| async move {
+        with_accounts(&store).await;
+        for number in 0..120 {
+            if number % 10 == 5 {
+                taken.borrow_mut().push(contents(&disk));
+            }
+            store.deliver(delivery(vec![placement(ALICE, INBOX)], number, 900)).await.expect("one");
+        }
+    });
+    let files = contents(&sim);
+    let (whole, _) = salvaged(&files);
+    let names_one = |report: &SalvageReport| {
+        report.damage.iter().find(|line| line.contains("this is an older copy")).cloned()
+    };
+    assert_eq!(names_one(&whole), None);
+    let mut named = BTreeSet::new();
+    for (name, older) in copies.borrow().iter().flatten() {
+        let is_it = older.starts_with(b"KURASEG\0")
+            && files.get(name).is_some_and(|now| now[..4096] == older[..4096] && now != older);
+        if !is_it {
+            continue;
+        }
+        let mut files = files.clone();
+        files.insert(name.clone(), older.clone());
+        let (report, _) = salvaged(&files);
+        if (report.messages_lost, report.records_lost) == (0, 0) {
+            // What came into it later had gone again.
+            continue;
+        }
+        let line = names_one(&report).unwrap_or_else(|| panic!("{name}: {report:?}"));
+        assert!(line.starts_with(name.as_str()), "{line}");
+        named.insert(name.clone());
+    }
+    assert!(named.len() > 2, "{named:?}");
 }
