@@ -80,7 +80,12 @@ pub fn compare(then: &Profile, now: &Profile) -> Vec<Check> {
 }
 
 fn facts(then: &Profile, now: &Profile) -> Vec<Check> {
+    let are_loops = !then.device.backing.is_empty() && !now.device.backing.is_empty();
     let device = |p: &Profile| {
+        // The numbers of loop devices move between boots.
+        if are_loops {
+            return format!("a loop device over {}", p.device.backing);
+        }
         let parts = [&p.device.name, &p.device.model, &p.device.serial];
         let known: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).cloned().collect();
         known.join(" ")
@@ -195,6 +200,23 @@ mod tests {
 
     fn unwell(then: &Profile, now: &Profile) -> Vec<&'static str> {
         compare(then, now).iter().filter(|check| check.unwell()).map(|check| check.what).collect()
+    }
+
+    #[test]
+    fn a_loop_device_is_known_by_its_file() {
+        let mut then = shipped("virtio-ext4").unwrap();
+        then.device.serial.clear();
+        then.device.name = "loop0".to_owned();
+        then.device.backing = "/srv/image on sda".to_owned();
+        let mut now = then.clone();
+        now.device.name = "loop7".to_owned();
+        assert_eq!(unwell(&then, &now), Vec::<&str>::new());
+        now.device.backing = "/srv/other on sda".to_owned();
+        assert_eq!(unwell(&then, &now), ["device"]);
+        // One that was measured before that was known.
+        then.device.backing.clear();
+        now.device.name = "loop0".to_owned();
+        assert_eq!(unwell(&then, &now), Vec::<&str>::new());
     }
 
     #[test]

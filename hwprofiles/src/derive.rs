@@ -355,10 +355,17 @@ fn chains_in_flight(profile: &Profile, shards: u64) -> Knob {
 fn commit_window_us(profile: &Profile) -> Knob {
     let point = profile.smallest_flush();
     let (value, formula) = if slow(profile) {
-        ((point.p50_us / 4.0).min(5_000.0), "a quarter of a small flush, at most 5 ms")
+        (
+            (point.p50_us / 4.0).min(5_000.0),
+            "how long the first message waits, so that others share its flush: a quarter of a small flush, at most 5 ms",
+        )
     } else {
         // What comes during a flush is company enough: a window was tried, and cost 7 % of the rate.
-        (0.0, "none: on a disk that is not slow, what comes during a flush is company enough")
+        (
+            0.0,
+            "0: no message waits for others to share its flush; those that come while the disk flushes share the next one, \
+             which is enough where a flush is not slow",
+        )
     };
     derived(value as u64, formula, flush_text(point))
 }

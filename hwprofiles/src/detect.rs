@@ -83,6 +83,7 @@ fn device(sources: &Sources, major: u32, minor: u32) -> Device {
     }
     let name = place.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let queue = |file: &str| read(&place.join("queue").join(file));
+    let under = backing(sources, &place);
     let flag = |file: &str| match queue(file).as_str() {
         "0" => Some(false),
         "1" => Some(true),
@@ -95,7 +96,13 @@ fn device(sources: &Sources, major: u32, minor: u32) -> Device {
         serial: [read(&place.join("device/serial")), read(&place.join("serial"))].concat(),
         // In units of 512 bytes, whatever the sectors are.
         capacity_bytes: read(&place.join("size")).parse().ok().map(|blocks: u64| blocks * 512),
-        rotational: flag("rotational"),
+        rotational: match &under {
+            // By itself it says what was the case before it had a file.
+            Some((_, under)) => under.rotational,
+            None => flag("rotational"),
+        },
+        backing: under
+            .map_or_else(String::new, |(file, under)| format!("{file} on {}", under.name)),
         write_cache: queue("write_cache"),
         fua: flag("fua"),
         scheduler: chosen(&queue("scheduler")),
@@ -103,6 +110,25 @@ fn device(sources: &Sources, major: u32, minor: u32) -> Device {
         physical_block_bytes: queue("physical_block_size").parse().unwrap_or(0),
         ..Device::default()
     }
+}
+
+/// The file of a loop device, and what that is on; unless a loop device is on it again.
+fn backing(sources: &Sources, place: &Path) -> Option<(String, Device)> {
+    let file = read(&place.join("loop/backing_file"));
+    if file.is_empty() {
+        return None;
+    }
+    // Another mount namespace may have it elsewhere.
+    let under = fs::metadata(&file).ok().filter(|metadata| {
+        let number = (libc::major(metadata.dev()), libc::minor(metadata.dev()));
+        let own = read(&place.join("dev"));
+        own != format!("{}:{}", number.0, number.1)
+    });
+    let unknown = || Device { name: "an unknown device".to_owned(), ..Device::default() };
+    let under = under.map_or_else(unknown, |metadata| {
+        device(sources, libc::major(metadata.dev()), libc::minor(metadata.dev()))
+    });
+    Some((file, under))
 }
 
 /// `none [mq-deadline] kyber` has chosen the one in brackets.
@@ -228,6 +254,33 @@ mod tests {
             ..Device::default()
         };
         assert_eq!(device(&sources, 8, 1), expected);
+    }
+
+    /// The kernel calls it rotational, whatever it is on.
+    #[test]
+    fn a_loop_device_is_described_by_what_is_under_it() {
+        let (directory, sources) = made_up();
+        let image = directory.path().join("image");
+        fs::write(&image, "").unwrap();
+        let on = fs::metadata(&image).unwrap().dev();
+        let on = format!("{}:{}", libc::major(on), libc::minor(on));
+        let disk = sources.sys.join("devices/pci/block/sda");
+        fs::write(disk.join("queue/rotational"), "0\n").unwrap();
+        symlink(&disk, sources.sys.join("dev/block").join(on)).unwrap();
+        let block = sources.sys.join("devices/virtual/block/loop0");
+        fs::create_dir_all(block.join("loop")).unwrap();
+        fs::create_dir_all(block.join("queue")).unwrap();
+        fs::write(block.join("queue/rotational"), "1\n").unwrap();
+        fs::write(block.join("loop/backing_file"), format!("{}\n", image.display())).unwrap();
+        symlink(&block, sources.sys.join("dev/block/7:0")).unwrap();
+        let found = device(&sources, 7, 0);
+        assert_eq!((found.name.as_str(), found.rotational), ("loop0", Some(false)));
+        assert_eq!(found.backing, format!("{} on sda", image.display()));
+        // A file that is nowhere to be seen.
+        fs::write(block.join("loop/backing_file"), "/no/such (deleted)\n").unwrap();
+        let found = device(&sources, 7, 0);
+        assert_eq!(found.rotational, None);
+        assert_eq!(found.backing, "/no/such (deleted) on an unknown device");
     }
 
     #[test]

@@ -46,6 +46,7 @@ pub fn findings(profile: &Profile) -> Vec<Finding> {
     let mut found = Vec::new();
     if profile.measured() {
         found.extend(not_a_disk(profile));
+        found.extend(loop_device(profile));
         found.extend(too_fast(profile));
         found.extend(write_cache(profile));
         found.extend(no_direct(profile));
@@ -111,6 +112,19 @@ fn not_a_disk(profile: &Profile) -> Option<Finding> {
     }
 }
 
+fn loop_device(profile: &Profile) -> Option<Finding> {
+    let device = &profile.device;
+    (!device.backing.is_empty()).then(|| {
+        warning(
+            &format!(
+                "{} is a loop device: what looks like a disk is the file {}, and each flush goes through the file system there",
+                device.name, device.backing
+            ),
+            "good for a trial; for mail that matters put the data directory on a disk or a partition of its own",
+        )
+    })
+}
+
 /// What a device of this kind needs at least for an honest small flush, in microseconds, and why.
 fn floor(profile: &Profile) -> Option<(f64, &'static str)> {
     let device = &profile.device;
@@ -142,7 +156,9 @@ pub(crate) fn is_virtual(profile: &Profile) -> bool {
     const MODELS: [&str; 6] =
         ["QEMU", "Virtual", "VBOX", "Elastic Block", "PersistentDisk", "Msft"];
     let device = &profile.device;
-    NAMES.iter().any(|name| device.name.starts_with(name))
+    // Of a loop device, what its file is on.
+    let disk = device.backing.rsplit_once(" on ").map_or(device.name.as_str(), |(_, disk)| disk);
+    NAMES.iter().any(|name| disk.starts_with(name))
         || MODELS.iter().any(|model| device.model.contains(model))
 }
 

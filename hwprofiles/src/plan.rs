@@ -218,7 +218,8 @@ fn shortfalls(plan: &Plan) -> Vec<String> {
     need(
         plan.sessions > plan.host_sessions,
         format!(
-            "sessions: {} expected, the host admits {}; more memory",
+            "sessions: {} expected, the host admits {}: raise sessions_max under [knobs], or with more memory it is higher by itself, up \
+             to 65536",
             plan.sessions, plan.host_sessions
         ),
     );
@@ -250,6 +251,7 @@ impl fmt::Display for Plan {
             None => ("this host", "this host".to_owned()),
         };
         writeln!(f, "{:<12} {:>14} {:>14}", "", "needed", column)?;
+        let limit = |value: u64| format!("{value}*");
         let mut row = |name: &str, needed: String, has: String, why: String| {
             writeln!(f, "{name:<12} {needed:>14} {has:>14}  {why}")
         };
@@ -286,7 +288,7 @@ impl fmt::Display for Plan {
         row(
             "messages/s",
             format!("{:.1}", self.peak_messages_per_second),
-            self.host_messages_per_second.to_string(),
+            limit(self.host_messages_per_second),
             format!(
                 "peak; {:.1} in the busy hour, {:.1} on average",
                 self.busy_hour_messages_per_second, self.mean_messages_per_second
@@ -301,7 +303,17 @@ impl fmt::Display for Plan {
                 self.write_amplification
             ),
         )?;
-        row("sessions", self.sessions.to_string(), self.host_sessions.to_string(), String::new())?;
+        row(
+            "sessions",
+            self.sessions.to_string(),
+            limit(self.host_sessions),
+            "IMAP, with two mail programs for every other user".to_owned(),
+        )?;
+        writeln!(
+            f,
+            "\n* a limit that Kura sets itself by the profile: half of what disk and cores carry, a quarter of the memory. Not a figure that \
+             was measured; `kura profile show` derives it (admitted_messages_per_second, sessions_max)"
+        )?;
         let life = match self.device_years {
             Some(years) if years > 100.0 => "over 100 years".to_owned(),
             Some(years) => format!("{years:.1} years"),

@@ -79,7 +79,10 @@ pub struct Device {
     /// The write cache outlives a power cut; from the data sheet, no kernel tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power_loss_protection: Option<bool>,
-    /// The kernel's word, which virtual disks often get wrong: the flush curve decides.
+    /// Of a loop device: the file that it shows as a disk, and the device that this is on.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub backing: String,
+    /// The kernel's word, which virtual disks often get wrong: the flush curve decides. Of a loop device, that of what is under it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotational: Option<bool>,
     /// `write back`: a flush costs something. `write through`: the device claims that it is free.

@@ -157,15 +157,20 @@ fn write_profile(out: &mut String, profile: &Profile) -> std::fmt::Result {
         |text: &str| if text.is_empty() { "unknown".to_owned() } else { text.to_owned() };
     writeln!(
         out,
-        "device       {}, model {}, write cache {}, scheduler {}{}",
+        "device       {}, {}, write cache {}, scheduler {}{}",
         or_unknown(&device.name),
-        or_unknown(&device.model),
+        match device.backing.as_str() {
+            "" => format!("model {}", or_unknown(&device.model)),
+            file => format!("a loop device: the file {file}"),
+        },
         or_unknown(&device.write_cache),
         or_unknown(&device.scheduler),
-        match device.rotational {
-            Some(true) => ", rotational by the kernel's word",
-            Some(false) => ", not rotational",
-            None => "",
+        match (device.rotational, device.backing.is_empty()) {
+            (Some(true), true) => ", rotational by the kernel's word",
+            (Some(false), true) => ", not rotational",
+            (Some(true), false) => ", on what is rotational by the kernel's word",
+            (Some(false), false) => ", on what is not rotational",
+            (None, _) => "",
         }
     )?;
     writeln!(
@@ -223,6 +228,19 @@ fn write_knobs(out: &mut String, knobs: &Knobs) -> std::fmt::Result {
 mod tests {
     use super::*;
     use crate::{derive, shipped};
+
+    #[test]
+    fn a_loop_device_is_called_one_and_not_rotational() {
+        let mut profile = shipped("virtio-ext4").unwrap();
+        profile.device.name = "loop0".to_owned();
+        profile.device.backing = "/srv/image on vda".to_owned();
+        profile.device.rotational = None;
+        let text = show(&profile, &derive(&profile));
+        assert!(text.contains("loop0, a loop device: the file /srv/image on vda, write"), "{text}");
+        assert!(text.contains("warning: loop0 is a loop device"), "{text}");
+        assert!(crate::findings::is_virtual(&profile), "what is under it is a virtual disk");
+        assert!(!text.contains("rotational"), "{text}");
+    }
 
     #[test]
     fn every_knob_shows_with_its_origin() {
