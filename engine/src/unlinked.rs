@@ -1,4 +1,4 @@
-//! Files of a running store that somebody has removed, moved away, or put another file in the place of. The server reads and writes
+//! Files of a running store that somebody has removed, moved away, or put another file in the place of. The server reads
 //! on, since it has them open; the next start would be refused. So it is looked for while there is a way back, and told.
 
 use crate::shard::Shard;
@@ -55,7 +55,7 @@ async fn tell(shard: &Shard, Unlinked { segment, file, is_open }: &Unlinked) {
         segment,
         file,
         opened,
-        "a file of the store has been removed, or another one is in its place. The server still has it open, and reads and writes it; it is \
+        "a file of the store has been removed, or another one is in its place. The server still has it open, and reads it; it is \
          lost when the server stops, and the next start is refused. Take a backup now (kura store backup), which has what is in it; \
          how to put it back is in README.md, \"Files that somebody has removed\""
     );

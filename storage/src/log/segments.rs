@@ -146,6 +146,16 @@ impl<D: Device> Segments<D> {
         }
     }
 
+    /// What is written from now on goes into files that the next start finds.
+    pub(crate) fn leave_unlinked(&mut self) {
+        for active in [&mut self.active, &mut self.cold].into_iter().flatten() {
+            let number = self.files.get(&active.id).map(|file| file.number);
+            if number.is_some_and(|number| self.unlinked.contains(&number)) {
+                active.end = active.segment_bytes;
+            }
+        }
+    }
+
     /// Remembers an open handle, and closes others when there are too many.
     pub(crate) fn keep_open(&mut self, id: SegmentId, file: &D::File) {
         let in_use = [&self.active, &self.cold];

@@ -2,7 +2,7 @@
 //! somebody who is not the store. What is open is read as before, so nobody would notice before the next start, which is refused.
 //!
 //! Whoever has the store open asks from time to time. A file that has lost its name stays open from then on, as the last way to its
-//! bytes; a spare has none, and is let go.
+//! bytes, and nothing more is written into it; a spare has none, and is let go.
 
 use super::Store;
 use crate::device::Device;
@@ -39,6 +39,7 @@ impl<D: Device> Store<D> {
         }
         found.retain(|_, unlinked| unlinked.is_some());
         segments.unlinked = found.keys().copied().collect();
+        segments.leave_unlinked();
         Ok(found.into_values().flatten().collect())
     }
 
