@@ -62,7 +62,7 @@ pub(crate) async fn write<D: Device>(core: &Rc<Core<D>>) -> Result<(), Error> {
         }
         let body: Vec<u8> = held.drain(..piece_bytes.min(held.len())).collect();
         let parts = Parts { fields: Vec::new(), summary: &[], body: &body };
-        // No more at once than a commit may have to wait for.
+        // No more at once than a commit may have to wait for, or the piece that goes beyond that.
         if pending.len() * piece_bytes >= copy_bytes(&core.options) {
             land(&mut pending, &mut pieces).await?;
         }

@@ -78,10 +78,7 @@ async fn taken_bytes<D: Device>(
     segments: &BTreeSet<SegmentId>,
     found: &BTreeMap<Location, Found>,
 ) -> u64 {
-    let room = {
-        let segments = core.segments.borrow();
-        segments.cold.as_ref().map_or(0, |cold| cold.segment_bytes - cold.end)
-    };
+    let room = core.segments.borrow().cold_room();
     let segment_bytes = core.options.segment_bytes;
     let mut pen = Pen::new(room, segment_bytes, copy_bytes(&core.options));
     for (number, (location, found)) in found.iter().enumerate() {

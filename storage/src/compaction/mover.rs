@@ -174,8 +174,7 @@ impl<'c, D: Device> Mover<'c, D> {
     }
 
     fn fits(&self, bytes: usize) -> bool {
-        let segments = self.core.segments.borrow();
-        let room = segments.cold.as_ref().map_or(0, |cold| cold.segment_bytes - cold.end);
+        let room = self.core.segments.borrow().cold_room();
         layout::fits(room, self.buffer.len(), bytes)
     }
 

@@ -254,7 +254,11 @@ impl Device for Uring {
             let mut files = Vec::new();
             for entry in std::fs::read_dir(directory)? {
                 let entry = entry?;
-                let metadata = entry.metadata()?;
+                let metadata = match entry.metadata() {
+                    // Gone since the directory was read.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    metadata => metadata?,
+                };
                 if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
                     files.push(Listed { name, bytes: metadata.len(), id: metadata.ino() });
                 }

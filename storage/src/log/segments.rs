@@ -130,6 +130,7 @@ impl<D: Device> Segments<D> {
             segment_bytes: spare.segment_bytes,
             file: Some(spare.file.clone()),
         };
+        self.close_one_of_many();
         self.files.insert(header.segment, file);
         let active = Active {
             id: header.segment,
@@ -148,16 +149,31 @@ impl<D: Device> Segments<D> {
 
     /// What is written from now on goes into files that the next start finds.
     pub(crate) fn leave_unlinked(&mut self) {
-        for active in [&mut self.active, &mut self.cold].into_iter().flatten() {
-            let number = self.files.get(&active.id).map(|file| file.number);
-            if number.is_some_and(|number| self.unlinked.contains(&number)) {
-                active.end = active.segment_bytes;
-            }
+        let Some(active) = &mut self.active else { return };
+        let number = self.files.get(&active.id).map(|file| file.number);
+        if number.is_some_and(|number| self.unlinked.contains(&number)) {
+            active.end = active.segment_bytes;
         }
     }
 
-    /// Remembers an open handle, and closes others when there are too many.
+    /// Room in the cold segment for copies that have no place yet; what has one is still written there.
+    pub(crate) fn cold_room(&self) -> u64 {
+        let Some(cold) = &self.cold else { return 0 };
+        let number = self.files.get(&cold.id).map(|file| file.number);
+        let is_unlinked = number.is_some_and(|number| self.unlinked.contains(&number));
+        if is_unlinked { 0 } else { cold.segment_bytes - cold.end }
+    }
+
+    /// Remembers an open handle.
     pub(crate) fn keep_open(&mut self, id: SegmentId, file: &D::File) {
+        self.close_one_of_many();
+        if let Some(segment) = self.files.get_mut(&id) {
+            segment.file = Some(file.clone());
+        }
+    }
+
+    /// Before another one is kept open.
+    fn close_one_of_many(&mut self) {
         let in_use = [&self.active, &self.cold];
         let in_use = in_use.map(|active| active.as_ref().map(|active| active.id));
         let open = self.files.values().filter(|file| file.file.is_some()).count();
@@ -171,9 +187,6 @@ impl<D: Device> Segments<D> {
             if let Some((_, file)) = victim {
                 file.file = None;
             }
-        }
-        if let Some(segment) = self.files.get_mut(&id) {
-            segment.file = Some(file.clone());
         }
     }
 }
@@ -224,9 +237,6 @@ pub(crate) async fn begin_segment<D: Device>(core: &Core<D>, id: SegmentId) -> i
     core.segments.borrow_mut().activate(&header, spare);
     core.refresh_free_space();
     core.upkeep.ring();
-    if core.wants_room() {
-        core.expiry.ring();
-    }
     Ok(())
 }
 

@@ -1,11 +1,14 @@
 //! Space comes back while the store runs, and nothing that is kept is harmed by it.
 
 use crate::common::*;
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 use storage::device::Device;
 use storage::device::sim::{Executor, Random, Sim};
+use storage::format::{SEGMENT_HEADER_BYTES, SegmentHeader};
 use storage::{Error, FlagChange, FlagMode, Flags, MailboxId, Options, Quota, Space, Store, Uid};
 
 /// Lets upkeep and compaction come to rest.
@@ -555,4 +558,49 @@ fn space_comes_back_on_a_log_that_nobody_writes_to() {
         assert_eq!(store.uids(ALICE, INBOX).expect("uids"), uids[..5]);
         verified(&store).await;
     });
+}
+
+/// Somebody removes the file that compaction writes, again and again, and it is noticed in the middle of its work.
+#[test]
+fn what_compaction_has_a_place_for_is_written_there_though_the_file_has_lost_its_name() {
+    let is_cold = |bytes: &[u8]| {
+        let header = bytes.get(..SEGMENT_HEADER_BYTES).and_then(|b| SegmentHeader::decode(b).ok());
+        header.is_some_and(|header| header.segment.is_cold())
+    };
+    let mut removed_in_all = 0;
+    for seed in 1..=12 {
+        let sim = Sim::new(seed);
+        let disk = sim.clone();
+        let removed = on_sim_unclosed(&sim, small_store(), move |store, executor| async move {
+            with_accounts(&store).await;
+            let (mut random, mut kept) = (Random::new(seed), Kept::new());
+            churn(&store, &mut random, &mut kept, 0, 200).await;
+            let (looking, removed) = (store.clone(), Rc::new(Cell::new(0)));
+            let count = Rc::clone(&removed);
+            executor.spawn(async move {
+                let mut random = Random::new(seed + 99);
+                for _ in 0..60 {
+                    let pause = Duration::from_micros(500 + random.below(20_000));
+                    looking.device().sleep(pause).await;
+                    let mut logs = disk.files().into_iter().map(|file| file.name);
+                    let cold = |name: &String| disk.contents(name).is_some_and(|b| is_cold(&b));
+                    if let Some(name) = logs.rfind(cold) {
+                        looking.device().remove(&name).await.expect("removes");
+                        looking.look_for_unlinked().await.expect("looks");
+                        count.set(count.get() + 1);
+                    }
+                }
+            });
+            for step in 0..60 {
+                churn(&store, &mut random, &mut kept, 1000 + step * 5, 5).await;
+                for (uid, (number, length)) in &kept {
+                    let read = store.read(ALICE, INBOX, *uid, 0..u64::MAX).await;
+                    assert_eq!(read.expect("reads"), message(ALICE, *number, *length));
+                }
+            }
+            removed.get()
+        });
+        removed_in_all += removed.expect("comes to its end");
+    }
+    assert!(removed_in_all > 20, "{removed_in_all}");
 }
