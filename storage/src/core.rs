@@ -29,10 +29,6 @@ use std::io;
 /// While the disk is full, how often to ask whether it still is.
 const FREE_SPACE_MILLIS: u64 = 250;
 
-/// While the log can grow by no more than so many segments before mail is refused, what is remembered makes room: copies and
-/// checkpoints take their time, and mail comes meanwhile.
-const AHEAD_SEGMENTS: u64 = 4;
-
 /// While mail is refused, how often those who make room are called.
 const CRY_AGAIN_MILLIS: u64 = 500;
 
@@ -86,8 +82,6 @@ pub(crate) struct Core<D: Device> {
     pub(crate) unworthy: RefCell<BTreeMap<SegmentId, Unworthy>>,
     /// Mail was refused for want of space, and nothing has changed since.
     pub(crate) is_full: Cell<bool>,
-    /// What is remembered goes before its time, and what it kept comes back, so that mail need not be refused.
-    pub(crate) makes_room: Cell<bool>,
     /// How often something was refused for want of space since the store was opened.
     pub(crate) refused_for_space: Cell<u64>,
     /// When somebody was last called for that.
@@ -241,20 +235,6 @@ impl<D: Device> Core<D> {
             self.is_full.set(false);
         }
         self.is_full.get()
-    }
-
-    /// Whether room has to be made: mail was refused, or soon would be and something is remembered that can go.
-    pub(crate) fn wants_room(&self) -> bool {
-        if self.is_short() {
-            return true;
-        }
-        let ahead = self.kept_from_mail() + AHEAD_SEGMENTS * self.options.segment_bytes;
-        if self.room() >= ahead {
-            self.makes_room.set(false);
-        } else if !self.makes_room.get() {
-            self.makes_room.set(self.index.borrow().past.can_forget());
-        }
-        self.makes_room.get()
     }
 
     /// What the log may still take of the file system: not the room for the next checkpoints, without

@@ -2,9 +2,9 @@
 //! they kept. FORMAT.md, "What is remembered".
 //!
 //! One task beside the others. It looks for what is due in slices, and says in a *forgot* record which
-//! graves go, so that replay needs no clock to do the same. Accounts on hold are passed by. When mail is
-//! refused for want of space, or soon would be, the oldest graves go before their time, a part of the window at a time, until
-//! there is room; ahead of a refusal no next part before compaction has made what it can of the last one.
+//! graves go, so that replay needs no clock to do the same. Accounts on hold are passed by. When mail was
+//! refused for want of space, the oldest graves go before their time, a part of the window at a time, until
+//! it fits again.
 //!
 //! By a clock that is ahead of all that is known it forgets nothing ([`crate::clock`]).
 //!
@@ -27,7 +27,7 @@ use std::time::Duration;
 const ROUNDS: u32 = 128;
 const ROUND_MIN: Duration = Duration::from_millis(20);
 const ROUND_MAX: Duration = Duration::from_secs(600);
-/// How long compaction has at the least to make room of what was forgotten before its time.
+/// How long compaction has to make room of what was forgotten on a full disk.
 const SHORT_ROUND: Duration = Duration::from_millis(500);
 
 /// Graves looked at between two yields, and forgotten by one record.
@@ -38,11 +38,10 @@ const PENDING_MAX: usize = 32;
 /// Runs until the store is closed or halts.
 pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
     while core.phase.get() == Phase::Open {
-        core.refresh_free_space();
         let forgotten = round(core).await;
         core.upkeep.ring();
-        let goes_on = forgotten.is_ok_and(|graves| graves > 0) || !core.is_short() && is_busy(core);
-        let wait = if core.wants_room() && goes_on { SHORT_ROUND } else { interval(core) };
+        let is_short = core.is_short() && forgotten.is_ok_and(|graves| graves > 0);
+        let wait = if is_short { SHORT_ROUND } else { interval(core) };
         if core.phase.get() != Phase::Open {
             return;
         }
@@ -52,11 +51,6 @@ pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
             either(core.device.sleep(wait), core.expiry.wait()).await;
         }
     }
-}
-
-/// Room may come of what has been forgotten already.
-fn is_busy<D: Device>(core: &Core<D>) -> bool {
-    core.compacts.get() || core.maintains.get()
 }
 
 /// Zero: until somebody rings.
@@ -101,8 +95,7 @@ fn due_until<D: Device>(core: &Core<D>) -> Option<UnixMillis> {
     }
     let millis = past.retention_millis;
     let until = UnixMillis(believed.0.checked_sub(millis)?);
-    let is_now = core.is_short() || core.wants_room() && !is_busy(core);
-    if !is_now {
+    if !core.is_short() {
         return (oldest <= until).then_some(until);
     }
     // What went since the clock is not believed is dated by it.

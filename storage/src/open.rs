@@ -119,7 +119,6 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
         emptied: RefCell::default(),
         unworthy: RefCell::default(),
         spoiled: RefCell::default(),
-        makes_room: Cell::new(false),
         is_full: Cell::default(),
         refused_for_space: Cell::default(),
         cried_at: Cell::default(),

@@ -41,8 +41,6 @@ pub(crate) fn floor<D: Device>(core: &Core<D>) -> SegmentId {
     }
     let index = core.index.borrow();
     let from = core.believed_now().0.saturating_sub(index.past.retention_millis);
-    // Before that one can't look back, however long the retention is.
-    let from = from.max(index.past.since.0);
     // The last that is old enough: one before it may be dated in the future, by a clock that was wrong for a while.
     let mut bases = history(core, &index);
     let first = bases.next();
@@ -114,7 +112,7 @@ pub(crate) fn missing_of<D: Device>(index: &Index, segments: &Segments<D>) -> Ve
 pub(crate) async fn free<D: Device>(core: &Core<D>) -> io::Result<usize> {
     let superblock = *core.superblock.borrow();
     let [newest, previous] = core.named.get();
-    if core.wants_room() && previous.segment < newest.segment {
+    if core.is_short() && previous.segment < newest.segment {
         // Then the checkpoint before the newest one is given up for the room behind it. Should the
         // newest not verify one day, there is the base.
         let row_files = core.row_files.borrow()[0].clone();
@@ -141,8 +139,7 @@ pub(crate) fn waits_for_checkpoint<D: Device>(core: &Core<D>) -> bool {
     let emptied = core.emptied.borrow();
     let waiting = emptied.values().filter(|emptied| emptied.position > newest).count() as u64;
     let bytes = waiting * core.options.segment_bytes;
-    waiting > 0
-        && (core.wants_room() || bytes >= CHECKPOINT_GAIN_RATIO * core.checkpoint_bytes.get())
+    waiting > 0 && (core.is_short() || bytes >= CHECKPOINT_GAIN_RATIO * core.checkpoint_bytes.get())
 }
 
 /// Cold segments are not replayed, so no floor protects them.

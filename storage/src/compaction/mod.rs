@@ -57,7 +57,7 @@ const VICTIMS_MAX: usize = 32;
 /// When somebody wants all of the garbage back, this part of a segment is worth a move.
 const GAIN_PERCENT_THOROUGH: u64 = 10;
 
-/// On a disk that is full, or nearly so, even this part is.
+/// On a full disk even this part is.
 const GAIN_PERCENT_MIN: u64 = 5;
 
 /// Copies must take less than what they empty, by so much of the part that a segment must have to spare.
@@ -148,7 +148,7 @@ fn next_task<D: Device>(core: &Core<D>) -> Option<Task> {
 }
 
 /// A newer base lets the segments before it go. It costs as much as a checkpoint does, so it comes as
-/// rarely, and only where it sets enough free; unless room is wanted.
+/// rarely, and only where it sets enough free; unless space is short.
 fn base_is_due<D: Device>(core: &Core<D>) -> bool {
     let [newest, _] = core.named.get();
     let size = core.checkpoint_bytes.get();
@@ -173,7 +173,7 @@ fn base_is_due<D: Device>(core: &Core<D>) -> bool {
 
 /// Whether a base is worth it with which the log goes on in segment `to`.
 pub(crate) fn wants_base<D: Device>(core: &Core<D>, to: SegmentId) -> bool {
-    let wants_room = core.wants_room();
+    let is_short = core.is_short();
     let index = core.index.borrow();
     let from = index.base.as_ref().map_or(SegmentId(1), |base| base.segment);
     if from >= to {
@@ -188,7 +188,7 @@ pub(crate) fn wants_base<D: Device>(core: &Core<D>, to: SegmentId) -> bool {
     let is_worth_it =
         |gain: u64| gain >= (core.options.segment_bytes / 2).max(BASE_GAIN_RATIO * size);
     let is_wished = core.thorough_below.get().is_some_and(|(log, _)| from < log);
-    is_worth_it(gain) && (wants_room || is_wished || grown >= interval)
+    is_worth_it(gain) && (is_short || is_wished || grown >= interval)
         || will_lapse(core, &index) && is_worth_it(gain + index.past.bytes)
 }
 
@@ -244,7 +244,7 @@ fn gain<D: Device>(core: &Core<D>, index: &Index, id: SegmentId, segment: &Segme
 /// more often, and lives longer.
 fn victims<D: Device>(core: &Core<D>) -> Victims {
     let (floor, replay_floor) = (space::floor(core), space::replay_floor(core));
-    let wants_room = core.wants_room();
+    let is_short = core.is_short();
     let room = core.room().saturating_sub(core.options.batch_bytes_max as u64);
     let index = core.index.borrow();
     let segments = core.segments.borrow();
@@ -265,13 +265,13 @@ fn victims<D: Device>(core: &Core<D>) -> Victims {
     let total: u64 = sealed().map(|(_, segment)| segment.segment_bytes).sum();
     let garbage_max = total * u64::from(core.options.garbage_percent_max) / 100;
     let is_little = sealed().map(garbage).sum::<u64>() <= garbage_max;
-    if is_little && !wants_room && core.thorough_below.get().is_none() {
+    if is_little && !is_short && core.thorough_below.get().is_none() {
         return Victims::default();
     }
     // Less is not worth a move, wherever the garbage is that asks for it: what cannot be freed yet must not
     // set off copies of what is full.
     let least = u64::from(core.options.garbage_percent_max) * 5 / 4;
-    let least = if wants_room { GAIN_PERCENT_MIN } else { least };
+    let least = if is_short { GAIN_PERCENT_MIN } else { least };
     let spoiled = core.spoiled.borrow();
     let unworthy = core.unworthy.borrow();
     let candidate = |(id, segment): (&SegmentId, &SegmentFile<D>)| {
@@ -280,7 +280,7 @@ fn victims<D: Device>(core: &Core<D>) -> Victims {
         let least = if is_wished { least.min(GAIN_PERCENT_THOROUGH) } else { least };
         let is_worth_it = gain * 100 >= segment.segment_bytes * least;
         // With little garbage in all, only what was wished for is worth it.
-        let is_chosen = !is_little || wants_room || is_wished;
+        let is_chosen = !is_little || is_short || is_wished;
         let live_bytes = index.live.bytes(*id);
         let is_unworthy = unworthy.get(id).is_some_and(|unworthy| {
             live_bytes + segment.segment_bytes / LOOK_AGAIN_DIVISOR > unworthy.live_bytes
@@ -291,8 +291,8 @@ fn victims<D: Device>(core: &Core<D>) -> Victims {
             return None;
         }
         let age = index.applied.0.saturating_sub(segment.first_lsn.0).max(1);
-        // Where room is wanted, what counts is that, now.
-        let age = if wants_room { 1 } else { age };
+        // On a full disk what counts is the room, now.
+        let age = if is_short { 1 } else { age };
         let merit = merit(gain as f64 / segment.segment_bytes as f64, age as f64);
         Some((merit, *id, segment.segment_bytes - gain, least))
     };
@@ -302,7 +302,7 @@ fn victims<D: Device>(core: &Core<D>) -> Victims {
     };
     candidates.sort_by(|(one, ..), (other, ..)| other.total_cmp(one));
     let are_cold = candidates.first().is_some_and(|(_, best, ..)| best.is_cold());
-    let alike = candidates.into_iter().filter(|(_, id, ..)| id.is_cold() == are_cold || wants_room);
+    let alike = candidates.into_iter().filter(|(_, id, ..)| id.is_cold() == are_cold || is_short);
     let mut cost = 0;
     let mut chosen = Victims { least_percent: least, ..Victims::default() };
     for (_, id, its_cost, its_least) in alike {

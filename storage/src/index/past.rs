@@ -232,11 +232,6 @@ impl Past {
         changed
     }
 
-    /// Whether there is a grave that may be given up.
-    pub(crate) fn can_forget(&self) -> bool {
-        self.graves.keys().any(|account| !self.held.contains(account))
-    }
-
     /// For an index that looks back at one account: its graves are all kept, since messages may have come
     /// back out of them on the way.
     pub(crate) fn keep_only(&mut self, account: AccountId) {

@@ -362,40 +362,6 @@ fn a_full_disk_forgets_before_its_time_and_takes_mail_again() {
     });
 }
 
-/// Mail comes and goes on a disk that has room for a little of what is remembered.
-#[test]
-fn what_is_remembered_makes_room_before_mail_is_refused() {
-    let sim = Sim::new(11);
-    let disk = sim.clone();
-    let week = Options { retention: Duration::from_secs(7 * 86_400), ..options() };
-    on_sim(&sim, week, |store| async move {
-        with_accounts(&store).await;
-        disk.set_capacity(Some(4 << 20));
-        let mut uids = std::collections::VecDeque::new();
-        for number in 0..4_000 {
-            let one = delivery(vec![placement(ALICE, INBOX)], number, 3_000);
-            let (placed, _) = store.deliver(one).await.expect("there is room");
-            uids.push_back(placed[0].uid);
-            if uids.len() > 60 {
-                let oldest = uids.pop_front().expect("one");
-                store.expunge(ALICE, INBOX, &[oldest]).await.expect("expunge works");
-            }
-            disk.sleep(Duration::from_millis(200)).await;
-        }
-        assert_eq!(store.refused_for_space(), 0);
-        // As much as there is room for stays.
-        let (stats, now) = (store.stats(), disk.now().0);
-        assert!(stats.buried_messages > 100, "{stats:?}");
-        assert!(
-            now - stats.remembered_since > 10_000,
-            "{} {stats:?}",
-            now - stats.remembered_since
-        );
-        verified(&store).await;
-        disk.set_capacity(None);
-    });
-}
-
 /// With a long retention, too, of which the next round is ten minutes away.
 #[test]
 fn expunging_on_a_disk_that_has_been_full_for_a_while_makes_room_soon() {

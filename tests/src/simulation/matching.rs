@@ -123,9 +123,8 @@ fn match_gone(
             Some(Some(Err(Error::Corrupt { .. }))) if rot == Rot::OneByte => {
                 spoiled.insert(letter);
             }
-            // It was looked at, and then its time was over, be it for want of room.
-            Some(Some(Err(Error::NoSuchMessage(_))))
-                if whole.retention_millis < LONG_MILLIS || whole.tight => {}
+            // It was looked at, and then its time was over.
+            Some(Some(Err(Error::NoSuchMessage(_)))) if whole.retention_millis < LONG_MILLIS => {}
             Some(Some(Err(error))) => {
                 return Err(format!("letter {letter}, which has gone, cannot be read: {error}"));
             }
