@@ -22,7 +22,7 @@ use crate::readiness::Doorbell;
 use crate::relay::hosts;
 use crate::reports;
 use crate::settle::{self, Settled};
-use crate::shard::{Parts, Shard};
+use crate::shard::{Parts, Shard, connections_by_files};
 use crate::sieve::SystemScripts;
 use crate::tls;
 use std::rc::Rc;
@@ -30,11 +30,6 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-/// Sockets to other servers, what the control plane has open.
-const FILES_BESIDE_CONNECTIONS: u64 = 400;
-/// Segments that were read last, spares, checkpoints. How many segments a store has does not matter.
-const FILES_OF_A_SHARD: u64 = 300;
 
 /// A server whose stores are open.
 pub struct Server {
@@ -329,16 +324,13 @@ impl Server {
 }
 
 fn warn_of_few_files(config: &Config, shards: u16) {
-    let beside = FILES_BESIDE_CONNECTIONS + FILES_OF_A_SHARD * u64::from(shards);
-    let wanted = config.limits.connections_max as u64 + beside;
-    if let Ok((most, _)) = rlimit::getrlimit(rlimit::Resource::NOFILE)
-        && most < wanted
-    {
+    let (wanted, most) = (config.limits.connections_max, connections_by_files(shards));
+    if most < wanted {
         tracing::warn!(
             most,
             wanted,
-            "fewer files may be open than limits.connections_max needs: beyond that connections wait. Raise the limit \
-             (ulimit -Hn, LimitNOFILE= of systemd), or lower limits.connections_max"
+            "no more than so many connections at a time, fewer than limits.connections_max: this process may have too few \
+             files open. Raise that limit (ulimit -Hn, LimitNOFILE= of systemd), or lower limits.connections_max"
         );
     }
 }
