@@ -130,7 +130,11 @@ impl<P> Smtp<P> {
         if !self.in_transaction() {
             self.message_deadline = None;
         }
-        self.say(reply, output);
+        if self.is_put_off {
+            self.say_put_off(reply, output);
+        } else {
+            self.say(reply, output);
+        }
         None
     }
 
@@ -142,6 +146,7 @@ impl<P> Smtp<P> {
         for _ in 0..self.answers_due() {
             let reply = match answers.next() {
                 Some(Answer::Accepted(_proof, text)) => {
+                    self.put_off_commands = 0;
                     Reply::new(250, Enhanced(2, 0, 0), "").with_text(text)
                 }
                 Some(Answer::Refused(refusal)) => refusal.reply().clone(),
@@ -150,7 +155,7 @@ impl<P> Smtp<P> {
             reply.write_in(self.smtp_utf8, output);
         }
         self.idle_commands = 0;
-        (self.is_put_off, self.put_off_commands) = (false, 0);
+        self.is_put_off = false;
         self.sender_named = false;
         self.transaction = Transaction::Ready;
         self.phase = Phase::Command;

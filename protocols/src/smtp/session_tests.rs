@@ -441,8 +441,20 @@ fn what_we_put_off_is_no_fault_of_the_peers() {
 
 #[test]
 fn who_goes_on_while_nothing_is_taken_is_sent_away_in_the_end() {
-    for line in ["MAIL FROM:<full@c.test>\r\n", "MAIL FROM:<full@c.test>\r\nRSET\r\n"] {
+    let whole = "MAIL FROM:<a@c.test>\r\nRCPT TO:<b@mx.test>\r\n";
+    let data = format!("{whole}DATA\r\n");
+    let chunks = format!("{whole}{}", "BDAT 2\r\n\r\n".repeat(3));
+    let recipients =
+        "MAIL FROM:<a@c.test>\r\n".to_owned() + &"RCPT TO:<later@mx.test>\r\n".repeat(1000);
+    for line in [
+        "MAIL FROM:<full@c.test>\r\n",
+        "MAIL FROM:<full@c.test>\r\nRSET\r\n",
+        &data,
+        &chunks,
+        &recipients,
+    ] {
         let mut peer = Peer::ready(Role::Mx);
+        peer.is_full = true;
         let replies = peer.say(&line.repeat(1001));
         assert!(replies.ends_with("\r\n421 4.3.2 No mail is taken now, come again later\r\n"));
         assert!(peer.closed);

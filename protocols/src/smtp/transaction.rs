@@ -5,7 +5,7 @@ use super::data::Scanner;
 use super::event::{Asked, Event, FutureRelease, Role};
 use super::params::{MailParams, RecipientParams, Release};
 use super::reply::{Enhanced, Refusal, Reply};
-use super::session::{PUT_OFF_MAX, Phase, Question, Smtp};
+use super::session::{Phase, Question, Smtp};
 use crate::address::Address;
 use crate::machine::Ticket;
 use crate::{Outbox, Step};
@@ -153,11 +153,8 @@ impl<P> Smtp<P> {
             }
             other => {
                 self.transaction = other;
-                // Chunks behind one that we have put off are for nothing, and may be many.
-                if self.is_put_off {
-                    self.put_off_commands = self.put_off_commands.saturating_add(1);
-                }
-                if !self.is_put_off || self.put_off_commands >= PUT_OFF_MAX {
+                // Chunks behind one that we have put off could not know.
+                if !self.is_put_off {
                     self.strike(1);
                 }
                 let reply = match self.transaction {
@@ -210,38 +207,49 @@ impl<P> Smtp<P> {
                 self.phase = Phase::Chunk { scanner, left: octets, last };
             }
             (Question::FirstChunk { octets, .. }, Err(refusal)) => {
-                self.is_put_off = !refusal.is_permanent();
+                self.note_put_off(&refusal);
                 self.end_transaction();
                 self.phase = Phase::Swallow { left: octets, reply: refusal.reply().clone() };
             }
             (Question::Data, Err(refusal)) => {
-                self.is_put_off = !refusal.is_permanent();
+                self.note_put_off(&refusal);
                 self.end_transaction();
-                self.say(refusal.reply().clone(), output);
+                self.refuse(&refusal, output);
             }
             (Question::Client(address, hello), Ok(())) => self.begin_anew(address, hello),
             (Question::Client(..), Err(refusal)) => self.hang_up(refusal.reply(), output),
-            // Unknown recipients are how addresses are guessed.
             (Question::Recipient, Err(refusal)) => {
                 if refusal.is_permanent() {
+                    // Unknown recipients are how addresses are guessed.
                     self.strike(1);
                 } else {
-                    self.is_put_off = true;
+                    self.note_put_off(&refusal);
                 }
-                self.say(refusal.reply().clone(), output);
+                self.refuse(&refusal, output);
             }
             (Question::Mail, Err(refusal)) => {
-                self.is_put_off = !refusal.is_permanent();
-                if self.is_put_off {
-                    // Counted when it came.
-                    self.idle_commands = self.idle_commands.saturating_sub(1);
-                    self.say_put_off(refusal.reply().clone(), output);
-                } else {
-                    self.say(refusal.reply().clone(), output);
-                }
+                self.is_put_off = false;
+                self.note_put_off(&refusal);
+                self.refuse(&refusal, output);
             }
             // A login has answers of its own.
             (Question::Login | Question::Keys(_), _) => {}
+        }
+    }
+
+    fn note_put_off(&mut self, refusal: &Refusal) {
+        let was = std::mem::replace(&mut self.is_put_off, !refusal.is_permanent());
+        if self.is_put_off && !was {
+            // The MAIL of this transaction was counted when it came.
+            self.idle_commands = self.idle_commands.saturating_sub(1);
+        }
+    }
+
+    fn refuse(&mut self, refusal: &Refusal, output: &mut Outbox) {
+        if refusal.is_permanent() {
+            self.say(refusal.reply().clone(), output);
+        } else {
+            self.say_put_off(refusal.reply().clone(), output);
         }
     }
 

@@ -113,7 +113,9 @@ impl<P> Smtp<P> {
         if is_new {
             self.client = address;
             self.idle_commands = 0;
+            self.put_off_commands = 0;
         }
+        self.is_put_off = false;
         self.user = None;
         self.sender_named = false;
         self.smtp_utf8 = false;
