@@ -12,7 +12,9 @@ use storage::types::{AccountId, Uid};
 
 /// Findings kept in memory; more are only counted.
 const FINDINGS_MAX: usize = 1000;
-/// Of a finding, in the log.
+/// Of a finding, messages that are kept by name.
+const HURT_MAX: usize = 1000;
+/// And in the log.
 const HURT_IN_LOG_MAX: usize = 16;
 /// Of all of their words there.
 const WORDS_IN_LOG_MAX: usize = 64 << 10;
@@ -138,36 +140,68 @@ impl Found {
 
     /// The round that runs has come by something.
     pub(super) fn add(&mut self, finding: Finding) {
-        self.put(finding, true);
+        let known = self.places.get(&key(&finding));
+        let is_of_this_round = known.is_some_and(|known| known.is_seen);
+        self.put(finding, true, is_of_this_round);
     }
 
     /// One segment was looked at out of turn.
     pub(super) fn replace(&mut self, segment: Option<SegmentId>, findings: Vec<Finding>) {
         let of_it = |(of, _): &Key| *of == segment;
         let is_seen = self.places.iter().any(|(key, known)| of_it(key) && known.is_seen);
-        let before = self.places.len();
+        let before: BTreeSet<Key> = self.places.keys().filter(|key| of_it(key)).cloned().collect();
         self.places.retain(|key, _| !of_it(key));
-        self.is_changed |= self.places.len() != before;
+        self.is_changed |= !before.is_empty();
         for finding in findings {
-            self.put(finding, is_seen);
+            let is_again = self.places.contains_key(&key(&finding));
+            if !is_again && !before.contains(&key(&finding)) {
+                // Most likely one of those of which the number alone was known.
+                self.more_bad = self.more_bad.saturating_sub(1);
+                self.more_hurt = self.more_hurt.saturating_sub(finding.hurt.len() as u64);
+            }
+            self.put(finding, is_seen, is_again);
         }
     }
 
-    fn put(&mut self, finding: Finding, is_seen: bool) {
+    /// `is_more`: what is known of this place was found just now, too, and hurts other messages.
+    fn put(&mut self, finding: Finding, is_seen: bool, is_more: bool) {
         self.is_changed = true;
-        let key = (finding.segment, finding.place.clone());
+        let key = key(&finding);
         if self.places.len() >= FINDINGS_MAX && !self.places.contains_key(&key) {
             self.more_bad += 1;
             self.more_hurt += finding.hurt.len() as u64;
             return;
         }
-        self.places.insert(key, Known { finding, more_hurt: 0, is_seen });
+        match self.places.get_mut(&key).filter(|_| is_more) {
+            Some(known) => known.hurts(finding.hurt),
+            None => {
+                let (hurt, nothing) = (finding.hurt, Vec::new());
+                let finding = Finding { hurt: nothing, ..finding };
+                let mut known = Known { finding, more_hurt: 0, is_seen };
+                known.hurts(hurt);
+                self.places.insert(key, known);
+            }
+        }
     }
+}
+
+fn key(finding: &Finding) -> Key {
+    (finding.segment, finding.place.clone())
 }
 
 impl Known {
     fn hurt(&self) -> u64 {
         self.finding.hurt.len() as u64 + self.more_hurt
+    }
+
+    fn hurts(&mut self, messages: Vec<Hurt>) {
+        for message in messages {
+            if self.finding.hurt.len() >= HURT_MAX {
+                self.more_hurt += 1;
+            } else if !self.finding.hurt.contains(&message) {
+                self.finding.hurt.push(message);
+            }
+        }
     }
 }
 
@@ -256,6 +290,42 @@ mod tests {
         assert_eq!((places, found.messages_hurt()), (vec!["b", "c"], 1));
         found.end_round();
         assert_eq!(found.bad(), 2, "the round that runs had seen it");
+    }
+
+    #[test]
+    fn a_place_that_hurts_many_messages_may_be_told_one_by_one() {
+        let mut found = Found::default();
+        let one = |found: &mut Found, uid| {
+            let mut finding = finding(1, "a file that is gone", 1);
+            finding.hurt[0].uid = Uid(uid);
+            found.add(finding);
+        };
+        (1..=1200).for_each(|uid| one(&mut found, uid));
+        one(&mut found, 7);
+        assert_eq!(
+            (found.bad(), found.messages_hurt()),
+            (1, 1201),
+            "beyond the bound none is known"
+        );
+        found.begin_round();
+        (1..=3).for_each(|uid| one(&mut found, uid));
+        assert_eq!((found.bad(), found.messages_hurt()), (1, 3));
+        let again = found.findings().flat_map(|finding| finding.hurt.clone());
+        let again = again.map(|hurt| Finding { hurt: vec![hurt], ..finding(1, "again", 0) });
+        let again: Vec<_> = again.collect();
+        found.replace(Some(SegmentId(1)), again);
+        assert_eq!((found.bad(), found.messages_hurt()), (1, 3));
+    }
+
+    #[test]
+    fn what_the_log_has_no_room_for_counts_once_when_it_is_looked_at_again() {
+        let mut found = Found::default();
+        let all = || (0..1500).map(|n| finding(1, &format!("{n}{}", "x".repeat(1000)), 1));
+        all().for_each(|finding| found.add(finding));
+        let mut found = reopened(&mut found);
+        assert_eq!((found.bad(), found.messages_hurt()), (1500, 1500));
+        found.replace(Some(SegmentId(1)), all().collect());
+        assert_eq!((found.bad(), found.messages_hurt()), (1500, 1500));
     }
 
     #[test]

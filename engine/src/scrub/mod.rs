@@ -202,6 +202,7 @@ async fn look_again(shard: &Rc<Shard>) {
         tracing::warn!(shard = shard.id, bad, messages_hurt, "{what}");
     }
     let mut stale = scrub.found.borrow().segments();
+    let mut checkpoint = shard.store.checkpoint();
     while !shard.has_stopped() {
         for segment in std::mem::take(&mut stale) {
             let rate = Some(shard.scrub_bytes_per_second());
@@ -220,6 +221,10 @@ async fn look_again(shard: &Rc<Shard>) {
         let found = scrub.found.borrow();
         let changed = found.findings().filter(|finding| shard.store.has_changed(finding));
         stale = changed.map(|finding| finding.segment).collect();
+        if std::mem::replace(&mut checkpoint, shard.store.checkpoint()) != checkpoint {
+            // What was bad of an earlier one has most likely been removed.
+            stale.extend(found.findings().map(|finding| finding.segment).filter(Option::is_none));
+        }
     }
 }
 

@@ -166,7 +166,14 @@ impl<D: Device> Store<D> {
         self.scrub_segment(segment, end, rate).await
     }
 
-    /// Whether what a finding tells of has gone since, or some of it.
+    /// The newest one: what was found in another may have gone with it.
+    #[must_use]
+    pub fn checkpoint(&self) -> Lsn {
+        self.core.superblock.borrow().checkpoint
+    }
+
+    /// Whether what a finding tells of has gone since, or some of it. Of what the next opening begins with that is not
+    /// known before another checkpoint is written.
     #[must_use]
     pub fn has_changed(&self, finding: &Finding) -> bool {
         let Some(segment) = finding.segment else { return false };
