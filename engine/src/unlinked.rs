@@ -12,7 +12,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(20);
 
 /// Until the core stops.
 pub async fn keep_looking(shard: Rc<Shard>) {
-    let mut told = BTreeSet::new();
+    let mut told: BTreeSet<String> = BTreeSet::new();
     while !shard.has_stopped() {
         for unlinked in look(&shard).await {
             if told.insert(unlinked.file.clone()) {

@@ -7,12 +7,19 @@ use std::io::Write;
 /// threads, which are to have what this one has.
 pub(super) fn say(words: impl FnOnce() -> String + Send + 'static) -> Result<(), ConfigError> {
     let fault = |error| ConfigError(format!("can't listen for signals: {error}"));
-    // SAFETY: all-zero is a valid set, which the calls fill.
+    // SAFETY: all-zero is a valid set and a valid action, which the calls fill.
     let signals = unsafe {
         let mut signals: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut signals);
-        libc::sigaddset(&mut signals, libc::SIGINT);
-        libc::sigaddset(&mut signals, libc::SIGTERM);
+        for signal in [libc::SIGINT, libc::SIGTERM] {
+            // One that a shell has it ignore, as in the background of a script, would be waited for all the same.
+            let mut now: libc::sigaction = std::mem::zeroed();
+            if libc::sigaction(signal, std::ptr::null(), &mut now) != 0
+                || now.sa_sigaction != libc::SIG_IGN
+            {
+                libc::sigaddset(&mut signals, signal);
+            }
+        }
         signals
     };
     // SAFETY: a set that is filled; the old one is not asked for.
