@@ -13,6 +13,7 @@ mod ends;
 mod faults;
 mod golden;
 mod history;
+mod log_end;
 mod operations;
 mod packing;
 mod put_back;

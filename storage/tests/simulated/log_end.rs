@@ -1,0 +1,150 @@
+//! Where the log ends: what a sender can put there, and what is told of what does not verify.
+
+use crate::common::*;
+use crate::faults::{filled, flip_somewhere, segment_id, segments};
+use storage::device::Device;
+use storage::device::sim::{Executor, Random, Sim};
+use storage::{Options, Space, Store};
+
+/// What a sender can guess of a batch header is everything but the salt.
+fn forged_header() -> [u8; storage::format::BATCH_HEADER_BYTES] {
+    let header = storage::format::BatchHeader {
+        shard: 0,
+        segment: storage::format::SegmentId(1),
+        run: 1,
+        first_lsn: storage::Lsn(1 << 40),
+        durable: storage::Lsn(1 << 40),
+        sealed: storage::UnixMillis(0),
+        records: 1,
+        bytes: 100,
+        salt: 0,
+    };
+    let mut bytes = [0; storage::format::BATCH_HEADER_BYTES];
+    header.encode_into(&mut bytes);
+    bytes
+}
+
+/// Delivers four messages full of such headers, `shift` bytes from their start, until the disk crashes.
+fn deliver_forged(sim: &Sim, shift: usize) {
+    let body = [vec![0; shift], forged_header().repeat(100)].concat();
+    let executor = Executor::new(sim);
+    let (disk, spawner) = (sim.clone(), executor.clone());
+    executor.block_on(async move {
+        let store = Store::open(disk, Options::for_tests()).await.expect("opens");
+        let running = store.clone();
+        spawner.spawn(async move { running.run().await });
+        with_accounts(&store).await;
+        for _ in 0..4 {
+            let mut one = delivery(vec![placement(ALICE, INBOX)], 1, 1);
+            one.body = storage::Body::Whole(body.clone().into());
+            store.deliver(one).await.expect("delivers");
+        }
+    });
+}
+
+#[test]
+fn mail_that_imitates_a_batch_is_not_believed() {
+    let trial = Sim::new(1);
+    deliver_forged(&trial, 0);
+    let forged = forged_header();
+    let logs = trial.files().into_iter().filter_map(|file| trial.contents(&file.name));
+    let place = |log: Vec<u8>| log.windows(forged.len()).position(|bytes| bytes == forged);
+    let found = logs.filter_map(place).next().expect("the mail is in the log");
+    // One of the headers then stands at the start of a block.
+    let shift = (forged.len() - found % forged.len()) % forged.len();
+    for seed in 0..20 {
+        for operation in 1..80 {
+            let sim = Sim::new(seed);
+            sim.crash_at(operation);
+            deliver_forged(&sim, shift);
+            let survivor = sim.after_crash();
+            on_sim(&survivor, Options::for_tests(), |store| async move {
+                assert_eq!(store.recovery().lost_records, 0, "{:?}", store.recovery());
+                let receipt = store.put(Space(1), vec![]).await.expect("puts");
+                assert!(receipt.lsn().0 < 100, "{receipt:?}");
+            });
+        }
+    }
+}
+
+/// As `kura store verify` on a stopped store does: the server that is started afterwards has to tell, too.
+#[test]
+fn what_opening_found_is_found_again_until_something_is_logged() {
+    let mut tried = 0;
+    for seed in 0..80 {
+        let sim = filled(seed, false);
+        let Some(place) = flip_somewhere(&sim, &mut Random::new(seed)) else { continue };
+        // Space is asked back, and what is remembered is over, as soon as the store is open.
+        let look = || {
+            on_sim(
+                &sim,
+                Options { checkpoint_log_bytes_min: 4096, ..Options::for_tests() },
+                |store| async move {
+                    store.device().sleep(std::time::Duration::from_secs(60)).await;
+                    (store.recovery().damage.clone(), store.verify().await.expect("verifies").bad)
+                },
+            )
+        };
+        let (damage, bad) = look();
+        // What a file's first block has lost is told at each opening anyway.
+        if damage.is_empty() || damage.iter().any(|what| what.contains("the header of log-")) {
+            continue;
+        }
+        let checkpoints = |sim: &Sim| {
+            let names = sim.files().into_iter().map(|file| file.name);
+            names.filter(|name| name.starts_with("checkpoint")).collect::<Vec<_>>()
+        };
+        let before = checkpoints(&sim);
+        let again = look();
+        assert!(
+            !again.0.is_empty() && again.1.len() >= bad.len(),
+            "{place}: {damage:?}, {again:?}"
+        );
+        assert_eq!(checkpoints(&sim), before);
+        // A server that goes on with new mail has told of it.
+        on_sim(&sim, Options::for_tests(), |store| async move {
+            assert!(store.stats().recovery_damage > 0);
+            let one = delivery(vec![placement(ALICE, INBOX)], 1000, 300);
+            store.deliver(one).await.expect("delivers");
+        });
+        assert_ne!(checkpoints(&sim), before);
+        assert!(look().0.is_empty(), "{place}");
+        tried += 1;
+    }
+    assert!(tried > 5, "{tried} tried");
+}
+
+/// It can't be told from what a crash leaves unfinished, and is the only trace of a disk that lies about flushes.
+#[test]
+fn what_does_not_verify_at_the_end_of_the_log_is_told_with_its_place() {
+    let left = filled(5, false);
+    let unfinished = |sim: &Sim| {
+        on_sim_unclosed(sim, Options::for_tests(), |store, _| async move {
+            store.recovery().unfinished.clone()
+        })
+        .expect("comes to its end")
+    };
+    assert_eq!(unfinished(&left.after_crash()), None, "the end is in order");
+    let (name, end) = end_of_log(&left);
+    let block = end - 4096;
+    // In the header of the last batch; in what it holds.
+    for at in [block + 8, block + 100] {
+        let sim = left.after_crash();
+        sim.flip(&name, at, 1);
+        let told = unfinished(&sim).expect("is told");
+        assert!(told.contains(&format!("({name}) at {block}, LSN ")), "{told}");
+        on_sim(&sim, Options::for_tests(), |store| async move {
+            let one = delivery(vec![placement(ALICE, INBOX)], 1000, 300);
+            store.deliver(one).await.expect("delivers");
+        });
+        assert_eq!(unfinished(&sim.after_crash()), None, "the log has gone on");
+    }
+}
+
+/// The file in which the log ends, and where.
+fn end_of_log(sim: &Sim) -> (String, u64) {
+    let (name, log) = segments(sim).max_by_key(|(_, log)| segment_id(log)).expect("one");
+    let of_it = |block: &[u8]| block.starts_with(b"KBAT") && block[8..12] == log[12..16];
+    let last = log.chunks(4096).rposition(of_it).expect("a batch");
+    (name, (last as u64 + 1) * 4096)
+}
