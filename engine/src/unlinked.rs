@@ -14,7 +14,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(20);
 pub async fn keep_looking(shard: Rc<Shard>) {
     let mut told: BTreeSet<String> = BTreeSet::new();
     while !shard.has_stopped() {
-        for unlinked in look(&shard).await {
+        let unlinked = look(&shard).await;
+        // One that was put back is told anew should it go again.
+        told.retain(|file| unlinked.iter().any(|one| one.file == *file));
+        for unlinked in unlinked {
             if told.insert(unlinked.file.clone()) {
                 tell(&shard, &unlinked).await;
             }
