@@ -13,8 +13,8 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Zeroes written at once into a spare while the store is open, as a part of upkeep's pieces. Each is made durable by
-/// itself: a commit's flush waits for everything that the disk has in its cache, zeroes too.
+/// Zeroes written at once into a spare while the store is open, as a part of upkeep's pieces: a commit's flush waits for
+/// everything that the disk has in its cache, zeroes too.
 const ZERO_PIECE_PART: u64 = 2;
 
 /// The most of them beside a log that grows fast, in upkeep's pieces.
@@ -52,7 +52,7 @@ pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
             continue;
         };
         let piece = pace.watch(core).await;
-        if core.phase.get() != Phase::Open || (piece == 0 && !step.is_urgent(core)) {
+        if core.phase.get() != Phase::Open || (piece.bytes == 0 && !step.is_urgent(core)) {
             continue;
         }
         if matches!(step, Step::Zero) && pace.batches_are_large() {
@@ -110,6 +110,16 @@ fn next_step<D: Device>(core: &Core<D>) -> Option<Step> {
     (unwritten && can_be_missed).then_some(Step::Zero)
 }
 
+/// Zeroes to write next.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    bytes: u64,
+    /// Whether it is on stable media before the next is written. At rest nobody else flushes, and what gathers in the
+    /// disk's cache would be the next commit's to wait for. Beside a log in use the commits' own flushes take each piece along;
+    /// a flush for it would be a commit of the file system's journal, too: three of the disk's flushes, for which mail would wait.
+    durable: bool,
+}
+
 /// How fast zeroes are written.
 #[derive(Default)]
 struct Pace {
@@ -130,28 +140,29 @@ struct Growth {
 }
 
 impl Pace {
-    /// How many bytes to write next, or none yet. A log at rest is not waited for.
-    async fn watch<D: Device>(&mut self, core: &Core<D>) -> u64 {
+    /// What to write next, if anything yet. A log at rest is not waited for.
+    async fn watch<D: Device>(&mut self, core: &Core<D>) -> Piece {
         let piece = core.options.upkeep_piece_bytes as u64;
         let least = piece / ZERO_PIECE_PART;
         let rest = self.rests_until.saturating_sub(core.device.steady());
         if self.is_at_rest(core) {
             core.device.sleep(rest.min(WATCH)).await;
-            return if rest > WATCH { 0 } else { least };
+            return Piece { bytes: if rest > WATCH { 0 } else { least }, durable: true };
         }
         core.device.sleep(WATCH).await;
         let now = Growth::of(core);
         let bytes = self.note(now);
+        let none = Piece { bytes: 0, durable: false };
         if self.batches_are_large() {
-            return 0;
+            return none;
         }
         self.allowed += (bytes * LEAD_PERCENT / 100).max(ZERO_BYTES_A_WATCH);
         if self.allowed < least || core.device.steady() < self.rests_until {
-            return 0;
+            return none;
         }
         // What is more than that is not made up for later.
-        let piece = std::mem::take(&mut self.allowed).min(ZERO_PIECES_MAX * piece);
-        piece - piece % ALIGNMENT as u64
+        let bytes = std::mem::take(&mut self.allowed).min(ZERO_PIECES_MAX * piece);
+        Piece { bytes: bytes - bytes % ALIGNMENT as u64, durable: false }
     }
 }
 
@@ -182,7 +193,7 @@ impl Growth {
 
 /// Takes a spare off the list, so that the log cannot start to use it under our zeroes, writes a
 /// piece, and puts it back.
-async fn zero_spare<D: Device>(core: &Rc<Core<D>>, piece: u64) -> io::Result<()> {
+async fn zero_spare<D: Device>(core: &Rc<Core<D>>, piece: Piece) -> io::Result<()> {
     let taken = {
         let segments = &mut *core.segments.borrow_mut();
         let position = segments.spares.iter().position(|spare| !spare.is_prewritten());
@@ -190,7 +201,7 @@ async fn zero_spare<D: Device>(core: &Rc<Core<D>>, piece: u64) -> io::Result<()>
         position.map(|position| segments.spares.swap_remove(position))
     };
     let Some(mut spare) = taken else { return Ok(()) };
-    let outcome = write_zeroes(core, &mut spare, piece, true).await;
+    let outcome = write_zeroes(core, &mut spare, piece).await;
     let segments = &mut *core.segments.borrow_mut();
     segments.spares_away -= 1;
     segments.spares.push(spare);
@@ -202,24 +213,23 @@ pub(crate) async fn add_spare<D: Device>(core: &Rc<Core<D>>, prewrite: bool) -> 
     let number = core.segments.borrow_mut().take_number();
     let mut spare = create_spare(&core.device, number, core.options.segment_bytes).await?;
     while prewrite && !spare.is_prewritten() {
-        write_zeroes(core, &mut spare, ZERO_BYTES_ALONE, false).await?;
+        write_zeroes(core, &mut spare, Piece { bytes: ZERO_BYTES_ALONE, durable: false }).await?;
     }
     core.segments.borrow_mut().spares.push(spare);
     core.refresh_free_space();
     Ok(())
 }
 
-/// One piece. Where it is not `durable` by itself, the last one has a sync behind it, so that the file
+/// One piece. Where it is not durable by itself, the last one has a sync behind it, so that the file
 /// system has nothing left to do later.
 async fn write_zeroes<D: Device>(
     core: &Rc<Core<D>>,
     spare: &mut Spare<D>,
-    piece: u64,
-    durable: bool,
+    piece: Piece,
 ) -> io::Result<()> {
-    let bytes = (spare.segment_bytes - spare.zeroed_bytes).min(piece);
+    let bytes = (spare.segment_bytes - spare.zeroed_bytes).min(piece.bytes);
     let zeroes = Buffer::zeroed(bytes as usize);
-    if durable {
+    if piece.durable {
         core.device.write_durably(&spare.file, spare.zeroed_bytes, zeroes).await.0?;
     } else {
         core.device.write(&spare.file, spare.zeroed_bytes, zeroes).await.0?;
