@@ -131,6 +131,11 @@ fn there_is_one_log_where_flushes_wait_for_each_other() {
         (60.0, 80.0, 12_000.0, 12_000.0, 4),
         (900.0, 1_600.0, 600.0, 1_100.0, 4),
         (900.0, 1_600.0, 600.0, 620.0, 1),
+        // Each of two would wait for half of the other's flushes.
+        (900.0, 1_600.0, 600.0, 890.0, 1),
+        (900.0, 1_600.0, 600.0, 940.0, 4),
+        // One that was held up while it was measured alone: its median says 700 a second.
+        (900.0, 1_430.0, 386.0, 818.0, 1),
         (400.0, 1_600.0, 600.0, 620.0, 4),
         (2_100.0, 8_000.0, 120.0, 240.0, 1),
     ];
