@@ -142,14 +142,8 @@ def measure(server, bench, size, fill_bytes, seconds, say):
         bench.device.settled(min(1.0, bench.quiet_seconds))
         with_it = phase(server, bench, size, churn, rate, seconds)
         say("  " + line("with expunging", with_it))
-        upkeep = {name: Upkeep(server, name) for name in Upkeep.COMMANDS}
-        for each in upkeep.values():
-            each.start()
-        try:
-            beside = phase(server, bench, size, churn, rate, seconds)
-        finally:
-            rounds = {name: each.stop() for name, each in upkeep.items()}
-        beside["rounds"] = rounds
+        beside = phase(server, bench, size, churn, rate, seconds, Upkeep.COMMANDS)
+        rounds = beside["rounds"]
         say("  " + line(f"with expunging, {rounds['scrub']} scrubs and {rounds['backup']} backups", beside))
     finally:
         churn.close()
@@ -167,29 +161,36 @@ def line(name, phase_):
     )
 
 
-def phase(server, bench, size, churn, rate, seconds):
-    """Mail at a steady rate, with or without expunging as much."""
+def phase(server, bench, size, churn, rate, seconds, upkeep=()):
+    """Mail at a steady rate, with or without expunging as much, and with or without upkeep meanwhile."""
     before = server.stats()
     background = bench.device.settled(min(1.0, bench.quiet_seconds))
     device, cpu = bench.device.counters(), meters.cpu_seconds(server.roots())
     samples = Samples(server, max(0.1, seconds / 40))
     start = time.monotonic()
     samples.start()
+    # Begun behind the look at the idle device, and over before the next.
+    beside = {name: Upkeep(server, name) for name in upkeep}
+    for each in beside.values():
+        each.start()
     command = bench.command(
         server, bytes=size, sessions=SESSIONS, open_rate=rate,
         messages=max(100, int(rate * seconds)),
     )
     expunged, is_over = 0, False
-    # Before anything comes: on a slow host a short load is half over by the time that a client is answered.
-    keep = churn.look() if churn else 0
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
-        while not is_over:
-            # Asked first, so that the last look sees all that came.
-            is_over = load.poll() is not None
-            surplus = churn.look() - keep if churn else 0
-            expunged += churn.take(surplus) if surplus > 0 else 0
-            time.sleep(0.02)
-        result = json.loads(load.stdout.read())
+    try:
+        # Before anything comes: on a slow host a short load is half over by the time that a client is answered.
+        keep = churn.look() if churn else 0
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
+            while not is_over:
+                # Asked first, so that the last look sees all that came.
+                is_over = load.poll() is not None
+                surplus = churn.look() - keep if churn else 0
+                expunged += churn.take(surplus) if surplus > 0 else 0
+                time.sleep(0.02)
+            result = json.loads(load.stdout.read())
+    finally:
+        rounds = {name: each.stop() for name, each in beside.items()}
     elapsed = time.monotonic() - start
     cpu = meters.cpu_seconds(server.roots()) - cpu
     found = samples.stop()
@@ -201,7 +202,7 @@ def phase(server, bench, size, churn, rate, seconds):
     received = max(1, change["bytes_received"])
     return {
         "acknowledged": result["messages"], "errors": result["errors"], "seconds": elapsed,
-        "expunged": expunged,
+        "expunged": expunged, "rounds": rounds,
         "p50_us": result["p50_us"], "p99_us": result["p99_us"], "p999_us": result["p999_us"],
         "lag_p99_us": result["lag_p99_us"],
         "written_per_byte": change["bytes_written"] / received,
@@ -210,6 +211,7 @@ def phase(server, bench, size, churn, rate, seconds):
         "server_cpu_us_per_message": cpu * 1e6 / max(1, result["messages"]),
         **{key: change[key] for key in
            ("bytes_received", "bytes_written", "bytes_moved", "bytes_based", "segments_freed")},
+        "live_bytes_grown": change["log_live_bytes"],
         "live_share_start": before["log_live_bytes"] / max(1, before["log_bytes"]),
         "live_share_end": after["log_live_bytes"] / max(1, after["log_bytes"]),
         "samples": found,

@@ -1,6 +1,7 @@
 """Kura with the profile of the run instead of one that each server measures for itself."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -31,18 +32,25 @@ def template(binary, profile, directory):
 
 
 class PreparedKura(Kura):
-    """A copy of a template, with knobs set by hand where a part needs them."""
+    """A copy of a template; with knobs set by hand where a part needs them, and one that remembers nothing expunged."""
 
-    def __init__(self, directory, users, binary, original, knobs=None):
+    def __init__(self, directory, users, binary, original, knobs=None, is_forgetful=False):
         super().__init__(directory, users, binary)
-        self.original, self.knobs = original, knobs or {}
+        self.original, self.knobs, self.is_forgetful = original, knobs or {}, is_forgetful
 
     def start(self):
         shutil.copytree(self.original, self.data)
+        path = os.path.join(self.data, "kura.toml")
+        with open(path) as file:
+            text = file.read()
+        if self.is_forgetful:
+            text, found = re.subn(r'^retention = .*$', 'retention = "0"', text, flags=re.MULTILINE)
+            if found != 1:
+                raise NotThere(f"{path} has {found} lines for the retention, not one")
         if self.knobs:
-            with open(os.path.join(self.data, "kura.toml"), "a") as file:
-                file.write("\n[knobs]\n")
-                file.writelines(f"{name} = {value}\n" for name, value in self.knobs.items())
+            text += "\n[knobs]\n" + "".join(f"{name} = {value}\n" for name, value in self.knobs.items())
+        with open(path, "w") as file:
+            file.write(text)
         super().start()
 
     def kill(self):

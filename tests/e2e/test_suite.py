@@ -93,6 +93,8 @@ class Suite(unittest.TestCase):
         # For each account a share, which is rounded.
         self.assertAlmostEqual(parts["with"]["expunged"], parts["with"]["acknowledged"], delta=2)
         self.assertGreaterEqual(parts["with"]["written_per_byte"], 1)
+        # What is expunged is not kept for days, else there were nothing to compact.
+        self.assertLess(parts["with"]["live_bytes_grown"], parts["without"]["live_bytes_grown"] / 2)
         self.assertGreater(min(parts["beside"]["rounds"].values()), 0)
 
     def test_the_page_holds_every_plot_and_nothing_from_elsewhere(self):
