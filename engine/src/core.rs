@@ -263,6 +263,8 @@ async fn try_listen(
             looks += 1;
         }
         if looks > LOOKS_BEFORE_SLEEP {
+            // What opens a file waits for the pool, most often less than this.
+            nap = if completions.is_pool_awaited() { NAP_MIN } else { nap };
             let is_woken = !inbox.may_sleep() || shard.readiness.turn(nap)?;
             inbox.awake();
             nap = (nap * 2).min(NAP_MAX);

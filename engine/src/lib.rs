@@ -50,6 +50,7 @@ pub mod config;
 pub mod connection;
 pub mod control_plane;
 pub mod core;
+pub mod course;
 pub mod delivery;
 pub mod directory;
 pub mod domain;

@@ -25,3 +25,4 @@ mod salvage;
 mod salvage_lost;
 mod undelete;
 mod unreadable;
+mod verify;
