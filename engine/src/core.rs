@@ -288,7 +288,11 @@ async fn open_store(parts: &Parts) -> Result<(Store<Disk>, Completions), ConfigE
         completions.reap().await;
         std::future::pending().await
     };
-    let store = Store::open(disk, store_options(&parts.config, &parts.knobs, parts.id));
+    let options = storage::Options {
+        open_files_max: crate::files::segments(parts.mesh.len()),
+        ..store_options(&parts.config, &parts.knobs, parts.id)
+    };
+    let store = Store::open(disk, options);
     let store = or(store, deaf).await;
     store.map(|store| (store, completions)).map_err(|error| fault(&error))
 }

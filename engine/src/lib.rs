@@ -56,6 +56,7 @@ pub mod directory;
 pub mod domain;
 mod executor;
 mod export;
+pub mod files;
 pub mod filter;
 mod hex;
 pub mod host_key;
