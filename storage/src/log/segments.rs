@@ -297,17 +297,15 @@ pub(crate) fn identify_by(head: &[u8]) -> Option<Identity> {
     }
 }
 
-/// So many files are open at once, and as many reads on their way to the disk.
-const HEADS_AT_ONCE: usize = 64;
-
-/// What files of these numbers, with so many bytes each, say that they are. None of them stays
-/// open.
+/// What files of these numbers, with so many bytes each, say that they are. `at_once` of them are open,
+/// and as many reads on their way to the disk; none stays open.
 pub(crate) async fn identify_all<D: Device>(
     device: &D,
     files: &[(u32, u64)],
+    at_once: usize,
 ) -> io::Result<Vec<Identity>> {
     let mut identities = Vec::with_capacity(files.len());
-    for files in files.chunks(HEADS_AT_ONCE) {
+    for files in files.chunks(at_once) {
         let names: Vec<String> = files.iter().map(|(number, _)| file_name(*number)).collect();
         for ((name, (_, bytes)), head) in
             names.iter().zip(files).zip(device.read_heads(&names).await?)

@@ -13,6 +13,9 @@ use crate::types::Lsn;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
+/// Before there are connections, which want files, too.
+const HEADS_AT_ONCE: usize = 64;
+
 /// What is on the disk.
 pub(super) struct Found<D: Device> {
     pub(super) superblocks: Vec<Superblock>,
@@ -72,7 +75,7 @@ pub(super) async fn find<D: Device>(device: &D, options: &Options) -> Result<Fou
             logs.push((number, listed.bytes));
         }
     }
-    let identities = identify_all(device, &logs).await.map_err(device_error)?;
+    let identities = identify_all(device, &logs, HEADS_AT_ONCE).await.map_err(device_error)?;
     for ((number, file_bytes), identity) in logs.into_iter().zip(identities) {
         let name = file_name(number);
         if matches!(identity, Identity::Damaged(_) | Identity::Unknown) {

@@ -27,6 +27,9 @@ use std::rc::Rc;
 const MESSAGES_AT_ONCE: usize = 4096;
 const BYTES_PER_MESSAGE: usize = 12;
 
+/// Segments of which the header is read at once.
+const HEADS_AT_ONCE: usize = 16;
+
 /// An account as of some time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PastAccount {
@@ -300,7 +303,7 @@ async fn found_segments<D: Device>(
     }
     let heads: Vec<(u32, u64)> =
         named.iter().map(|(_, number, bytes, _)| (*number, *bytes)).collect();
-    let identities = identify_all(&core.device, &heads).await.map_err(unreadable)?;
+    let identities = identify_all(&core.device, &heads, HEADS_AT_ONCE).await.map_err(unreadable)?;
     let named = named.into_iter().zip(identities);
     let named = named.map(|((id, number, _, bytes), identity)| (id, number, None, bytes, identity));
     let mut found = BTreeMap::new();

@@ -11,6 +11,7 @@ mod crashes;
 mod cut;
 mod ends;
 mod faults;
+mod files;
 mod golden;
 mod history;
 mod log_end;
