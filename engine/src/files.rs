@@ -6,12 +6,12 @@
 
 /// Sockets to other servers, what the control plane has open.
 const BESIDE_CONNECTIONS: u64 = 400;
-/// What a shard has open beside the segments that it keeps open: 9 rings, epoll sets and bells; up to
-/// 33 spares (16 that are kept, 16 that are being freed, one that is written ahead); lock, superblock,
-/// checkpoints and directory, 5 together; 16 of which a look back reads the headers; and what is read
-/// after it was closed to make room, by whoever began before. With everything at once (mail, readers,
-/// compaction, scrub, backup, verify, a look back) 23 were seen, in a store of 600 segments
-/// (2026-11-27). The rest is margin.
+/// What a shard has open beside the segments that it keeps open: 9 rings, epoll sets and bells; up
+/// to 33 spares (16 that are kept, 16 that are being freed, one that is written ahead); lock,
+/// superblock, checkpoints and directory, 5 together; 16 of which a look back reads the headers;
+/// and what is read after it was closed to make room, by whoever began before. With everything at
+/// once (mail, readers, compaction, scrub, backup, verify, a look back) 23 were seen, in a store of
+/// 600 segments (2026-11-27). The rest is margin.
 const OF_A_SHARD: u64 = 80;
 /// However few may be open.
 const CONNECTIONS_MIN: u64 = 16;

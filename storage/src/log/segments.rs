@@ -297,8 +297,8 @@ pub(crate) fn identify_by(head: &[u8]) -> Option<Identity> {
     }
 }
 
-/// What files of these numbers, with so many bytes each, say that they are. `at_once` of them are open,
-/// and as many reads on their way to the disk; none stays open.
+/// What files of these numbers, with so many bytes each, say that they are. `at_once` of them are
+/// open, and as many reads on their way to the disk; none stays open.
 pub(crate) async fn identify_all<D: Device>(
     device: &D,
     files: &[(u32, u64)],
