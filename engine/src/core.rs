@@ -263,6 +263,8 @@ async fn try_listen(
             looks += 1;
         }
         if looks > LOOKS_BEFORE_SLEEP {
+            // What opens a file waits for the pool, most often less than this.
+            nap = if completions.is_pool_awaited() { NAP_MIN } else { nap };
             let is_woken = !inbox.may_sleep() || shard.readiness.turn(nap)?;
             inbox.awake();
             nap = (nap * 2).min(NAP_MAX);
@@ -286,7 +288,11 @@ async fn open_store(parts: &Parts) -> Result<(Store<Disk>, Completions), ConfigE
         completions.reap().await;
         std::future::pending().await
     };
-    let store = Store::open(disk, store_options(&parts.config, &parts.knobs, parts.id));
+    let options = storage::Options {
+        open_files_max: crate::files::segments(parts.mesh.len()),
+        ..store_options(&parts.config, &parts.knobs, parts.id)
+    };
+    let store = Store::open(disk, options);
     let store = or(store, deaf).await;
     store.map(|store| (store, completions)).map_err(|error| fault(&error))
 }

@@ -9,6 +9,7 @@
 //! for it ([`Course`]). A file in the directory says that not all of it is there ([`INCOMPLETE`]), and goes when it is.
 
 use crate::NOTICE;
+use crate::course::Course;
 use crate::operations::Fault;
 use crate::shard::Shard;
 use std::fs::{self, File};
@@ -16,7 +17,6 @@ use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use storage::store::{PastAccount, PastMailbox, PastMessage};
 use storage::{Error, Flags};
@@ -30,39 +30,6 @@ const MESSAGES_AT_ONCE: usize = 64;
 pub(crate) const INCOMPLETE: &str = "INCOMPLETE";
 const IS_INCOMPLETE: &str = "This export has not come to its end: messages are missing here. Remove the directory and start the \
     export again; this file goes when all is written.\n";
-
-/// How far an export has come, for the command that waits for it, and whether that still waits.
-#[derive(Debug, Default)]
-pub struct Course {
-    done: AtomicU64,
-    total: AtomicU64,
-    is_unwanted: AtomicBool,
-}
-
-impl Course {
-    /// Bytes that are written, and all of them. Zero: it has not begun.
-    pub fn so_far(&self) -> (u64, u64) {
-        (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
-    }
-
-    /// Nobody waits for it any more.
-    pub fn give_up(&self) {
-        self.is_unwanted.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_given_up(&self) -> bool {
-        self.is_unwanted.load(Ordering::Relaxed)
-    }
-
-    #[cfg(test)]
-    pub(crate) fn of(done: u64, total: u64) -> Course {
-        Course { done: done.into(), total: total.into(), ..Course::default() }
-    }
-
-    fn add(&self, bytes: u64) {
-        self.done.fetch_add(bytes, Ordering::Relaxed);
-    }
-}
 
 /// How many messages were written, and how many could not be read.
 pub(crate) async fn maildir(
@@ -87,7 +54,7 @@ async fn fill(
 ) -> Result<(u64, u64), Fault> {
     let messages = past.mailboxes.iter().flat_map(|mailbox| &mailbox.messages);
     let total = messages.clone().map(|message| u64::from(message.bytes)).sum();
-    course.total.store(total, Ordering::Relaxed);
+    course.set(0, total);
     let (account, directory) = (past.account.0, to.display());
     tracing::info!(account, %directory, messages = messages.count(), "an export begins");
     let mut writing = Writing { shard, past, course, written: 0, damaged: 0 };

@@ -3,8 +3,9 @@
 //! Runs on shard 0, which knows the addresses; the work is done on the account's home shard. A hold is kept
 //! in the directory too, so that the mail of an account that was removed is still found by its address.
 
+use crate::course::Course;
 use crate::directory::Held;
-use crate::export::{self, Course};
+use crate::export;
 use crate::operations::{Fault, change, existing_account, on, pair, unix_now};
 use crate::quarantine::recalled;
 use crate::shard::Shard;

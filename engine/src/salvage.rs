@@ -41,13 +41,14 @@ pub struct Salvaged {
     pub left_out: Vec<String>,
 }
 
-/// Fills `to`.
+/// Fills `to`. `progress` hears of each shard before anything is read of it, and then of how many
+/// bytes are done with, of all.
 pub fn run(
     config: &Config,
     config_file: &Path,
     knobs: &hwprofiles::Knobs,
     to: &Path,
-    progress: impl FnMut(u16, &str),
+    progress: impl FnMut(u16, u64, u64),
 ) -> Result<Salvaged, Fault> {
     check_free(to)?;
     let _lock = layout::lock_unchanged(&config.data_dir).map_err(|error| error.0)?;
@@ -81,7 +82,7 @@ fn fill(
     knobs: &hwprofiles::Knobs,
     to: &Path,
     shards: u16,
-    mut progress: impl FnMut(u16, &str),
+    mut progress: impl FnMut(u16, u64, u64),
 ) -> Result<Salvaged, Fault> {
     let fault = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
     let staging = to.join(STAGING);
@@ -90,9 +91,10 @@ fn fill(
         let source = shard_dir(&config.data_dir, shard);
         let target = staging.join(format!("shard-{shard}"));
         private_dir(&target).map_err(|error| fault(&target, error))?;
-        progress(shard, "is being looked through");
+        progress(shard, 0, 0);
         let options = Options { retention: Duration::ZERO, ..store_options(config, knobs, shard) };
-        reports.push(one_shard(&source, &target, options)?);
+        let show = |done, total| progress(shard, done, total);
+        reports.push(one_shard(&source, &target, options, show)?);
     }
     let SmallFiles { wanted, left_out, .. } = small_files(config, config_file)?;
     for (path, file) in wanted {
@@ -112,6 +114,7 @@ fn one_shard(
     source: &Path,
     target: &Path,
     options: Options,
+    show: impl FnMut(u64, u64),
 ) -> Result<Option<SalvageReport>, Fault> {
     let fault =
         |place: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", place.display());
@@ -126,7 +129,7 @@ fn one_shard(
         let report = match layout::holds_store(source) {
             true => {
                 let from = Disk::open_read_only(source).map_err(|error| fault(source, &error))?;
-                let report = salvage(&from, shard, &store).await;
+                let report = salvage(&from, shard, &store, show).await;
                 Some(report.map_err(|error| fault(target, &error))?)
             }
             false => None,

@@ -11,6 +11,7 @@ use crate::control_plane::{ControlPlane, Jobs};
 use crate::core::{self, Opened};
 use crate::directory;
 use crate::domain::openness::{Strangers, strangers_in};
+use crate::files;
 use crate::filter::{self, learning};
 use crate::layout::{self, DataDir};
 use crate::listener;
@@ -22,7 +23,7 @@ use crate::readiness::Doorbell;
 use crate::relay::hosts;
 use crate::reports;
 use crate::settle::{self, Settled};
-use crate::shard::{Parts, Shard, connections_by_files};
+use crate::shard::{Parts, Shard};
 use crate::sieve::SystemScripts;
 use crate::tls;
 use std::rc::Rc;
@@ -233,7 +234,7 @@ impl Server {
         for (service, address) in &addresses {
             tracing::info!(target: NOTICE, service = service.name(), %address, "listening");
         }
-        warn_of_few_files(&self.config, self.data.shards);
+        tell_of_files(&self.config, usize::from(self.data.shards));
         for Strangers { key, networks, why } in open_to {
             tracing::warn!("{key} = {}: {why}", networks.join(", "));
         }
@@ -323,8 +324,16 @@ impl Server {
     }
 }
 
-fn warn_of_few_files(config: &Config, shards: u16) {
-    let (wanted, most) = (config.limits.connections_max, connections_by_files(shards));
+fn tell_of_files(config: &Config, shards: usize) {
+    let (wanted, most) = (config.limits.connections_max, files::connections(shards));
+    // By now up to the hard limit.
+    let (files, segments) = (files::most(), files::segments(shards));
+    tracing::info!(
+        files,
+        segments_of_a_shard = segments,
+        connections = most,
+        "files that may be open"
+    );
     if most < wanted {
         tracing::warn!(
             most,

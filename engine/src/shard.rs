@@ -7,6 +7,7 @@ use crate::NOTICE;
 use crate::auth::desk::Desk;
 use crate::config::Config;
 use crate::directory::{Account, Directory};
+use crate::files;
 use crate::filter::learning::Learned;
 use crate::filter::rules::Rules;
 use crate::mesh::{Mesh, ShardHandle};
@@ -435,20 +436,6 @@ impl Buffers {
     }
 }
 
-/// Sockets to other servers, what the control plane has open.
-const FILES_BESIDE_CONNECTIONS: u64 = 400;
-/// Segments that were read or written last, spares, checkpoints. How many segments a store has does not matter.
-const FILES_OF_A_SHARD: u64 = 300;
-/// However few files may be open.
-const CONNECTIONS_MIN: u64 = 16;
-
-/// Connections that leave the store the files that it needs: without one it could not go on.
-pub fn connections_by_files(shards: u16) -> usize {
-    let beside = FILES_BESIDE_CONNECTIONS + FILES_OF_A_SHARD * u64::from(shards);
-    let (most, _) = rlimit::getrlimit(rlimit::Resource::NOFILE).unwrap_or((u64::MAX, u64::MAX));
-    usize::try_from(most.saturating_sub(beside).max(CONNECTIONS_MIN)).unwrap_or(usize::MAX)
-}
-
 /// Counts a core's connections against its share of the limits. The kernel spreads connections over
 /// the cores' listeners by a hash of their addresses, so shares fill about evenly.
 #[derive(Debug)]
@@ -463,7 +450,7 @@ impl Connections {
     fn new(config: &Config, knobs: &hwprofiles::Knobs, cores: usize) -> Connections {
         let share = |limit: usize| limit.div_ceil(cores.max(1));
         let memory = usize::try_from(knobs.sessions_max.value).unwrap_or(usize::MAX);
-        let files = connections_by_files(u16::try_from(cores).unwrap_or(u16::MAX));
+        let files = files::connections(cores);
         let from_one = config.limits.connections_per_address_max;
         Connections {
             open_max: share(config.limits.connections_max.min(memory).min(files)),

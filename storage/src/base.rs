@@ -169,11 +169,13 @@ pub(crate) async fn load<D: Device>(
     base: &Base,
 ) -> Option<Loaded> {
     let mut bytes = Vec::new();
-    for piece in &base.pieces {
-        let segment = segments.get(&piece.location.segment)?;
+    // Those of one segment stand beside each other.
+    for pieces in base.pieces.chunk_by(|one, next| one.location.segment == next.location.segment) {
+        let segment = segments.get(&pieces[0].location.segment)?;
         let file = segment.open(device).await.ok()?;
-        let body = read_piece(device, &file, piece).await.ok()??;
-        bytes.extend_from_slice(&body);
+        for piece in pieces {
+            bytes.extend_from_slice(&read_piece(device, &file, piece).await.ok()??);
+        }
     }
     let file = RowFile { mapping: Rc::new(bytes), checkpoint: None };
     load::load(shard, &Rc::new(file), &[]).ok()

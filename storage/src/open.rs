@@ -89,7 +89,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
     let gone = gap(&found);
     mark_end(&device, &mut found, &end, &superblock).await.map_err(device_error)?;
     report_cut(&device, &found, &index, &mut report);
-    let mut segments = take_over(&device, &mut found, &end).await?;
+    let mut segments = take_over(&device, &options, &mut found, &end).await?;
     take_over_cold(&mut segments, &mut found, index.cold_next);
     report_missing(&device, &segments, &index, (&start.files, gone), &mut report);
     take_spares(&device, &options, &mut segments, found.spares, &index, &mut report).await?;
@@ -409,10 +409,12 @@ async fn mark_end<D: Device>(
 /// Makes segments behind the log's end spare, and the one at its end active.
 async fn take_over<D: Device>(
     device: &D,
+    options: &Options,
     found: &mut Found<D>,
     end: &LogEnd,
 ) -> Result<Segments<D>, Error> {
-    let mut segments = Segments { next_number: found.next_number, ..Segments::default() };
+    let (next_number, open_max) = (found.next_number, options.open_files_max);
+    let mut segments = Segments { next_number, open_max, ..Segments::default() };
     // From the top, so that a crash in between leaves no gap, which would look like a missing file.
     for (id, segment) in std::mem::take(&mut found.segments).into_iter().rev() {
         let (number, SegmentHeader { first_lsn, segment_bytes, salt, .. }) =

@@ -9,6 +9,9 @@ const RETENTION_MAX: Duration = Duration::from_secs(3660 * 86_400);
 /// Beyond it 256 KiB take more than some milliseconds, during which a core does nothing else.
 pub const ZSTD_LEVEL_MAX: u8 = 9;
 
+/// The active ones, and those that are read at the same time.
+const OPEN_FILES_LEAST: usize = 16;
+
 const PIECE_BYTES_MIN: usize = 16 << 10;
 const PIECE_BYTES_MAX: usize = 4 << 20;
 
@@ -46,6 +49,9 @@ pub struct Options {
     pub checkpoint_log_bytes_max: u64,
     /// How much of the log may be garbage before compaction begins, in percent.
     pub garbage_percent_max: u8,
+    /// Segments' files that are kept open. Spares, and what is read or written beside the log, come
+    /// on top of that.
+    pub open_files_max: usize,
     /// What compaction, scrub, backup and zeroes for spares read or write at a time: a commit waits for so much and no
     /// more.
     pub upkeep_piece_bytes: usize,
@@ -106,6 +112,7 @@ impl Default for Options {
             checkpoint_log_ratio: 20,
             checkpoint_log_bytes_max: 512 << 20,
             garbage_percent_max: 20,
+            open_files_max: 256,
             upkeep_piece_bytes: 256 << 10,
             compaction_bytes_per_second: None,
             zstd_level: 0,
@@ -170,6 +177,9 @@ impl Options {
         }
         if self.garbage_percent_max == 0 || self.garbage_percent_max > 45 {
             return refuse("garbage_percent_max must be from 1 to 45");
+        }
+        if self.open_files_max < OPEN_FILES_LEAST {
+            return refuse("open_files_max must be at least 16");
         }
         if self.zstd_level > ZSTD_LEVEL_MAX {
             return refuse(

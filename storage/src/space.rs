@@ -23,6 +23,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::rc::Rc;
 
+/// Freed before those beyond the bound go back to the file system.
+const FREED_AT_ONCE: usize = 16;
+
 /// When a segment was seen to be empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Emptied {
@@ -123,10 +126,13 @@ pub(crate) async fn free<D: Device>(core: &Core<D>) -> io::Result<usize> {
     if segments.is_empty() {
         return Ok(0);
     }
-    for segment in &segments {
-        erase(core, *segment).await?;
+    // A spare is an open file, of which there may be only so many.
+    for some in segments.chunks(FREED_AT_ONCE) {
+        for segment in some {
+            erase(core, *segment).await?;
+        }
+        give_back_surplus(core).await?;
     }
-    give_back_surplus(core).await?;
     Ok(segments.len())
 }
 

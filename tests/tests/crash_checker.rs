@@ -4,10 +4,13 @@
 use bytes::Bytes;
 use kura_tests::simulation::checker::{Rot, judge};
 use kura_tests::simulation::journal::Journal;
+use kura_tests::simulation::model::Message;
 use kura_tests::simulation::observation::{Observation, SeenMailbox, SeenMessage};
+use kura_tests::simulation::operation::{Operation, Target};
 use kura_tests::simulation::simulator::after_a_workload;
-use std::collections::BTreeMap;
-use storage::{Flags, Modseq, Uid};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use storage::{AccountId, Flags, MailboxId, Modseq, Uid};
 
 /// Of operations.
 const KINDS: usize = 17;
@@ -85,6 +88,60 @@ fn where_mail_churns_segments_are_emptied_and_freed_all_the_time() {
 #[test]
 fn an_honest_account_passes() {
     assert_eq!(verdict(|_| {}), Ok(()));
+}
+
+/// Nobody has heard of these deliveries yet: they are taken out of what is known, and issued. How
+/// many there are.
+fn unheard_of(journal: &mut Journal, seen: &Observation, most: usize) -> usize {
+    let of_account = seen.accounts.iter().flat_map(|(id, account)| {
+        account.mailboxes.iter().map(move |(name, mailbox)| (*id, name, mailbox))
+    });
+    let (account, name, mailbox) =
+        of_account.max_by_key(|(_, _, mailbox)| mailbox.messages.len()).expect("a mailbox");
+    let base = journal.base.accounts.get_mut(&account).expect("the account");
+    let base = Rc::make_mut(base.mailboxes.get_mut(name).expect("the mailbox"));
+    let uids: Vec<Uid> = base.messages.keys().copied().take(most).collect();
+    let taken: Vec<Message> = uids.iter().filter_map(|uid| base.messages.remove(uid)).collect();
+    for message in &taken {
+        deliver(journal, account, mailbox.info.id, message);
+    }
+    taken.len()
+}
+
+fn deliver(journal: &mut Journal, account: AccountId, mailbox: MailboxId, message: &Message) {
+    let target = Target {
+        account,
+        mailbox,
+        prefix: message.prefix.clone(),
+        flags: message.flags,
+        keywords: message.keywords.iter().cloned().collect(),
+    };
+    let (letter, targets) = (Rc::clone(&message.letter), vec![target]);
+    journal.issue(Operation::Deliver { letter, targets, streamed: false });
+}
+
+#[test]
+fn many_deliveries_that_nobody_heard_of_are_judged_in_no_more_ways_than_can_be_told_apart() {
+    const SEEN: usize = 8;
+    let several = (1..=400).map(|seed| after_a_workload(seed).expect("a sound store"));
+    let (mut journal, seen) = several
+        .into_iter()
+        .find(|(journal, seen)| unheard_of(&mut journal.clone(), seen, SEEN) == SEEN)
+        .expect("a mailbox with as many letters");
+    assert_eq!(unheard_of(&mut journal, &seen, SEEN), SEEN);
+    // As many more that have not landed, of all orders in which they could have.
+    let (account, mailbox) = *journal.known_mailboxes.first().expect("one");
+    for _ in 0..30 {
+        let letter = journal.next_letter(100);
+        let (prefix, flags) = (Bytes::new(), Flags::default());
+        let message = Message { letter, prefix, flags, keywords: BTreeSet::new() };
+        deliver(&mut journal, account, mailbox, &message);
+    }
+    let before = journal.tally.clone();
+    assert_eq!(judge(&mut journal, seen, Rot::None), Ok(()));
+    let tally = &journal.tally;
+    assert_eq!(tally.maybes_landed - before.maybes_landed, SEEN as u64);
+    assert_eq!(tally.maybes_lost - before.maybes_lost, 30);
 }
 
 #[test]

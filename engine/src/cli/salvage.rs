@@ -2,6 +2,7 @@
 
 use super::queue::say_settled;
 use super::{Outcome, Where, counted, counted_as};
+use crate::backup::progress::Progress;
 use crate::backup::restore::check_free;
 use crate::config::{Config, ConfigError};
 use crate::directory::Directory;
@@ -33,14 +34,21 @@ pub(super) fn run(options: &SalvageOptions) -> Result<Outcome, ConfigError> {
         .map_err(|error| ConfigError(format!("--to {}: {error}", options.to.display())))?;
     let (config, config_file, is_new) = configured(&options.place, &to)?;
     let knobs = super::profile::knobs(&config)?;
-    let progress = |shard: u16, what: &str| {
+    let mut progress = Progress::new("salvage", options.json);
+    let show = |shard: u16, done: u64, total: u64| {
+        if total > 0 {
+            return progress.show(done, total);
+        }
+        progress.end();
+        progress = Progress::new("salvage", options.json);
         if !options.json {
             // Nobody may be looking.
-            let _ = writeln!(std::io::stderr(), "shard {shard} {what}");
+            let _ = writeln!(std::io::stderr(), "shard {shard} is being looked through");
         }
     };
-    let salvaged =
-        salvage::run(&config, &config_file, &knobs, &to, progress).map_err(ConfigError)?;
+    let salvaged = salvage::run(&config, &config_file, &knobs, &to, show);
+    progress.end();
+    let salvaged = salvaged.map_err(ConfigError)?;
     let config_file = to.join(super::quickstart::CONFIG_FILE);
     let mut server = Server::start(Config::load(&config_file)?, knobs, Mode::CommandOnly)?;
     let settled = server.settled.take().unwrap_or_default();

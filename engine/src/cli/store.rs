@@ -1,13 +1,15 @@
 //! `kura store`: counters and checks of a running or stopped store.
 
-use super::ask::ask;
+use super::ask::{ask, ask_showing};
 use super::{
     Outcome, Where, backup, compact, counted, remembering, rescan, restore, salvage, scrub,
 };
+use crate::backup::progress::Progress;
 use crate::config::ConfigError;
 use crate::operations::Request;
 use clap::Subcommand;
 use serde_json::Value;
+use std::sync::Arc;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StoreCommand {
@@ -53,7 +55,7 @@ pub(super) enum StoreCommand {
         /// Names all damaged places, not only the first 20 of each shard.
         #[arg(long)]
         all: bool,
-        /// Prints JSON, which has all of them.
+        /// Prints JSON, which has all of them, and no progress.
         #[arg(long)]
         json: bool,
     },
@@ -116,7 +118,9 @@ pub(super) fn run(command: StoreCommand) -> Result<Outcome, ConfigError> {
             Ok(Outcome::Done)
         }
         StoreCommand::Verify { place, all, json } => {
-            let report = ask(&place, Request::StoreVerify)?;
+            let mut progress = Progress::new("verify", json);
+            let request = Request::StoreVerify { course: Arc::default() };
+            let report = ask_showing(&place, request, &mut progress)?;
             let bad = report["bad"].as_array().map_or(0, Vec::len);
             if json {
                 outln!("{report}")?;

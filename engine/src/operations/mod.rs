@@ -16,8 +16,8 @@ pub(crate) use accounts::{existing_account, make_at_home};
 pub use dkim::DkimRequest;
 
 use crate::collect::{self, operations::CollectRequest};
+use crate::course::Course;
 use crate::directory::{self, Pair};
-use crate::export::Course;
 use crate::filter;
 use crate::filter::operations::SpamRequest;
 use crate::mesh::{self, Unreachable};
@@ -128,7 +128,10 @@ pub enum Request {
         since: u64,
     },
     StoreStats,
-    StoreVerify,
+    StoreVerify {
+        #[serde(skip)]
+        course: Arc<Course>,
+    },
     /// Lists what has gone since then, in Unix milliseconds; or brings it back.
     StoreUndelete {
         account: String,
@@ -199,7 +202,8 @@ impl Request {
     /// How far it has come, of what takes long and is given up with the command that asked for it.
     pub fn course(&self) -> Option<&Arc<Course>> {
         match self {
-            Request::StoreUndelete { export: Some(_), course, .. }
+            Request::StoreVerify { course }
+            | Request::StoreUndelete { export: Some(_), course, .. }
             | Request::StoreRestoreAt { export: Some(_), course, .. } => Some(course),
             _ => None,
         }
@@ -242,7 +246,7 @@ impl Request {
             | Request::TlsReport { .. }
             | Request::Trace { .. }
             | Request::StoreStats
-            | Request::StoreVerify
+            | Request::StoreVerify { .. }
             | Request::StoreUndelete { .. }
             | Request::StoreRestoreAt { .. }
             | Request::HoldList
@@ -309,7 +313,7 @@ pub async fn execute(shard: Rc<Shard>, request: Request) -> Result<Value, Fault>
         Request::TlsReport { send } => crate::relay::tlsrpt::operate(&shard, send).await,
         Request::Trace { who, since } => trace::trace(&shard, &who, since).await,
         Request::StoreStats => store::stats(&shard).await,
-        Request::StoreVerify => store::verify(&shard).await,
+        Request::StoreVerify { course } => store::verify(&shard, course).await,
         Request::StoreUndelete {
             account,
             since,

@@ -1,10 +1,12 @@
 //! What can be asked about the store: figures, what verifies, how far background work is.
 
 use super::{Fault, on};
+use crate::course::Course;
 use crate::directory::Account;
 use crate::shard::Shard;
 use serde_json::{Value, json};
 use std::rc::Rc;
+use std::sync::Arc;
 
 pub(super) async fn stats(shard: &Rc<Shard>) -> Result<Value, Fault> {
     let mut shards = Vec::new();
@@ -91,18 +93,34 @@ fn remembered_since(unix_millis: u64) -> Value {
     if unix_millis == 0 { Value::Null } else { json!(crate::when::time_text(unix_millis + 999)) }
 }
 
-pub(super) async fn verify(shard: &Rc<Shard>) -> Result<Value, Fault> {
+pub(super) async fn verify(shard: &Rc<Shard>, course: Arc<Course>) -> Result<Value, Fault> {
     let (mut records, mut messages, mut bytes, mut bad) = (0, 0, 0, Vec::new());
     let accounts: Vec<(String, Account)> = {
         let directory = shard.directory.borrow();
         directory.accounts().map(|(address, account)| (address.clone(), account.clone())).collect()
     };
+    let (mut before, mut total) = (0, 0);
     for home in 0..shard.mesh.cores() {
-        let (report, known) = on(shard, home, |shard| async move {
+        let bytes = |shard: Rc<Shard>| async move { Ok::<_, Fault>(shard.store.bytes_to_verify()) };
+        total += on(shard, home, bytes).await?;
+    }
+    for home in 0..shard.mesh.cores() {
+        let on_course = Arc::clone(&course);
+        let (report, known, done) = on(shard, home, move |shard| async move {
             let known = shard.store.accounts();
-            shard.store.verify().await.map(|report| (report, known))
+            let mut done = 0;
+            let show = |bytes| {
+                done += bytes;
+                on_course.set((before + done).min(total), total);
+                !on_course.is_given_up()
+            };
+            shard.store.verify_showing(show).await.map(|report| (report, known, done))
         })
         .await?;
+        if course.is_given_up() {
+            return Err("the command that asked for it has gone".to_owned());
+        }
+        before += done;
         records += report.records;
         messages += report.messages;
         bytes += report.bytes;

@@ -98,9 +98,26 @@ impl Uring {
         work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let path = self.directory.join(name);
+        let _awaited = Awaited::begin(&self.ring);
         glommio::executor()
             .spawn_blocking(move || work(&path).map_err(|error| at(&path, &error)))
             .await
+    }
+}
+
+/// A call on the executor's pool that somebody waits for.
+struct Awaited<'r>(&'r Ring);
+
+impl<'r> Awaited<'r> {
+    fn begin(ring: &'r Ring) -> Awaited<'r> {
+        ring.blocking.set(ring.blocking.get() + 1);
+        Awaited(ring)
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        self.0.blocking.set(self.0.blocking.get() - 1);
     }
 }
 
@@ -112,6 +129,13 @@ impl Completions {
     /// Wakes whoever waits for something that is complete by now. Whether there was anything.
     pub fn take(&self) -> bool {
         self.0.complete()
+    }
+
+    /// Whether the store waits for the executor's pool, of which no descriptor tells: a core that
+    /// sleeps for long hears late of it.
+    #[must_use]
+    pub fn is_pool_awaited(&self) -> bool {
+        self.0.blocking.get() > 0
     }
 
     /// Takes them until the device is dropped, by way of the executor's reactor.

@@ -92,6 +92,8 @@ pub(crate) struct Scan<'s, D: Device> {
     /// Only what concerns this account is folded in.
     pub(crate) only: Option<AccountId>,
     window: Option<Window>,
+    /// The one file that is open: that of the window.
+    file: Option<(SegmentId, D::File)>,
     position: Position,
     due: Lsn,
     run: u32,
@@ -139,6 +141,7 @@ impl<'s, D: Device> Scan<'s, D> {
             until: None,
             only: None,
             window: None,
+            file: None,
             position: start.position,
             due: start.due,
             run: start.run,

@@ -11,13 +11,12 @@ use crate::core::Core;
 use crate::device::around::read_around;
 use crate::device::{Device, is_full};
 use crate::format::{BatchHeader, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId};
+use crate::options::Options;
 use crate::superblock::{self, Begun};
 use crate::types::{Lsn, UnixMillis};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-
-/// Handles of sealed segments that are kept open.
-const OPEN_FILES_MAX: usize = 256;
+use std::ops::Bound;
 
 #[derive(Debug, Clone)]
 pub(crate) struct SegmentFile<D: Device> {
@@ -69,6 +68,10 @@ pub(crate) struct Segments<D: Device> {
     pub(crate) next_number: u32,
     /// Files that are not under their names any more ([`crate::store::Unlinked`]): these stay open.
     pub(crate) unlinked: BTreeSet<u32>,
+    /// So many of the segments' files are kept open ([`crate::Options`]).
+    pub(crate) open_max: usize,
+    /// Whose handle was closed last to make room for another.
+    pub(crate) closed: SegmentId,
 }
 
 impl<D: Device> Default for Segments<D> {
@@ -83,6 +86,8 @@ impl<D: Device> Default for Segments<D> {
             spares_away: 0,
             next_number: 1,
             unlinked: BTreeSet::new(),
+            open_max: Options::default().open_files_max,
+            closed: SegmentId::default(),
         }
     }
 }
@@ -172,22 +177,25 @@ impl<D: Device> Segments<D> {
         }
     }
 
-    /// Before another one is kept open.
+    /// Before another one is kept open. They take turns: were it always the oldest, two of these
+    /// that are read by turns would be opened for each read.
     fn close_one_of_many(&mut self) {
+        if self.files.values().filter(|file| file.file.is_some()).count() < self.open_max {
+            return;
+        }
         let in_use = [&self.active, &self.cold];
         let in_use = in_use.map(|active| active.as_ref().map(|active| active.id));
-        let open = self.files.values().filter(|file| file.file.is_some()).count();
-        if open >= OPEN_FILES_MAX {
-            let unlinked = &self.unlinked;
-            let victim = self.files.iter_mut().find(|(other, file)| {
-                file.file.is_some()
-                    && !in_use.contains(&Some(**other))
-                    && !unlinked.contains(&file.number)
-            });
-            if let Some((_, file)) = victim {
-                file.file = None;
-            }
+        let can_be_closed = |(id, file): &(&SegmentId, &SegmentFile<D>)| {
+            let is_free = !in_use.contains(&Some(**id)) && !self.unlinked.contains(&file.number);
+            file.file.is_some() && is_free
+        };
+        let behind = (Bound::Excluded(self.closed), Bound::Unbounded);
+        let next = self.files.range(behind).find(can_be_closed);
+        let next = next.or_else(|| self.files.iter().find(can_be_closed)).map(|(id, _)| *id);
+        if let Some(file) = next.and_then(|id| self.files.get_mut(&id)) {
+            file.file = None;
         }
+        self.closed = next.unwrap_or(self.closed);
     }
 }
 
@@ -287,6 +295,30 @@ pub(crate) fn identify_by(head: &[u8]) -> Option<Identity> {
         Ok(header) => Some(Identity::Segment(header)),
         Err(_) => head.iter().all(|byte| *byte == 0).then_some(Identity::Spare),
     }
+}
+
+/// What files of these numbers, with so many bytes each, say that they are. `at_once` of them are
+/// open, and as many reads on their way to the disk; none stays open.
+pub(crate) async fn identify_all<D: Device>(
+    device: &D,
+    files: &[(u32, u64)],
+    at_once: usize,
+) -> io::Result<Vec<Identity>> {
+    let mut identities = Vec::with_capacity(files.len());
+    for files in files.chunks(at_once) {
+        let names: Vec<String> = files.iter().map(|(number, _)| file_name(*number)).collect();
+        for ((name, (_, bytes)), head) in
+            names.iter().zip(files).zip(device.read_heads(&names).await?)
+        {
+            let by_head = head.ok().and_then(|head| identify_by(head.as_slice()));
+            identities.push(match by_head {
+                Some(identity) => identity,
+                // It has rotted or can't be read, which is looked at more closely.
+                None => identify(device, &device.open(name).await?, *bytes).await?,
+            });
+        }
+    }
+    Ok(identities)
 }
 
 pub(crate) async fn identify<D: Device>(

@@ -2,19 +2,18 @@
 
 use super::device_error;
 use crate::checkpoint::file_lsn;
-use crate::device::{Device, Listed};
+use crate::device::Device;
 use crate::error::Error;
 use crate::format::SegmentId;
 use crate::log::scan::FoundSegment;
-use crate::log::segments::{self, Identity, Spare};
+use crate::log::segments::{Identity, Spare, file_name, file_number, identify_all};
 use crate::options::Options;
 use crate::superblock::{self, Begun, Superblock};
 use crate::types::Lsn;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::io;
 
-/// So many files are open at once, and as many reads on their way to the disk.
+/// Before there are connections, which want files, too.
 const HEADS_AT_ONCE: usize = 64;
 
 /// What is on the disk.
@@ -71,15 +70,16 @@ pub(super) async fn find<D: Device>(device: &D, options: &Options) -> Result<Fou
         if listed.name == superblock::FILE_NAME {
             found.superblock_bytes = Some(listed.bytes);
         }
-        if let Some(number) = segments::file_number(&listed.name) {
+        if let Some(number) = file_number(&listed.name) {
             found.next_number = found.next_number.max(number + 1);
-            logs.push((number, listed));
+            logs.push((number, listed.bytes));
         }
     }
-    let identities = identify_all(device, &logs).await.map_err(device_error)?;
-    for ((number, listed), identity) in logs.into_iter().zip(identities) {
+    let identities = identify_all(device, &logs, HEADS_AT_ONCE).await.map_err(device_error)?;
+    for ((number, file_bytes), identity) in logs.into_iter().zip(identities) {
+        let name = file_name(number);
         if matches!(identity, Identity::Damaged(_) | Identity::Unknown) {
-            found.damage.push(format!("the header of {} in {}", listed.name, device.place()));
+            found.damage.push(format!("the header of {name} in {}", device.place()));
         }
         match identity {
             Identity::Segment(header) | Identity::Damaged(header)
@@ -89,7 +89,6 @@ pub(super) async fn find<D: Device>(device: &D, options: &Options) -> Result<Fou
                 let segments = if is_cold { &mut found.cold } else { &mut found.segments };
                 // A spare that has rotted may give itself out for what it was once.
                 let is_sound = matches!(identity, Identity::Segment(_));
-                let file_bytes = listed.bytes;
                 let segment = FoundSegment { number, file: None, file_bytes, is_sound, header };
                 match segments.entry(header.segment) {
                     Entry::Vacant(free) => {
@@ -104,40 +103,20 @@ pub(super) async fn find<D: Device>(device: &D, options: &Options) -> Result<Fou
             }
             // Whatever it was, mail may be in it: it is left alone.
             Identity::Segment(header) | Identity::Damaged(header) => found.damage.push(format!(
-                "{} in {}: it belongs to shard {}",
-                listed.name,
+                "{name} in {}: it belongs to shard {}",
                 device.place(),
                 header.shard
             )),
-            Identity::Unknown => found.unknown.push(listed.name),
+            Identity::Unknown => found.unknown.push(name),
             Identity::Spare => {
-                let file = device.open(&listed.name).await.map_err(device_error)?;
-                let segment_bytes = listed.bytes;
+                let file = device.open(&name).await.map_err(device_error)?;
+                let segment_bytes = file_bytes;
                 found.spares.push(Spare { number, file, segment_bytes, zeroed_bytes: 0 });
             }
         }
     }
     found.checkpoints.sort_by_key(|lsn| std::cmp::Reverse(*lsn));
     Ok(found)
-}
-
-async fn identify_all<D: Device>(device: &D, logs: &[(u32, Listed)]) -> io::Result<Vec<Identity>> {
-    let mut identities = Vec::with_capacity(logs.len());
-    for logs in logs.chunks(HEADS_AT_ONCE) {
-        let names: Vec<String> = logs.iter().map(|(_, listed)| listed.name.clone()).collect();
-        for ((_, listed), head) in logs.iter().zip(device.read_heads(&names).await?) {
-            let by_head = head.ok().and_then(|head| segments::identify_by(head.as_slice()));
-            identities.push(match by_head {
-                Some(identity) => identity,
-                // It has rotted or can't be read, which is looked at more closely.
-                None => {
-                    let file = device.open(&listed.name).await?;
-                    segments::identify(device, &file, listed.bytes).await?
-                }
-            });
-        }
-    }
-    Ok(identities)
 }
 
 pub(super) fn check_shard<D: Device>(

@@ -74,12 +74,38 @@ pub struct SalvageReport {
     pub accounts_made_up: Vec<AccountId>,
 }
 
+/// How far it has come: each file is read once to be searched, and then what is in messages to be
+/// written.
+struct Course<'c> {
+    done: u64,
+    total: u64,
+    show: &'c mut dyn FnMut(u64, u64),
+}
+
+impl Course<'_> {
+    /// Of the files; of messages there are no more, and how many is not known yet.
+    fn expect_files(&mut self, bytes: u64) {
+        self.total = 2 * bytes;
+    }
+
+    fn expect_messages(&mut self, bytes: u64) {
+        self.total = self.done + bytes;
+    }
+
+    fn add(&mut self, bytes: u64) {
+        self.done += bytes;
+        (self.show)(self.done.min(self.total), self.total);
+    }
+}
+
 /// Fills `target`, which is new, open and running, with what can be found in the directory of `source`.
-/// Only trouble with the target, or a directory that can't be read at all, is an error.
+/// Only trouble with the target, or a directory that can't be read at all, is an error. `show`
+/// hears of bytes that are done with, and of all, as far as these are known.
 pub async fn salvage<D: Device>(
     source: &D,
     shard: u16,
     target: &Store<D>,
+    mut show: impl FnMut(u64, u64),
 ) -> Result<SalvageReport, Error> {
     if !target.is_new() {
         return Err(Error::Open {
@@ -90,7 +116,8 @@ pub async fn salvage<D: Device>(
     if let Some(what) = superblock::refusal(source).await {
         return Err(Error::Open { place: source.place(), what });
     }
-    let searched = search::search(source, shard).await;
+    let mut course = Course { done: 0, total: 0, show: &mut show };
+    let searched = search::search(source, shard, &mut course).await;
     let searched = searched.map_err(|error| unreadable(source, &error))?;
     let seconds = u32::try_from(source.now().0 / 1000).unwrap_or(u32::MAX);
     let mut folded = fold::fold(source, shard, &searched, seconds).await?;
@@ -117,9 +144,17 @@ pub async fn salvage<D: Device>(
     let plan = plan::Planner { searched, folded, deliveries, report: &mut report }.plan();
     let all_is_known = folded.records_lost == 0
         && searched.closed_at.is_some_and(|closed_at| folded.index.applied == closed_at);
+    course.expect_messages(plan.bytes());
     let (pending, pending_bytes) = (VecDeque::new(), 0);
-    let mut writer =
-        write::Writer { source, searched, target, report: &mut report, pending, pending_bytes };
+    let mut writer = write::Writer {
+        source,
+        searched,
+        target,
+        report: &mut report,
+        course,
+        pending,
+        pending_bytes,
+    };
     writer.write(&folded.index, plan, !all_is_known).await?;
     Ok(report)
 }

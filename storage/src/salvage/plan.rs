@@ -1,7 +1,7 @@
 //! What the fresh store is to hold: mailboxes with their messages, each where a record of it was found.
 
 use super::fold::Folded;
-use super::search::Searched;
+use super::search::{Found, Searched};
 use super::{LISTED_MAX, SalvageReport};
 use crate::device::Device;
 use crate::format::{Location, NewMailbox, Record};
@@ -51,6 +51,20 @@ pub(super) struct Plan {
     pub(super) mailboxes: Vec<Planned>,
 }
 
+impl Plan {
+    /// Of its messages.
+    pub(super) fn bytes(&self) -> u64 {
+        let messages = self.mailboxes.iter().flat_map(|mailbox| &mailbox.messages);
+        messages.map(|message| u64::from(message.row.bytes)).sum()
+    }
+
+    pub(super) fn bytes_of(&self, messages: &[(usize, usize)]) -> u64 {
+        let row =
+            |(mailbox, index): &(usize, usize)| &self.mailboxes[*mailbox].messages[*index].row;
+        messages.iter().map(|message| u64::from(row(message).bytes)).sum()
+    }
+}
+
 /// Where deliveries said that they put a message, for rows whose own place does not verify.
 type Deliveries = HashMap<(AccountId, MailboxId, Uid), (u32, Location)>;
 
@@ -73,15 +87,18 @@ pub(super) async fn deliveries<D: Device>(
     if mailboxes.flat_map(|mailbox| mailbox.rows.iter()).all(is_there) {
         return deliveries;
     }
-    for (number, found) in (0_u32..).zip(&searched.records) {
-        if found.kind != Record::DELIVERED || !found.is_whole() {
-            continue;
-        }
+    let is_delivery = |found: &Found| found.kind == Record::DELIVERED && found.is_whole();
+    let mut numbered: Vec<(u32, &Found)> =
+        (0_u32..).zip(&searched.records).filter(|(_, found)| is_delivery(found)).collect();
+    // One file after the other: copies of old messages lie among new ones.
+    numbered.sort_by_key(|(_, found)| found.location);
+    for (number, found) in numbered {
         let Some(parts) = searched.read(device, found, false).await else { continue };
         let Ok(Record::Delivered(delivered)) = super::fold::decode(&parts) else { continue };
         for placement in delivered.placements {
             let place = (placement.account, placement.mailbox, placement.uid);
-            deliveries.insert(place, (number, found.location));
+            let latest = deliveries.entry(place).or_insert((number, found.location));
+            *latest = (*latest).max((number, found.location));
         }
     }
     deliveries

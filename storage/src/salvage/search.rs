@@ -5,6 +5,7 @@
 //! can't imitate a record. A block that can't be read is one that has rotted ([`Reader`]). Nothing is written,
 //! and no error but of the whole directory ends the search.
 
+use super::Course;
 use super::read::Reader;
 use crate::buffer::{ALIGNMENT, Buffer};
 use crate::device::Device;
@@ -104,7 +105,11 @@ struct Segment {
     salt: u64,
 }
 
-pub(super) async fn search<D: Device>(device: &D, shard: u16) -> io::Result<Searched<D>> {
+pub(super) async fn search<D: Device>(
+    device: &D,
+    shard: u16,
+    course: &mut Course<'_>,
+) -> io::Result<Searched<D>> {
     let mut search = Search { shard, file: 0, records: Vec::new(), witness: Lsn(0) };
     let mut found_in: Vec<u32> = Vec::new();
     let mut reaches: BTreeMap<SegmentId, Lsn> = BTreeMap::new();
@@ -139,12 +144,15 @@ pub(super) async fn search<D: Device>(device: &D, shard: u16) -> io::Result<Sear
         reader.close();
         files.push((number, reader, decoded, is_spare));
     }
+    course.expect_files(files.iter().map(|(_, reader, _, _)| reader.bytes).sum());
     // What says itself which segment it is goes before what only looks like one.
     files.sort_by_key(|(number, _, _, is_spare)| (*is_spare, *number));
     let mut segments: BTreeMap<SegmentId, FoundSegment<D>> = BTreeMap::new();
-    let mut erased = BTreeMap::new();
+    let (mut erased, mut searching) = (BTreeMap::new(), 0);
     for (number, mut reader, decoded, is_spare) in files {
         let (name, bytes) = (file_name(number), reader.bytes);
+        course.add(std::mem::take(&mut searching));
+        searching = bytes;
         if let Err(error) = reader.open(&name).await {
             damage.push(format!("{name}: {error}"));
             continue;
@@ -214,6 +222,7 @@ pub(super) async fn search<D: Device>(device: &D, shard: u16) -> io::Result<Sear
         }
         reaches.extend(reach.map(|reach| (header.segment, reach)));
     }
+    course.add(searching);
     let Search { mut records, witness, .. } = search;
     // A record that stands in two files that are one segment is one, and whole if it is in either.
     records.sort_by_key(|found| (found.lsn, found.location, found.run, !found.is_whole()));

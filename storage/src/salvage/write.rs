@@ -4,9 +4,9 @@
 //! that of the UIDs but for messages that were copied; a message whose turn it is not yet waits, and
 //! if its record has been written by then, it is written once more.
 
-use super::SalvageReport;
 use super::plan::{Plan, Planned, by_record};
 use super::search::Searched;
+use super::{Course, SalvageReport};
 use crate::device::Device;
 use crate::error::Error;
 use crate::format::fields::Pairs;
@@ -33,6 +33,7 @@ pub(super) struct Writer<'w, D: Device> {
     pub(super) searched: &'w Searched<D>,
     pub(super) target: &'w Store<D>,
     pub(super) report: &'w mut SalvageReport,
+    pub(super) course: Course<'w>,
     pub(super) pending: VecDeque<(Receipt, usize)>,
     pub(super) pending_bytes: usize,
 }
@@ -156,6 +157,7 @@ impl<D: Device> Writer<'_, D> {
                 if ready.is_empty() {
                     continue;
                 }
+                self.course.add(plan.bytes_of(&ready));
                 let mut is_saved = false;
                 // The pieces of a large body may have gone with another copy of the record.
                 for copy in self.searched.copies(record) {

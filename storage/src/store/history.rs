@@ -9,14 +9,14 @@ use super::{Store, account_in};
 use crate::base;
 use crate::checkpoint::Position;
 use crate::core::Core;
-use crate::device::Device;
+use crate::device::{Device, Listed};
 use crate::durable::Durable;
 use crate::error::Error;
-use crate::format::{Base, NewMailbox, Record, SegmentId, Shown};
+use crate::format::{Base, Location, NewMailbox, Record, SegmentId, Shown};
 use crate::index::{Index, Live, Mailbox, Row, Spaces, names};
 use crate::log::recovery::RecoveryReport;
 use crate::log::scan::{FoundSegment, Scan, Start};
-use crate::log::segments::{Identity, file_name, identify};
+use crate::log::segments::{Identity, file_name, identify, identify_all};
 use crate::space;
 use crate::types::{AccountId, Flags, Lsn, MailboxId, SpecialUse, Uid, UnixMillis};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +26,9 @@ use std::rc::Rc;
 /// Put into a mailbox by one record.
 const MESSAGES_AT_ONCE: usize = 4096;
 const BYTES_PER_MESSAGE: usize = 12;
+
+/// Segments of which the header is read at once.
+const HEADS_AT_ONCE: usize = 16;
 
 /// An account as of some time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,6 +103,8 @@ impl<D: Device> Store<D> {
             Error::Open { place, what } => {
                 Error::Corrupt { what: "the log", place: format!("{place} ({what})") }
             }
+            // Nor does the shard stop for what could not be read.
+            Error::Device(what) => self.core.unreadable_log(what),
             other => other,
         })?;
         let found = index.account(account).ok_or(Error::NoSuchAccount(account))?;
@@ -260,45 +265,62 @@ fn of_then(mailbox: &Mailbox) -> PastMailbox {
     }
 }
 
-/// The log's segments from this one on, with their headers.
+/// The log's segments from this one on, with their headers. Where they are under their names none
+/// stays open: of a long log they would be more than a process may have.
 async fn found_segments<D: Device>(
     core: &Core<D>,
     from: SegmentId,
 ) -> Result<BTreeMap<SegmentId, FoundSegment<D>>, Error> {
-    let of_log: Vec<(SegmentId, u32, u64)> = {
+    let of_log: Vec<(SegmentId, u32, u64, Option<D::File>)> = {
         let segments = core.segments.borrow();
         let later = segments.of_log().filter(|(id, _)| **id >= from);
-        later.map(|(id, file)| (*id, file.number, file.segment_bytes)).collect()
+        later.map(|(id, one)| (*id, one.number, one.segment_bytes, one.file.clone())).collect()
     };
+    let unreadable = |error: io::Error| core.unreadable_log(error.to_string());
     // As they are now: a file may have been cut off under the store.
-    let place = || core.device.place();
-    let unreadable = |name: String| {
-        let place = format!("{name} in {}", place());
-        move |error: io::Error| Error::Read { what: error.to_string(), place }
-    };
-    let listed = core.device.list().await;
-    let listed = listed.map_err(unreadable("the list of files".to_owned()))?;
-    let listed: BTreeMap<String, u64> =
-        listed.into_iter().map(|listed| (listed.name, listed.bytes)).collect();
-    let mut found = BTreeMap::new();
-    for (id, number, bytes) in of_log {
-        let file = core.segment_file(id).await?;
-        let identity = identify(&core.device, &file, bytes).await;
-        match identity.map_err(unreadable(file_name(number)))? {
-            Identity::Segment(header) | Identity::Damaged(header) if header.segment == id => {
-                // A file that was removed is whole for whoever has it open.
-                let file_bytes = listed.get(&file_name(number)).copied().unwrap_or(bytes);
-                let (file, is_sound) = (Some(file), true);
-                found.insert(id, FoundSegment { number, file, file_bytes, is_sound, header });
+    let listed = core.device.list().await.map_err(unreadable)?;
+    let listed: BTreeMap<String, Listed> =
+        listed.into_iter().map(|listed| (listed.name.clone(), listed)).collect();
+    let (mut unnamed, mut named) = (Vec::new(), Vec::new());
+    for (id, number, segment_bytes, file) in of_log {
+        let there = listed.get(&file_name(number));
+        let is_other = |file: &D::File| {
+            let open = core.device.file_id(file).ok();
+            there.is_none_or(|there| open.is_some_and(|open| open != there.id))
+        };
+        match file.filter(is_other) {
+            // A file that was removed is whole for whoever has it open.
+            Some(file) => {
+                let identity = identify(&core.device, &file, segment_bytes).await;
+                let identity = identity.map_err(unreadable)?;
+                unnamed.push((id, number, Some(file), segment_bytes, identity));
             }
-            _ => {
-                return Err(core.corrupt(
-                    "a segment's header",
-                    crate::format::Location::new(id, 0),
-                    None,
-                ));
+            None => {
+                let file_bytes = there.map_or(segment_bytes, |there| there.bytes);
+                named.push((id, number, segment_bytes, file_bytes));
             }
         }
     }
+    let heads: Vec<(u32, u64)> =
+        named.iter().map(|(_, number, bytes, _)| (*number, *bytes)).collect();
+    let identities = identify_all(&core.device, &heads, HEADS_AT_ONCE).await.map_err(unreadable)?;
+    let named = named.into_iter().zip(identities);
+    let named = named.map(|((id, number, _, bytes), identity)| (id, number, None, bytes, identity));
+    let mut found = BTreeMap::new();
+    for (id, number, file, file_bytes, identity) in unnamed.into_iter().chain(named) {
+        match identity {
+            Identity::Segment(header) | Identity::Damaged(header) if header.segment == id => {
+                let is_sound = true;
+                found.insert(id, FoundSegment { number, file, file_bytes, is_sound, header });
+            }
+            _ => return Err(core.corrupt("a segment's header", Location::new(id, 0), None)),
+        }
+    }
     Ok(found)
+}
+
+impl<D: Device> Core<D> {
+    fn unreadable_log(&self, what: String) -> Error {
+        Error::Read { what, place: format!("the log of {}", self.device.place()) }
+    }
 }

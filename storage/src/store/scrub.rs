@@ -451,10 +451,27 @@ impl<D: Device> Store<D> {
         Ok(())
     }
 
-    /// What `verify` adds to the messages: the log's other records, and what the next opening needs.
-    pub(super) async fn verify_log(&self) -> Result<Vec<String>, Error> {
-        let mut findings = self.damaged_beginning(self.beginning(), None, &mut |_| ()).await?;
+    /// What [`Store::verify_log`] reads.
+    pub(super) fn log_bytes_to_verify(&self) -> u64 {
+        let log = self.segments_to_scrub().into_iter().filter(|(id, _)| !id.is_cold());
+        self.beginning().bytes() + log.map(|(_, end)| end).sum::<u64>()
+    }
+
+    /// What `verify` adds to the messages: the log's other records, and what the next opening
+    /// needs. `read` hears of the bytes that were, and says whether to go on.
+    pub(super) async fn verify_log(
+        &self,
+        read: &mut impl FnMut(u64) -> bool,
+    ) -> Result<Vec<String>, Error> {
+        let beginning = self.beginning();
+        let mut heard = |bytes| {
+            let _ = read(bytes);
+        };
+        let mut findings = self.damaged_beginning(beginning, None, &mut heard).await?;
         for (segment, end) in self.segments_to_scrub() {
+            if !read(if segment.is_cold() { 0 } else { end }) {
+                break;
+            }
             let _reading = self.core.reading();
             let before = findings.len();
             if !self.is_going(segment) {

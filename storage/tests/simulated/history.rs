@@ -353,6 +353,36 @@ fn what_rot_has_taken_of_the_log_is_told_with_an_account_as_it_was() {
     });
 }
 
+#[test]
+fn looking_back_has_few_files_open_however_long_the_log_is() {
+    let sim = Sim::new(65);
+    let (at, state) = on_sim(&sim, options(), |store| async move {
+        with_accounts(&store).await;
+        let one = delivery(vec![placement(ALICE, INBOX)], 1, 500);
+        store.deliver(one).await.expect("delivers");
+        // Long ago, so that all of the log is read for it.
+        let noted = (store.device().now(), state_now(&store, "").await);
+        store.device().sleep(HOUR).await;
+        for number in 0..60 {
+            traffic(&store, number).await;
+        }
+        store.expunge(ALICE, INBOX, &[Uid(1)]).await.expect("expunges");
+        noted
+    });
+    let sim = sim.after_crash();
+    let disk = sim.clone();
+    on_sim(&sim, options(), move |store| async move {
+        assert!(store.stats().segments > 20, "{:?}", store.stats());
+        // Asked once more, of this moment.
+        let (_, open) = (disk.open_files_most(), disk.open_files_most());
+        disk.set_open_files_max(open + 4);
+        let past = store.as_of(ALICE, at).await.expect("remembered");
+        assert_eq!(past.mailboxes[0].messages.len(), 1);
+        disk.set_open_files_max(usize::MAX);
+        assert!(state_then(&store, at).await == state);
+    });
+}
+
 const YEARS: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// A clock that jumps ahead for a while, in a running store and across an opening.

@@ -205,7 +205,14 @@ fn salvaged_into(target: &Sim, source: &Sim) -> Result<SalvageReport, Error> {
         let store = Store::open(disk, options).await.expect("opens");
         let running = store.clone();
         spawner.spawn(async move { running.run().await });
-        let report = salvage(&from, 0, &store).await;
+        let (mut last, mut falls_back) = ((0, 0), false);
+        let show = |done: u64, total: u64| {
+            falls_back |= done < last.0 || done > total;
+            last = (done, total);
+        };
+        let report = salvage(&from, 0, &store, show).await;
+        let (done, total) = last;
+        assert!(!falls_back && (report.is_err() || done == total), "{done} of {total}");
         store.close().await.expect("closes");
         *place.borrow_mut() = Some(report);
     });
@@ -370,7 +377,12 @@ fn what_is_remembered_of_a_mailbox_without_a_name_can_be_brought_back_still() {
 fn a_directory_with_a_store_in_it_is_not_salvaged_into() {
     let (sim, _) = lived(50);
     let source = sim.clone();
-    let refused = on_sim(&sim, options(), |store| async move { salvage(&source, 0, &store).await });
+    let refused =
+        on_sim(
+            &sim,
+            options(),
+            |store| async move { salvage(&source, 0, &store, |_, _| ()).await },
+        );
     assert!(refused.expect_err("refuses").to_string().contains("empty directory"));
 }
 

@@ -10,7 +10,7 @@
 use super::journal::{Fate, Issued, Journal};
 use super::model::{Group, Impossible, World};
 use super::observation::Observation;
-use super::operation::Outcome;
+use super::operation::{Operation, Outcome};
 use super::{counts, matching};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -26,8 +26,9 @@ pub enum Rot {
     OneByte,
 }
 
-/// A bound on histories under consideration: so many maybes at once are a fault of the workload.
-const HISTORIES_MAX: usize = 20_000;
+/// A bound on histories under consideration, each of which holds a group's world: so many maybes at
+/// once are a fault of the workload, and the case fails rather than to eat the memory.
+const HISTORIES_MAX: usize = 10_000;
 
 /// An outcome of one group that agrees with what is seen.
 struct Explanation {
@@ -98,18 +99,27 @@ fn explain(
     rot: Rot,
     spoiled: &mut BTreeSet<u32>,
 ) -> Result<Vec<Explanation>, Violation> {
-    let histories = Histories::of(journal, group);
+    let mut histories = Histories::of(journal, group);
+    if rot == Rot::None {
+        histories.leave_out_unseen(seen);
+    }
     let ends = histories.all(journal.base.part(group))?;
-    let mut explanations = Vec::new();
+    let mut explanations: Vec<Explanation> = Vec::new();
     let mut differences = Vec::new();
     for end in &ends {
+        // To the other groups it is the same by which way what is shared with them has landed; and
+        // worlds that agree with what is seen are alike.
+        let shared = histories.shared(end);
+        if explanations.iter().any(|explanation| explanation.shared == shared) {
+            continue;
+        }
         match matching::resolve(group, &end.world, seen, rot) {
             Ok(resolved) => {
                 spoiled.extend(resolved.spoiled);
                 let landed = histories.landed(end).len();
                 explanations.push(Explanation {
                     world: resolved.world,
-                    shared: histories.shared(end),
+                    shared,
                     maybes_landed: landed as u64,
                     maybes_lost: (end.landed.len() - landed) as u64,
                 });
@@ -177,7 +187,7 @@ fn remember(journal: &mut Journal, seen: Observation) -> Result<(), Violation> {
 }
 
 /// One way in which things can have gone.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 struct History {
     world: World,
     /// Which maybes have landed, by their place among the group's.
@@ -199,6 +209,8 @@ struct Maybe<'j> {
     /// It landed after so many of the acknowledged ones, at the least and at the most.
     after_min: usize,
     after_max: usize,
+    /// Had it landed, it would be seen.
+    is_out: bool,
 }
 
 impl<'j> Histories<'j> {
@@ -222,10 +234,33 @@ impl<'j> Histories<'j> {
             let after = |(other, _): &(&Issued, &Outcome)| other.issued > left;
             let after_min = acknowledged.iter().rposition(before).map_or(0, |last| last + 1);
             let after_max = acknowledged.iter().position(after).unwrap_or(acknowledged.len());
-            Maybe { index, issued, left, after_min, after_max }
+            Maybe { index, issued, left, after_min, after_max, is_out: false }
         };
         let maybes = open.into_iter().map(place).collect();
         Histories { group, acknowledged, maybes }
+    }
+
+    /// A delivery that nobody heard of is touched by no client. So, unless a mailbox or the account
+    /// has gone, it is seen if it has landed: of those that are not, no history has to be tried.
+    fn leave_out_unseen(&mut self, seen: &Observation) {
+        let Group::Account(account) = self.group else { return };
+        let takes_away = |operation: &Operation| {
+            matches!(operation, Operation::DeleteMailbox { .. } | Operation::RemoveAccount { .. })
+        };
+        let acknowledged = self.acknowledged.iter().map(|(entry, _)| &entry.operation);
+        let mut all = acknowledged.chain(self.maybes.iter().map(|maybe| &maybe.issued.operation));
+        if all.any(|operation| takes_away(operation)) {
+            return;
+        }
+        let mailboxes =
+            seen.accounts.get(&account).into_iter().flat_map(|one| one.mailboxes.values());
+        let messages = mailboxes.flat_map(|mailbox| mailbox.messages.values());
+        let letters: BTreeSet<u32> = messages.map(|message| message.number).collect();
+        for maybe in &mut self.maybes {
+            if let Operation::Deliver { letter, .. } = &*maybe.issued.operation {
+                maybe.is_out = !letters.contains(&letter.number);
+            }
+        }
     }
 
     /// Every state in which things can have ended.
@@ -257,6 +292,11 @@ impl<'j> Histories<'j> {
     /// that could have landed earlier, and with the same effect, has been tried there.
     fn branch(&self, histories: &mut Vec<History>, number: usize) -> Result<(), Violation> {
         let known = histories.len();
+        // Only those in which the same has landed can be the same.
+        let mut alike: BTreeMap<Vec<bool>, Vec<usize>> = BTreeMap::new();
+        for (place, history) in histories.iter().enumerate() {
+            alike.entry(history.landed.clone()).or_default().push(place);
+        }
         let mut next = 0;
         while next < histories.len() {
             for (place, maybe) in self.maybes.iter().enumerate() {
@@ -265,14 +305,21 @@ impl<'j> Histories<'j> {
                     history.landed[place] = true;
                     let done: Result<(), Impossible> =
                         history.world.apply(self.group, &maybe.issued.operation, None);
-                    if done.is_ok() && !histories.contains(&history) {
+                    let others = alike.entry(history.landed.clone()).or_default();
+                    let is_same = |other: &usize| histories[*other].world == history.world;
+                    if done.is_ok() && !others.iter().any(is_same) {
+                        others.push(histories.len());
                         histories.push(history);
                     }
                 }
             }
             next += 1;
             if histories.len() > HISTORIES_MAX {
-                return Err(format!("{:?}: too many histories to judge", self.group));
+                return Err(format!(
+                    "{:?}: more than {HISTORIES_MAX} possible histories, too many to judge\n{}",
+                    self.group,
+                    self.tell()
+                ));
             }
         }
         Ok(())
@@ -286,7 +333,11 @@ impl<'j> Histories<'j> {
         number: usize,
         is_fresh: bool,
     ) -> bool {
-        if history.landed[place] || number < maybe.after_min || number > maybe.after_max {
+        if maybe.is_out
+            || history.landed[place]
+            || number < maybe.after_min
+            || number > maybe.after_max
+        {
             return false;
         }
         let mut landed = self.maybes.iter().zip(&history.landed).filter(|(_, landed)| **landed);

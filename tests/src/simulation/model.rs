@@ -65,7 +65,8 @@ pub struct Mailbox {
     pub identity: Option<(MailboxId, u32)>,
     pub special_use: Option<SpecialUse>,
     pub messages: BTreeMap<Uid, Message>,
-    /// Messages whose UID nobody has been told.
+    /// Messages whose UID nobody has been told, by letter: in which order they came makes no other
+    /// world.
     pub unnumbered: Vec<Message>,
     /// The same, but they may as well have been forgotten before they could come back.
     pub unsure: Vec<Message>,
@@ -320,7 +321,7 @@ impl Account {
             let unsure = std::mem::take(&mut inbox.unsure);
             // Which UIDs they get is for the store to say.
             let target = self.named(to)?;
-            target.unnumbered = messages.into_values().chain(unnumbered).collect();
+            target.unnumbered = by_letter(messages.into_values().chain(unnumbered));
             target.unsure = unsure;
             return Ok(());
         }
@@ -381,11 +382,8 @@ impl Account {
             return Err(format!("told {count} are back, and it was {}", back.len()));
         }
         let inbox = self.numbered(MailboxId::INBOX)?;
-        if exact {
-            inbox.unnumbered.append(&mut back)
-        } else {
-            inbox.unsure.append(&mut back)
-        }
+        let place = if exact { &mut inbox.unnumbered } else { &mut inbox.unsure };
+        *place = by_letter(std::mem::take(place).into_iter().chain(back));
         Ok(())
     }
 
@@ -461,7 +459,9 @@ impl Mailbox {
 
     fn add(&mut self, uid: Option<Uid>, message: Message) -> Result<(), Impossible> {
         let Some(uid) = uid else {
-            self.unnumbered.push(message);
+            let number = message.letter.number;
+            let place = self.unnumbered.partition_point(|other| other.letter.number <= number);
+            self.unnumbered.insert(place, message);
             return Ok(());
         };
         match self.messages.insert(uid, message) {
@@ -469,4 +469,11 @@ impl Mailbox {
             None => Ok(()),
         }
     }
+}
+
+/// Those of the same letter stay in their order, which is that of their UIDs.
+fn by_letter(messages: impl Iterator<Item = Message>) -> Vec<Message> {
+    let mut messages: Vec<Message> = messages.collect();
+    messages.sort_by_key(|message| message.letter.number);
+    messages
 }

@@ -1,7 +1,8 @@
 //! The device's calls on the simulated disk: each becomes an operation that completes when the
 //! executor says so.
 
-use super::disk::{Answer, Covers, FileHandle, Sim, Sleeper, Work, id};
+use super::disk::{Answer, Covers, Sim, Sleeper, Work, id};
+use super::handle::FileHandle;
 use crate::buffer::Buffer;
 use crate::device::{Device, Listed, Mapping};
 use crate::types::UnixMillis;

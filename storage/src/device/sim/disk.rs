@@ -5,6 +5,7 @@
 //! for every sector of every other write, in flight or complete, whether the medium got it.
 
 use super::Random;
+use super::handle::{FileHandle, Handles};
 use crate::device::Listed;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -34,19 +35,6 @@ pub enum Fault {
 #[derive(Clone)]
 pub struct Sim {
     pub(super) disk: Rc<RefCell<Disk>>,
-}
-
-/// A handle to an open file; it works on after the file's name is gone.
-#[derive(Clone)]
-pub struct FileHandle {
-    pub(super) content: Rc<RefCell<Content>>,
-    pub(super) name: Rc<str>,
-}
-
-impl std::fmt::Debug for FileHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "FileHandle({})", self.name)
-    }
 }
 
 impl std::fmt::Debug for Sim {
@@ -95,6 +83,7 @@ pub(super) struct Disk {
     faults: Vec<Fault>,
     fail_at: Option<u64>,
     pub(super) capacity: Option<u64>,
+    pub(super) handles: Handles,
     pub(super) clock_micros: u64,
     /// What the clock says too much.
     pub(super) ahead_micros: u64,
@@ -158,6 +147,7 @@ impl Sim {
             faults: Vec::new(),
             fail_at: None,
             capacity: None,
+            handles: Handles::default(),
             clock_micros,
             ahead_micros: 0,
         };
@@ -467,7 +457,7 @@ impl Disk {
 
     fn open(&self, name: &str) -> io::Result<FileHandle> {
         let entry = self.names.get(name).ok_or(io::ErrorKind::NotFound)?;
-        Ok(FileHandle { content: Rc::clone(&entry.content), name: name.into() })
+        self.handles.open(name, &entry.content)
     }
 
     fn tear_what_is_in_flight(&mut self) {

@@ -21,13 +21,16 @@
 //! caller can crash at each of them in turn.
 //!
 //! `calls` are the device's own, which become operations of the `disk`: what it does with them, its faults, and the crash. `executor` runs
-//! tasks, and lets the disk go on when none is ready; `random` is where chance comes from.
+//! tasks, and lets the disk go on when none is ready; `handle` counts open files; `random` is where
+//! chance comes from.
 
 mod calls;
 mod disk;
 mod executor;
+mod handle;
 mod random;
 
-pub use disk::{Fault, FileHandle, Sim};
+pub use disk::{Fault, Sim};
 pub use executor::{Executor, TaskId};
+pub use handle::FileHandle;
 pub use random::Random;

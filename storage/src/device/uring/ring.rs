@@ -62,6 +62,8 @@ pub(super) struct Ring {
     pub(super) gave_way: Cell<bool>,
     /// What starts now is handed to the kernel together.
     is_held: Cell<bool>,
+    /// Calls that block a thread of the executor's pool, and are awaited.
+    pub(super) blocking: Cell<usize>,
 }
 
 impl std::fmt::Debug for Ring {
@@ -99,6 +101,7 @@ impl Ring {
             closing: Cell::new(false),
             gave_way: Cell::new(false),
             is_held: Cell::new(false),
+            blocking: Cell::new(0),
         })
     }
 

@@ -3,9 +3,10 @@
 use super::Scan;
 use crate::buffer::{ALIGNMENT, Buffer};
 use crate::device::Device;
-use crate::device::around::read_around;
+use crate::device::around::{Around, read_around};
 use crate::error::Error;
 use crate::format::SegmentId;
+use std::io;
 
 /// Read at once.
 pub(super) const WINDOW_BYTES: usize = 2 << 20;
@@ -54,14 +55,25 @@ impl<D: Device> Scan<'_, D> {
             Some(window) if window.buffer.capacity() >= wanted => window.buffer,
             _ => Buffer::with_capacity(wanted.max(WINDOW_BYTES)),
         };
-        let segment = self.segment().expect("a segment that is being scanned");
-        let read = async {
-            let file = segment.open(self.device).await?;
-            read_around(self.device, &file, start, buffer).await
-        };
-        let read = read.await.map_err(|error| Error::Device(error.to_string()))?;
+        let read = self.read_around(start, buffer).await;
+        let read = read.map_err(|error| Error::Device(error.to_string()))?;
         let (buffer, gone) = (read.buffer, read.gone);
         Ok(Window { buffer, segment: self.position.segment, start, gone })
+    }
+
+    async fn read_around(&mut self, start: u64, buffer: Buffer) -> io::Result<Around> {
+        let (device, id) = (self.device, self.position.segment);
+        let file = match self.file.take() {
+            Some((held, file)) if held == id => file,
+            other => {
+                // First the one before is let go.
+                drop(other);
+                self.segment().expect("a segment that is being scanned").open(device).await?
+            }
+        };
+        let read = read_around(device, &file, start, buffer).await;
+        self.file = Some((id, file));
+        read
     }
 
     /// Whether any of these bytes, which have just been asked for, can't be read.
