@@ -15,6 +15,10 @@ pub async fn keep_looking(shard: Rc<Shard>) {
     let mut told: BTreeSet<String> = BTreeSet::new();
     while !shard.has_stopped() {
         let unlinked = look(&shard).await;
+        if shard.store.is_displaced() {
+            // All of it has gone, and the store has halted for that, which is told.
+            return;
+        }
         // One that was put back is told anew should it go again.
         told.retain(|file| unlinked.iter().any(|one| one.file == *file));
         for unlinked in unlinked {

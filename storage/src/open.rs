@@ -100,6 +100,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
         index: RefCell::new(index),
         segments: RefCell::new(segments),
         phase: Cell::new(Phase::Closing),
+        displaced: Cell::default(),
         halted_by: RefCell::default(),
         run: Cell::new(superblock.run),
         next_lsn: Cell::new(end.next_lsn),

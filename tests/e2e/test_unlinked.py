@@ -103,6 +103,51 @@ class Unlinked(kura.TestCase):
         self.assertEqual(len(server.bodies()), 24)
         self.assertEqual(self.unlinked(server), 0)
 
+    def moved_away(self, with_a_copy):
+        """The directory of the shard that holds the mail, moved away under the server; what was acknowledged since."""
+        server = self.filled()
+        before = server.bodies()
+        place = os.path.dirname(server.segments()[-1])
+        for other in sorted(glob.glob(server.directory + "/store/shard-*")):
+            if len(glob.glob(other + "/log-*")) > len(glob.glob(place + "/log-*")):
+                place = other
+        os.rename(place, place + ".moved")
+        if with_a_copy:
+            shutil.copytree(place + ".moved", place)
+        acknowledged = 0
+
+        def is_refused():
+            nonlocal acknowledged
+            try:
+                reply = server.deliver(messages.header("later") + messages.lines(1000))
+            except kura.Unexpected as unexpected:
+                reply = unexpected.reply
+            acknowledged += reply.startswith("250")
+            return not reply.startswith("250")
+
+        self.assertTrue(kura.eventually(is_refused, 60), server.log())
+        self.assertLoggedLate("the directory of this shard has been moved away", server)
+        # Once, and nothing of its files one by one.
+        errors = [line for line in server.log().splitlines() if " ERROR " in line]
+        self.assertEqual(len(errors), 1, errors)
+        self.assertIn(os.path.basename(place), errors[0])
+        server.stop()
+        if with_a_copy:
+            shutil.rmtree(place)
+        os.rename(place + ".moved", place)
+        server.start()
+        after = server.bodies()
+        self.assertEqual(len(after), len(before) + acknowledged)
+        self.assertEqual({uid: after.get(uid) for uid in before}, before)
+        server.stop()
+        self.assertEqual(server.command("store", "verify").returncode, 0)
+
+    def test_a_shards_directory_that_is_moved_away_is_told_once_and_nothing_more_is_acknowledged(self):
+        self.moved_away(with_a_copy=False)
+
+    def test_nothing_is_acknowledged_into_a_copy_that_was_put_in_its_place(self):
+        self.moved_away(with_a_copy=True)
+
     def assertLoggedLate(self, words, server):
         self.assertTrue(kura.eventually(lambda: words in server.log(), 60), server.log())
 

@@ -207,6 +207,7 @@ pub(crate) fn file_number(name: &str) -> Option<u32> {
 /// Takes the best spare, or makes one, and writes a segment's header into it. By itself, because a
 /// batch's durable write covers the batch alone.
 pub(crate) async fn begin_segment<D: Device>(core: &Core<D>, id: SegmentId) -> io::Result<()> {
+    core.check_place().await?;
     if id.is_cold() {
         // Should the header's write fail, it may be on the disk all the same, and the store goes on.
         core.segments.borrow_mut().cold_next = SegmentId(id.0 + 1);

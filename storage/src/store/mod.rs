@@ -143,12 +143,19 @@ impl<D: Device> Store<D> {
         &self.core.device
     }
 
-    /// What the disk said when a write or sync failed; `None` while all is well. A store that has halted
+    /// What the disk said when a write or sync failed, or what became of the directory; `None` while all is well. A store that has halted
     /// takes nothing more until it is opened anew: what of the failed write is on the disk, nobody knows.
     #[must_use]
     pub fn halted_by(&self) -> Option<String> {
         let has_halted = self.core.phase.get() == Phase::Halted;
         has_halted.then(|| self.core.halted_by.borrow().clone().unwrap_or_default())
+    }
+
+    /// Whether it has halted because its directory is not under its name any more. What was acknowledged is in that directory,
+    /// wherever it is now.
+    #[must_use]
+    pub fn is_displaced(&self) -> bool {
+        self.core.displaced.get()
     }
 
     /// How often something was refused for want of space since the store was opened.

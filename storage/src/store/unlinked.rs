@@ -23,8 +23,13 @@ pub struct Unlinked {
 }
 
 impl<D: Device> Store<D> {
-    /// Looks now. By file name.
+    /// Looks now. By file name. Where the whole directory is not what it was, the store halts ([`Store::is_displaced`]).
     pub async fn look_for_unlinked(&self) -> Result<Vec<Unlinked>, Error> {
+        if let Err(error) = self.core.check_place().await
+            && !self.is_displaced()
+        {
+            return Err(self.unseen(&error));
+        }
         // Files come and go while the directory is read: what two looks agree on is so.
         let mut found = self.look_once().await?;
         if !found.is_empty() {
@@ -43,18 +48,17 @@ impl<D: Device> Store<D> {
         Ok(found.into_values().flatten().collect())
     }
 
+    fn unseen(&self, error: &io::Error) -> Error {
+        Error::Read { what: error.to_string(), place: self.core.device.place() }
+    }
+
     /// By number; nothing for a spare.
     async fn look_once(&self) -> Result<BTreeMap<u32, Option<Unlinked>>, Error> {
         let before = numbered(&self.core.segments.borrow());
         let listed = match self.core.device.list().await {
             Ok(listed) => listed,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => {
-                return Err(Error::Read {
-                    what: error.to_string(),
-                    place: self.core.device.place(),
-                });
-            }
+            Err(error) => return Err(self.unseen(&error)),
         };
         let ids: HashMap<String, u64> = listed.into_iter().map(|one| (one.name, one.id)).collect();
         let device = &self.core.device;

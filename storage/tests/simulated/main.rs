@@ -24,4 +24,5 @@ mod rooms;
 mod salvage;
 mod salvage_lost;
 mod undelete;
+mod unlinked;
 mod unreadable;
