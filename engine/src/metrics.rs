@@ -457,7 +457,7 @@ impl Snapshot {
             (
                 "kura_store_files_unlinked",
                 "gauge",
-                "Files of segments that somebody has removed or replaced",
+                "Files of segments that somebody has removed, replaced or cut",
                 |s| s.files_unlinked,
             ),
             (

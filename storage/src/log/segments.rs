@@ -24,6 +24,8 @@ pub(crate) struct SegmentFile<D: Device> {
     pub(crate) number: u32,
     pub(crate) first_lsn: Lsn,
     pub(crate) segment_bytes: u64,
+    /// Of these, what there was of the file when the store was opened, or when it was made.
+    pub(crate) file_bytes: u64,
     pub(crate) file: Option<D::File>,
 }
 
@@ -67,8 +69,9 @@ pub(crate) struct Segments<D: Device> {
     /// Spares that are being written ahead, and are not among them meanwhile.
     pub(crate) spares_away: usize,
     pub(crate) next_number: u32,
-    /// Files that are not under their names any more ([`crate::store::Unlinked`]): these stay open.
-    pub(crate) unlinked: BTreeSet<u32>,
+    /// Files that somebody has removed, replaced or cut ([`crate::store::Harmed`]): nothing more is written into them, and they
+    /// stay open.
+    pub(crate) left: BTreeSet<u32>,
 }
 
 impl<D: Device> Default for Segments<D> {
@@ -82,7 +85,7 @@ impl<D: Device> Default for Segments<D> {
             spares: Vec::new(),
             spares_away: 0,
             next_number: 1,
-            unlinked: BTreeSet::new(),
+            left: BTreeSet::new(),
         }
     }
 }
@@ -128,6 +131,7 @@ impl<D: Device> Segments<D> {
             number: spare.number,
             first_lsn: header.first_lsn,
             segment_bytes: spare.segment_bytes,
+            file_bytes: spare.segment_bytes,
             file: Some(spare.file.clone()),
         };
         self.close_one_of_many();
@@ -147,11 +151,11 @@ impl<D: Device> Segments<D> {
         }
     }
 
-    /// What is written from now on goes into files that the next start finds.
-    pub(crate) fn leave_unlinked(&mut self) {
+    /// What is written from now on goes into files that the next start finds whole.
+    pub(crate) fn leave(&mut self) {
         let Some(active) = &mut self.active else { return };
         let number = self.files.get(&active.id).map(|file| file.number);
-        if number.is_some_and(|number| self.unlinked.contains(&number)) {
+        if number.is_some_and(|number| self.left.contains(&number)) {
             active.end = active.segment_bytes;
         }
     }
@@ -160,8 +164,8 @@ impl<D: Device> Segments<D> {
     pub(crate) fn cold_room(&self) -> u64 {
         let Some(cold) = &self.cold else { return 0 };
         let number = self.files.get(&cold.id).map(|file| file.number);
-        let is_unlinked = number.is_some_and(|number| self.unlinked.contains(&number));
-        if is_unlinked { 0 } else { cold.segment_bytes - cold.end }
+        let is_left = number.is_some_and(|number| self.left.contains(&number));
+        if is_left { 0 } else { cold.segment_bytes - cold.end }
     }
 
     /// Remembers an open handle.
@@ -178,11 +182,11 @@ impl<D: Device> Segments<D> {
         let in_use = in_use.map(|active| active.as_ref().map(|active| active.id));
         let open = self.files.values().filter(|file| file.file.is_some()).count();
         if open >= OPEN_FILES_MAX {
-            let unlinked = &self.unlinked;
+            let left = &self.left;
             let victim = self.files.iter_mut().find(|(other, file)| {
                 file.file.is_some()
                     && !in_use.contains(&Some(**other))
-                    && !unlinked.contains(&file.number)
+                    && !left.contains(&file.number)
             });
             if let Some((_, file)) = victim {
                 file.file = None;
