@@ -568,6 +568,37 @@ class Backup(kura.TestCase):
                 occupied = run("store", *make, other.directory)
                 self.assertIn("holds a store already", occupied.stderr)
 
+    def test_what_is_interrupted_says_what_is_left_where_and_what_to_do(self):
+        self.fill(10)
+        self.backup()
+        before = self.server.bodies()
+        self.server.stop()
+        for make, staging in ((["restore", "--from", self.place, "--dir"], "store.restoring"),
+                              (["salvage", "--dir", self.server.directory, "--to"], "store.salvaging")):
+            for seen in (staging, "store"):
+                with self.subTest(make[0], seen=seen):
+                    other = kura.Kura()
+                    self.addCleanup(other.remove)
+                    other.accounts = list(self.server.accounts)
+                    making = subprocess.Popen([kura.BINARY, "store", *make, other.directory], stdout=subprocess.PIPE,
+                                              stderr=subprocess.PIPE, text=True)
+                    seen = os.path.join(other.directory, seen)
+                    while not os.path.exists(seen) and making.poll() is None:
+                        pass
+                    making.send_signal(signal.SIGINT)
+                    out, error = making.communicate(timeout=30)
+                    self.assertEqual(making.returncode, 130, out + error)
+                    self.assertIn(f"the {make[0]} was broken off", error)
+                    if "no store was made" in error:
+                        self.assertIn(f"what was written so far is in {other.directory}/{staging}", error)
+                        again = run("store", *make, other.directory)
+                        self.assertEqual(again.returncode, 0, again.stderr)
+                    else:
+                        self.assertIn(f"kura serve --config {other.directory}/kura.toml", error)
+                    other.start()
+                    self.assertEqual(other.bodies(), before)
+                    other.stop()
+
     def test_a_clock_that_was_ahead_makes_no_backup_the_newest_for_good(self):
         self.fill(2)
         for number in range(2):

@@ -22,7 +22,7 @@ use storage::Lsn;
 use storage::restore::{Restore, RestoredShard};
 
 /// Until all of the store is there.
-const STAGING: &str = "store.restoring";
+pub(crate) const STAGING: &str = "store.restoring";
 
 /// The one small file without which a store does not start.
 const CONFIG_FILE: &str = "kura.toml";

@@ -1,5 +1,6 @@
 //! `kura store salvage`: what can be saved of a damaged store.
 
+use super::interrupted::Making;
 use super::queue::say_settled;
 use super::{Outcome, Where, counted, counted_as};
 use crate::backup::restore::check_free;
@@ -32,6 +33,13 @@ pub(super) struct SalvageOptions {
 pub(super) fn run(options: &SalvageOptions) -> Result<Outcome, ConfigError> {
     let to = std::path::absolute(&options.to)
         .map_err(|error| ConfigError(format!("--to {}: {error}", options.to.display())))?;
+    let making = Making {
+        what: "salvage",
+        data_dir: to.clone(),
+        staging: salvage::STAGING,
+        config_file: to.join(super::quickstart::CONFIG_FILE),
+    };
+    making.say()?;
     let (config, config_file, is_new) = configured(&options.place, &to)?;
     let knobs = super::profile::knobs(&config)?;
     let progress = |shard: u16, what: &str| {
