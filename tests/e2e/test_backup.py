@@ -145,13 +145,16 @@ class Backup(kura.TestCase):
         own, = glob.glob(f"{self.server.directory}/certificates/*/chain.pem")
         with open(own) as file:
             certificate = file.read()
-        named = {"gateway.password": "secret\n", "gateway.pem": certificate, "rules.toml": "", "first.sieve": "keep;\n"}
+        named = {"gateway.password": "secret\n", "gateway.pem": certificate, "rules.toml": "", "first.sieve": "keep;\n",
+                 "xx.zone": "203.0.113.0/24\n", "relay.pem": certificate}
         for name, text in named.items():
             with open(os.path.join(elsewhere, name), "w") as file:
                 file.write(text)
         self.server.stop()
         self.server.configure(r"^\[spam\]\n", f'[spam]\nrules = "{elsewhere}/rules.toml"\n')
         self.server.configure(r"^\[sieve\]\n", f'[sieve]\nbefore = "{elsewhere}/first.sieve"\n')
+        self.server.configure(r"^deny_files = \[\]\n", f'deny_files = ["{elsewhere}/xx.zone"]\n')
+        self.server.configure(r"^\[relay\]\n", f'[relay]\nca_file = "{elsewhere}/relay.pem"\n')
         with open(os.path.join(self.server.directory, "kura.toml"), "a") as file:
             file.write(f'\n[[smart_host]]\nhost = "gateway.test"\nuser = "u"\n'
                        f'password_file = "{elsewhere}/gateway.password"\nca_file = "{elsewhere}/gateway.pem"\n')
