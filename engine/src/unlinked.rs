@@ -70,8 +70,8 @@ async fn tell_of_unlinked(shard: &Shard, Unlinked { segment, file, is_open }: &U
             shard,
             segment,
             file,
-            "a file of the store has been removed: mail that is in it can't be read, and no start will do without it. Put it back \
-             before the server stops, or restore the store from a backup"
+            "a file of the store has been removed, which the server did not have open: mail that is in it can't be read, and the next \
+             start may be refused. What can be done is in README.md, \"Files that somebody has removed\""
         );
         return;
     }

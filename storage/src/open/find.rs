@@ -78,8 +78,13 @@ pub(super) async fn find<D: Device>(device: &D, options: &Options) -> Result<Fou
     }
     let identities = identify_all(device, &logs).await.map_err(device_error)?;
     for ((number, listed), identity) in logs.into_iter().zip(identities) {
-        if matches!(identity, Identity::Damaged(_) | Identity::Unknown) {
-            found.damage.push(format!("the header of {} in {}", listed.name, device.place()));
+        let (name, place) = (&listed.name, device.place());
+        match identity {
+            Identity::Damaged(_) => found.damage.push(format!("the header of {name} in {place}")),
+            Identity::Unknown => found.damage.push(format!(
+                "nothing in {name} in {place} says which segment it is: it is left alone"
+            )),
+            Identity::Segment(_) | Identity::Spare => {}
         }
         match identity {
             Identity::Segment(header) | Identity::Damaged(header)

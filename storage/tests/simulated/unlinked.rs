@@ -2,7 +2,7 @@
 
 use crate::backup::churn;
 use crate::common::*;
-use crate::faults::{logs, segment_id, segments};
+use crate::faults::{logs, remove, segment_id, segments};
 use std::time::Duration;
 use storage::device::Device;
 use storage::device::sim::{Random, Sim};
@@ -172,4 +172,35 @@ fn a_spare_that_is_cut_is_let_go() {
         deliver_some(&store, 30..120).await;
         assert!(segments(&disk).all(|(name, _)| !spares.contains(&name)));
     });
+}
+
+/// With something else in its place nobody knows that it was a spare: it is left alone, and named for whoever can move it out.
+#[test]
+fn a_spare_that_was_overwritten_is_named_until_it_is_moved_out() {
+    let sim = Sim::new(11);
+    on_sim(&sim, small_store(), |store| async move {
+        with_accounts(&store).await;
+        deliver_some(&store, 0..30).await;
+        rest(&store).await;
+    });
+    let pristine = sim.after_crash();
+    let used: Vec<String> = segments(&pristine).map(|(name, _)| name).collect();
+    let spare = logs(&pristine).into_iter().find(|(name, _)| !used.contains(name));
+    let (spare, bytes) = spare.expect("a spare");
+    let damage = |sim: &Sim| {
+        let look = |store: Store<Sim>, _| async move {
+            let damage = store.recovery().damage.clone();
+            assert_eq!(store.verify().await.expect("verifies").bad, damage);
+            damage
+        };
+        on_sim_unclosed(sim, small_store(), look).expect("comes to its end")
+    };
+    assert_eq!(damage(&pristine.after_crash()), Vec::<String>::new());
+    pristine.put_file(&spare, vec![0x55; bytes.len()]);
+    let told = damage(&pristine.after_crash());
+    let [line] = &told[..] else { panic!("{told:?}") };
+    assert!(line.contains(&format!("nothing in {spare} in ")), "{line}");
+    let moved_out = pristine.after_crash();
+    remove(&moved_out, &spare);
+    assert_eq!(damage(&moved_out), Vec::<String>::new());
 }
