@@ -320,8 +320,9 @@ impl<D: Device> Core<D> {
         self.landed.ring();
     }
 
-    /// Halts the store where its directory has been moved away, removed, or another one is in its place: what is made by its name
-    /// from now on no start would find beside the rest. Who moves it back finds in it all that was acknowledged.
+    /// Halts the store where its directory has been moved away, removed, or another one is in its
+    /// place: what is made by its name from now on no start would find beside the rest. Who moves
+    /// it back finds in it all that was acknowledged.
     pub(crate) async fn check_place(&self) -> io::Result<()> {
         if self.device.is_in_place().await? {
             return Ok(());

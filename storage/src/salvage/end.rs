@@ -1,5 +1,5 @@
-//! Where the log is known to have gone on behind all that was found of it, and nobody knows how far: what was there is in no
-//! figure of a salvage.
+//! Where the log is known to have gone on behind all that was found of it, and nobody knows how
+//! far: what was there is in no figure of a salvage.
 
 use super::search::Searched;
 use crate::device::Device;

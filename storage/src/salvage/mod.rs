@@ -58,7 +58,8 @@ pub struct SalvageReport {
     pub records_lost: u64,
     /// Where what was found of the log ends.
     pub end: LogEnd,
-    /// It is known that it went on, and not how far: there may be messages that are in no figure here.
+    /// It is known that it went on, and not how far: there may be messages that are in no figure
+    /// here.
     pub end_missing: Option<EndMissing>,
     pub accounts: u64,
     pub mailboxes: u64,

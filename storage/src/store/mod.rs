@@ -143,7 +143,8 @@ impl<D: Device> Store<D> {
         &self.core.device
     }
 
-    /// What the disk said when a write or sync failed, or what became of the directory; `None` while all is well. A store that has halted
+    /// What the disk said when a write or sync failed, or what became of the directory; `None`
+    /// while all is well. A store that has halted
     /// takes nothing more until it is opened anew: what of the failed write is on the disk, nobody knows.
     #[must_use]
     pub fn halted_by(&self) -> Option<String> {
@@ -151,8 +152,8 @@ impl<D: Device> Store<D> {
         has_halted.then(|| self.core.halted_by.borrow().clone().unwrap_or_default())
     }
 
-    /// Whether it has halted because its directory is not under its name any more. What was acknowledged is in that directory,
-    /// wherever it is now.
+    /// Whether it has halted because its directory is not under its name any more. What was
+    /// acknowledged is in that directory, wherever it is now.
     #[must_use]
     pub fn is_displaced(&self) -> bool {
         self.core.displaced.get()
@@ -315,7 +316,8 @@ pub struct Stats {
     pub segments_freed: u64,
     /// Segments that compaction leaves alone, because something live in them does not verify.
     pub segments_spoiled: u64,
-    /// Files of segments that somebody has removed, moved, replaced or cut, when that was looked at last.
+    /// Files of segments that somebody has removed, moved, replaced or cut, when that was looked at
+    /// last.
     pub files_unlinked: u64,
     /// Checkpoints, copies by compaction and spares that were given up since the store was opened because the
     /// disk failed. They cost nothing, but the disk should be looked at.

@@ -1,9 +1,11 @@
-//! Files of the log that are not what they were: removed, moved away, another file put in their places, or cut, by somebody who is
-//! not the store. What is open is read as before, so nobody would notice before the next start, which is refused.
+//! Files of the log that are not what they were: removed, moved away, another file put in their
+//! places, or cut, by somebody who is not the store. What is open is read as before, so nobody
+//! would notice before the next start, which is refused.
 //!
-//! Whoever has the store open asks from time to time. Such a file stays open from then on, as the last way to its bytes, and
-//! nothing more is written into it; a spare has none, and is let go. What was cut off is gone, but not what the index knows of it: a
-//! checkpoint behind the file, for which the log goes on in another one, lets the next start do without.
+//! Whoever has the store open asks from time to time. Such a file stays open from then on, as the
+//! last way to its bytes, and nothing more is written into it; a spare has none, and is let go.
+//! What was cut off is gone, but not what the index knows of it: a checkpoint behind the file, for
+//! which the log goes on in another one, lets the next start do without.
 
 use super::Store;
 use crate::device::{Device, Listed};
@@ -51,7 +53,8 @@ enum Harm {
 }
 
 impl<D: Device> Store<D> {
-    /// Looks now. Where the whole directory is not what it was, the store halts ([`Store::is_displaced`]).
+    /// Looks now. Where the whole directory is not what it was, the store halts
+    /// ([`Store::is_displaced`]).
     pub async fn look_for_harm(&self) -> Result<Harmed, Error> {
         if let Err(error) = self.core.check_place().await
             && !self.is_displaced()
@@ -94,8 +97,9 @@ impl<D: Device> Store<D> {
         segments.leave();
     }
 
-    /// Has a checkpoint written that lies behind all of them, for which something has to be logged in a later segment: a record
-    /// that changes nothing. Where it can't be now, the next look tries it.
+    /// Has a checkpoint written that lies behind all of them, for which something has to be logged
+    /// in a later segment: a record that changes nothing. Where it can't be now, the next look
+    /// tries it.
     async fn go_on_behind(&self, cut: &[Cut]) {
         let of_log = cut.iter().map(|cut| cut.segment).filter(|segment| !segment.is_cold());
         let Some(last) = of_log.max() else { return };

@@ -1,4 +1,5 @@
-//! What somebody does to the files of a store that is running: they are removed, or cut, and its directory is moved away.
+//! What somebody does to the files of a store that is running: they are removed, or cut, and its
+//! directory is moved away.
 
 use crate::backup::churn;
 use crate::common::*;
@@ -58,7 +59,8 @@ fn nothing_is_acknowledged_into_a_directory_that_was_put_in_the_place_of_the_one
                 store.look_for_harm().await.expect("looks");
                 assert!(store.is_displaced() && store.halted_by().is_some());
             }
-            // What is open is in the old directory: it takes what comes until something has to be made.
+            // What is open is in the old directory: it takes what comes until something has to be
+            // made.
             let mut acknowledged = Vec::new();
             for number in 100..200 {
                 let one = delivery(vec![placement(ALICE, INBOX)], number, 3000);
@@ -71,7 +73,8 @@ fn nothing_is_acknowledged_into_a_directory_that_was_put_in_the_place_of_the_one
             assert!(acknowledged.len() < if looks { 1 } else { 30 }, "{}", acknowledged.len());
             assert!(store.is_displaced());
             assert!(store.close().await.is_err());
-            // A spare may have been made ahead, and is nobody's; no checkpoint was, nor was the superblock touched.
+            // A spare may have been made ahead, and is nobody's; no checkpoint was, nor was the
+            // superblock touched.
             let made: Vec<_> =
                 disk.files().into_iter().filter(|one| !before.contains(one)).collect();
             assert!(made.iter().all(|one| one.name.starts_with("log-")), "{made:?}");
@@ -106,7 +109,8 @@ async fn deliver_some(store: &Store<Sim>, numbers: std::ops::Range<u32>) {
     }
 }
 
-/// Be it the newest one or one before, and be there mail behind it or not: of what the index knows nothing is lost.
+/// Be it the newest one or one before, and be there mail behind it or not: of what the index knows
+/// nothing is lost.
 #[test]
 fn a_file_that_is_cut_is_told_and_the_next_start_does_without_what_is_gone() {
     const BEFORE: u32 = 66;
@@ -174,7 +178,8 @@ fn a_spare_that_is_cut_is_let_go() {
     });
 }
 
-/// With something else in its place nobody knows that it was a spare: it is left alone, and named for whoever can move it out.
+/// With something else in its place nobody knows that it was a spare: it is left alone, and named
+/// for whoever can move it out.
 #[test]
 fn a_spare_that_was_overwritten_is_named_until_it_is_moved_out() {
     let sim = Sim::new(11);

@@ -267,7 +267,8 @@ impl Sim {
         durable.truncate(length);
     }
 
-    /// Moves the directory away, and puts a copy in its place, where all names lead: nothing that is done by them fails.
+    /// Moves the directory away, and puts a copy in its place, where all names lead: nothing that
+    /// is done by them fails.
     pub fn displace(&self) {
         self.disk.borrow_mut().is_displaced = true;
     }
