@@ -50,7 +50,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// A measured or shipped hardware profile; without it the generic one applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub profile: Option<PathBuf>,
+    pub profile: Option<ProfileName>,
     /// Overrides what is derived from the profile, knob by knob; `kura profile show` prints them all.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub knobs: BTreeMap<String, u64>,
@@ -95,6 +95,42 @@ pub struct Config {
     /// Where it was read from, for messages.
     #[serde(skip)]
     pub file: PathBuf,
+}
+
+/// What `profile` says; a file, until it is known where the config file lies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "PathBuf", into = "PathBuf")]
+pub enum ProfileName {
+    File(PathBuf),
+    /// One that is shipped goes by its name alone.
+    Shipped(String),
+}
+
+impl From<PathBuf> for ProfileName {
+    fn from(file: PathBuf) -> ProfileName {
+        ProfileName::File(file)
+    }
+}
+
+impl From<ProfileName> for PathBuf {
+    fn from(name: ProfileName) -> PathBuf {
+        match name {
+            ProfileName::File(file) => file,
+            ProfileName::Shipped(name) => name.into(),
+        }
+    }
+}
+
+impl ProfileName {
+    /// A file in that directory goes before a shipped one of the same name.
+    fn beside(self, directory: &Path) -> ProfileName {
+        let named = PathBuf::from(self);
+        let file: PathBuf = directory.join(&named).components().collect();
+        match named.to_str().filter(|name| hwprofiles::shipped_names().contains(name)) {
+            Some(name) if !file.exists() => ProfileName::Shipped(name.to_owned()),
+            _ => ProfileName::File(file),
+        }
+    }
 }
 
 /// Addresses of each service; an empty list switches it off.
@@ -237,7 +273,7 @@ impl Config {
         let base = path.parent().unwrap_or(Path::new("."));
         // By components, so that "." does not show in messages.
         config.data_dir = base.join(&config.data_dir).components().collect();
-        config.profile = config.profile.map(|profile| base.join(profile));
+        config.profile = config.profile.map(|profile| profile.beside(base));
         for (_, file) in config.files_mut() {
             *file = base.join(&file).components().collect();
         }
@@ -271,6 +307,18 @@ impl Config {
         let collect = self.collect.ca_file.iter_mut();
         files.extend(collect.map(|path| ("collect-ca.pem".to_owned(), path)));
         files
+    }
+
+    /// As the server finds everything, named so that it is found from wherever one stands.
+    pub fn with_absolute_paths(mut self) -> std::io::Result<Config> {
+        self.data_dir = std::path::absolute(&self.data_dir)?;
+        if let Some(ProfileName::File(file)) = &mut self.profile {
+            *file = std::path::absolute(&*file)?;
+        }
+        for (_, file) in self.files_mut() {
+            *file = std::path::absolute(&*file)?;
+        }
+        Ok(self)
     }
 
     /// The profile's knobs, but for those that the operator has set.

@@ -114,12 +114,7 @@ async fn run(parts: Parts, inbox: Inbox, listeners: Listeners, opened: mpsc::Sen
         async move {
             store.run().await;
             if let Some(reason) = store.halted_by() {
-                tracing::error!(
-                    shard,
-                    reason,
-                    "the store has halted: a write failed, and this shard takes nothing more; \
-                     what was acknowledged is on the disk. Mend the disk, then restart"
-                );
+                tell_of_the_halt(shard, &reason, store.is_displaced());
             }
         }
     });
@@ -161,6 +156,27 @@ async fn run(parts: Parts, inbox: Inbox, listeners: Listeners, opened: mpsc::Sen
     telling.cancel().await;
     watchdog.cancel().await;
     committing.await;
+}
+
+/// Once, with the way out of it.
+fn tell_of_the_halt(shard: u16, reason: &str, is_displaced: bool) {
+    if is_displaced {
+        tracing::error!(
+            shard,
+            reason,
+            "the directory of this shard has been moved away or removed, or another one is in its place: the shard takes nothing \
+             more, and what was acknowledged is in the files that were in it. If it was moved, stop the server, move it back, and start \
+             the server. If it was removed, do not stop the server, but take a backup (kura store backup): what it still has open is \
+             lost when it stops. More is in README.md, \"Files that somebody has removed\""
+        );
+        return;
+    }
+    tracing::error!(
+        shard,
+        reason,
+        "the store has halted: a write failed, and this shard takes nothing more; \
+         what was acknowledged is on the disk. Mend the disk, then restart"
+    );
 }
 
 /// A disk that fails beside the log costs nothing yet, and nobody would notice; of a full one only those hear

@@ -457,7 +457,7 @@ impl Snapshot {
             (
                 "kura_store_files_unlinked",
                 "gauge",
-                "Files of segments that somebody has removed or replaced",
+                "Files of segments that somebody has removed, replaced or cut",
                 |s| s.files_unlinked,
             ),
             (
@@ -502,9 +502,12 @@ impl Snapshot {
                 "The oldest time to go back to, Unix time; 0: nothing is remembered",
                 |s| s.remembered_since.div_ceil(1000),
             ),
-            ("kura_store_halted", "gauge", "1 once a write or sync has failed", |s| {
-                u64::from(s.halted)
-            }),
+            (
+                "kura_store_halted",
+                "gauge",
+                "1 once a write or sync has failed, or the shard's directory has gone",
+                |s| u64::from(s.halted),
+            ),
         ];
         for (name, kind, help, value) in columns {
             head(text, name, kind, help);

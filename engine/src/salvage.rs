@@ -28,7 +28,7 @@ use storage::salvage::{SalvageReport, salvage};
 use storage::{AccountId, Options, Store};
 
 /// Until all of the store is there.
-const STAGING: &str = "store.salvaging";
+pub(crate) const STAGING: &str = "store.salvaging";
 /// Where accounts get an address when no domain is known any more (RFC 2606 section 2).
 const NO_DOMAIN: &str = "salvaged.invalid";
 

@@ -53,7 +53,7 @@ impl Settled {
         let list = |key: &str| self.mended[key].as_array().cloned().unwrap_or_default();
         // The passwords that they were given are not for a log.
         lines.extend(list("named").iter().filter_map(|one| one["address"].as_str()).map(|address| {
-            format!("an account whose address is lost is {address} now; set its password (kura account password)")
+            format!("an account whose address is lost is {address} now; set its password (kura account passwd)")
         }));
         let emptied = list("emptied");
         let emptied = emptied.iter().filter_map(Value::as_str);

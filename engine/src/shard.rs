@@ -357,7 +357,10 @@ impl Shard {
 
     /// Closes the store and ends the core.
     pub async fn close(&self) {
-        if let Err(error) = self.store.close().await {
+        // Of a directory that has gone it was told in other words.
+        if let Err(error) = self.store.close().await
+            && !self.store.is_displaced()
+        {
             tracing::error!(shard = self.id, %error, "store closed with an error; it will recover when opened");
         }
         self.began.raise();

@@ -1,12 +1,13 @@
-//! Files of a running store that somebody has removed, moved away, or put another file in the place of. The server reads
+//! Files of a running store that somebody has removed, moved away, cut, or put another file in the
+//! place of. The server reads
 //! on, since it has them open; the next start would be refused. So it is looked for while there is a way back, and told.
 
 use crate::shard::Shard;
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
-use storage::store::Unlinked;
+use storage::store::{Cut, Harmed, Unlinked};
 
 const LOOK_EVERY: Duration = Duration::from_secs(20);
 
@@ -14,12 +15,23 @@ const LOOK_EVERY: Duration = Duration::from_secs(20);
 pub async fn keep_looking(shard: Rc<Shard>) {
     let mut told: BTreeSet<String> = BTreeSet::new();
     while !shard.has_stopped() {
-        let unlinked = look(&shard).await;
+        let Harmed { unlinked, cut } = look(&shard).await;
+        if shard.store.is_displaced() {
+            // All of it has gone, and the store has halted for that, which is told.
+            return;
+        }
         // One that was put back is told anew should it go again.
-        told.retain(|file| unlinked.iter().any(|one| one.file == *file));
-        for unlinked in unlinked {
-            if told.insert(unlinked.file.clone()) {
-                tell(&shard, &unlinked).await;
+        let names = unlinked.iter().map(|one| &one.file).chain(cut.iter().map(|one| &one.file));
+        let harmed: BTreeSet<&String> = names.collect();
+        told.retain(|file| harmed.contains(file));
+        for one in &unlinked {
+            if told.insert(one.file.clone()) {
+                tell_of_unlinked(&shard, one).await;
+            }
+        }
+        for one in &cut {
+            if told.insert(one.file.clone()) {
+                tell_of_cut(&shard, one);
             }
         }
         glommio::timer::sleep(LOOK_EVERY).await;
@@ -27,23 +39,40 @@ pub async fn keep_looking(shard: Rc<Shard>) {
 }
 
 /// Those of now; none where the directory can't be read.
-pub async fn look(shard: &Shard) -> Vec<Unlinked> {
-    shard.store.look_for_unlinked().await.unwrap_or_else(|error| {
+pub async fn look(shard: &Shard) -> Harmed {
+    shard.store.look_for_harm().await.unwrap_or_else(|error| {
         tracing::warn!(shard = shard.id, %error, "whether all files of the store are there can't be seen");
-        Vec::new()
+        Harmed::default()
     })
 }
 
-async fn tell(shard: &Shard, Unlinked { segment, file, is_open }: &Unlinked) {
-    let path = crate::layout::shard_dir(&shard.config.data_dir, shard.id).join(file);
+fn path(shard: &Shard, file: &str) -> PathBuf {
+    crate::layout::shard_dir(&shard.config.data_dir, shard.id).join(file)
+}
+
+fn tell_of_cut(shard: &Shard, Cut { segment, file, bytes, bytes_before }: &Cut) {
+    let file = path(shard, file).display().to_string();
+    tracing::error!(
+        shard = shard.id,
+        segment = segment.0,
+        file,
+        bytes,
+        bytes_before,
+        "a file of the store has been cut: mail that was behind its end now is lost, and can't be read. New mail goes into other files. \
+         What can be done is in README.md, \"Files that somebody has removed\""
+    );
+}
+
+async fn tell_of_unlinked(shard: &Shard, Unlinked { segment, file, is_open }: &Unlinked) {
+    let path = path(shard, file);
     let (shard, segment, file) = (shard.id, segment.0, path.display().to_string());
     if !is_open {
         tracing::error!(
             shard,
             segment,
             file,
-            "a file of the store has been removed: mail that is in it can't be read, and no start will do without it. Put it back \
-             before the server stops, or restore the store from a backup"
+            "a file of the store has been removed, which the server did not have open: mail that is in it can't be read, and the next \
+             start may be refused. What can be done is in README.md, \"Files that somebody has removed\""
         );
         return;
     }

@@ -38,7 +38,7 @@ pub(crate) enum Phase {
     /// Takes nothing more; what is queued still lands.
     Closing,
     Closed,
-    /// A write or sync failed.
+    /// A write or sync failed, or the directory has gone.
     Halted,
 }
 
@@ -50,6 +50,8 @@ pub(crate) struct Core<D: Device> {
     pub(crate) queue: RefCell<Queue>,
     pub(crate) segments: RefCell<Segments<D>>,
     pub(crate) phase: Cell<Phase>,
+    /// Its directory is not under its name any more ([`Core::check_place`]).
+    pub(crate) displaced: Cell<bool>,
     /// What the disk said when the store halted.
     pub(crate) halted_by: RefCell<Option<String>>,
     pub(crate) run: Cell<u32>,
@@ -316,6 +318,20 @@ impl<D: Device> Core<D> {
         self.expiry.ring();
         self.spares.ring();
         self.landed.ring();
+    }
+
+    /// Halts the store where its directory has been moved away, removed, or another one is in its
+    /// place: what is made by its name from now on no start would find beside the rest. Who moves
+    /// it back finds in it all that was acknowledged.
+    pub(crate) async fn check_place(&self) -> io::Result<()> {
+        if self.device.is_in_place().await? {
+            return Ok(());
+        }
+        self.displaced.set(true);
+        let what = format!("{} is not the directory that was opened", self.device.place());
+        let error = io::Error::new(io::ErrorKind::NotFound, what);
+        self.halt(&error);
+        Err(error)
     }
 
     /// What the store does beside the log has failed, which costs nothing: it is counted, so that somebody

@@ -50,8 +50,11 @@ pub enum Error {
     /// By what only gives space back or makes opening fast.
     #[error("the disk failed: {0}; mail is still taken, and nothing is lost")]
     GivenUp(String),
-    /// A write or sync failed earlier; the shard's store takes nothing more until it is opened anew.
-    #[error("the shard's store has halted after a failed write; restart after mending the disk")]
+    /// A write or sync failed earlier, or the directory has gone; the shard's store takes nothing
+    /// more until it is opened anew.
+    #[error(
+        "the shard's store has halted, and the server's log says why; restart once that is mended"
+    )]
     Halted,
 
     // The operator's.

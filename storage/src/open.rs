@@ -100,6 +100,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
         index: RefCell::new(index),
         segments: RefCell::new(segments),
         phase: Cell::new(Phase::Closing),
+        displaced: Cell::default(),
         halted_by: RefCell::default(),
         run: Cell::new(superblock.run),
         next_lsn: Cell::new(end.next_lsn),
@@ -406,6 +407,14 @@ async fn mark_end<D: Device>(
     Ok(())
 }
 
+impl<D: Device> FoundSegment<D> {
+    fn taken_over(&self, file: Option<D::File>) -> SegmentFile<D> {
+        let (number, SegmentHeader { first_lsn, segment_bytes, .. }) = (self.number, self.header);
+        let file_bytes = self.file_bytes.min(segment_bytes);
+        SegmentFile { number, first_lsn, segment_bytes, file_bytes, file }
+    }
+}
+
 /// Makes segments behind the log's end spare, and the one at its end active.
 async fn take_over<D: Device>(
     device: &D,
@@ -417,10 +426,10 @@ async fn take_over<D: Device>(
     let mut segments = Segments { next_number, open_max, ..Segments::default() };
     // From the top, so that a crash in between leaves no gap, which would look like a missing file.
     for (id, segment) in std::mem::take(&mut found.segments).into_iter().rev() {
-        let (number, SegmentHeader { first_lsn, segment_bytes, salt, .. }) =
-            (segment.number, segment.header);
+        let salt = segment.header.salt;
+        let (number, segment_bytes) = (segment.number, segment.header.segment_bytes);
         if id < end.position.segment {
-            segments.files.insert(id, SegmentFile { number, first_lsn, segment_bytes, file: None });
+            segments.files.insert(id, segment.taken_over(None));
             continue;
         }
         let file = segment.open(device).await.map_err(device_error)?;
@@ -430,8 +439,7 @@ async fn take_over<D: Device>(
             segments.spares.push(Spare { number, file, segment_bytes, zeroed_bytes: 0 });
             continue;
         }
-        let kept = Some(file.clone());
-        segments.files.insert(id, SegmentFile { number, first_lsn, segment_bytes, file: kept });
+        segments.files.insert(id, segment.taken_over(Some(file.clone())));
         let end = end.position.offset;
         segments.active = Some(Active { id, file, end, segment_bytes, salt });
     }
@@ -444,9 +452,7 @@ fn take_over_cold<D: Device>(segments: &mut Segments<D>, found: &mut Found<D>, n
     let last = found.cold.keys().next_back().map_or(SegmentId(0), |last| SegmentId(last.0 + 1));
     segments.cold_next = SegmentId::FIRST_COLD.max(next).max(last);
     for (id, segment) in std::mem::take(&mut found.cold) {
-        let FoundSegment { number, header, .. } = segment;
-        let (first_lsn, segment_bytes) = (header.first_lsn, header.segment_bytes);
-        segments.files.insert(id, SegmentFile { number, first_lsn, segment_bytes, file: None });
+        segments.files.insert(id, segment.taken_over(None));
     }
 }
 

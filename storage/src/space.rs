@@ -183,8 +183,9 @@ pub(crate) async fn erase<D: Device>(core: &Core<D>, id: SegmentId) -> io::Resul
     }
     let mut segments = core.segments.borrow_mut();
     let Some(segment) = segments.files.remove(&id) else { return Ok(()) };
-    // What is written into a file without a name is lost with the next stop.
-    if !segments.unlinked.remove(&segment.number) {
+    // What is written into a file without a name is lost with the next stop, and one that was cut
+    // is no spare any more.
+    if !segments.left.remove(&segment.number) {
         segments.spares.push(Spare {
             number: segment.number,
             file: opened,

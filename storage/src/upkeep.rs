@@ -57,6 +57,7 @@ pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
 
 /// Writes the index as it is now, names it in the superblock, and removes the one before last.
 pub(crate) async fn checkpoint<D: Device>(core: &Rc<Core<D>>, clean: bool) -> io::Result<()> {
+    core.check_place().await?;
     let index = core.index.borrow().clone();
     let position = core.position.get();
     // A base is a copy of a checkpoint, which has to be whole for that.
@@ -115,6 +116,8 @@ pub(crate) async fn write_superblock<D: Device>(
     position: Position,
     row_files: RowFiles,
 ) -> io::Result<()> {
+    // A checkpoint may have taken minutes.
+    core.check_place().await?;
     let superblock =
         Superblock { sequence: wanted.sequence + 1, durable: core.durable.get(), ..wanted };
     superblock::write(&core.device, &superblock).await?;

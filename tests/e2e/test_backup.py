@@ -145,13 +145,16 @@ class Backup(kura.TestCase):
         own, = glob.glob(f"{self.server.directory}/certificates/*/chain.pem")
         with open(own) as file:
             certificate = file.read()
-        named = {"gateway.password": "secret\n", "gateway.pem": certificate, "rules.toml": "", "first.sieve": "keep;\n"}
+        named = {"gateway.password": "secret\n", "gateway.pem": certificate, "rules.toml": "", "first.sieve": "keep;\n",
+                 "xx.zone": "203.0.113.0/24\n", "relay.pem": certificate}
         for name, text in named.items():
             with open(os.path.join(elsewhere, name), "w") as file:
                 file.write(text)
         self.server.stop()
         self.server.configure(r"^\[spam\]\n", f'[spam]\nrules = "{elsewhere}/rules.toml"\n')
         self.server.configure(r"^\[sieve\]\n", f'[sieve]\nbefore = "{elsewhere}/first.sieve"\n')
+        self.server.configure(r"^deny_files = \[\]\n", f'deny_files = ["{elsewhere}/xx.zone"]\n')
+        self.server.configure(r"^\[relay\]\n", f'[relay]\nca_file = "{elsewhere}/relay.pem"\n')
         with open(os.path.join(self.server.directory, "kura.toml"), "a") as file:
             file.write(f'\n[[smart_host]]\nhost = "gateway.test"\nuser = "u"\n'
                        f'password_file = "{elsewhere}/gateway.password"\nca_file = "{elsewhere}/gateway.pem"\n')
@@ -567,6 +570,37 @@ class Backup(kura.TestCase):
                     self.assertEqual(json.loads(again.stdout)["messages"], messages)
                 occupied = run("store", *make, other.directory)
                 self.assertIn("holds a store already", occupied.stderr)
+
+    def test_what_is_interrupted_says_what_is_left_where_and_what_to_do(self):
+        self.fill(10)
+        self.backup()
+        before = self.server.bodies()
+        self.server.stop()
+        for make, staging in ((["restore", "--from", self.place, "--dir"], "store.restoring"),
+                              (["salvage", "--dir", self.server.directory, "--to"], "store.salvaging")):
+            for seen in (staging, "store"):
+                with self.subTest(make[0], seen=seen):
+                    other = kura.Kura()
+                    self.addCleanup(other.remove)
+                    other.accounts = list(self.server.accounts)
+                    making = subprocess.Popen([kura.BINARY, "store", *make, other.directory], stdout=subprocess.PIPE,
+                                              stderr=subprocess.PIPE, text=True)
+                    seen = os.path.join(other.directory, seen)
+                    while not os.path.exists(seen) and making.poll() is None:
+                        pass
+                    making.send_signal(signal.SIGINT)
+                    out, error = making.communicate(timeout=30)
+                    self.assertEqual(making.returncode, 130, out + error)
+                    self.assertIn(f"the {make[0]} was broken off", error)
+                    if "no store was made" in error:
+                        self.assertIn(f"what was written so far is in {other.directory}/{staging}", error)
+                        again = run("store", *make, other.directory)
+                        self.assertEqual(again.returncode, 0, again.stderr)
+                    else:
+                        self.assertIn(f"kura serve --config {other.directory}/kura.toml", error)
+                    other.start()
+                    self.assertEqual(other.bodies(), before)
+                    other.stop()
 
     def test_a_clock_that_was_ahead_makes_no_backup_the_newest_for_good(self):
         self.fill(2)

@@ -524,6 +524,43 @@ class Operator(kura.TestCase):
         self.assertIn("# set in the config file", again)
         self.assertNotIn("# derived from the profile", again)
 
+    def test_what_is_printed_names_files_as_the_server_finds_them(self):
+        place = os.path.realpath(tempfile.mkdtemp(prefix="kura-print-"))
+        self.addCleanup(shutil.rmtree, place, ignore_errors=True)
+        os.mkdir(f"{place}/etc")
+
+        def checked(profile, *arguments):
+            with open(f"{place}/etc/kura.toml", "w") as file:
+                file.write(f'hostname = "a.test"\ndata_dir = "../data"\nprofile = "{profile}"\n'
+                           '[policy]\ndeny_files = ["./xx.zone"]\n[sieve]\nbefore = "before.sieve"\n')
+            return subprocess.run([kura.BINARY, "check-config", "--config", "etc/kura.toml", *arguments],
+                                  cwd=place, capture_output=True, text=True, check=False)
+
+        with open(f"{place}/etc/disk.toml", "w") as file:
+            file.write(kura.profile())
+        done = checked("disk.toml", "--print")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        config = tomllib.loads(done.stdout)
+        self.assertEqual(config["data_dir"], f"{place}/etc/../data")
+        self.assertEqual(config["profile"], f"{place}/etc/disk.toml")
+        self.assertEqual(config["policy"]["deny_files"], [f"{place}/etc/xx.zone"])
+        self.assertEqual(config["sieve"]["before"], f"{place}/etc/before.sieve")
+        # A shipped one goes by its name, and is no file; nor is what only ends like one.
+        self.assertEqual(tomllib.loads(checked("generic", "--print").stdout)["profile"], "generic")
+        for name in ["x/generic", "./generic", "genericc"]:
+            done = checked(name)
+            self.assertEqual(done.returncode, 1, done.stdout)
+            (line,) = done.stderr.splitlines()
+            for word in ["etc/kura.toml:3: profile: there is no file", "kura profile probe", "by these names alone", "nvme-plp"]:
+                self.assertIn(word, line)
+        # Beside the config file it is a file; one where the command is run says nothing.
+        with open(f"{place}/generic", "w") as file:
+            file.write("no profile")
+        self.assertEqual(tomllib.loads(checked("generic", "--print").stdout)["profile"], "generic")
+        with open(f"{place}/etc/generic", "w") as file:
+            file.write(kura.profile())
+        self.assertEqual(tomllib.loads(checked("generic", "--print").stdout)["profile"], f"{place}/etc/generic")
+
 
 class Files(kura.TestCase):
     def test_as_many_may_be_open_as_the_hard_limit_lets(self):

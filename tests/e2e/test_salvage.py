@@ -355,6 +355,25 @@ class Salvage(kura.TestCase):
         self.assertIn("missing: shard 0", done.stdout)
         self.assertIn("unknown", done.stdout)
 
+    def test_an_end_of_the_log_that_is_missing_is_said_in_words(self):
+        self.server.start()
+        for number in range(8):
+            for account in (0, 1):
+                self.assertTrue(self.server.deliver(messages.header(f"last {number}") + b"x\r\n", to=account).startswith("250"))
+        self.server.kill()
+        shard = self.shards()[0]
+        newest = [path for path in self.server.segments() if path.startswith(shard)][-1]
+        whole = os.stat(newest).st_size
+        os.truncate(newest, 8192)
+        done = run("store", "salvage", "--dir", self.server.directory, "--to", self.place)
+        self.assertEqual(done.returncode, 3, done.stdout + done.stderr)
+        name = os.path.basename(newest)
+        self.assertRegex(done.stdout, rf"(?m)^missing: the end of the log of shard 0: {name}, .* cut off after 8192 of {whole} bytes\. .* the last record"
+                                      r" found is LSN \d+, of 20.*Z.*nobody knows")
+        if len(self.shards()) > 1:
+            self.assertRegex(done.stdout, r"shard \d was written to until 20")
+        self.assertRegex(done.stdout, r"(?m)^lost, as far as is known: ")
+
     def test_without_the_config_file_the_data_directory_is_enough(self):
         os.remove(os.path.join(self.server.directory, "kura.toml"))
         for name, octets in (("small.txt", 5), ("large.bin", 17 << 20)):

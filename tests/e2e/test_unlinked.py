@@ -103,6 +103,83 @@ class Unlinked(kura.TestCase):
         self.assertEqual(len(server.bodies()), 24)
         self.assertEqual(self.unlinked(server), 0)
 
+    def test_a_file_that_is_cut_is_told_and_what_comes_then_is_not_lost_with_it(self):
+        server = self.filled()
+        before = server.bodies()
+        victim = self.of_the_mail(server)[-1]
+        whole = os.stat(victim).st_size
+        os.truncate(victim, 8192)
+        self.assertLoggedLate("a file of the store has been cut", server)
+        self.assertLogged(f"bytes=8192 bytes_before={whole}", server)
+        self.assertEqual(self.unlinked(server), 1)
+        later = messages.header("later") + messages.lines(1000)
+        self.assertTrue(server.deliver(later).startswith("250"))
+        self.assertEqual(os.stat(victim).st_size, 8192)
+        self.assertTrue(kura.eventually(lambda: self.opens_without(server, victim), 60), server.log())
+        server.kill()
+        server.start()
+        self.assertLogged("is cut off after 8192", server)
+        imap = server.imap()
+        _, (count,) = imap.select("INBOX", readonly=True)
+        self.assertEqual(int(count), len(before) + 1)
+        _, data = imap.uid("FETCH", str(max(before) + 1), "(UID BODY.PEEK[])")
+        self.assertTrue(data[0][1].endswith(later), data[0][1][:200])
+        imap.logout()
+
+    def of_the_mail(self, server):
+        """Files of the shard that has it: the one with most of them."""
+        by_shard = {}
+        for path in server.segments():
+            by_shard.setdefault(os.path.dirname(path), []).append(path)
+        return max(by_shard.values(), key=len)
+
+    def opens_without(self, server, victim):
+        """Whether the newest checkpoint lies behind the file: it is younger."""
+        checkpoints = glob.glob(os.path.dirname(victim) + "/checkpoint-*")
+        return any(os.stat(one).st_mtime > os.stat(victim).st_mtime for one in checkpoints)
+
+    def moved_away(self, with_a_copy):
+        """The directory of the shard that holds the mail, moved away under the server; what was acknowledged since."""
+        server = self.filled()
+        before = server.bodies()
+        place = os.path.dirname(self.of_the_mail(server)[-1])
+        os.rename(place, place + ".moved")
+        if with_a_copy:
+            shutil.copytree(place + ".moved", place)
+        acknowledged = 0
+
+        def is_refused():
+            nonlocal acknowledged
+            try:
+                reply = server.deliver(messages.header("later") + messages.lines(1000))
+            except kura.Unexpected as unexpected:
+                reply = unexpected.reply
+            acknowledged += reply.startswith("250")
+            return not reply.startswith("250")
+
+        self.assertTrue(kura.eventually(is_refused, 60), server.log())
+        self.assertLoggedLate("the directory of this shard has been moved away", server)
+        # Once, and nothing of its files one by one.
+        errors = [line for line in server.log().splitlines() if " ERROR " in line]
+        self.assertEqual(len(errors), 1, errors)
+        self.assertIn(os.path.basename(place), errors[0])
+        server.stop()
+        if with_a_copy:
+            shutil.rmtree(place)
+        os.rename(place + ".moved", place)
+        server.start()
+        after = server.bodies()
+        self.assertEqual(len(after), len(before) + acknowledged)
+        self.assertEqual({uid: after.get(uid) for uid in before}, before)
+        server.stop()
+        self.assertEqual(server.command("store", "verify").returncode, 0)
+
+    def test_a_shards_directory_that_is_moved_away_is_told_once_and_nothing_more_is_acknowledged(self):
+        self.moved_away(with_a_copy=False)
+
+    def test_nothing_is_acknowledged_into_a_copy_that_was_put_in_its_place(self):
+        self.moved_away(with_a_copy=True)
+
     def assertLoggedLate(self, words, server):
         self.assertTrue(kura.eventually(lambda: words in server.log(), 60), server.log())
 

@@ -236,6 +236,10 @@ impl Device for Timed {
         self.sim.map(&self.path(name)).await
     }
 
+    async fn is_in_place(&self) -> io::Result<bool> {
+        self.sim.is_in_place().await
+    }
+
     fn free_bytes(&self) -> io::Result<u64> {
         self.sim.free_bytes()
     }

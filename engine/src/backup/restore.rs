@@ -22,7 +22,7 @@ use storage::Lsn;
 use storage::restore::{Restore, RestoredShard};
 
 /// Until all of the store is there.
-const STAGING: &str = "store.restoring";
+pub(crate) const STAGING: &str = "store.restoring";
 
 /// The one small file without which a store does not start.
 const CONFIG_FILE: &str = "kura.toml";
@@ -451,16 +451,13 @@ pub(crate) fn for_here(text: &[u8]) -> Result<Vec<u8>, Fault> {
     // The files that it names are under the names that the backup gave them.
     let mut config: Config =
         toml::from_str(&text).map_err(|error| format!("kura.toml of the backup: {error}"))?;
+    let sections =
+        |config: &Config| toml::Table::try_from(config).map_err(|error| error.to_string());
+    let before = sections(&config)?;
     for (name, path) in config.files_mut() {
         *path = name.into();
     }
-    let renamed = toml::Table::try_from(&config).map_err(|error| error.to_string())?;
-    for (section, content) in renamed {
-        if matches!(section.as_str(), "sieve" | "spam" | "smart_host")
-            && table.contains_key(&section)
-        {
-            table.insert(section, content);
-        }
-    }
+    let renamed = sections(&config)?.into_iter();
+    table.extend(renamed.filter(|(section, content)| before.get(section) != Some(content)));
     toml::to_string(&table).map(String::into_bytes).map_err(|error| error.to_string())
 }

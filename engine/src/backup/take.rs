@@ -7,7 +7,7 @@ use super::progress::Progress;
 use super::source::{Plan, Source};
 use super::target::{Target, Uploads};
 use super::{Fault, begun, generation, named_time, next_name, restore, sha256};
-use crate::config::Config;
+use crate::config::{Config, ProfileName};
 use crate::when::time_text;
 use crate::{hex, layout, passwords};
 use serde::Serialize;
@@ -359,7 +359,9 @@ pub(crate) fn small_files(config: &Config, config_file: &Path) -> Result<SmallFi
     gather(&config.data_dir, "", &mut found)?;
     let wanted = &mut found.wanted;
     wanted.insert("kura.toml".to_owned(), config_file.to_owned());
-    if let Some(profile) = config.profile.as_ref().filter(|profile| profile.is_file()) {
+    if let Some(ProfileName::File(profile)) = &config.profile
+        && profile.is_file()
+    {
         wanted.insert("profile.toml".to_owned(), profile.clone());
     }
     let mut config = config.clone();

@@ -1,6 +1,7 @@
 //! `kura store backup` and `kura store restore --from`.
 
 use super::ask::{Link, link};
+use super::interrupted::Making;
 use super::queue::say_settled;
 use super::{Outcome, Where, counted};
 use crate::backup::progress::Progress;
@@ -292,25 +293,33 @@ fn say_checked(all: &[Checked], hurt: &Hurt, whole: Option<&String>) -> Result<(
 }
 
 pub(super) fn restore(options: &Restore) -> Result<Outcome, ConfigError> {
-    let target = Arc::new(Target::open(&options.from, false).map_err(ConfigError)?);
     if options.check {
-        return check(options, &target);
+        return check(options, &Target::open(&options.from, false).map_err(ConfigError)?);
     }
-    let (name, manifest) =
-        restore::load(&target, options.backup.as_deref()).map_err(ConfigError)?;
-    let messages = manifest.messages();
-    let all = counted(messages, "message");
     let data_dir = match &options.place.config {
         Some(file) => Config::load(file)?.data_dir,
         None => options.place.dir.clone(),
     };
-    let progress = Progress::new("restore", options.json);
-    let missed = restore::restore(&target, &manifest, &data_dir, progress).map_err(ConfigError)?;
     let config_file = options
         .place
         .config
         .clone()
         .unwrap_or_else(|| data_dir.join(super::quickstart::CONFIG_FILE));
+    let making = Making {
+        what: "restore",
+        data_dir: data_dir.clone(),
+        staging: restore::STAGING,
+        config_file: config_file.clone(),
+    };
+    // A bucket is asked by threads.
+    making.say()?;
+    let target = Arc::new(Target::open(&options.from, false).map_err(ConfigError)?);
+    let (name, manifest) =
+        restore::load(&target, options.backup.as_deref()).map_err(ConfigError)?;
+    let messages = manifest.messages();
+    let all = counted(messages, "message");
+    let progress = Progress::new("restore", options.json);
+    let missed = restore::restore(&target, &manifest, &data_dir, progress).map_err(ConfigError)?;
     let (settled, differing) = look_at(&config_file, &manifest)?;
     give_to_owner(&data_dir)?;
     let is_well = differing.is_none() && missed.is_empty();

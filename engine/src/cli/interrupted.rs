@@ -2,6 +2,48 @@
 
 use crate::config::ConfigError;
 use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// What a command is about that makes a whole store: a restore, or a salvage.
+pub(super) struct Making {
+    pub(super) what: &'static str,
+    pub(super) data_dir: PathBuf,
+    /// What it writes before the store has its place there.
+    pub(super) staging: &'static str,
+    pub(super) config_file: PathBuf,
+}
+
+impl Making {
+    /// As [`say`]: what is left where, and what to do next.
+    pub(super) fn say(self) -> Result<(), ConfigError> {
+        let store = self.data_dir.join("store");
+        // One that is there already is none that this command makes, and has it refused.
+        let was_there = store.exists();
+        say(move || self.left(!was_there && store.exists()))
+    }
+
+    fn left(&self, is_made: bool) -> String {
+        let Making { what, data_dir, staging, config_file } = self;
+        let staging: &Path = &data_dir.join(staging);
+        if is_made {
+            return format!(
+                "the {what} was broken off when the store had its place: all of it is in {}, and its first start does what was left to \
+                 do. Start it: kura serve --config {}",
+                data_dir.display(),
+                config_file.display()
+            );
+        }
+        let written = match staging.exists() {
+            true => format!(
+                "; what was written so far is in {}, and the next {what} into {} begins anew there. If there is to be none, remove it",
+                staging.display(),
+                data_dir.display()
+            ),
+            false => ", and nothing of one was written; start it again".to_owned(),
+        };
+        format!("the {what} was broken off: no store was made{written}")
+    }
+}
 
 /// From here on an interrupt has the command say `words` and end, as a shell expects it to. To be called before there are other
 /// threads, which are to have what this one has.

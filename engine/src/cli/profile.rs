@@ -1,7 +1,7 @@
 //! `kura profile`: what the host can do, what follows from it, and whether that still holds.
 
 use super::{Outcome, Where};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, ProfileName};
 use clap::{Args, Subcommand};
 use hwprofiles::{Bar, Check, Demand, Knobs, Profile};
 use serde_json::{Value, json};
@@ -255,8 +255,8 @@ fn chosen(
             let config = place.load().map_err(hint)?;
             let shipped = match &config.profile {
                 None => Some("generic".to_owned()),
-                Some(file) if !file.exists() => shipped_name(file).map(str::to_owned),
-                Some(_) => None,
+                Some(ProfileName::Shipped(name)) => Some(name.clone()),
+                Some(ProfileName::File(_)) => None,
             };
             Ok((profile(&config)?, shipped))
         }
@@ -323,28 +323,22 @@ pub(super) fn knobs(config: &Config) -> Result<Knobs, ConfigError> {
     config.derive_knobs(&profile(config)?)
 }
 
-/// The config file's directory has been put before it.
-fn shipped_name(file: &Path) -> Option<&str> {
-    file.file_name()?.to_str()
-}
-
 fn profile(config: &Config) -> Result<Profile, ConfigError> {
-    let Some(file) = &config.profile else { return Ok(Profile::generic()) };
-    let in_config =
-        |what: String| ConfigError(format!("{}: profile: {what}", config.file.display()));
-    if !file.exists() {
-        // A shipped one goes by its name.
-        let name = shipped_name(file).unwrap_or_default();
-        return hwprofiles::shipped(name).map_err(|_| {
-            in_config(format!(
-                "there is no file {}; `kura profile probe --dir {} --out FILE` measures one, and shipped are {}",
+    let in_config = |what: String| config.fault("profile", &format!("profile: {what}"));
+    let found = match &config.profile {
+        None => return Ok(Profile::generic()),
+        Some(ProfileName::Shipped(name)) => hwprofiles::shipped(name),
+        Some(ProfileName::File(file)) if !file.exists() => {
+            return Err(in_config(format!(
+                "there is no file {}; `kura profile probe --dir {} --out FILE` measures one, and shipped are, by these names alone, {}",
                 file.display(),
                 config.data_dir.display(),
                 hwprofiles::shipped_names().join(", ")
-            ))
-        });
-    }
-    Profile::load(file).map_err(|error| in_config(error.to_string()))
+            )));
+        }
+        Some(ProfileName::File(file)) => Profile::load(file),
+    };
+    found.map_err(|error| in_config(error.to_string()))
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
         hostname,
         addresses: Vec::new(),
         data_dir: PathBuf::from("."),
-        profile: Some(PathBuf::from(PROFILE_FILE)),
+        profile: Some(PathBuf::from(PROFILE_FILE).into()),
         knobs: BTreeMap::new(),
         listen,
         // Loopback only, see `high_ports`.

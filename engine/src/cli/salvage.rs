@@ -1,5 +1,6 @@
 //! `kura store salvage`: what can be saved of a damaged store.
 
+use super::interrupted::Making;
 use super::queue::say_settled;
 use super::{Outcome, Where, counted, counted_as};
 use crate::backup::progress::Progress;
@@ -9,6 +10,7 @@ use crate::directory::Directory;
 use crate::layout;
 use crate::salvage::{self, Salvaged};
 use crate::server::{Mode, Server};
+use crate::when::time_text;
 use clap::Args;
 use serde_json::{Value, json};
 use std::fs;
@@ -32,6 +34,13 @@ pub(super) struct SalvageOptions {
 pub(super) fn run(options: &SalvageOptions) -> Result<Outcome, ConfigError> {
     let to = std::path::absolute(&options.to)
         .map_err(|error| ConfigError(format!("--to {}: {error}", options.to.display())))?;
+    let making = Making {
+        what: "salvage",
+        data_dir: to.clone(),
+        staging: salvage::STAGING,
+        config_file: to.join(super::quickstart::CONFIG_FILE),
+    };
+    making.say()?;
     let (config, config_file, is_new) = configured(&options.place, &to)?;
     let knobs = super::profile::knobs(&config)?;
     let mut progress = Progress::new("salvage", options.json);
@@ -76,7 +85,8 @@ pub(super) fn run(options: &SalvageOptions) -> Result<Outcome, ConfigError> {
     }
     let none = ["messages_lost", "records_lost", "segments_missing"];
     let is_whole = none.iter().all(|figure| said[figure] == 0);
-    let is_known = said["shards_missing"] == json!([]) && said["named"] == json!([]);
+    let none = ["shards_missing", "ends_missing", "named"];
+    let is_known = none.iter().all(|list| said[list] == json!([]));
     Ok(if is_whole && is_known { Outcome::Done } else { Outcome::Unwell })
 }
 
@@ -172,6 +182,7 @@ fn told(salvaged: &Salvaged, mended: &Value, names: &Names) -> Value {
         "lost": lost,
         "by_account": by_account,
         "shards_missing": missing,
+        "ends_missing": ends_missing(reports),
         "begun": begun,
         "damage": damage,
         "named": mended["named"],
@@ -179,6 +190,50 @@ fn told(salvaged: &Salvaged, mended: &Value, names: &Names) -> Value {
         "held": mended["held"],
         "left_out": salvaged.left_out,
     })
+}
+
+/// Shards whose log ends too early, and what is known of the rest.
+fn ends_missing(reports: &[Option<SalvageReport>]) -> Vec<Value> {
+    let ends = reports.iter().map(|report| report.as_ref().map_or(0, |report| report.end.time.0));
+    let ends: Vec<u64> = ends.collect();
+    let end = |shard: usize, report: &SalvageReport| {
+        let missing = report.end_missing.as_ref()?;
+        let others = (0..ends.len()).filter(|other| *other != shard && ends[*other] > ends[shard]);
+        let others = others.max_by_key(|other| ends[*other]);
+        let has_any = report.end.lsn.0 > 0;
+        Some(json!({
+            "shard": shard,
+            "what": missing.what,
+            "last_lsn": report.end.lsn.0,
+            "last_time": has_any.then(|| time_text(report.end.time.0)),
+            "reached_lsn": missing.reached.map(|reached| reached.0),
+            "newer_shard": others,
+            "newer_time": others.map(|other| time_text(ends[other])),
+        }))
+    };
+    let reports = reports.iter().enumerate();
+    reports.filter_map(|(shard, report)| end(shard, report.as_ref()?)).collect()
+}
+
+/// What no figure can say.
+fn print_end_missing(end: &Value) -> Result<(), ConfigError> {
+    let (shard, what) = (&end["shard"], end["what"].as_str().unwrap_or_default());
+    let last = match end["last_time"].as_str() {
+        Some(time) => format!("the last record found is LSN {}, of {time}", end["last_lsn"]),
+        None => "no record of it was found".to_owned(),
+    };
+    let reached = match end["reached_lsn"].as_u64() {
+        Some(lsn) => format!("; it had gone on to LSN {lsn} at least"),
+        None => String::new(),
+    };
+    let newer = match end["newer_time"].as_str() {
+        Some(time) => format!("; shard {} was written to until {time}", end["newer_shard"]),
+        None => String::new(),
+    };
+    outln!(
+        "missing: the end of the log of shard {shard}: {what}. What there is ends early: {last}{reached}{newer}. How many messages and changes \
+         came behind it nobody knows, and they are in no figure here; a backup may have some of them"
+    )
 }
 
 /// As IMAP writes them: `3:7,9`.
@@ -200,6 +255,9 @@ fn print(said: &Value) -> Result<(), ConfigError> {
         outln!(
             "missing: shard {shard} with all its mail; what it held is unknown, and in no figure here"
         )?;
+    }
+    for end in list("ends_missing") {
+        print_end_missing(&end)?;
     }
     let place = |one: &Value| (one["address"].clone(), one["mailbox"].clone());
     for same in list("lost").chunk_by(|one, next| place(one) == place(next)) {
@@ -233,8 +291,9 @@ fn print(said: &Value) -> Result<(), ConfigError> {
         said["messages_in_salvaged"],
         said["expunged_kept"]
     )?;
+    let known = if list("ends_missing").is_empty() { "lost" } else { "lost, as far as is known" };
     outln!(
-        "lost: {} and {} that had been expunged, for they do not verify; {} of the log not there, whatever it said",
+        "{known}: {} and {} that had been expunged, for they do not verify; {} of the log not there, whatever it said",
         counted(&said["messages_lost"], "message"),
         said["expunged_lost"],
         counted(&said["records_lost"], "record")

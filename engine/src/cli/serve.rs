@@ -55,6 +55,8 @@ pub(super) fn check(options: &CheckOptions) -> Result<Outcome, ConfigError> {
     config.at("dns.trust_anchor", dnssec::anchors(&config.dns))?;
     tls::check_files(&config)?;
     if options.print {
+        let absolute = config.with_absolute_paths();
+        config = absolute.map_err(|error| ConfigError(format!("where this is run: {error}")))?;
         // All of them, and at the end: what is set is among them.
         config.knobs.clear();
         let text = toml::to_string(&config).map_err(|error| ConfigError(error.to_string()))?;

@@ -12,7 +12,9 @@
 //! 4. Blocks that are not being written are not damaged by a crash.
 //! 5. Reads may lie, or fail, of any block and each time: only checksums are believed. What fails to be mapped is
 //!    told by [`Device::map`]; what becomes unreadable while it is mapped may end the process (`mapped`, `lost_page`).
-//! 6. A future that is dropped does not stop its operation; the buffer lives until it is over.
+//! 6. The directory stays under its name ([`Device::is_in_place`] tells), and files as long as they
+//!    are. Who breaks that is no disk.
+//! 7. A future that is dropped does not stop its operation; the buffer lives until it is over.
 //!
 //! [`uring::Uring`] is the real disk, [`sim::Sim`] one that crashes, tears and lies from a seed. The
 //! same store code runs on both.
@@ -113,6 +115,11 @@ pub trait Device: 'static {
 
     /// Space that new files may still take.
     fn free_bytes(&self) -> io::Result<u64>;
+
+    /// Whether the directory is under its name what it was when it was opened. Files that are open
+    /// are those that they were, wherever they are now; what is created or opened by its name would
+    /// be in another one.
+    async fn is_in_place(&self) -> io::Result<bool>;
 
     /// Where this is, for messages to the operator.
     fn place(&self) -> String;

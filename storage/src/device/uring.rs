@@ -28,6 +28,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub struct Uring {
     ring: RingOwner,
     directory: PathBuf,
+    /// The same while it is open, whatever becomes of its name.
+    opened_directory: File,
     direct: bool,
     /// Nothing below the directory is changed.
     read_only: bool,
@@ -52,12 +54,15 @@ impl Uring {
         let directory = directory.to_owned();
         std::fs::create_dir_all(&directory).map_err(|error| at(&directory, &error))?;
         let lock = lock_directory(&directory)?;
+        let opened_directory = File::open(&directory).map_err(|error| at(&directory, &error))?;
         let direct = takes_direct(&directory)?;
         let ring = Rc::new(Ring::new()?);
         let completions = Completions(Rc::clone(&ring));
         let ring = RingOwner(ring);
         let (opened, lock) = (Instant::now(), Some(lock));
-        let device = Uring { ring, directory, direct, read_only: false, opened, _lock: lock };
+        let read_only = false;
+        let device =
+            Uring { ring, directory, opened_directory, direct, read_only, opened, _lock: lock };
         Ok((device, completions))
     }
 
@@ -65,12 +70,14 @@ impl Uring {
     pub fn open_read_only(directory: &Path) -> io::Result<Uring> {
         let directory = directory.to_owned();
         std::fs::read_dir(&directory).map_err(|error| at(&directory, &error))?;
+        let opened_directory = File::open(&directory).map_err(|error| at(&directory, &error))?;
         let ring = Rc::new(Ring::new()?);
         let completions = Completions(Rc::clone(&ring));
         glommio::spawn_local(async move { completions.reap().await }).detach();
         let ring = RingOwner(ring);
         let opened = Instant::now();
-        Ok(Uring { ring, directory, direct: false, read_only: true, opened, _lock: None })
+        let (direct, read_only) = (false, true);
+        Ok(Uring { ring, directory, opened_directory, direct, read_only, opened, _lock: None })
     }
 
     fn check_writable(&self) -> io::Result<()> {
@@ -388,6 +395,17 @@ impl Device for Uring {
             return Err(at(&self.directory, &io::Error::last_os_error()));
         }
         Ok(answer.f_bavail.saturating_mul(answer.f_frsize))
+    }
+
+    async fn is_in_place(&self) -> io::Result<bool> {
+        let opened = self.opened_directory.metadata()?;
+        match self.blocking("", |directory| std::fs::metadata(directory)).await {
+            Ok(named) => Ok((named.dev(), named.ino()) == (opened.dev(), opened.ino())),
+            Err(error) => match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(false),
+                _ => Err(error),
+            },
+        }
     }
 
     fn place(&self) -> String {

@@ -23,6 +23,8 @@ pub(crate) struct SegmentFile<D: Device> {
     pub(crate) number: u32,
     pub(crate) first_lsn: Lsn,
     pub(crate) segment_bytes: u64,
+    /// Of these, what there was of the file when the store was opened, or when it was made.
+    pub(crate) file_bytes: u64,
     pub(crate) file: Option<D::File>,
 }
 
@@ -66,8 +68,9 @@ pub(crate) struct Segments<D: Device> {
     /// Spares that are being written ahead, and are not among them meanwhile.
     pub(crate) spares_away: usize,
     pub(crate) next_number: u32,
-    /// Files that are not under their names any more ([`crate::store::Unlinked`]): these stay open.
-    pub(crate) unlinked: BTreeSet<u32>,
+    /// Files that somebody has removed, replaced or cut ([`crate::store::Harmed`]): nothing more is
+    /// written into them, and they stay open.
+    pub(crate) left: BTreeSet<u32>,
     /// So many of the segments' files are kept open ([`crate::Options`]).
     pub(crate) open_max: usize,
     /// Whose handle was closed last to make room for another.
@@ -85,7 +88,7 @@ impl<D: Device> Default for Segments<D> {
             spares: Vec::new(),
             spares_away: 0,
             next_number: 1,
-            unlinked: BTreeSet::new(),
+            left: BTreeSet::new(),
             open_max: Options::default().open_files_max,
             closed: SegmentId::default(),
         }
@@ -133,6 +136,7 @@ impl<D: Device> Segments<D> {
             number: spare.number,
             first_lsn: header.first_lsn,
             segment_bytes: spare.segment_bytes,
+            file_bytes: spare.segment_bytes,
             file: Some(spare.file.clone()),
         };
         self.close_one_of_many();
@@ -152,11 +156,11 @@ impl<D: Device> Segments<D> {
         }
     }
 
-    /// What is written from now on goes into files that the next start finds.
-    pub(crate) fn leave_unlinked(&mut self) {
+    /// What is written from now on goes into files that the next start finds whole.
+    pub(crate) fn leave(&mut self) {
         let Some(active) = &mut self.active else { return };
         let number = self.files.get(&active.id).map(|file| file.number);
-        if number.is_some_and(|number| self.unlinked.contains(&number)) {
+        if number.is_some_and(|number| self.left.contains(&number)) {
             active.end = active.segment_bytes;
         }
     }
@@ -165,8 +169,8 @@ impl<D: Device> Segments<D> {
     pub(crate) fn cold_room(&self) -> u64 {
         let Some(cold) = &self.cold else { return 0 };
         let number = self.files.get(&cold.id).map(|file| file.number);
-        let is_unlinked = number.is_some_and(|number| self.unlinked.contains(&number));
-        if is_unlinked { 0 } else { cold.segment_bytes - cold.end }
+        let is_left = number.is_some_and(|number| self.left.contains(&number));
+        if is_left { 0 } else { cold.segment_bytes - cold.end }
     }
 
     /// Remembers an open handle.
@@ -186,7 +190,7 @@ impl<D: Device> Segments<D> {
         let in_use = [&self.active, &self.cold];
         let in_use = in_use.map(|active| active.as_ref().map(|active| active.id));
         let can_be_closed = |(id, file): &(&SegmentId, &SegmentFile<D>)| {
-            let is_free = !in_use.contains(&Some(**id)) && !self.unlinked.contains(&file.number);
+            let is_free = !in_use.contains(&Some(**id)) && !self.left.contains(&file.number);
             file.file.is_some() && is_free
         };
         let behind = (Bound::Excluded(self.closed), Bound::Unbounded);
@@ -215,6 +219,7 @@ pub(crate) fn file_number(name: &str) -> Option<u32> {
 /// Takes the best spare, or makes one, and writes a segment's header into it. By itself, because a
 /// batch's durable write covers the batch alone.
 pub(crate) async fn begin_segment<D: Device>(core: &Core<D>, id: SegmentId) -> io::Result<()> {
+    core.check_place().await?;
     if id.is_cold() {
         // Should the header's write fail, it may be on the disk all the same, and the store goes on.
         core.segments.borrow_mut().cold_next = SegmentId(id.0 + 1);

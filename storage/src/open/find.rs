@@ -77,9 +77,13 @@ pub(super) async fn find<D: Device>(device: &D, options: &Options) -> Result<Fou
     }
     let identities = identify_all(device, &logs, HEADS_AT_ONCE).await.map_err(device_error)?;
     for ((number, file_bytes), identity) in logs.into_iter().zip(identities) {
-        let name = file_name(number);
-        if matches!(identity, Identity::Damaged(_) | Identity::Unknown) {
-            found.damage.push(format!("the header of {name} in {}", device.place()));
+        let (name, place) = (file_name(number), device.place());
+        match identity {
+            Identity::Damaged(_) => found.damage.push(format!("the header of {name} in {place}")),
+            Identity::Unknown => found.damage.push(format!(
+                "nothing in {name} in {place} says which segment it is: it is left alone"
+            )),
+            Identity::Segment(_) | Identity::Spare => {}
         }
         match identity {
             Identity::Segment(header) | Identity::Damaged(header)

@@ -10,6 +10,7 @@
 //!
 //! The source is only read. It takes memory for the index and about a hundred bytes more for each message.
 
+mod end;
 mod fold;
 mod plan;
 mod read;
@@ -25,6 +26,7 @@ use crate::log::segments::file_name;
 use crate::store::Store;
 use crate::superblock;
 use crate::types::{AccountId, Lsn, Uid};
+pub use end::{EndMissing, LogEnd};
 use fold::Folded;
 use search::Searched;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -54,6 +56,11 @@ pub struct SalvageReport {
     pub segments_missing: u64,
     /// Records that must have been there, behind what the index was begun with.
     pub records_lost: u64,
+    /// Where what was found of the log ends.
+    pub end: LogEnd,
+    /// It is known that it went on, and not how far: there may be messages that are in no figure
+    /// here.
+    pub end_missing: Option<EndMissing>,
     pub accounts: u64,
     pub mailboxes: u64,
     pub messages: u64,
@@ -134,6 +141,9 @@ pub async fn salvage<D: Device>(
     report.damage.extend(lacking(source, &searched, &folded).await);
     report.damage.append(&mut folded.damage);
     report.miss(&searched, &folded);
+    report.end = end::found(&searched);
+    let reached = searched.witness.max(folded.index.applied);
+    report.end_missing = end::missing(&searched, report.end, reached);
     let rotten = searched.records.iter().filter(|found| !found.is_whole());
     for found in rotten.take(LISTED_MAX) {
         let (segment, offset) = (found.location.segment.0, found.location.offset());

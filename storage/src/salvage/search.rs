@@ -75,6 +75,8 @@ pub(super) struct Searched<D: Device> {
     pub(super) closed_at: Option<Lsn>,
     /// The segment that was begun last, where that is known.
     pub(super) begun: Option<SegmentId>,
+    /// A copy of the superblock verifies, or of that mark.
+    pub(super) has_superblock: bool,
     /// Files that look like spares, by what stands in them.
     pub(super) erased: BTreeMap<SegmentId, String>,
     pub(super) damage: Vec<String>,
@@ -234,6 +236,7 @@ pub(super) async fn search<D: Device>(
         (found.location, Reverse(found.run), Reverse(found.lsn))
     });
     places.dedup_by_key(|number| records[*number as usize].location);
+    let has_superblock = !superblocks.is_empty() || begun.is_some();
     let begun = begun.map(|begun| begun.segment);
     let (files, held) = (found_in, RefCell::new(None));
     Ok(Searched {
@@ -245,6 +248,7 @@ pub(super) async fn search<D: Device>(
         witness,
         closed_at,
         begun,
+        has_superblock,
         erased,
         damage,
     })

@@ -37,7 +37,7 @@ pub struct BackupPlan {
     /// Segments that are needed and not there: what the backup can't have.
     pub missing: Vec<SegmentId>,
     /// Of those that it has, the files that are not under their names any more: for whoever looks for them to say
-    /// ([`Store::look_for_unlinked`]), as that takes time and this is of one moment.
+    /// ([`Store::look_for_harm`]), as that takes time and this is of one moment.
     pub unlinked: Vec<String>,
     _hold: Use,
 }

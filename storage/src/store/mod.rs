@@ -14,7 +14,7 @@
 //! | `undelete`, `history` | what has gone and is remembered; an account as it was |
 //! | `scrub`, `walk`, `verify` | everything is read through for rot; everything is counted again |
 //! | `backup` | what a backup takes, and its bytes |
-//! | `unlinked` | files that somebody has removed under the store |
+//! | `unlinked` | files that somebody has removed, replaced or cut under the store |
 //! | `compact` | all space that can be had, at somebody's wish |
 
 mod accounts;
@@ -41,7 +41,7 @@ pub use history::{PastAccount, PastMailbox, PastMessage};
 pub use keys::Space;
 pub use scrub::{Finding, Hurt, ScrubProgress};
 pub use undelete::{Buried, Undelete};
-pub use unlinked::Unlinked;
+pub use unlinked::{Cut, Harmed, Unlinked};
 pub use verify::VerifyReport;
 pub use walk::Walk;
 
@@ -143,12 +143,20 @@ impl<D: Device> Store<D> {
         &self.core.device
     }
 
-    /// What the disk said when a write or sync failed; `None` while all is well. A store that has halted
+    /// What the disk said when a write or sync failed, or what became of the directory; `None`
+    /// while all is well. A store that has halted
     /// takes nothing more until it is opened anew: what of the failed write is on the disk, nobody knows.
     #[must_use]
     pub fn halted_by(&self) -> Option<String> {
         let has_halted = self.core.phase.get() == Phase::Halted;
         has_halted.then(|| self.core.halted_by.borrow().clone().unwrap_or_default())
+    }
+
+    /// Whether it has halted because its directory is not under its name any more. What was
+    /// acknowledged is in that directory, wherever it is now.
+    #[must_use]
+    pub fn is_displaced(&self) -> bool {
+        self.core.displaced.get()
     }
 
     /// How often something was refused for want of space since the store was opened.
@@ -189,7 +197,7 @@ impl<D: Device> Store<D> {
             bytes_based: counters.bytes_based,
             segments_freed: self.core.segments_freed.get(),
             segments_spoiled: self.core.spoiled.borrow().len() as u64,
-            files_unlinked: segments.unlinked.len() as u64,
+            files_unlinked: segments.left.len() as u64,
             given_up: self.core.given_up.get(),
             log_bytes: segments.files.values().map(|segment| segment.segment_bytes).sum(),
             log_live_bytes: index.live.segments().map(|(_, used)| used.bytes).sum(),
@@ -308,7 +316,8 @@ pub struct Stats {
     pub segments_freed: u64,
     /// Segments that compaction leaves alone, because something live in them does not verify.
     pub segments_spoiled: u64,
-    /// Files of segments that somebody has removed, moved or replaced, when that was looked at last.
+    /// Files of segments that somebody has removed, moved, replaced or cut, when that was looked at
+    /// last.
     pub files_unlinked: u64,
     /// Checkpoints, copies by compaction and spares that were given up since the store was opened because the
     /// disk failed. They cost nothing, but the disk should be looked at.

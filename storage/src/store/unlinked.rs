@@ -1,13 +1,17 @@
-//! Files of the log that are not under their names any more: removed, moved away, or another file put in their places, by
-//! somebody who is not the store. What is open is read as before, so nobody would notice before the next start, which is refused.
+//! Files of the log that are not what they were: removed, moved away, another file put in their
+//! places, or cut, by somebody who is not the store. What is open is read as before, so nobody
+//! would notice before the next start, which is refused.
 //!
-//! Whoever has the store open asks from time to time. A file that has lost its name stays open from then on, as the last way to its
-//! bytes, and nothing more is written into it; a spare has none, and is let go.
+//! Whoever has the store open asks from time to time. Such a file stays open from then on, as the
+//! last way to its bytes, and nothing more is written into it; a spare has none, and is let go.
+//! What was cut off is gone, but not what the index knows of it: a checkpoint behind the file, for
+//! which the log goes on in another one, lets the next start do without.
 
 use super::Store;
-use crate::device::Device;
+use crate::device::{Device, Listed};
 use crate::error::Error;
-use crate::format::SegmentId;
+use crate::format::{Record, SegmentId};
+use crate::log::queue::Hold;
 use crate::log::segments::{Segments, file_name};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -22,59 +26,143 @@ pub struct Unlinked {
     pub is_open: bool,
 }
 
+/// A segment whose file has become shorter since the store was opened: what was behind is lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    pub segment: SegmentId,
+    /// Its name.
+    pub file: String,
+    /// What there is of it, and what there was.
+    pub bytes: u64,
+    pub bytes_before: u64,
+}
+
+/// What was done to the files, by their names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Harmed {
+    pub unlinked: Vec<Unlinked>,
+    pub cut: Vec<Cut>,
+}
+
+/// What was done to one of them.
+enum Harm {
+    Unlinked(Unlinked),
+    Cut(Cut),
+    /// Any of it, to a spare.
+    OfSpare,
+}
+
 impl<D: Device> Store<D> {
-    /// Looks now. By file name.
-    pub async fn look_for_unlinked(&self) -> Result<Vec<Unlinked>, Error> {
+    /// Looks now. Where the whole directory is not what it was, the store halts
+    /// ([`Store::is_displaced`]).
+    pub async fn look_for_harm(&self) -> Result<Harmed, Error> {
+        if let Err(error) = self.core.check_place().await
+            && !self.is_displaced()
+        {
+            return Err(self.unseen(&error));
+        }
         // Files come and go while the directory is read: what two looks agree on is so.
         let mut found = self.look_once().await?;
         if !found.is_empty() {
             let again = self.look_once().await?;
             found.retain(|number, _| again.contains_key(number));
         }
-        let mut segments = self.core.segments.borrow_mut();
-        let spares = segments.spares.len();
-        segments.spares.retain(|spare| !found.contains_key(&spare.number));
-        if segments.spares.len() < spares {
-            self.core.spares.ring();
+        let (mut harmed, mut left) = (Harmed::default(), BTreeSet::new());
+        let mut spares = BTreeSet::new();
+        for (number, harm) in found {
+            match harm {
+                Harm::Unlinked(unlinked) => harmed.unlinked.push(unlinked),
+                Harm::Cut(cut) => harmed.cut.push(cut),
+                Harm::OfSpare => {
+                    spares.insert(number);
+                    continue;
+                }
+            }
+            left.insert(number);
         }
-        found.retain(|_, unlinked| unlinked.is_some());
-        segments.unlinked = found.keys().copied().collect();
-        segments.leave_unlinked();
-        Ok(found.into_values().flatten().collect())
+        self.leave(left, &spares);
+        self.go_on_behind(&harmed.cut).await;
+        Ok(harmed)
     }
 
-    /// By number; nothing for a spare.
-    async fn look_once(&self) -> Result<BTreeMap<u32, Option<Unlinked>>, Error> {
+    /// Nothing more is written into these.
+    fn leave(&self, files: BTreeSet<u32>, spares: &BTreeSet<u32>) {
+        let mut segments = self.core.segments.borrow_mut();
+        let there = segments.spares.len();
+        segments.spares.retain(|spare| !spares.contains(&spare.number));
+        if segments.spares.len() < there {
+            self.core.spares.ring();
+        }
+        segments.left = files;
+        segments.leave();
+    }
+
+    /// Has a checkpoint written that lies behind all of them, for which something has to be logged
+    /// in a later segment: a record that changes nothing. Where it can't be now, the next look
+    /// tries it.
+    async fn go_on_behind(&self, cut: &[Cut]) {
+        let of_log = cut.iter().map(|cut| cut.segment).filter(|segment| !segment.is_cold());
+        let Some(last) = of_log.max() else { return };
+        let core = &self.core;
+        let [newest, _] = core.named.get();
+        if newest.segment > last {
+            return;
+        }
+        if core.position.get().segment <= last {
+            let nothing = Record::Put { space: 0, pairs: Vec::new() };
+            let Ok(receipt) = core.enqueue(nothing, Hold::default()) else { return };
+            if receipt.landed().await.is_err() {
+                return;
+            }
+        }
+        core.wants_checkpoint.set(true);
+        core.upkeep.ring();
+    }
+
+    fn unseen(&self, error: &io::Error) -> Error {
+        Error::Read { what: error.to_string(), place: self.core.device.place() }
+    }
+
+    /// By number.
+    async fn look_once(&self) -> Result<BTreeMap<u32, Harm>, Error> {
         let before = numbered(&self.core.segments.borrow());
         let listed = match self.core.device.list().await {
             Ok(listed) => listed,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => {
-                return Err(Error::Read {
-                    what: error.to_string(),
-                    place: self.core.device.place(),
-                });
-            }
+            Err(error) => return Err(self.unseen(&error)),
         };
-        let ids: HashMap<String, u64> = listed.into_iter().map(|one| (one.name, one.id)).collect();
+        let there: HashMap<String, Listed> =
+            listed.into_iter().map(|one| (one.name.clone(), one)).collect();
         let device = &self.core.device;
-        let is_unlinked = |number: u32, file: Option<&D::File>| {
+        // What has the name, if that is the file.
+        let named = |number: u32, file: Option<&D::File>| {
             let open = file.and_then(|file| device.file_id(file).ok());
-            let there = ids.get(&file_name(number));
-            there.is_none_or(|there| open.is_some_and(|open| open != *there))
+            let there = there.get(&file_name(number));
+            there.filter(|there| open.is_none_or(|open| open == there.id))
         };
         let segments = self.core.segments.borrow();
         let mut found = BTreeMap::new();
         for (segment, one) in &segments.files {
-            let (number, is_open) = (one.number, one.file.is_some());
-            if before.contains(&number) && is_unlinked(number, one.file.as_ref()) {
-                let file = file_name(number);
-                found.insert(number, Some(Unlinked { segment: *segment, file, is_open }));
+            let (segment, number) = (*segment, one.number);
+            if !before.contains(&number) {
+                continue;
             }
+            let file = file_name(number);
+            let bytes_before = one.file_bytes;
+            let harm = match named(number, one.file.as_ref()) {
+                None => Harm::Unlinked(Unlinked { segment, file, is_open: one.file.is_some() }),
+                Some(there) if there.bytes < bytes_before => {
+                    Harm::Cut(Cut { segment, file, bytes: there.bytes, bytes_before })
+                }
+                Some(_) => continue,
+            };
+            found.insert(number, harm);
         }
         for spare in &segments.spares {
-            if before.contains(&spare.number) && is_unlinked(spare.number, Some(&spare.file)) {
-                found.insert(spare.number, None);
+            let there = named(spare.number, Some(&spare.file));
+            let is_whole = there.is_some_and(|there| there.bytes >= spare.segment_bytes);
+            if before.contains(&spare.number) && !is_whole {
+                found.insert(spare.number, Harm::OfSpare);
             }
         }
         Ok(found)

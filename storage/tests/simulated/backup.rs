@@ -17,7 +17,7 @@ async fn deliver(store: &Store<Sim>, number: u32, length: usize) -> Uid {
 }
 
 /// Keeps about sixty messages; large ones lie in chunks.
-async fn churn(store: &Store<Sim>, random: &mut Random, from: u32, count: u32) {
+pub async fn churn(store: &Store<Sim>, random: &mut Random, from: u32, count: u32) {
     for number in from..from + count {
         let length = if number % 40 == 0 { 30_000 } else { 200 + random.index(3_000) };
         let uid = deliver(store, number, length).await;
@@ -345,40 +345,6 @@ fn what_was_found_is_looked_at_again_when_it_has_changed() {
         let again = store.scrub_again(one.segment, None).await.expect("looks");
         let [other] = &again[..] else { panic!("{again:?}") };
         assert_eq!((other.hurt.len(), store.has_changed(other)), (0, false));
-    });
-}
-
-#[test]
-fn a_file_that_has_lost_its_name_is_found_and_one_that_the_store_removes_is_not() {
-    let sim = Sim::new(6);
-    let disk = sim.clone();
-    on_sim(&sim, small_store(), move |store| async move {
-        with_accounts(&store).await;
-        for from in (0..900).step_by(100) {
-            churn(&store, &mut Random::new(6), from, 100).await;
-            assert_eq!(store.look_for_unlinked().await.expect("looks"), []);
-        }
-        // All of them: spares, too, in which the log does not go on then.
-        for file in store.device().list().await.expect("lists") {
-            if file.name.starts_with("log-") {
-                store.device().remove(&file.name).await.expect("removes");
-            }
-        }
-        let found = store.look_for_unlinked().await.expect("looks");
-        assert!(found.len() > 2 && found.iter().all(|one| one.is_open), "{found:?}");
-        assert_eq!(store.stats().files_unlinked, found.len() as u64);
-        assert_eq!(store.verify().await.expect("verifies").bad, Vec::<String>::new());
-        // The log goes on where the next start finds it.
-        let mut next = delivery(vec![placement(ALICE, INBOX)], 899, 100);
-        next.body = storage::Body::Whole(b"Subject: after that\r\n\r\n".as_slice().into());
-        store.deliver(next).await.expect("delivers");
-        let holds = |bytes: &[u8]| bytes.windows(10).any(|part| part == b"after that");
-        let files = disk.files().into_iter().filter(|file| file.name.starts_with("log-"));
-        let found_in = files.filter(|file| holds(&disk.contents(&file.name).unwrap_or_default()));
-        assert_eq!(found_in.count(), 1);
-        churn(&store, &mut Random::new(7), 900, 300).await;
-        let later = store.look_for_unlinked().await.expect("looks");
-        assert!(later.iter().all(|one| found.contains(one)), "{later:?}");
     });
 }
 

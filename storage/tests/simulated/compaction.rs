@@ -586,7 +586,7 @@ fn what_compaction_has_a_place_for_is_written_there_though_the_file_has_lost_its
                     let cold = |name: &String| disk.contents(name).is_some_and(|b| is_cold(&b));
                     if let Some(name) = logs.rfind(cold) {
                         looking.device().remove(&name).await.expect("removes");
-                        looking.look_for_unlinked().await.expect("looks");
+                        looking.look_for_harm().await.expect("looks");
                         count.set(count.get() + 1);
                     }
                 }

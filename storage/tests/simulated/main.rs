@@ -25,5 +25,6 @@ mod rooms;
 mod salvage;
 mod salvage_lost;
 mod undelete;
+mod unlinked;
 mod unreadable;
 mod verify;

@@ -1,6 +1,7 @@
 //! What a salvage saves of a log of which something is lost: bytes, blocks, headers, files.
 
 use crate::common::*;
+use crate::faults::segment_id;
 use crate::salvage::{
     assert_part, contents, is_segment, live, lived, options, salvaged, salvaged_from, seen,
     with_contents,
@@ -304,4 +305,82 @@ fn an_older_copy_of_a_segment_is_named() {
         named.insert(name.clone());
     }
     assert!(named.len() > 2, "{named:?}");
+}
+
+/// By their names.
+type Files = BTreeMap<String, Vec<u8>>;
+
+/// Several segments of them, and some in the newest.
+const MESSAGES: u32 = 66;
+
+/// Some messages, each in a block; the newest file of the log.
+fn some_messages(seed: u64, close: bool) -> (Files, String) {
+    let sim = Sim::new(seed);
+    let fill = |store: storage::Store<Sim>| async move {
+        with_accounts(&store).await;
+        for number in 0..MESSAGES {
+            store.deliver(delivery(vec![placement(ALICE, INBOX)], number, 900)).await.expect("one");
+        }
+    };
+    if close {
+        on_sim(&sim, options(), fill);
+    } else {
+        on_sim_unclosed(&sim, options(), move |store, _| fill(store)).expect("fills");
+    }
+    let files = contents(&sim.after_crash());
+    // Cold ones are no part of the log.
+    let used = files.iter().filter(|(_, bytes)| bytes.starts_with(b"KURASEG\0") && bytes[9] == 0);
+    let newest = used.max_by_key(|(_, bytes)| segment_id(bytes)).expect("a segment").0.clone();
+    (files, newest)
+}
+
+type Harm<'h> = &'h dyn Fn(&mut Files);
+
+#[test]
+fn an_end_of_the_log_that_is_missing_is_said_where_no_figure_can_tell() {
+    let (files, newest) = some_messages(76, false);
+    let (whole, all) = salvaged(&files);
+    assert_eq!((all.messages.len(), &whole.end_missing), (MESSAGES as usize, &None));
+    let cut = |files: &mut Files| files.get_mut(&newest).expect("there").truncate(8192);
+    let gone = |files: &mut Files| drop(files.remove(&newest));
+    let superblock_too = |files: &mut Files| {
+        gone(files);
+        files.remove("superblock");
+    };
+    let all_else_too = |files: &mut Files| {
+        gone(files);
+        files.retain(|name, _| name.starts_with("log-"));
+    };
+    let ways: [(Harm<'_>, &str); 4] = [
+        (&cut, "the newest, is cut off after 8192 of 65536 bytes"),
+        (&gone, "the newest, has no file"),
+        (&superblock_too, "it had gone on behind what there is"),
+        (&all_else_too, "the superblock is missing"),
+    ];
+    for (harm, words) in ways {
+        let mut files = files.clone();
+        harm(&mut files);
+        let (report, seen) = salvaged(&files);
+        let known = seen.messages.len() as u64 + report.messages_lost;
+        assert!(known < u64::from(MESSAGES), "{words}: the figures tell: {report:?}");
+        let missing = report.end_missing.as_ref().unwrap_or_else(|| panic!("{words}: {report:?}"));
+        assert!(missing.what.contains(words), "{missing:?}");
+        assert!(report.end.lsn < whole.end.lsn && report.end.time <= whole.end.time, "{report:?}");
+        assert!(missing.reached.is_none_or(|reached| reached > report.end.lsn), "{report:?}");
+    }
+}
+
+/// Where the store was closed in order, the figures tell.
+#[test]
+fn an_end_that_is_missing_of_a_log_that_was_closed_is_counted() {
+    let (mut files, newest) = some_messages(77, true);
+    files.get_mut(&newest).expect("there").truncate(8192);
+    let (report, seen) = salvaged(&files);
+    assert_eq!(report.end_missing, None);
+    assert!(report.messages_lost > 0);
+    assert_eq!(
+        seen.messages.len() as u64 + report.messages_lost,
+        u64::from(MESSAGES),
+        "{report:?}"
+    );
 }

@@ -107,6 +107,10 @@ impl Device for Sim {
         Ok(disk.capacity.map_or(u64::MAX / 2, |bytes| bytes.saturating_sub(disk.used_bytes())))
     }
 
+    async fn is_in_place(&self) -> io::Result<bool> {
+        Ok(!self.disk.borrow().is_displaced)
+    }
+
     fn place(&self) -> String {
         "a simulated disk".to_owned()
     }

@@ -87,6 +87,8 @@ pub(super) struct Disk {
     pub(super) clock_micros: u64,
     /// What the clock says too much.
     pub(super) ahead_micros: u64,
+    /// Somebody has moved the directory away.
+    pub(super) is_displaced: bool,
 }
 
 pub(super) enum Work {
@@ -150,6 +152,7 @@ impl Sim {
             handles: Handles::default(),
             clock_micros,
             ahead_micros: 0,
+            is_displaced: false,
         };
         Sim { disk: Rc::new(RefCell::new(disk)) }
     }
@@ -252,6 +255,12 @@ impl Sim {
         let Content { current, durable, .. } = &mut *content;
         current.truncate(length);
         durable.truncate(length);
+    }
+
+    /// Moves the directory away, and puts a copy in its place, where all names lead: nothing that
+    /// is done by them fails.
+    pub fn displace(&self) {
+        self.disk.borrow_mut().is_displaced = true;
     }
 
     /// The disk as it is after power comes back: a new one, with no faults or crash planned.
