@@ -191,7 +191,7 @@ class Postfix(Server):
         self.spool = self.path("spool")
 
     def version(self):
-        postfix = subprocess.check_output(["postconf", "-h", "mail_version"], text=True).strip()
+        postfix = subprocess.check_output(["postconf", "-d", "-h", "mail_version"], text=True).strip()
         return f"Postfix {postfix}"
 
     def prepare(self, more):
@@ -202,7 +202,7 @@ class Postfix(Server):
             os.makedirs(directory)
         os.chown(data, pwd.getpwnam("postfix").pw_uid, 0)
         daemons = subprocess.check_output(
-            ["postconf", "-h", "daemon_directory"], text=True
+            ["postconf", "-d", "-h", "daemon_directory"], text=True
         ).strip()
         self.write(
             "postfix/main.cf",

@@ -19,7 +19,7 @@ const CONNECTIONS_MIN: u64 = 16;
 /// Of all, one part of so many is for segments that are kept open; which are more is read as well,
 /// with one call more.
 const SEGMENTS_PART: u64 = 8;
-const SEGMENTS_MIN: u64 = 64;
+const SEGMENTS_MIN: u64 = 16;
 const SEGMENTS_MAX: u64 = 1024;
 
 /// So many may be open.
@@ -56,7 +56,8 @@ mod tests {
     #[test]
     fn what_stores_need_comes_first_and_connections_have_the_most_of_many() {
         assert_eq!((segments_of(1024, 2), connections_of(1024, 2)), (64, 336));
-        assert_eq!((segments_of(350, 2), connections_of(350, 2)), (64, 16));
+        assert_eq!((segments_of(350, 2), connections_of(350, 2)), (21, 16));
+        assert_eq!((segments_of(1024, 16), connections_of(1024, 16)), (16, 16));
         assert_eq!((segments_of(65_536, 8), connections_of(65_536, 8)), (1024, 56_304));
         assert_eq!(segments_of(u64::MAX, 64), 1024);
     }

@@ -21,7 +21,8 @@ const MIB: u64 = 1 << 20;
 const SLOW_FLUSH_US: f64 = 2_000.0;
 /// A flush that takes longer than this is worth more than a core of one's own.
 const DEAR_FLUSH_US: f64 = 500.0;
-/// Two writers that flush less than so many times as often as one wait for each other more than they gain.
+/// Two writers that flush less than so many times as often as one wait for each other more than
+/// they gain.
 const QUEUED_GAIN: f64 = 1.5;
 /// Doubling the writers has to add so much of a lone writer's rate to be worth the latency.
 const OVERLAP_GAIN: f64 = 0.25;
@@ -234,8 +235,8 @@ fn flush_text(point: FlushPoint) -> String {
 }
 
 /// Whether two writers flush little more often than one. Then several logs wait for each other's
-/// flushes, where one would have had all that waits in its next. Quick flushes are not asked: there the wait is short, and a
-/// busy host measures it wrongly.
+/// flushes, where one would have had all that waits in its next. Quick flushes are not asked: there
+/// the wait is short, and a busy host measures it wrongly.
 fn flushes_queue_up(profile: &Profile) -> bool {
     let of = |writers| {
         let point = profile.disk.overlap.iter().find(|point| point.writers == writers);
@@ -266,7 +267,8 @@ fn shards(profile: &Profile) -> Knob {
     derived(
         value,
         "one for each core, at most 64; 1 when even the fastest small flush took over 2 ms, or over \
-         0.5 ms and two writers flush less than 1.5 times as often as one",
+         0.5 ms and two writers flush less than 1.5 times as often as one (by its rate, or its median \
+         where that is more)",
         figures,
     )
 }

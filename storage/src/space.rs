@@ -126,14 +126,20 @@ pub(crate) async fn free<D: Device>(core: &Core<D>) -> io::Result<usize> {
     if segments.is_empty() {
         return Ok(0);
     }
+    // By their names: another directory's files may be somebody's mail.
+    core.check_place().await?;
+    let mut failed = None;
     // A spare is an open file, of which there may be only so many.
     for some in segments.chunks(FREED_AT_ONCE) {
         for segment in some {
-            erase(core, *segment).await?;
+            // One that somebody has removed must not keep all behind it.
+            if let Err(error) = erase(core, *segment).await {
+                failed.get_or_insert(error);
+            }
         }
         give_back_surplus(core).await?;
     }
-    Ok(segments.len())
+    failed.map_or(Ok(segments.len()), Err)
 }
 
 /// A checkpoint is written ahead of its time when it gives back so many times its size.
@@ -183,9 +189,10 @@ pub(crate) async fn erase<D: Device>(core: &Core<D>, id: SegmentId) -> io::Resul
     }
     let mut segments = core.segments.borrow_mut();
     let Some(segment) = segments.files.remove(&id) else { return Ok(()) };
-    // What is written into a file without a name is lost with the next stop, and one that was cut
-    // is no spare any more.
-    if !segments.left.remove(&segment.number) {
+    // What is written into a file without a name is lost with the next stop, and one that was cut,
+    // now or before the store was opened, is no spare any more.
+    let is_whole = segment.file_bytes >= segment.segment_bytes;
+    if !segments.left.remove(&segment.number) && is_whole {
         segments.spares.push(Spare {
             number: segment.number,
             file: opened,
@@ -228,6 +235,7 @@ pub(crate) async fn give_back_spare<D: Device>(core: &Core<D>) -> io::Result<boo
         if segments.spares.len() > usize::from(!has_room) { segments.spares.pop() } else { None }
     };
     let Some(spare) = spare else { return Ok(false) };
+    core.check_place().await?;
     core.device.remove(&segments::file_name(spare.number)).await?;
     core.device.sync_directory().await?;
     core.refresh_free_space();

@@ -13,8 +13,8 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Zeroes written at once into a spare while the store is open, as a part of upkeep's pieces: a commit's flush waits for
-/// everything that the disk has in its cache, zeroes too.
+/// Zeroes written at once into a spare while the store is open, as a part of upkeep's pieces: a
+/// commit's flush waits for everything that the disk has in its cache, zeroes too.
 const ZERO_PIECE_PART: u64 = 2;
 
 /// The most of them beside a log that grows fast, in upkeep's pieces.
@@ -114,9 +114,10 @@ fn next_step<D: Device>(core: &Core<D>) -> Option<Step> {
 #[derive(Debug, Clone, Copy)]
 struct Piece {
     bytes: u64,
-    /// Whether it is on stable media before the next is written. At rest nobody else flushes, and what gathers in the
-    /// disk's cache would be the next commit's to wait for. Beside a log in use the commits' own flushes take each piece along;
-    /// a flush for it would be a commit of the file system's journal, too: three of the disk's flushes, for which mail would wait.
+    /// Whether it is on stable media before the next is written. At rest nobody else flushes, and
+    /// what gathers in the disk's cache would be the next commit's to wait for. Beside a log in use
+    /// the commits' own flushes take each piece along; a flush for it would be a commit of the file
+    /// system's journal, too: three of the disk's flushes, for which mail would wait.
     durable: bool,
 }
 
@@ -210,6 +211,8 @@ async fn zero_spare<D: Device>(core: &Rc<Core<D>>, piece: Piece) -> io::Result<(
 
 /// Allocates one more spare; with `prewrite`, writes it before returning.
 pub(crate) async fn add_spare<D: Device>(core: &Rc<Core<D>>, prewrite: bool) -> io::Result<()> {
+    // It takes the place of a file of that name: that must be nobody's.
+    core.check_place().await?;
     let number = core.segments.borrow_mut().take_number();
     let mut spare = create_spare(&core.device, number, core.options.segment_bytes).await?;
     while prewrite && !spare.is_prewritten() {
@@ -220,8 +223,7 @@ pub(crate) async fn add_spare<D: Device>(core: &Rc<Core<D>>, prewrite: bool) -> 
     Ok(())
 }
 
-/// One piece. Where it is not durable by itself, the last one has a sync behind it, so that the file
-/// system has nothing left to do later.
+/// One piece. The last one has a sync behind it, so that the file system has nothing left to do later.
 async fn write_zeroes<D: Device>(
     core: &Rc<Core<D>>,
     spare: &mut Spare<D>,
@@ -229,11 +231,12 @@ async fn write_zeroes<D: Device>(
 ) -> io::Result<()> {
     let bytes = (spare.segment_bytes - spare.zeroed_bytes).min(piece.bytes);
     let zeroes = Buffer::zeroed(bytes as usize);
-    if piece.durable {
+    let is_last = spare.zeroed_bytes + bytes == spare.segment_bytes;
+    if piece.durable && !is_last {
         core.device.write_durably(&spare.file, spare.zeroed_bytes, zeroes).await.0?;
     } else {
         core.device.write(&spare.file, spare.zeroed_bytes, zeroes).await.0?;
-        if spare.zeroed_bytes + bytes == spare.segment_bytes {
+        if is_last {
             core.device.sync(&spare.file).await?;
         }
     }

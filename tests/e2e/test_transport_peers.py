@@ -77,7 +77,7 @@ class Postfix:
             os.mkdir(directory)
         os.chown(f"{self.place}/data", owner, 0)
         os.chown(f"{self.place}/mail", 65534, 65534)
-        daemons = subprocess.check_output(["postconf", "-h", "daemon_directory"], text=True).strip()
+        daemons = subprocess.check_output(["postconf", "-d", "-h", "daemon_directory"], text=True).strip()
         with open(f"{self.place}/resolv.conf", "w") as file:
             file.write(f"nameserver {resolver}\noptions edns0 trust-ad\n")
         with open(f"{self.config}/main.cf", "w") as file:

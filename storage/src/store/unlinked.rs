@@ -108,12 +108,12 @@ impl<D: Device> Store<D> {
         if newest.segment > last {
             return;
         }
-        if core.position.get().segment <= last {
-            let nothing = Record::Put { space: 0, pairs: Vec::new() };
-            let Ok(receipt) = core.enqueue(nothing, Hold::default()) else { return };
-            if receipt.landed().await.is_err() {
-                return;
-            }
+        // Wherever the log is: a store in which nothing was logged since its opening told of damage
+        // writes no checkpoint.
+        let nothing = Record::Put { space: 0, pairs: Vec::new() };
+        let Ok(receipt) = core.enqueue(nothing, Hold::default()) else { return };
+        if receipt.landed().await.is_err() {
+            return;
         }
         core.wants_checkpoint.set(true);
         core.upkeep.ring();
