@@ -139,7 +139,7 @@ async fn run(parts: Parts, inbox: Inbox, listeners: Listeners, opened: mpsc::Sen
     if !listeners.is_empty() {
         // A command has its store open for a moment only.
         glommio::spawn_local(crate::scrub::run(Rc::clone(&shard))).detach();
-        glommio::spawn_local(crate::unlinked::keep_looking(Rc::clone(&shard))).detach();
+        glommio::spawn_local(crate::harm::keep_looking(Rc::clone(&shard))).detach();
         glommio::spawn_local(crate::relay::sender::run(Rc::clone(&shard))).detach();
         glommio::spawn_local(crate::relay::delivered::keep(Rc::clone(&shard))).detach();
         glommio::spawn_local(crate::collect::collector::run(Rc::clone(&shard))).detach();

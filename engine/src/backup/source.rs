@@ -192,7 +192,7 @@ pub async fn plan_all(handles: &[ShardHandle]) -> Result<Vec<BackupPlan>, Fault>
     // Before they stand still: directories may be long.
     let mut unlinked = Vec::new();
     for (shard, handle) in handles.iter().enumerate() {
-        let look = handle.ask(|shard| async move { crate::unlinked::look(&shard).await });
+        let look = handle.ask(|shard| async move { crate::harm::look(&shard).await });
         unlinked.push(look.await.map_err(|error| format!("shard {shard}: {error}"))?.unlinked);
     }
     let standstill = Standstill::begin();

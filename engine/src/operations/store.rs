@@ -12,7 +12,7 @@ pub(super) async fn stats(shard: &Rc<Shard>) -> Result<Value, Fault> {
     let mut shards = Vec::new();
     for home in 0..shard.mesh.cores() {
         let stats = |shard: Rc<Shard>| async move {
-            crate::unlinked::look(&shard).await;
+            crate::harm::look(&shard).await;
             Ok::<_, Fault>(shard.store.stats())
         };
         shards.push(on(shard, home, stats).await?);

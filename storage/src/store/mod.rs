@@ -14,7 +14,7 @@
 //! | `undelete`, `history` | what has gone and is remembered; an account as it was |
 //! | `scrub`, `walk`, `verify` | everything is read through for rot; everything is counted again |
 //! | `backup` | what a backup takes, and its bytes |
-//! | `unlinked` | files that somebody has removed, replaced or cut under the store |
+//! | `harm` | files that somebody has removed, replaced or cut under the store |
 //! | `compact` | all space that can be had, at somebody's wish |
 
 mod accounts;
@@ -22,6 +22,7 @@ mod backup;
 mod change;
 mod compact;
 mod deliver;
+mod harm;
 mod history;
 mod keys;
 mod mailboxes;
@@ -29,7 +30,6 @@ mod read;
 mod scrub;
 mod summaries;
 mod undelete;
-mod unlinked;
 mod verify;
 mod walk;
 
@@ -37,11 +37,11 @@ pub use backup::{BackupPlan, PlannedSegment};
 pub use change::FlagsChanged;
 pub use compact::Compacted;
 pub use deliver::{BodyWriter, PLACEMENTS_MAX, StreamedBody};
+pub use harm::{Cut, Harmed, Unlinked};
 pub use history::{PastAccount, PastMailbox, PastMessage};
 pub use keys::Space;
 pub use scrub::{Finding, Hurt, ScrubProgress};
 pub use undelete::{Buried, Undelete};
-pub use unlinked::{Cut, Harmed, Unlinked};
 pub use verify::VerifyReport;
 pub use walk::Walk;
 
