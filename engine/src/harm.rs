@@ -58,7 +58,7 @@ fn tell_of_cut(shard: &Shard, Cut { segment, file, bytes, bytes_before }: &Cut) 
         file,
         bytes,
         bytes_before,
-        "a file of the store has been cut: mail that was behind its end now is lost, and can't be read. New mail goes into other files. \
+        "a file of the store has been cut: what mail was behind its end is lost, and can't be read. New mail goes into other files. \
          What can be done is in README.md, \"Files that somebody has removed\""
     );
 }

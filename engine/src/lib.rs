@@ -27,9 +27,11 @@
 //! | [`operations`], [`control_plane`] | what an operator can ask of a running or stopped server |
 //! | `remembering`, `export` | of these, what is about the past: expunged mail, an account as it was, holds |
 //! | [`backup`], [`salvage`] | copies of the store elsewhere; what can be saved of a damaged one |
-//! | [`scrub`], [`compact`], [`unlinked`] | the store is read through for rot, and gives space back; its files are still there |
+//! | [`scrub`], [`compact`], [`harm`] | the store is read through for rot, and gives space back; whether its files are there and whole |
+//! | [`course`] | how far long work has come, for the command that waits |
 //! | `trace` | and what has become of messages |
 //! | [`certificates`], [`tls`], [`metrics`] | the rest of running a server |
+//! | [`files`] | how many files may be open, and for what |
 //! | [`spaces`] | which key space of the store is whose, and how one is gone through |
 //! | `hex`, `sliding`, `when` | octets as digits; counts of the last while; times as operators write them |
 //! | [`bench`] | load programs |

@@ -455,10 +455,10 @@ impl Snapshot {
                 s.segments_spoiled
             }),
             (
-                "kura_store_files_unlinked",
+                "kura_store_files_harmed",
                 "gauge",
                 "Files of segments that somebody has removed, replaced or cut",
-                |s| s.files_unlinked,
+                |s| s.files_harmed,
             ),
             (
                 "kura_store_given_up_total",

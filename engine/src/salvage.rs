@@ -93,7 +93,12 @@ fn fill(
         private_dir(&target).map_err(|error| fault(&target, error))?;
         progress(shard, 0, 0);
         let options = Options { retention: Duration::ZERO, ..store_options(config, knobs, shard) };
-        let show = |done, total| progress(shard, done, total);
+        // Zero says that a shard begins, also of one that has nothing to read.
+        let show = |done, total: u64| {
+            if total > 0 {
+                progress(shard, done, total);
+            }
+        };
         reports.push(one_shard(&source, &target, options, show)?);
     }
     let SmallFiles { wanted, left_out, .. } = small_files(config, config_file)?;

@@ -417,6 +417,11 @@ impl<D: Device> Core<D> {
             segment.number
         };
         let name = crate::log::segments::file_name(number);
+        if self.displaced.get() {
+            // Another directory may have a file of that name, with other mail in it.
+            let what = "the directory is not the one that was opened".to_owned();
+            return Err(Error::Read { what, place: format!("{name} in {}", self.device.place()) });
+        }
         let opened = self.device.open(&name).await;
         let file = opened.map_err(|error| Error::Read {
             what: error.to_string(),

@@ -1,4 +1,5 @@
-//! Freeing segments: when nothing needs one any more, its header is erased, and it is a spare.
+//! Freeing segments: when nothing needs one any more, its header is erased, and it is a spare, if
+//! its file is as it was.
 //!
 //! A segment is freed when all of this holds (FORMAT.md, "Compaction"):
 //! - nothing in the index refers to it, nor in the newest checkpoint: so no record that says where
@@ -180,7 +181,8 @@ fn freeable<D: Device>(core: &Core<D>) -> Vec<SegmentId> {
     core.emptied.borrow().iter().filter(is_free).map(|(id, _)| *id).collect()
 }
 
-/// From here on the segment is gone, and its file a spare that was written before.
+/// From here on the segment is gone, and its file, if nobody has harmed it, a spare that was written
+/// before.
 pub(crate) async fn erase<D: Device>(core: &Core<D>, id: SegmentId) -> io::Result<()> {
     let opened = core.segment_file(id).await.map_err(io::Error::other)?;
     if let Err(error) = segments::erase_header(&core.device, &opened).await {

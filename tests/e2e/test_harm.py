@@ -27,7 +27,7 @@ class Unlinked(kura.TestCase):
         return server
 
     def unlinked(self, server):
-        return json.loads(server.command("store", "stats", "--json").stdout)["files_unlinked"]
+        return json.loads(server.command("store", "stats", "--json").stdout)["files_harmed"]
 
     def opened(self, server, path):
         """Where the server's process has it."""

@@ -68,8 +68,8 @@ pub(crate) struct Segments<D: Device> {
     /// Spares that are being written ahead, and are not among them meanwhile.
     pub(crate) spares_away: usize,
     pub(crate) next_number: u32,
-    /// Files that somebody has removed, replaced or cut ([`crate::store::Harmed`]): nothing more is
-    /// written into them, and they stay open.
+    /// Files that somebody has removed, replaced or cut ([`crate::store::Harmed`]): nothing more
+    /// gets a place in them, and those that are open stay so.
     pub(crate) left: BTreeSet<u32>,
     /// So many of the segments' files are kept open ([`crate::Options`]).
     pub(crate) open_max: usize,

@@ -2,7 +2,7 @@
 //!
 //! In three steps: [`search`] looks through the segment files for records; [`fold`] makes an index of the
 //! newest checkpoint that verifies and of what was found; [`plan`] and [`write`] make records of that index
-//! in the fresh store. Accounts, mailboxes, UIDs, UIDVALIDITY and flags are as the records say; what had been
+//! in the fresh store. [`end`] says where the log is known to have gone on behind all of it. Accounts, mailboxes, UIDs, UIDVALIDITY and flags are as the records say; what had been
 //! expunged and is remembered can still be brought back. MODSEQs begin anew.
 //!
 //! Unless the store was closed in order and no record is missing, nobody knows what else was given out at its end:

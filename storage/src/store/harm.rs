@@ -2,8 +2,8 @@
 //! places, or cut, by somebody who is not the store. What is open is read as before, so nobody
 //! would notice before the next start, which is refused.
 //!
-//! Whoever has the store open asks from time to time. Such a file stays open from then on, as the
-//! last way to its bytes, and nothing more is written into it; a spare has none, and is let go.
+//! Whoever has the store open asks from time to time. Such a file stays open from then on, if
+//! it was, as the last way to its bytes, and nothing more gets a place in it; a spare is let go.
 //! What was cut off is gone, but not what the index knows of it: a checkpoint behind the file, for
 //! which the log goes on in another one, lets the next start do without.
 
@@ -134,11 +134,12 @@ impl<D: Device> Store<D> {
         let there: HashMap<String, Listed> =
             listed.into_iter().map(|one| (one.name.clone(), one)).collect();
         let device = &self.core.device;
-        // What has the name, if that is the file.
+        let is_displaced = self.is_displaced();
+        // What has the name, if that is the file. In another directory only one that is open can be told.
         let named = |number: u32, file: Option<&D::File>| {
             let open = file.and_then(|file| device.file_id(file).ok());
             let there = there.get(&file_name(number));
-            there.filter(|there| open.is_none_or(|open| open == there.id))
+            there.filter(|there| open.map_or(!is_displaced, |open| open == there.id))
         };
         let segments = self.core.segments.borrow();
         let mut found = BTreeMap::new();

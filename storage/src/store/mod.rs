@@ -197,7 +197,7 @@ impl<D: Device> Store<D> {
             bytes_based: counters.bytes_based,
             segments_freed: self.core.segments_freed.get(),
             segments_spoiled: self.core.spoiled.borrow().len() as u64,
-            files_unlinked: segments.left.len() as u64,
+            files_harmed: segments.left.len() as u64,
             given_up: self.core.given_up.get(),
             log_bytes: segments.files.values().map(|segment| segment.segment_bytes).sum(),
             log_live_bytes: index.live.segments().map(|(_, used)| used.bytes).sum(),
@@ -318,7 +318,7 @@ pub struct Stats {
     pub segments_spoiled: u64,
     /// Files of segments that somebody has removed, moved, replaced or cut, when that was looked at
     /// last.
-    pub files_unlinked: u64,
+    pub files_harmed: u64,
     /// Checkpoints, copies by compaction and spares that were given up since the store was opened because the
     /// disk failed. They cost nothing, but the disk should be looked at.
     pub given_up: u64,

@@ -1,4 +1,4 @@
-//! Rot, failing writes, a full disk: what each costs, and what it does not.
+//! Rot, lost files, failing writes, a full disk, a flood: what each costs, and what it does not.
 
 use crate::common::*;
 use storage::device::Device;

@@ -28,7 +28,7 @@ fn a_file_that_has_lost_its_name_is_found_and_one_that_the_store_removes_is_not(
         }
         let found = store.look_for_harm().await.expect("looks").unlinked;
         assert!(found.len() > 2 && found.iter().all(|one| one.is_open), "{found:?}");
-        assert_eq!(store.stats().files_unlinked, found.len() as u64);
+        assert_eq!(store.stats().files_harmed, found.len() as u64);
         assert_eq!(store.verify().await.expect("verifies").bad, Vec::<String>::new());
         // The log goes on where the next start finds it.
         let mut next = delivery(vec![placement(ALICE, INBOX)], 899, 100);
@@ -129,7 +129,7 @@ fn a_file_that_is_cut_is_told_and_the_next_start_does_without_what_is_gone() {
             let [Cut { segment, .. }] = found.cut[..] else { panic!("{found:?}") };
             let cut = vec![Cut { segment, file: file.clone(), bytes, bytes_before }];
             assert_eq!(found, Harmed { cut, ..Harmed::default() });
-            assert_eq!(store.stats().files_unlinked, 1);
+            assert_eq!(store.stats().files_harmed, 1);
             deliver_some(&store, BEFORE..BEFORE + later).await;
             assert_eq!(disk.contents(&file).expect("there").len() as u64, bytes);
             rest(&store).await;
@@ -156,6 +156,27 @@ fn a_file_that_is_cut_is_told_and_the_next_start_does_without_what_is_gone() {
         })
         .expect("comes to its end");
     }
+}
+
+/// Of what the store does not have open, another directory can't say whether it is the same.
+#[test]
+fn nothing_is_read_by_name_in_a_directory_that_was_put_in_the_place_of_ours() {
+    let sim = Sim::new(12);
+    on_sim(&sim, small_store(), |store| async move {
+        with_accounts(&store).await;
+        deliver_some(&store, 0..200).await;
+    });
+    let disk = sim.clone();
+    on_sim_unclosed(&sim, small_store(), move |store, _| async move {
+        assert_eq!(store.look_for_harm().await.expect("looks"), Harmed::default());
+        disk.displace();
+        let found = store.look_for_harm().await.expect("looks").unlinked;
+        let closed = found.iter().filter(|one| !one.is_open).count();
+        assert!(closed > 3, "{found:?}");
+        let read = store.read(ALICE, INBOX, Uid(1), 0..u64::MAX).await;
+        assert!(matches!(read, Err(Error::Read { .. })), "{read:?}");
+    })
+    .expect("comes to its end");
 }
 
 /// Whoever has the store open has no handle of it: then the space of all others must come back.
