@@ -1,4 +1,5 @@
-//! What it costs to look for dangerous attachments and for outbreaks, and to key a verdict; clamd aside.
+//! What it costs to look for dangerous attachments and for outbreaks, and to key a
+//! verdict; clamd aside.
 //! `cargo bench -p kura-benches --bench scan`
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

@@ -1,5 +1,6 @@
-//! What the spam filter costs: a message as a whole, from its octets to one account's verdict, and stage by stage. The goal for all of it,
-//! with authentication and the rest of the pipeline: 1.5 ms of CPU for a message of 20 KiB.
+//! What the spam filter costs: a message as a whole, from its octets to one account's verdict, and
+//! stage by stage. The goal for all of it, with authentication and the rest of the pipeline: 1.5 ms
+//! of CPU for a message of 20 KiB.
 //! `cargo bench -p kura-benches --bench spam`
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -28,8 +29,9 @@ const WORDS: [&str; 24] = [
     "here", "list", "remove",
 ];
 
-/// Text that looks like a letter, as HTML beside plain text, with a link in each paragraph; another one for another seed. Every second
-/// word is one of a hundred thousand: more different ones than people write.
+/// Text that looks like a letter, as HTML beside plain text, with a link in each paragraph;
+/// another one for another seed. Every second word is one of a hundred thousand: more different
+/// ones than people write.
 fn letter(bytes: usize, seed: usize) -> Vec<u8> {
     let mut text = String::new();
     let mut number = seed;
@@ -56,8 +58,8 @@ fn letter(bytes: usize, seed: usize) -> Vec<u8> {
     .into_bytes()
 }
 
-/// Words that many patterns begin with, in an order that no automaton has seen before: each byte is matched
-/// against every place in a pattern.
+/// Words that many patterns begin with, in an order that no automaton has seen before: each byte is
+/// matched against every place in a pattern.
 fn near_matches(bytes: usize) -> String {
     const WORDS: [&str; 14] = [
         "late president ",

@@ -1,5 +1,6 @@
-//! What it costs to find out who has sent a message of 20 KiB, and to run a script on it; the other stages have benches of
-//! their own (`spam`, `scan`, `parse`). DNS answers at once here: waits cost nothing but time.
+//! What it costs to find out who has sent a message of 20 KiB, and to run a script on it; the other
+//! stages have benches of their own (`spam`, `scan`, `parse`). DNS answers at once here: waits cost
+//! nothing but time.
 //! `cargo bench -p kura-benches --bench stages`
 
 use bytes::Bytes;

@@ -76,7 +76,8 @@ class Bench:
         load = {"bytes": size, "sessions": sessions}
         device, first = self.device, shown.next_uids(server.imap_port, server.accounts)
 
-        # Space that a server writes ahead is there now: what it costs to have it is in nobody's figures.
+        # Space that a server writes ahead is there now: what it costs to have it is in
+        # nobody's figures.
         background = device.settled(self.quiet_seconds)
         log = os.path.join(server.directory, "acknowledged")
         cpu, written, own = meters.cpu_seconds(server.roots()), device.counters(), server.stats()

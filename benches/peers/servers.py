@@ -411,7 +411,8 @@ def install_missing():
     if os.geteuid() != 0:
         raise NotThere(f"run as root once, or install: apt-get install {' '.join(missing)}")
     quiet = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
-    # Debian starts services after installing them; on loopback ports of our own they are not wanted.
+    # Debian starts services after installing them; on loopback ports of our own they
+    # are not wanted.
     subprocess.run(["apt-get", "update", "-q"], env=quiet, check=True, stdout=subprocess.DEVNULL)
     subprocess.run(
         ["apt-get", "install", "-q", "-y", "--no-install-recommends", *missing],

@@ -179,7 +179,8 @@ def phase(server, bench, size, churn, rate, seconds, upkeep=()):
     )
     expunged, is_over = 0, False
     try:
-        # Before anything comes: on a slow host a short load is half over by the time that a client is answered.
+        # Before anything comes: on a slow host a short load is half over by the time that a
+        # client is answered.
         keep = churn.look() if churn else 0
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load:
             while not is_over:

@@ -18,7 +18,8 @@ LATENCY_SESSIONS = SIZES_SESSIONS = 16
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    # Seconds: of a load, of each look at the idle device, of the probe, of each point of the bare disk.
+    # Seconds: of a load, of each look at the idle device, of the probe, of each point
+    # of the bare disk.
     seconds: float
     quiet: float
     probe: int
@@ -32,7 +33,8 @@ class Scale:
     # Messages in the store, and how often it is killed at each number.
     recovery: tuple
     kills: int
-    # Bytes in the store when compaction begins, seconds of each half, sizes of messages, of segments.
+    # Bytes in the store when compaction begins, seconds of each half, sizes of
+    # messages, of segments.
     fill: int
     churn: float
     churn_sizes: tuple

@@ -370,7 +370,8 @@ def ranges(title, words, x_axis, rows, goals=(), height=None):
         for place, (label, value) in zip(places, each):
             canvas.dot(place, y, style, f"{name}, {label}: {x_axis.form(value)}", 5)
             half = len(label) * TEXT / 2
-            # Next to each other they would run into one: the next goes below, else the mouse tells it.
+            # Next to each other they would run into one: the next goes below, else
+            # the mouse tells it.
             side = next((side for side in used if place - half > used[side] + 3), None)
             if side is not None:
                 canvas.text(place, y + side, label, "note")

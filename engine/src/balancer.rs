@@ -1,8 +1,11 @@
-//! Connections that a load balancer passes on: whose they are is read from the PROXY protocol's header, before anything else.
+//! Connections that a load balancer passes on: whose they are is read from the PROXY protocol's
+//! header, before anything else.
 //!
-//! From `listen.proxy_protocol_from` every connection must begin with one, or it ends: who could leave it out would have the
-//! balancer's address, which may be a trusted one. From elsewhere nobody's header is believed: there it is a faulty first command. What is
-//! decided about a connection (kept out, limits) is decided about the client; until it is known, waits are bounded in number and time.
+//! From `listen.proxy_protocol_from` every connection must begin with one, or it ends: who could
+//! leave it out would have the balancer's address, which may be a trusted one. From elsewhere
+//! nobody's header is believed: there it is a faulty first command. What is decided about a
+//! connection (kept out, limits) is decided about the client; until it is known, waits are bounded
+//! in number and time.
 
 use crate::NOTICE;
 use crate::listener::farewell;
@@ -37,7 +40,8 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Reads the header, and lets the client in or not. From then on the transport's peer is the client.
+/// Reads the header, and lets the client in or not. From then on the transport's
+/// peer is the client.
 pub async fn let_in(
     shard: &Rc<Shard>,
     service: Service,

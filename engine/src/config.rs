@@ -43,7 +43,8 @@ impl std::error::Error for ConfigError {}
 pub struct Config {
     /// The name in greetings and trace headers; a fully qualified domain name.
     pub hostname: String,
-    /// The addresses that others know this host by, for `kura dns`; without them, those that it sends from.
+    /// The addresses that others know this host by, for `kura dns`; without them, those
+    /// that it sends from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<std::net::IpAddr>,
     /// Holds the store, the certificates and the control socket.
@@ -51,7 +52,8 @@ pub struct Config {
     /// A measured or shipped hardware profile; without it the generic one applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<ProfileName>,
-    /// Overrides what is derived from the profile, knob by knob; `kura profile show` prints them all.
+    /// Overrides what is derived from the profile, knob by knob; `kura profile show`
+    /// prints them all.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub knobs: BTreeMap<String, u64>,
     #[serde(default)]
@@ -146,7 +148,8 @@ pub struct Listen {
     pub pop3: Vec<SocketAddr>,
     pub pop3s: Vec<SocketAddr>,
     pub managesieve: Vec<SocketAddr>,
-    /// Load balancers, by service: connections from there must begin with a header of the PROXY protocol, version 2, and are its client's.
+    /// Load balancers, by service: connections from there must begin with a header of the PROXY
+    /// protocol, version 2, and are its client's.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub proxy_protocol_from: BTreeMap<String, Vec<crate::auth::settings::Network>>,
     /// Gateways that may say on `smtp` on whose behalf they speak (XCLIENT).
@@ -209,8 +212,8 @@ impl Default for Limits {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StoreConfig {
-    /// For so long expunged mail can be brought back and accounts be seen as they were, such as `7d`; `0`
-    /// for not at all. It takes the space of what was delivered in that time.
+    /// For so long expunged mail can be brought back and accounts be seen as they were, such as
+    /// `7d`; `0` for not at all. It takes the space of what was delivered in that time.
     pub retention: Span,
 }
 
@@ -238,8 +241,8 @@ impl Default for Metrics {
 pub struct Log {
     /// `text` or `json`.
     pub format: LogFormat,
-    /// `error`, `warn`, `notice`, `info`, `debug` or `trace`. `notice`: starts and stops, failed logins and
-    /// refusals, but not a line for each message.
+    /// `error`, `warn`, `notice`, `info`, `debug` or `trace`. `notice`: starts and stops, failed
+    /// logins and refusals, but not a line for each message.
     pub level: String,
 }
 
@@ -284,7 +287,8 @@ impl Config {
         Ok(config)
     }
 
-    /// The files that it names, but for the profile, and what they are called in a backup, where all lie beside it.
+    /// The files that it names, but for the profile, and what they are called in a backup, where
+    /// all lie beside it.
     pub fn files_mut(&mut self) -> Vec<(String, &mut PathBuf)> {
         let mut files = self.sieve.files_mut();
         files.extend(self.spam.rules.iter_mut().map(|path| ("spam-rules.toml".to_owned(), path)));

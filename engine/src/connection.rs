@@ -1,8 +1,8 @@
 //! The one loop that reads and writes sockets; it serves every protocol.
 //!
 //! Drive the machine while there is input; answer its events; send what it wrote; wait for input, a
-//! deadline, news or the end of the server. The read buffer comes from the core's pool and goes back
-//! before the wait.
+//! deadline, news or the end of the server. The read buffer comes from the core's pool and goes
+//! back before the wait.
 
 use crate::NOTICE;
 use crate::core::{UNBROKEN_STEPS_MAX, give_way};
@@ -15,8 +15,9 @@ use protocols::{Machine, Outbox, Step};
 use std::io;
 use std::rc::Rc;
 
-/// A peer may always have more to read, so that its session never has to wait: after so many octets,
-/// and [`UNBROKEN_STEPS_MAX`] events within one buffer, the core's other tasks have their turn.
+/// A peer may always have more to read, so that its session never has to wait: after so
+/// many octets, and [`UNBROKEN_STEPS_MAX`] events within one buffer, the core's other tasks
+/// have their turn.
 const UNBROKEN_OCTETS_MAX: usize = 64 * 1024;
 
 /// A session with its transport, on its way through life.

@@ -1,5 +1,5 @@
-//! The one thread that is not a core: signals, the control socket, metrics over HTTP, settings over HTTPS, DNS and
-//! what is verified with it.
+//! The one thread that is not a core: signals, the control socket, metrics over HTTP, settings over
+//! HTTPS, DNS and what is verified with it.
 //!
 //! It asks the cores through their queues and never touches their data.
 
@@ -300,7 +300,8 @@ async fn answer_control(stream: UnixStream, handles: &[ShardHandle]) -> io::Resu
     say(&mut writer, &answer).await
 }
 
-/// Tells the command how far the work has come, and the work when the command has gone: then it ends before its time.
+/// Tells the command how far the work has come, and the work when the command has gone: then it
+/// ends before its time.
 async fn accompany<R>(
     work: impl Future<Output = R>,
     course: &Course,

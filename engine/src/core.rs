@@ -15,16 +15,17 @@ use storage::Store;
 use storage::device::uring::Completions;
 
 /// Everything on a core awaits other threads now and then; in a queue without a latency bound such
-/// a wake-up may wait for 100 ms while the core is busy. Each turn of the executor costs it timers and system
-/// calls: with one a millisecond, a busy core took a third less mail.
+/// a wake-up may wait for 100 ms while the core is busy. Each turn of the executor costs it timers
+/// and system calls: with one a millisecond, a busy core took a third less mail.
 const LATENCY: Duration = Duration::from_millis(5);
 
 /// Times that a core without work looks once more before it sleeps: what one task woke may wake
 /// another, and that one has to have had its turn.
 const LOOKS_BEFORE_SLEEP: u32 = 2;
 
-/// How long a core without work sleeps in epoll, where sockets, disk and other cores wake it. The
-/// executor's timers and blocking pool go unheard for as long, so the first naps after work are short.
+/// How long a core without work sleeps in epoll, where sockets, disk and other cores wake
+/// it. The executor's timers and blocking pool go unheard for as long, so the first naps
+/// after work are short.
 const NAP_MIN: Duration = Duration::from_millis(1);
 const NAP_MAX: Duration = Duration::from_millis(20);
 
@@ -51,7 +52,8 @@ pub fn start(
     opened: mpsc::Sender<Opened>,
 ) -> Result<JoinHandle<()>, ConfigError> {
     let id = parts.id;
-    // More shards than processors (a store that came from a larger host): let the kernel place them.
+    // More shards than processors (a store that came from a larger host): let the
+    // kernel place them.
     let processors = processors();
     let placement = match processors.get(usize::from(id)) {
         Some(&processor) if parts.mesh.len() <= processors.len() => Placement::Fixed(processor),
@@ -179,8 +181,8 @@ fn tell_of_the_halt(shard: u16, reason: &str, is_displaced: bool) {
     );
 }
 
-/// A disk that fails beside the log costs nothing yet, and nobody would notice; of a full one only those hear
-/// whose mail is put off.
+/// A disk that fails beside the log costs nothing yet, and nobody would notice; of a full one only
+/// those hear whose mail is put off.
 async fn tell_of_the_disk(shard: Rc<Shard>) {
     let mut told = 0;
     let (mut refused, mut told_of_space) = (0, None::<Instant>);
@@ -241,7 +243,8 @@ thread_local! {
     static GAVE_WAY: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// Steps of a machine after which whoever drives it gives way: its peer may send faster than this is done.
+/// Steps of a machine after which whoever drives it gives way: its peer may send faster
+/// than this is done.
 pub const UNBROKEN_STEPS_MAX: u32 = 16;
 
 /// Lets the other tasks of the core have a turn; the core does not sleep before this one goes on.
@@ -258,10 +261,10 @@ async fn listen(shard: Rc<Shard>, completions: Completions, inbox: Inbox) {
     }
 }
 
-/// A busy core asks each of them itself, at every turn, which costs one system call. Without work it
-/// naps in epoll, where all of them wake it; between two naps the executor has a turn, for its timers and
-/// its blocking pool. The executor's own way of sleeping costs ten system calls, and on a loaded host it
-/// may sleep on although there is work (see [`executor`]).
+/// A busy core asks each of them itself, at every turn, which costs one system call. Without work
+/// it naps in epoll, where all of them wake it; between two naps the executor has a turn, for its
+/// timers and its blocking pool. The executor's own way of sleeping costs ten system calls, and on
+/// a loaded host it may sleep on although there is work (see [`executor`]).
 async fn try_listen(
     shard: &Rc<Shard>,
     completions: &Completions,

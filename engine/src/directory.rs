@@ -1,8 +1,8 @@
 //! Domains, accounts and aliases: who gets the mail for an address.
 //!
-//! The truth is a key space in shard 0's log; each core keeps a copy in memory, because RCPT must be
-//! answered without leaving the core. Changes go through shard 0 alone (`operations.rs`), are durable
-//! first, and are then told to every core.
+//! The truth is a key space in shard 0's log; each core keeps a copy in memory, because RCPT must
+//! be answered without leaving the core. Changes go through shard 0 alone (`operations.rs`), are
+//! durable first, and are then told to every core.
 //!
 //! | key | value (JSON) |
 //! |---|---|
@@ -47,7 +47,8 @@ pub struct Domain {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     pub id: u32,
-    /// Home shard: where the account's mailboxes live. Chosen at creation, recorded, never computed.
+    /// Home shard: where the account's mailboxes live. Chosen at creation, recorded,
+    /// never computed.
     pub shard: u16,
     pub password: StoredPassword,
     pub quota_bytes: Option<u64>,
@@ -56,7 +57,8 @@ pub struct Account {
     /// What it may send, if that is not what everybody may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
-    /// Whose mail it may send beside its own: it is another server, for which we are the smart host.
+    /// Whose mail it may send beside its own: it is another server, for which we are
+    /// the smart host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub send_as: Option<SendAs>,
 }
@@ -249,7 +251,8 @@ impl Directory {
         }
     }
 
-    /// The first domain whose `postmaster@` reaches somebody who is meant: `own` before the others, of which some are looked at.
+    /// The first domain whose `postmaster@` reaches somebody who is meant: `own` before the others,
+    /// of which some are looked at.
     pub fn postmaster_domain<'d>(
         &'d self,
         own: Option<&'d str>,
@@ -270,7 +273,8 @@ impl Directory {
         self.accounts.get_key_value(&address).map(|(name, account)| (name.as_str(), account))
     }
 
-    /// RFC 6409 section 6.1: who has logged in sends as themselves, as an alias that reaches them, or as whom the operator says.
+    /// RFC 6409 section 6.1: who has logged in sends as themselves, as an alias that reaches them,
+    /// or as whom the operator says.
     pub fn may_send_as(&self, user: &str, address: &str) -> bool {
         let Some((_, account)) = self.login(user) else { return false };
         if account.send_as.as_ref().is_some_and(|send_as| send_as.covers(address)) {
@@ -366,10 +370,10 @@ fn set_with<T: serde::de::DeserializeOwned, U>(
     }
 }
 
-/// What stands for an address everywhere, so that RCPT, a login and an operator's command mean the same
-/// one however it is written: the domain as DNS has it (A-labels, lower case; RFC 5890), the local part
-/// in lower case and NFC. RFC 5321 leaves the local part's case to the receiving host, and no mail user
-/// expects `Bob` and `bob` to be two people. The error continues "`ADDRESS` …".
+/// What stands for an address everywhere, so that RCPT, a login and an operator's command mean the
+/// same one however it is written: the domain as DNS has it (A-labels, lower case; RFC 5890), the
+/// local part in lower case and NFC. RFC 5321 leaves the local part's case to the receiving host,
+/// and no mail user expects `Bob` and `bob` to be two people. The error continues "`ADDRESS` …".
 pub fn canonical(address: &str) -> Result<String, &'static str> {
     let (user, domain) =
         address.rsplit_once('@').ok_or("is no mail address; write it like user@example.org")?;
@@ -392,8 +396,8 @@ pub fn canonical(address: &str) -> Result<String, &'static str> {
     }
 }
 
-/// An address on another host, as an alias names it: the domain as DNS has it, the local part as it is written, since
-/// what that means is the other host's business.
+/// An address on another host, as an alias names it: the domain as DNS has it, the local part as it
+/// is written, since what that means is the other host's business.
 pub fn outside(address: &str) -> Option<String> {
     let address = protocols::Address::parse(address.as_bytes())?;
     let domain = canonical_domain(address.domain())?;

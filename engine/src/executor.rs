@@ -1,9 +1,10 @@
 //! Runs a future on an executor of this thread, glommio's, which does not sleep over work for long.
 //!
-//! glommio-ng 0.12 goes to sleep with runnable tasks in its queue when its preemption timer has already fired as it
-//! begins a turn, which happens where the host takes the processor away for a moment. Seen as starts and commands
-//! that hung. A timer of its own does not help for sure: it ends, and before it begins anew there is a turn, too, which may
-//! be that one. So a thread beside it looks whether it still has turns, and interrupts its sleep if not.
+//! glommio-ng 0.12 goes to sleep with runnable tasks in its queue when its preemption timer has
+//! already fired as it begins a turn, which happens where the host takes the processor away for a
+//! moment. Seen as starts and commands that hung. A timer of its own does not help for sure: it
+//! ends, and before it begins anew there is a turn, too, which may be that one. So a thread beside
+//! it looks whether it still has turns, and interrupts its sleep if not.
 
 use futures_lite::future::or;
 use glommio::{LocalExecutorBuilder, timer};
@@ -15,8 +16,8 @@ use std::time::Duration;
 
 /// An executor without work has a turn so often.
 const TICK: Duration = Duration::from_millis(5);
-/// One that has had none for so long is interrupted. It may be at work, too: then nothing happens, since calls
-/// that a signal interrupts are made again.
+/// One that has had none for so long is interrupted. It may be at work, too: then nothing happens,
+/// since calls that a signal interrupts are made again.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// By default it is ignored, and nothing else here sends it.
 const SIGNAL: libc::c_int = libc::SIGURG;
@@ -60,7 +61,8 @@ impl Pulse {
                 }
                 let now = turns.load(Ordering::Relaxed);
                 if now == before {
-                    // SAFETY: the thread is there: it drops us, which waits for this one, before it ends.
+                    // SAFETY: the thread is there: it drops us, which waits for this
+                    // one, before it ends.
                     unsafe { libc::pthread_kill(sleeper, SIGNAL) };
                 }
                 before = now;
@@ -86,8 +88,8 @@ impl Drop for Pulse {
 fn hear() -> io::Result<()> {
     extern "C" fn nothing(_: libc::c_int) {}
     let nothing: extern "C" fn(libc::c_int) = nothing;
-    // SAFETY: an all-zero action is a valid one, whose mask is empty; without SA_RESTART calls are interrupted. The
-    // handler touches nothing.
+    // SAFETY: an all-zero action is a valid one, whose mask is empty; without SA_RESTART calls are
+    // interrupted. The handler touches nothing.
     let done = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         action.sa_sigaction = nothing as usize;

@@ -1,12 +1,14 @@
-//! Writing an account as it was, or what has gone from it, to a directory: one Maildir for each mailbox.
+//! Writing an account as it was, or what has gone from it, to a directory: one Maildir
+//! for each mailbox.
 //!
-//! `DIR/Archive/2024/{cur,new,tmp}`, a message to a file in `cur`, flags in its name, its internal date as
-//! the file's time. Files are written on the blocking pool, many small messages by one call, since a core that naps
-//! hears late of the end of each. Nothing is flushed until all is written, and then everything at once: what is said to be
-//! written is durable.
+//! `DIR/Archive/2024/{cur,new,tmp}`, a message to a file in `cur`, flags in its name, its internal
+//! date as the file's time. Files are written on the blocking pool, many small messages by one
+//! call, since a core that naps hears late of the end of each. Nothing is flushed until all is
+//! written, and then everything at once: what is said to be written is durable.
 //!
-//! Failure: the first one ends it, and is told with the path; what was written stays. So does the end of the command that asked
-//! for it ([`Course`]). A file in the directory says that not all of it is there ([`INCOMPLETE`]), and goes when it is.
+//! Failure: the first one ends it, and is told with the path; what was written stays. So does the
+//! end of the command that asked for it ([`Course`]). A file in the directory says that not all of
+//! it is there ([`INCOMPLETE`]), and goes when it is.
 
 use crate::NOTICE;
 use crate::course::Course;
@@ -25,8 +27,8 @@ const PIECE_BYTES: u64 = 1 << 20;
 /// Messages that are written at once, as far as they are small.
 const MESSAGES_AT_ONCE: usize = 64;
 
-/// Beside the Maildirs until all of them are written. Not under another name of the directory itself: that may be a mount point,
-/// or all that the server's user may write to.
+/// Beside the Maildirs until all of them are written. Not under another name of the directory
+/// itself: that may be a mount point, or all that the server's user may write to.
 pub(crate) const INCOMPLETE: &str = "INCOMPLETE";
 const IS_INCOMPLETE: &str = "This export has not come to its end: messages are missing here. Remove the directory and start the \
     export again; this file goes when all is written.\n";
@@ -279,8 +281,8 @@ fn file_name(uid_validity: u32, message: &PastMessage) -> String {
     format!("{seconds}.V{uid_validity}U{}.kura,S={}:2,{letters}", message.uid.0, message.bytes)
 }
 
-/// A level of a mailbox's name as a directory: it can't leave the export, nor be taken for a part of a
-/// Maildir.
+/// A level of a mailbox's name as a directory: it can't leave the export, nor be taken for a
+/// part of a Maildir.
 fn safe(level: &str) -> String {
     const NAME_BYTES_MAX: usize = 200;
     let mut name = String::new();

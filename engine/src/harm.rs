@@ -1,6 +1,6 @@
 //! Files of a running store that somebody has removed, moved away, cut, or put another file in the
-//! place of. The server reads
-//! on, since it has them open; the next start would be refused. So it is looked for while there is a way back, and told.
+//! place of. The server reads on, since it has them open; the next start would be refused. So it is
+//! looked for while there is a way back, and told.
 
 use crate::shard::Shard;
 use std::collections::BTreeSet;

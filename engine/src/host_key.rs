@@ -1,6 +1,7 @@
-//! Keys of this host for what it signs for itself: links of digests, rewritten senders. Each is made once, when it is
-//! first needed, and is kept in the directory's key space (`q:NAME`): durable before anything is signed with it, on every
-//! core, and in every backup. A key is for one purpose, and is never shown.
+//! Keys of this host for what it signs for itself: links of digests, rewritten senders. Each is
+//! made once, when it is first needed, and is kept in the directory's key space (`q:NAME`): durable
+//! before anything is signed with it, on every core, and in every backup. A key is for one purpose,
+//! and is never shown.
 
 use crate::operations::{Fault, change, pair};
 use crate::shard::Shard;
@@ -49,7 +50,8 @@ impl HostKey {
     }
 }
 
-/// On shard 0: the key of that name, made where there is none yet. It is durable, and every core has it.
+/// On shard 0: the key of that name, made where there is none yet. It is durable, and
+/// every core has it.
 pub async fn key(shard: &Rc<Shard>, name: &'static str) -> Result<HostKey, Fault> {
     let known = |shard: &Shard| shard.directory.borrow().host_key(name).cloned();
     if let Some(key) = known(shard) {

@@ -113,8 +113,8 @@ impl DataDir {
         Ok(DataDir { shards: layout.shards, secret, path: path.to_owned(), layout, _lock: lock })
     }
 
-    /// Notes, once every store has been opened, that they are there: from now on one that is missing
-    /// keeps the server from starting.
+    /// Notes, once every store has been opened, that they are there: from now on one that is
+    /// missing keeps the server from starting.
     pub fn note_made(&mut self) -> Result<(), ConfigError> {
         if self.layout.made {
             return Ok(());
@@ -157,8 +157,9 @@ pub fn usable(path: &Path) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// For all but the first command of an installation, which makes the store: where there is none, the disk
-/// that has it may not be mounted, and an empty one in its place would refuse all mail for good.
+/// For all but the first command of an installation, which makes the store: where there is
+/// none, the disk that has it may not be mounted, and an empty one in its place would refuse
+/// all mail for good.
 pub fn expect_store(path: &Path) -> Result<(), ConfigError> {
     if path.join("layout.toml").exists() || path.join("store").exists() {
         return Ok(());
@@ -173,7 +174,8 @@ pub fn expect_store(path: &Path) -> Result<(), ConfigError> {
     )))
 }
 
-/// Files that this process makes from now on are for their owner alone: mail, keys and password hashes.
+/// Files that this process makes from now on are for their owner alone: mail, keys and
+/// password hashes.
 pub fn keep_private() {
     // SAFETY: it changes the process's mask and can't fail.
     unsafe { libc::umask(0o077) };
@@ -190,8 +192,8 @@ pub fn examine(path: &Path) -> Result<Option<u16>, ConfigError> {
     Ok(None)
 }
 
-/// A shard that is missing must not be replaced by an empty one: its mail would bounce, and what comes
-/// in meanwhile would hide it.
+/// A shard that is missing must not be replaced by an empty one: its mail would bounce, and what
+/// comes in meanwhile would hide it.
 fn check_shards(path: &Path, layout: &Layout) -> Result<(), ConfigError> {
     if let Some(after) = layout.settle_after.filter(|_| !path.join("store").exists()) {
         let what = match after {
@@ -241,8 +243,8 @@ pub fn holds_store(dir: &Path) -> bool {
     })
 }
 
-/// Makes a directory, if it is missing, that nobody else can look into: mail and password hashes will
-/// lie there. Its name is durable: what is synced inside is lost with it.
+/// Makes a directory, if it is missing, that nobody else can look into: mail and password hashes
+/// will lie there. Its name is durable: what is synced inside is lost with it.
 pub fn private_dir(path: &Path) -> io::Result<()> {
     let outward = path.ancestors().filter(|one| !one.as_os_str().is_empty());
     let missing: Vec<&Path> = outward.take_while(|one| !one.exists()).collect();
@@ -262,7 +264,8 @@ fn take_lock(path: &Path) -> Result<File, LockError> {
         .create(true)
         .truncate(false)
         .mode(0o600)
-        // Root salvages what is another user's: a link of that name would have the number written to what it leads to.
+        // Root salvages what is another user's: a link of that name would have the number written
+        // to what it leads to.
         .custom_flags(libc::O_NOFOLLOW)
         .open(path.join("kura.lock"))
         .map_err(LockError::Io)?;
@@ -347,7 +350,8 @@ pub fn secret(path: &Path) -> Result<[u8; 32], ConfigError> {
     hex::octets(&layout.secret).ok_or_else(|| fault(&"secret is not 64 hexadecimal digits"))
 }
 
-/// How many shards there are, from the layout, or from what lies in the directory where that can't be read.
+/// How many shards there are, from the layout, or from what lies in the directory where
+/// that can't be read.
 pub fn shards_of(path: &Path) -> Result<u16, ConfigError> {
     if let Ok(Some(layout)) = read_layout(path) {
         return Ok(layout.shards);
@@ -380,8 +384,9 @@ pub fn lock_unchanged(path: &Path) -> Result<Option<File>, ConfigError> {
     Ok(Some(lock))
 }
 
-/// Gives a store that was written whole, under another name, its place. Its layout comes first: a store without one has lost it, and nothing
-/// may write over it; a layout of this kind without a store is what was broken off, and can be started again.
+/// Gives a store that was written whole, under another name, its place. Its layout comes first: a
+/// store without one has lost it, and nothing may write over it; a layout of this kind without a
+/// store is what was broken off, and can be started again.
 pub fn put_in_place(
     path: &Path,
     staging: &Path,
@@ -394,7 +399,8 @@ pub fn put_in_place(
     moved.map_err(|error| ConfigError(format!("{}: {error}", store.display())))
 }
 
-/// Removes what a restore or a salvage has written that failed, be it before it had its place or behind that.
+/// Removes what a restore or a salvage has written that failed, be it before it had its
+/// place or behind that.
 pub fn take_back(path: &Path, staging: &Path) -> io::Result<()> {
     if due(path).is_some() {
         let store = path.join("store");
@@ -414,7 +420,8 @@ pub fn due(path: &Path) -> Option<After> {
     read_layout(path).ok().flatten()?.settle_after
 }
 
-/// The layout of a store that is put there whole, under a new secret: whatever an old directory still does is another line of backups.
+/// The layout of a store that is put there whole, under a new secret: whatever an old directory
+/// still does is another line of backups.
 fn announce(path: &Path, shards: u16, after: After) -> Result<(), ConfigError> {
     let secret = hex::text(passwords::random::<32>());
     let settle_after = Some(after);
@@ -543,7 +550,8 @@ mod tests {
         fs::remove_dir_all(&path).unwrap();
     }
 
-    /// Whatever interrupts a restore between its steps: it can be started again, or the store be started.
+    /// Whatever interrupts a restore between its steps: it can be started again, or the
+    /// store be started.
     #[test]
     fn a_store_that_is_put_there_whole_is_there_or_not() {
         let path = std::env::temp_dir().join(format!("kura-layout-put-{}", std::process::id()));

@@ -36,8 +36,8 @@
 //! | `hex`, `sliding`, `when` | octets as digits; counts of the last while; times as operators write them |
 //! | [`bench`] | load programs |
 
-/// Target of log lines that an operator wants to see even where each message's are not wanted: starts
-/// and stops, failed logins, refusals. Log level `notice` shows these and the warnings.
+/// Target of log lines that an operator wants to see even where each message's are not wanted:
+/// starts and stops, failed logins, refusals. Log level `notice` shows these and the warnings.
 pub const NOTICE: &str = "notice";
 
 pub mod auth;

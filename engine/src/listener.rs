@@ -106,8 +106,8 @@ pub fn bind_web(config: &Config) -> Result<Web, ConfigError> {
     Ok(Web { https, http: bind("web.http", &config.web.http)? })
 }
 
-/// Binds alone. The sockets of a server that was just killed are still there for a moment, while the
-/// kernel takes its rings apart: only a port that stays in use is an error.
+/// Binds alone. The sockets of a server that was just killed are still there for a moment, while
+/// the kernel takes its rings apart: only a port that stays in use is an error.
 fn probe(address: SocketAddr) -> io::Result<TcpListener> {
     let until = Instant::now() + PORT_PATIENCE;
     loop {

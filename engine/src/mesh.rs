@@ -1,18 +1,19 @@
 //! Asking another core to do something, and awaiting its answer.
 //!
-//! Cores share nothing. What one wants of another is a closure that runs on the other's executor with
-//! the other's [`Shard`]; only its captures and its answer cross. Requests wait in one bounded queue
-//! for each core, so a core that falls behind makes the others answer `Busy` instead of growing;
-//! answers in another, which is never longer than what has been asked.
+//! Cores share nothing. What one wants of another is a closure that runs on the other's executor
+//! with the other's [`Shard`]; only its captures and its answer cross. Requests wait in one bounded
+//! queue for each core, so a core that falls behind makes the others answer `Busy` instead of
+//! growing; answers in another, which is never longer than what has been asked.
 //!
-//! A core that is awake looks into its queues by itself ([`Inbox::turn`]); only one that sleeps has to
-//! be woken, by its [`Doorbell`].
+//! A core that is awake looks into its queues by itself ([`Inbox::turn`]); only one that sleeps has
+//! to be woken, by its [`Doorbell`].
 //!
-//! **Never await another thread in a task that is itself awaited** (a `glommio::Task`): in glommio-ng
-//! 0.12 the other thread's last waker and the join handle race to free the task, and one of them uses
-//! it after that. Here no waker crosses between cores: the answer is a message, too. In one place one does
-//! ([`delivery`](crate::delivery), `streaming`: pieces of a large body, in a bounded channel). The tasks at
-//! both of its ends are detached, and a core that naps hears of it when its nap is over.
+//! **Never await another thread in a task that is itself awaited** (a `glommio::Task`): in
+//! glommio-ng 0.12 the other thread's last waker and the join handle race to free the task, and one
+//! of them uses it after that. Here no waker crosses between cores: the answer is a message, too.
+//! In one place one does ([`delivery`](crate::delivery), `streaming`: pieces of a large body, in a
+//! bounded channel). The tasks at both of its ends are detached, and a core that naps hears of it
+//! when its nap is over.
 
 use crate::readiness::Doorbell;
 use crate::shard::Shard;
@@ -27,8 +28,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// Requests that may wait at one core. It takes all that are there in each of its turns, so full means that as many have come within
-/// one. How many it has under way is not bounded here: the store admits no more than it has room for.
+/// Requests that may wait at one core. It takes all that are there in each of its turns, so full
+/// means that as many have come within one. How many it has under way is not bounded here: the
+/// store admits no more than it has room for.
 const REQUESTS_MAX: usize = 4096;
 
 /// Work that has been sent to a core.
@@ -117,7 +119,8 @@ impl ShardHandle {
     }
 }
 
-/// Asks a core until it takes it, for what nobody can ask for any more: again after each `rest`, until that fails.
+/// Asks a core until it takes it, for what nobody can ask for any more: again after each `rest`,
+/// until that fails.
 pub async fn insist<R, E, A, B>(
     mut ask: impl FnMut() -> A,
     mut rest: impl FnMut() -> B,
@@ -200,8 +203,8 @@ impl Mesh {
         }
     }
 
-    /// A question that somebody else answers, on whatever thread: through the [`Reply`]. The future is
-    /// the answer.
+    /// A question that somebody else answers, on whatever thread: through the [`Reply`]. The
+    /// future is the answer.
     pub fn open_question<R: Send + 'static>(
         self: &Rc<Self>,
     ) -> (Reply, impl Future<Output = Result<R, Unreachable>> + use<R>) {
@@ -290,7 +293,8 @@ impl Inbox {
         found
     }
 
-    /// To be asked before the core sleeps: from now on the doorbell is heard, until [`Inbox::awake`].
+    /// To be asked before the core sleeps: from now on the doorbell is heard, until
+    /// [`Inbox::awake`].
     /// `false`: something has come, there is no time to sleep.
     pub fn may_sleep(&self) -> bool {
         self.doorbell.listen();

@@ -1,8 +1,9 @@
 //! Whose a data directory is: what Kura makes in it has to be that user's.
 //!
-//! A file of root's in a store that another user serves keeps that user's next start from opening it, and halts a shard
-//! that wants to write to it. So a store is opened by its owner alone; what root makes beside it, and stores that root makes
-//! from a backup or a salvage, are given to whom the directory belongs.
+//! A file of root's in a store that another user serves keeps that user's next start from opening
+//! it, and halts a shard that wants to write to it. So a store is opened by its owner alone; what
+//! root makes beside it, and stores that root makes from a backup or a salvage, are given to whom
+//! the directory belongs.
 
 use crate::config::ConfigError;
 use crate::server::Mode;
@@ -25,8 +26,8 @@ fn ours() -> u32 {
     unsafe { libc::geteuid() }
 }
 
-/// Refuses to open a store for another user than its own. A directory without a store is nobody's yet for a server;
-/// a command that makes one in it makes it for the directory's owner.
+/// Refuses to open a store for another user than its own. A directory without a store is nobody's
+/// yet for a server; a command that makes one in it makes it for the directory's owner.
 pub fn expect_own(data_dir: &Path, mode: Mode) -> Result<(), ConfigError> {
     let store = fs::metadata(data_dir.join("store"));
     let Ok(found) = store.or_else(|error| match mode {
@@ -40,7 +41,8 @@ pub fn expect_own(data_dir: &Path, mode: Mode) -> Result<(), ConfigError> {
     refusal.map_or(Ok(()), |refusal| Err(ConfigError(refusal)))
 }
 
-/// What is said to who runs as `ours`. `is_given`: what root makes there belongs to the owner all the same.
+/// What is said to who runs as `ours`. `is_given`: what root makes there belongs to the
+/// owner all the same.
 fn refusal(
     data_dir: &Path,
     mode: Mode,
@@ -64,7 +66,8 @@ fn refusal(
     })
 }
 
-/// Some file systems have owners of their own for what is made in them (shares of a host that runs containers).
+/// Some file systems have owners of their own for what is made in them (shares of a host that
+/// runs containers).
 fn would_belong_to(data_dir: &Path, owner: u32) -> bool {
     let trial = data_dir.join(format!("owner-trial-{}", std::process::id()));
     // Nothing that is there, nor what a link of that name leads to, is opened.
@@ -75,7 +78,8 @@ fn would_belong_to(data_dir: &Path, owner: u32) -> bool {
     made.is_ok_and(|made| made.uid() == owner)
 }
 
-/// Names a file that root, or another user, has left in the data directory and that this one may not open.
+/// Names a file that root, or another user, has left in the data directory and that this
+/// one may not open.
 pub fn expect_open(data_dir: &Path) -> Result<(), ConfigError> {
     if ours() == ROOT {
         return Ok(());
@@ -94,7 +98,8 @@ pub fn expect_open(data_dir: &Path) -> Result<(), ConfigError> {
     }
     for folder in ["store", "certificates"].map(|name| data_dir.join(name)) {
         for (path, found) in entries(&folder).filter(|(_, found)| found.is_dir()) {
-            // Other folders below are nobody's business: a file system of its own has its `lost+found`.
+            // Other folders below are nobody's business: a file system of its own has
+            // its `lost+found`.
             let files = entries(&path).filter(|(_, found)| found.is_file());
             for (path, found) in files {
                 look(path, &found);
@@ -133,8 +138,9 @@ fn may_open(path: &Path) -> bool {
 
 /// Gives what root has made to the owner of the directory that it is in.
 ///
-/// That owner may put anything in the place of anything there while root is at work: links to what is none of its business, above
-/// all. So nothing is looked at and given by its path, but by a descriptor, which goes on meaning the same file.
+/// That owner may put anything in the place of anything there while root is at work: links to what
+/// is none of its business, above all. So nothing is looked at and given by its path, but by a
+/// descriptor, which goes on meaning the same file.
 pub fn give(path: &Path) -> io::Result<()> {
     if ours() != ROOT {
         return Ok(());
@@ -172,11 +178,13 @@ fn give_below(directory: &File, owner: &Metadata, depth: u32) -> io::Result<()> 
     Ok(())
 }
 
-/// What has that name in the directory, whatever it is: nothing is followed, and nothing opened that an opening does something to.
+/// What has that name in the directory, whatever it is: nothing is followed, and nothing opened
+/// that an opening does something to.
 fn entry(directory: &File, name: &OsStr) -> io::Result<File> {
     let name = CString::new(name.as_bytes())?;
     let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
-    // SAFETY: the name is a C string that lives through the call; a descriptor that comes back is nobody else's.
+    // SAFETY: the name is a C string that lives through the call; a descriptor that comes back
+    // is nobody else's.
     unsafe {
         match libc::openat(directory.as_raw_fd(), name.as_ptr(), flags) {
             -1 => Err(io::Error::last_os_error()),
@@ -203,7 +211,8 @@ fn give_to(entry: &File, owner: &Metadata) -> io::Result<Metadata> {
 fn user(id: u32) -> String {
     let mut buffer = vec![0; ENTRY_BYTES_MAX];
     let mut found = std::ptr::null_mut();
-    // SAFETY: all-zero is a valid entry; the pointers are to room that outlives the call, of the size that is told.
+    // SAFETY: all-zero is a valid entry; the pointers are to room that outlives the call, of the
+    // size that is told.
     let name = unsafe {
         let mut entry: libc::passwd = std::mem::zeroed();
         libc::getpwuid_r(id, &mut entry, buffer.as_mut_ptr(), buffer.len(), &mut found);

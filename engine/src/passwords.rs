@@ -1,9 +1,10 @@
 //! Passwords: made, hashed, checked.
 //!
-//! Two forms are kept of each password, since no one form serves all mechanisms: an argon2id hash
-//! (RFC 9106) for mechanisms that send the password, and the SCRAM-SHA-256 keys (RFC 5802, 7677)
-//! for those that don't. Neither gives the password back. Everything here but
-//! [`Proved`] burns CPU on purpose and is called off the executors (`glommio::spawn_blocking`, or a command's own thread).
+//! Two forms are kept of each password, since no one form serves all mechanisms: an argon2id
+//! hash (RFC 9106) for mechanisms that send the password, and the SCRAM-SHA-256 keys (RFC 5802,
+//! 7677) for those that don't. Neither gives the password back. Everything here but [`Proved`]
+//! burns CPU on purpose and is called off the executors (`glommio::spawn_blocking`, or a
+//! command's own thread).
 
 use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
@@ -89,15 +90,17 @@ impl ScramKeys {
     }
 }
 
-/// So long a password that proved right need not prove it again, from that time on, and of so many at the most.
+/// So long a password that proved right need not prove it again, from that time on, and of so
+/// many at the most.
 const PROVED_FOR: Duration = Duration::from_mins(10);
 const PROVED_MAX: usize = 10_000;
 
-/// Passwords that proved right a short while ago: mail programs and applications connect again and again, and
-/// each time argon2id would burn what a thousand messages cost.
+/// Passwords that proved right a short while ago: mail programs and applications connect again and
+/// again, and each time argon2id would burn what a thousand messages cost.
 ///
-/// Of each a digest of what is stored and what was sent, under a key of this process: it gives no password back, and
-/// one that has been changed has another digest, so that nothing here has to be told. What was wrong is not remembered.
+/// Of each a digest of what is stored and what was sent, under a key of this process: it gives no
+/// password back, and one that has been changed has another digest, so that nothing here has to be
+/// told. What was wrong is not remembered.
 #[derive(Debug)]
 pub struct Proved {
     key: [u8; 32],

@@ -1,9 +1,10 @@
-//! Which of a core's sockets are ready: one epoll set, edge-triggered, for all of them, for the ring of
-//! its store, and for the doorbell that other cores ring.
+//! Which of a core's sockets are ready: one epoll set, edge-triggered, for all of them, for the
+//! ring of its store, and for the doorbell that other cores ring.
 //!
-//! The executor's own way, a poll request in its ring for every wait, takes several entries into the
-//! kernel and a turn of its reactor for each piece that comes in. Here a busy core asks epoll for all
-//! that has become ready, lets those sessions run, and asks again; see `core.rs` for how it sleeps.
+//! The executor's own way, a poll request in its ring for every wait, takes several entries into
+//! the kernel and a turn of its reactor for each piece that comes in. Here a busy core asks
+//! epoll for all that has become ready, lets those sessions run, and asks again; see `core.rs`
+//! for how it sleeps.
 //!
 //! Edges mean that a socket is announced once, when something comes. So each remembers that it may
 //! have something to read until a read has emptied it.

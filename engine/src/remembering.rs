@@ -1,7 +1,9 @@
-//! What an operator can ask about the past: bringing expunged mail back, an account as it was, and holds.
+//! What an operator can ask about the past: bringing expunged mail back, an account as
+//! it was, and holds.
 //!
-//! Runs on shard 0, which knows the addresses; the work is done on the account's home shard. A hold is kept
-//! in the directory too, so that the mail of an account that was removed is still found by its address.
+//! Runs on shard 0, which knows the addresses; the work is done on the account's home shard. A
+//! hold is kept in the directory too, so that the mail of an account that was removed is still
+//! found by its address.
 
 use crate::course::Course;
 use crate::directory::Held;
@@ -26,7 +28,8 @@ const LISTED_MAX: usize = 1000;
 /// Of a subject or an address, in a list.
 const TEXT_CHARS_MAX: usize = 60;
 
-/// Of whom an operator speaks: who has an address, or an account on hold that had it and was removed.
+/// Of whom an operator speaks: who has an address, or an account on hold that had it
+/// and was removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Removed {
@@ -44,12 +47,13 @@ struct Known {
     home: u16,
     /// It was removed, and is on hold.
     is_removed: bool,
-    /// Other accounts had the address before, were removed, and are on hold: their numbers, the newest first.
+    /// Other accounts had the address before, were removed, and are on hold: their numbers,
+    /// the newest first.
     forerunners: Vec<u32>,
 }
 
-/// The account at an address; or one that was removed, if it is on hold. Where there are both, `removed`
-/// asks for the latter; where there are several, for one of them by its number.
+/// The account at an address; or one that was removed, if it is on hold. Where there are both,
+/// `removed` asks for the latter; where there are several, for one of them by its number.
 fn anyone(shard: &Shard, address: &str, removed: Removed) -> Result<Known, Fault> {
     let found = existing_account(shard, address);
     let address = address.to_lowercase();

@@ -1,7 +1,8 @@
-//! Servers of other programs that look at our mail (clamd, rspamd): which of them answer, and how the operator hears of it.
+//! Servers of other programs that look at our mail (clamd, rspamd): which of them answer, and how
+//! the operator hears of it.
 //!
-//! A server that has failed rests: it is asked last for a while. That it fails is told once, and that it answers again. Runs on
-//! the control plane.
+//! A server that has failed rests: it is asked last for a while. That it fails is told once, and
+//! that it answers again. Runs on the control plane.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -58,8 +59,9 @@ impl Resting {
         }
     }
 
-    /// Asks once, at the start, whether it is there. If not, that is said with `meanwhile`, what mail meets without it, and it is
-    /// asked again until it answers. There are so many `servers` of the program.
+    /// Asks once, at the start, whether it is there. If not, that is said with `meanwhile`, what
+    /// mail meets without it, and it is asked again until it answers. There are so many
+    /// `servers` of the program.
     pub async fn greet<A>(&self, servers: usize, meanwhile: &str, ask: impl Fn() -> A)
     where
         A: Future<Output = Result<(), String>>,

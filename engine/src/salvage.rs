@@ -1,10 +1,12 @@
-//! `kura store salvage`: everything that still verifies of a damaged data directory, in a fresh one.
+//! `kura store salvage`: everything that still verifies of a damaged data directory,
+//! in a fresh one.
 //!
-//! Shard by shard the store's part is done by [`storage::salvage`]. Then the fresh directory is opened with
-//! the ordinary code, and what fits together no more is made to fit: an account whose address is not known any
-//! more gets one that says so, and an address whose mailboxes are lost gets empty ones. That is due until it is
-//! done ([`crate::settle`]). The store has its place only when all of it is there, so a salvage that was broken off can be started
-//! again. The source is only read.
+//! Shard by shard the store's part is done by [`storage::salvage`]. Then the fresh directory is
+//! opened with the ordinary code, and what fits together no more is made to fit: an account whose
+//! address is not known any more gets one that says so, and an address whose mailboxes are lost
+//! gets empty ones. That is due until it is done ([`crate::settle`]). The store has its place
+//! only when all of it is there, so a salvage that was broken off can be started again. The
+//! source is only read.
 
 use crate::backup::restore::{check_free, for_here, room_missing, taken_back};
 use crate::backup::take::{SmallFiles, small_files};
@@ -223,8 +225,8 @@ pub(crate) async fn mend(shard: Rc<Shard>) -> Result<Value, Fault> {
     Ok(json!({ "named": named, "emptied": emptied, "held": kept }))
 }
 
-/// A hold of which the store knows and the directory has lost: at the address of the account, or at one that says so if that was
-/// removed. That address.
+/// A hold of which the store knows and the directory has lost: at the address of the account, or at
+/// one that says so if that was removed. That address.
 async fn hold_again(
     shard: &Rc<Shard>,
     home: u16,

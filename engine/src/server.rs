@@ -1,8 +1,8 @@
 //! A server's life: lock, bind, open the stores, serve, stop.
 //!
-//! Nothing is started half-way: the data directory is locked and every address bound before the first
-//! store is opened, and no core accepts before every core has opened. Stopping goes the other way:
-//! no new connections, transactions finish, stores sync and close.
+//! Nothing is started half-way: the data directory is locked and every address bound before the
+//! first store is opened, and no core accepts before every core has opened. Stopping goes the other
+//! way: no new connections, transactions finish, stores sync and close.
 
 use crate::NOTICE;
 use crate::auth::desk;
@@ -212,7 +212,8 @@ impl Server {
         Ok(())
     }
 
-    /// Gives every core what the classifier has learned, and shard 0 what it goes on from, and its greylist.
+    /// Gives every core what the classifier has learned, and shard 0 what it goes on from,
+    /// and its greylist.
     fn share_learned(&self) -> Result<(), ConfigError> {
         let pairs = self.ask(0, |shard| async move { shard.store.scan(learning::SPACE) })?;
         let learned = learning::Learned::restore(&pairs);

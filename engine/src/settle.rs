@@ -1,9 +1,10 @@
-//! What a store that was restored or salvaged needs before it serves: its queue on hold, since what waited may have left all the
-//! same; no DNSSEC proofs demanded, which the resolver of this place may not have; after a salvage a directory of addresses that
-//! fits the shards.
+//! What a store that was restored or salvaged needs before it serves: its queue on hold, since what
+//! waited may have left all the same; no DNSSEC proofs demanded, which the resolver of this place
+//! may not have; after a salvage a directory of addresses that fits the shards.
 //!
-//! The layout says that it is due, from the moment that the store has its place until all of it is durable. Whoever opens the store
-//! first does it: the command that made it or, where that was broken off, a server or any other command. Twice does no harm.
+//! The layout says that it is due, from the moment that the store has its place until all of it is
+//! durable. Whoever opens the store first does it: the command that made it or, where that was
+//! broken off, a server or any other command. Twice does no harm.
 
 use crate::collect::operations::CollectRequest;
 use crate::layout::After;

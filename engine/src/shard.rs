@@ -77,7 +77,8 @@ pub struct Shard {
     pub screen: RefCell<Screen>,
     /// Connections of load balancers whose header is waited for.
     pub balanced: Cell<usize>,
-    /// Networks of `listen.xclient_from`, by their places there, from which somebody has brought mail without XCLIENT.
+    /// Networks of `listen.xclient_from`, by their places there, from which somebody has brought
+    /// mail without XCLIENT.
     pub silent_gateways: RefCell<HashSet<usize>>,
     /// Who is answered late.
     pub delayed: crate::policy::greeting::Delayed,
@@ -211,7 +212,8 @@ impl Shard {
             proved: RefCell::default(),
             began: Signal::default(),
             ended: Signal::default(),
-            // Far apart from what an earlier run has used: it can't have made an id every microsecond.
+            // Far apart from what an earlier run has used: it can't have made an id
+            // every microsecond.
             ids: Cell::new(crate::delivery::unix_millis().0 * 1000),
             secret: parts.secret,
         }
@@ -221,7 +223,8 @@ impl Shard {
         self.watchdog.now()
     }
 
-    /// What a backup may read here: its share of what the disk keeps up for long. All of it, since it goes from shard to shard.
+    /// What a backup may read here: its share of what the disk keeps up for long. All of it, since
+    /// it goes from shard to shard.
     pub fn backup_bytes_per_second(&self) -> u64 {
         backup_share(&self.knobs)
     }
@@ -254,8 +257,8 @@ impl Shard {
         format!("{:x}.{number:x}", self.id)
     }
 
-    /// Checks a password, off the executor where that costs much. A wrong one, or a user who does not exist, is
-    /// answered late, and equally late.
+    /// Checks a password, off the executor where that costs much. A wrong one, or a user who does
+    /// not exist, is answered late, and equally late.
     pub async fn verify_password(
         &self,
         user: &str,
@@ -277,7 +280,8 @@ impl Shard {
         known.map(|(login, _)| login).ok_or(LoginError::Wrong)
     }
 
-    /// Whether `password` is the one of `stored`, at the price of argon2id; of nobody's, it never is.
+    /// Whether `password` is the one of `stored`, at the price of argon2id; of
+    /// nobody's, it never is.
     async fn burn(
         &self,
         stored: Option<&StoredPassword>,
@@ -305,8 +309,8 @@ impl Shard {
         Ok(is_right)
     }
 
-    /// Counts, reports and delays: for every mechanism alike. One line, whose form programs rely on that
-    /// ban addresses (README.md, "Logs").
+    /// Counts, reports and delays: for every mechanism alike. One line, whose form programs rely on
+    /// that ban addresses (README.md, "Logs").
     pub async fn login_failed(&self, user: &str, origin: Origin) {
         count(&self.metrics.logins_failed);
         connect::note(self, origin.peer.ip(), Offence::FailedLogin);
@@ -335,8 +339,8 @@ impl Shard {
         self.began.raised().await;
     }
 
-    /// Waits for the sessions to end, once they have been told to, but not past `until`: what is still
-    /// under way then was not acknowledged, and is told so.
+    /// Waits for the sessions to end, once they have been told to, but not past `until`: what is
+    /// still under way then was not acknowledged, and is told so.
     pub async fn drain(&self, until: Instant) {
         while self.is_busy() && Instant::now() < until {
             glommio::timer::sleep(Duration::from_millis(20)).await;
@@ -513,7 +517,8 @@ impl Place {
         Some(Place { shard: Rc::clone(shard), address, service })
     }
 
-    /// To a gateway's client, whose connection it is from now on. False: there are too many from that address.
+    /// To a gateway's client, whose connection it is from now on. False: there are too many
+    /// from that address.
     pub fn pass_to(&mut self, address: IpAddr) -> bool {
         let connections = &self.shard.connections;
         if !connections.admits_from(address) {

@@ -1,5 +1,6 @@
-//! How much of something there was within the time that ends now, in two numbers: what was counted in this window, and in the one
-//! before, of which so much weighs as is still within reach. Pure: time is an argument, in seconds since whenever.
+//! How much of something there was within the time that ends now, in two numbers: what was counted
+//! in this window, and in the one before, of which so much weighs as is still within reach. Pure:
+//! time is an argument, in seconds since whenever.
 
 use serde::{Deserialize, Serialize};
 
@@ -58,7 +59,8 @@ impl Sliding {
         }
         self.turn(now, length);
         let start = self.window * length;
-        // What weighs `of` at the start of a window, and nothing at its end, weighs no more than `most` from then on.
+        // What weighs `of` at the start of a window, and nothing at its end, weighs no more than
+        // `most` from then on.
         let after = |start: u64, of: u64, most: u64| start + length - most * length / of.max(1);
         let (this, before) = (u64::from(self.this), u64::from(self.before));
         if this <= most {

@@ -1,13 +1,13 @@
-//! Key spaces: how a whole one is gone through, and that no two kinds of records share one. Each names its own (`const SPACE`),
-//! beside the code that reads it; FORMAT.md says what is in them.
+//! Key spaces: how a whole one is gone through, and that no two kinds of records share one. Each
+//! names its own (`const SPACE`), beside the code that reads it; FORMAT.md says what is in them.
 
 use crate::core::give_way;
 use crate::shard::Shard;
 use bytes::Bytes;
 use storage::store::Space;
 
-/// All pairs of a space, some at a time, by key: others have their turn in between, and what they change is seen where it is
-/// still to come.
+/// All pairs of a space, some at a time, by key: others have their turn in between, and what they
+/// change is seen where it is still to come.
 #[derive(Debug)]
 pub struct Walk<'s> {
     shard: &'s Shard,

@@ -1,8 +1,8 @@
 //! TLS settings: which certificate a client gets, and reloading without a restart.
 //!
-//! TLS 1.2 and 1.3 only (RFC 8996, 9325: rustls knows nothing older). SNI picks the certificate: the
-//! exact name, then a wildcard, then the first one, since many mail clients send no name or an
-//! address.
+//! TLS 1.2 and 1.3 only (RFC 8996, 9325: rustls knows nothing older). SNI picks the
+//! certificate: the exact name, then a wildcard, then the first one, since many mail clients
+//! send no name or an address.
 
 use crate::certificates::{self, CertificateError};
 use rustls::ServerConfig;

@@ -1,11 +1,12 @@
-//! `kura trace`: what has become of messages: when they came and from where, what was decided about them and why,
-//! where they lie, when they were expunged, and what waits to leave.
+//! `kura trace`: what has become of messages: when they came and from where, what was decided about
+//! them and why, where they lie, when they were expunged, and what waits to leave.
 //!
-//! Nothing is written down for it. The index knows when and where a message came, its summary who wrote it, and the fields
-//! that we have put into its header what was found out; expunged mail is there as long as it can be brought back. What was
-//! refused, and what has left, is in the log.
+//! Nothing is written down for it. The index knows when and where a message came, its summary who
+//! wrote it, and the fields that we have put into its header what was found out; expunged mail is
+//! there as long as it can be brought back. What was refused, and what has left, is in the log.
 //!
-//! It costs one summary for each message of the time in question; for an account here, only those of that account.
+//! It costs one summary for each message of the time in question; for an account here, only those
+//! of that account.
 
 use crate::auth::results::claims;
 use crate::core::give_way;
@@ -120,7 +121,8 @@ struct Found {
     expunged: Option<u64>,
 }
 
-/// Messages that came at `since` (Unix milliseconds) or later, the latest last. Runs on shard 0, asks all.
+/// Messages that came at `since` (Unix milliseconds) or later, the latest last. Runs on
+/// shard 0, asks all.
 pub(crate) async fn trace(shard: &Rc<Shard>, who: &str, since: u64) -> Result<Value, Fault> {
     let wanted = Wanted::parse(shard, who)?;
     let (mut rows, mut all) = (Vec::new(), 0);
@@ -297,9 +299,10 @@ async fn row(shard: &Shard, found: &Found) -> Value {
     row
 }
 
-/// The fields in which we have written what was decided: on top, around the `Received` that is ours, down to the first
-/// field of somebody else. What an own client puts into a mailbox, and what a gateway says of its own, is not taken
-/// for ours: a score is believed behind results of ours alone, since both come together.
+/// The fields in which we have written what was decided: on top, around the `Received` that is
+/// ours, down to the first field of somebody else. What an own client puts into a mailbox, and what
+/// a gateway says of its own, is not taken for ours: a score is believed behind results of ours
+/// alone, since both come together.
 fn decided<'h>(header: &'h [u8], hostname: &str) -> Vec<(&'static str, &'h [u8])> {
     let by_us = format!(" by {hostname} ");
     let (mut decided, mut received, mut verified) = (Vec::new(), false, false);

@@ -70,7 +70,8 @@ impl Watch {
         self.limit.get().is_some_and(|limit| limit <= self.clock.now())
     }
 
-    /// Resolves at the deadline, once when the server begins to stop, and once when it waits no longer.
+    /// Resolves at the deadline, once when the server begins to stop, and once when it
+    /// waits no longer.
     pub async fn woken(&self) -> Woken {
         std::future::poll_fn(|context| {
             if self.clock.cutting.get() && !self.told_to_end.replace(true) {

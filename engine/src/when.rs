@@ -48,8 +48,8 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
-/// A point of time in Unix milliseconds: RFC 3339, or how long before `now`. A second without a fraction
-/// is taken from its start.
+/// A point of time in Unix milliseconds: RFC 3339, or how long before `now`. A second without a
+/// fraction is taken from its start.
 pub fn parse_time(text: &str, now: u64) -> Result<u64, String> {
     if let Ok(Span(before)) = Span::parse(text) {
         return Ok(now.saturating_sub(u64::try_from(before.as_millis()).unwrap_or(u64::MAX)));

@@ -326,8 +326,8 @@ impl<'c> Wire<'c> {
         Wire { outbox, transport: None }
     }
 
-    /// Sends the outbox when it has grown past 64 KiB; otherwise returns at once. An error means that
-    /// the peer is gone or too slow: the session gives up what it was doing.
+    /// Sends the outbox when it has grown past 64 KiB; otherwise returns at once. An error means
+    /// that the peer is gone or too slow: the session gives up what it was doing.
     pub async fn relieve(&mut self) -> io::Result<()> {
         if self.outbox.len() >= OUTBOX_BYTES_MAX {
             self.flush().await?;

@@ -1,8 +1,10 @@
-//! Whether a host is still what its profile says: the profile against a brief new measurement. Pure.
+//! Whether a host is still what its profile says: the profile against a brief new
+//! measurement. Pure.
 //!
-//! A measurement of a second is off by a quarter easily, and a busy host makes most flushes slow, but
-//! none fast. So the fastest flush is compared both ways: one that is much faster than before may not
-//! reach the medium any more. Medians and bandwidth only count when they got worse, by a wider factor.
+//! A measurement of a second is off by a quarter easily, and a busy host makes most flushes
+//! slow, but none fast. So the fastest flush is compared both ways: one that is much faster than
+//! before may not reach the medium any more. Medians and bandwidth only count when they got
+//! worse, by a wider factor.
 
 use crate::derive::size;
 use crate::profile::{FlushPoint, Profile};

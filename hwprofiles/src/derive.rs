@@ -6,9 +6,10 @@
 //!
 //! Relations that hold for every valid profile (tested over a grid of made-up hosts):
 //! `batch_bytes_eager <= batch_bytes_max`, `4 * batch_bytes_max <= pending_bytes_max`,
-//! `4 * batch_bytes_max <= segment_bytes`, `upkeep_piece_bytes <= batch_bytes_max`, `sessions_max * session_buffer_bytes <= memory / 2`,
-//! the shares of compaction, scrub and backup leave more than half of the disk to mail, sizes are
-//! multiples of the alignment, everything but `zstd_level` and `commit_window_us` is at least one.
+//! `4 * batch_bytes_max <= segment_bytes`, `upkeep_piece_bytes <= batch_bytes_max`,
+//! `sessions_max * session_buffer_bytes <= memory / 2`, the shares of compaction, scrub and backup
+//! leave more than half of the disk to mail, sizes are multiples of the alignment, everything but
+//! `zstd_level` and `commit_window_us` is at least one.
 
 use crate::figures::ChainForm;
 use crate::profile::{FlushPoint, Overlap, Profile};
@@ -26,8 +27,9 @@ const DEAR_FLUSH_US: f64 = 500.0;
 const QUEUED_GAIN: f64 = 1.5;
 /// Doubling the writers has to add so much of a lone writer's rate to be worth the latency.
 const OVERLAP_GAIN: f64 = 0.25;
-/// What a durable 4 KiB message costs the server's cores, all told, at 16 sessions: measured on the
-/// host of `virtio-ext4` by benches/peers/run. Newer runs find less (benches/README.md): on the safe side.
+/// What a durable 4 KiB message costs the server's cores, all told, at 16 sessions: measured
+/// on the host of `virtio-ext4` by benches/peers/run. Newer runs find less
+/// (benches/README.md): on the safe side.
 pub(crate) const MESSAGE_CPU_US: f64 = 109.0;
 /// What a flush costs the cores, beside the messages in it: from the same runs at other rates.
 const FLUSH_CPU_US: f64 = 195.0;
@@ -103,9 +105,11 @@ knobs! {
     session_buffer_bytes,
     /// Connections at a time, over all protocols and cores.
     sessions_max,
-    /// Messages a second that this host is planned to take; `kura profile plan` measures demand by it.
+    /// Messages a second that this host is planned to take; `kura profile plan`
+    /// measures demand by it.
     admitted_messages_per_second,
-    /// What upkeep (compaction, scrub, backup, zeroes for spares) reads or writes at a time: commits wait behind it.
+    /// What upkeep (compaction, scrub, backup, zeroes for spares) reads or writes at a time:
+    /// commits wait behind it.
     upkeep_piece_bytes,
     /// What the disk keeps up for long in such pieces; scrub and backups take their shares of it.
     lasting_bytes_per_second,
@@ -244,15 +248,16 @@ fn flushes_queue_up(profile: &Profile) -> bool {
     };
     let point = profile.smallest_flush();
     let dear = point.best_us.unwrap_or(point.p50_us) > DEAR_FLUSH_US;
-    // A busy host holds up single flushes for long, which their rate shows and their median does not.
+    // A busy host holds up single flushes for long, which their rate shows and their
+    // median does not.
     let alone = 1e6 / point.p50_us;
     dear && matches!((of(1), of(2)), (Some(one), Some(two)) if two < one.max(alone) * QUEUED_GAIN)
 }
 
 fn shards(profile: &Profile) -> Knob {
     let cores = u64::from(profile.host.cores);
-    // Several logs on one spinning disk are seeks; on flash their flushes overlap in the device, or wait
-    // for each other: benches/README.md has what that costs.
+    // Several logs on one spinning disk are seeks; on flash their flushes overlap in the device, or
+    // wait for each other: benches/README.md has what that costs.
     let one = slow(profile) || flushes_queue_up(profile);
     let value = if one { 1 } else { cores.min(64) };
     let rates: Vec<_> = profile
@@ -365,7 +370,8 @@ fn commit_window_us(profile: &Profile) -> Knob {
             "how long the first message waits, so that others share its flush: a quarter of a small flush, at most 5 ms",
         )
     } else {
-        // What comes during a flush is company enough: a window was tried, and cost 7 % of the rate.
+        // What comes during a flush is company enough: a window was tried, and cost
+        // 7 % of the rate.
         (
             0.0,
             "0: no message waits for others to share its flush; those that come while the disk flushes share the next one, \

@@ -1,7 +1,7 @@
 //! What the kernel tells of the host: cores, memory, and the device and file system under a path.
 //!
-//! Nothing here fails for want of an answer: containers hide much of /sys, and a profile with blanks
-//! serves, since the measured curve is what counts.
+//! Nothing here fails for want of an answer: containers hide much of /sys, and a profile with
+//! blanks serves, since the measured curve is what counts.
 
 use crate::profile::{Device, FileSystem, Host};
 use std::ffi::CString;
@@ -140,8 +140,8 @@ fn chosen(schedulers: &str) -> String {
         .to_owned()
 }
 
-/// Type and options of the mount that `path` is on: of those above it, the deepest, and of several in
-/// one place the last, which hides the others. Fields as in proc(5), "mountinfo".
+/// Type and options of the mount that `path` is on: of those above it, the deepest, and of several
+/// in one place the last, which hides the others. Fields as in proc(5), "mountinfo".
 fn mount_of(mountinfo: &str, path: &Path) -> (String, String) {
     let mut best: Option<(usize, &str, &str)> = None;
     for line in mountinfo.lines() {

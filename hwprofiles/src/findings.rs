@@ -1,4 +1,5 @@
-//! What an operator has to know about a host before trusting mail to it. Pure, and tested as a table.
+//! What an operator has to know about a host before trusting mail to it. Pure, and
+//! tested as a table.
 //!
 //! The question that matters most: does a flush reach the medium? It cannot be asked, only doubted:
 //! a flush faster than its device's physics allow did not happen. Each class of device has a floor;

@@ -1,13 +1,15 @@
 //! Hardware profiles: what a host can do, and which knobs follow from it.
 //!
-//! A [`Profile`] is data: the device, the file system, and a measured *flush curve* (how long a
-//! durable write of so many bytes takes). [`measure`] makes one of this host in a moment, [`probe()`]
-//! measures everything in the time that it is given, `profiles/*.toml` are shipped ones.
+//! A [`Profile`] is data: the device, the file system, and a measured *flush curve* (how
+//! long a durable write of so many bytes takes). [`measure`] makes one of this host in a
+//! moment, [`probe()`] measures everything in the time that it is given, `profiles/*.toml`
+//! are shipped ones.
 //!
-//! All else is pure. [`derive()`]: profile in, [`Knobs`] out, each with the formula and the figures
-//! that it comes from, so that no number in a running server is unexplained. [`findings()`]: what is
-//! wrong with the host, or with the measurement. [`plan()`]: what so many users need. [`compare`]:
-//! whether a host is still what its profile says. [`picture()`]: the flush curve as SVG.
+//! All else is pure. [`derive()`]: profile in, [`Knobs`] out, each with the formula and the
+//! figures that it comes from, so that no number in a running server is unexplained.
+//! [`findings()`]: what is wrong with the host, or with the measurement. [`plan()`]: what so many
+//! users need. [`compare`]: whether a host is still what its profile says. [`picture()`]: the
+//! flush curve as SVG.
 //!
 //! | file | what |
 //! |---|---|

@@ -1,12 +1,13 @@
 //! A brief measurement of the disk under a directory, for `quickstart` and `kura profile check`.
 //! `probe` is the long one.
 //!
-//! Writes with O_DIRECT and fdatasync, one after the other, into blocks that were written before, as
-//! the log does it. Where O_DIRECT is refused (tmpfs, some network file systems) the writes go
+//! Writes with O_DIRECT and fdatasync, one after the other, into blocks that were written before,
+//! as the log does it. Where O_DIRECT is refused (tmpfs, some network file systems) the writes go
 //! through the page cache, and the profile says so.
 //!
-//! Bounded in time: a third of the budget goes into pre-writing, whatever the disk; each point takes a
-//! few samples at least, and never more than its share. The probe's files are removed whatever happens.
+//! Bounded in time: a third of the budget goes into pre-writing, whatever the disk; each point
+//! takes a few samples at least, and never more than its share. The probe's files are removed
+//! whatever happens.
 
 use crate::detect::{Sources, detect, kernel, space};
 use crate::probe::files::{ALIGNMENT, Noise};

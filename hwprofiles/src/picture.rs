@@ -1,9 +1,10 @@
 //! The flush curve as a picture: how long a durable write of so many bytes takes, by streams.
 //!
-//! Both axes are logarithmic, so that a constant bandwidth is a straight diagonal; faint ones say how
-//! many MB/s a lone stream reaches. Solid lines are O_DIRECT into pre-written blocks, by streams; dashed
-//! ones are the other ways to commit, one stream. Thin strokes go up to the p99. The ring is the operating
-//! point: the largest batch that the knobs allow, by as many streams as there are shards.
+//! Both axes are logarithmic, so that a constant bandwidth is a straight diagonal; faint ones say
+//! how many MB/s a lone stream reaches. Solid lines are O_DIRECT into pre-written blocks, by
+//! streams; dashed ones are the other ways to commit, one stream. Thin strokes go up to the p99.
+//! The ring is the operating point: the largest batch that the knobs allow, by as many streams as
+//! there are shards.
 
 use crate::derive::{Knobs, size};
 use crate::figures::{CommitPath, CurvePoint};

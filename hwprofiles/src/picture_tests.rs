@@ -1,4 +1,5 @@
-//! The picture has every point, stays within its frame, and is well-formed whatever a device is called.
+//! The picture has every point, stays within its frame, and is well-formed whatever a
+//! device is called.
 
 use super::*;
 use crate::derive;

@@ -8,14 +8,15 @@ use crate::profile::Profile;
 use serde::Serialize;
 use std::fmt;
 
-/// Written to the log for each message beyond its bytes: headers, summary, padding of the batch, and its
-/// share of checkpoints. With [`WRITTEN_PER_BYTE`] fitted to an earlier run of benches/peers/run: 1.37 bytes
-/// written for each byte received at 4 KiB, 1.05 at 100 KiB; benches/README.md has the newest.
+/// Written to the log for each message beyond its bytes: headers, summary, padding of the batch,
+/// and its share of checkpoints. With [`WRITTEN_PER_BYTE`] fitted to an earlier run of
+/// benches/peers/run: 1.37 bytes written for each byte received at 4 KiB, 1.05 at 100 KiB;
+/// benches/README.md has the newest.
 const WRITTEN_PER_MESSAGE: f64 = 1_200.0;
 const WRITTEN_PER_BYTE: f64 = 1.04;
-/// Writes of compaction on top, of mail that lives as users keep it: 1.97 bytes for each byte received in all
-/// (benches/README.md, "What compaction's steady state costs"), of which 1.05 are the log's own. Mail that mostly dies young
-/// costs 1.5 in all, mail that goes at any time 2.8.
+/// Writes of compaction on top, of mail that lives as users keep it: 1.97 bytes for each byte
+/// received in all (benches/README.md, "What compaction's steady state costs"), of which 1.05 are
+/// the log's own. Mail that mostly dies young costs 1.5 in all, mail that goes at any time 2.8.
 const COMPACTION_AMPLIFICATION: f64 = 1.9;
 /// So full of live bytes is the log then: measured there, 78 %; 72 % at the worst.
 const LIVE_SHARE: f64 = 0.75;
@@ -32,7 +33,8 @@ const SESSION_BYTES: f64 = 32.0 * 1024.0;
 const SESSIONS_PER_USER: f64 = 1.0;
 /// The process itself, and what the kernel and other programs should keep.
 const BASE_MEMORY_BYTES: f64 = 512.0 * 1024.0 * 1024.0;
-/// CPU for each KiB beyond the first four: 189 µs at 100 KiB against 109 µs at 4 KiB, in that earlier run.
+/// CPU for each KiB beyond the first four: 189 µs at 100 KiB against 109 µs at 4 KiB, in
+/// that earlier run.
 const CPU_US_PER_KIB: f64 = 0.83;
 /// Cores are planned to be so busy at the peak.
 const CORES_BUSY: f64 = 0.6;
@@ -150,8 +152,8 @@ pub fn plan(demand: &Demand, profile: &Profile) -> Plan {
     plan
 }
 
-/// One core's time for a message: the measured cost, and what checking its signature takes where the
-/// profile knows how fast this core is.
+/// One core's time for a message: the measured cost, and what checking its signature takes where
+/// the profile knows how fast this core is.
 fn message_cpu_us(bytes: f64, profile: &Profile) -> f64 {
     let plain = MESSAGE_CPU_US + (bytes / 1024.0 - 4.0).max(0.0) * CPU_US_PER_KIB;
     let checks = profile.cpu.map_or(0.0, |cpu| {

@@ -1,11 +1,13 @@
 //! The profile itself: figures of one host, and its TOML form.
 //!
-//! Invariants of a valid profile, checked when one is read: at least one flush point; points sorted
-//! by size, no size twice; all figures finite and positive; knobs that are set have a known name.
-//! Keys that this version does not know are refused, so that a misspelt one is not silently ignored.
+//! Invariants of a valid profile, checked when one is read: at least one flush point; points
+//! sorted by size, no size twice; all figures finite and positive; knobs that are set have a
+//! known name. Keys that this version does not know are refused, so that a misspelt one is not
+//! silently ignored.
 //!
-//! Formats: 1 had the brief curve only. 2 adds what a full probe measures (`figures.rs`), more of the
-//! device's identity, and `[knobs]`. Whatever a file lacks is absent or empty, so both are read.
+//! Formats: 1 had the brief curve only. 2 adds what a full probe measures (`figures.rs`),
+//! more of the device's identity, and `[knobs]`. Whatever a file lacks is absent or empty,
+//! so both are read.
 
 use crate::Error;
 use crate::derive::Knobs;
@@ -82,7 +84,8 @@ pub struct Device {
     /// Of a loop device: the file that it shows as a disk, and the device that this is on.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub backing: String,
-    /// The kernel's word, which virtual disks often get wrong: the flush curve decides. Of a loop device, that of what is under it.
+    /// The kernel's word, which virtual disks often get wrong: the flush curve decides. Of a loop
+    /// device, that of what is under it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotational: Option<bool>,
     /// `write back`: a flush costs something. `write through`: the device claims that it is free.
@@ -131,8 +134,8 @@ pub struct Disk {
 #[serde(deny_unknown_fields)]
 pub struct FlushPoint {
     pub bytes: u64,
-    /// The fastest seen: what the medium can do when nobody else uses it. Absent in figures from data
-    /// sheets.
+    /// The fastest seen: what the medium can do when nobody else uses it. Absent in figures
+    /// from data sheets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub best_us: Option<f64>,
     pub p50_us: f64,
@@ -225,9 +228,10 @@ impl Profile {
             .map_err(|source| failed("cannot put the profile in its place", source))
     }
 
-    /// Takes over what only people know, from an older profile of this host: knobs set by hand, and, if the device is seen to be
-    /// the same one, what its data sheet says. `false`: that was not, and it said something. Without a serial number (virtual disks
-    /// have none) any other disk looks the same.
+    /// Takes over what only people know, from an older profile of this host: knobs set by hand,
+    /// and, if the device is seen to be the same one, what its data sheet says. `false`: that was
+    /// not, and it said something. Without a serial number (virtual disks have none) any other
+    /// disk looks the same.
     pub fn keep_from(&mut self, old: &Profile) -> bool {
         self.knobs.clone_from(&old.knobs);
         let identity = |p: &Profile| (p.device.model.clone(), p.device.serial.clone());

@@ -1,4 +1,5 @@
-//! How a long measurement shows how far it is: a bar on a terminal, a line for each phase elsewhere.
+//! How a long measurement shows how far it is: a bar on a terminal, a line for each
+//! phase elsewhere.
 
 use crate::probe::Step;
 use indicatif::{ProgressBar, ProgressStyle};

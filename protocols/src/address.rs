@@ -1,7 +1,8 @@
 //! Mail addresses of the envelope: RFC 5321 `Mailbox` and paths, with RFC 6531's UTF-8.
 //!
-//! Quoted local parts are kept without their quotes where the quotes are not needed, so that
-//! `"ann"@x` and `ann@x` are one address. Source routes are accepted and ignored (RFC 5321 appendix C).
+//! Quoted local parts are kept without their quotes where the quotes are not needed, so
+//! that `"ann"@x` and `ann@x` are one address. Source routes are accepted and ignored (RFC
+//! 5321 appendix C).
 
 use std::fmt;
 

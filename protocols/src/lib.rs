@@ -1,8 +1,9 @@
 //! Mail protocols as pure machines.
 //!
-//! Nothing here touches a socket, a file, a clock, a random source or a log. A machine is given bytes
-//! and the time, and gives back events; it is given answers, and writes bytes. The engine's one
-//! connection loop drives them all, tests drive them in virtual time, fuzzers drive them with junk.
+//! Nothing here touches a socket, a file, a clock, a random source or a log. A machine is given
+//! bytes and the time, and gives back events; it is given answers, and writes bytes. The
+//! engine's one connection loop drives them all, tests drive them in virtual time, fuzzers
+//! drive them with junk.
 //!
 //! | where | what |
 //! |---|---|

@@ -7,13 +7,14 @@
 //!
 //! # Laws, proved for every machine by one generic test (`tests/src/laws.rs`)
 //!
-//! 1. **Cuts do not matter**: any cut of the byte stream into pieces gives the same events and bytes.
+//! 1. **Cuts do not matter**: any cut of the byte stream into pieces gives the same
+//!    events and bytes.
 //! 2. **All at once equals one at a time**: pipelining changes nothing but the timing.
 //! 3. **No input panics.**
 //! 4. **Memory stays bounded**: what a machine keeps between steps is under its stated limit.
 //! 5. **One reply per command.**
-//! 6. `NeedInput` is answered only when `input` is empty: the machine keeps what it can't use yet, so
-//!    that the driver needs no buffer while a session is idle.
+//! 6. `NeedInput` is answered only when `input` is empty: the machine keeps what it can't use yet,
+//!    so that the driver needs no buffer while a session is idle.
 
 use std::{fmt, marker::PhantomData, time::Duration};
 
@@ -36,8 +37,8 @@ impl Tick {
     }
 }
 
-/// A question that a machine has asked. `Question` is an uninhabited marker type of the protocol, so
-/// that a ticket for one question can't be spent on another.
+/// A question that a machine has asked. `Question` is an uninhabited marker type of the protocol,
+/// so that a ticket for one question can't be spent on another.
 #[must_use = "the machine waits for its answer: spend the ticket with an `answer_*` method"]
 pub struct Ticket<Question> {
     question: PhantomData<fn() -> Question>,
@@ -91,9 +92,9 @@ pub trait Machine {
         output: &mut crate::Outbox,
     ) -> Step<Self::Event<'i>>;
 
-    /// When `step` must be called again, input or not; `None`: only on input.
-    /// Past its deadline, a step with empty input writes the protocol's farewell and closes; a client's
-    /// tells first what has come to nothing.
+    /// When `step` must be called again, input or not; `None`: only on input. Past its deadline, a
+    /// step with empty input writes the protocol's farewell and closes; a client's tells first what
+    /// has come to nothing.
     fn deadline(&self) -> Option<Tick>;
 
     /// The handshake that [`Step::StartTls`] asked for is complete.

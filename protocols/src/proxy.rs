@@ -1,21 +1,26 @@
-//! The PROXY protocol, version 2: what a load balancer writes in front of a connection to say whose it is.
+//! The PROXY protocol, version 2: what a load balancer writes in front of a connection to
+//! say whose it is.
 //!
-//! From the specification of HAProxy ("The PROXY protocol", section 2.2): twelve octets that no other protocol begins with, a version and a command,
-//! a family and a transport, the length of what follows (u16), and there the addresses; behind them extensions, which are skipped. Version 1,
-//! which is text, is not read. Pure: how many octets are still needed is the only thing that is kept, and that by the caller.
+//! From the specification of HAProxy ("The PROXY protocol", section 2.2): twelve octets that no
+//! other protocol begins with, a version and a command, a family and a transport, the length of
+//! what follows (u16), and there the addresses; behind them extensions, which are skipped. Version
+//! 1, which is text, is not read. Pure: how many octets are still needed is the only thing that is
+//! kept, and that by the caller.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Signature, version and command, family and transport, length.
 pub const START_BYTES: usize = 16;
-/// Addresses take 36 octets at most (216 between Unix sockets), extensions are a few hundred: certificates' names and the like.
+/// Addresses take 36 octets at most (216 between Unix sockets), extensions are a few hundred:
+/// certificates' names and the like.
 pub const HEADER_BYTES_MAX: usize = 4096;
 
 /// A header that is complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Header {
-    /// A connection of the balancer itself, such as a check whether we are here; or of somebody whose address it can't say.
+    /// A connection of the balancer itself, such as a check whether we are here; or of somebody
+    /// whose address it can't say.
     Own,
     /// One that it passes on, of this client.
     Proxied(SocketAddr),
@@ -57,7 +62,8 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// Reads the beginning of a connection. A fault shows as soon as it is there, so nobody waits for the rest of it.
+/// Reads the beginning of a connection. A fault shows as soon as it is there, so nobody waits
+/// for the rest of it.
 pub fn read(input: &[u8]) -> Result<Read, Fault> {
     if input.iter().zip(SIGNATURE).any(|(octet, expected)| octet != expected) {
         return Err(Fault::Signature);

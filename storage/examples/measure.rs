@@ -2,8 +2,8 @@
 //!
 //! `cargo run --release -p kura-storage --example measure -- DIRECTORY [MESSAGES BYTES SESSIONS ACCOUNTS]`
 //!
-//! Fills the directory's store with MESSAGES more and dies without closing it; with 0 messages, opens
-//! what is there and says how long that took.
+//! Fills the directory's store with MESSAGES more and dies without closing it; with 0 messages,
+//! opens what is there and says how long that took.
 
 use bytes::Bytes;
 use glommio::{LocalExecutorBuilder, Placement as Pinning};

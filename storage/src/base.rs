@@ -1,8 +1,8 @@
 //! Bases: checkpoints that are copied into the log, so that the log alone still rebuilds everything
 //! after compaction has freed segments. FORMAT.md, "Bases".
 //!
-//! A base counts once its last record is durable. Recovery looks for one only where no checkpoint file
-//! can be used.
+//! A base counts once its last record is durable. Recovery looks for one only where no checkpoint
+//! file can be used.
 
 use crate::buffer::{Buffer, align_up};
 use crate::checkpoint::file_name;
@@ -28,8 +28,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 
-/// Copies the newest checkpoint, which has to be whole, into the log, a piece at a time. It is read through first: what
-/// can't be used must not fill the log, again and again.
+/// Copies the newest checkpoint, which has to be whole, into the log, a piece at a time. It is read
+/// through first: what can't be used must not fill the log, again and again.
 pub(crate) async fn write<D: Device>(core: &Rc<Core<D>>) -> Result<(), Error> {
     // Its pieces are needed by nothing until the last record lands.
     let _writing = core.writing();
@@ -81,7 +81,8 @@ pub(crate) async fn write<D: Device>(core: &Rc<Core<D>>) -> Result<(), Error> {
 /// The last record names every piece.
 const PIECES_MAX: u64 = 4096;
 
-/// What a commit may have to wait for, but as large as few enough of them take. With their headers they fill whole blocks.
+/// What a commit may have to wait for, but as large as few enough of them take. With their headers
+/// they fill whole blocks.
 fn piece_bytes(options: &Options, checkpoint_bytes: u64) -> usize {
     let few = usize::try_from(checkpoint_bytes / PIECES_MAX).unwrap_or(usize::MAX);
     let bytes = copy_bytes(options).max(align_up(few)).min(options.chunk_bytes());
@@ -100,7 +101,8 @@ async fn land(
     Ok(())
 }
 
-/// The newest base that is whole. Reads the whole log if it must: it is asked for only after a disaster.
+/// The newest base that is whole. Reads the whole log if it must: it is asked for only
+/// after a disaster.
 pub(crate) async fn find<D: Device>(
     device: &D,
     shard: u16,

@@ -1,7 +1,8 @@
 //! Memory that the disk can read and write directly: aligned, owned, zeroed once.
 //!
-//! Invariant: `filled <= capacity <= allocated`, and all `allocated` bytes are initialised, so that a slice of
-//! them is always sound. `O_DIRECT` wants address, offset and length aligned to [`ALIGNMENT`].
+//! Invariant: `filled <= capacity <= allocated`, and all `allocated` bytes are initialised, so
+//! that a slice of them is always sound. `O_DIRECT` wants address, offset and length aligned
+//! to [`ALIGNMENT`].
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::RefCell;
@@ -143,13 +144,14 @@ thread_local! {
     static IDLE: RefCell<Vec<Buffer>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A buffer to read into that many others follow: zeroing a new one each time took as long as a tenth of listing
-/// a mailbox. When it is dropped, the thread keeps it.
+/// A buffer to read into that many others follow: zeroing a new one each time took as long as a
+/// tenth of listing a mailbox. When it is dropped, the thread keeps it.
 #[derive(Debug)]
 pub struct Window(Option<Buffer>);
 
 impl Window {
-    /// An empty buffer for `bytes`, at most [`WINDOW_BYTES_MAX`], to be made a window when it is filled.
+    /// An empty buffer for `bytes`, at most [`WINDOW_BYTES_MAX`], to be made a window
+    /// when it is filled.
     #[must_use]
     pub fn buffer(bytes: usize) -> Buffer {
         let capacity = align_up(bytes.max(1));

@@ -1,10 +1,12 @@
-//! What time it is, as far as that is believed: a clock that is wrong for a while must not make the store forget.
+//! What time it is, as far as that is believed: a clock that is wrong for a while must not make
+//! the store forget.
 //!
-//! A host that boots with a wrong time and hears the right one later would, in between, be years ahead, and all that is
-//! remembered would be older than the retention. So a clock that is more than a day ahead, of what passed since the
-//! last look or of the newest batch when the store was opened, is believed only after it has said so for a day. Until
-//! then what passes is counted from the last time that was believed. A clock that is behind is believed at once:
-//! nothing is forgotten by it.
+//! A host that boots with a wrong time and hears the right one later would, in between, be years
+//! ahead, and all that is remembered would be older than the retention. So a clock that is more
+//! than a day ahead, of what passed since the last look or of the newest batch when the store was
+//! opened, is believed only after it has said so for a day. Until then what passes is counted from
+//! the last time that was believed. A clock that is behind is believed at once: nothing is
+//! forgotten by it.
 
 use crate::types::UnixMillis;
 use std::time::Duration;

@@ -57,7 +57,8 @@ pub(crate) struct Core<D: Device> {
     pub(crate) run: Cell<u32>,
     pub(crate) next_lsn: Cell<Lsn>,
     pub(crate) durable: Cell<Lsn>,
-    /// Behind the last batch that has been folded into the index, and behind all that was saved there.
+    /// Behind the last batch that has been folded into the index, and behind all that
+    /// was saved there.
     pub(crate) position: Cell<Position>,
     pub(crate) log_bytes_since_checkpoint: Cell<u64>,
     /// Since the store was opened.
@@ -88,18 +89,20 @@ pub(crate) struct Core<D: Device> {
     pub(crate) refused_for_space: Cell<u64>,
     /// When somebody was last called for that.
     pub(crate) cried_at: Cell<UnixMillis>,
-    /// Somebody wants all space back that can be had, be it little, out of segments below these: of the log, and
-    /// cold ones. What is written meanwhile is left alone, so it comes to an end.
+    /// Somebody wants all space back that can be had, be it little, out of segments below these: of
+    /// the log, and cold ones. What is written meanwhile is left alone, so it comes to an end.
     pub(crate) thorough_below: Cell<Option<(SegmentId, SegmentId)>>,
     /// Compaction is at work; upkeep is.
     pub(crate) compacts: Cell<bool>,
     pub(crate) maintains: Cell<bool>,
     /// No space comes back without a newer checkpoint.
     pub(crate) wants_checkpoint: Cell<bool>,
-    /// When one was last asked for: again only once the log has gone on, since the disk may be full.
+    /// When one was last asked for: again only once the log has gone on, since the
+    /// disk may be full.
     pub(crate) asked_at: Cell<Lsn>,
     pub(crate) segments_freed: Cell<u64>,
-    /// Checkpoints, copies and spares that the disk failed under since the store was opened, and the last reason.
+    /// Checkpoints, copies and spares that the disk failed under since the store was opened, and
+    /// the last reason.
     pub(crate) given_up: Cell<u64>,
     pub(crate) given_up_by: RefCell<Option<String>>,
     /// What new files may take, as the file system said last.
@@ -173,7 +176,8 @@ impl<D: Device> Core<D> {
         Ok(self.kept.keep(bytes))
     }
 
-    /// Small changes may use twice what mail may, so that a flood of mail does not lock readers out.
+    /// Small changes may use twice what mail may, so that a flood of mail does not
+    /// lock readers out.
     fn check_queue(&self, bytes: usize, times: usize) -> Result<(), Error> {
         let queue = self.queue.borrow();
         let fits = queue.pending_bytes + self.kept.bytes() + bytes
@@ -182,7 +186,8 @@ impl<D: Device> Core<D> {
         if fits { Ok(()) } else { Err(Error::Busy) }
     }
 
-    /// Whether the log can grow by what is queued, what is kept for others and `bytes`, leaving the reserve alone.
+    /// Whether the log can grow by what is queued, what is kept for others and `bytes`, leaving
+    /// the reserve alone.
     fn has_space(&self, bytes: usize) -> bool {
         let wanted = self.queue.borrow().pending_bytes + self.kept.bytes() + bytes;
         // Padding, and what is lost at a segment's end.
@@ -196,13 +201,15 @@ impl<D: Device> Core<D> {
         segments + 4 * self.checkpoint_bytes.get()
     }
 
-    /// What mail leaves alone: the reserve, a segment to move the rest of others to, and as much for a base and for what a
-    /// checkpoint grows by meanwhile, or compaction would take small changes their part of the reserve.
+    /// What mail leaves alone: the reserve, a segment to move the rest of others to, and as much
+    /// for a base and for what a checkpoint grows by meanwhile, or compaction would take small
+    /// changes their part of the reserve.
     fn kept_from_mail(&self) -> u64 {
         self.reserve_bytes() + 2 * self.options.segment_bytes
     }
 
-    /// What gives no space back leaves half of the reserve alone, or nothing could be moved any more.
+    /// What gives no space back leaves half of the reserve alone, or nothing could
+    /// be moved any more.
     fn check_reserve(&self, record: &Record) -> Result<(), Error> {
         let gives_back = matches!(
             record,
@@ -239,8 +246,8 @@ impl<D: Device> Core<D> {
         self.is_full.get()
     }
 
-    /// What the log may still take of the file system: not the room for the next checkpoints, without
-    /// which no space would ever come back.
+    /// What the log may still take of the file system: not the room for the next checkpoints,
+    /// without which no space would ever come back.
     pub(crate) fn growable_bytes(&self) -> u64 {
         self.free_bytes.get().saturating_sub(3 * self.checkpoint_bytes.get())
     }
@@ -297,7 +304,8 @@ impl<D: Device> Core<D> {
         Ok(receipt)
     }
 
-    /// As [`Core::enqueue_parts`], for what the store writes by itself: it stops when the store closes.
+    /// As [`Core::enqueue_parts`], for what the store writes by itself: it stops when
+    /// the store closes.
     pub(crate) fn enqueue_upkeep(
         &self,
         record: Record,
@@ -334,8 +342,9 @@ impl<D: Device> Core<D> {
         Err(error)
     }
 
-    /// What the store does beside the log has failed, which costs nothing: it is counted, so that somebody
-    /// hears of the disk. Its being full is no such failure, nor is what follows from the log's.
+    /// What the store does beside the log has failed, which costs nothing: it is counted, so
+    /// that somebody hears of the disk. Its being full is no such failure, nor is what
+    /// follows from the log's.
     pub(crate) fn note_given_up(&self, error: &io::Error) {
         if !is_full(error) {
             self.note_given_up_by(error.to_string());
@@ -367,14 +376,15 @@ impl<D: Device> Core<D> {
         }
     }
 
-    /// What opening found is told again by the next one, as long as that reads the same log: so whoever opens a
-    /// store to look at it leaves no checkpoint behind, and moves and forgets nothing, unless room is asked for.
+    /// What opening found is told again by the next one, as long as that reads the same log: so
+    /// whoever opens a store to look at it leaves no checkpoint behind, and moves and forgets
+    /// nothing, unless room is asked for.
     pub(crate) fn is_as_found(&self) -> bool {
         self.as_found.get() && self.thorough_below.get().is_none() && !self.is_short()
     }
 
-    /// So many bytes of messages have gone: much of it, and there may be something to free, be the log ever
-    /// so quiet otherwise.
+    /// So many bytes of messages have gone: much of it, and there may be something to free, be the
+    /// log ever so quiet otherwise.
     pub(crate) fn note_given_back(&self, bytes: u64) {
         self.given_back.set(self.given_back.get() + bytes);
         if self.given_back.get() >= self.options.segment_bytes / 2 {

@@ -38,7 +38,8 @@ pub enum Error {
     // The disk's.
     #[error("{what} in {place} does not verify; `kura store verify` names all such places")]
     Corrupt { what: &'static str, place: String },
-    /// Of a read alone, which costs what was to be read, as rot does. Of any other failure: `Device`.
+    /// Of a read alone, which costs what was to be read, as rot does. Of any other
+    /// failure: `Device`.
     #[error(
         "{place} can't be read: {what}; the store goes on, and `kura store verify` names all such places"
     )]

@@ -1,10 +1,10 @@
-//! Forgetting: graves that are older than the retention are given up, so that compaction can have what
-//! they kept. FORMAT.md, "What is remembered".
+//! Forgetting: graves that are older than the retention are given up, so that compaction can have
+//! what they kept. FORMAT.md, "What is remembered".
 //!
-//! One task beside the others. It looks for what is due in slices, and says in a *forgot* record which
-//! graves go, so that replay needs no clock to do the same. Accounts on hold are passed by. When mail was
-//! refused for want of space, the oldest graves go before their time, a part of the window at a time, until
-//! it fits again.
+//! One task beside the others. It looks for what is due in slices, and says in a *forgot* record
+//! which graves go, so that replay needs no clock to do the same. Accounts on hold are passed by.
+//! When mail was refused for want of space, the oldest graves go before their time, a part of the
+//! window at a time, until it fits again.
 //!
 //! By a clock that is ahead of all that is known it forgets nothing ([`crate::clock`]).
 //!
@@ -154,7 +154,8 @@ async fn forget<D: Device>(
         from = next;
     }
     land(pending).await?;
-    // A hint for the next round, not in the log. What was buried behind the walk has gone since it began.
+    // A hint for the next round, not in the log. What was buried behind the walk has
+    // gone since it began.
     if let Some(graveyard) = core.index.borrow_mut().past.graveyard_mut(account, mailbox) {
         graveyard.oldest = oldest.min(began);
     }

@@ -1,7 +1,7 @@
 //! The store: one append-only log per shard, and everything else folded from it.
 //!
-//! In the order of a message's life: [`store`] checks and admits, `log::queue` gathers records into a
-//! batch, `log::commit` writes and syncs it and folds it into the [`index`], then hands out
+//! In the order of a message's life: [`store`] checks and admits, `log::queue` gathers records into
+//! a batch, `log::commit` writes and syncs it and folds it into the [`index`], then hands out
 //! [`Durable`]. After a crash, `open` finds the newest checkpoint and folds the rest of the log in
 //! again. FORMAT.md says what the bytes mean; [`device`] says what the disk promises.
 //!
@@ -15,12 +15,13 @@
 //! | `compaction` | moves what is live out of segments; copies checkpoints into the log (`base`) |
 //! | `expiry` | forgets what was expunged, once its retention is over |
 //!
-//! [`format`] has the bytes, [`types`] what they mean, [`durable`] the receipt, [`error`] what goes wrong, [`options`] what may be chosen.
-//! [`restore`] makes a store of a backup's segments, [`salvage`] one of what verifies in a damaged one.
-//! [`buffer`] is memory that O_DIRECT takes.
+//! [`format`] has the bytes, [`types`] what they mean, [`durable`] the receipt, [`error`] what goes
+//! wrong, [`options`] what may be chosen. [`restore`] makes a store of a backup's segments,
+//! [`salvage`] one of what verifies in a damaged one. [`buffer`] is memory that O_DIRECT takes.
 //!
-//! Around them: `core` is what they share, `clock` says which time to believe, `packing` compresses bodies, `locks` and `quota` decide who may change an account,
-//! `room` is what is kept for a message that has not come yet, `wait` and `watch` wake who waits.
+//! Around them: `core` is what they share, `clock` says which time to believe, `packing` compresses
+//! bodies, `locks` and `quota` decide who may change an account, `room` is what is kept for a
+//! message that has not come yet, `wait` and `watch` wake who waits.
 
 mod base;
 pub mod buffer;

@@ -1,10 +1,10 @@
-//! Who may change an account when: deliveries beside compaction or beside an expunge, everything else that must look
-//! first alone.
+//! Who may change an account when: deliveries beside compaction or beside an expunge, everything
+//! else that must look first alone.
 //!
-//! A fair lock for each account, there only while someone holds or wants it. A guard
-//! travels with the record into the commit loop and is dropped when the record has been applied, so
-//! it holds exactly as long as the index does not show what was decided, even when whoever asked has
-//! gone away.
+//! A fair lock for each account, there only while someone holds or wants it. A guard travels
+//! with the record into the commit loop and is dropped when the record has been applied, so
+//! it holds exactly as long as the index does not show what was decided, even when whoever
+//! asked has gone away.
 
 use crate::types::AccountId;
 use std::cell::RefCell;
@@ -20,8 +20,9 @@ pub(crate) enum Access {
     Delivery,
     /// A move of messages by compaction: of such as are there, and stay until it is logged.
     Move,
-    /// Messages go: such as are there, and that nobody else takes away or moves meanwhile. A delivery is not decided by
-    /// it, since quotas only gain, and brings nothing that could be meant.
+    /// Messages go: such as are there, and that nobody else takes away or moves
+    /// meanwhile. A delivery is not decided by it, since quotas only gain, and brings
+    /// nothing that could be meant.
     Expunge,
     /// Anything else that is checked against the index before it is logged.
     Alone,

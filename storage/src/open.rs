@@ -1,8 +1,9 @@
-//! Opening a store: superblock, checkpoint, log, in this order; then the log's end is made ready for
-//! new batches.
+//! Opening a store: superblock, checkpoint, log, in this order; then the log's end is made ready
+//! for new batches.
 //!
-//! Every step leaves the disk in a state from which opening again arrives at the same store. New
-//! batches are written only after the superblock says that a new run has begun. FORMAT.md, "Opening".
+//! Every step leaves the disk in a state from which opening again arrives at the same store.
+//! New batches are written only after the superblock says that a new run has begun.
+//! FORMAT.md, "Opening".
 //!
 //! Where files of the log are gone, opening stops before it has changed anything.
 //!
@@ -242,7 +243,8 @@ async fn load_checkpoint<D: Device>(
     Ok(StartPoint { scan, checkpoint: Lsn(0), row_files, increment_bytes: 0, rows_bytes: 0, files })
 }
 
-/// Without a superblock nothing says how far the log went, but for a checkpoint: it was written once the log had what is in it.
+/// Without a superblock nothing says how far the log went, but for a checkpoint: it was written
+/// once the log had what is in it.
 async fn ends_before_a_checkpoint<D: Device>(
     device: &D,
     options: &Options,
@@ -362,8 +364,8 @@ fn salt_of<D: Device>(device: &D, found: &Found<D>) -> io::Result<u64> {
     by_superblock.or(by_segment).map_or_else(|| device.random(), Ok)
 }
 
-/// What was read may still be in a volatile cache when only the process died: it is about to be shown
-/// to clients, so it is made durable first.
+/// What was read may still be in a volatile cache when only the process died: it is about to be
+/// shown to clients, so it is made durable first.
 async fn make_sure<D: Device>(device: &D, found: &Found<D>, from: SegmentId) -> Result<(), Error> {
     for segment in found.segments.range(from..).map(|(_, segment)| segment) {
         let file = segment.open(device).await.map_err(device_error)?;
@@ -446,8 +448,8 @@ async fn take_over<D: Device>(
     Ok(segments)
 }
 
-/// Where each of them ends is not known; so nothing more is written to them, and what nothing refers to
-/// in them goes with the next compaction.
+/// Where each of them ends is not known; so nothing more is written to them, and what nothing
+/// refers to in them goes with the next compaction.
 fn take_over_cold<D: Device>(segments: &mut Segments<D>, found: &mut Found<D>, next: SegmentId) {
     let last = found.cold.keys().next_back().map_or(SegmentId(0), |last| SegmentId(last.0 + 1));
     segments.cold_next = SegmentId::FIRST_COLD.max(next).max(last);
@@ -470,9 +472,9 @@ async fn first_segment<D: Device>(core: &Rc<Core<D>>) -> Result<(), Error> {
     Ok(())
 }
 
-/// What has to be durable before anything new is. Records that were lost may have given out identifiers, and so
-/// may have those that followed the backup from which a store was restored: a record says which to skip. Another
-/// says for how long what goes from now on is remembered.
+/// What has to be durable before anything new is. Records that were lost may have given out
+/// identifiers, and so may have those that followed the backup from which a store was restored: a
+/// record says which to skip. Another says for how long what goes from now on is remembered.
 async fn log_first<D: Device>(core: &Rc<Core<D>>, end: &LogEnd) -> Result<(), Error> {
     let mut records: Vec<Record> = end
         .lost

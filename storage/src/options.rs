@@ -34,8 +34,8 @@ pub struct Options {
     pub batch_bytes_eager: usize,
     /// Chains of write and sync in flight at once, 1 to 16.
     pub chains_in_flight: usize,
-    /// How long the first record waits for company before a batch starts on an idle log, when the last
-    /// batch had company.
+    /// How long the first record waits for company before a batch starts on an idle log, when the
+    /// last batch had company.
     pub commit_window: Duration,
     /// Bytes and records on their way to the disk; more mail is refused with `Busy`.
     pub pending_bytes_max: usize,
@@ -52,17 +52,19 @@ pub struct Options {
     /// Segments' files that are kept open. Spares, and what is read or written beside the log, come
     /// on top of that.
     pub open_files_max: usize,
-    /// What compaction, scrub, backup and zeroes for spares read or write at a time: a commit waits for so much and no
-    /// more.
+    /// What compaction, scrub, backup and zeroes for spares read or write at a time: a commit waits
+    /// for so much and no more.
     pub upkeep_piece_bytes: usize,
     /// What compaction may copy in a second; `None`: as much as commits leave.
     pub compaction_bytes_per_second: Option<u64>,
-    /// Bodies are compressed at this level of zstd as they come in, 1 to 9; 0: they are stored as they are.
+    /// Bodies are compressed at this level of zstd as they come in, 1 to 9; 0: they are
+    /// stored as they are.
     pub zstd_level: u8,
-    /// For so long what was expunged can be brought back, and accounts be seen as they were. Zero: not at
-    /// all.
+    /// For so long what was expunged can be brought back, and accounts be seen as they were.
+    /// Zero: not at all.
     pub retention: Duration,
-    /// For the crash simulator alone: breaks a promise, so that a test can show that it would notice.
+    /// For the crash simulator alone: breaks a promise, so that a test can show that
+    /// it would notice.
     pub sabotage: Option<Sabotage>,
 }
 

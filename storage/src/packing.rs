@@ -1,8 +1,8 @@
-//! Bodies are compressed as they come in, when the host's profile says that the disk is slower than that.
-//! FORMAT.md, "Packed bodies".
+//! Bodies are compressed as they come in, when the host's profile says that the disk is slower than
+//! that. FORMAT.md, "Packed bodies".
 //!
-//! One step is one body or chunk, 256 KiB at the most, so a core is held for a millisecond or two. Without
-//! memory for the compressor a body stays as it came.
+//! One step is one body or chunk, 256 KiB at the most, so a core is held for a millisecond or two.
+//! Without memory for the compressor a body stays as it came.
 
 use crate::error::Error;
 use crate::format::{Malformed, Packer, Unpacker};

@@ -1,9 +1,10 @@
-//! Writes the segments of a backup into an empty directory, so that opening it gives the store as it was
-//! at the backup's LSN.
+//! Writes the segments of a backup into an empty directory, so that opening it gives the store as
+//! it was at the backup's LSN.
 //!
-//! The superblock comes last, and names no checkpoint: opening replays the log. It says which LSN was
-//! durable, so that a damaged end is taken for what it is; and that this log goes on where another one has
-//! gone on, too, so that the first opening skips the identifiers that the other may have given out.
+//! The superblock comes last, and names no checkpoint: opening replays the log. It says which LSN
+//! was durable, so that a damaged end is taken for what it is; and that this log goes on where
+//! another one has gone on, too, so that the first opening skips the identifiers that the other
+//! may have given out.
 
 use crate::buffer::{ALIGNMENT, Buffer};
 use crate::device::Device;

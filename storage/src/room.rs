@@ -1,9 +1,10 @@
-//! Room that is kept for a message before it comes, so that a message for several shards is written on none of them
-//! unless there is room on all ([`Store::keep_room`](crate::Store::keep_room)).
+//! Room that is kept for a message before it comes, so that a message for several shards is written
+//! on none of them unless there is room on all ([`Store::keep_room`](crate::Store::keep_room)).
 //!
-//! What is kept counts as if it were on its way to the disk, against whatever else is admitted. It is in memory alone:
-//! after a crash nothing is kept. A room may be dropped on any core, so it is given back even if the core that was to use it
-//! never hears of it; that is why the count is atomic, as nothing else in a store is.
+//! What is kept counts as if it were on its way to the disk, against whatever else is admitted. It
+//! is in memory alone: after a crash nothing is kept. A room may be dropped on any core, so it is
+//! given back even if the core that was to use it never hears of it; that is why the count is
+//! atomic, as nothing else in a store is.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -33,7 +34,8 @@ pub struct Room {
 }
 
 impl Room {
-    /// For bytes that go on their way now, and are counted there from here on: how many of them were kept.
+    /// For bytes that go on their way now, and are counted there from here on: how many
+    /// of them were kept.
     pub(crate) fn take(&self, bytes: usize) -> usize {
         let taken = bytes.min(self.bytes.get());
         self.bytes.set(self.bytes.get() - taken);

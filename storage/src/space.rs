@@ -4,8 +4,8 @@
 //! A segment is freed when all of this holds (FORMAT.md, "Compaction"):
 //! - nothing in the index refers to it, nor in the newest checkpoint: so no record that says where
 //!   something has gone is the only one that knows;
-//! - both checkpoints that the superblocks name, and the newest base, begin behind it: no replay reads it
-//!   (a cold segment is never replayed);
+//! - both checkpoints that the superblocks name, and the newest base, begin behind it: no replay
+//!   reads it (a cold segment is never replayed);
 //! - nobody who began before it was empty is still looking;
 //! - it is no part of the log that the retention needs, unless space is short.
 //!
@@ -45,7 +45,8 @@ pub(crate) fn floor<D: Device>(core: &Core<D>) -> SegmentId {
     }
     let index = core.index.borrow();
     let from = core.believed_now().0.saturating_sub(index.past.retention_millis);
-    // The last that is old enough: one before it may be dated in the future, by a clock that was wrong for a while.
+    // The last that is old enough: one before it may be dated in the future, by a clock that was
+    // wrong for a while.
     let mut bases = history(core, &index);
     let first = bases.next();
     let oldest = bases.filter(|(time, _)| time.0 <= from).last().or(first);
@@ -79,8 +80,8 @@ pub(crate) fn history<'i, D: Device>(
     index.past.bases.iter().skip_while(move |(_, base)| base.segment.0 < due)
 }
 
-/// Those of [`history`] from which the log stays whole for whoever begins to read now: what was seen to be empty while
-/// space was short may be freed at any moment.
+/// Those of [`history`] from which the log stays whole for whoever begins to read now: what was
+/// seen to be empty while space was short may be freed at any moment.
 pub(crate) fn readable_history<'i, D: Device>(
     core: &Core<D>,
     index: &'i Index,
@@ -90,8 +91,9 @@ pub(crate) fn readable_history<'i, D: Device>(
     history(core, index).filter(move |(_, base)| going.is_none_or(|going| base.segment > going))
 }
 
-/// Segments that are needed and have no file: of the log from the newest base on, or from its first record
-/// on, and where live messages are. A store that was opened without them, or has lost them since.
+/// Segments that are needed and have no file: of the log from the newest base on, or from its
+/// first record on, and where live messages are. A store that was opened without them, or has
+/// lost them since.
 pub(crate) fn missing<D: Device>(core: &Core<D>) -> Vec<SegmentId> {
     missing_of(&core.index.borrow(), &core.segments.borrow())
 }
@@ -101,7 +103,8 @@ pub(crate) fn missing_of<D: Device>(index: &Index, segments: &Segments<D>) -> Ve
     let (oldest, newest) = (segments.of_log().next(), segments.of_log().next_back());
     let first = match (&index.base, oldest) {
         (Some(base), _) => base.segment.0,
-        // Without a base nothing of the log was ever freed: what is before its first record is lost.
+        // Without a base nothing of the log was ever freed: what is before its first
+        // record is lost.
         (None, Some((id, file))) if file.first_lsn > Lsn(1) => id.0.saturating_sub(1),
         (None, Some((id, _))) => id.0,
         (None, None) => 0,
@@ -181,8 +184,8 @@ fn freeable<D: Device>(core: &Core<D>) -> Vec<SegmentId> {
     core.emptied.borrow().iter().filter(is_free).map(|(id, _)| *id).collect()
 }
 
-/// From here on the segment is gone, and its file, if nobody has harmed it, a spare that was written
-/// before.
+/// From here on the segment is gone, and its file, if nobody has harmed it, a spare that
+/// was written before.
 pub(crate) async fn erase<D: Device>(core: &Core<D>, id: SegmentId) -> io::Result<()> {
     let opened = core.segment_file(id).await.map_err(io::Error::other)?;
     if let Err(error) = segments::erase_header(&core.device, &opened).await {

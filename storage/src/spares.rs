@@ -1,9 +1,10 @@
 //! Spare segments for the log to grow into, prepared beside it.
 //!
-//! Spares are allocated, and written with zeroes. A log that takes mail in small batches has zeroes written
-//! into the next spare as fast as it grows itself: in space that is merely allocated, each of its commits
-//! would be one of the file system's journal, too, and the journal is shared by all shards. Large batches
-//! lose less by that than the zeroes would take from them, in time while the log is in use, and in wear while it rests.
+//! Spares are allocated, and written with zeroes. A log that takes mail in small batches has zeroes
+//! written into the next spare as fast as it grows itself: in space that is merely allocated, each
+//! of its commits would be one of the file system's journal, too, and the journal is shared by all
+//! shards. Large batches lose less by that than the zeroes would take from them, in time while the
+//! log is in use, and in wear while it rests.
 
 use crate::buffer::{ALIGNMENT, Buffer};
 use crate::core::{Core, Phase};
@@ -23,21 +24,22 @@ const ZERO_PIECES_MAX: u64 = 2;
 /// Zeroes written at once before anybody waits for a commit.
 const ZERO_BYTES_ALONE: u64 = 1 << 20;
 
-/// After a piece the disk is the log's for so many times as long as that took. On a platter most of it is
-/// the way there and back, which larger pieces make as seldom as they can.
+/// After a piece the disk is the log's for so many times as long as that took. On a platter most of
+/// it is the way there and back, which larger pieces make as seldom as they can.
 const REST_RATIO: u32 = 3;
 
 /// How long a log in use is watched before more zeroes are written beside it.
 const WATCH: Duration = Duration::from_millis(5);
 
-/// What is written in that time beside a log that hardly grows: 6 MB/s, so that the disk is its own.
+/// What is written in that time beside a log that hardly grows: 6 MB/s, so that the
+/// disk is its own.
 const ZERO_BYTES_A_WATCH: u64 = 32 << 10;
 
 /// Zeroes for each byte that the log has grown by, in percent: a little more, to be done before it.
 const LEAD_PERCENT: u64 = 125;
 
-/// Batches above this size, on average, are as well off in space that is merely allocated: a commit of the journal
-/// writes some 7 KiB, and zeroes wear the disk, too.
+/// Batches above this size, on average, are as well off in space that is merely allocated: a commit
+/// of the journal writes some 7 KiB, and zeroes wear the disk, too.
 const BATCH_BYTES_SMALL: u64 = 16 << 10;
 
 /// When the disk is full, how long to wait before asking again.
@@ -105,7 +107,8 @@ fn next_step<D: Device>(core: &Core<D>) -> Option<Step> {
     if segments.spares.len() < core.options.spare_segments && (few || !unwritten) && fits {
         return Some(Step::Allocate);
     }
-    // The log can't have one that is being written: on a full disk that would be the one it has left.
+    // The log can't have one that is being written: on a full disk that would be the
+    // one it has left.
     let can_be_missed = !few || core.growable_bytes() >= core.options.segment_bytes;
     (unwritten && can_be_missed).then_some(Step::Zero)
 }
@@ -223,7 +226,8 @@ pub(crate) async fn add_spare<D: Device>(core: &Rc<Core<D>>, prewrite: bool) -> 
     Ok(())
 }
 
-/// One piece. The last one has a sync behind it, so that the file system has nothing left to do later.
+/// One piece. The last one has a sync behind it, so that the file system has nothing
+/// left to do later.
 async fn write_zeroes<D: Device>(
     core: &Rc<Core<D>>,
     spare: &mut Spare<D>,

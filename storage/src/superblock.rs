@@ -1,12 +1,12 @@
 //! The superblock: two copies that take turns, each one block. FORMAT.md, "Superblock".
 //!
-//! It names the newest checkpoint and counts the openings ("runs"). It is disposable: without it the
-//! store is rebuilt from the log, which costs time and nothing else. One that verifies and is of a later
-//! version is none that was lost: whoever meets it opens nothing.
+//! It names the newest checkpoint and counts the openings ("runs"). It is disposable: without it
+//! the store is rebuilt from the log, which costs time and nothing else. One that verifies and is
+//! of a later version is none that was lost: whoever meets it opens nothing.
 //!
-//! Behind them, in the same file, stands in two copies which segment of the log was begun last ([`Begun`]).
-//! It is written between the segment's header and its first batch: so a log that has lost its newest
-//! segment, be it the only one, is told from one that never had it.
+//! Behind them, in the same file, stands in two copies which segment of the log was begun last
+//! ([`Begun`]). It is written between the segment's header and its first batch: so a log that has
+//! lost its newest segment, be it the only one, is told from one that never had it.
 
 use crate::buffer::{ALIGNMENT, Buffer};
 use crate::device::Device;
@@ -81,7 +81,8 @@ impl Superblock {
     }
 }
 
-/// The version of the block, if it is one of this file's and verifies. Where its checksum is stays in all versions.
+/// The version of the block, if it is one of this file's and verifies. Where its checksum is stays
+/// in all versions.
 fn version(block: &[u8]) -> Option<u8> {
     let is_sound = |magic: &[u8; 8], used_bytes: usize| {
         let (covered, checksum) = block.get(..used_bytes)?.split_at(used_bytes - 4);
@@ -91,7 +92,8 @@ fn version(block: &[u8]) -> Option<u8> {
     is_sound(MAGIC, USED_BYTES).or_else(|| is_sound(BEGUN_MAGIC, BEGUN_USED_BYTES))
 }
 
-/// Why nothing is to be opened here: a later Kura has written in this file. What can't be read says nothing.
+/// Why nothing is to be opened here: a later Kura has written in this file. What can't be
+/// read says nothing.
 pub(crate) async fn refusal<D: Device>(device: &D) -> Option<String> {
     let file = device.open(FILE_NAME).await.ok()?;
     let mut newest = FORMAT_VERSION;
@@ -123,7 +125,8 @@ pub(crate) async fn read<D: Device>(device: &D) -> io::Result<Vec<Superblock>> {
     Ok(found)
 }
 
-/// Where in the file a copy can't be read, of the superblock or of the mark: it counts as one that has rotted.
+/// Where in the file a copy can't be read, of the superblock or of the mark: it counts as one
+/// that has rotted.
 pub(crate) async fn unreadable<D: Device>(device: &D) -> io::Result<Vec<u64>> {
     let file = match device.open(FILE_NAME).await {
         Ok(file) => file,
@@ -158,7 +161,8 @@ async fn write_block<D: Device>(device: &D, number: u64, bytes: &[u8]) -> io::Re
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Begun {
     pub(crate) shard: u16,
-    /// The opening that wrote this: of two copies that with the higher one counts, then the higher segment.
+    /// The opening that wrote this: of two copies that with the higher one counts, then
+    /// the higher segment.
     pub(crate) run: u32,
     pub(crate) segment: SegmentId,
     pub(crate) salt: u64,
@@ -203,7 +207,8 @@ impl Begun {
     }
 }
 
-/// The newest copy that verifies, and the number of the copy to be written next. A store of before has none.
+/// The newest copy that verifies, and the number of the copy to be written next. A store of
+/// before has none.
 pub(crate) async fn read_begun<D: Device>(device: &D) -> io::Result<(Option<Begun>, u64)> {
     let file = match device.open(FILE_NAME).await {
         Ok(file) => file,

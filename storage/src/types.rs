@@ -11,8 +11,8 @@ pub struct Lsn(pub u64);
 pub struct AccountId(pub u32);
 
 impl AccountId {
-    /// Nobody's: mail that waits to leave this host. What goes from it is not remembered, whatever the
-    /// retention.
+    /// Nobody's: mail that waits to leave this host. What goes from it is not remembered,
+    /// whatever the retention.
     pub const QUEUE: AccountId = AccountId(u32::MAX);
 }
 

@@ -1,4 +1,5 @@
-//! What the store does beside commits: checkpoints, and freeing segments that compaction has emptied.
+//! What the store does beside commits: checkpoints, and freeing segments that
+//! compaction has emptied.
 
 use crate::checkpoint::files::{self, Kept, RowFiles};
 use crate::checkpoint::settle::settle;
@@ -91,8 +92,9 @@ pub(crate) async fn checkpoint<D: Device>(core: &Rc<Core<D>>, clean: bool) -> io
     remove_old(core).await
 }
 
-/// The last checkpoint. On a full disk there is none, and the log has everything: the next opening reads more of it. The
-/// superblock has its place, and testifies for the last batches as it does when there is room.
+/// The last checkpoint. On a full disk there is none, and the log has everything: the next opening
+/// reads more of it. The superblock has its place, and testifies for the last batches as it does
+/// when there is room.
 pub(crate) async fn close<D: Device>(core: &Rc<Core<D>>) -> io::Result<()> {
     match checkpoint(core, true).await {
         Err(error) if is_full(&error) => {}
@@ -170,8 +172,8 @@ fn segment_table<D: Device>(core: &Core<D>) -> Vec<(crate::format::SegmentId, u3
     segments.files.iter().map(|(id, file)| (*id, file.number, file.first_lsn)).collect()
 }
 
-/// Keeps what the newest and the one before it consist of, which the other copy of the superblock names.
-/// A mapped file that is removed stays readable until it is unmapped.
+/// Keeps what the newest and the one before it consist of, which the other copy of the superblock
+/// names. A mapped file that is removed stays readable until it is unmapped.
 async fn remove_old<D: Device>(core: &Core<D>) -> io::Result<()> {
     for listed in core.device.list().await? {
         let is_needed = |lsn| core.row_files.borrow().iter().any(|files| files.contains_key(lsn));

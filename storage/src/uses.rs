@@ -1,11 +1,12 @@
 //! Who may still look at places in the log that nothing refers to any more.
 //!
-//! A reader holds a place across awaits, and a body that is streamed in lies in chunks that no message
-//! lists yet. Each has a [`Use`] for as long; a segment is freed only when all that began before it was
-//! seen to be empty have ended. What begins later finds nothing in the index that leads there.
+//! A reader holds a place across awaits, and a body that is streamed in lies in chunks that no
+//! message lists yet. Each has a [`Use`] for as long; a segment is freed only when all that
+//! began before it was seen to be empty have ended. What begins later finds nothing in the index
+//! that leads there.
 //!
-//! A use says nothing when it ends, since a body that was streamed in may end on another core: its count
-//! falls to zero, and whoever asks next finds that out.
+//! A use says nothing when it ends, since a body that was streamed in may end on another core: its
+//! count falls to zero, and whoever asks next finds that out.
 
 use crate::format::SegmentId;
 use std::cell::RefCell;

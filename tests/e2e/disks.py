@@ -10,8 +10,9 @@ import tempfile
 import kura
 
 MIB = 1 << 20
-# _IOR('X', 125, u32): the file system stops here and now. What it has not written is lost, its journal's
-# tail included, as in a power cut; every later write gets EIO. The same number on ext4 and xfs.
+# _IOR('X', 125, u32): the file system stops here and now. What it has not written is lost,
+# its journal's tail included, as in a power cut; every later write gets EIO. The same number
+# on ext4 and xfs.
 SHUTDOWN = 0x8004587D
 NO_LOG_FLUSH = 2
 

@@ -50,8 +50,8 @@ def own_ports():
 
 
 HOLDER, OWN = own_ports()
-# Servers take what is free of these when they are made; the others are given out one by one, since what is
-# named in a configuration is bound later.
+# Servers take what is free of these when they are made; the others are given out one by one, since
+# what is named in a configuration is bound later.
 PORTS = OWN[: len(OWN) // 2]
 GIVEN_OUT = itertools.cycle(random.sample(OWN[len(OWN) // 2 :], len(OWN) // 2))
 
@@ -86,9 +86,9 @@ def children(pid):
         return [int(number) for number in numbers.read().split()]
 
 
-# As on a disk of 80 to 160 MB/s: on two cores a store of 48 MiB, of which each start writes the spares anew. On a
-# fast disk it has 640, and hundreds of servers are made. A scrub takes what it may at the most: by default it is done
-# in a month.
+# As on a disk of 80 to 160 MB/s: on two cores a store of 48 MiB, of which each start writes the
+# spares anew. On a fast disk it has 640, and hundreds of servers are made. A scrub takes what it
+# may at the most: by default it is done in a month.
 SEGMENT_BYTES = 8 << 20
 SMALL = f"\n[knobs]\nsegment_bytes = {SEGMENT_BYTES}\nspare_segments = 2\nscrub_share_percent = 10\n"
 

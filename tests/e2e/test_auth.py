@@ -273,7 +273,8 @@ class Verified(kura.TestCase):
                 count += 1
                 lies = [
                     b"", question[:2], question[:12],
-                    # An answer is promised that isn't there; a name that points to itself; octets without sense.
+                    # An answer is promised that isn't there; a name that points to itself;
+                    # octets without sense.
                     question[:2] + b"\x81\x80\0\1\xff\xff\0\0\0\0" + question[12:],
                     question[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + question[12:] + b"\xc0\x0c" * 40,
                     question[:2] + b"\x81\x80\0\1\0\1\0\0\0\0\xc0\x0c\0\x10\0\1",

@@ -225,7 +225,8 @@ class Backup(kura.TestCase):
         self.assertEqual(refused.returncode, 1)
         self.assertIn("no backup in it was ever finished", refused.stderr)
         taken = self.backup()
-        # Whether a piece of the first one is used depends on which was sent; the incremental test sees to that.
+        # Whether a piece of the first one is used depends on which was sent; the incremental
+        # test sees to that.
         self.assertIsNone(load.poll(), "the load has ended before the backup")
         load.kill()
         load.wait()

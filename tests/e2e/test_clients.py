@@ -210,7 +210,8 @@ class Smtplib(kura.TestCase):
     def test_who_is_over_quota_spoils_no_mail_of_others(self):
         tiny, _ = self.server.add_account("tiny@example.test")
         self.assertEqual(self.server.command("account", "quota", tiny, "--quota", "100K").returncode, 0)
-        # Accounts go where the fewest are: some share a shard with the full one, whatever their number.
+        # Accounts go where the fewest are: some share a shard with the full one,
+        # whatever their number.
         others = [self.server.add_account(f"roomy{number}@example.test")[0] for number in range(4)]
         for octets in [150_000, 600_000]:
             with kura.Wire(self.server.ports["lmtp"]) as wire:

@@ -323,7 +323,8 @@ class FlippedByte(kura.TestCase):
                 self.assertNotEqual(sent, self.sent[damaged])
                 whole += 1
             else:
-                # A damaged message is refused or left out; it is never handed out as if it were whole.
+                # A damaged message is refused or left out; it is never handed out as
+                # if it were whole.
                 self.assertFalse(body and b"MARK" in body, "damaged bytes were handed out")
                 spoilt += 1
         imap.logout()

@@ -20,7 +20,8 @@ import names
 import test_relay
 from test_relay import until
 
-# A verifier that we did not write: dkimpy, with the keys given rather than from DNS. Which signatures hold?
+# A verifier that we did not write: dkimpy, with the keys given rather than from DNS. Which
+# signatures hold?
 VERIFIER = """
 import json, sys, dkim
 given = json.load(sys.stdin)
@@ -69,7 +70,8 @@ def signatures(message):
             for field in fields]
 
 
-# Lists in DNS (RFC 5782): of addresses, of domains, one that names us, one that is dead, one that lists all, and one that refuses.
+# Lists in DNS (RFC 5782): of addresses, of domains, one that names us, one that is dead, one that
+# lists all, and one that refuses.
 LISTS = """
 2.0.0.127.good A 127.0.0.2
 2.0.0.127.bad A 127.0.0.2
@@ -318,7 +320,8 @@ class Records(Domains):
         self.assertIn("no AD", found["tlsa", "_25._tcp.mail.a.test", "TLSA"]["why"])
         self.assertIn("and mail.a.test has 192.0.2.1", found["reverse", "1.2.0.192.in-addr.arpa", "PTR"]["why"])
         self.assertGreaterEqual(len(found), 15)
-        # The configured name server does it, too; one that validates is told from one that does not.
+        # The configured name server does it, too; one that validates is told from
+        # one that does not.
         self.check(server, 0)
         with Validating(self.names.port) as port:
             validated = self.check(server, 0, "--resolver", f"127.0.0.1:{port}")
@@ -376,7 +379,8 @@ class Records(Domains):
         self.assertEqual(found["1.2.0.192.bad.test"]["found"], ["127.0.0.4", "seen in a trap"])
         self.assertIn("it is dead; take it out of dns.blocklists", found["dead.test"]["why"])
         self.assertIn("refuses to answer this resolver", found["refuses.test"]["why"])
-        # Whoever takes what strangers send to others is told, and so are settings that let strangers in.
+        # Whoever takes what strangers send to others is told, and so are settings that
+        # let strangers in.
         sink = self.sink()
         server.configure(r"^smtp = .*$", f'smtp = ["127.0.0.1:{sink.port}"]')
         server.configure(r"^trusted_networks = .*$", 'trusted_networks = ["127.0.0.0/8", "0.0.0.0/0"]')

@@ -16,7 +16,8 @@ from test_relay import until
 
 GATEWAY, STRANGER, BALANCER = "127.4.0.1", "127.5.0.1", "127.7.0.1"
 
-# The first domain's mail comes from one client alone, the others' from the two hosts in front of us.
+# The first domain's mail comes from one client alone, the others' from the two hosts
+# in front of us.
 ZONE = """
 one TXT "v=spf1 ip4:192.0.2.77 -all"
 gateway TXT "v=spf1 ip4:127.4.0.1 -all"

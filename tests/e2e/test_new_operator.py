@@ -279,7 +279,8 @@ class Operator(kura.TestCase):
         self.assertIn(self.server.accounts[0][0], said)
         wire = self.smtp()
         self.rcpt(wire, "postmaster@another.test", "250")
-        # `another` is the first domain by name; the mail of the nameless postmaster arrives somewhere.
+        # `another` is the first domain by name; the mail of the nameless postmaster
+        # arrives somewhere.
         self.rcpt(wire, "postmaster", "250")
         said = self.done("domain", "add", "third.test", "--postmaster", self.server.accounts[1][0])
         self.assertIn(self.server.accounts[1][0], said)

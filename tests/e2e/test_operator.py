@@ -114,7 +114,8 @@ class Mistakes(kura.TestCase):
             self.assertOneLine(run("account", "list", **stranger), data)
             done = run("account", "add", "ann@a.test", **nobody)
             self.assertEqual(done.returncode, 0, done.stderr)
-            # Beside the store root may do what only root can: private keys of others are not for everybody.
+            # Beside the store root may do what only root can: private keys of others are
+            # not for everybody.
             done = run("cert", "self-signed", "mail.a.test")
             self.assertEqual((done.returncode, of_root(data)), (0, []), done.stderr)
             done = run("store", "backup", "--to", f"{data}/backup", **nobody)
@@ -319,8 +320,9 @@ class Idle(kura.TestCase):
             self.assertTrue(wire.line().startswith(b"+"))
             return wire
 
-        # Before anybody has logged in: what the first sessions cause once (memory for passwords, arenas of
-        # the allocator) counts too, so that nothing which is freed later flatters the figure.
+        # Before anybody has logged in: what the first sessions cause once (memory for
+        # passwords, arenas of the allocator) counts too, so that nothing which is freed later
+        # flatters the figure.
         before = self.server.resident_bytes()
         wires = [idle() for _ in range(self.SESSIONS)]
         time.sleep(1)

@@ -156,7 +156,8 @@ class Screened(Policy):
         address = "127.9.1.1"
         for _ in range(4):
             self.assertIn("5.1.1", self.recipient(address, "nobody@example.test"))
-        # For now, so that mail of others at that address is not lost; and who logs in there is served.
+        # For now, so that mail of others at that address is not lost; and who logs in
+        # there is served.
         self.assertTrue(kura.eventually(lambda: self.greeting(address).startswith("421 4.7.0 ")))
         self.assertTrue(self.greeting(address, "submission").startswith("220"))
         self.assertTrue(self.greeting("127.9.1.2").startswith("220"))

@@ -38,7 +38,8 @@ class PowerCut(kura.TestCase):
 
         def cut():
             self.disk.cut_power()
-            # The server lives on for a moment, on a disk that fails: whatever it acknowledges now counts.
+            # The server lives on for a moment, on a disk that fails: whatever it
+            # acknowledges now counts.
             time.sleep(ledger.random.uniform(0.0, 0.05))
             server.kill()
             self.disk.unmount()

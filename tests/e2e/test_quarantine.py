@@ -224,7 +224,8 @@ class Links(Quarantine):
         self.assertIn("not valid", pages.pop())
         self.assertEqual(self.ask("PUT", release)[0], 405)
         self.assertEqual(len(self.ids("--account", self.bob)), 1)
-        # Who guesses is told to wait, in the middle of it even if a minute ends there; who has a link comes through.
+        # Who guesses is told to wait, in the middle of it even if a minute ends there; who has a
+        # link comes through.
         for number in range(61):
             status = self.ask("GET", f"{base}/guess{number}")[0]
             if status == 429:
@@ -276,7 +277,8 @@ class Life(Quarantine):
         self.done("store", "verify")
         self.quarantine("delete", "--all")
 
-        # Links end with the time for which mail is kept: this one before it was sent, to a store at rest.
+        # Links end with the time for which mail is kept: this one before it was sent, to
+        # a store at rest.
         self.deliver(spam("expired"))
         self.server.stop()
         self.server.configure(r"^keep = .*$", 'keep = "1s"', "quarantine")
@@ -312,7 +314,8 @@ class Life(Quarantine):
             self.server.start()
             self.assertTrue(kura.eventually(lambda: len(self.digests()) > before, 15))
             self.assertEqual(len(self.links(self.digests()[-1])), 1)
-            # What comes behind the hour waits for the next one, also when the server is started anew.
+            # What comes behind the hour waits for the next one, also when the server
+            # is started anew.
             self.deliver(spam("tomorrow"))
             self.restart(kill=True)
             time.sleep(2.5)

@@ -232,7 +232,8 @@ class PulledBack(Again):
         back = [body for body in self.bodies_of() if len(body) > LARGE]
         self.assertEqual(back, [before[len(back[0])]])
 
-        # What an operator has let out is let alone, wherever its owner puts it. What else is new is found.
+        # What an operator has let out is let alone, wherever its owner puts it. What else
+        # is new is found.
         with self.server.imap() as imap:
             imap.select("INBOX")
             uid = imap.uid("SEARCH", "SUBJECT", "large")[1][0].split()[-1]

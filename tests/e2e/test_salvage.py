@@ -136,7 +136,8 @@ class Salvage(kura.TestCase):
         self.assertLessEqual({address for address, _ in self.server.accounts}, set(counted))
         fresh = self.serve()
         self.assertEqual(self.everything(fresh), self.before)
-        # What was given out last is not known: UIDs go on far above. What was expunged can be brought back.
+        # What was given out last is not known: UIDs go on far above. What was expunged can
+        # be brought back.
         self.assertTrue(fresh.deliver(b"Subject: new\r\n\r\nx\r\n").startswith("250"))
         self.assertEqual(max(flags_and_bodies(fresh, 0, "INBOX")[1]), 31 + (1 << 26))
         undelete = fresh.command(

@@ -268,7 +268,8 @@ class Scrub(kura.TestCase):
         checked = json.loads(server.command("store", "restore", "--from", place, "--check", "--json").stdout)
         self.assertEqual([one["damaged"] is None for one in checked["older"]], [False, True])
         self.assertEqual(checked["whole"], checked["older"][1]["name"])
-        # The same of what is sent for the first time, and so is verified while it is read to be sent.
+        # The same of what is sent for the first time, and so is verified while it is
+        # read to be sent.
         shutil.rmtree(place)
         done = server.command(*backup)
         self.assertEqual(done.returncode, 3, done.stdout + done.stderr)
@@ -288,7 +289,8 @@ class Scrub(kura.TestCase):
         server.start()
         before = server.bodies()
         self.assertEqual(len(before), 40)
-        # What is behind a file's end is gone for whoever touches it, as is what the disk does not give again.
+        # What is behind a file's end is gone for whoever touches it, as is what the disk
+        # does not give again.
         for path in glob.glob(server.directory + "/store/shard-*/checkpoint-*"):
             os.truncate(path, 4096)
         with contextlib.suppress(OSError, imaplib.IMAP4.error, EOFError):

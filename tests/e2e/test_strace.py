@@ -163,8 +163,9 @@ class FailingCalls(kura.TestCase):
         self.assertNothingLost()
 
     def test_a_core_that_loses_its_processor_as_it_starts_is_ready_all_the_same(self):
-        # Calls into a ring return late, as where the host runs something else meanwhile: later than the executor
-        # has time for a turn. Once one of the first calls, or every third one, made a start hang for good.
+        # Calls into a ring return late, as where the host runs something else meanwhile: later than
+        # the executor has time for a turn. Once one of the first calls, or every third one, made a
+        # start hang for good.
         self.server.stop()
         config = os.path.join(self.server.directory, "kura.toml")
         for calls, microseconds in [*((call, 150000) for call in range(1, 6)), ("1+3", 7000)]:

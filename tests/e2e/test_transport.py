@@ -27,7 +27,8 @@ from sink import Sink, tls_context
 from test_relay import PASSWORD, Sending, until
 
 REQUIRETLS = ("PIPELINING", "8BITMIME", "SIZE 10000000", "REQUIRETLS")
-# Mail exchangers: an honest one, one that promises REQUIRETLS, one whose certificate nobody vouches for, one without TLS.
+# Mail exchangers: an honest one, one that promises REQUIRETLS, one whose certificate nobody vouches
+# for, one without TLS.
 HONEST, PROMISING, STRANGE, BARE, POLICIES = (f"127.25.77.{last}" for last in range(1, 6))
 
 
@@ -296,7 +297,8 @@ class Dane(Protected):
         self.assertWaits("a@broken.test", "DNSSEC: its answer is not proved")
 
     def test_who_takes_the_records_out_of_an_answer_gains_nothing(self):
-        # That there is none is said by a zone that is not signed, and has nothing to do with the name.
+        # That there is none is said by a zone that is not signed, and has nothing to
+        # do with the name.
         tlsa, soa, ns = 52, 6, 2
         start = names.Liar.name("ns.test")
         lies = {

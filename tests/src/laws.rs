@@ -1,10 +1,10 @@
 //! The laws of `protocols/src/machine.rs`, as checks that know no protocol.
 //!
 //! A [`Subject`] is a machine with a world that answers its events, the same way each time. A
-//! [`Session`] drives one and writes down what happened, in order: what was said, what was asked. Two
-//! runs are the same when their traces are. Message bytes show up whole, with the event that ends
-//! their message: where pieces are cut is the network's affair, and how much of a message came before
-//! it was found to be spoiled matters to nobody.
+//! [`Session`] drives one and writes down what happened, in order: what was said, what was asked.
+//! Two runs are the same when their traces are. Message bytes show up whole, with the event that
+//! ends their message: where pieces are cut is the network's affair, and how much of a message came
+//! before it was found to be spoiled matters to nobody.
 //!
 //! The checks panic, as tests do, with the seed or the cut that shows the fault.
 

@@ -1,5 +1,5 @@
-//! Servers that mail is collected from, in memory: they know which messages there ever were and which they have deleted,
-//! and do what servers should not.
+//! Servers that mail is collected from, in memory: they know which messages there ever were and
+//! which they have deleted, and do what servers should not.
 
 use crate::random::Random;
 

@@ -21,8 +21,8 @@
 //! | `seen` | whatever is asked for is a duplicate |
 //! | `limit NAME NUMBER` | one of [`Limits`] |
 //!
-//! What comes of it is `fault …` and `warning …` of compiling; `error …`, the actions, `mark SECONDS` of
-//! running. In a message line `\xHH` is an octet.
+//! What comes of it is `fault …` and `warning …` of compiling; `error …`, the actions,
+//! `mark SECONDS` of running. In a message line `\xHH` is an octet.
 
 use protocols::Address;
 use protocols::message::Summary;

@@ -14,8 +14,8 @@
 //! * closed                    the machine has closed
 //! ```
 //!
-//! With the fact `side: client` the machine is the client: `S:` and `S-` are what it hears, `C:` what it
-//! says, and there are
+//! With the fact `side: client` the machine is the client: `S:` and `S-` are what it hears, `C:`
+//! what it says, and there are
 //!
 //! ```text
 //! E: Ready                    an event, as the world around the machine tells it

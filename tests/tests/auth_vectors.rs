@@ -1,5 +1,5 @@
-//! Published signatures and chains, and RFC 9989's examples, through the code that the server runs; and what
-//! hostile messages and records make of it: a verdict within the limits, always.
+//! Published signatures and chains, and RFC 9989's examples, through the code that the server runs;
+//! and what hostile messages and records make of it: a verdict within the limits, always.
 
 use bytes::Bytes;
 use engine::auth::dns::{Resolver, Zone};
@@ -222,7 +222,8 @@ fn hostile_records_get_a_verdict_within_limits() {
     }
 }
 
-/// RFC 9989 appendix B.1 and B.4, and its rules for policies; `from` is the author, `mail` passes SPF.
+/// RFC 9989 appendix B.1 and B.4, and its rules for policies; `from` is the author,
+/// `mail` passes SPF.
 #[test]
 fn dmarc_finds_the_organization_and_the_policy_that_counts() {
     let reject = "v=DMARC1; p=reject";

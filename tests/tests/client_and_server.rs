@@ -1,5 +1,5 @@
-//! Our client against our server, in virtual time, with every combination of what a server may offer:
-//! the reply to EHLO is cut down on its way.
+//! Our client against our server, in virtual time, with every combination of what a server may
+//! offer: the reply to EHLO is cut down on its way.
 
 use kura_tests::laws::{Session, Subject, cut_at_random};
 use kura_tests::random::Random;

@@ -1,9 +1,9 @@
-//! The power fails, or the process is killed, at every operation of the disk while mail is collected, from servers that
-//! break off, use identifiers again and change them all: nothing is lost, nothing comes twice, and nothing is deleted
-//! over there that is not durable here.
+//! The power fails, or the process is killed, at every operation of the disk while mail is
+//! collected, from servers that break off, use identifiers again and change them all: nothing is
+//! lost, nothing comes twice, and nothing is deleted over there that is not durable here.
 //!
-//! What runs is the real thing but for sockets and filters: the client machines, the engine's plan of a visit
-//! and its ledger, the store. Planted bugs have to be seen.
+//! What runs is the real thing but for sockets and filters: the client machines, the engine's plan
+//! of a visit and its ledger, the store. Planted bugs have to be seen.
 
 use bytes::Bytes;
 use engine::collect::folder::Folder;

@@ -1,5 +1,5 @@
-//! The judge sees what it should: every way of lying about a store is noticed, and an honest account
-//! passes. Without these, a simulator that finds nothing would prove nothing.
+//! The judge sees what it should: every way of lying about a store is noticed, and an honest
+//! account passes. Without these, a simulator that finds nothing would prove nothing.
 
 use bytes::Bytes;
 use kura_tests::simulation::checker::{Rot, judge};

@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 const CRASHES_MIN: u64 = 10_000;
 
-/// Of the workloads that churn, which have several times as many operations, the shortest two are crashed at
-/// every operation; `crash-hours` takes the others.
+/// Of the workloads that churn, which have several times as many operations, the shortest two are
+/// crashed at every operation; `crash-hours` takes the others.
 const CHURNING: [u64; 2] = [93, 165];
 
-/// Workloads of which each operation fails once. Together they do whatever a failure may befall; a test says so.
+/// Workloads of which each operation fails once. Together they do whatever a failure may
+/// befall; a test says so.
 const FAILING: [u64; 5] = [165, 5, 7, 43, 194];
 
 /// Hands out seeds to as many threads as there are cores, until there are no more or `work` fails.

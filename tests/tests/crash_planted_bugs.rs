@@ -1,5 +1,5 @@
-//! A simulator that never fails is none: each bug that can be planted in the store is found within a
-//! bounded number of workloads.
+//! A simulator that never fails is none: each bug that can be planted in the store is found within
+//! a bounded number of workloads.
 
 use kura_tests::simulation::campaign::{self, PLANTED};
 

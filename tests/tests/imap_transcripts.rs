@@ -11,8 +11,8 @@
 //! closed                      the server has closed
 //! ```
 //!
-//! In `C:` lines and messages `\r`, `\n`, `\0` and `\xHH` are octets. Consecutive `S:` lines are all
-//! that the server says. Each file is played whole and octet by octet.
+//! In `C:` lines and messages `\r`, `\n`, `\0` and `\xHH` are octets. Consecutive `S:` lines are
+//! all that the server says. Each file is played whole and octet by octet.
 
 use engine::session::Next;
 use engine::session::imap::ImapAccount;

@@ -1,5 +1,5 @@
-//! The laws of `protocols/src/machine.rs` for SMTP in its three roles and for POP3. What the clients
-//! of the transcripts say is cut, damaged, glued together and broken off.
+//! The laws of `protocols/src/machine.rs` for SMTP in its three roles and for POP3. What the
+//! clients of the transcripts say is cut, damaged, glued together and broken off.
 
 use crate::worlds::{ROUNDS, every_talk, pop3, smtp, talks};
 use kura_tests::laws::{

@@ -1,5 +1,5 @@
-//! The laws of `protocols/src/machine.rs` for the client machines: what the servers of the transcripts
-//! say is cut, damaged, glued together and broken off.
+//! The laws of `protocols/src/machine.rs` for the client machines: what the servers of the
+//! transcripts say is cut, damaged, glued together and broken off.
 
 use crate::worlds::{ROUNDS, every_talk, imap_client, pop3_client, smtp_client, talks};
 use kura_tests::laws::{cuts_do_not_matter, junk_does_no_harm, silence_ends};

@@ -1,4 +1,5 @@
-//! One program for all tests of this crate: the engine and the store are linked once, not once for each file.
+//! One program for all tests of this crate: the engine and the store are linked once, not
+//! once for each file.
 
 mod auth_vectors;
 mod client_and_server;

@@ -56,8 +56,8 @@ fn line_ends_do_not_matter() {
     }
 }
 
-/// A script that is cut off anywhere, or has any octet replaced, compiles or is refused, and then runs
-/// or is given up: it never panics.
+/// A script that is cut off anywhere, or has any octet replaced, compiles or is refused, and then
+/// runs or is given up: it never panics.
 #[test]
 fn damaged_scripts_do_no_harm() {
     for mut case in Case::read_all(&folder("sieve")) {

@@ -26,7 +26,8 @@ const FLUSH_CPU_NANOS: u64 = 195_000;
 pub enum Load {
     /// Each delivers its next message once the last one is durable.
     Closed,
-    /// All of them together deliver so many a second, each message when it is due. Late ones count from then.
+    /// All of them together deliver so many a second, each message when it is due. Late ones
+    /// count from then.
     Open { per_second: f64, beside: Beside },
 }
 
@@ -34,8 +35,8 @@ pub enum Load {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Beside {
     Nothing,
-    /// As many messages are expunged as come in, at random, so that compaction has to run; and a scrub and a backup
-    /// after the other, at the rates of the profile's shares.
+    /// As many messages are expunged as come in, at random, so that compaction has to run; and a
+    /// scrub and a backup after the other, at the rates of the profile's shares.
     Upkeep,
 }
 
@@ -133,7 +134,7 @@ fn sessions_of(shard: usize, shards: usize, sessions: usize) -> Vec<usize> {
     (0..sessions).filter(|session| session % shards == shard).collect()
 }
 
-// ── the real disk ─────────────────────────────────────────────────────────────────────────────────
+// ── the real disk ────────────────────────────────────────────────────────────────────────────────
 
 pub fn on_real_disk(directory: &Path, knobs: &Knobs, sessions: usize, time: Duration) -> Outcome {
     let shards = usize::from(knobs.shards());
@@ -162,7 +163,8 @@ async fn real_shard(place: &Path, options: Options, mine: Vec<usize>, time: Dura
     let running = store.clone();
     let running = glommio::spawn_local(async move { running.run().await });
     let before = prepare(&store, &mine).await;
-    // Spare segments are written ahead while nothing comes in, as on any server that has been up a while.
+    // Spare segments are written ahead while nothing comes in, as on any server that has
+    // been up a while.
     glommio::timer::sleep(Duration::from_millis(300)).await;
     let end = Instant::now() + time;
     let tasks: Vec<_> = mine
@@ -191,7 +193,7 @@ async fn real_shard(place: &Path, options: Options, mine: Vec<usize>, time: Dura
     Outcome { latencies, flushes, seconds: time.as_secs_f64() }
 }
 
-// ── a simulated disk ──────────────────────────────────────────────────────────────────────────────
+// ── a simulated disk ─────────────────────────────────────────────────────────────────────────────
 
 pub fn on_simulated_disk(
     medium: Medium,

@@ -1,15 +1,18 @@
 //! What knobs are worth: three disks, each with the knobs of all three.
 //! `cargo run --release -p kura-benches --example knobs [DIR]`; DIR is on the real disk to use.
 //!
-//! The real disk is measured first, as `quickstart` does it. The other two are models of shipped profiles in
-//! virtual time (`timed.rs`), under the real store. Each session delivers a message of 4 KiB, waits until it
-//! is durable, and delivers the next. On the diagonal a disk has its own knobs.
+//! The real disk is measured first, as `quickstart` does it. The other two are models of
+//! shipped profiles in virtual time (`timed.rs`), under the real store. Each session delivers a
+//! message of 4 KiB, waits until it is durable, and delivers the next. On the diagonal a disk
+//! has its own knobs.
 //!
-//! Sessions cost the simulated cores what an earlier run of benches/peers/run measured: 109 µs at 0.35 flushes
-//! a message and 68 µs at 0.14 make 41 µs a message and 195 µs a flush. On the real disk there are no sockets or protocols,
-//! so rates there are those of the store alone; benches/knobs.py has the whole server.
+//! Sessions cost the simulated cores what an earlier run of benches/peers/run measured: 109 µs at
+//! 0.35 flushes a message and 68 µs at 0.14 make 41 µs a message and 195 µs a flush. On the real
+//! disk there are no sockets or protocols, so rates there are those of the store alone;
+//! benches/knobs.py has the whole server.
 //!
-//! Then each shipped disk at half of its rate: what the store's own order of things makes of a disk that keeps to its median.
+//! Then each shipped disk at half of its rate: what the store's own order of things makes of a disk
+//! that keeps to its median.
 
 mod load;
 mod timed;
@@ -69,9 +72,9 @@ fn main() {
     half_loads();
 }
 
-/// The shipped profiles' disks, each with its own knobs, at half of the rate that it carries: how many of the disk's
-/// small flushes the slow messages take, alone; and where half of that are messages and as many are expunged, beside
-/// compaction, scrub and backup.
+/// The shipped profiles' disks, each with its own knobs, at half of the rate that it carries: how
+/// many of the disk's small flushes the slow messages take, alone; and where half of that are
+/// messages and as many are expunged, beside compaction, scrub and backup.
 fn half_loads() {
     println!(
         "\n16 sessions, 4 KiB, half of the closed loop's rate: p50 / p99 / p99.9 in flushes of the disk's"

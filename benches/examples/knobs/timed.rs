@@ -3,11 +3,12 @@
 //!
 //! Three media, each with the figures of a profile:
 //!
-//! - *Write-through*: what is written is as good as stable. Writes share one bus and so many operations a second as
-//!   the profile's writers get out of it together; each takes a round trip more, and these overlap.
-//! - *Flash with a volatile cache*: writes share one bus; a flush empties the cache for everybody, so only
-//!   one runs at a time, and those who wait for it to end share the next one, as the kernel's block layer
-//!   does it.
+//! - *Write-through*: what is written is as good as stable. Writes share one bus and so many
+//!   operations a second as the profile's writers get out of it together; each takes a round trip
+//!   more, and these overlap.
+//! - *Flash with a volatile cache*: writes share one bus; a flush empties the cache for everybody,
+//!   so only one runs at a time, and those who wait for it to end share the next one, as the
+//!   kernel's block layer does it.
 //! - *Platter*: one arm. A durable write costs a turn, and a seek if the last one was elsewhere.
 
 use std::cell::{Cell, RefCell};

@@ -1,8 +1,10 @@
-//! `kura-slow-disk DIR BACKING MIB WRITE_US FLUSH_US MB_PER_SECOND`: mounts DIR with one file in it, `disk`, which answers as
-//! slowly as a disk does. What is written is kept in the file BACKING (best on a tmpfs); ends when DIR is unmounted.
+//! `kura-slow-disk DIR BACKING MIB WRITE_US FLUSH_US MB_PER_SECOND`: mounts DIR with one file in
+//! it, `disk`, which answers as slowly as a disk does. What is written is kept in the file BACKING
+//! (best on a tmpfs); ends when DIR is unmounted.
 //!
-//! The model: bytes pass one at a time, at the bandwidth; a write is answered `WRITE_US` later, when it is in the disk's
-//! cache. A flush begins behind the bytes and behind the flush before it, and takes `FLUSH_US`. Nothing else is random.
+//! The model: bytes pass one at a time, at the bandwidth; a write is answered `WRITE_US` later,
+//! when it is in the disk's cache. A flush begins behind the bytes and behind the flush before it,
+//! and takes `FLUSH_US`. Nothing else is random.
 
 use fuser::{
     FileAttr, FileType, Filesystem, KernelConfig, MountOption, ReplyAttr, ReplyData, ReplyEmpty,

@@ -1,11 +1,14 @@
-//! Is a message from whom it says? Hostile messages and hostile DNS, through the code that the server runs.
+//! Is a message from whom it says? Hostile messages and hostile DNS, through the code that
+//! the server runs.
 //!
-//! An input is parts with a line `%%` between them: the message; the key at `s._domainkey.a.test`; the policy at
-//! `_dmarc.a.test`; the SPF record at `a.test`; MAIL FROM; HELO; and, as octets of the wire, an answer from a name server,
-//! whose records stand at `t._domainkey.a.test` and at `a.test`. A part may hold several records, with a NUL between them.
+//! An input is parts with a line `%%` between them: the message; the key at `s._domainkey.a.test`;
+//! the policy at `_dmarc.a.test`; the SPF record at `a.test`; MAIL FROM; HELO; and, as octets of
+//! the wire, an answer from a name server, whose records stand at `t._domainkey.a.test` and at
+//! `a.test`. A part may hold several records, with a NUL between them.
 //!
-//! Checked besides panics: a message that streams has the verdict that it has as a whole, forged results are
-//! gone from the first look on, and what is written into the message is one well-formed field within its room.
+//! Checked besides panics: a message that streams has the verdict that it has as a whole, forged
+//! results are gone from the first look on, and what is written into the message is one well-formed
+//! field within its room.
 #![no_main]
 
 use bytes::Bytes;

@@ -1,9 +1,10 @@
 //! What strangers send as reports: the mail around them, archives, XML and JSON.
 //!
-//! The input is a mail; a file, as it could be attached; XML; JSON. Each is given to its own reader.
+//! The input is a mail; a file, as it could be attached; XML; JSON. Each is given to
+//! its own reader.
 //!
-//! Checked besides panics, time and memory: what is kept is bounded, its texts are lines, it is found again in its stored
-//! form, and what is kept of the sums is what the sums say.
+//! Checked besides panics, time and memory: what is kept is bounded, its texts are lines, it is
+//! found again in its stored form, and what is kept of the sums is what the sums say.
 #![no_main]
 
 use bytes::Bytes;

@@ -1,9 +1,11 @@
 //! Is it wanted? Hostile messages, and rule files that nobody has looked at.
 //!
-//! An input is a message, and perhaps, behind a line `%%`, a rule file that is added to the built-in rules.
+//! An input is a message, and perhaps, behind a line `%%`, a rule file that is added to
+//! the built-in rules.
 //!
-//! Checked besides panics: a score is a number, what is written into the message is well-formed fields within their
-//! room, forged verdicts are gone after the first look, and a message has the same tokens and the same fingerprint each time.
+//! Checked besides panics: a score is a number, what is written into the message is well-formed
+//! fields within their room, forged verdicts are gone after the first look, and a message has the
+//! same tokens and the same fingerprint each time.
 #![no_main]
 
 use engine::auth::verdict::{Method, Outcome};

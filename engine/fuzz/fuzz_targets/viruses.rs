@@ -1,9 +1,11 @@
 //! What scanners answer, and what is attached: hostile servers and hostile messages.
 //!
-//! The input is a scanner's reply, and a message; and, behind a line `%%`, a file that is attached to one.
+//! The input is a scanner's reply, and a message; and, behind a line `%%`, a file that is
+//! attached to one.
 //!
-//! Checked besides panics and time: what is written into a message is one well-formed field, what the sender is told is one
-//! line, a glance finds nothing that a look into everything does not, and a name is found whatever the file holds.
+//! Checked besides panics and time: what is written into a message is one well-formed field, what
+//! the sender is told is one line, a glance finds nothing that a look into everything does not, and
+//! a name is found whatever the file holds.
 #![no_main]
 
 use engine::scan::attachments::{Kind, Report, glance, inspect, inspect_names};

@@ -1,7 +1,9 @@
-//! ARC (RFC 8617): a chain of those who have handled a message, each with its word about how it came.
+//! ARC (RFC 8617): a chain of those who have handled a message, each with its word
+//! about how it came.
 //!
-//! Section 5.2, in its order: the sets are whole and in sequence, the newest message signature verifies, and
-//! so does every seal. Bounded by [`SETS_MAX`] and [`CHAIN_BYTES_MAX`]; what is beyond is no verdict.
+//! Section 5.2, in its order: the sets are whole and in sequence, the newest message signature
+//! verifies, and so does every seal. Bounded by [`SETS_MAX`] and [`CHAIN_BYTES_MAX`]; what is
+//! beyond is no verdict.
 
 use super::dkim::header::{Header, push, push_carrier};
 use super::dkim::signature::{Form, Signature};
@@ -36,8 +38,8 @@ pub struct Link {
 }
 
 impl Chain {
-    /// Who vouches for the message: trusted domains have sealed without a gap up to us, and one of them has seen
-    /// DMARC pass.
+    /// Who vouches for the message: trusted domains have sealed without a gap up to us, and one of
+    /// them has seen DMARC pass.
     pub fn voucher(&self, trusted: &[String]) -> Option<&str> {
         let known = self.links.iter().rev().take_while(|link| trusted.contains(&link.sealer));
         known.filter(|link| link.says_dmarc_pass).map(|link| link.sealer.as_str()).next()
@@ -133,8 +135,8 @@ fn read<'m>(header: &Header<'m>, hashes: &BodyHashes) -> Result<Vec<Set<'m>>, Fa
     Ok(sets)
 }
 
-/// The fields of all sets in sequence, for whoever seals the next one. `None`: there is none after these, since they are
-/// not whole, too many, or say that the chain is broken.
+/// The fields of all sets in sequence, for whoever seals the next one. `None`: there is none after
+/// these, since they are not whole, too many, or say that the chain is broken.
 pub fn sets<'m>(header: &Header<'m>) -> Option<Vec<[Field<'m>; 3]>> {
     let count = header.named(SEAL).count();
     if count >= SETS_MAX

@@ -1,8 +1,8 @@
 //! Where cores ask about messages, and the control plane answers.
 //!
-//! Verification waits for DNS and multiplies big numbers; neither holds a core. The queue is bounded: when
-//! it is full, the answer is that nothing is known, at once. A core waits until the deadline and no longer,
-//! whatever becomes of the control plane.
+//! Verification waits for DNS and multiplies big numbers; neither holds a core. The queue is
+//! bounded: when it is full, the answer is that nothing is known, at once. A core waits until the
+//! deadline and no longer, whatever becomes of the control plane.
 
 use super::dns::Resolver;
 use super::verdict::Verdict;

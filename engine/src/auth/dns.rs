@@ -1,14 +1,14 @@
 //! What DNS says, within bounds: the only way from here to a name server.
 //!
-//! Answers are kept by hickory, positive and negative alike, at most as many as the config says, each for
-//! its TTL but no longer than the bounds below. Failures (a server that is down, SERVFAIL) are not kept. Whoever
-//! publishes a record chooses its bytes: more than [`ANSWERS_MAX`] records of a name are not looked at, and
-//! names that DNS can't have are absent without a question.
+//! Answers are kept by hickory, positive and negative alike, at most as many as the config says,
+//! each for its TTL but no longer than the bounds below. Failures (a server that is down, SERVFAIL)
+//! are not kept. Whoever publishes a record chooses its bytes: more than [`ANSWERS_MAX`] records of
+//! a name are not looked at, and names that DNS can't have are absent without a question.
 //!
 //! Answers about where mail goes are proved besides, where they can be: [`super::dnssec`].
 //!
-//! Tests and the fuzz target answer from a [`Zone`] instead, so that hostile records go through everything
-//! behind this door.
+//! Tests and the fuzz target answer from a [`Zone`] instead, so that hostile records go through
+//! everything behind this door.
 
 use super::dnssec::{Absent, Proven, Validator};
 use super::settings::Dns;
@@ -33,7 +33,8 @@ pub const ANSWERS_MAX: usize = 64;
 pub const TEXT_BYTES_MAX: usize = 4096;
 
 const POSITIVE_TTL_MAX: Duration = Duration::from_secs(86_400);
-/// RFC 2308 section 5 suggests one to three hours: a record that has just been published is waited for.
+/// RFC 2308 section 5 suggests one to three hours: a record that has just been
+/// published is waited for.
 const NEGATIVE_TTL_MAX: Duration = Duration::from_secs(3600);
 /// Questions under way to one resolver; hickory's 32 are few for a server whose resolver is slow.
 const QUESTIONS_MAX: usize = 1024;
@@ -99,7 +100,8 @@ impl Resolver {
         }
     }
 
-    /// Asks now whether the root's keys are proved; when they were for the last time, in Unix seconds, if ever.
+    /// Asks now whether the root's keys are proved; when they were for the last time, in Unix
+    /// seconds, if ever.
     pub async fn look_at_root(&self) -> Option<u64> {
         match &self.0 {
             Source::Network(_, validator) => validator.look().await,
@@ -115,15 +117,16 @@ impl Resolver {
         }
     }
 
-    /// They were, in an earlier life of this server, at that Unix time: nothing is believed without proof any more.
+    /// They were, in an earlier life of this server, at that Unix time: nothing is believed
+    /// without proof any more.
     pub fn root_was_proved(&self, at: u64) {
         if let Source::Network(_, validator) = &self.0 {
             validator.root_was_proved(at);
         }
     }
 
-    /// Whether the root's keys were proved when that was asked last, and whether nothing is believed without; `None`:
-    /// nothing is to be proved.
+    /// Whether the root's keys were proved when that was asked last, and whether nothing is
+    /// believed without; `None`: nothing is to be proved.
     pub fn proofs(&self) -> Option<(bool, bool)> {
         match &self.0 {
             Source::Network(_, validator) => validator.proofs(),

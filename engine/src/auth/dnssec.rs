@@ -1,5 +1,5 @@
-//! Answers of DNS with their proofs: DNSSEC (RFC 4033 to 4035), from the root's keys down, in this process, so that the
-//! resolver need not be believed.
+//! Answers of DNS with their proofs: DNSSEC (RFC 4033 to 4035), from the root's keys down, in this
+//! process, so that the resolver need not be believed.
 //!
 //! | an answer is | then |
 //! |---|---|
@@ -7,15 +7,17 @@
 //! | insecure | proved to come from where nothing is signed: of use, and no more |
 //! | bogus | neither: as if it could not be had, never as if it were insecure |
 //!
-//! hickory validates each set of records; what it says of single records is put together here. Names count from
-//! the one that was asked for along its aliases, so that a record which belongs to neither changes nothing. That there is
-//! nothing is believed only from a zone that the name is in: hickory takes an answer without records for insecure if the
-//! SOA beside it is, whosever that may be.
+//! hickory validates each set of records; what it says of single records is put together here.
+//! Names count from the one that was asked for along its aliases, so that a record which
+//! belongs to neither changes nothing. That there is nothing is believed only from a zone that
+//! the name is in: hickory takes an answer without records for insecure if the SOA beside it
+//! is, whosever that may be.
 //!
-//! A resolver that strips signatures would make all of DNS bogus. So nothing is proved before the root's keys once were
-//! (`dns.dnssec = "auto"`); from then on, nothing is believed without proof, by this process and by those after it
-//! (`crate::relay::proofs`): otherwise whoever silences the first question after a restart would keep DANE off. Where names are
-//! private, or made up behind a DNAME, which hickory can't follow, the operator says so (`dns.unsigned`).
+//! A resolver that strips signatures would make all of DNS bogus. So nothing is proved before the
+//! root's keys once were (`dns.dnssec = "auto"`); from then on, nothing is believed without proof,
+//! by this process and by those after it (`crate::relay::proofs`): otherwise whoever silences the
+//! first question after a restart would keep DANE off. Where names are private, or made up behind a
+//! DNAME, which hickory can't follow, the operator says so (`dns.unsigned`).
 
 use super::dns::{ANSWERS_MAX, Missing, missing, name};
 use super::settings::{Dns, Dnssec};
@@ -35,7 +37,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Notify};
 use tokio::time::timeout;
 
-/// As long as the root's keys are not proved, they are asked for once in this time where somebody needs them.
+/// As long as the root's keys are not proved, they are asked for once in this time where
+/// somebody needs them.
 const PROBE_EVERY: Duration = Duration::from_secs(60);
 /// The same, whether they were proved and are needed or not.
 const LOOK_EVERY: Duration = Duration::from_secs(3600);
@@ -156,7 +159,8 @@ impl Validator {
         self.proved_at()
     }
 
-    /// Waits for the next look: an hour, unless they are proved meanwhile where somebody needed them.
+    /// Waits for the next look: an hour, unless they are proved meanwhile where
+    /// somebody needed them.
     pub(super) async fn rest(&self) {
         let _ = timeout(LOOK_EVERY, self.has_news.notified()).await;
     }
@@ -203,7 +207,8 @@ impl Validator {
         self.is_demanded()
     }
 
-    /// Whether the root's keys are proved now. The first result and each other one than before are told.
+    /// Whether the root's keys are proved now. The first result and each other one than
+    /// before are told.
     async fn probe(&self, probed: &mut Option<Instant>) -> bool {
         let Some(prober) = &self.prober else { return false };
         let found = prober.lookup(Name::root(), RecordType::DNSKEY).await;
@@ -248,7 +253,8 @@ impl Validator {
         let Some(resolver) = &self.resolver else { return Err(Absent::Failed) };
         match resolver.lookup(name.clone(), kind).await {
             Ok(found) => chain(&name, kind, found.answers()),
-            // Some servers leave the SOA out: then another record of that name may tell that nothing is signed there.
+            // Some servers leave the SOA out: then another record of that name may tell that
+            // nothing is signed there.
             Err(error @ NetError::Dns(DnsError::NoRecordsFound(_)))
                 if absent(&name, &error) == Absent::Bogus =>
             {
@@ -351,7 +357,8 @@ fn absent(name: &Name, error: &NetError) -> Absent {
     }
 }
 
-/// Whether that a name has nothing is said by a zone that it is in; hickory has proved what is secure.
+/// Whether that a name has nothing is said by a zone that it is in; hickory has
+/// proved what is secure.
 fn is_denied(name: &Name, authorities: &[Record]) -> bool {
     authorities.iter().any(|one| match (&one.data, one.proof) {
         (RData::DNSSEC(DNSSECRData::NSEC(_) | DNSSECRData::NSEC3(_)), Proof::Secure) => true,

@@ -1,8 +1,8 @@
 //! What of a message is verified: its bytes, or its header and the hashes of its body.
 //!
-//! A message that fits the session's buffer is looked at as a whole. Of a larger one, which streams into
-//! the log while it arrives, the header stays, and the body is hashed on its way through, once for each
-//! canonicalization that a signature in the header asks for.
+//! A message that fits the session's buffer is looked at as a whole. Of a larger one, which streams
+//! into the log while it arrives, the header stays, and the body is hashed on its way through, once
+//! for each canonicalization that a signature in the header asks for.
 
 use super::dkim::signature::{Form, Signature};
 use bytes::Bytes;

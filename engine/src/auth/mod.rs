@@ -12,8 +12,8 @@
 //! | [`verdict`] | what was found, and what follows |
 //! | [`results`] | the `Authentication-Results` field |
 //!
-//! What can't be found out in time is `temperror`: never a verdict for or against a sender, and never a
-//! reason to refuse.
+//! What can't be found out in time is `temperror`: never a verdict for or against a sender, and
+//! never a reason to refuse.
 
 pub mod arc;
 pub mod desk;

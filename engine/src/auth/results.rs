@@ -11,8 +11,8 @@ const NAME: &str = "Authentication-Results";
 const FORGED_NAME: &str = "X-Claimed-Auth-Results";
 const _: () = assert!(NAME.len() == FORGED_NAME.len());
 
-/// The whole field, folded, with its final CRLF, in at most `bytes_max`. Where there is too little room
-/// signatures are left out, those that failed first; DMARC's result is the last to go.
+/// The whole field, folded, with its final CRLF, in at most `bytes_max`. Where there is too little
+/// room signatures are left out, those that failed first; DMARC's result is the last to go.
 pub fn field(authserv_id: &str, verdict: &Verdict, bytes_max: usize) -> String {
     let start = format!("{NAME}: {authserv_id}");
     let mut pieces: Vec<(&Finding, String)> =
@@ -76,13 +76,15 @@ pub fn push_value(text: &mut String, value: &str) {
     text.push('"');
 }
 
-/// Renames each `Authentication-Results` that claims to be ours (RFC 8601 section 5). How many there were.
+/// Renames each `Authentication-Results` that claims to be ours (RFC 8601 section 5). How
+/// many there were.
 pub fn disarm(message: &mut [u8], authserv_id: &str) -> usize {
     rename_forged(message, (NAME, FORGED_NAME), authserv_id)
 }
 
-/// Renames, in place, each field that claims to be ours: only we write those, and this message has just come from
-/// elsewhere. Nothing moves, no other byte changes, and what was claimed can still be read. How many there were.
+/// Renames, in place, each field that claims to be ours: only we write those, and this message has
+/// just come from elsewhere. Nothing moves, no other byte changes, and what was claimed can still
+/// be read. How many there were.
 pub fn rename_forged(
     message: &mut [u8],
     (name, forged_name): (&str, &str),

@@ -11,26 +11,29 @@ use std::path::PathBuf;
 pub struct Auth {
     /// Offers passwords over connections without TLS. For trying out on loopback only.
     pub plaintext_allowed: bool,
-    /// Whether mail from other servers (`listen.smtp`) is verified: iprev, SPF, DKIM, ARC and DMARC.
+    /// Whether mail from other servers (`listen.smtp`) is verified: iprev, SPF,
+    /// DKIM, ARC and DMARC.
     pub verify: bool,
     /// What follows from a DMARC policy that a message fails.
     pub dmarc: DmarcMode,
     /// Clients in these networks are not verified: this host, gateways of one's own. Addresses, or
     /// networks such as `192.0.2.0/24`.
     pub trusted_networks: Vec<Network>,
-    /// Where mail goes whose author's domain asks for it (`p=quarantine`), in mode `enforce`: `junk`, or `quarantine`,
-    /// where it is kept back (`[quarantine]`).
+    /// Where mail goes whose author's domain asks for it (`p=quarantine`), in mode `enforce`:
+    /// `junk`, or `quarantine`, where it is kept back (`[quarantine]`).
     pub dmarc_quarantine: DmarcQuarantine,
     /// Also writes `Received-SPF` (RFC 7208 section 9.1), for programs that read nothing else.
     pub received_spf: bool,
     /// What is not known of a message after so many seconds is `temperror`.
     pub deadline_seconds: u64,
-    /// Domains whose word about a message counts (ARC): where they have sealed it and seen DMARC pass, a failure here
-    /// has no consequence. Mailing lists and forwarders that one knows.
+    /// Domains whose word about a message counts (ARC): where they have sealed it and seen DMARC
+    /// pass, a failure here has no consequence. Mailing lists and forwarders that one knows.
     pub trusted_sealers: Vec<String>,
-    /// What is passed on to other hosts (aliases, redirects) is sealed for them with what was found when it came (ARC).
+    /// What is passed on to other hosts (aliases, redirects) is sealed for them with what was found
+    /// when it came (ARC).
     pub arc_seal: bool,
-    /// Another mode for some authors: by the domain in `From:`, or by the address in MAIL FROM, in lower case.
+    /// Another mode for some authors: by the domain in `From:`, or by the address in MAIL
+    /// FROM, in lower case.
     pub dmarc_overrides: BTreeMap<String, DmarcMode>,
 }
 
@@ -88,8 +91,9 @@ impl Default for Auth {
     }
 }
 
-/// `mark` unless the operator says otherwise: mailing lists break SPF and DKIM, so RFC 9989 section 7.4
-/// forbids to refuse on the ground of `p=reject` alone; and an upgrade must not begin to refuse mail.
+/// `mark` unless the operator says otherwise: mailing lists break SPF and DKIM, so RFC 9989
+/// section 7.4 forbids to refuse on the ground of `p=reject` alone; and an upgrade must not
+/// begin to refuse mail.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DmarcMode {
@@ -98,7 +102,8 @@ pub enum DmarcMode {
     /// The result is written into the message; nothing else follows.
     #[default]
     Mark,
-    /// `p=reject` is refused, `p=quarantine` goes into Junk or is kept back (`auth.dmarc_quarantine`).
+    /// `p=reject` is refused, `p=quarantine` goes into Junk or is kept back
+    /// (`auth.dmarc_quarantine`).
     Enforce,
 }
 
@@ -119,11 +124,13 @@ pub struct Dns {
     pub timeout_seconds: u64,
     /// Answers kept, positive and negative, each for as long as its TTL says, at most a day.
     pub cache_entries: u64,
-    /// Blocklists that `kura dns check` asks about this host's addresses and domains, beside those of `policy.dns_lists`.
+    /// Blocklists that `kura dns check` asks about this host's addresses and domains, beside those
+    /// of `policy.dns_lists`.
     pub blocklists: Vec<String>,
     /// Whether answers about other mail hosts are proved (DNSSEC), which DANE needs.
     pub dnssec: Dnssec,
-    /// Domains that are not signed here, whatever the world says of them: private ones, and what lies behind a DNAME (RFC 7646).
+    /// Domains that are not signed here, whatever the world says of them: private ones, and what
+    /// lies behind a DNAME (RFC 7646).
     pub unsigned: Vec<String>,
     /// Keys of the root zone, as DNSKEY records, in the place of those that are built in.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -133,8 +140,8 @@ pub struct Dns {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dnssec {
-    /// From the first proof of the root's keys on, which a resolver that hands out no signatures never brings; until
-    /// then nothing counts as proved. It is remembered over restarts.
+    /// From the first proof of the root's keys on, which a resolver that hands out no signatures
+    /// never brings; until then nothing counts as proved. It is remembered over restarts.
     #[default]
     Auto,
     /// Without proofs nothing leaves for other hosts.

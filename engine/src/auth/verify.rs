@@ -1,7 +1,7 @@
 //! All methods over one message. Runs on the control plane.
 //!
-//! The questions to DNS of different methods run beside each other. What has no answer at the deadline is
-//! `temperror`; what has one counts.
+//! The questions to DNS of different methods run beside each other. What has no answer at the
+//! deadline is `temperror`; what has one counts.
 
 use super::arc::{self, Chain};
 use super::dkim::header::Header;
@@ -20,8 +20,8 @@ use tokio::time::timeout_at;
 /// A message that has arrived, and where from.
 #[derive(Debug)]
 pub struct Question {
-    /// `None`: nobody knows, since it was collected from another server. Then SPF says nothing, and nothing follows
-    /// from a DMARC that does not pass.
+    /// `None`: nobody knows, since it was collected from another server. Then SPF says nothing, and
+    /// nothing follows from a DMARC that does not pass.
     pub peer: Option<IpAddr>,
     /// The argument of HELO or EHLO.
     pub helo: String,

@@ -1,10 +1,12 @@
-//! Whether what lies in a place comes from this data directory as it is now, or from what it was before a roll-back, or from a copy.
+//! Whether what lies in a place comes from this data directory as it is now, or from what it was
+//! before a roll-back, or from a copy.
 //!
-//! Before a backup sends its first piece, it writes a random token into the data directory, durably, and then into the place's
-//! marker. So a directory that knows the token of a place holds all that was sent there: the plan comes before the token, and what is
-//! planned is on the disk. One that was rolled back since (a snapshot of the disk or of the virtual machine), one that was copied
-//! before, and one that was restored from there, do not know it: their segments have the same numbers and other content, and pieces of
-//! both in one backup would be no store.
+//! Before a backup sends its first piece, it writes a random token into the data directory,
+//! durably, and then into the place's marker. So a directory that knows the token of a place holds
+//! all that was sent there: the plan comes before the token, and what is planned is on the disk.
+//! One that was rolled back since (a snapshot of the disk or of the virtual machine), one that was
+//! copied before, and one that was restored from there, do not know it: their segments have the
+//! same numbers and other content, and pieces of both in one backup would be no store.
 //!
 //! A line for each backup, the oldest first; of very many only the newest are kept.
 

@@ -1,4 +1,5 @@
-//! A manifest: one backup, piece by piece. The last line of its text is the checksum of all before it.
+//! A manifest: one backup, piece by piece. The last line of its text is the checksum
+//! of all before it.
 
 use super::{Fault, PIECE_BYTES, sha256};
 use crate::when::time_text;
@@ -15,7 +16,8 @@ pub struct Manifest {
     pub generation: String,
     /// When it ended.
     pub made_unix_millis: u64,
-    /// What had been answered by then is in it, and what came later may not be; not told by old ones, which are named after their end.
+    /// What had been answered by then is in it, and what came later may not be; not told by old
+    /// ones, which are named after their end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of_unix_millis: Option<u64>,
     pub shards: Vec<ShardPart>,

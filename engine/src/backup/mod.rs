@@ -7,12 +7,13 @@
 //! TARGET/manifests/TIME.json           one backup: all of its pieces and files; written last, and named behind all others
 //! ```
 //!
-//! A piece is `SEGMENT-FROM-TO-BYTES-SHA256`. What has landed in a segment never changes, so a name with
-//! the same segment, from and to is the same piece, and a backup reads and sends only pieces that are not
-//! there: that makes it incremental, and lets one that broke off go on. It holds for what one data directory has
-//! written on and on: one that was restored, copied or rolled back goes on differently under the same numbers.
-//! So pieces lie below `G`, the *generation*, which only a directory goes on with that was there when the last
-//! backup to this place began ([`begun`]); any other begins a new one, if it is told to.
+//! A piece is `SEGMENT-FROM-TO-BYTES-SHA256`. What has landed in a segment never changes, so a name
+//! with the same segment, from and to is the same piece, and a backup reads and sends only pieces
+//! that are not there: that makes it incremental, and lets one that broke off go on. It holds for
+//! what one data directory has written on and on: one that was restored, copied or rolled back goes
+//! on differently under the same numbers. So pieces lie below `G`, the *generation*, which only a
+//! directory goes on with that was there when the last backup to this place began ([`begun`]); any
+//! other begins a new one, if it is told to.
 //!
 //! A backup counts once its manifest is there; its last line is the checksum of all before it.
 
@@ -42,15 +43,17 @@ pub fn sha256(bytes: &[u8]) -> String {
     hex::text(Sha256::digest(bytes))
 }
 
-/// Whose backups these are: the same after a restore, another for each store. It is shown where the salt is not to be: in the marker, which
-/// stands alone, and in what operators are told and pass on. Whoever can read the manifests has the salt anyway.
+/// Whose backups these are: the same after a restore, another for each store. It is shown where the
+/// salt is not to be: in the marker, which stands alone, and in what operators are told and pass
+/// on. Whoever can read the manifests has the salt anyway.
 pub fn store_id(salt: u64) -> String {
     let mut id = sha256(&[&b"kura store "[..], &salt.to_le_bytes()].concat());
     id.truncate(16);
     id
 }
 
-/// The generation of a data directory with this secret, in places that were begun before there were tokens.
+/// The generation of a data directory with this secret, in places that were begun before
+/// there were tokens.
 pub fn generation(secret: &[u8; 32]) -> String {
     let mut id = sha256(&[&b"kura generation "[..], secret].concat());
     id.truncate(16);
@@ -75,8 +78,9 @@ pub fn named_time(name: &str) -> Option<u64> {
     read_rfc3339(&format!("{date}T{time}Z"))
 }
 
-/// What the next backup is called: the time as of which it is, since whoever looks for one looks for what is in it; but behind all that are there, since they are kept and restored by their order, and the
-/// clock may have been ahead when they were made.
+/// What the next backup is called: the time as of which it is, since whoever looks for one looks
+/// for what is in it; but behind all that are there, since they are kept and restored by their
+/// order, and the clock may have been ahead when they were made.
 pub fn next_name(now_unix_millis: u64, newest: Option<&str>) -> String {
     let least = newest.and_then(named_time).map_or(0, |newest| newest.saturating_add(1));
     time_name(now_unix_millis.max(least))

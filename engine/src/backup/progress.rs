@@ -1,4 +1,5 @@
-//! How far long work has come: a bar on a terminal, a line now and then otherwise; on standard error.
+//! How far long work has come: a bar on a terminal, a line now and then otherwise;
+//! on standard error.
 
 use std::io::{IsTerminal, Write, stderr};
 use std::sync::Arc;

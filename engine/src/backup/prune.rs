@@ -5,8 +5,8 @@ use super::target::Target;
 use super::{Fault, restore};
 use std::collections::BTreeSet;
 
-/// Keeps the newest `keep` backups, and `taken` whatever it is called; how many backups and objects are gone. A
-/// manifest that can't be read keeps all objects: nobody knows which of them it needs.
+/// Keeps the newest `keep` backups, and `taken` whatever it is called; how many backups and objects
+/// are gone. A manifest that can't be read keeps all objects: nobody knows which of them it needs.
 pub fn prune(target: &Target, keep: usize, taken: &str) -> Result<(usize, usize), Fault> {
     let mut manifests = target.manifests()?;
     // The sort is stable.

@@ -1,9 +1,10 @@
 //! Brings a backup back into an empty data directory, or checks one without writing anything.
 //!
-//! Every byte is verified before it counts. The store is written under another name and takes its own
-//! only when all of it is there and durable; without it nothing starts ([`layout::put_in_place`]). So a
-//! restore that was broken off leaves a directory into which it can be started again, or a store that is
-//! all there, with a note of what is still due ([`crate::settle`]).
+//! Every byte is verified before it counts. The store is written under another name and takes its
+//! own only when all of it is there and durable; without it nothing starts
+//! ([`layout::put_in_place`]). So a restore that was broken off leaves a directory into which it
+//! can be started again, or a store that is all there, with a note of what is still due
+//! ([`crate::settle`]).
 
 use super::manifest::{FilePart, Manifest};
 use super::progress::Progress;
@@ -142,7 +143,8 @@ fn damaged(target: &Target, fetch: &Fetch, what: &str) -> Fault {
     )
 }
 
-/// Whether all of the store is there, by name and size, and the config file if it is needed: before anything is written.
+/// Whether all of the store is there, by name and size, and the config file if it is needed: before
+/// anything is written.
 fn check_presence(target: &Target, manifest: &Manifest, data_dir: &Path) -> Result<(), Fault> {
     let there = target.list(&format!("objects/{}", manifest.generation))?;
     for fetch in fetches(manifest) {
@@ -191,8 +193,8 @@ fn fetch(target: &Target, fetch: &Fetch) -> Result<Vec<u8>, Fault> {
     content(target, fetch)?.map_err(|what| damaged(target, fetch, &what))
 }
 
-/// Reads and verifies all of a backup, to its end, but for the objects in `seen`, which were looked at for another; its own join
-/// them. What of it is damaged.
+/// Reads and verifies all of a backup, to its end, but for the objects in `seen`, which were looked
+/// at for another; its own join them. What of it is damaged.
 pub fn check(
     target: &Target,
     manifest: &Manifest,
@@ -311,7 +313,8 @@ impl Left {
     }
 }
 
-/// A store amid the backup that it comes from would go with it, and the next backup there would be of both.
+/// A store amid the backup that it comes from would go with it, and the next backup there
+/// would be of both.
 fn check_apart(target: &Target, data_dir: &Path) -> Result<(), Fault> {
     let Some(place) = target.directory().and_then(|place| place.canonicalize().ok()) else {
         return Ok(());
@@ -342,7 +345,8 @@ pub(crate) fn taken_back(data_dir: &Path, staging: &Path, what: &str) -> String 
     }
 }
 
-/// Where a disk has less room than is `needed` for a store, how much that is: to be said behind why it was not written.
+/// Where a disk has less room than is `needed` for a store, how much that is: to be said behind why
+/// it was not written.
 pub(crate) fn room_missing(place: &Path, needed: u64) -> String {
     let Some(free) = free_bytes(place).filter(|free| *free < needed) else { return String::new() };
     let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
@@ -359,7 +363,8 @@ pub(crate) fn room_missing(place: &Path, needed: u64) -> String {
 fn free_bytes(place: &Path) -> Option<u64> {
     let name = std::ffi::CString::new(place.as_os_str().as_encoded_bytes()).ok()?;
     let mut found = std::mem::MaybeUninit::<libc::statvfs>::uninit();
-    // SAFETY: the name is a C string that lives through the call, and the result has room for what is written.
+    // SAFETY: the name is a C string that lives through the call, and the result has room for
+    // what is written.
     if unsafe { libc::statvfs(name.as_ptr(), found.as_mut_ptr()) } != 0 {
         return None;
     }
@@ -368,7 +373,8 @@ fn free_bytes(place: &Path) -> Option<u64> {
     Some(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
-/// A directory in which nothing is, or nothing but a config file and what one that was broken off has left.
+/// A directory in which nothing is, or nothing but a config file and what one that was
+/// broken off has left.
 pub(crate) fn check_free(data_dir: &Path) -> Result<(), Fault> {
     if layout::due(data_dir).is_some() {
         return match data_dir.join("store").exists() {
@@ -391,7 +397,8 @@ pub(crate) fn check_free(data_dir: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Files first, then the layout and the store's name. A small file that is damaged keeps no mail from coming back.
+/// Files first, then the layout and the store's name. A small file that is damaged keeps no mail
+/// from coming back.
 fn finish(
     target: &Target,
     manifest: &Manifest,

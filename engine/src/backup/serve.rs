@@ -1,5 +1,5 @@
-//! The server's side of a backup: plans, then pieces, on one connection of the control socket. What the
-//! plans hold is let go when the client hangs up, however it ends.
+//! The server's side of a backup: plans, then pieces, on one connection of the control socket. What
+//! the plans hold is let go when the client hangs up, however it ends.
 
 use super::source::{Plan, Reply, Walking, Wanted, What, plan_all};
 use crate::mesh::ShardHandle;

@@ -1,10 +1,10 @@
-//! Where a backup's bytes come from: a running server, through its control socket, or a stopped store
-//! that this process opens. Either way the shard's own device reads them, and the plans are held until
-//! the source is dropped.
+//! Where a backup's bytes come from: a running server, through its control socket, or a stopped
+//! store that this process opens. Either way the shard's own device reads them, and the plans are
+//! held until the source is dropped.
 //!
 //! The conversation on the control socket: the client sends [`HELLO`], the server answers with the
-//! plans; then for each [`Wanted`] line a line with the number of bytes, and the bytes, or with what has
-//! rotted. It ends when the client hangs up.
+//! plans; then for each [`Wanted`] line a line with the number of bytes, and the bytes, or with
+//! what has rotted. It ends when the client hangs up.
 
 use super::{Fault, store_id};
 use crate::mesh::ShardHandle;
@@ -97,8 +97,8 @@ pub enum Source {
     Store(Box<Server>, Vec<BackupPlan>, Walking),
 }
 
-/// What has gone by of the segment that is being read, if it was from its first byte on: asked for what has rotted in it, the
-/// shard need not read it again.
+/// What has gone by of the segment that is being read, if it was from its first byte on: asked for
+/// what has rotted in it, the shard need not read it again.
 #[derive(Debug, Default)]
 pub struct Walking(Option<(u16, Walk)>);
 
@@ -187,7 +187,8 @@ fn reply<T: for<'a> Deserialize<'a>>(stream: &mut BufReader<UnixStream>) -> Resu
     }
 }
 
-/// Asks every core for its plan. Mail that moves from one to another meanwhile is in one of them: see [`Standstill`].
+/// Asks every core for its plan. Mail that moves from one to another meanwhile is in one of them:
+/// see [`Standstill`].
 pub async fn plan_all(handles: &[ShardHandle]) -> Result<Vec<BackupPlan>, Fault> {
     // Before they stand still: directories may be long.
     let mut unlinked = Vec::new();

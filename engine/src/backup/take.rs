@@ -41,7 +41,8 @@ const NOT_TAKEN: [&str; 7] = [
 pub struct Taken {
     /// Of the backup.
     pub name: String,
-    /// Nothing was in the place, though backups of this store were begun before: in another one, or its disk is not there.
+    /// Nothing was in the place, though backups of this store were begun before: in another one, or
+    /// its disk is not there.
     pub away: bool,
     /// What had been answered by then is in it.
     pub as_of: String,
@@ -59,7 +60,8 @@ pub struct Taken {
     pub damaged: u64,
     /// The first of those that are in the backup.
     pub rotten: Vec<String>,
-    /// Files of the store that it has, and that their directory has no more: the server has them open.
+    /// Files of the store that it has, and that their directory has no more: the
+    /// server has them open.
     pub unlinked: Vec<String>,
     /// Files of the data directory that are not in it, and why.
     pub left_out: Vec<String>,
@@ -159,9 +161,10 @@ fn check_whole(plans: &[Plan]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The generation that goes on here, with this backup noted as the last one begun. The place is empty, or has backups of this store.
-/// Of a store and one that was restored from its backups, copied from it, or that it was before a roll-back, only one goes on: each
-/// would take the other's pieces for its own, and remove the other's backups as old ones.
+/// The generation that goes on here, with this backup noted as the last one begun. The place is
+/// empty, or has backups of this store. Of a store and one that was restored from its backups,
+/// copied from it, or that it was before a roll-back, only one goes on: each would take the other's
+/// pieces for its own, and remove the other's backups as old ones.
 fn claim(
     target: &Target,
     data_dir: &Path,
@@ -211,7 +214,8 @@ fn own_generation(
         let is_known = begun::known(data_dir)?.contains(&marker.begun);
         return Ok(is_known.then(|| marker.generation.clone()));
     }
-    // From before there were tokens. What was rolled back far enough is still seen to be older than its newest backup.
+    // From before there were tokens. What was rolled back far enough is still seen to be older than
+    // its newest backup.
     let ours = generation(&layout::secret(data_dir).map_err(|error| error.0)?);
     let newest = restore::load(target, None).ok().filter(|(_, newest)| newest.generation == ours);
     let is_ahead = newest.is_some_and(|(_, newest)| {
@@ -312,7 +316,8 @@ impl Taking<'_> {
         whole.next()
     }
 
-    /// Layout, configuration, profile, certificates with their keys: what a host needs beside its store.
+    /// Layout, configuration, profile, certificates with their keys: what a host needs
+    /// beside its store.
     fn files(&self, wanted: BTreeMap<String, PathBuf>) -> Result<Vec<FilePart>, Fault> {
         let mut parts = Vec::new();
         for (path, file) in wanted {
@@ -333,7 +338,8 @@ impl Taking<'_> {
 pub(crate) struct SmallFiles {
     /// Names below a data directory, and where they are.
     pub(crate) wanted: BTreeMap<String, PathBuf>,
-    /// What lies in the data directory and goes not along, one line each; the last of [`LEFT_OUT_TOLD`] lines may be how many more.
+    /// What lies in the data directory and goes not along, one line each; the last of
+    /// [`LEFT_OUT_TOLD`] lines may be how many more.
     pub(crate) left_out: Vec<String>,
     left_out_count: usize,
     /// Of the data directory.
@@ -377,8 +383,8 @@ fn trim(content: &mut Vec<u8>) {
     }
 }
 
-/// Whether the owner of the data directory may read what a link there leads to: others' secrets are not to come along because root
-/// takes the backup.
+/// Whether the owner of the data directory may read what a link there leads to: others' secrets are
+/// not to come along because root takes the backup.
 fn is_owners(file: &Metadata, owner: &Metadata) -> bool {
     let is_in_group = file.gid() == owner.gid() && file.mode() & 0o040 != 0;
     owner.uid() == 0 || file.uid() == owner.uid() || is_in_group || file.mode() & 0o004 != 0

@@ -1,7 +1,7 @@
 //! Where backups are kept: a directory, or a bucket of an S3 service.
 //!
-//! Everything here blocks its caller, which is a command's own thread, never a core. Uploads go through
-//! a thread with a small runtime and a channel that holds a few pieces.
+//! Everything here blocks its caller, which is a command's own thread, never a core. Uploads go
+//! through a thread with a small runtime and a channel that holds a few pieces.
 //!
 //! Failure: what could not be written or read is told with its name; nothing is overwritten but the
 //! object itself, and that only as a whole.
@@ -36,8 +36,8 @@ pub struct Target {
 }
 
 impl Target {
-    /// `create`: a directory that is missing is made, but not those above it: where a disk is not mounted, what was meant for it
-    /// would go to the one on which its place is.
+    /// `create`: a directory that is missing is made, but not those above it: where a disk is not
+    /// mounted, what was meant for it would go to the one on which its place is.
     pub fn open(name: &str, create: bool) -> Result<Target, Fault> {
         let fault = |error: &dyn std::fmt::Display| format!("backup {name}: {error}");
         let (store, directory): (Arc<dyn ObjectStore>, _) = if name.starts_with("s3://") {

@@ -1,10 +1,13 @@
-//! `kura bench sink`: takes every message over SMTP and keeps none, so that relaying can be measured.
+//! `kura bench sink`: takes every message over SMTP and keeps none, so that relaying
+//! can be measured.
 //!
-//! Like the load program it shares its cores with the server that it helps to measure, and so is built to cost little:
-//! one thread, epoll, one buffer for all connections; a message's text is searched for its end and forgotten.
-//! It says yes to everything and checks nothing, whatever stands in the commands.
+//! Like the load program it shares its cores with the server that it helps to measure, and so is
+//! built to cost little: one thread, epoll, one buffer for all connections; a message's text is
+//! searched for its end and forgotten. It says yes to everything and checks nothing, whatever
+//! stands in the commands.
 //!
-//! Bounded: so many connections at a time (others wait in the kernel's backlog), lines up to a limit.
+//! Bounded: so many connections at a time (others wait in the kernel's backlog),
+//! lines up to a limit.
 
 use memchr::memmem;
 use mio::net::{TcpListener, TcpStream};
@@ -17,7 +20,8 @@ use std::time::{Duration, Instant};
 
 /// Take mail over SMTP and throw it away: what a relay sends to while it is measured
 ///
-/// Prints how much it has taken whenever that has changed, five times a second at the most, until it is interrupted.
+/// Prints how much it has taken whenever that has changed, five times a second at the most, until
+/// it is interrupted.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Example:\n  kura bench sink --listen 127.0.0.1:2526 --json")]
 pub struct Options {

@@ -67,7 +67,8 @@ impl Plan {
         (number < self.options.messages).then_some(number)
     }
 
-    /// When message `number` is due; `None` in a closed loop, where it is due when a session is free.
+    /// When message `number` is due; `None` in a closed loop, where it is due when a
+    /// session is free.
     fn due(&self, number: u64) -> Option<Instant> {
         let rate = self.options.open_rate?;
         let origin = *self.origin.get_or_init(Instant::now);
@@ -147,7 +148,8 @@ fn run_id() -> u64 {
     nanos ^ (u64::from(std::process::id()) << 48)
 }
 
-/// Message-IDs of everything that was acknowledged, one a line, so that a checker can look for them.
+/// Message-IDs of everything that was acknowledged, one a line, so that a checker
+/// can look for them.
 fn write_log(path: &str, message: &Message, acknowledged: &[u64]) -> Result<(), Error> {
     let mut text = String::new();
     for number in acknowledged {

@@ -1,5 +1,6 @@
-//! Whether a chain holds, before it is taken in: each certificate issued by the next, none of them expired, and valid
-//! for the name that it is to serve. A mistake here would be seen by every client, and by nobody before.
+//! Whether a chain holds, before it is taken in: each certificate issued by the next, none of them
+//! expired, and valid for the name that it is to serve. A mistake here would be seen by every
+//! client, and by nobody before.
 
 use super::{CertificateError, Cover, bad, covers, dns_names};
 use rustls::RootCertStore;

@@ -7,9 +7,10 @@
 //! | [`acme`] | having them issued and renewed without anybody |
 //! | [`expiry`] | how long they are good for, in metrics and log |
 //!
-//! `DATA/certificates/NAME/chain.pem` and `key.pem`, one folder for each certificate, named after the
-//! name that it was asked for or imported for. Files, not log records: every TLS tool can read them, and other programs renew
-//! them. A running server loads them anew when told (`kura cert …` does, SIGHUP too).
+//! `DATA/certificates/NAME/chain.pem` and `key.pem`, one folder for each certificate, named after
+//! the name that it was asked for or imported for. Files, not log records: every TLS tool can read
+//! them, and other programs renew them. A running server loads them anew when told (`kura cert …`
+//! does, SIGHUP too).
 
 pub mod acme;
 pub mod chain;
@@ -84,8 +85,9 @@ fn rcgen_certificate(names: &[String]) -> Result<(String, String), rcgen::Error>
     Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
 }
 
-/// Takes a chain and its key from PEM files, after proving that they belong together, that the chain holds, and that
-/// it is for `name`. Without a key, the one that the certificate was asked for with. Returns what is odd, too.
+/// Takes a chain and its key from PEM files, after proving that they belong together, that the
+/// chain holds, and that it is for `name`. Without a key, the one that the certificate was asked
+/// for with. Returns what is odd, too.
 pub fn import(
     data_dir: &Path,
     chain: &Path,
@@ -99,7 +101,8 @@ pub fn import(
     let certified = certified_key(chain, &key)?;
     let odd = chain::check(chain, &certified.cert, name)?;
     let names = dns_names(chain, certified.end_entity_cert().map_err(|e| bad(chain, e))?)?;
-    // Under the name that it is for, in the place of what served that; issuers put names in an order of their own.
+    // Under the name that it is for, in the place of what served that; issuers put names in an
+    // order of their own.
     let name = name.to_lowercase();
     let first = names.first().ok_or_else(|| bad(chain, "the certificate names no DNS name"))?;
     let folder = if names.contains(&name) { &name } else { first };
@@ -110,8 +113,8 @@ pub fn import(
     Ok((describe(&folder)?, odd))
 }
 
-/// Writes both files beside their final names, synced, then renames them, the key first: a crash between the two
-/// leaves a chain that the next load puts in its place ([`load`]).
+/// Writes both files beside their final names, synced, then renames them, the key first: a crash
+/// between the two leaves a chain that the next load puts in its place ([`load`]).
 fn store(folder: &Path, chain: &str, key: &str) -> Result<(), CertificateError> {
     make_folder(folder)?;
     let files =
@@ -181,7 +184,8 @@ fn write_fresh(path: &Path, text: &str) -> Result<(), CertificateError> {
     write().map_err(|source| io_error(path, source))
 }
 
-/// What one folder after the other says. One that can't be read is the second kind, and hides no other.
+/// What one folder after the other says. One that can't be read is the second kind,
+/// and hides no other.
 pub struct Each<T> {
     pub good: Vec<T>,
     pub bad: Vec<CertificateError>,
@@ -255,8 +259,8 @@ fn covers(dns_names: &[String], name: &str) -> Cover {
     }
 }
 
-/// All certificates, ready to serve, ordered by folder name. Folders that can't be loaded are told in the log, and are
-/// the error only where there is nothing else.
+/// All certificates, ready to serve, ordered by folder name. Folders that can't be loaded are told
+/// in the log, and are the error only where there is nothing else.
 pub fn load_all(data_dir: &Path) -> Result<Vec<Loaded>, CertificateError> {
     let Each { good, mut bad } = each(data_dir, |folder| {
         let chain = folder.join("chain.pem");

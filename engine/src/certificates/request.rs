@@ -1,5 +1,6 @@
-//! A request for a certificate (RFC 2986): `kura cert csr`. Its key stays here, in `request-key.pem` beside the
-//! certificate that it will replace, until what was issued for it is imported.
+//! A request for a certificate (RFC 2986): `kura cert csr`. Its key stays here, in
+//! `request-key.pem` beside the certificate that it will replace, until what was issued
+//! for it is imported.
 
 use super::{
     CertificateError, bad, certified_key, directory, io_error, make_folder, write_private,
@@ -20,8 +21,8 @@ pub struct Request {
     pub key_file: PathBuf,
 }
 
-/// Asks for `names`, with a new key, or the one of a request that is open; with `keep_key` that of the certificate
-/// which serves the first name now, so that TLSA records stay as they are.
+/// Asks for `names`, with a new key, or the one of a request that is open; with `keep_key` that of
+/// the certificate which serves the first name now, so that TLSA records stay as they are.
 pub fn request(
     data_dir: &Path,
     names: &[String],
@@ -50,7 +51,8 @@ pub fn request(
     Ok(Request { names: names.to_vec(), csr, key_file: kept })
 }
 
-/// The key that the first certificate of `chain` was issued for, among those of requests and of certificates.
+/// The key that the first certificate of `chain` was issued for, among those of requests and
+/// of certificates.
 pub(super) fn find_key(data_dir: &Path, chain: &Path) -> Result<PathBuf, CertificateError> {
     // Before all keys are said not to fit what is no certificate.
     CertificateDer::from_pem_file(chain)

@@ -37,8 +37,8 @@ pub(super) fn ask_showing(
     answer
 }
 
-/// Asks a server that was running a moment ago, and nobody else: what another process could say of work that
-/// the server had begun would be about none.
+/// Asks a server that was running a moment ago, and nobody else: what another process could say of
+/// work that the server had begun would be about none.
 pub(super) fn ask_running(place: &Where, request: Request) -> Result<Value, ConfigError> {
     match connect(&place.load()?) {
         Some(stream) => ask_server(stream, &request),

@@ -25,13 +25,15 @@ use std::sync::Arc;
 pub(super) struct BackupOptions {
     #[command(flatten)]
     place: Where,
-    /// A directory, or s3://BUCKET/PATH (credentials, region and endpoint from AWS_… in the environment).
+    /// A directory, or s3://BUCKET/PATH (credentials, region and endpoint from AWS_… in
+    /// the environment).
     #[arg(long, value_name = "PLACE")]
     to: String,
     /// Then removes older backups, so that so many are left.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     keep: Option<u32>,
-    /// Goes on where another installation of this store has backed up, or this one before it was rolled back. All is sent once more.
+    /// Goes on where another installation of this store has backed up, or this one before it was
+    /// rolled back. All is sent once more.
     #[arg(long)]
     take_over: bool,
     /// Prints JSON, and no progress.
@@ -67,7 +69,8 @@ pub(super) fn backup(options: &BackupOptions) -> Result<Outcome, ConfigError> {
     progress.end();
     source.end();
     let taken = taken.map_err(ConfigError)?;
-    // What is damaged today was whole in an older backup; and whose files somebody removes may need one, too.
+    // What is damaged today was whole in an older backup; and whose files somebody removes
+    // may need one, too.
     let is_well = taken.damaged == 0 && taken.unlinked.is_empty();
     let keep = options.keep.filter(|_| is_well);
     let pruned = keep.map(|keep| prune::prune(&target, keep as usize, &taken.name));
@@ -201,7 +204,8 @@ impl Checked {
     }
 }
 
-/// The backup that would be restored; and, where none was named, all that are older: what only they need rots unseen otherwise.
+/// The backup that would be restored; and, where none was named, all that are older: what only they
+/// need rots unseen otherwise.
 fn check(options: &Restore, target: &Target) -> Result<Outcome, ConfigError> {
     let mut listed = match &options.backup {
         Some(_) => Vec::new(),
@@ -376,7 +380,8 @@ fn say_rotten(manifest: &Manifest) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Opens what was restored with the ordinary code: it has to be what was backed up, or how it differs is told. Then it is settled.
+/// Opens what was restored with the ordinary code: it has to be what was backed up, or how it
+/// differs is told. Then it is settled.
 fn look_at(
     config_file: &Path,
     manifest: &Manifest,

@@ -26,13 +26,15 @@ pub(super) enum CertCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Makes a key and prints a request for a certificate (PEM), for whoever issues yours. The key stays here.
+    /// Makes a key and prints a request for a certificate (PEM), for whoever issues yours.
+    /// The key stays here.
     ///
     /// Example: kura cert csr mail.example.org mta-sts.example.org > mail.csr
     Csr {
         #[arg(required = true)]
         names: Vec<String>,
-        /// Asks with the key of the certificate that serves the first name now: TLSA records stay as they are.
+        /// Asks with the key of the certificate that serves the first name now: TLSA records
+        /// stay as they are.
         #[arg(long)]
         keep_key: bool,
         #[command(flatten)]
@@ -41,8 +43,8 @@ pub(super) enum CertCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Takes a certificate chain and its key from PEM files, if they belong together, the chain holds, and it is for
-    /// this host.
+    /// Takes a certificate chain and its key from PEM files, if they belong together, the chain
+    /// holds, and it is for this host.
     ///
     /// Example: kura cert import --chain fullchain.pem --key privkey.pem
     ///
@@ -54,8 +56,8 @@ pub(super) enum CertCommand {
         /// Absent: the one that `kura cert csr` has made.
         #[arg(long)]
         key: Option<PathBuf>,
-        /// The host that it has to be for; absent: `hostname` of the config file. Clients that ask for another of its
-        /// names (SNI) get it, too.
+        /// The host that it has to be for; absent: `hostname` of the config file. Clients that ask
+        /// for another of its names (SNI) get it, too.
         #[arg(long)]
         name: Option<String>,
         #[command(flatten)]

@@ -66,17 +66,20 @@ pub(super) struct New {
     /// Where mail goes that no filter says anything about; absent: INBOX.
     #[arg(long, value_name = "NAME")]
     mailbox: Option<String>,
-    /// A folder over there (IMAP), and its mailbox here; may be given several times. Absent: INBOX alone.
+    /// A folder over there (IMAP), and its mailbox here; may be given several times.
+    /// Absent: INBOX alone.
     #[arg(long = "folder", value_name = "THERE[=HERE]", value_parser = Mapping::parse)]
     folders: Vec<Mapping>,
     /// All folders over there (IMAP), under their own names; spam and trash are left out.
     #[arg(long, conflicts_with = "folders")]
     all_folders: bool,
-    /// The mailbox is for many accounts (DomainPOP): each message goes to the addresses of ours that Delivered-To,
-    /// X-Original-To, Envelope-To or Received name, and to ACCOUNT where they name none.
+    /// The mailbox is for many accounts (DomainPOP): each message goes to the addresses of
+    /// ours that Delivered-To, X-Original-To, Envelope-To or Received name, and to ACCOUNT
+    /// where they name none.
     #[arg(long)]
     split: bool,
-    /// The same by other header fields; may be given several times, and the first one that names an address of ours decides.
+    /// The same by other header fields; may be given several times, and the first one that names an
+    /// address of ours decides.
     #[arg(long, value_name = "FIELD")]
     split_by: Vec<String>,
     /// What it is called; absent: as its host.
@@ -111,7 +114,8 @@ pub(super) struct Changed {
     /// Messages stay over there.
     #[arg(long, conflicts_with_all = ["delete", "delete_after"])]
     keep: bool,
-    /// Messages are deleted over there once they are durable here; those that were collected before, too.
+    /// Messages are deleted over there once they are durable here; those that were
+    /// collected before, too.
     #[arg(long, conflicts_with = "delete_after")]
     delete: bool,
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u16).range(1..))]
@@ -124,10 +128,11 @@ pub(super) struct Changed {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum CollectCommand {
-    /// Mail is collected from there from now on. The password is kept as it is given, in the store, which the
-    /// server's user alone can read, and in backups of it.
+    /// Mail is collected from there from now on. The password is kept as it is given, in the store,
+    /// which the server's user alone can read, and in backups of it.
     ///
-    /// Example: kura collect add ann@example.org imap.example.com --user ann --password-stdin --delete-after 30
+    /// Example: kura collect add ann@example.org imap.example.com --user ann --password-stdin
+    /// --delete-after 30
     Add(Box<New>),
     /// Outside mailboxes and how they stand.
     ///
@@ -159,8 +164,8 @@ pub(super) enum CollectCommand {
         #[command(flatten)]
         common: Common,
     },
-    /// Changes how one is reached and what is left there, such as a new password. What was collected before is not
-    /// collected again, as it would be by `remove` and `add`.
+    /// Changes how one is reached and what is left there, such as a new password. What was
+    /// collected before is not collected again, as it would be by `remove` and `add`.
     ///
     /// Example: kura collect change ann@example.org imap.example.com --password-stdin
     Change(Box<Changed>),

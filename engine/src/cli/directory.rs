@@ -12,14 +12,15 @@ use std::io::{BufRead, BufReader, Read};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum DomainCommand {
-    /// Makes a domain with its DKIM keys, and `postmaster@` and `abuse@` it: every domain that takes mail takes it for
-    /// these (RFC 5321 section 4.5.1, RFC 2142). Prints what DNS has to say of it.
+    /// Makes a domain with its DKIM keys, and `postmaster@` and `abuse@` it: every domain
+    /// that takes mail takes it for these (RFC 5321 section 4.5.1, RFC 2142). Prints what DNS
+    /// has to say of it.
     ///
     /// Example: kura domain add example.org --postmaster ann@example.org
     Add {
         domain: String,
-        /// Who gets the mail for its postmaster: an address here, or one of the new domain that is to get an account;
-        /// absent: who gets it for the first domain's.
+        /// Who gets the mail for its postmaster: an address here, or one of the new domain that is
+        /// to get an account; absent: who gets it for the first domain's.
         #[arg(long, value_name = "ADDRESS")]
         postmaster: Option<String>,
         /// Who gets the mail for abuse@; absent: its postmaster.
@@ -42,8 +43,8 @@ pub(super) enum DomainCommand {
     /// The keys that sign a domain's mail (DKIM).
     #[command(subcommand)]
     Dkim(super::dkim::DkimCommand),
-    /// How sessions towards other domains could be encrypted, since midnight (UTC) or the server's start: what they are told
-    /// each day if they ask for it (TLSRPT).
+    /// How sessions towards other domains could be encrypted, since midnight (UTC) or the server's
+    /// start: what they are told each day if they ask for it (TLSRPT).
     ///
     /// Example: kura domain tls-report
     TlsReport {
@@ -176,7 +177,8 @@ pub(super) enum AccountCommand {
     },
     /// Shows what the account may send, and sets it where that is said; 0: as much as it likes.
     ///
-    /// Example: kura account limits news@example.org --messages-per-hour 20000 --recipients-per-day 0
+    /// Example: kura account limits news@example.org --messages-per-hour 20000
+    /// --recipients-per-day 0
     Limits {
         address: String,
         #[command(flatten)]
@@ -184,8 +186,9 @@ pub(super) enum AccountCommand {
         #[command(flatten)]
         common: Common,
     },
-    /// Shows whose mail the account may send beside its own, and sets it where that is said: that of domains, of `any` sender, or
-    /// (`own`) nobody else's. For another server that logs in here to send everything through this one.
+    /// Shows whose mail the account may send beside its own, and sets it where that is said: that
+    /// of domains, of `any` sender, or (`own`) nobody else's. For another server that logs in here
+    /// to send everything through this one.
     ///
     /// Example: kura account send-as gateway@example.org inner.example.org example.net
     SendAs {

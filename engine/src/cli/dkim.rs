@@ -23,8 +23,8 @@ pub(super) enum DkimCommand {
         #[command(flatten)]
         common: Common,
     },
-    /// Makes new keys, and prints their records. They wait until `activate`; in a domain without keys they sign at
-    /// once.
+    /// Makes new keys, and prints their records. They wait until `activate`; in a domain without
+    /// keys they sign at once.
     ///
     /// Example: kura domain dkim rotate example.org
     Rotate {
@@ -32,8 +32,8 @@ pub(super) enum DkimCommand {
         #[command(flatten)]
         common: Common,
     },
-    /// Signs with the keys that wait, once DNS has them. Those of before sign no more; their records stay until the
-    /// last signature has expired.
+    /// Signs with the keys that wait, once DNS has them. Those of before sign no more; their
+    /// records stay until the last signature has expired.
     ///
     /// Example: kura domain dkim activate example.org
     Activate {

@@ -21,8 +21,8 @@ use std::time::Duration;
 pub(super) enum DnsCommand {
     /// Prints the records of a domain and of the host that serves it, as a zone file.
     ///
-    /// The host's name is `hostname` of the config file; its addresses are `addresses`, or those that it sends
-    /// from.
+    /// The host's name is `hostname` of the config file; its addresses are `addresses`, or those
+    /// that it sends from.
     ///
     /// Example: kura dns print example.org
     Print {
@@ -33,18 +33,21 @@ pub(super) enum DnsCommand {
         #[command(flatten)]
         common: Common,
     },
-    /// Looks each record up: ok, missing or wrong, with the record to set. Exit code 3 if something is to be done.
+    /// Looks each record up: ok, missing or wrong, with the record to set. Exit code 3 if
+    /// something is to be done.
     ///
-    /// Besides, the running server is asked as a stranger whether it relays, and lists in DNS whether they name this host or
-    /// the domain: those of policy.dns_lists and dns.blocklists.
+    /// Besides, the running server is asked as a stranger whether it relays, and lists in DNS
+    /// whether they name this host or the domain: those of policy.dns_lists and dns.blocklists.
     ///
     /// Example: kura dns check example.org --resolver 9.9.9.9
     Check {
         domain: String,
-        /// Asks this name server rather than the configured ones: an address, with :port unless that is 53.
+        /// Asks this name server rather than the configured ones: an address, with :port
+        /// unless that is 53.
         #[arg(long, value_name = "ADDRESS", value_parser = server)]
         resolver: Option<SocketAddr>,
-        /// Believes these certificates (PEM) when it fetches the MTA-STS policy, rather than the system's.
+        /// Believes these certificates (PEM) when it fetches the MTA-STS policy, rather
+        /// than the system's.
         #[arg(long, value_name = "FILE")]
         ca_file: Option<PathBuf>,
         #[command(flatten)]
@@ -85,7 +88,8 @@ fn facts(domain: String, common: &Common) -> Result<Facts, ConfigError> {
         .map_err(|error| ConfigError(format!("the server is of another version: {error}")))
 }
 
-/// Runs `work` with a resolver of its own, which remembers nothing of before; and with the address that it asks.
+/// Runs `work` with a resolver of its own, which remembers nothing of before; and with the
+/// address that it asks.
 pub(super) fn with_resolver<R>(
     config: &Config,
     server: Option<SocketAddr>,

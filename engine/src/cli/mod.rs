@@ -123,12 +123,14 @@ enum Command {
     /// Example: kura collect add ann@example.org imap.example.com --user ann --password-stdin
     #[command(subcommand)]
     Collect(collect::CollectCommand),
-    /// DMARC and TLS reports: what others say about mail in the names of your domains, and what they are told.
+    /// DMARC and TLS reports: what others say about mail in the names of your domains, and
+    /// what they are told.
     ///
     /// Example: kura reports show --domain example.org --since 7d
     #[command(subcommand)]
     Reports(reports::ReportsCommand),
-    /// What has become of messages: where they are, who brought them, what was decided about them and why.
+    /// What has become of messages: where they are, who brought them, what was decided
+    /// about them and why.
     ///
     /// Example: kura trace ann@example.org --since 2h
     ///
@@ -174,8 +176,8 @@ impl Where {
     }
 }
 
-/// To standard output, at once. A reader that has gone (`kura account list | head`) has seen what it
-/// wanted; anything else is an error.
+/// To standard output, at once. A reader that has gone (`kura account list | head`) has seen what
+/// it wanted; anything else is an error.
 fn write_out(text: std::fmt::Arguments<'_>) -> Result<(), ConfigError> {
     written(|stdout| stdout.write_fmt(text)).map(drop)
 }
@@ -227,14 +229,15 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Each connection is an open file, and so are segments. The limit that shells and systemd give at first is for programs that
-/// use `select`; up to the hard one a process may raise it by itself. What it is then, the server tells where it is low.
+/// Each connection is an open file, and so are segments. The limit that shells and systemd give at
+/// first is for programs that use `select`; up to the hard one a process may raise it by itself.
+/// What it is then, the server tells where it is low.
 fn raise_file_limit() {
     let _ = rlimit::increase_nofile_limit(u64::MAX);
 }
 
-/// A failed assertion is our fault, and nothing unacknowledged was promised: stop at once. Release builds
-/// do so by their profile; those that tests compile have to be told.
+/// A failed assertion is our fault, and nothing unacknowledged was promised: stop at once. Release
+/// builds do so by their profile; those that tests compile have to be told.
 fn abort_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

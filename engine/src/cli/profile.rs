@@ -17,13 +17,15 @@ const PROBE_SECONDS_MAX: f64 = 86_400.0;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ProfileCommand {
-    /// Measures the disk under a directory, and the host. Writes a profile and a picture of its flush curve.
+    /// Measures the disk under a directory, and the host. Writes a profile and a picture of
+    /// its flush curve.
     ///
     /// Example: kura profile probe --dir /var/lib/kura --time 60s --out /etc/kura/profile.toml
     ///
-    /// Run it on a quiet host: it uses disk and cores as fast as they go. Its files are removed. What was
-    /// set by hand in an older FILE is kept: `[knobs]`, and the data sheet's `endurance_tb` and
-    /// `power_loss_protection` under `[device]`. Exit code 3: flushes here are not to be trusted.
+    /// Run it on a quiet host: it uses disk and cores as fast as they go. Its files are removed.
+    /// What was set by hand in an older FILE is kept: `[knobs]`, and the data sheet's
+    /// `endurance_tb` and `power_loss_protection` under `[device]`. Exit code 3: flushes here are
+    /// not to be trusted.
     Probe(ProbeOptions),
     /// Shows a profile and every knob derived from it, with its origin.
     ///
@@ -40,8 +42,8 @@ pub(super) enum ProfileCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Compares this host with the profile in use: facts, and a measurement of two seconds. Exit code 3: it
-    /// is another host now.
+    /// Compares this host with the profile in use: facts, and a measurement of two seconds. Exit
+    /// code 3: it is another host now.
     ///
     /// Example: kura profile check --config /etc/kura/kura.toml
     Check {
@@ -51,7 +53,8 @@ pub(super) enum ProfileCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Says which hardware so many users need, and where this host falls short. Exit code 3: it does.
+    /// Says which hardware so many users need, and where this host falls short. Exit
+    /// code 3: it does.
     ///
     /// Example: kura profile plan --users 5000 --quota 2G --mails-per-day 200000 --profile nvme-plp
     Plan(PlanOptions),
@@ -62,8 +65,8 @@ pub(super) struct ProbeOptions {
     /// A directory on the disk to measure.
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
-    /// How long, in all: 3s to 600s and more; below 25s some points are left out. On a disk that takes
-    /// milliseconds for a flush, it may take longer.
+    /// How long, in all: 3s to 600s and more; below 25s some points are left out. On a disk that
+    /// takes milliseconds for a flush, it may take longer.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     time: Duration,
     /// Where the profile goes; the picture goes beside it, ending in .svg.

@@ -24,8 +24,8 @@ pub(super) struct Filter {
     /// Only mail that was kept back at this time or later: 2h, 3d, or like 2026-11-25T16:22:03Z.
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Only mail that this rule matches, or that is kept back for this reason: spam, dmarc, virus, attachment, outbreak,
-    /// unscanned.
+    /// Only mail that this rule matches, or that is kept back for this reason: spam, dmarc, virus,
+    /// attachment, outbreak, unscanned.
     #[arg(long, value_name = "RULE")]
     rule: Option<String>,
 }
@@ -80,7 +80,8 @@ pub(super) enum QuarantineCommand {
         #[command(flatten)]
         common: Common,
     },
-    /// Header, verdict and text of a message, made safe for a terminal: no controls, no markup, of attachments names alone.
+    /// Header, verdict and text of a message, made safe for a terminal: no controls, no markup, of
+    /// attachments names alone.
     ///
     /// Example: kura quarantine show ann@example.org:7
     ///
@@ -93,7 +94,8 @@ pub(super) enum QuarantineCommand {
         #[command(flatten)]
         common: Common,
     },
-    /// Lets messages into INBOX, and learns that they are wanted, as when a user moves mail out of Junk.
+    /// Lets messages into INBOX, and learns that they are wanted, as when a user moves
+    /// mail out of Junk.
     ///
     /// Example: kura quarantine release ann@example.org:7
     Release {

@@ -21,7 +21,8 @@ pub(super) struct Filter {
     /// Only messages from this address or account.
     #[arg(long, value_name = "ADDRESS")]
     sender: Option<String>,
-    /// Only messages that this account has sent, or passes on. `release` ends the suspicion that somebody else sends from it.
+    /// Only messages that this account has sent, or passes on. `release` ends the suspicion that
+    /// somebody else sends from it.
     #[arg(long, value_name = "ADDRESS")]
     account: Option<String>,
     /// Only messages that wait for so long: 30m, 2h, 1d.
@@ -57,7 +58,8 @@ pub(super) struct Chosen {
     common: Common,
 }
 
-/// What a store that was restored or salvaged has to do with other servers, and what to do about it.
+/// What a store that was restored or salvaged has to do with other servers, and what
+/// to do about it.
 pub(super) fn say_settled(settled: &Settled) -> Result<(), ConfigError> {
     let Settled { held, sources, .. } = settled;
     if *held > 0 {
@@ -106,8 +108,9 @@ pub(super) enum QueueCommand {
     ///
     /// Example: kura queue hold --sender ann@example.org
     Hold(Chosen),
-    /// Lets held messages go. One that waits for its sender's time goes at once if it is named; by a filter it stays, as does
-    /// what somebody else may have sent, unless --suspected or --account is given.
+    /// Lets held messages go. One that waits for its sender's time goes at once if it is named; by
+    /// a filter it stays, as does what somebody else may have sent, unless --suspected or
+    /// --account is given.
     ///
     /// Example: kura queue release --all
     Release(Chosen),
@@ -180,7 +183,8 @@ fn list_text(value: &Value) -> String {
     lines.join("\n")
 }
 
-/// Page by page, so that neither the server nor this holds them all; as JSON in the form of the list.
+/// Page by page, so that neither the server nor this holds them all; as JSON in the
+/// form of the list.
 fn list_all(which: &Which, common: &Common) -> Result<Outcome, ConfigError> {
     let config = common.place.load()?;
     let over = link(&config)?;

@@ -46,7 +46,8 @@ pub(super) struct Options {
     /// Prints one line of JSON with ports and accounts once it is ready, for scripts.
     #[arg(long)]
     json: bool,
-    /// Takes any free ports (of FIRST-LAST) instead of 2525, 2587 …; counts when the directory is made.
+    /// Takes any free ports (of FIRST-LAST) instead of 2525, 2587 …; counts when the
+    /// directory is made.
     #[arg(long, value_name = "FIRST-LAST", num_args = 0..=1, require_equals = true, value_parser = port_range,
           default_missing_value = FREE_PORTS)]
     free_ports: Option<RangeInclusive<u16>>,
@@ -128,8 +129,8 @@ fn prepare(options: &Options, config_file: &Path) -> Result<(), ConfigError> {
     write_synced(config_file, &text).map_err(|error| fault("write the config", &error))
 }
 
-/// The disk's profile. One that is there is taken, knobs set by hand and all: `kura profile probe` knows more than
-/// a moment shows, and a first start that was cut short has measured already.
+/// The disk's profile. One that is there is taken, knobs set by hand and all: `kura profile probe`
+/// knows more than a moment shows, and a first start that was cut short has measured already.
 fn profile(options: &Options) -> Result<(), ConfigError> {
     let (dir, file) = (&options.dir, options.dir.join(PROFILE_FILE));
     if file.exists() {
@@ -168,8 +169,8 @@ fn high_ports() -> Listen {
 
 /// Services and metrics.
 const PORTS: usize = 10;
-/// Below the ports that the kernel lends to whoever connects: such a one might be lent when the server is
-/// started again.
+/// Below the ports that the kernel lends to whoever connects: such a one might be lent when the
+/// server is started again.
 const FREE_PORTS: &str = "10000-31999";
 
 fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
@@ -222,8 +223,9 @@ fn free_ports(range: &RangeInclusive<u16>) -> std::io::Result<(Listen, Metrics)>
     Ok((listen, metrics))
 }
 
-/// The domain and its two accounts; made when the directory has none yet. Nothing that is there is changed:
-/// passwords are written down before they count, so a first start that was cut short goes on with the same.
+/// The domain and its two accounts; made when the directory has none yet. Nothing that is there is
+/// changed: passwords are written down before they count, so a first start that was cut short goes
+/// on with the same.
 fn accounts(server: &Server, options: &Options) -> Result<Vec<Trial>, ConfigError> {
     let file = server.config.data_dir.join(ACCOUNTS_FILE);
     let pending = server.config.data_dir.join(PENDING_FILE);
@@ -275,7 +277,8 @@ fn accounts(server: &Server, options: &Options) -> Result<Vec<Trial>, ConfigErro
             ask(server, Request::AccountPasswd { address, password })?;
         }
     }
-    // RFC 5321 section 4.5.1: a domain that takes mail takes it for postmaster; RFC 2142 has the other.
+    // RFC 5321 section 4.5.1: a domain that takes mail takes it for postmaster; RFC
+    // 2142 has the other.
     for user in ["postmaster", "abuse"] {
         let alias = format!("{user}@{}", options.domain.to_lowercase());
         let targets = vec![trials[0].address.clone()];

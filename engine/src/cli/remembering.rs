@@ -31,15 +31,16 @@ pub(super) struct UndeleteOptions {
     /// Brings it back; otherwise it is listed.
     #[arg(long)]
     apply: bool,
-    /// Writes it to this directory, which is made, as one Maildir for each mailbox; nothing in the account is
-    /// changed.
+    /// Writes it to this directory, which is made, as one Maildir for each mailbox; nothing in the
+    /// account is changed.
     #[arg(long, value_name = "DIR", conflicts_with = "apply")]
     export: Option<PathBuf>,
     /// Brings it back even where the account's quota has no room.
     #[arg(long, requires = "apply")]
     over_quota: bool,
-    /// Of an account on hold that had the address before, and was removed; of several, the one with this number (`kura account
-    /// hold list`). What is kept of it is listed or exported: there is no account that it could come back to.
+    /// Of an account on hold that had the address before, and was removed; of several, the one with
+    /// this number (`kura account hold list`). What is kept of it is listed or exported: there is
+    /// no account that it could come back to.
     #[arg(long, value_name = "NUMBER", num_args = 0..=1, require_equals = true)]
     removed: Option<Option<u32>>,
     #[command(flatten)]
@@ -71,8 +72,8 @@ pub(super) enum HoldCommand {
     /// Example: kura account hold remove ann@example.org
     Remove {
         address: String,
-        /// Of an account that had the address and was removed: its mail goes for good. Of several, the one with this number
-        /// (`kura account hold list`).
+        /// Of an account that had the address and was removed: its mail goes for good. Of several,
+        /// the one with this number (`kura account hold list`).
         #[arg(long, value_name = "NUMBER", num_args = 0..=1, require_equals = true)]
         removed: Option<Option<u32>>,
         #[command(flatten)]

@@ -1,4 +1,5 @@
-//! `kura reports`: what others say about mail in the names of our domains, and what they are told of theirs.
+//! `kura reports`: what others say about mail in the names of our domains, and what they
+//! are told of theirs.
 
 use super::Outcome;
 use super::directory::{Common, said, text};
@@ -53,7 +54,8 @@ pub(super) enum ReportsCommand {
         #[command(flatten)]
         common: Common,
     },
-    /// Sends DMARC reports about everything that was counted so far, today included, instead of when the day is over.
+    /// Sends DMARC reports about everything that was counted so far, today included, instead of
+    /// when the day is over.
     ///
     /// Example: kura reports send
     Send {

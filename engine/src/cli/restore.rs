@@ -8,7 +8,8 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub(super) struct RestoreOptions {
-    /// A host, from the backups there: a directory, or s3://BUCKET/PATH. --dir is the new data directory.
+    /// A host, from the backups there: a directory, or s3://BUCKET/PATH. --dir is the
+    /// new data directory.
     #[arg(
         long,
         value_name = "PLACE",
@@ -31,15 +32,15 @@ pub(super) struct RestoreOptions {
     /// As it was then: 2h ago, 3d, or like 2026-11-25T16:22:03Z.
     #[arg(long, value_name = "TIME", requires = "account", conflicts_with = "from")]
     at: Option<String>,
-    /// Writes the account to this directory, which is made, as one Maildir for each mailbox; nothing in the
-    /// account is changed.
+    /// Writes the account to this directory, which is made, as one Maildir for each mailbox;
+    /// nothing in the account is changed.
     #[arg(long, value_name = "DIR", requires = "at")]
     export: Option<PathBuf>,
     /// Shows it even where the account's quota has no room.
     #[arg(long, requires = "at", conflicts_with = "export")]
     over_quota: bool,
-    /// Of an account on hold that had the address before, and was removed; of several, the one with this number (`kura account
-    /// hold list`).
+    /// Of an account on hold that had the address before, and was removed; of several, the one with
+    /// this number (`kura account hold list`).
     #[arg(long, value_name = "NUMBER", num_args = 0..=1, require_equals = true, requires = "export")]
     removed: Option<Option<u32>>,
     #[command(flatten)]

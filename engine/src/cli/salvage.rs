@@ -93,8 +93,8 @@ pub(super) fn run(options: &SalvageOptions) -> Result<Outcome, ConfigError> {
 /// Where accounts have their mail when nobody knows what the host is called (RFC 2606 section 2).
 const NO_HOSTNAME: &str = "salvaged.invalid";
 
-/// The configuration and its file. Where that is lost and `--dir` is the data directory itself: the defaults, in a new file in
-/// `to`, unless somebody has put one there. Whether it is new.
+/// The configuration and its file. Where that is lost and `--dir` is the data directory itself: the
+/// defaults, in a new file in `to`, unless somebody has put one there. Whether it is new.
 fn configured(place: &Where, to: &Path) -> Result<(Config, PathBuf, bool), ConfigError> {
     let config_file = place.config_file();
     if place.config.is_some() || config_file.exists() || !place.dir.join("store").is_dir() {

@@ -47,7 +47,8 @@ fn follow(options: &ScrubOptions) -> Result<Value, ConfigError> {
         let status = ask_running(&options.place, Request::StoreScrubStatus)?;
         if status["whole"] != Value::Bool(true) {
             progress.end();
-            // A server that was started anew meanwhile has seen no round, or the rest of one, and no failure either.
+            // A server that was started anew meanwhile has seen no round, or the rest of one, and
+            // no failure either.
             let is_known = status["whole_rounds"].as_u64() > Some(0) || !status["failed"].is_null();
             return if is_known { Ok(status) } else { Err(broken_off()) };
         }

@@ -154,8 +154,8 @@ fn say_of_quarantine(config: &Config) -> Result<(), ConfigError> {
     }
 }
 
-/// What others' code warns of is peculiar answers of resolvers and clients, and locked memory that it does without: nobody here can do
-/// anything at them, and what follows our own lines tell.
+/// What others' code warns of is peculiar answers of resolvers and clients, and locked memory that
+/// it does without: nobody here can do anything at them, and what follows our own lines tell.
 const OTHERS: &str =
     "rustls=error,glommio_ng=error,hickory_net=error,hickory_proto=error,hickory_resolver=error";
 

@@ -26,22 +26,24 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub(super) enum SpamCommand {
     /// Says what the filter makes of messages: score, and each rule with its reason.
     ///
-    /// Each FILE is one message. It is judged as of the day when it arrived, without who has sent it.
-    /// Example: kura spam test suspicious.eml
+    /// Each FILE is one message. It is judged as of the day when it arrived, without who has sent
+    /// it. Example: kura spam test suspicious.eml
     Test(TestOptions),
-    /// Teaches the classifier from mail that was sorted before: files, directories of files, Maildirs, mboxes.
+    /// Teaches the classifier from mail that was sorted before: files, directories of files,
+    /// Maildirs, mboxes.
     ///
     /// A file that is no message is refused; one that lies in a directory is named, and left out.
     ///
-    /// Each message is learned once. One that was learned as the other kind moves, as long as it is among the last 32,768
-    /// that were learned; of others both words count.
+    /// Each message is learned once. One that was learned as the other kind moves, as long as it is
+    /// among the last 32,768 that were learned; of others both words count.
     ///
     /// Example: kura spam train --spam old/junk --ham old/inbox.mbox
     Train(TrainOptions),
-    /// Forgets what an account has sorted, or all that the shared classifier has learned; running and stopped.
+    /// Forgets what an account has sorted, or all that the shared classifier has learned;
+    /// running and stopped.
     ///
-    /// Of an account: the messages that its own classifier goes by, and the senders whose mail it has sorted. Whom it has written to
-    /// stays known. There is no way back but a backup.
+    /// Of an account: the messages that its own classifier goes by, and the senders whose mail it
+    /// has sorted. Whom it has written to stays known. There is no way back but a backup.
     ///
     /// Example: kura spam forget ann@example.org
     ///
@@ -238,7 +240,8 @@ fn train(options: &TrainOptions) -> Result<Outcome, ConfigError> {
     let mut sources = [(Class::Spam, files(&options.spam)?), (Class::Wanted, files(&options.ham)?)];
     let link = link(&config)?;
     let (mut read_count, mut learned, mut moved) = (0_u64, 0_u64, 0_u64);
-    // Both kinds in turn, since what comes late weighs more, and always in the same order: by fingerprint.
+    // Both kinds in turn, since what comes late weighs more, and always in the same
+    // order: by fingerprint.
     let mut waiting: Vec<Lesson> = Vec::new();
     let mut learn = |waiting: &mut Vec<Lesson>| -> Result<(), ConfigError> {
         waiting.sort_by_key(|lesson| lesson.fingerprint);
@@ -433,7 +436,8 @@ mod tests {
         let mbox =
             b"From a Thu\nSubject: 1\n\nFrom here\r\nx\n\nFrom b Fri\nSubject: 2\n\ny\n".to_vec();
         let found = messages(mbox);
-        // "From " at the start of a line begins a message, quoted or not: mboxes quote it as ">From ".
+        // "From " at the start of a line begins a message, quoted or not: mboxes
+        // quote it as ">From ".
         assert_eq!(found.len(), 3);
         assert_eq!(found[0], b"Subject: 1\r\n\r\n");
         assert_eq!(found[2], b"Subject: 2\r\n\r\ny\r\n");

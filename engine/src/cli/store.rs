@@ -13,26 +13,28 @@ use std::sync::Arc;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StoreCommand {
-    /// Copies the store, the configuration and the certificates to a directory or an S3 bucket, while the
-    /// server runs or not; sends only what is not there yet.
+    /// Copies the store, the configuration and the certificates to a directory or an S3 bucket,
+    /// while the server runs or not; sends only what is not there yet.
     ///
     /// Example: kura store backup --to /mnt/backup --keep 14
     Backup(backup::BackupOptions),
-    /// Gives back all space that can be had, now: moves what is live out of segments with garbage in them. The
-    /// server does so by itself where it is worth it; what the retention and holds keep stays.
+    /// Gives back all space that can be had, now: moves what is live out of segments with
+    /// garbage in them. The server does so by itself where it is worth it; what the retention
+    /// and holds keep stays.
     ///
     /// Example: kura store compact --dir ./kura-data
     Compact(compact::CompactOptions),
-    /// Scans the stored mail of the last days once more, now, and pulls what turns out to hold a virus back into quarantine.
-    /// The server does so by itself when a scanner has new signatures.
+    /// Scans the stored mail of the last days once more, now, and pulls what turns out to hold a
+    /// virus back into quarantine. The server does so by itself when a scanner has new signatures.
     ///
-    /// `kura quarantine list` shows what was pulled back. How many days: `days` in the config file's [scan.again].
-    /// Exit code 3: it can't go on now, because no scanner answers.
+    /// `kura quarantine list` shows what was pulled back. How many days: `days` in the config
+    /// file's [scan.again]. Exit code 3: it can't go on now, because no scanner answers.
     ///
     /// Example: kura store rescan --json
     Rescan(rescan::RescanOptions),
-    /// Reads everything once, now, within the scrub's share of the disk, and says what has rotted and whose
-    /// messages that hurts. The server does so by itself, too. Exit code 3: something has.
+    /// Reads everything once, now, within the scrub's share of the disk, and says what has
+    /// rotted and whose messages that hurts. The server does so by itself, too. Exit code
+    /// 3: something has.
     ///
     /// Example: kura store scrub --json
     Scrub(scrub::ScrubOptions),
@@ -46,7 +48,8 @@ pub(super) enum StoreCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Reads every message and compares it with its checksum and the index. Exit code 3: damage found.
+    /// Reads every message and compares it with its checksum and the index. Exit code
+    /// 3: damage found.
     ///
     /// Example: kura store verify
     Verify {
@@ -61,13 +64,13 @@ pub(super) enum StoreCommand {
     },
     /// Lists what was expunged from an account, and brings it back with --apply.
     ///
-    /// Without --apply nothing is changed. Messages come back to the mailboxes that they were in, with new
-    /// UIDs. How long expunged mail is kept is `retention` in the config file's [store].
+    /// Without --apply nothing is changed. Messages come back to the mailboxes that they were in,
+    /// with new UIDs. How long expunged mail is kept is `retention` in the config file's [store].
     ///
     /// Example: kura store undelete --account ann@example.org --since 2h
     Undelete(remembering::UndeleteOptions),
-    /// Rebuilds a data directory from a backup, verified piece by piece; or shows an account as it was, in
-    /// read-only mailboxes of its own, or writes it to a directory.
+    /// Rebuilds a data directory from a backup, verified piece by piece; or shows an account as it
+    /// was, in read-only mailboxes of its own, or writes it to a directory.
     ///
     /// Delete the tree that is shown over IMAP when it is no longer wanted.
     ///
@@ -75,14 +78,15 @@ pub(super) enum StoreCommand {
     ///
     /// Example: kura store restore --account ann@example.org --at 2026-11-25T16:00:00Z
     Restore(Box<restore::RestoreOptions>),
-    /// Takes everything that still verifies out of a stopped store that does not open any more, and makes a
-    /// fresh data directory of it. The damaged one is only read. Exit code 3: something was lost.
+    /// Takes everything that still verifies out of a stopped store that does not open any more,
+    /// and makes a fresh data directory of it. The damaged one is only read. Exit code 3:
+    /// something was lost.
     ///
-    /// Where kura.toml is lost, too, --dir names the data directory itself: NEW gets a kura.toml with the defaults, unless you have
-    /// put one there.
+    /// Where kura.toml is lost, too, --dir names the data directory itself: NEW gets a kura.toml
+    /// with the defaults, unless you have put one there.
     ///
-    /// Mail whose mailbox is not known any more is in a mailbox "Salvaged" of its account; an account whose
-    /// address is not known gets one like salvaged-7@example.org.
+    /// Mail whose mailbox is not known any more is in a mailbox "Salvaged" of its account; an
+    /// account whose address is not known gets one like salvaged-7@example.org.
     ///
     /// Example: kura store salvage --dir ./kura-data --to ./kura-saved
     Salvage(salvage::SalvageOptions),

@@ -11,7 +11,8 @@ use serde_json::Value;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// An account or alias here: all its mail. Another address: mail from it or to it. Or a Message-ID.
+    /// An account or alias here: all its mail. Another address: mail from it or to it.
+    /// Or a Message-ID.
     #[arg(value_name = "ADDRESS|MESSAGE-ID")]
     who: String,
     /// That came at this time or later: 2h, 3d, or like 2026-11-25T16:22:03Z.

@@ -1,7 +1,8 @@
 //! One core's visits: which sources are due, and how many are visited at once.
 //!
-//! A source that waits is an entry here and nothing else: no connection, no task. Visits are bounded in all and to each
-//! host, and each ends after a while; what it left comes with the next one, behind the others that are due.
+//! A source that waits is an entry here and nothing else: no connection, no task. Visits are
+//! bounded in all and to each host, and each ends after a while; what it left comes with the next
+//! one, behind the others that are due.
 
 use super::folder;
 use super::imap;

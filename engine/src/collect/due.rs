@@ -1,4 +1,5 @@
-//! What a core knows of its sources without looking: when each is due, which are being visited, how they stand.
+//! What a core knows of its sources without looking: when each is due, which are being
+//! visited, how they stand.
 
 use super::keys::Key;
 use super::schedule::Standing;

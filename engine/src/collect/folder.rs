@@ -1,7 +1,8 @@
-//! One visit to a folder over IMAP: what is asked of the client machine next. Without sockets, clock or disk.
+//! One visit to a folder over IMAP: what is asked of the client machine next. Without
+//! sockets, clock or disk.
 //!
-//! SELECT, SEARCH, sizes of what is not known, then what is due is flagged and expunged, then each message is read and
-//! filed, and only then flagged and expunged where it is not to be left.
+//! SELECT, SEARCH, sizes of what is not known, then what is due is flagged and expunged, then each
+//! message is read and filed, and only then flagged and expunged where it is not to be left.
 
 use super::ledger::{Leave, Listed, uid_id};
 use super::round::Round;
@@ -54,7 +55,8 @@ impl Folder {
         }
     }
 
-    /// What is asked next. `None`: nothing more in this folder. `is_over`: no more messages are read.
+    /// What is asked next. `None`: nothing more in this folder. `is_over`: no more
+    /// messages are read.
     pub fn next(&mut self, is_over: bool) -> Option<Next> {
         match &mut self.stage {
             Stage::Open => {

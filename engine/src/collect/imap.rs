@@ -1,8 +1,8 @@
-//! A visit over IMAP: which folders, one after the other, and for each the machine's events and what its ledger
-//! makes of them.
+//! A visit over IMAP: which folders, one after the other, and for each the machine's events and
+//! what its ledger makes of them.
 //!
-//! INBOX alone goes through the user's scripts. What lies in other folders was filed by somebody before; it goes into the
-//! mailbox of the same use (`\Sent`) or name, with its flags and its date.
+//! INBOX alone goes through the user's scripts. What lies in other folders was filed by somebody
+//! before; it goes into the mailbox of the same use (`\Sent`) or name, with its flags and its date.
 
 use super::folder::Folder;
 use super::inbound::{Fate, Inbound, Target, Way};
@@ -204,7 +204,8 @@ impl Visit {
 
     async fn fetched(&mut self, message: Message) -> Result<(), Reason> {
         let Some((wanted, folder)) = &mut self.at else { return Ok(()) };
-        // Not an octet has come: a server that can't read its own store. It is no message, and is not deleted there.
+        // Not an octet has come: a server that can't read its own store. It is no message, and is
+        // not deleted there.
         let Some(inbound) = self.inbound.take() else {
             folder.withheld();
             return Ok(());

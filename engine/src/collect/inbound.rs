@@ -1,9 +1,10 @@
-//! One message on its way in: through the same checks and scripts as other mail, into the mailbox, in one record
-//! with the fact that it was collected.
+//! One message on its way in: through the same checks and scripts as other mail, into the mailbox,
+//! in one record with the fact that it was collected.
 //!
-//! What differs from mail that comes over SMTP: nobody can be told no. A message that the scan would refuse stays where
-//! it is; a rejection by the user's script keeps it, and replies are not sent, since what is collected may
-//! be years old. Who has connected is not known, so SPF says nothing, and DMARC only what a signature proves.
+//! What differs from mail that comes over SMTP: nobody can be told no. A message that the scan
+//! would refuse stays where it is; a rejection by the user's script keeps it, and replies are not
+//! sent, since what is collected may be years old. Who has connected is not known, so SPF says
+//! nothing, and DMARC only what a signature proves.
 
 use super::keys::{Key, SPACE};
 use super::ledger::{Filing, Hash, Hasher, Pair};
@@ -129,7 +130,8 @@ impl Way {
         }
     }
 
-    /// Who gets a message with this header: those of ours whom it names and who have room for it, or else the owner.
+    /// Who gets a message with this header: those of ours whom it names and who have room for it,
+    /// or else the owner.
     async fn recipients(&self, header: &[u8], octets: u64) -> Vec<To> {
         let ours = |address: &str| {
             let resolution = self.shard.directory.borrow().resolve(address);
@@ -277,7 +279,8 @@ impl Inbound {
             }
             stamp.fields += &field;
         }
-        // That a message for several was collected is true once all of them have it, which no one record can say.
+        // That a message for several was collected is true once all of them have it, which no
+        // one record can say.
         let is_here = to.len() == 1 && to[0].home.shard == shard.id;
         let collected = Collected {
             space: SPACE,

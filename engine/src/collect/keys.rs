@@ -1,5 +1,5 @@
-//! What the store has of collecting: a key space of the account's home shard, by the account's number (four bytes, the
-//! highest first) and a source's (the same; never given to another one).
+//! What the store has of collecting: a key space of the account's home shard, by the account's
+//! number (four bytes, the highest first) and a source's (the same; never given to another one).
 //!
 //! | key | value |
 //! |---|---|
@@ -9,10 +9,12 @@
 //! | account, `b`, source, folder | what was collected of that folder, as of the last fold: version 1, UIDVALIDITY (four bytes), then for each message its identifier (16 bytes) and an entry |
 //! | account, `l`, source, folder, identifier | the entry of a message that has come since, written in the message's own record |
 //!
-//! *Folder* is eight bytes of the SHA-256 of its name there, all zeroes over POP3. The *identifier* is the same of what UIDL says, 16
-//! bytes; over IMAP eight zeroes, UIDVALIDITY, UID. An *entry* is when it was collected (0: it was passed over), its listed octets (0: unknown), eight
-//! bytes of the SHA-256 of its content (zeroes: it was never read), since when it is not there any more or is to be deleted (0: it is there): 4, 4, 8 and 4 bytes,
-//! numbers with the highest byte first, times in seconds since 1970.
+//! *Folder* is eight bytes of the SHA-256 of its name there, all zeroes over POP3. The *identifier*
+//! is the same of what UIDL says, 16 bytes; over IMAP eight zeroes, UIDVALIDITY, UID. An *entry* is
+//! when it was collected (0: it was passed over), its listed octets (0: unknown), eight bytes of
+//! the SHA-256 of its content (zeroes: it was never read), since when it is not there any more or
+//! is to be deleted (0: it is there): 4, 4, 8 and 4 bytes, numbers with the highest byte first,
+//! times in seconds since 1970.
 
 use super::ledger::{Ledger, Pair, Place};
 use super::schedule::Standing;
@@ -71,7 +73,8 @@ pub fn ledger<D: Device>(store: &Store<D>, place: Place) -> Option<Ledger> {
     Ledger::read(place, base.as_deref(), &loose)
 }
 
-/// What is known of a source is of another mailbox, perhaps: everything there is read again, and known by its content.
+/// What is known of a source is of another mailbox, perhaps: everything there is read again, and
+/// known by its content.
 pub async fn doubt(shard: &Shard, key: Key) -> Result<(), Error> {
     let of = |kind| self::key(key.account, kind, key.number);
     let mut folders = std::collections::BTreeSet::new();

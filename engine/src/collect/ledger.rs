@@ -1,8 +1,9 @@
-//! What has been collected from one maildrop or folder, and what follows for the messages that are there now.
-//! Without sockets, clock or disk: the crash simulator runs the same code.
+//! What has been collected from one maildrop or folder, and what follows for the messages that are
+//! there now. Without sockets, clock or disk: the crash simulator runs the same code.
 //!
-//! A message is known by its identifier: what UIDL says, or UIDVALIDITY and UID. It becomes known in the
-//! record that files it, so no crash comes between the two. Servers are not taken at their word:
+//! A message is known by its identifier: what UIDL says, or UIDVALIDITY and UID. It becomes
+//! known in the record that files it, so no crash comes between the two. Servers are not
+//! taken at their word:
 //!
 //! | what is listed | what is done |
 //! |---|---|
@@ -12,11 +13,11 @@
 //! | one identifier for several messages | they are read, and known by their content |
 //! | more octets than the limit | it is passed over, and told once |
 //!
-//! Two messages of the same octets, trace fields and all, are one. What is not listed any more is remembered for
-//! [`GONE_SECONDS`], since servers lose sight of messages and find them again.
+//! Two messages of the same octets, trace fields and all, are one. What is not listed any more is
+//! remembered for [`GONE_SECONDS`], since servers lose sight of messages and find them again.
 //!
-//! In the store: one value with everything (`base`), and a key for each message that has come since (`loose`),
-//! which a later [`Ledger::fold`] takes into it.
+//! In the store: one value with everything (`base`), and a key for each message that has come since
+//! (`loose`), which a later [`Ledger::fold`] takes into it.
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -29,7 +30,8 @@ pub type Hash = [u8; 8];
 /// As [`Ledger::fold`] and [`Ledger::arrived`] give them to the store.
 pub type Pair = (Bytes, Option<Bytes>);
 
-/// Messages that are remembered of one maildrop or folder; their value stays below the largest record.
+/// Messages that are remembered of one maildrop or folder; their value stays below
+/// the largest record.
 pub const ENTRIES_MAX: usize = 100_000;
 /// Messages that a maildrop or folder may hold, or it is not looked into.
 pub const LISTED_MAX: usize = 90_000;
@@ -41,14 +43,15 @@ const ENTRY_BYTES: usize = 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Entry {
-    /// Seconds since 1970. 0: it was passed over; too large if it was never read, refused by the scan otherwise.
+    /// Seconds since 1970. 0: it was passed over; too large if it was never read, refused by
+    /// the scan otherwise.
     collected: u32,
     /// As listed; 0: unknown.
     octets: u32,
     /// All zeroes: it was never read.
     hash: Hash,
-    /// Since when it is not listed any more, or is to be deleted there: should it be listed again, it is read again.
-    /// 0: it is there.
+    /// Since when it is not listed any more, or is to be deleted there: should it be listed again,
+    /// it is read again. 0: it is there.
     gone: u32,
 }
 
@@ -243,7 +246,8 @@ impl Ledger {
                 }
             }
         }
-        // What has never been seen goes before what is read once more, or that would take all of each visit.
+        // What has never been seen goes before what is read once more, or that would take
+        // all of each visit.
         let is_known = |one: &Listed| one.repeated || self.entries.contains_key(&one.id);
         work.retrieve.make_contiguous().sort_by_key(is_known);
         work
@@ -320,7 +324,8 @@ impl Ledger {
         }
     }
 
-    /// The server has deleted it. Should it be listed again, it is another one, or deletion did not last.
+    /// The server has deleted it. Should it be listed again, it is another one, or
+    /// deletion did not last.
     pub fn deleted(&mut self, id: &Id, now: u32) {
         if let Some(entry) = self.entries.get_mut(id) {
             entry.gone = now.max(1);

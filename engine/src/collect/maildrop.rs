@@ -1,7 +1,9 @@
-//! One visit to a POP3 maildrop: what is asked of the client machine next. Without sockets, clock or disk.
+//! One visit to a POP3 maildrop: what is asked of the client machine next. Without
+//! sockets, clock or disk.
 //!
-//! Order: what is due is deleted, then each message is read, filed, and only then marked as deleted where it is not
-//! to be left. QUIT carries the deletions out; without its answer nobody knows, and the next listing tells.
+//! Order: what is due is deleted, then each message is read, filed, and only then marked as deleted
+//! where it is not to be left. QUIT carries the deletions out; without its answer nobody knows, and
+//! the next listing tells.
 
 use super::ledger::{Id, Listed, uidl_id};
 use super::round::Round;

@@ -1,4 +1,5 @@
-//! Mail is collected from mailboxes that users have elsewhere, over POP3 and IMAP, into their mailboxes here.
+//! Mail is collected from mailboxes that users have elsewhere, over POP3 and IMAP, into
+//! their mailboxes here.
 //!
 //! | file | what |
 //! |---|---|
@@ -17,13 +18,13 @@
 //! | [`reason`], [`notes`] | why a visit failed, with the remedy; what the user is told, once |
 //! | [`operations`] | `kura collect` |
 //!
-//! Everything happens on the home shard of the account. Invariants: that a message was collected is in the record that
-//! files it ([`storage::Store::deliver_and_put`]), so no crash comes between the two; nothing is deleted
-//! on the other server before that record is durable.
+//! Everything happens on the home shard of the account. Invariants: that a message was collected is
+//! in the record that files it ([`storage::Store::deliver_and_put`]), so no crash comes between the
+//! two; nothing is deleted on the other server before that record is durable.
 //!
-//! What a crash can repeat all the same: a message of which the user's script makes several records (copies with other
-//! headers), redirects it, or throws it away, and one that goes to several accounts, is known only behind all that, so
-//! it may come again; never get lost.
+//! What a crash can repeat all the same: a message of which the user's script makes several records
+//! (copies with other headers), redirects it, or throws it away, and one that goes to several
+//! accounts, is known only behind all that, so it may come again; never get lost.
 
 pub mod collector;
 pub mod due;

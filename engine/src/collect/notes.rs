@@ -1,5 +1,5 @@
-//! What a user is told: why nothing comes from an outside mailbox, with the remedy, once; and that messages
-//! were passed over.
+//! What a user is told: why nothing comes from an outside mailbox, with the remedy, once; and that
+//! messages were passed over.
 
 use super::reason::Reason;
 use super::round::Counts;

@@ -1,5 +1,6 @@
-//! `kura collect`: outside mailboxes, as an operator adds them, looks at them, has them visited now, and removes them. Runs on
-//! shard 0, which knows the addresses; the work is done on the account's home shard. No answer holds a password.
+//! `kura collect`: outside mailboxes, as an operator adds them, looks at them, has them visited
+//! now, and removes them. Runs on shard 0, which knows the addresses; the work is done on the
+//! account's home shard. No answer holds a password.
 
 use super::keys::{self, Key};
 use super::source::{Change, Protocol, Secret, Source, Tls};
@@ -13,7 +14,8 @@ use storage::AccountId;
 
 /// Of one account.
 const SOURCES_MAX: usize = 100;
-/// A visit that was wished for is waited for; each takes `session_longest` at the most, and there may be others before it.
+/// A visit that was wished for is waited for; each takes `session_longest` at the most, and there
+/// may be others before it.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -30,7 +32,8 @@ pub enum CollectRequest {
         account: String,
         name: String,
     },
-    /// Without an account, everybody's; without a name, all of the account's. Answers when the visits are over.
+    /// Without an account, everybody's; without a name, all of the account's. Answers when the
+    /// visits are over.
     Run {
         account: Option<String>,
         name: Option<String>,

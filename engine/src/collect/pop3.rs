@@ -31,7 +31,8 @@ impl Visit {
     }
 
     async fn retrieved(&mut self) -> Result<(), Reason> {
-        // Not an octet has come: a server that can't read its own store. It is no message, and is not deleted there.
+        // Not an octet has come: a server that can't read its own store. It is no message, and is
+        // not deleted there.
         let Some(inbound) = self.inbound.take() else {
             self.maildrop.withheld();
             return Ok(());

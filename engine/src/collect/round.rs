@@ -1,5 +1,5 @@
-//! What visits over POP3 and IMAP have in common: the messages of one maildrop or folder, what is to be done with
-//! each, and the one that is under way. Without sockets, clock or disk.
+//! What visits over POP3 and IMAP have in common: the messages of one maildrop or folder, what is
+//! to be done with each, and the one that is under way. Without sockets, clock or disk.
 
 use super::ledger::{Arrival, Filing, Hash, Id, Leave, Ledger, Listed, Policy, Work};
 

@@ -1,7 +1,8 @@
 //! When a source is visited, and what its failures do to that. Without a clock.
 //!
-//! A user hears of a failure once, until a visit succeeds: at once of what will not mend itself (a wrong password,
-//! a certificate, a mailbox that is gone), after a day of what may (nobody there, silence).
+//! A user hears of a failure once, until a visit succeeds: at once of what will not mend itself
+//! (a wrong password, a certificate, a mailbox that is gone), after a day of what may (nobody
+//! there, silence).
 
 use super::reason::{Kind, Reason};
 use super::settings::Collect;

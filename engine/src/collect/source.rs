@@ -1,8 +1,8 @@
 //! One outside mailbox of an account: what `kura collect add` was told, as it is kept.
 //!
-//! The password is kept as it was given, since it has to be shown to the other server: in the log of the account's home
-//! shard, whose files nobody but the server's user can read, and in backups. A token is not kept, but
-//! the file that it is read from at each visit.
+//! The password is kept as it was given, since it has to be shown to the other server: in the log
+//! of the account's home shard, whose files nobody but the server's user can read, and in backups.
+//! A token is not kept, but the file that it is read from at each visit.
 
 use super::ledger::{Leave, Policy};
 use serde::{Deserialize, Serialize};
@@ -33,7 +33,8 @@ pub struct Source {
     /// IMAP: all folders, under their own names.
     #[serde(default)]
     pub all_folders: bool,
-    /// Fields by which a message goes to other accounts than the one that the mailbox belongs to; empty: it does not.
+    /// Fields by which a message goes to other accounts than the one that the mailbox belongs to;
+    /// empty: it does not.
     #[serde(default)]
     pub split: Vec<String>,
 }
@@ -60,7 +61,8 @@ pub enum Tls {
 #[serde(rename_all = "snake_case")]
 pub enum Secret {
     Password(String),
-    /// An OAuth 2.0 access token stands in this file, and is read at each visit, since tokens last for an hour.
+    /// An OAuth 2.0 access token stands in this file, and is read at each visit, since tokens
+    /// last for an hour.
     TokenFile(PathBuf),
 }
 

@@ -1,14 +1,16 @@
-//! One outside mailbox for many accounts (DomainPOP): who a message is for is read from its header, where the server that put
-//! it there has written it down.
+//! One outside mailbox for many accounts (DomainPOP): who a message is for is read from its header,
+//! where the server that put it there has written it down.
 //!
-//! The rule names fields, one after the other. The first field, from the top of the header, that names an address of ours decides:
-//! all of ours that it names get the message. Without any it goes to the account that the mailbox belongs to. Fields that senders
-//! write (`To`, `Cc`) are looked at only where the operator says so: they don't name blind copies, and name everybody else.
+//! The rule names fields, one after the other. The first field, from the top of the header, that
+//! names an address of ours decides: all of ours that it names get the message. Without any it goes
+//! to the account that the mailbox belongs to. Fields that senders write (`To`, `Cc`) are looked at
+//! only where the operator says so: they don't name blind copies, and name everybody else.
 
 use protocols::message::envelope::addresses;
 use protocols::message::field::{Field, Fields};
 
-/// What servers write on top, in the order in which it is to be believed. Of `Received` it is the `for`.
+/// What servers write on top, in the order in which it is to be believed. Of `Received`
+/// it is the `for`.
 pub const USUAL: [&str; 5] =
     ["Delivered-To", "X-Original-To", "Envelope-To", "X-Envelope-To", "Received"];
 /// Addresses of one field that are looked at.

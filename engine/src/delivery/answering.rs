@@ -1,5 +1,5 @@
-//! What an account's scripts tell the sender: replies (RFC 5230), and rejections that can't be the session's answer
-//! (RFC 5429).
+//! What an account's scripts tell the sender: replies (RFC 5230), and rejections that can't be the
+//! session's answer (RFC 5429).
 
 use super::filing::put_note;
 use super::sending::{Failure, NotSent, Post};
@@ -16,7 +16,8 @@ use protocols::sieve::Reply;
 use storage::Durable;
 
 impl Post {
-    /// RFC 5230: from the null path. Remembered once it is durable, and filed where the script wants a copy.
+    /// RFC 5230: from the null path. Remembered once it is durable, and filed where the
+    /// script wants a copy.
     pub(super) async fn reply(&mut self, owner: &To, reply: Reply, answering: Answering) {
         let Home { account, address, .. } = owner.home.clone();
         let sent = async {
@@ -53,7 +54,8 @@ impl Post {
         }
     }
 
-    /// RFC 5429 section 2.1: a rejection that can't be the session's answer. Who can't be told has not been refused.
+    /// RFC 5429 section 2.1: a rejection that can't be the session's answer. Who can't be told has
+    /// not been refused.
     pub(super) async fn send_back(
         &mut self,
         to: &To,

@@ -1,11 +1,12 @@
 //! On a home shard: what each account's scripts say to a message, and the records that come of it.
 //!
-//! All mailboxes that get the message as it came share one record, hence its body; a copy with another header is a
-//! record of its own. Mail to accounts without a script passes here at the price of two look-ups.
+//! All mailboxes that get the message as it came share one record, hence its body; a copy with
+//! another header is a record of its own. Mail to accounts without a script passes here at the
+//! price of two look-ups.
 //!
-//! A body that was streamed in is in the log, and not at hand. Scripts see its beginning. Fields that a script adds on
-//! top go beside the body, as far as there is room; other changes of its header are left out of what is filed,
-//! and are made in what is redirected, which is read back.
+//! A body that was streamed in is in the log, and not at hand. Scripts see its beginning. Fields
+//! that a script adds on top go beside the body, as far as there is room; other changes of its
+//! header are left out of what is filed, and are made in what is redirected, which is read back.
 
 use super::payload::Payload;
 use super::{Collected, Envelope, Filed, Mailbox, Outcome, Redirect, Stamp, To, notes};
@@ -103,7 +104,8 @@ pub(super) async fn file(shard: &Shard, mut parcel: Parcel, body: Body) -> Vec<O
                 true => MailboxId::INBOX,
                 false => mailbox(shard, account, &target, is_junk).await,
             };
-            // No mailbox gets a message twice (RFC 5228 section 2.10.3), such as INBOX in place of several.
+            // No mailbox gets a message twice (RFC 5228 section 2.10.3), such as INBOX in
+            // place of several.
             let mut own = wanted.iter().rev().take_while(|one: &&Wanted| one.owner == owner);
             if own.any(|one| one.placement.mailbox == mailbox) {
                 continue;
@@ -171,7 +173,8 @@ async fn decisions(shard: &Shard, parcel: &Parcel) -> Vec<Decision> {
     decided
 }
 
-/// Into quarantine, with a note of why and since when; with no flags, since nobody has it before it is released.
+/// Into quarantine, with a note of why and since when; with no flags, since nobody has it
+/// before it is released.
 async fn keep_back(
     shard: &Shard,
     to: &To,
@@ -205,8 +208,8 @@ async fn plans(
         }
         let seen = seen.get_or_insert_with(|| parcel.seen(is_streamed));
         let mut plan = plan(shard, to, &parcel.envelope, decision, seen);
-        // What can't be refused in the session is sent back, or kept if nobody can be told; a body that was
-        // streamed in is not at hand for that, so it has to be kept now.
+        // What can't be refused in the session is sent back, or kept if nobody can be told; a body
+        // that was streamed in is not at hand for that, so it has to be kept now.
         if is_streamed && plan.reject.is_some() && !parcel.envelope.alone {
             tracing::info!(target: crate::NOTICE, id = parcel.envelope.id, account = to.home.address, "not rejected but kept: too large, and others get it by the same answer");
             plan = Plan { error: plan.error, ..Plan::keep() };
@@ -220,8 +223,8 @@ async fn plans(
 }
 
 impl Collected {
-    /// Nobody can be told no, and what comes may be years old: it is kept rather than rejected, and not replied to. What
-    /// no script says anything about is as it was there.
+    /// Nobody can be told no, and what comes may be years old: it is kept rather than rejected, and
+    /// not replied to. What no script says anything about is as it was there.
     fn adapt(&self, plan: &mut Plan) {
         plan.reply = None;
         if plan.reject.is_some() {
@@ -323,8 +326,8 @@ async fn mailbox(shard: &Shard, account: AccountId, target: &Target, is_junk: bo
     keep().unwrap_or(MailboxId::INBOX)
 }
 
-/// As few records as hold all placements, and one for each header that differs. The last one says that the message was
-/// collected, if it was.
+/// As few records as hold all placements, and one for each header that differs. The last one says
+/// that the message was collected, if it was.
 async fn put_whole(
     store: &Store<Disk>,
     parcel: &Parcel,

@@ -1,12 +1,14 @@
 //! Mail for an address of ours that is somebody's on another host: aliases with such targets.
 //!
-//! It is taken like all other mail, past the same questions, and goes into the queue of this core before its sender is
-//! answered, in a message of its own for each such alias, since each leaves its name on it (`Delivered-To`): whoever has
-//! passed here under that name once does not again. The words of strangers stay as they are but for what we found out about them,
-//! which stands above. What can't be sent on goes back to its sender, through the queue, since nobody here has a mailbox for it.
+//! It is taken like all other mail, past the same questions, and goes into the queue of this core
+//! before its sender is answered, in a message of its own for each such alias, since each leaves
+//! its name on it (`Delivered-To`): whoever has passed here under that name once does not again.
+//! The words of strangers stay as they are but for what we found out about them, which stands
+//! above. What can't be sent on goes back to its sender, through the queue, since nobody here has
+//! a mailbox for it.
 //!
-//! The envelope's sender is rewritten (SRS, [`srs`]) unless it is a domain of ours. So is that of what scripts
-//! redirect ([`super::sending`]).
+//! The envelope's sender is rewritten (SRS, [`srs`]) unless it is a domain of ours. So is that of
+//! what scripts redirect ([`super::sending`]).
 
 use crate::directory::Reached;
 use crate::host_key;
@@ -121,7 +123,8 @@ pub fn sender_abroad(shard: &Shard, sender: &Address, through: &Address) -> Stri
     }
 }
 
-/// Whom a rewritten address of ours stands for; `None`: it is none. Also where senders are not rewritten any more.
+/// Whom a rewritten address of ours stands for; `None`: it is none. Also where senders are not
+/// rewritten any more.
 pub fn stands_for(shard: &Shard, address: &Address) -> Option<Result<Address, Fault>> {
     let days = shard.config.relay.srs_days();
     rewriter_of(shard, address, days)

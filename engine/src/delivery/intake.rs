@@ -1,8 +1,8 @@
 //! A message's bytes as they arrive.
 //!
-//! A message that fits the session's buffer becomes one record on each home shard concerned. A larger one streams
-//! into the log of each of them while it arrives, so that a session never holds more than its buffer, and a slow
-//! disk slows the peer down through TCP.
+//! A message that fits the session's buffer becomes one record on each home shard concerned. A
+//! larger one streams into the log of each of them while it arrives, so that a session never holds
+//! more than its buffer, and a slow disk slows the peer down through TCP.
 
 use super::filing::{Parcel, file};
 use super::streaming::{Piece, Stream};
@@ -43,8 +43,8 @@ pub enum Scrutiny {
 pub struct Stamp {
     /// Fields behind our own head.
     pub fields: String,
-    /// The same, cut to [`Stamp::BESIDE_BYTES_MAX`] less what `Delivered-To` takes: for a body that is in
-    /// the log already. They go beside it, like `Delivered-To`.
+    /// The same, cut to [`Stamp::BESIDE_BYTES_MAX`] less what `Delivered-To` takes: for a body that
+    /// is in the log already. They go beside it, like `Delivered-To`.
     pub beside: String,
 }
 
@@ -84,9 +84,9 @@ struct Large {
 }
 
 impl Intake {
-    /// `homes` are the shards of the recipients, one for each. `head` is what we write on top of the
-    /// message: its trace fields. The peer's word for the size is
-    /// taken for how much room to make at first, up to the session's buffer.
+    /// `homes` are the shards of the recipients, one for each. `head` is what we write on top of
+    /// the message: its trace fields. The peer's word for the size is taken for how much room to
+    /// make at first, up to the session's buffer.
     pub fn new(
         shard: &Rc<Shard>,
         homes: impl Iterator<Item = u16>,
@@ -114,7 +114,8 @@ impl Intake {
         }
     }
 
-    /// For what comes from here: a message that was looked at when it came, or one that we have written.
+    /// For what comes from here: a message that was looked at when it came, or one that
+    /// we have written.
     pub(crate) fn of_ours(shard: &Rc<Shard>, homes: impl Iterator<Item = u16>) -> Intake {
         Intake {
             shard: Rc::clone(shard),
@@ -131,7 +132,8 @@ impl Intake {
         }
     }
 
-    /// For what an account has sent, and was looked at then, but for fields of ours in it. `head` is what we write on top.
+    /// For what an account has sent, and was looked at then, but for fields of ours in it. `head`
+    /// is what we write on top.
     pub(crate) fn of_account(
         shard: &Rc<Shard>,
         homes: impl Iterator<Item = u16>,
@@ -211,14 +213,15 @@ impl Intake {
                 tracing::info!(forged, "renamed fields that claim to be ours");
             }
         }
-        // What is scanned here is scanned whoever sends it, so an earlier result of ours says nothing.
+        // What is scanned here is scanned whoever sends it, so an earlier result of
+        // ours says nothing.
         if self.scrutiny != Scrutiny::None || self.scan.is_some() {
             results::rename_forged(message, (verdict::FIELD, verdict::FORGED_FIELD), hostname);
         }
     }
 
-    /// The message is complete, and others look at it: as a whole, without our own head, or at what has been
-    /// taken down of it on its way into the logs.
+    /// The message is complete, and others look at it: as a whole, without our own head, or at what
+    /// has been taken down of it on its way into the logs.
     async fn seal(&mut self) -> Result<Option<Bytes>, Error> {
         if self.large.is_some() {
             if !self.whole.is_empty() {
@@ -287,8 +290,9 @@ impl Intake {
         &self.shard
     }
 
-    /// Delivers to `recipients`; one outcome for each, in their order, and the message, if it was not too large
-    /// to be at hand. Those of one of the `groups` share an answer: none of them gets it unless there is room at all of their homes.
+    /// Delivers to `recipients`; one outcome for each, in their order, and the message, if it was
+    /// not too large to be at hand. Those of one of the `groups` share an answer: none of them gets
+    /// it unless there is room at all of their homes.
     pub(super) async fn finish(
         mut self,
         recipients: &[To],
@@ -340,7 +344,8 @@ impl Intake {
         (outcomes.collect(), at_hand)
     }
 
-    /// Room for a message of so many bytes at all homes that share an answer. Who can't get it is left out.
+    /// Room for a message of so many bytes at all homes that share an answer. Who can't
+    /// get it is left out.
     async fn keep_rooms(
         &self,
         bytes: usize,
@@ -365,7 +370,8 @@ impl Intake {
         rooms
     }
 
-    /// The same for what streams: at all of these homes it has to be in the log, and there has to be room for its record.
+    /// The same for what streams: at all of these homes it has to be in the log, and there has to
+    /// be room for its record.
     async fn make_ready(
         &self,
         large: &Large,

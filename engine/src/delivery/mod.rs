@@ -12,9 +12,10 @@
 //! | `answering` | what scripts tell the sender: replies, rejections |
 //! | `notes` | the messages that we write ourselves |
 //!
-//! The order of things is the promise: bytes, log, sync, [`Durable`], reply. Where recipients share an answer, all of their
-//! shards have room for the message before any of them writes it, and what one has filed is taken back when another fails
-//! nevertheless (`together`). The session asks about quotas before anybody has the message.
+//! The order of things is the promise: bytes, log, sync, [`Durable`], reply. Where recipients share
+//! an answer, all of their shards have room for the message before any of them writes it, and what
+//! one has filed is taken back when another fails nevertheless (`together`). The session asks about
+//! quotas before anybody has the message.
 
 mod answering;
 mod filing;
@@ -77,8 +78,8 @@ pub struct Envelope {
     pub once: Option<Arc<Once>>,
 }
 
-/// That an account has a message: set in the record that files it. What a script files in several records, sends on or throws
-/// away has no one record, and is not marked.
+/// That an account has a message: set in the record that files it. What a script files in several
+/// records, sends on or throws away has no one record, and is not marked.
 #[derive(Debug)]
 pub struct Once {
     pub space: Space,
@@ -97,7 +98,8 @@ impl Once {
 /// What is known of a message that was collected.
 #[derive(Debug)]
 pub struct Collected {
-    /// What is set in the record that files it; nothing where others get it, too, whose homes are elsewhere.
+    /// What is set in the record that files it; nothing where others get it, too, whose
+    /// homes are elsewhere.
     pub space: Space,
     pub pairs: Vec<(Bytes, Option<Bytes>)>,
     /// In the place of INBOX, where no script says otherwise.
@@ -129,9 +131,11 @@ pub struct Judged {
     pub filing: Filing,
     /// 0 to 100, where junk begins; `None`: nobody has looked.
     pub spam_percent: Option<u8>,
-    /// As RFC 5235 section 3.3 has it: 1 is clean, 5 is a virus. `None`: nobody has looked, or could tell.
+    /// As RFC 5235 section 3.3 has it: 1 is clean, 5 is a virus. `None`: nobody has
+    /// looked, or could tell.
     pub virus: Option<u8>,
-    /// It may claim a domain of ours that it is not from. To pass it on would have it pass there, since it leaves from here.
+    /// It may claim a domain of ours that it is not from. To pass it on would have it pass there,
+    /// since it leaves from here.
     pub own_name: OwnName,
     /// For whoever it is passed on to, where that is sealed.
     pub found: Option<Arc<sealing::Found>>,

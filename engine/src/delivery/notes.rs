@@ -37,8 +37,8 @@ pub(super) fn script_failed(shard: &Shard, owner: &str, error: &str) -> Vec<u8> 
     message.into_bytes()
 }
 
-/// To the sender of a message that one of its recipients refuses: RFC 5429 section 2.1, RFC 3464. `refused` is
-/// the message, or its beginning.
+/// To the sender of a message that one of its recipients refuses: RFC 5429 section 2.1, RFC 3464.
+/// `refused` is the message, or its beginning.
 pub(super) fn rejection(
     shard: &Shard,
     sender: &Address,

@@ -1,4 +1,5 @@
-//! A copy of a message on its way from one mailbox to another: at hand, or read out of where it lies.
+//! A copy of a message on its way from one mailbox to another: at hand, or read out
+//! of where it lies.
 
 use super::sending::Post;
 use super::{To, Trace};

@@ -1,12 +1,14 @@
-//! What leaves a mailbox for another: redirects here; replies and rejections in [`super::answering`].
+//! What leaves a mailbox for another: redirects here; replies and rejections in
+//! [`super::answering`].
 //!
-//! Addresses of ours get it at once, through their own scripts; for others it goes into the queue. All of it is
-//! done before the transaction is answered: who has asked for nothing but a redirect has no copy, so the target's
-//! receipt is what the reply is made from. What can't be sent is kept by its owner instead.
+//! Addresses of ours get it at once, through their own scripts; for others it goes into the queue.
+//! All of it is done before the transaction is answered: who has asked for nothing but a redirect
+//! has no copy, so the target's receipt is what the reply is made from. What can't be sent is kept
+//! by its owner instead.
 //!
-//! Nothing goes in circles, and chains come to an end: each redirect leaves a `Delivered-To` of its owner on the
-//! message, which gets to no account a second time (RFC 9228 section 4) and not past [`CHAIN_MAX`] of them; one
-//! transaction sends [`SENT_MAX`] messages at the most.
+//! Nothing goes in circles, and chains come to an end: each redirect leaves a `Delivered-To` of its
+//! owner on the message, which gets to no account a second time (RFC 9228 section 4) and not past
+//! [`CHAIN_MAX`] of them; one transaction sends [`SENT_MAX`] messages at the most.
 
 use super::payload::Payload;
 use super::together::{self, Copies};
@@ -82,9 +84,11 @@ impl From<Failure> for NotSent {
     }
 }
 
-/// Delivers to everybody, and sends what their scripts want sent; one result for each, in their order, and what can still be taken
-/// back, of which the caller says when it stays ([`Copies::stay`]). `groups` are the recipients that share an answer: where some of them refuse the message and others take it, be it
-/// on other hosts, the sender is told by a message; where somebody can't have it now, none of them gets it.
+/// Delivers to everybody, and sends what their scripts want sent; one result for each, in their
+/// order, and what can still be taken back, of which the caller says when it stays
+/// ([`Copies::stay`]). `groups` are the recipients that share an answer: where some of them refuse
+/// the message and others take it, be it on other hosts, the sender is told by a message; where
+/// somebody can't have it now, none of them gets it.
 pub async fn settle(
     intake: Intake,
     recipients: &Rc<[To]>,
@@ -186,8 +190,8 @@ impl Post {
         }
     }
 
-    /// Sends another message than the one that the rest is about; `writer` is whose answer it is, if it is nothing that the host
-    /// has to tell.
+    /// Sends another message than the one that the rest is about; `writer` is whose answer it is,
+    /// if it is nothing that the host has to tell.
     pub(super) async fn send_note(
         &mut self,
         writer: Option<&str>,
@@ -352,9 +356,10 @@ impl Post {
         failed.map_or(sent, Err)
     }
 
-    /// Into the queue of this core; without the `Return-Path`, which belongs to the last server alone (RFC 5321
-    /// section 4.4). It may leave before the sender is answered, and again if the sender has to repeat. Who is named as the
-    /// sender of junk is likely somebody else, and not told when another host refuses it.
+    /// Into the queue of this core; without the `Return-Path`, which belongs to the last server
+    /// alone (RFC 5321 section 4.4). It may leave before the sender is answered, and again if the
+    /// sender has to repeat. Who is named as the sender of junk is likely somebody else, and not
+    /// told when another host refuses it.
     async fn send_out(
         &self,
         owner: Option<&To>,
@@ -487,16 +492,16 @@ impl Post {
     }
 }
 
-/// The header of a message that goes by in pieces. `Return-Path` is the first field of what we have delivered, but
-/// other fields may have been put in front.
+/// The header of a message that goes by in pieces. `Return-Path` is the first field of what we have
+/// delivered, but other fields may have been put in front.
 #[derive(Default)]
 struct HeaderOnItsWay {
     is_over: bool,
 }
 
 impl HeaderOnItsWay {
-    /// The piece in parts, without that field. A field that is cut in two is left alone: those of a header stand at
-    /// its beginning, and pieces are larger.
+    /// The piece in parts, without that field. A field that is cut in two is left alone: those of a
+    /// header stand at its beginning, and pieces are larger.
     fn without_return_path<'p>(&mut self, piece: &'p [u8]) -> Vec<&'p [u8]> {
         let mut parts = Vec::new();
         let (mut from, mut at) = (0, 0);

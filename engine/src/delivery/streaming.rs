@@ -15,7 +15,8 @@ const PIECES_IN_FLIGHT_MAX: usize = 2;
 /// What goes to the task on a home shard that streams a large body into its log.
 pub(super) enum Piece {
     Bytes(Bytes),
-    /// There is no more of it: is it in the log, and is there room for its record, of so many bytes?
+    /// There is no more of it: is it in the log, and is there room for its record,
+    /// of so many bytes?
     IsReady(usize, Reply),
     End(Box<Parcel>),
 }
@@ -42,8 +43,8 @@ impl Stream {
     }
 }
 
-/// Streams a large body into this shard's log. `None`: the transaction was abandoned, and the chunks
-/// are garbage for compaction.
+/// Streams a large body into this shard's log. `None`: the transaction was abandoned, and the
+/// chunks are garbage for compaction.
 async fn stream_in(shard: &Rc<Shard>, arriving: &flume::Receiver<Piece>) -> Option<Vec<Outcome>> {
     let mut writer = shard.store.body_writer();
     let mut ready: Option<(StreamedBody, Room)> = None;

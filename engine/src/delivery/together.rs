@@ -1,16 +1,19 @@
-//! Recipients that share an answer get a message together, or not at all: who is told to send it again sends it to all again.
+//! Recipients that share an answer get a message together, or not at all: who is told to send it
+//! again sends it to all again.
 //!
-//! Shards know nothing of each other, so no record can say that. Three steps, each for what the one before can't know:
+//! Shards know nothing of each other, so no record can say that. Three steps, each for what the one
+//! before can't know:
 //!
-//! 1. Before anything is written, each home shard concerned keeps room for its part. A disk that is full, a core that is behind and a
-//!    store that has halted are found out here.
-//! 2. When a home fails nevertheless (the disk under it, at this moment), what the others have filed is expunged, before anything is
-//!    sent on and before the sender is answered.
+//! 1. Before anything is written, each home shard concerned keeps room for its part. A disk that is
+//!    full, a core that is behind and a store that has halted are found out here.
+//! 2. When a home fails nevertheless (the disk under it, at this moment), what the others have
+//!    filed is expunged, before anything is sent on and before the sender is answered.
 //! 3. The same when something behind the homes fails: what a script sends on, or the queue.
 //!
-//! What is taken back was durable for a moment, and counts as expunged from then on; somebody may have seen it. It stays where
-//! that fails, too, which is logged; and after a crash in between, when the sender has no answer: both may come
-//! twice, as any message may whose answer was lost (RFC 5321 section 4.2.5).
+//! What is taken back was durable for a moment, and counts as expunged from then on; somebody may
+//! have seen it. It stays where that fails, too, which is logged; and after a crash in between,
+//! when the sender has no answer: both may come twice, as any message may whose answer was lost
+//! (RFC 5321 section 4.2.5).
 
 use super::{Envelope, Outcome, To};
 use crate::NOTICE;
@@ -34,8 +37,8 @@ pub(super) fn homes(recipients: &[To], groups: &[Vec<usize>]) -> BTreeSet<u16> {
     all
 }
 
-/// Who shares an answer with who has failed fails for the same reason. An account may be in several groups, behind several
-/// recipients: so until nobody is added.
+/// Who shares an answer with who has failed fails for the same reason. An account may be in several
+/// groups, behind several recipients: so until nobody is added.
 pub(super) fn spread(failed: &mut [Option<Error>], groups: &[Vec<usize>]) {
     let mut is_done = false;
     while !is_done {
@@ -162,8 +165,9 @@ impl Copies {
 }
 
 impl Copies {
-    /// Nothing is taken back any more. What was seen counts as seen only now: had it been remembered before, a message that is
-    /// answered 451 would be a duplicate when it comes again, and its script might throw away the only one.
+    /// Nothing is taken back any more. What was seen counts as seen only now: had it been
+    /// remembered before, a message that is answered 451 would be a duplicate when it comes again,
+    /// and its script might throw away the only one.
     pub async fn stay(self) {
         let mut asked = Vec::with_capacity(self.marks.len());
         for (home, marks) in self.marks {
@@ -203,8 +207,8 @@ pub(super) async fn undo(copies: &mut Copies, groups: &[Vec<usize>], outcomes: &
     copies.take_back(|account| accounts.contains(&account)).await;
 }
 
-/// Whether it keeps the message from others, too. What is collected for several stays with those who have room for it: nobody
-/// is told to send it again.
+/// Whether it keeps the message from others, too. What is collected for several stays with those
+/// who have room for it: nobody is told to send it again.
 pub(super) fn counts(envelope: &Envelope, error: &Error) -> bool {
     envelope.collected.is_none() || !matches!(error, Error::OverQuota)
 }

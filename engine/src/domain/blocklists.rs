@@ -1,8 +1,9 @@
 //! Does a blocklist in DNS name this host or the domain? RFC 5782.
 //!
-//! Asked are the lists by which strangers are kept out here (`policy.dns_lists`, but for allow lists), and those of
-//! `dns.blocklists`. A list that has died looks like one that names nobody, and one whose domain has been taken over like one
-//! that names everybody. So each is believed only as far as its test entries go (section 5):
+//! Asked are the lists by which strangers are kept out here (`policy.dns_lists`, but for allow
+//! lists), and those of `dns.blocklists`. A list that has died looks like one that names nobody,
+//! and one whose domain has been taken over like one that names everybody. So each is believed only
+//! as far as its test entries go (section 5):
 //!
 //! | asked about | has to be listed | must not be |
 //! |---|---|---|
@@ -10,8 +11,9 @@
 //! | IPv6 addresses | ::FFFF:7F00:2 | ::FFFF:7F00:1 |
 //! | domains | TEST | INVALID |
 //!
-//! Which of the three it has says what it lists; all are asked for, whatever is known of this host. Lists that serve no public resolvers, or not so many questions, say so by answers
-//! that mean nothing else.
+//! Which of the three it has says what it lists; all are asked for, whatever is known of this
+//! host. Lists that serve no public resolvers, or not so many questions, say so by answers that
+//! mean nothing else.
 
 use super::check::{Asking, Finding, Verdict};
 use super::records::{Facts, Kind, Record, What, is_documentation, is_public};
@@ -197,7 +199,8 @@ async fn one_list(
                 Vec::new(),
                 "the resolver does not answer, or fails".to_owned(),
             )),
-            // A list of domains has no addresses, and most of addresses have neither IPv6 nor domains.
+            // A list of domains has no addresses, and most of addresses have neither
+            // IPv6 nor domains.
             State::Empty | State::Refuses(_) | State::ListsAll(_) if !subjects.is_empty() => {
                 not_asked.push(format!("{} (it lists none)", kind.words()));
             }

@@ -1,5 +1,6 @@
-//! Does DNS say what it has to? Each record of [`Facts`] is looked up, and SPF, reverse names, keys and the MTA-STS
-//! policy are judged as other servers judge them, by the code that judges other servers' mail.
+//! Does DNS say what it has to? Each record of [`Facts`] is looked up, and SPF, reverse names,
+//! keys and the MTA-STS policy are judged as other servers judge them, by the code that judges
+//! other servers' mail.
 
 use super::records::{Facts, Kind, Record, What};
 use super::{mta_sts, zone};

@@ -1,13 +1,14 @@
-//! A domain's DKIM keys (RFC 6376, 8301, 8463): RSA of 2,048 bits and Ed25519, always as a pair, since verifiers that
-//! know the second one only are as rare as those that know the first one only are common.
+//! A domain's DKIM keys (RFC 6376, 8301, 8463): RSA of 2,048 bits and Ed25519, always as a pair,
+//! since verifiers that know the second one only are as rare as those that know the first one
+//! only are common.
 //!
-//! A key's life: it *waits* until its record is in DNS, then *signs*, then is *retired*: it signs no more, but its
-//! record has to stay until the last signature has expired ([`SIGNATURE_SECONDS`]). Then it is forgotten at
-//! the next change. The first pair of a domain signs at once: a signature whose key is not in DNS yet is worth
-//! as much as none.
+//! A key's life: it *waits* until its record is in DNS, then *signs*, then is *retired*: it signs
+//! no more, but its record has to stay until the last signature has expired
+//! ([`SIGNATURE_SECONDS`]). Then it is forgotten at the next change. The first pair of a domain
+//! signs at once: a signature whose key is not in DNS yet is worth as much as none.
 //!
-//! They are kept in the directory's key space, `k:DOMAIN`, as JSON ([`DkimKeys`]), private keys included; so
-//! backups have them.
+//! They are kept in the directory's key space, `k:DOMAIN`, as JSON ([`DkimKeys`]), private keys
+//! included; so backups have them.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -23,7 +24,8 @@ use std::sync::{Arc, OnceLock};
 
 /// What every verifier takes (RFC 8301), and what fits a DNS answer over UDP.
 pub const RSA_BITS: usize = 2048;
-/// A signature is good for so long (`x=`). A message waits less than that to leave: `relay.expire` is limited by it.
+/// A signature is good for so long (`x=`). A message waits less than that to leave: `relay.expire`
+/// is limited by it.
 pub const SIGNATURE_SECONDS: u64 = 21 * 86_400;
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -259,7 +261,8 @@ impl DkimKey {
     }
 }
 
-/// Private and public. ring makes no RSA keys; it signs with them, several times as fast as the one who makes them.
+/// Private and public. ring makes no RSA keys; it signs with them, several times as fast as the
+/// one who makes them.
 fn rsa_pair() -> Result<(Vec<u8>, Vec<u8>), String> {
     let key = rsa::RsaPrivateKey::new(&mut rsa::rand_core::OsRng, RSA_BITS)
         .map_err(|error| error.to_string())?;

@@ -1,4 +1,5 @@
-//! What puts a domain on the air besides its mailboxes: the keys that sign for it, and what DNS has to say of it.
+//! What puts a domain on the air besides its mailboxes: the keys that sign for it, and what DNS
+//! has to say of it.
 //!
 //! | file | what |
 //! |---|---|

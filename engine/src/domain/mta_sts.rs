@@ -1,5 +1,5 @@
-//! The policy that servers fetch before they deliver to a domain (RFC 8461), and its name in DNS: ours, as we publish
-//! it, and others', as we read them.
+//! The policy that servers fetch before they deliver to a domain (RFC 8461), and its name in DNS:
+//! ours, as we publish it, and others', as we read them.
 
 use super::settings::PolicyMode;
 use crate::directory::canonical_domain;
@@ -39,8 +39,8 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Strictly, but for empty lines and the dot behind a name, which harm nobody: without a policy there is less
-    /// protection. What is wrong in it, in words.
+    /// Strictly, but for empty lines and the dot behind a name, which harm nobody: without a policy
+    /// there is less protection. What is wrong in it, in words.
     pub fn parse(text: &[u8]) -> Result<Policy, String> {
         let text = std::str::from_utf8(text).map_err(|_| "it is no text".to_owned())?;
         let (mut version, mut mode, mut max_age, mut mx) = (None, None, None, Vec::new());
@@ -119,7 +119,8 @@ fn brief(text: &str) -> String {
     protocols::wire::remote::shown(text.as_bytes(), 60)
 }
 
-/// The `id` in the TXT records of `_mta-sts` (section 3.1): `None` unless there is one record, and that is well-formed.
+/// The `id` in the TXT records of `_mta-sts` (section 3.1): `None` unless there is one record, and
+/// that is well-formed.
 pub fn record_id(texts: &[Vec<u8>]) -> Option<String> {
     let rest = |text: &Vec<u8>| {
         let rest = std::str::from_utf8(text).ok()?.strip_prefix("v=STSv1")?;

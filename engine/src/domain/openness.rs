@@ -1,8 +1,10 @@
-//! Can strangers send through this host? What the config file says, and what a stranger is told in one SMTP session.
+//! Can strangers send through this host? What the config file says, and what a stranger is told in
+//! one SMTP session.
 //!
-//! The session goes to our own listener, at an address of this host and from it: no packet leaves. It names recipients on
-//! another host and never sends DATA, so nothing is sent even where they are taken. What somebody in front of this host (a
-//! gateway, a NAT) lets through, only a look from outside can tell.
+//! The session goes to our own listener, at an address of this host and from it: no packet leaves.
+//! It names recipients on another host and never sends DATA, so nothing is sent even where they are
+//! taken. What somebody in front of this host (a gateway, a NAT) lets through, only a look from
+//! outside can tell.
 
 use super::check::{Finding, Verdict};
 use super::records::{Facts, Kind, Record, What, is_public};

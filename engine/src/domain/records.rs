@@ -1,8 +1,9 @@
-//! What DNS has to say of a domain and of the host that serves it: one list, which `kura dns print` shows and
-//! `kura dns check` compares with the world.
+//! What DNS has to say of a domain and of the host that serves it: one list, which `kura dns print`
+//! shows and `kura dns check` compares with the world.
 //!
-//! The host's name is `hostname` of the config; its addresses are `addresses`, or those that it would send from. A
-//! route is asked for these: nothing is sent. An address that the world can't reach is not published.
+//! The host's name is `hostname` of the config; its addresses are `addresses`, or those that it
+//! would send from. A route is asked for these: nothing is sent. An address that the world can't
+//! reach is not published.
 
 use super::keys::{DkimKeys, State};
 use super::mta_sts;
@@ -27,7 +28,8 @@ pub struct Facts {
     pub notes: Vec<String>,
     /// The MTA-STS policy, where it is served.
     pub policy: Option<String>,
-    /// Addresses on other hosts that get what is sent to any name of the domain that nobody has (catch-all).
+    /// Addresses on other hosts that get what is sent to any name of the domain that nobody
+    /// has (catch-all).
     #[serde(default)]
     pub rest_goes_to: Vec<String>,
 }
@@ -409,7 +411,8 @@ fn routed_addresses(notes: &mut Vec<String>) -> Vec<IpAddr> {
     found
 }
 
-/// Whether the world can reach an address: what IANA's registries of special-purpose addresses (RFC 6890) do not except.
+/// Whether the world can reach an address: what IANA's registries of special-purpose addresses (RFC
+/// 6890) do not except.
 pub(crate) fn is_public(address: IpAddr) -> bool {
     !is_documentation(address)
         && match address.to_canonical() {

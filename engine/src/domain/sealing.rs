@@ -1,9 +1,10 @@
-//! ARC sets (RFC 8617 section 5.1) on mail that is passed on: what we found when it came, what we pass on, and a seal
-//! over the chain so far, with the domain's RSA key and its DKIM selector. Whoever trusts the domain then knows that the message was
-//! fine when it came here, although its own SPF fails there.
+//! ARC sets (RFC 8617 section 5.1) on mail that is passed on: what we found when it came, what we
+//! pass on, and a seal over the chain so far, with the domain's RSA key and its DKIM selector.
+//! Whoever trusts the domain then knows that the message was fine when it came here, although its
+//! own SPF fails there.
 //!
-//! A chain that we found broken is sealed as such (`cv=fail`) once, over our set alone; nothing is added to one that says so already,
-//! to one of fifty sets, or where it could not be verified.
+//! A chain that we found broken is sealed as such (`cv=fail`) once, over our set alone; nothing is
+//! added to one that says so already, to one of fifty sets, or where it could not be verified.
 
 use super::keys::{DkimKeys, KeyAlgorithm, KeyError};
 use super::signing::{Digest, names, push_folded, push_signature};
@@ -38,7 +39,8 @@ impl Found {
 }
 
 impl Digest {
-    /// The set, in front of the message. Empty: there is nothing to be sealed, or nothing to seal it with.
+    /// The set, in front of the message. Empty: there is nothing to be sealed, or nothing
+    /// to seal it with.
     pub fn seal(
         &self,
         found: &Found,

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Web {
-    /// HTTPS: policies for other servers, settings for mail programs. None by default: port 443 may be another's.
+    /// HTTPS: policies for other servers, settings for mail programs. None by default: port 443
+    /// may be another's.
     pub listen: Vec<SocketAddr>,
     /// HTTP: nothing but the answers that ACME's HTTP-01 asks for.
     pub http: Vec<SocketAddr>,

@@ -1,8 +1,10 @@
-//! DKIM signatures of a message that leaves: relaxed/relaxed, with each key of the domain that signs.
+//! DKIM signatures of a message that leaves: relaxed/relaxed, with each key of the
+//! domain that signs.
 //!
-//! Signed is what a reader is shown and what says how to read it ([`OVERSIGNED`]): each such field as often as it
-//! is there and once more, so that none can be added (RFC 6376 section 8.15); and what says who has passed the
-//! message on and how to leave a list ([`SIGNED`]), as often as it is there. Trace fields are not signed.
+//! Signed is what a reader is shown and what says how to read it ([`OVERSIGNED`]): each such field
+//! as often as it is there and once more, so that none can be added (RFC 6376 section 8.15); and
+//! what says who has passed the message on and how to leave a list ([`SIGNED`]), as often as it is
+//! there. Trace fields are not signed.
 //!
 //! Hashing goes with the message as it streams by; signing is for a thread that is not a core.
 
@@ -68,7 +70,8 @@ pub struct Digest {
 }
 
 impl Signing {
-    /// `first` is the message's beginning. `None`: its header does not end there, and it is to be sent unsigned.
+    /// `first` is the message's beginning. `None`: its header does not end there, and it is to
+    /// be sent unsigned.
     pub fn begin(first: &[u8]) -> Option<Signing> {
         let end = match first.starts_with(b"\r\n") {
             true => 0,

@@ -6,7 +6,8 @@ use super::records::{Facts, Kind, Record};
 const STRING_BYTES_MAX: usize = 255;
 const TTL_SECONDS: u32 = 3600;
 
-/// A zone file that can be pasted into the domain's zone. What belongs into other zones is commented out.
+/// A zone file that can be pasted into the domain's zone. What belongs into other zones
+/// is commented out.
 pub fn zone(facts: &Facts) -> String {
     let Facts { domain, hostname, .. } = facts;
     let mut text = format!("; {domain}, served by {hostname} (`hostname` in the config file)\n");

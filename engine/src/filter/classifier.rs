@@ -1,16 +1,18 @@
 //! What has been learned from mail that people have sorted: a linear classifier over hashed tokens.
 //!
-//! AROW (Crammer, Kulesza, Dredze: Adaptive Regularization of Weight Vectors, NIPS 2009). Each slot has a
-//! weight and how unsure it is of it; what is seen often moves little, what is new moves much. One look at each
-//! message is enough, in any order, and a single message that was sorted by mistake does little harm.
+//! AROW (Crammer, Kulesza, Dredze: Adaptive Regularization of Weight Vectors, NIPS 2009). Each slot
+//! has a weight and how unsure it is of it; what is seen often moves little, what is new moves
+//! much. One look at each message is enough, in any order, and a single message that was sorted by
+//! mistake does little harm.
 //!
-//! Beside it, for each slot, how many messages of either kind had it: the mean of the most telling ones' log odds, as in a
-//! Bayesian filter. It errs elsewhere than AROW does, which looks at words together: on the training half of the corpus
-//! (benches/README.md) both together lose a third fewer wanted messages at 95 % recall than AROW alone.
+//! Beside it, for each slot, how many messages of either kind had it: the mean of the most telling
+//! ones' log odds, as in a Bayesian filter. It errs elsewhere than AROW does, which looks at words
+//! together: on the training half of the corpus (benches/README.md) both together lose a third
+//! fewer wanted messages at 95 % recall than AROW alone.
 //!
-//! The table has a fixed size. Tokens that share a slot disturb each other; with some hundred thousand slots
-//! and a few thousand tokens to a message, that is noise. Shard 0 learns and keeps; every core has a copy to read,
-//! and is told the slots that a message has changed.
+//! The table has a fixed size. Tokens that share a slot disturb each other; with some hundred
+//! thousand slots and a few thousand tokens to a message, that is noise. Shard 0 learns and keeps;
+//! every core has a copy to read, and is told the slots that a message has changed.
 
 use super::Hit;
 use super::tokens::Tokens;
@@ -22,17 +24,19 @@ pub const SLOTS: usize = 1 << 18;
 const _: () = assert!(SLOTS.is_power_of_two());
 /// How slowly it learns: AROW's r.
 const PATIENCE: f32 = 0.03;
-/// What a margin of 1 is worth, near zero, and what none exceeds; between them the curve bends, so that of two messages the worse one
-/// always has more. With the rules' points and `junk_at` at 5 this finds nine of ten spams for one or two wanted messages in
-/// a thousand (benches/README.md).
+/// What a margin of 1 is worth, near zero, and what none exceeds; between them the curve bends, so
+/// that of two messages the worse one always has more. With the rules' points and `junk_at` at 5
+/// this finds nine of ten spams for one or two wanted messages in a thousand (benches/README.md).
 const POINTS: f64 = 10.0;
 const POINTS_MAX: f64 = 8.0;
 /// What a log odds of 1 adds to the margin.
 const ODDS_SHARE: f64 = 0.15;
-/// So many slots, the most telling ones of a message, have a say in its odds; fewer are as if the rest told nothing.
+/// So many slots, the most telling ones of a message, have a say in its odds; fewer are as if the
+/// rest told nothing.
 const TELLING_MAX: usize = 150;
 const TELLING_MIN: usize = 30;
-/// A slot that was seen in one kind alone may be seen in the other, too: as if it had been, in so many messages.
+/// A slot that was seen in one kind alone may be seen in the other, too: as if it had been, in
+/// so many messages.
 const UNSEEN: f64 = 0.05;
 /// Messages of a kind that are counted; then all counts are halved, and what is old weighs less.
 const COUNTED_MAX: u64 = 60_000;
@@ -75,7 +79,8 @@ pub struct Slot {
 pub struct Totals {
     pub learned_wanted: u64,
     pub learned_spam: u64,
-    /// Those that the counts are of: fewer, where a table is from a time before there were counts, or they were halved.
+    /// Those that the counts are of: fewer, where a table is from a time before there were counts,
+    /// or they were halved.
     pub counted_wanted: u64,
     pub counted_spam: u64,
 }
@@ -125,7 +130,8 @@ impl Classifier {
         Some(f64::from(self.sum(tokens)) + ODDS_SHARE * self.odds(tokens))
     }
 
-    /// The share of all messages, counted so far, that have this token; 0, while nothing was counted.
+    /// The share of all messages, counted so far, that have this token; 0, while
+    /// nothing was counted.
     pub(super) fn frequency(&self, token: u32) -> f32 {
         let at = slot_of(token);
         let seen = f32::from(self.wanted[at]) + f32::from(self.spam[at]);
@@ -155,8 +161,9 @@ impl Classifier {
         all.iter().sum::<f64>() / all.len().max(TELLING_MIN) as f64
     }
 
-    /// Learns one message that it has learned as the other kind: it counts as that no more, and the weights follow, as they do for any message
-    /// that they are wrong about. The slots that it has changed.
+    /// Learns one message that it has learned as the other kind: it counts as that no more,
+    /// and the weights follow, as they do for any message that they are wrong about. The slots
+    /// that it has changed.
     pub fn learn_otherwise(&mut self, tokens: &Tokens, class: Class) -> Vec<Slot> {
         self.discount(tokens, class.other());
         self.learn(tokens, class)
@@ -196,7 +203,8 @@ impl Classifier {
         }
     }
 
-    /// Takes back what [`Self::count`] has done; where counts were halved meanwhile, a little more than that.
+    /// Takes back what [`Self::count`] has done; where counts were halved meanwhile, a
+    /// little more than that.
     fn discount(&mut self, tokens: &Tokens, class: Class) {
         let (learned, counted, counts) = self.counts_of(class);
         *learned = learned.saturating_sub(1);
@@ -234,7 +242,8 @@ impl Classifier {
 
     /// Takes over slots that another core has changed, and how many messages it has learned by now.
     pub fn apply(&mut self, changed: &[Slot], totals: Totals) {
-        // Counts are halved everywhere when the core that learns has halved its own. By so much they fall for nothing else.
+        // Counts are halved everywhere when the core that learns has halved its own. By so much
+        // they fall for nothing else.
         let is_halved = |before: u64, now: u64| before.saturating_sub(now) > COUNTED_MAX / 4;
         if is_halved(self.totals.counted_wanted, totals.counted_wanted) {
             halve(&mut self.wanted);

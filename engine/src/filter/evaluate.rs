@@ -8,8 +8,8 @@ use super::{Envelope, Hit};
 use crate::auth::verdict::{Method, Outcome};
 use protocols::message::text::decode_field;
 
-/// What patterns over the text, and the classifier, read: HTML behind plain text, white space in runs
-/// made one blank, at most [`TEXT_BYTES_MAX`] bytes.
+/// What patterns over the text, and the classifier, read: HTML behind plain text, white space in
+/// runs made one blank, at most [`TEXT_BYTES_MAX`] bytes.
 pub fn visible_text(mail: &Mail<'_>) -> String {
     let length = mail.plain.len() + mail.html.text.len();
     let mut text = String::with_capacity(length.min(TEXT_BYTES_MAX));

@@ -137,8 +137,8 @@ pub fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
     FACTS.iter().map(|(name, what, _)| (*name, *what))
 }
 
-/// What depends on how a message has come, or on what hosts have added to it: of no use for learning, which
-/// looks at messages that lie in mailboxes.
+/// What depends on how a message has come, or on what hosts have added to it: of no use for
+/// learning, which looks at messages that lie in mailboxes.
 const OF_ARRIVAL: [&str; 6] = [
     "from_domain_unlike_sender",
     "from_is_recipient",

@@ -15,7 +15,8 @@ pub struct Html {
     pub images: u32,
     pub forms: u32,
     pub scripts: u32,
-    /// Letters and digits of text that no reader sees: by `display:none`, `font-size:0` and their like.
+    /// Letters and digits of text that no reader sees: by `display:none`,
+    /// `font-size:0` and their like.
     pub hidden_letters: u32,
     /// Comments, and tags that no browser knows, in the middle of a word.
     pub split_words: u32,
@@ -61,7 +62,8 @@ impl Reader {
             return;
         }
         if self.hidden.is_some() {
-            // Newsletters hide a line for previews, and hundreds of characters of no width behind it.
+            // Newsletters hide a line for previews, and hundreds of characters of no
+            // width behind it.
             let mut text = String::new();
             decode_entities(raw, &mut text);
             let letters = text.chars().filter(|letter| letter.is_alphanumeric()).count();

@@ -1,7 +1,8 @@
 //! Teaching the classifier, and keeping what it was taught.
 //!
-//! Shard 0 learns, durably, and tells every core the slots that have changed. Each message is learned once, as long as it is among
-//! the last [`SEEN_MAX`]: who says later that it is of the other kind moves it there.
+//! Shard 0 learns, durably, and tells every core the slots that have changed. Each message is
+//! learned once, as long as it is among the last [`SEEN_MAX`]: who says later that it is of the
+//! other kind moves it there.
 //!
 //! Key space 4 of shard 0's log:
 //!
@@ -14,9 +15,9 @@
 //! | `l` and a number, big-endian u64 | one message learned since the blocks were written: class, fingerprint, tokens |
 //!
 //! All numbers in values are little-endian. A message is durable as an `l` before it counts; every
-//! [`LEARNED_BETWEEN_TABLES`] of them the blocks are written anew and the `l` keys deleted. A crash between
-//! those two learns nothing twice, since `n` and `s` are one record and say how far the blocks go. A crash amid the blocks has some of them
-//! learn those messages twice.
+//! [`LEARNED_BETWEEN_TABLES`] of them the blocks are written anew and the `l` keys deleted. A crash
+//! between those two learns nothing twice, since `n` and `s` are one record and say how far the
+//! blocks go. A crash amid the blocks has some of them learn those messages twice.
 
 use super::classifier::{Class, Classifier, SLOTS, Slot, Totals};
 use super::limits::{MESSAGE_BYTES_MAX, TOKENS_MAX};
@@ -97,7 +98,8 @@ impl Learned {
         if is_moved { Noted::Moved } else { Noted::New }
     }
 
-    /// Learns a message, unless it is known as that. What was new of it, and the slots that it has changed.
+    /// Learns a message, unless it is known as that. What was new of it, and the slots
+    /// that it has changed.
     fn take(&mut self, lesson: &Lesson) -> (Noted, Vec<Slot>) {
         let noted = self.note(Learned::mark(lesson));
         let changed = match noted {
@@ -229,7 +231,8 @@ fn read_lesson(value: &[u8]) -> Option<Lesson> {
     })
 }
 
-/// On shard 0: learns what is new, durably, and tells every core. Of what is said twice, the last word holds.
+/// On shard 0: learns what is new, durably, and tells every core. Of what is said twice, the
+/// last word holds.
 pub async fn learn(shard: &Rc<Shard>, lessons: Vec<Lesson>) -> Result<Taught, storage::Error> {
     // One after the other: numbers and fingerprints belong to one order.
     let _turn = shard.learning_turn.lock().await;
@@ -277,7 +280,8 @@ pub async fn learn(shard: &Rc<Shard>, lessons: Vec<Lesson>) -> Result<Taught, st
     Ok(taught)
 }
 
-/// On shard 0: all that was learned goes, durably, and from every core. How many messages that were.
+/// On shard 0: all that was learned goes, durably, and from every core. How many
+/// messages that were.
 pub async fn forget(shard: &Rc<Shard>) -> Result<u64, Fault> {
     let _turn = shard.learning_turn.lock().await;
     let gone: Vec<_> = shard.store.scan(SPACE).into_iter().map(|(key, _)| (key, None)).collect();
@@ -303,8 +307,8 @@ pub async fn forget(shard: &Rc<Shard>) -> Result<u64, Fault> {
     Ok(totals.learned_wanted + totals.learned_spam)
 }
 
-/// Tells the other cores. One whose queue is full misses it, until those slots change again or it starts anew:
-/// it is some points less sure of a message or two.
+/// Tells the other cores. One whose queue is full misses it, until those slots change again or it
+/// starts anew: it is some points less sure of a message or two.
 fn tell(shard: &Shard, changed: Vec<Slot>) {
     let totals = shard.learned.borrow().classifier.totals;
     let changed: Arc<[Slot]> = changed.into();
@@ -372,7 +376,8 @@ mod tests {
             if number == 60 {
                 let table = learned.table().into_iter();
                 let table = table.map(|(key, value)| (key, value.unwrap()));
-                // The others were to be deleted then, and a crash came before: they are not learned twice.
+                // The others were to be deleted then, and a crash came before: they are
+                // not learned twice.
                 pairs.drain(..50);
                 pairs.extend(table);
             }

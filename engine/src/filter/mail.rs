@@ -1,7 +1,7 @@
 //! A message as the rules see it: decoded once, within [`limits`](super::limits), and never again.
 //!
-//! What is past a limit is not looked at. The tree of parts is the summary's, whose scanner is linear and
-//! bounded; each text leaf is decoded by itself, by mail-parser.
+//! What is past a limit is not looked at. The tree of parts is the summary's, whose scanner is
+//! linear and bounded; each text leaf is decoded by itself, by mail-parser.
 
 use super::html::Html;
 use super::limits::{FIELDS_MAX, HEADER_BYTES_MAX, PARTS_DECODED_MAX, RAW_TEXT_BYTES_MAX};

@@ -18,9 +18,9 @@
 //! | [`operations`] | what an operator can ask of the classifier |
 //! | [`settings`] | what the operator says: `[spam]` |
 //!
-//! But for learning, everything here is pure: bytes and an envelope in, a list of rules with scores and reasons out. Work is
-//! linear in what is looked at, which is bounded by [`limits`]; a message that streams is judged by its
-//! beginning.
+//! But for learning, everything here is pure: bytes and an envelope in, a list of rules with scores
+//! and reasons out. Work is linear in what is looked at, which is bounded by [`limits`]; a message
+//! that streams is judged by its beginning.
 
 pub mod classifier;
 pub mod evaluate;
@@ -110,8 +110,8 @@ pub struct Found {
     pub sender: Option<Sender>,
 }
 
-/// The rules over the beginning of a message, and what the classifier will look at. Some 30 µs for each
-/// KiB of text: long enough that a core does not do it for a large message.
+/// The rules over the beginning of a message, and what the classifier will look at. Some 30 µs for
+/// each KiB of text: long enough that a core does not do it for a large message.
 pub fn judge(rules: &Rules, message: &[u8], envelope: &Envelope<'_>) -> Found {
     let message = &message[..message.len().min(limits::MESSAGE_BYTES_MAX)];
     let mail = Mail::read(message);
@@ -131,17 +131,20 @@ impl Found {
     }
 }
 
-/// What is remembered of whom an account has sorted and written to is under this, on its home shard, and its lessons behind it.
+/// What is remembered of whom an account has sorted and written to is under this, on its home
+/// shard, and its lessons behind it.
 fn key(account: AccountId) -> Bytes {
     Bytes::copy_from_slice(&account.0.to_be_bytes())
 }
 
-/// Whether an account was removed meanwhile: what is learned of it now would stay for ever. To be asked while the turn is held.
+/// Whether an account was removed meanwhile: what is learned of it now would stay for ever. To be
+/// asked while the turn is held.
 fn is_gone(shard: &Shard, account: AccountId) -> bool {
     shard.store.usage(account).is_err()
 }
 
-/// On the home shard of an account that was removed: of what comes after this, nobody remembers anything.
+/// On the home shard of an account that was removed: of what comes after this, nobody
+/// remembers anything.
 pub async fn forget(shard: &Shard, account: AccountId) -> Result<(), Error> {
     // What is being written just now must not come behind this.
     let _turn = shard.learning_turn.lock().await;
@@ -157,7 +160,8 @@ pub struct Forgotten {
     pub senders: usize,
 }
 
-/// On the account's home shard: its mail is judged as if it had never sorted any. Whom it has written to is no verdict, and stays.
+/// On the account's home shard: its mail is judged as if it had never sorted any. Whom it has
+/// written to is no verdict, and stays.
 pub async fn forget_sorted(shard: &Shard, account: AccountId) -> Result<Forgotten, Error> {
     // What its client has sorted a moment ago is learned first, and goes with the rest.
     let turn = sorting::turn(shard, account);

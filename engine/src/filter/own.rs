@@ -1,17 +1,20 @@
 //! What one account has sorted, learned for that account alone.
 //!
-//! The newest messages that it has sorted are kept as lessons, and the model is what they come to: nothing else is kept of it, so who sorts
-//! a message anew, or the other way, takes back what was learned of it. It corrects the shared classifier, and learns only where that one is
-//! wrong for this account; so what both say is one sum, in which the account's part weighs more the more it has sorted.
-//! Nobody else's mail is judged by it.
+//! The newest messages that it has sorted are kept as lessons, and the model is what they come to:
+//! nothing else is kept of it, so who sorts a message anew, or the other way, takes back what was
+//! learned of it. It corrects the shared classifier, and learns only where that one is wrong for
+//! this account; so what both say is one sum, in which the account's part weighs more the more it
+//! has sorted. Nobody else's mail is judged by it.
 //!
-//! Most people sort what they don't want, and never say what they do. So that a handful of newsletters in Junk does not make everything look like
-//! them, words that much mail has, as the shared classifier has counted, move little; and what average mail would be given is
-//! taken off. On the corpus of benches/README.md, half of the training part learned by the shared classifier, 32 of some list's messages
-//! sorted as spam moved one of some 950 other wanted ones into Junk at the most; without this it was 15 to 46.
+//! Most people sort what they don't want, and never say what they do. So that a handful of
+//! newsletters in Junk does not make everything look like them, words that much mail has, as the
+//! shared classifier has counted, move little; and what average mail would be given is taken off.
+//! On the corpus of benches/README.md, half of the training part learned by the shared classifier,
+//! 32 of some list's messages sorted as spam moved one of some 950 other wanted ones into Junk at
+//! the most; without this it was 15 to 46.
 //!
-//! Key space 50 of the account's home shard. The key is the account's number (u32, big-endian) and the message's fingerprint (u64,
-//! big-endian); the value, little-endian:
+//! Key space 50 of the account's home shard. The key is the account's number (u32, big-endian) and
+//! the message's fingerprint (u64, big-endian); the value, little-endian:
 //!
 //! | bytes | |
 //! |---|---|
@@ -20,10 +23,10 @@
 //! | 4 | f32, what the shared classifier said of it then; 0: nothing |
 //! | 4 each | [`TOKENS_MAX`] tokens at most, chosen by hash with a key of the host: the same ones of every message that has them |
 //!
-//! At most [`LESSONS_MAX`] of either kind, 533 bytes each: 17 KB for an account, in the log and in memory; and at most [`LESSONS_ALL_MAX`]
-//! for all accounts of a shard. The
-//! figures above are of twice as many messages. The model that comes of them, at most 32 KB, is
-//! kept for [`MODELS_MAX`] accounts of a core, those that had mail last, and made anew for others, but for no more than
+//! At most [`LESSONS_MAX`] of either kind, 533 bytes each: 17 KB for an account, in the log and in
+//! memory; and at most [`LESSONS_ALL_MAX`] for all accounts of a shard. The figures above are of
+//! twice as many messages. The model that comes of them, at most 32 KB, is kept for [`MODELS_MAX`]
+//! accounts of a core, those that had mail last, and made anew for others, but for no more than
 //! [`MODELS_MADE_MAX`] because of one message.
 
 use super::classifier::{self, Class, Classifier, Totals};
@@ -63,11 +66,12 @@ const AVERAGE_SHARE: f32 = 0.75;
 const HALF_SURE: f64 = 2.0;
 /// The most that it says, as a margin.
 const SAYS_MAX: f64 = 3.0;
-/// Messages of either kind without which it says nothing as long as the shared classifier says nothing, either: who has only
-/// ever seen spam would take everything for it.
+/// Messages of either kind without which it says nothing as long as the shared classifier says
+/// nothing, either: who has only ever seen spam would take everything for it.
 const ALONE_MIN: usize = 5;
 
-/// A message's tokens that take part: of all messages that have them the same ones, on this host. Who writes spam does not know which.
+/// A message's tokens that take part: of all messages that have them the same ones, on this host.
+/// Who writes spam does not know which.
 fn sample(tokens: &Tokens, key: u64) -> Tokens {
     let mut chosen = tokens.0.clone();
     let place = |token: &u32| {
@@ -168,7 +172,8 @@ impl Own {
             lesson.tokens.0.iter().filter_map(|&token| own.place(token)).collect()
         };
         let places: Vec<Vec<usize>> = lessons.iter().map(places).collect();
-        // They are few, and people sort one kind after the other: with one look at each, the last ones would decide.
+        // They are few, and people sort one kind after the other: with one look at each, the last
+        // ones would decide.
         for _ in 0..LOOKS {
             for (lesson, places) in lessons.iter().zip(&places) {
                 own.learn(lesson, places, &mut doubts);
@@ -307,7 +312,8 @@ fn points(shared: Option<f64>, own: f64) -> f64 {
     ((after - before) * 10.0).round() / 10.0
 }
 
-/// A message to many accounts works out no more than `left` models: for others it takes one that is at hand, or none.
+/// A message to many accounts works out no more than `left` models: for others it takes one that is
+/// at hand, or none.
 async fn model(shard: &Shard, account: AccountId, left: &mut usize) -> Option<Rc<Own>> {
     let totals = shard.learned.borrow().classifier.totals;
     let known = shard.own_models.borrow_mut().get(account);
@@ -337,8 +343,8 @@ fn lesson_key(account: AccountId, fingerprint: u64) -> Bytes {
     Bytes::from([account.0.to_be_bytes().as_slice(), &fingerprint.to_be_bytes()].concat())
 }
 
-/// What is to be written, so that these are known, too, and the oldest no more; what is known as it is needs no writing. Where
-/// `is_full`, there are no more of a kind than before.
+/// What is to be written, so that these are known, too, and the oldest no more; what is known as it
+/// is needs no writing. Where `is_full`, there are no more of a kind than before.
 fn with(
     mut known: Vec<(Bytes, Sorted)>,
     more: Vec<(Bytes, Sorted)>,
@@ -444,7 +450,8 @@ mod tests {
         Tokens(tokens)
     }
 
-    /// Newsletters (their words are from 1000 on), letters (from 2000 on), offers (from 3000 on); with words of their own, and some that all have.
+    /// Newsletters (their words are from 1000 on), letters (from 2000 on), offers (from 3000 on);
+    /// with words of their own, and some that all have.
     fn mail(kind: u32, number: u32) -> Tokens {
         let own = (0..10).map(|word| 10_000 + number * 10 + word);
         message((kind..kind + 20).chain(own).chain(0..40))

@@ -11,10 +11,10 @@
 //! | `auth` | one of these results was found, such as `spf=fail` |
 //! | `all`, `any`, `none` | rules further up have matched; the three may be combined |
 //!
-//! Patterns are those of the regex crate, without look-around, so that matching is linear. They are written in lower
-//! case and see everything in lower case, which is much faster than to ignore case; white space in the
-//! text is single blanks. Examples stand beside the rules, and a file whose
-//! examples don't hold is refused like one that can't be read.
+//! Patterns are those of the regex crate, without look-around, so that matching is linear. They are
+//! written in lower case and see everything in lower case, which is much faster than to ignore
+//! case; white space in the text is single blanks. Examples stand beside the rules, and a file
+//! whose examples don't hold is refused like one that can't be read.
 
 use super::facts;
 use super::limits::{PATTERN_BYTES_MAX, RULES_MAX};
@@ -25,8 +25,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The rules that every server has.
 pub const BUILT_IN: &str = include_str!("rules.toml");
-/// Of one compiled pattern. Where a text makes the automaton grow beyond its bounds, each byte of it costs as much as the
-/// pattern is large: with this, a tenth or two of a second for all the text that is looked at.
+/// Of one compiled pattern. Where a text makes the automaton grow beyond its bounds, each byte of
+/// it costs as much as the pattern is large: with this, a tenth or two of a second for all the text
+/// that is looked at.
 const COMPILED_BYTES_MAX: usize = 128 << 10;
 /// Of that automaton, for each thread that matches.
 const AUTOMATON_BYTES_MAX: usize = 256 << 10;
@@ -118,8 +119,9 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// The built-in rules, then those of `more` (the operator's file); a rule there takes the place of one of
-    /// the same name. `scores` go before all. The error is for the operator, without the file's name.
+    /// The built-in rules, then those of `more` (the operator's file); a rule there takes the
+    /// place of one of the same name. `scores` go before all. The error is for the operator,
+    /// without the file's name.
     pub fn read(more: Option<&str>, scores: &BTreeMap<String, f64>) -> Result<Rules, String> {
         let built_in: File = toml::from_str(BUILT_IN).map_err(|error| error.to_string())?;
         let (mut written, mut examples) = (built_in.rule, built_in.example);

@@ -1,15 +1,16 @@
 //! Whose mail an account has sorted: its own word about a sender goes before the score.
 //!
-//! What one user sorts moves nobody else's mail, and costs one small record for each command. Key space 6 of
-//! the account's home shard, by its number (u32, big-endian); the value has one entry for each sender, the one
-//! sorted last at the end, at most [`SENDERS_MAX`]:
+//! What one user sorts moves nobody else's mail, and costs one small record for each command. Key
+//! space 6 of the account's home shard, by its number (u32, big-endian); the value has one entry
+//! for each sender, the one sorted last at the end, at most [`SENDERS_MAX`]:
 //!
 //! | bytes | |
 //! |---|---|
 //! | 8 | the beginning of SHA-256 of the address in `From`, in lower case |
 //! | 1 | 0: wanted, 1: spam |
 //!
-//! An address in `From` is easily forged: that a sender is wanted counts only where DMARC does not fail.
+//! An address in `From` is easily forged: that a sender is wanted counts only where
+//! DMARC does not fail.
 
 use super::classifier::Class;
 use super::mail::Mail;
@@ -78,7 +79,8 @@ fn sorted(value: &[u8], changes: &[(Sender, Class)]) -> Vec<u8> {
     value
 }
 
-/// Where a message goes, unless an account has said otherwise of its sender, or by what it has sorted.
+/// Where a message goes, unless an account has said otherwise of its sender, or by
+/// what it has sorted.
 #[derive(Debug, Clone, Default)]
 pub struct Filing {
     /// Also where it is kept back.
@@ -93,12 +95,14 @@ pub struct Filing {
     pub scored: Option<Arc<Scored>>,
 }
 
-/// The same for one account: where, and the field that says why if the account itself has decided that.
+/// The same for one account: where, and the field that says why if the account itself
+/// has decided that.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
     pub place: Place,
     pub why: String,
-    /// As [`Verdict::percent`](super::verdict::Verdict::percent), for this account; `None`: its sorting does not count.
+    /// As [`Verdict::percent`](super::verdict::Verdict::percent), for this account; `None`: its
+    /// sorting does not count.
     pub percent: Option<u8>,
 }
 
@@ -128,7 +132,8 @@ impl Filing {
         self.kept = self.kept.or(Some(reason));
     }
 
-    /// A virus was found in it: where it is kept back, be it for something else, its reader can't let it out.
+    /// A virus was found in it: where it is kept back, be it for something else, its reader
+    /// can't let it out.
     pub fn hold_virus(&mut self) {
         self.kept = self.kept.map(|_| Reason::Virus);
         if self.kept.is_some() {
@@ -161,7 +166,8 @@ impl Filing {
         Decision { percent, ..decision }
     }
 
-    /// That a sender is wanted goes before the score, be it how it may; that it is not makes nothing less bad.
+    /// That a sender is wanted goes before the score, be it how it may; that it is not makes
+    /// nothing less bad.
     fn given(&self, said: Option<Class>, points: f64, spam: &Spam) -> Decision {
         match (said, self.kept) {
             (Some(Class::Wanted), _) if !self.is_doubtful => {
@@ -181,8 +187,9 @@ impl Filing {
         }
     }
 
-    /// With so many points of the account's own. What it does not like goes into its Junk, never into quarantine, which is the
-    /// operator's; and what was kept back or is junk for something else than its score stays that.
+    /// With so many points of the account's own. What it does not like goes into its Junk, never
+    /// into quarantine, which is the operator's; and what was kept back or is junk for something
+    /// else than its score stays that.
     fn scored_by(&self, points: f64, spam: &Spam) -> Decision {
         let before = self.place();
         let Some(scored) = &self.scored else { return Decision::new(before, "") };

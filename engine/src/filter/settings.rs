@@ -7,7 +7,8 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Spam {
-    /// Whether mail from strangers is given a score: on `listen.smtp`, from outside `auth.trusted_networks`.
+    /// Whether mail from strangers is given a score: on `listen.smtp`, from outside
+    /// `auth.trusted_networks`.
     pub enabled: bool,
     /// From this score on a message is marked with `X-Spam-Flag: YES`.
     pub tag_at: f64,
@@ -24,11 +25,11 @@ pub struct Spam {
     pub scores: BTreeMap<String, f64>,
     /// What follows when a user moves mail into Junk or out of it, or sets $Junk or $NotJunk.
     pub learn: Learn,
-    /// What it adds to the score of proven senders (DMARC) that everybody whom the message is for has written to; 0: nothing, and whom
-    /// accounts write to is not kept.
+    /// What it adds to the score of proven senders (DMARC) that everybody whom the message is for
+    /// has written to; 0: nothing, and whom accounts write to is not kept.
     pub written_to: f64,
-    /// Where rspamd listens, such as `http://127.0.0.1:11333`: a second opinion about what strangers bring. Several take turns, and
-    /// stand in for one another.
+    /// Where rspamd listens, such as `http://127.0.0.1:11333`: a second opinion about what
+    /// strangers bring. Several take turns, and stand in for one another.
     pub rspamd: Vec<String>,
     /// What its score is multiplied by, on its way into ours.
     pub rspamd_weight: f64,
@@ -38,7 +39,8 @@ pub struct Spam {
     pub rspamd_when_down: WhenDown,
     /// How long all servers together may take for a message, in seconds.
     pub rspamd_seconds: u64,
-    /// It is not asked about a larger message, nor about one beyond the session's buffer (a knob, 256 KiB).
+    /// It is not asked about a larger message, nor about one beyond the session's buffer
+    /// (a knob, 256 KiB).
     pub rspamd_bytes_max: u64,
     /// Messages that it is asked about at once.
     pub rspamd_connections_max: u64,
@@ -96,7 +98,8 @@ impl Default for Spam {
             learn: Learn::default(),
             written_to: -3.0,
             rspamd: Vec::new(),
-            // Its "add header" is 6 and ours for junk 5; see `rspamd::answer` for what its action adds.
+            // Its "add header" is 6 and ours for junk 5; see `rspamd::answer` for what
+            // its action adds.
             rspamd_weight: 0.5,
             rspamd_reject: false,
             rspamd_when_down: WhenDown::default(),

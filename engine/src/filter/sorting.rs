@@ -1,9 +1,11 @@
 //! What users sort, and whom that teaches.
 //!
-//! A message that is moved into Junk or gets the keyword `$Junk` is spam; one that is moved out of it (but not
-//! into Trash) or gets `$NotJunk` is wanted. That decides about its sender for this account ([`senders`]), trains a classifier of its own
-//! ([`own`]), and, where `spam.learn = "everybody"`, the one that all share ([`learning`]). It happens behind the client's command, on its
-//! account's home core, and what it takes to read the messages on the blocking pool.
+//! A message that is moved into Junk or gets the keyword `$Junk` is spam; one that is moved
+//! out of it (but not into Trash) or gets `$NotJunk` is wanted. That decides about its sender
+//! for this account ([`senders`]), trains a classifier of its own ([`own`]), and, where
+//! `spam.learn = "everybody"`, the one that all share ([`learning`]). It happens behind the
+//! client's command, on its account's home core, and what it takes to read the messages on
+//! the blocking pool.
 
 use super::classifier::Class;
 use super::learning::{self, Lesson};
@@ -22,8 +24,8 @@ use storage::{AccountId, MailboxId, Uid};
 
 /// Messages of one command that are looked at; the rest is not.
 const SORTED_MAX: usize = 200;
-/// Commands whose messages are being looked at, on one core; what comes beside them is not. Each holds one message's
-/// beginning.
+/// Commands whose messages are being looked at, on one core; what comes beside them is not. Each
+/// holds one message's beginning.
 const COMMANDS_MAX: usize = 32;
 
 /// Those of one account come one after the other, as they were given.

@@ -1,9 +1,9 @@
 //! What the classifier sees of a message: a set of hashed tokens.
 //!
-//! Words of the text and of the subject, alone and in pairs; where links lead; what the header tells of the
-//! program that made the message; numbers, roughly; and the rules that match, which the classifier thereby
-//! learns to weigh. Fields that a receiving host has written are left out: they tell where mail was stored, not
-//! what it is.
+//! Words of the text and of the subject, alone and in pairs; where links lead; what the header
+//! tells of the program that made the message; numbers, roughly; and the rules that match, which
+//! the classifier thereby learns to weigh. Fields that a receiving host has written are left out:
+//! they tell where mail was stored, not what it is.
 
 use super::Hit;
 use super::facts;
@@ -125,8 +125,8 @@ impl Tokens {
     }
 }
 
-/// A message, however often it is stored: what stands in front of its own header, and how the last hosts
-/// have delivered it, does not count.
+/// A message, however often it is stored: what stands in front of its own header, and how the last
+/// hosts have delivered it, does not count.
 pub fn fingerprint(message: &[u8]) -> u64 {
     let mut hash = Hash::default();
     let mut header_bytes = 0;

@@ -124,8 +124,8 @@ fn shown_host(text: &str) -> Option<String> {
 /// Second-level labels under which names are registered, as in `example.co.uk`.
 const REGISTRIES: [&str; 7] = ["co", "com", "net", "org", "ac", "gov", "edu"];
 
-/// What one owner has, roughly: two labels, or three under a registry's second level. Without the list of
-/// public suffixes this is a guess; it decides nothing by itself.
+/// What one owner has, roughly: two labels, or three under a registry's second level. Without the
+/// list of public suffixes this is a guess; it decides nothing by itself.
 pub fn site(host: &str) -> &str {
     if host.parse::<Ipv4Addr>().is_ok() {
         return host;

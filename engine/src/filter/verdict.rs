@@ -73,8 +73,8 @@ impl Verdict {
         (100.0 * self.score / self.required).clamp(0.0, 100.0) as u8
     }
 
-    /// The fields, each with its CRLF, in at most `bytes_max`: where there is too little room, rules are left out,
-    /// those of the least weight first.
+    /// The fields, each with its CRLF, in at most `bytes_max`: where there is too little room,
+    /// rules are left out, those of the least weight first.
     pub fn fields(&self, bytes_max: usize) -> String {
         let answer = if self.score >= self.required { "Yes" } else { "No" };
         let flag = if self.tagged { "X-Spam-Flag: YES\r\n" } else { "" };
@@ -120,15 +120,16 @@ impl Verdict {
         text
     }
 
-    /// In words that the sender's postmaster understands; which rules they were is nobody's business.
+    /// In words that the sender's postmaster understands; which rules they were is
+    /// nobody's business.
     pub fn refusal(&self) -> String {
         "The message looks like spam; if it is not, ask the recipient to be written to by another way"
             .to_owned()
     }
 }
 
-/// Names that only we write, and what they become when a message brings them along: as long, so that nothing
-/// moves.
+/// Names that only we write, and what they become when a message brings them along: as long, so
+/// that nothing moves.
 const OURS: [(&str, &str); 5] = [
     (crate::quarantine::note::FIELD, "X-Said-Quarantine"),
     ("X-Spam-Status", "X-Said-Status"),
@@ -137,7 +138,8 @@ const OURS: [(&str, &str); 5] = [
     ("X-Spam-Account", "X-Said-Account"),
 ];
 
-/// Renames, in place, what says of a message from elsewhere that we have judged it. How many there were.
+/// Renames, in place, what says of a message from elsewhere that we have judged it. How
+/// many there were.
 pub fn disarm(message: &mut [u8]) -> usize {
     let mut forged = Vec::new();
     let mut at = 0;

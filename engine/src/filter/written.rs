@@ -1,11 +1,12 @@
 //! Whom an account has written to: mail from there is expected.
 //!
-//! What leaves by an account's login makes its recipients known to that account alone. Key space 40 of its home shard, by its
-//! number (u32, big-endian); the value has the beginning of SHA-256 of each address in lower case (8 bytes), the one written to
-//! last at the end, at most [`KNOWN_MAX`].
+//! What leaves by an account's login makes its recipients known to that account alone. Key space 40
+//! of its home shard, by its number (u32, big-endian); the value has the beginning of SHA-256 of
+//! each address in lower case (8 bytes), the one written to last at the end, at most [`KNOWN_MAX`].
 //!
-//! Anybody can put a known address into `From`: it counts only where DMARC proves it ([`scoring`](crate::session::smtp)), and only when
-//! each account that the message is for has written there, since one verdict is for all.
+//! Anybody can put a known address into `From`: it counts only where DMARC proves it
+//! ([`scoring`](crate::session::smtp)), and only when each account that the message is for has
+//! written there, since one verdict is for all.
 
 use super::Hit;
 use super::senders::Sender;
@@ -26,8 +27,8 @@ const LEARNED_MAX: usize = 50;
 /// Accounts that are asked about one message.
 const ASKED_MAX: usize = 16;
 
-/// What `value` becomes once these have been written to; `None`: nothing is to be written. Who is among the newer half stays where it is, or each
-/// message to a friend would be a record.
+/// What `value` becomes once these have been written to; `None`: nothing is to be written. Who is
+/// among the newer half stays where it is, or each message to a friend would be a record.
 fn with(value: &[u8], more: &[Sender]) -> Option<Vec<u8>> {
     let mut all: Vec<[u8; ENTRY_BYTES]> = value.as_chunks().0.to_vec();
     let before = all.len();
@@ -99,7 +100,8 @@ pub async fn hit(shard: &Rc<Shard>, homes: Vec<Home>, sender: Sender) -> Option<
     Some(Hit { rule: "WRITTEN_TO".to_owned(), score, reason, of_content: false })
 }
 
-/// How many of these an account has not written to; on its home shard. `None`: nobody remembers whom accounts write to.
+/// How many of these an account has not written to; on its home shard. `None`: nobody remembers
+/// whom accounts write to.
 pub fn strangers(shard: &Shard, account: AccountId, to: &[String]) -> Option<usize> {
     if shard.config.spam.written_to == 0.0 {
         return None;

@@ -155,7 +155,8 @@ pub(super) async fn passwd(
     let (id, name) = (account.id(), address.clone());
     // Whoever knew the old one is out.
     let trust = move |shard| async move { suspects::trust(&shard, id, &name, false).await };
-    // The password is changed, and nobody else knows one that was made up: it is told whatever else fails.
+    // The password is changed, and nobody else knows one that was made up: it is told
+    // whatever else fails.
     let fault = on(shard, account.shard, trust).await.err();
     if let Some(fault) = &fault {
         tracing::warn!(
@@ -216,7 +217,8 @@ pub(super) async fn limits(
     }))
 }
 
-/// Changes as whom the account may send, if that is said, and shows it: `any`, domains, or `own`: only as itself.
+/// Changes as whom the account may send, if that is said, and shows it: `any`, domains, or
+/// `own`: only as itself.
 pub(super) async fn send_as(
     shard: &Rc<Shard>,
     address: &str,

@@ -1,4 +1,5 @@
-//! The keys of a domain: shown, made, exchanged. The DNS side of it is the command's, see `cli/dkim.rs`.
+//! The keys of a domain: shown, made, exchanged. The DNS side of it is the command's,
+//! see `cli/dkim.rs`.
 
 use super::domains::existing_domain;
 use super::{Fault, change, pair, unix_now};

@@ -64,8 +64,8 @@ pub(super) async fn add(
     }))
 }
 
-/// Who gets the mail for an address of a domain that is just being made: somebody who is known, or who is to have
-/// an account in it.
+/// Who gets the mail for an address of a domain that is just being made: somebody who is known, or
+/// who is to have an account in it.
 fn target_in(shard: &Shard, domain: &str, target: &str) -> Result<String, Fault> {
     match known_target(shard, target) {
         Ok(known) => Ok(known),
@@ -97,8 +97,8 @@ async fn facts(shard: &Rc<Shard>, domain: &str) -> Result<Facts, Fault> {
     Ok(Facts { rest_goes_to, ..facts })
 }
 
-/// Who gets the mail for the postmaster of the first domain that has one (RFC 5321 section 4.5.1: every
-/// domain that takes mail takes it for its postmaster).
+/// Who gets the mail for the postmaster of the first domain that has one (RFC 5321 section 4.5.1:
+/// every domain that takes mail takes it for its postmaster).
 fn first_postmaster(shard: &Shard) -> Vec<String> {
     let directory = shard.directory.borrow();
     let found = directory.domains().find_map(|(domain, _)| {

@@ -1,10 +1,11 @@
 //! What an operator can ask of a server, running or stopped.
 //!
-//! The commands send a [`Request`] through the control socket of a running server, or open the store
-//! of a stopped one and carry it out in their own process: either way it is this code, on shard 0,
-//! which alone writes the directory, one change after the other. A change is durable before any core
-//! sees it. What is about the past, the queue and scripts stands with these: `remembering`,
-//! [`crate::queue::operations`], [`crate::sieve::operations`], [`crate::filter::operations`].
+//! The commands send a [`Request`] through the control socket of a running server, or open the
+//! store of a stopped one and carry it out in their own process: either way it is this code, on
+//! shard 0, which alone writes the directory, one change after the other. A change is durable
+//! before any core sees it. What is about the past, the queue and scripts stands with these:
+//! `remembering`, [`crate::queue::operations`], [`crate::sieve::operations`],
+//! [`crate::filter::operations`].
 
 mod accounts;
 mod aliases;
@@ -47,7 +48,8 @@ const TELL_AGAIN_AFTER: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "operation", rename_all = "snake_case")]
 pub enum Request {
-    /// Without a postmaster, the first domain's is this one's too; without an abuse address, the postmaster.
+    /// Without a postmaster, the first domain's is this one's too; without an abuse
+    /// address, the postmaster.
     DomainAdd {
         domain: String,
         #[serde(default)]
@@ -431,7 +433,7 @@ async fn reload(shard: &Rc<Shard>) -> Result<Value, Fault> {
     Ok(json!({ "certificates": listed.good.len() }))
 }
 
-// ── shared ──────────────────────────────────────────────────────────────────────────────────────────
+// ── shared ───────────────────────────────────────────────────────────────────────────────────────
 
 /// Runs `work` on core `home` and turns its error into a line for the operator.
 pub(crate) async fn on<R, E, W, F>(shard: &Rc<Shard>, home: u16, work: W) -> Result<R, Fault>
@@ -445,7 +447,8 @@ where
     asked(shard, home, work).await.map_err(|error| format!("shard {home}: {error}"))?
 }
 
-/// The same for what nobody can ask for any more: again while the core is too busy, until the server stops.
+/// The same for what nobody can ask for any more: again while the core is too busy, until
+/// the server stops.
 pub(crate) async fn insist<R, E, W, F>(shard: &Rc<Shard>, home: u16, work: W) -> Result<R, Fault>
 where
     R: Send + 'static,
@@ -495,8 +498,9 @@ where
     })
 }
 
-/// Writes pairs to the log, then tells every core. What is durable can't be taken back, and a core that has not heard of it
-/// would let in whoever was removed: so this ends when all have heard it, or the server stops.
+/// Writes pairs to the log, then tells every core. What is durable can't be taken back, and a core
+/// that has not heard of it would let in whoever was removed: so this ends when all have heard it,
+/// or the server stops.
 pub(crate) async fn change(shard: &Rc<Shard>, pairs: Vec<Pair>) -> Result<(), Fault> {
     let _ = shard
         .store
@@ -507,7 +511,8 @@ pub(crate) async fn change(shard: &Rc<Shard>, pairs: Vec<Pair>) -> Result<(), Fa
         shard.directory.borrow_mut().apply(&pairs);
         Ok::<(), Fault>(())
     };
-    // At once: a busy one keeps nobody else from hearing it. Where the server stops, the next start reads it.
+    // At once: a busy one keeps nobody else from hearing it. Where the server stops, the
+    // next start reads it.
     let _ = join_all((0..shard.mesh.cores()).map(|core| insist(shard, core, tell.clone()))).await;
     Ok(())
 }

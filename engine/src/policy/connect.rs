@@ -1,4 +1,5 @@
-//! A connection is let in or not; and what a stranger does wrong is told to the core that counts it.
+//! A connection is let in or not; and what a stranger does wrong is told to the core
+//! that counts it.
 
 use super::screening::{Door, Offence, Place, network};
 use crate::NOTICE;
@@ -13,8 +14,8 @@ pub fn is_friend(shard: &Shard, peer: IpAddr) -> bool {
     shard.fences.borrow().allowed.contains(peer)
 }
 
-/// Whether who connects from there may say on whose behalf (XCLIENT): what many clients do is not to be counted against their gateway. What
-/// it brings is looked at like anybody's.
+/// Whether who connects from there may say on whose behalf (XCLIENT): what many clients do is not
+/// to be counted against their gateway. What it brings is looked at like anybody's.
 pub fn is_gateway(shard: &Shard, peer: IpAddr) -> bool {
     shard.config.listen.xclient_from.iter().any(|network| network.contains(peer))
 }

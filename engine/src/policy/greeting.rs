@@ -1,7 +1,9 @@
-//! Who is answered late: at the greeting everybody, if the operator says so, and at each reply who has done too much already.
+//! Who is answered late: at the greeting everybody, if the operator says so, and at each reply who
+//! has done too much already.
 //!
-//! A server waits for the greeting (RFC 5321 section 3.1); programs that only pour out spam often don't, and so tell what they are. The
-//! wait is a timer, no core is held, and those that wait are bounded: whoever comes beside them is answered at once.
+//! A server waits for the greeting (RFC 5321 section 3.1); programs that only pour out spam often
+//! don't, and so tell what they are. The wait is a timer, no core is held, and those that wait are
+//! bounded: whoever comes beside them is answered at once.
 
 use super::connect;
 use super::screening::Door;
@@ -124,7 +126,8 @@ fn lateness(shard: &Shard, peer: IpAddr) -> Duration {
     if is_slowed { Duration::from_secs(seconds) } else { Duration::ZERO }
 }
 
-/// Before a reply to a stranger on `listen.smtp`, where that one has done too much already. Ends early when the server stops.
+/// Before a reply to a stranger on `listen.smtp`, where that one has done too much already. Ends
+/// early when the server stops.
 pub async fn hold_back(shard: &Shard, peer: IpAddr) {
     let delay = lateness(shard, peer);
     if delay.is_zero() {

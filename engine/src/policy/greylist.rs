@@ -1,7 +1,8 @@
 //! Greylisting: a stranger whose message is doubtful is asked to come again, which real servers do.
 //!
-//! It is asked once the message has its score, so that only doubtful mail waits, and none from a domain that is proven.
-//! A network that has come again once is not asked any more for a while: the learned exceptions.
+//! It is asked once the message has its score, so that only doubtful mail waits, and none from a
+//! domain that is proven. A network that has come again once is not asked any more for a while: the
+//! learned exceptions.
 //!
 //! Key space 5 of shard 0's log; keys are hashes, values Unix seconds (u64, little-endian):
 //!
@@ -10,7 +11,8 @@
 //! | `w` and the hash of network, sender and recipient, u64 | since when it waits |
 //! | `n` and the hash of the network, u64 | when it last came again |
 //!
-//! At most [`KNOWN_MAX`] of both are kept; when that is full of what is not over yet, nobody is asked to wait.
+//! At most [`KNOWN_MAX`] of both are kept; when that is full of what is not over yet, nobody
+//! is asked to wait.
 
 use super::screening::network;
 use super::settings::Greylist as Settings;

@@ -1,7 +1,9 @@
-//! Addresses that nobody has reason to write to: who does is a spammer, or has bought addresses from one.
+//! Addresses that nobody has reason to write to: who does is a spammer, or has bought
+//! addresses from one.
 //!
-//! Such an address stands where only programs find it. A stranger who names it in RCPT is kept out for a while, with all that the
-//! session brings from there on refused, or taken as junk. It is the connection's address that counts, which nobody forges.
+//! Such an address stands where only programs find it. A stranger who names it in RCPT is kept out
+//! for a while, with all that the session brings from there on refused, or taken as junk. It is the
+//! connection's address that counts, which nobody forges.
 
 use super::connect;
 use super::screening::{Door, Place};

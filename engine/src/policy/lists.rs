@@ -1,7 +1,7 @@
 //! Block and allow lists in DNS: RFC 5782. Runs on the control plane.
 //!
-//! The questions run beside each other, through the one door to DNS with its cache and its bounds. What has no answer
-//! at the deadline is not listed: an outage keeps nobody out.
+//! The questions run beside each other, through the one door to DNS with its cache and its bounds.
+//! What has no answer at the deadline is not listed: an outage keeps nobody out.
 
 use super::settings::DnsList;
 use crate::auth::dns::{self, Resolver};

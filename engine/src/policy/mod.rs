@@ -1,4 +1,5 @@
-//! What is decided about a stranger before there is a message: at the connection and in the envelope.
+//! What is decided about a stranger before there is a message: at the connection and
+//! in the envelope.
 //!
 //! | where | what |
 //! |---|---|
@@ -11,7 +12,8 @@
 //! | [`networks`] | networks that are let in or kept out, from the config file and files of their own |
 //! | [`lists`] | block and allow lists in DNS (RFC 5782) |
 //!
-//! Clients in `auth.trusted_networks` and `policy.allow` are no strangers: nothing here concerns them.
+//! Clients in `auth.trusted_networks` and `policy.allow` are no strangers: nothing
+//! here concerns them.
 
 pub mod connect;
 pub mod greeting;

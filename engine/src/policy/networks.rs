@@ -1,8 +1,9 @@
-//! Which networks are let in, and which are kept out: those of the config file, and of files as they are published for countries.
+//! Which networks are let in, and which are kept out: those of the config file, and of files as
+//! they are published for countries.
 //!
-//! A file has a network or an address a line (`203.0.113.0/24`, `2001:db8::1`); what follows `#` or `;` is a comment. Networks are
-//! kept as ranges that neither touch nor overlap, in order, so a whole country costs a few hundred kilobytes, shared by all cores,
-//! and a search by halves.
+//! A file has a network or an address a line (`203.0.113.0/24`, `2001:db8::1`); what follows `#` or
+//! `;` is a comment. Networks are kept as ranges that neither touch nor overlap, in order, so a
+//! whole country costs a few hundred kilobytes, shared by all cores, and a search by halves.
 
 use crate::auth::settings::Network;
 use crate::config::{Config, ConfigError};
@@ -113,7 +114,8 @@ impl Networks {
     }
 }
 
-/// The network of so many bits that an address is in, by its first address. IPv4 addresses in IPv6's clothes are IPv4 addresses.
+/// The network of so many bits that an address is in, by its first address. IPv4 addresses in
+/// IPv6's clothes are IPv4 addresses.
 pub fn prefix(address: IpAddr, bits_v4: u32, bits_v6: u32) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => {

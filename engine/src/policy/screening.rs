@@ -1,8 +1,9 @@
 //! Who has done too much of something is kept out for a while. Pure: time is an argument.
 //!
 //! Each address is counted by one core, which its hash chooses; that core tells all others of a ban
-//! ([`connect`](super::connect)). Counts are of [sliding windows](crate::sliding). Memory is bounded: with more addresses
-//! than [`COUNTED_MAX`] those that are quiet longest are forgotten, and a table full of others forgets at random.
+//! ([`connect`](super::connect)). Counts are of [sliding windows](crate::sliding). Memory is
+//! bounded: with more addresses than [`COUNTED_MAX`] those that are quiet longest are forgotten,
+//! and a table full of others forgets at random.
 
 use super::networks::prefix;
 use super::settings::Screening;
@@ -63,8 +64,8 @@ impl Offence {
     }
 }
 
-/// Who guesses passwords may still bring mail, and a server whose mail is refused has users who log in: many share
-/// an address.
+/// Who guesses passwords may still bring mail, and a server whose mail is refused has users who log
+/// in: many share an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Door {
     /// `listen.smtp`.
@@ -141,7 +142,8 @@ impl Screen {
         now.saturating_duration_since(self.origin).as_secs()
     }
 
-    /// The places that have gone half-way to being kept out for this, but for those that are known to have.
+    /// The places that have gone half-way to being kept out for this, but for those that
+    /// are known to have.
     pub fn near(
         &self,
         now: Instant,
@@ -168,7 +170,8 @@ impl Screen {
     fn forget(&mut self, now: u64, window: u64) {
         self.counted.retain(|_, counts| counts.iter().any(|one| one.weigh(now, window) > 0));
         if self.counted.len() >= COUNTED_MAX {
-            // All are busy: an attack from everywhere. Half of them go; who goes on is soon counted again.
+            // All are busy: an attack from everywhere. Half of them go; who goes on is
+            // soon counted again.
             let mut keep = false;
             self.counted.retain(|_, _| {
                 keep = !keep;

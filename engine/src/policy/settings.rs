@@ -76,14 +76,16 @@ pub enum HoneypotAction {
 /// How often within `window_seconds` one address may do something, before it is kept out for
 /// `ban_seconds`; 0: as often as it likes. A network (/24, or /64 of IPv6) may four times as often.
 ///
-/// Wrong passwords keep an address out of the services where one logs in, the others out of `listen.smtp`. A large
-/// provider brings the mail of many from few addresses, bad and good, so these are off unless the operator asks.
+/// Wrong passwords keep an address out of the services where one logs in, the others out of
+/// `listen.smtp`. A large provider brings the mail of many from few addresses, bad and good, so
+/// these are off unless the operator asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Screening {
     pub window_seconds: u64,
     pub ban_seconds: u64,
-    /// Who has gone half-way to being kept out of `listen.smtp` gets each reply so late there, in seconds; 0: at once.
+    /// Who has gone half-way to being kept out of `listen.smtp` gets each reply so late there, in
+    /// seconds; 0: at once.
     pub tarpit_seconds: u64,
     /// Connections to `listen.smtp`.
     pub connections_max: u32,
@@ -140,7 +142,8 @@ impl Default for Greylist {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DnsList {
-    /// Such as `zen.example.org`; a client at 192.0.2.1 is asked for as `1.2.0.192.zen.example.org`.
+    /// Such as `zen.example.org`; a client at 192.0.2.1 is asked for as
+    /// `1.2.0.192.zen.example.org`.
     pub zone: String,
     /// What being listed adds to a message's spam score; below 0 for an allow list.
     #[serde(default)]
@@ -153,7 +156,8 @@ pub struct DnsList {
     pub answers: Vec<Network>,
 }
 
-/// 127.0.0.0/24; RFC 5782 has 127.0.0.2 for "listed". Lists use 127.255.255.x to say that they refuse to answer.
+/// 127.0.0.0/24; RFC 5782 has 127.0.0.2 for "listed". Lists use 127.255.255.x to say that they
+/// refuse to answer.
 fn any_answer() -> Vec<Network> {
     Network::try_from("127.0.0.0/24".to_owned()).into_iter().collect()
 }

@@ -1,9 +1,10 @@
 //! Released and deleted, on the account's home shard.
 //!
-//! A release is one record, which moves the row: the message has the received date and the flags that it had (but
-//! \Deleted), and no octet of it is copied. What follows for the sender and the classifier is what follows when a user moves mail out of
-//! Junk ([`sorting`]), if it was kept back for what it looked like; that somebody wants a virus to look at says nothing of
-//! its sender. A deletion is an expunge, so it can be brought back as long as all that is expunged.
+//! A release is one record, which moves the row: the message has the received date and the flags
+//! that it had (but \Deleted), and no octet of it is copied. What follows for the sender and the
+//! classifier is what follows when a user moves mail out of Junk ([`sorting`]), if it was kept back
+//! for what it looked like; that somebody wants a virus to look at says nothing of its sender. A
+//! deletion is an expunge, so it can be brought back as long as all that is expunged.
 
 use super::{By, Reason};
 use super::{kept, recalled};
@@ -26,7 +27,8 @@ pub struct Released {
     pub harmful: Vec<Uid>,
 }
 
-/// Lets messages into INBOX; those that are not there any more are skipped. `force`: also what does harm.
+/// Lets messages into INBOX; those that are not there any more are skipped. `force`:
+/// also what does harm.
 pub async fn release(
     shard: &Rc<Shard>,
     account: AccountId,

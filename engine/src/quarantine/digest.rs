@@ -1,8 +1,10 @@
-//! Tells an account what was kept back from it since it was told last: on its home shard, through the normal delivery.
+//! Tells an account what was kept back from it since it was told last: on its home shard, through
+//! the normal delivery.
 //!
-//! Key space 11 of the home shard's log: the account's number (u32, big-endian), and in JSON the UID that it was told of
-//! last ([`Told`]). A digest and this note are one record, where no script of the account says otherwise; else the note
-//! follows the delivery. So a crash in between tells twice, never not at all.
+//! Key space 11 of the home shard's log: the account's number (u32, big-endian), and in JSON the
+//! UID that it was told of last ([`Told`]). A digest and this note are one record, where no script
+//! of the account says otherwise; else the note follows the delivery. So a crash in between tells
+//! twice, never not at all.
 
 use super::letter::{self, Item, Letter};
 use super::links::{self, Action, Link};
@@ -59,8 +61,8 @@ pub async fn forget(shard: &Shard, account: AccountId) -> Result<(), Error> {
     Ok(())
 }
 
-/// Tells all that the account has not been told yet, if some of it was kept back before `before` (Unix seconds; `None`: in
-/// any case). How many messages that were.
+/// Tells all that the account has not been told yet, if some of it was kept back before `before`
+/// (Unix seconds; `None`: in any case). How many messages that were.
 pub async fn send(
     shard: &Rc<Shard>,
     address: &str,
@@ -158,9 +160,10 @@ async fn items(
     Ok(items)
 }
 
-/// Strangers can use up a quota with mail that is kept back, and its owner would not even hear of it: where a digest does
-/// not fit, the oldest of that mail goes, as much as it takes, if that helps and something is left to tell: what is before
-/// `last`. What had been delivered stays: no stranger chose when it came here. True: something went.
+/// Strangers can use up a quota with mail that is kept back, and its owner would not even hear of
+/// it: where a digest does not fit, the oldest of that mail goes, as much as it takes, if that
+/// helps and something is left to tell: what is before `last`. What had been delivered stays: no
+/// stranger chose when it came here. True: something went.
 async fn make_room(
     shard: &Shard,
     address: &str,

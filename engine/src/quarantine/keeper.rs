@@ -1,10 +1,11 @@
-//! What is done on each core without being asked: accounts are told daily what was kept back from them, and what has
-//! been kept for long enough is expunged.
+//! What is done on each core without being asked: accounts are told daily what was kept back from
+//! them, and what has been kept for long enough is expunged.
 //!
-//! When an account was last told is not looked at: it is told if something that it does not know was kept back before the
-//! hour that has struck last. So a server that was down at that hour tells when it is up again, and one that starts every
-//! minute tells nobody twice. Work is bounded: [`EXPUNGED_AT_ONCE`] messages of an account by one record, one account
-//! after the other, and others have their turn in between.
+//! When an account was last told is not looked at: it is told if something that it does not know
+//! was kept back before the hour that has struck last. So a server that was down at that hour tells
+//! when it is up again, and one that starts every minute tells nobody twice. Work is bounded:
+//! [`EXPUNGED_AT_ONCE`] messages of an account by one record, one account after the other, and
+//! others have their turn in between.
 
 use super::digest::{self, NotTold};
 use super::{By, actions, kept, recalled};
@@ -99,8 +100,9 @@ async fn expunge_old(shard: &Rc<Shard>) -> bool {
     all
 }
 
-/// Messages come in the order of time, so the first that is younger ends it; what can't be read is skipped. One that was brought back from among the
-/// expunged is behind younger ones, and goes with them.
+/// Messages come in the order of time, so the first that is younger ends it; what can't be
+/// read is skipped. One that was brought back from among the expunged is behind younger ones,
+/// and goes with them.
 async fn expunge_old_of(
     shard: &Rc<Shard>,
     account: AccountId,

@@ -1,7 +1,9 @@
-//! What can be told of kept mail without handing it over: who claims to have sent it, why it is here, and its text.
+//! What can be told of kept mail without handing it over: who claims to have sent it, why it is
+//! here, and its text.
 //!
-//! Everything that strangers wrote is spelled out ([`safe`]); of attachments names alone are told. Bounded: one read of
-//! [`HEADER_BYTES`] for a line in a list, of [`MESSAGE_BYTES_MAX`] for a message that is shown.
+//! Everything that strangers wrote is spelled out ([`safe`]); of attachments names alone are told.
+//! Bounded: one read of [`HEADER_BYTES`] for a line in a list, of [`MESSAGE_BYTES_MAX`] for a
+//! message that is shown.
 
 use super::note::Note;
 use super::recalled;
@@ -81,8 +83,8 @@ pub fn some_entries(
     Ok(None)
 }
 
-/// Why a message is here and since when. An error is one of reading: nothing follows from it, since mail that was collected
-/// may have been received long before it was kept back.
+/// Why a message is here and since when. An error is one of reading: nothing follows from it, since
+/// mail that was collected may have been received long before it was kept back.
 pub async fn note(
     shard: &Shard,
     account: AccountId,
@@ -136,8 +138,8 @@ pub async fn look(
     // What was found when it came is not why it is here.
     let (mut has_status, mut has_scan) = (false, recall.is_some());
     for field in Fields::new(&head) {
-        // The topmost is ours. Of mail that was judged, what it brought under such a name was renamed; of a gateway's, which
-        // is only scanned, it stands below what the scan has found.
+        // The topmost is ours. Of mail that was judged, what it brought under such a name was
+        // renamed; of a gateway's, which is only scanned, it stands below what the scan has found.
         let is_judged = matches!(note.reason, Reason::Spam | Reason::Dmarc) || !has_scan;
         if field.is("X-Spam-Status") && !has_status && is_judged {
             has_status = true;
@@ -269,7 +271,8 @@ fn status(shard: &Shard, value: &str) -> (Option<f64>, Vec<Rule>) {
     (score, tests.split(',').take(RULES_MAX).filter_map(rule).collect())
 }
 
-/// A message as an operator may look at it: header and verdict, its text, and what is attached to it.
+/// A message as an operator may look at it: header and verdict, its text, and what
+/// is attached to it.
 pub async fn show(
     shard: &Shard,
     address: &str,
@@ -307,8 +310,8 @@ fn read(message: &[u8]) -> (Vec<[String; 2]>, String, Vec<String>) {
     (fields, lines.join("\n"), attachments)
 }
 
-/// The text that a reader would see first, without what is attached: plain, or else HTML as it is shown, without what
-/// it points at.
+/// The text that a reader would see first, without what is attached: plain, or else HTML as it is
+/// shown, without what it points at.
 fn body(mail: &Mail<'_>) -> String {
     let (mut plain, mut html) = (String::new(), String::new());
     for part in mail.summary.parts.iter().take(PARTS_MAX) {

@@ -1,5 +1,6 @@
-//! What a digest says, as text and as HTML. Every word of strangers is spelled out and escaped; nothing is loaded from
-//! anywhere, and no link leads to what they have written: what a mail program would take for one is broken.
+//! What a digest says, as text and as HTML. Every word of strangers is spelled out and escaped;
+//! nothing is loaded from anywhere, and no link leads to what they have written: what a mail
+//! program would take for one is broken.
 
 use super::html;
 use super::kept::Kept;
@@ -156,7 +157,8 @@ fn unlinked(text: &str) -> String {
     shown
 }
 
-/// In lines that mail may have (RFC 5322 section 2.1.1), broken at blanks, or within a word that has no end.
+/// In lines that mail may have (RFC 5322 section 2.1.1), broken at blanks, or within a word
+/// that has no end.
 fn wrapped(text: &str, indent: &str) -> String {
     const COLUMN: usize = 100;
     const WORD_CHARS_MAX: usize = 200;

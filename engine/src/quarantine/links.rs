@@ -1,12 +1,14 @@
 //! The signed links of a digest, and what follows when somebody opens one.
 //!
-//! A link is its own proof: version, action, account, message (UID and since when it is kept) and an end, under
-//! HMAC-SHA-256 with a key of this host that is made once and kept in the directory's key space (`q:links`). So nothing
-//! has to be remembered of links that were sent, and nobody who can't read the account's mail has one. Looking at a link
-//! changes nothing, since programs that scan mail look at all of them (RFC 8058 section 1); its page has a button.
+//! A link is its own proof: version, action, account, message (UID and since when it is kept) and
+//! an end, under HMAC-SHA-256 with a key of this host that is made once and kept in the directory's
+//! key space (`q:links`). So nothing has to be remembered of links that were sent, and nobody who
+//! can't read the account's mail has one. Looking at a link changes nothing, since programs that
+//! scan mail look at all of them (RFC 8058 section 1); its page has a button.
 //!
-//! What is not signed by us is answered alike, whatever it says: nobody learns whether an account or a message exists.
-//! Whether a link was used is not noted either: the message is not there any more.
+//! What is not signed by us is answered alike, whatever it says: nobody learns whether an
+//! account or a message exists. Whether a link was used is not noted either: the message is
+//! not there any more.
 
 use super::actions;
 use super::kept;
@@ -40,7 +42,8 @@ pub struct Link {
     pub action: Action,
     pub account: AccountId,
     pub uid: Uid,
-    /// Since when the message is kept, in Unix seconds: a UID alone might come again in a store that was restored.
+    /// Since when the message is kept, in Unix seconds: a UID alone might come again in a store
+    /// that was restored.
     pub since: u64,
     /// Good before then, in Unix seconds.
     pub until: u64,

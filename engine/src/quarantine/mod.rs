@@ -12,12 +12,13 @@
 //! | [`links`] | the signed links in it, and what follows from them |
 //! | [`operations`] | what an operator can ask |
 //!
-//! Invariants: kept mail lies in a mailbox that the store lists nowhere and finds by no name (storage/FORMAT.md,
-//! "Quarantine"), so no client can make or fill it, nor read it, but where the operator shows it
-//! (`quarantine.imap`): then all of it, also what may do harm; a message is at one place, since it gets there by its
-//! delivery, or is pulled back by one record, and leaves by one; the account's quota counts it, or strangers could fill the disk. Scripts do not
-//! see what is kept back, neither when it comes nor when it is released: a script that answers, or throws away, days
-//! later is nothing that its owner expects, who has just said that the message is wanted.
+//! Invariants: kept mail lies in a mailbox that the store lists nowhere and finds by no name
+//! (storage/FORMAT.md, "Quarantine"), so no client can make or fill it, nor read it, but where the
+//! operator shows it (`quarantine.imap`): then all of it, also what may do harm; a message is at
+//! one place, since it gets there by its delivery, or is pulled back by one record, and leaves by
+//! one; the account's quota counts it, or strangers could fill the disk. Scripts do not see what is
+//! kept back, neither when it comes nor when it is released: a script that answers, or throws away,
+//! days later is nothing that its owner expects, who has just said that the message is wanted.
 
 pub mod actions;
 pub mod digest;
@@ -217,7 +218,8 @@ impl Snapshot {
     }
 }
 
-/// Text of strangers as it may stand on a terminal: controls, and what turns the direction of writing, are spelled out.
+/// Text of strangers as it may stand on a terminal: controls, and what turns the direction of
+/// writing, are spelled out.
 pub fn safe(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {

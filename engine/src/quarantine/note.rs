@@ -4,8 +4,9 @@
 //! X-Spam-Quarantine: virus, since 2026-11-26T16:46:39Z
 //! ```
 //!
-//! It is in the placement's prefix, where no sender writes, so what is read there is believed; it stays when the
-//! message is released. One that a message brings along is renamed (`filter::verdict::disarm`).
+//! It is in the placement's prefix, where no sender writes, so what is read there is believed; it
+//! stays when the message is released. One that a message brings along is renamed
+//! (`filter::verdict::disarm`).
 
 use super::Reason;
 use crate::when::{parse_time, time_text};

@@ -1,5 +1,5 @@
-//! What an operator can ask of kept mail. Runs on shard 0, which knows the addresses; the work is done where the
-//! messages lie.
+//! What an operator can ask of kept mail. Runs on shard 0, which knows the addresses; the work is
+//! done where the messages lie.
 
 use super::digest;
 use super::kept::{self, Kept};

@@ -1,9 +1,11 @@
-//! Mail that was delivered and is pulled back, since it was found out later what it holds: why, and since when.
+//! Mail that was delivered and is pulled back, since it was found out later what it holds:
+//! why, and since when.
 //!
-//! Key space 41 of the home shard's log: the account's number and the UID in its quarantine (u32 each, big-endian), and
-//! in JSON a [`Recall`]. It is set by the record that moves the message, and deleted by the one that lets it out; of what
-//! was expunged for good the keeper deletes it ([`sweep`]). What lay in quarantine already gets one, too ([`condemn`]).
-//! Its prefix can't tell: that is as old as the delivery.
+//! Key space 41 of the home shard's log: the account's number and the UID in its quarantine (u32
+//! each, big-endian), and in JSON a [`Recall`]. It is set by the record that moves the message, and
+//! deleted by the one that lets it out; of what was expunged for good the keeper deletes it
+//! ([`sweep`]). What lay in quarantine already gets one, too ([`condemn`]). Its prefix can't tell:
+//! that is as old as the delivery.
 
 use super::note::Note;
 use super::{Reason, kept};
@@ -31,7 +33,8 @@ pub struct Recall {
     pub since: u64,
     /// What the scan has found: `clamav=found Eicar-Test-Signature (ClamAV 1.4.6/27000)`.
     pub found: String,
-    /// The mailbox that it was in, as it was called then; `None`: it was in quarantine already, for another reason.
+    /// The mailbox that it was in, as it was called then; `None`: it was in quarantine already,
+    /// for another reason.
     pub mailbox: Option<String>,
 }
 
@@ -51,9 +54,9 @@ pub fn of(shard: &Shard, account: AccountId, uid: Uid) -> Option<Recall> {
     serde_json::from_slice(&value).ok()
 }
 
-/// Moves messages out of quarantine, each with the end of its note, if it has one: one record. Pairs of the UIDs that they
-/// had and have. One that was pulled back may be marked \Deleted: that goes before, or a client would expunge what was
-/// just released.
+/// Moves messages out of quarantine, each with the end of its note, if it has one: one record.
+/// Pairs of the UIDs that they had and have. One that was pulled back may be marked \Deleted: that
+/// goes before, or a client would expunge what was just released.
 pub async fn let_go(
     shard: &Shard,
     account: AccountId,
@@ -81,7 +84,8 @@ pub async fn let_go(
     Ok(pairs)
 }
 
-/// Moves a message into quarantine, with its note: one record. The UID that it has there; `None`: it is gone.
+/// Moves a message into quarantine, with its note: one record. The UID that it has there;
+/// `None`: it is gone.
 pub async fn pull_back(
     shard: &Shard,
     account: AccountId,
@@ -104,8 +108,8 @@ pub async fn pull_back(
     Ok(pairs.first().map(|(_, is)| *is))
 }
 
-/// What lies in quarantine for another reason was found out to do harm: from now on that is the reason. Since when it is
-/// there stays, and so do the links that delete it.
+/// What lies in quarantine for another reason was found out to do harm: from now on that is the
+/// reason. Since when it is there stays, and so do the links that delete it.
 pub async fn condemn(
     shard: &Shard,
     account: AccountId,
@@ -149,7 +153,8 @@ pub fn buried(shard: &Shard, account: AccountId) -> Result<Option<Buried>, Error
     Ok((!notes.is_empty()).then_some(Buried { quarantine: quarantine.id, next, notes }))
 }
 
-/// After it: a message is known by its date and size, and one that is like it is taken for the worst.
+/// After it: a message is known by its date and size, and one that is like it is
+/// taken for the worst.
 pub async fn carry_over(shard: &Shard, account: AccountId, buried: &Buried) -> Result<(), Error> {
     let end = shard.store.status(account, buried.quarantine)?.uid_next.0;
     let back = shard.store.entries(account, buried.quarantine, buried.next.0..=end)?;

@@ -1,5 +1,5 @@
-//! `[quarantine]` of the config file. What goes there is said elsewhere: `spam.quarantine_at`, `auth.dmarc_quarantine`,
-//! and `quarantine` among the actions of `[scan]`.
+//! `[quarantine]` of the config file. What goes there is said elsewhere: `spam.quarantine_at`,
+//! `auth.dmarc_quarantine`, and `quarantine` among the actions of `[scan]`.
 
 use crate::when::Span;
 use serde::{Deserialize, Serialize};
@@ -8,12 +8,15 @@ use std::time::Duration;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Quarantine {
-    /// For so long mail is kept back, such as `30d`; then it is expunged. Links in digests work as long.
+    /// For so long mail is kept back, such as `30d`; then it is expunged. Links in
+    /// digests work as long.
     pub keep: Span,
-    /// When accounts are told daily what was kept back from them, by this host's clock; `off`: only when an operator says so.
+    /// When accounts are told daily what was kept back from them, by this host's clock; `off`: only
+    /// when an operator says so.
     pub digest_at: Daily,
-    /// Where the links of digests lead, without a slash at the end, such as `https://mail.example.org`: for a proxy in front of
-    /// `web.listen`. Absent: the host name and the first port of `web.listen`.
+    /// Where the links of digests lead, without a slash at the end, such as
+    /// `https://mail.example.org`: for a proxy in front of `web.listen`. Absent: the host name and
+    /// the first port of `web.listen`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Whether users see it over IMAP, as a mailbox that can only be read.

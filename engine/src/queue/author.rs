@@ -9,8 +9,9 @@ use std::sync::Arc;
 /// Whose words a message is, for signing it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Author {
-    /// Those of the account that has logged in: signed by the domain in From if that address is the account's, so
-    /// that nobody has another's domain vouch for what they write; otherwise by the domain of the sender.
+    /// Those of the account that has logged in: signed by the domain in From if that address is the
+    /// account's, so that nobody has another's domain vouch for what they write; otherwise by the
+    /// domain of the sender.
     Account,
     /// Our own, or written by us for a user.
     Ourselves,
@@ -45,9 +46,9 @@ impl Author {
     }
 }
 
-/// The one domain of all authors, if the account may send as all of them; the sender's, which was looked at before; the
-/// account's. A server that sends others' mail through us has nobody but the authors vouch for it: it also passes on what
-/// strangers have written.
+/// The one domain of all authors, if the account may send as all of them; the sender's, which was
+/// looked at before; the account's. A server that sends others' mail through us has nobody but the
+/// authors vouch for it: it also passes on what strangers have written.
 fn names_of_account(directory: &Directory, envelope: &Envelope, authors: &[String]) -> Vec<String> {
     let user = envelope.account.as_deref().unwrap_or_default();
     let mut domains: Vec<Option<String>> = authors.iter().map(|one| domain_of(one)).collect();
@@ -71,7 +72,8 @@ pub fn others(directory: &Directory, user: &str, mut authors: Vec<String>) -> Ve
     authors
 }
 
-/// The author's domain, or the next one above it that is ours: reports come from `postmaster@` our host's name.
+/// The author's domain, or the next one above it that is ours: reports come from `postmaster@`
+/// our host's name.
 fn own_names(authors: &[String]) -> Vec<String> {
     let [author] = authors else { return Vec::new() };
     let mut names = Vec::new();

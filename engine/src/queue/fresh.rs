@@ -1,7 +1,9 @@
-//! Messages that have just been taken in, as they were recorded: the first try need not read them back.
+//! Messages that have just been taken in, as they were recorded: the first try need
+//! not read them back.
 //!
-//! Where other servers keep up, a message is on its way milliseconds after its `250`. What has waited, or was tried once,
-//! is read from the log: there is no second truth here, only a shorter way to the first.
+//! Where other servers keep up, a message is on its way milliseconds after its `250`. What has
+//! waited, or was tried once, is read from the log: there is no second truth here, only a shorter
+//! way to the first.
 
 use super::message::Envelope;
 use bytes::Bytes;

@@ -1,13 +1,14 @@
 //! A message for other hosts, on its way into the queue of this core.
 //!
-//! Up to the session's buffer it is one record. A larger one streams into the log while it arrives, so that
-//! a session never holds more. What RFC 6409 section 8 has us add goes in front: a `Date` and a
-//! `Message-ID` where there is none. Whether it needs 8BITMIME or SMTPUTF8 on its way is found out by looking: clients
-//! declare both out of habit, and a server without them could not have it.
+//! Up to the session's buffer it is one record. A larger one streams into the log while it
+//! arrives, so that a session never holds more. What RFC 6409 section 8 has us add goes in front:
+//! a `Date` and a `Message-ID` where there is none. Whether it needs 8BITMIME or SMTPUTF8 on its
+//! way is found out by looking: clients declare both out of habit, and a server without them
+//! could not have it.
 //!
-//! What leaves in the name of a domain of ours is signed (DKIM) before it is recorded, once for all tries and
-//! recipients. The signatures are the record's prefix, so they need not be known before the body; they are
-//! made on the blocking pool.
+//! What leaves in the name of a domain of ours is signed (DKIM) before it is recorded, once for all
+//! tries and recipients. The signatures are the record's prefix, so they need not be known before
+//! the body; they are made on the blocking pool.
 
 use super::author::{self, Author, Signer};
 use super::message::Envelope;
@@ -113,8 +114,8 @@ impl Submission {
         self
     }
 
-    /// What was found out about a message that is passed on goes in front of it. Who is named as the sender of junk is
-    /// likely somebody else, and not told what becomes of it.
+    /// What was found out about a message that is passed on goes in front of it. Who is named as
+    /// the sender of junk is likely somebody else, and not told what becomes of it.
     pub fn judged(mut self, fields: String, judged: &Judged) -> Submission {
         self.above = fields;
         self.found = judged.found.clone();
@@ -225,8 +226,8 @@ impl Submission {
         self.seen.received
     }
 
-    /// Of a complete message that does not leave at once, since its sender or the operator is to say when: whose it is, and its
-    /// octets.
+    /// Of a complete message that does not leave at once, since its sender or the operator is to
+    /// say when: whose it is, and its octets.
     pub fn waits(&mut self) -> Option<(String, u64)> {
         if !self.envelope.waits() {
             return None;
@@ -237,7 +238,8 @@ impl Submission {
         Some((self.envelope.account.clone()?, self.octets))
     }
 
-    /// What is found in the complete message, where it is scanned. Before anything else is asked of it.
+    /// What is found in the complete message, where it is scanned. Before anything
+    /// else is asked of it.
     pub async fn findings(&mut self) -> Result<Option<Findings>, Error> {
         let Some((mut scan, scanner)) = self.scan.take() else { return Ok(None) };
         let outline = Arc::new(scanner.finish());
@@ -253,7 +255,8 @@ impl Submission {
         Ok(Some(scan.findings(None).await))
     }
 
-    /// Of a complete message that others get by the same answer: none of them may have it unless there is room for this copy.
+    /// Of a complete message that others get by the same answer: none of them may have it unless
+    /// there is room for this copy.
     pub fn keep_room(&mut self) -> Result<(), Error> {
         if self.sealed.is_none() {
             self.seal();
@@ -367,7 +370,8 @@ impl Submission {
         Some(Box::new((signing?, signer)))
     }
 
-    /// Off the core. What can't be signed leaves without: its recipients may know us by our address.
+    /// Off the core. What can't be signed leaves without: its recipients may know us
+    /// by our address.
     async fn sign(
         &self,
         (domain, keys): Signer,

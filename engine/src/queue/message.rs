@@ -1,5 +1,5 @@
-//! What is recorded of a message that waits to leave: its envelope, once, beside the body; and how far
-//! its recipients have come, again with each change. FORMAT.md, "The outbound queue".
+//! What is recorded of a message that waits to leave: its envelope, once, beside the body; and how
+//! far its recipients have come, again with each change. FORMAT.md, "The outbound queue".
 //!
 //! Both are JSON, as the directory is: fields may be added, and are absent where they say nothing.
 
@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 const WHY_BYTES_MAX: usize = 300;
 /// Of one message. Senders send to the rest by themselves (RFC 5321 section 4.5.3.1.10).
 pub const RECIPIENTS_MAX: usize = 1000;
-/// Segments of 4 MiB take records eight times as large; without words, a thousand recipients take a third of it.
+/// Segments of 4 MiB take records eight times as large; without words, a thousand recipients
+/// take a third of it.
 const PROGRESS_BYTES_MAX: usize = 128 << 10;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,10 +45,12 @@ pub struct Envelope {
     pub require_tls: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     pub tls_optional: bool,
-    /// When its sender wants it to leave, Unix seconds (RFC 4865). Its row in the index has this for its date.
+    /// When its sender wants it to leave, Unix seconds (RFC 4865). Its row in the index has
+    /// this for its date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release_at: Option<u64>,
-    /// Why it is on hold from the start: somebody else may have sent it in the account's name. Its row has [`super::HELD`].
+    /// Why it is on hold from the start: somebody else may have sent it in the account's name. Its
+    /// row has [`super::HELD`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspected: Option<String>,
     /// Which suspicion of the account that is, for as long as the message comes.
@@ -174,10 +177,12 @@ pub struct Standing {
     /// By which policy the way there was secured, in words; empty where nobody was reached.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub way: String,
-    /// Of a recipient of ours that waits: the accounts behind it that have not had it while others have.
+    /// Of a recipient of ours that waits: the accounts behind it that have not had it
+    /// while others have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left: Vec<u32>,
-    /// It is what is known of the destination ([`crate::relay::unreached`]), and not recorded for each message.
+    /// It is what is known of the destination ([`crate::relay::unreached`]), and not recorded
+    /// for each message.
     #[serde(skip)]
     pub is_shared: bool,
 }
@@ -213,7 +218,8 @@ impl Standing {
 /// How far a message has come. Recorded once there is something to say.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// In the order of the envelope's recipients. Nothing is recorded of them where there is nothing to be told.
+    /// In the order of the envelope's recipients. Nothing is recorded of them where there is
+    /// nothing to be told.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recipients: Vec<Standing>,
     #[serde(default, skip_serializing_if = "is_none_yet")]
@@ -226,10 +232,12 @@ pub struct Progress {
     /// The sender knows that it waits.
     #[serde(default, skip_serializing_if = "is_false")]
     pub told_of_delay: bool,
-    /// From when on it may be tried by an operator's word, Unix seconds, whatever its envelope says; zero: there is none.
+    /// From when on it may be tried by an operator's word, Unix seconds, whatever its envelope
+    /// says; zero: there is none.
     #[serde(default, skip_serializing_if = "is_never")]
     pub released_at: u64,
-    /// The same by its envelope, which is not recorded here again; and whether it is on hold by that.
+    /// The same by its envelope, which is not recorded here again; and whether it is
+    /// on hold by that.
     #[serde(skip)]
     pub due: u64,
     #[serde(skip)]
@@ -289,8 +297,8 @@ impl Progress {
         lengths.find(|cut| cut.len() <= PROGRESS_BYTES_MAX).unwrap_or_else(|| cut_to(0))
     }
 
-    /// What is recorded. When it was tried is so only where a server has said something of a recipient that waits:
-    /// else it would be put anew at each try, for each message.
+    /// What is recorded. When it was tried is so only where a server has said something of a
+    /// recipient that waits: else it would be put anew at each try, for each message.
     fn own(&self) -> Progress {
         let own = |one: &Standing| if one.is_own() { one.clone() } else { Standing::default() };
         let is_any_own = self.recipients.iter().any(Standing::is_own);
@@ -300,9 +308,9 @@ impl Progress {
         Progress { recipients, attempts, next, ..*self }
     }
 
-    /// Whether there is something to be recorded of this message: more than that it was tried, and that its
-    /// destination could not be reached. Without a record it is tried again after a start, and waits as its age
-    /// tells ([`super::schedule::tries_within`]).
+    /// Whether there is something to be recorded of this message: more than that it was tried, and
+    /// that its destination could not be reached. Without a record it is tried again after a start,
+    /// and waits as its age tells ([`super::schedule::tries_within`]).
     pub fn is_own(&self) -> bool {
         self.held
             || self.told_of_delay

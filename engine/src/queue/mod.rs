@@ -1,10 +1,11 @@
 //! Mail that waits to leave this host: durable, in the same log as all other mail.
 //!
-//! A queued message is a message in the INBOX of an account that is nobody's, on the shard whose session took
-//! it: one record, stored once however many recipients there are. Where other mail has its summary, it has
-//! its envelope. How far it has come is a key of the shard, written anew with each change; while it only waits because its
-//! destination can't be reached there is none. When nobody waits for it any more, it is expunged. So compaction, recovery, checkpoints and backups know nothing
-//! of a queue, and it can't be lost in any other way than mail is.
+//! A queued message is a message in the INBOX of an account that is nobody's, on the shard whose
+//! session took it: one record, stored once however many recipients there are. Where other mail has
+//! its summary, it has its envelope. How far it has come is a key of the shard, written anew with
+//! each change; while it only waits because its destination can't be reached there is none. When
+//! nobody waits for it any more, it is expunged. So compaction, recovery, checkpoints and backups
+//! know nothing of a queue, and it can't be lost in any other way than mail is.
 //!
 //! | file | what |
 //! |---|---|
@@ -18,11 +19,12 @@
 //! | [`notices`], [`report`] | what senders are told (RFC 3464) |
 //! | [`operations`] | `kura queue` |
 //!
-//! Invariants: a `250` is built from the receipt of the record; a message has one who tries or changes it at a time,
-//! and is not tried with less than is known of it; a recipient that another server has taken is recorded before
-//! anything else is done with the message; a sender is told of a failure before it is recorded. So a crash may
-//! repeat, to other servers: what was under way, and what they took in the time of two writes and
-//! [`removal::GATHERED_FOR`] before it. To senders: a notice that was under way.
+//! Invariants: a `250` is built from the receipt of the record; a message has one who tries or
+//! changes it at a time, and is not tried with less than is known of it; a recipient that another
+//! server has taken is recorded before anything else is done with the message; a sender is told of
+//! a failure before it is recorded. So a crash may repeat, to other servers: what was under way,
+//! and what they took in the time of two writes and [`removal::GATHERED_FOR`] before it. To
+//! senders: a notice that was under way.
 
 pub mod author;
 mod fresh;
@@ -59,7 +61,8 @@ use storage::{AccountId, Bell, Error, Flags, MailboxId, Quota, Uid};
 pub const SPACE: Space = Space(7);
 pub const ACCOUNT: AccountId = AccountId::QUEUE;
 pub const MAILBOX: MailboxId = MailboxId::INBOX;
-/// On the row of a message that is on hold from the start, so that a start need not read its envelope to know that.
+/// On the row of a message that is on hold from the start, so that a start need not read its
+/// envelope to know that.
 pub const HELD: Flags = Flags::FLAGGED;
 /// Messages between which others have their turn.
 const LOADED_AT_ONCE: usize = 1024;
@@ -191,8 +194,8 @@ fn key(uid: Uid) -> Bytes {
     Bytes::copy_from_slice(&uid.0.to_be_bytes())
 }
 
-/// Finds what is in the queue; makes its account first if need be. Before the sender begins, and beside sessions:
-/// a million messages take no core for long.
+/// Finds what is in the queue; makes its account first if need be. Before the sender begins, and
+/// beside sessions: a million messages take no core for long.
 pub async fn load(shard: &Rc<Shard>) -> Result<(), Error> {
     match shard.store.create_account(ACCOUNT, Quota::default()).await {
         Ok(_) | Err(Error::AccountExists(_)) => {}
@@ -247,8 +250,9 @@ async fn forget_stale(shard: &Rc<Shard>) {
     }
 }
 
-/// What can't be read is due at once: it says so when it is tried. `due`: what an operator has said nothing of starts then;
-/// `from`: where nothing is recorded of the next try, it follows from that time.
+/// What can't be read is due at once: it says so when it is tried. `due`: what an operator
+/// has said nothing of starts then; `from`: where nothing is recorded of the next try, it
+/// follows from that time.
 fn next_of(progress: &[u8], due: u64, from: impl Fn(u64) -> u64) -> Next {
     match serde_json::from_slice::<Progress>(progress) {
         Ok(Progress { held: false, next: 0, released_at: 0, .. }) => Some(from(due)),
@@ -289,9 +293,10 @@ pub async fn record(shard: &Shard, uid: Uid, progress: &Progress) -> Result<(), 
     shard.store.put(SPACE, vec![(key(uid), value)]).await.map(drop)
 }
 
-/// Who had the message is done with it: it waits on, for its time or for what an operator has said meanwhile, or
-/// leaves. What the store does not take now is put to it until it does. Until then the message stays under
-/// way: nobody tries it with what is recorded of it, which is less than what has been done.
+/// Who had the message is done with it: it waits on, for its time or for what an operator has said
+/// meanwhile, or leaves. What the store does not take now is put to it until it does. Until then
+/// the message stays under way: nobody tries it with what is recorded of it, which is less than
+/// what has been done.
 pub async fn finish(shard: &Rc<Shard>, uid: Uid, mut progress: Progress) {
     let Err(error) = put_back(shard, uid, &mut progress).await else { return };
     tracing::error!(shard = shard.id, uid = uid.0, %error, "can't record what became of a queued message; it waits until that is possible");
@@ -349,8 +354,8 @@ async fn put_back(shard: &Rc<Shard>, uid: Uid, progress: &mut Progress) -> Resul
     }
 }
 
-/// A message under way is not tried after all, but looked at again at `at`. `known`: what is recorded, if that can be
-/// read.
+/// A message under way is not tried after all, but looked at again at `at`. `known`: what is
+/// recorded, if that can be read.
 pub async fn put_off(shard: &Rc<Shard>, uid: Uid, at: u64, known: Option<Progress>) {
     let Some(word) = shard.queue.heed(uid) else { return shard.queue.done(uid, Some(at)) };
     match (word, known) {

@@ -1,5 +1,5 @@
-//! Tells senders: notices are made, and put on their way, to users of ours at once and to others through the
-//! queue. From the null path, so that none is ever about another.
+//! Tells senders: notices are made, and put on their way, to users of ours at once and to others
+//! through the queue. From the null path, so that none is ever about another.
 
 use super::message::{Envelope, Recipient, Standing};
 use super::report::{About, Action, Report};
@@ -20,8 +20,9 @@ use storage::{Error, Uid};
 const HEADER_BYTES_MAX: u64 = 64 << 10;
 const WHOLE_BYTES_MAX: u64 = 256 << 10;
 
-/// `start`: since when it is tried. Tells the sender of those of `standings` (by the recipient's index) of which it wants to hear. Returns once that is
-/// durable; without a sender, or where nobody wants to hear, there is nothing to do.
+/// `start`: since when it is tried. Tells the sender of those of `standings` (by the recipient's
+/// index) of which it wants to hear. Returns once that is durable; without a sender, or where
+/// nobody wants to hear, there is nothing to do.
 pub async fn tell(
     shard: &Rc<Shard>,
     uid: Uid,
@@ -64,8 +65,8 @@ pub async fn tell(
     send(shard, id.clone(), sender, envelope.require_tls, report.text()).await.map(drop)
 }
 
-/// The header, or all of a message whose sender asked for it (RFC 3461 section 4.3). Of a damaged one the sender
-/// hears all the same.
+/// The header, or all of a message whose sender asked for it (RFC 3461 section 4.3). Of a damaged
+/// one the sender hears all the same.
 async fn about(
     shard: &Shard,
     uid: Uid,
@@ -102,8 +103,8 @@ fn dropped(to: &str, why: String) -> Fate {
     Fate::Dropped(why)
 }
 
-/// From the null path to `to`. An address of ours that is nobody's any more: it is dropped, and logged.
-/// What tells of a message that requires TLS requires it, too (RFC 8689 section 5).
+/// From the null path to `to`. An address of ours that is nobody's any more: it is dropped, and
+/// logged. What tells of a message that requires TLS requires it, too (RFC 8689 section 5).
 pub(crate) async fn send(
     shard: &Rc<Shard>,
     id: String,

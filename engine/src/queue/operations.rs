@@ -19,10 +19,11 @@ use storage::Uid;
 
 /// Looks again at the cores once an account's mail is released.
 const SWEEPS_MAX: u32 = 10;
-/// Listed at the most, those that have waited longest; the command says how many there are. Of all, a page.
+/// Listed at the most, those that have waited longest; the command says how many there
+/// are. Of all, a page.
 const LISTED_MAX: usize = 1000;
-/// Messages of a core that are looked at, and told something, before others have their turn. What they are told together takes
-/// a flush or two.
+/// Messages of a core that are looked at, and told something, before others have their turn. What
+/// they are told together takes a flush or two.
 const AT_ONCE: usize = 256;
 /// The sender of notices.
 const NOBODY: &str = "<>";
@@ -66,8 +67,9 @@ impl Which {
         self
     }
 
-    /// Whether `word` is meant for a message that fits. By a filter only what is on hold is released, since a time that its sender
-    /// wants is no hold; and what somebody else may have sent, only where the account is named, or that.
+    /// Whether `word` is meant for a message that fits. By a filter only what is on hold is
+    /// released, since a time that its sender wants is no hold; and what somebody else may have
+    /// sent, only where the account is named, or that.
     fn means(&self, word: Word, progress: &Progress, is_to_be_held: bool) -> bool {
         let is_named = self.suspected || self.account.is_some();
         word != Word::Release
@@ -105,8 +107,8 @@ impl Which {
         self.is_whole_of(None) && !self.held && !self.suspected
     }
 
-    /// What there is to look at on a core, behind `uid` and at most `count`. Each name begins with the core that has given it, and has
-    /// the message in its queue.
+    /// What there is to look at on a core, behind `uid` and at most `count`. Each name begins with
+    /// the core that has given it, and has the message in its queue.
     fn candidates(&self, shard: &Shard, uid: Uid, count: usize) -> Vec<Uid> {
         let here = |id: &&String| core_of(id).is_none_or(|core| core == shard.id);
         let named = self.ids.iter().filter(here).map(|id| uid_of(id));
@@ -481,7 +483,8 @@ async fn say_to(
     Ok(said)
 }
 
-/// Who releases all that an account has sent says that it was its owner. Whose suspicion that ends, if there was one.
+/// Who releases all that an account has sent says that it was its owner. Whose suspicion that ends,
+/// if there was one.
 async fn trust(shard: &Rc<Shard>, address: &str) -> Result<Option<Trusted>, Fault> {
     let known = shard
         .directory

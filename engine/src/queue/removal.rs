@@ -1,7 +1,8 @@
 //! Messages leave the queue: those of one moment by one record, hence one flush.
 //!
-//! There is one expunge at a time, for all that has ended in the meantime and within [`GATHERED_FOR`]. Sessions, and
-//! submissions, go on meanwhile. None begins while a backup asks the cores for its plans ([`Standstill`]).
+//! There is one expunge at a time, for all that has ended in the meantime and within
+//! [`GATHERED_FOR`]. Sessions, and submissions, go on meanwhile. None begins while a backup asks
+//! the cores for its plans ([`Standstill`]).
 
 use super::{ACCOUNT, MAILBOX, Queue, SPACE, key};
 use crate::shard::Shard;
@@ -12,7 +13,8 @@ use std::time::{Duration, Instant};
 use storage::{Error, Uid};
 use tokio::sync::oneshot;
 
-/// A crash within it has what was taken sent again; much shorter, and each message takes a flush of its own.
+/// A crash within it has what was taken sent again; much shorter, and each message takes a
+/// flush of its own.
 pub const GATHERED_FOR: Duration = Duration::from_millis(20);
 
 /// No backup holds up what was done with messages any longer.
@@ -28,18 +30,20 @@ pub struct Removals {
     standstills: RefCell<Vec<Weak<Standstill>>>,
 }
 
-/// While it lives, and at most [`STANDSTILL_MAX`], a core that knows of it records nothing of what was done with queued
-/// messages: neither that they have left, nor who has them.
+/// While it lives, and at most [`STANDSTILL_MAX`], a core that knows of it records nothing of what
+/// was done with queued messages: neither that they have left, nor who has them.
 ///
-/// The plans of a backup are of as many moments as there are cores, while mail that has waited in the queue of core A
-/// goes to its home on core B: first it is durable there, then A records it. Were B's plan from before the first and A's from behind the second, the
-/// backup had the message nowhere. So all cores know of the standstill before the first plan, and it ends behind the last:
+/// The plans of a backup are of as many moments as there are cores, while mail that has waited in
+/// the queue of core A goes to its home on core B: first it is durable there, then A records it.
+/// Were B's plan from before the first and A's from behind the second, the backup had the message
+/// nowhere. So all cores know of the standstill before the first plan, and it ends behind the last:
 ///
-/// - A's plan has the record: then it was begun before A knew of the standstill, hence the delivery was durable before
-///   any plan, and B's plan has it, whichever was first.
-/// - A's plan does not have it: then the message is in A's queue, whether B's plan has it or not. Where it has, so has it the mark
-///   that is set in the same record ([`crate::relay::delivered`]): after a restore B is asked for that, and gets it no second
-///   time. No core forgets such a mark while the message is in the queue.
+/// - A's plan has the record: then it was begun before A knew of the standstill, hence the delivery
+///   was durable before any plan, and B's plan has it, whichever was first.
+/// - A's plan does not have it: then the message is in A's queue, whether B's plan has it or not.
+///   Where it has, so has it the mark that is set in the same record ([`crate::relay::delivered`]):
+///   after a restore B is asked for that, and gets it no second time. No core forgets such a mark
+///   while the message is in the queue.
 #[derive(Debug)]
 pub struct Standstill {
     until: Instant,
@@ -84,8 +88,8 @@ impl Removals {
     }
 }
 
-/// The message is nobody's any more. Returns once that is durable; with an error it is there as before, and
-/// still its caller's.
+/// The message is nobody's any more. Returns once that is durable; with an error it is there as
+/// before, and still its caller's.
 pub async fn remove(shard: &Rc<Shard>, uid: Uid) -> Result<(), Error> {
     let removals = &shard.queue.removals;
     let (told, answer) = oneshot::channel();
@@ -169,7 +173,8 @@ mod tests {
         outcome.expect("runs");
     }
 
-    /// What it comes to, and that it does not before the standstill is over, though it has the time.
+    /// What it comes to, and that it does not before the standstill is over, though
+    /// it has the time.
     async fn kept_by<F: Future>(shard: &Shard, work: F) -> F::Output {
         let standstill = Standstill::begin();
         shard.queue.stand_still(Arc::downgrade(&standstill));

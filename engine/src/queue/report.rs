@@ -1,8 +1,9 @@
-//! What a sender is told of a message, as a message: `multipart/report` with a part for people, one for
-//! programs (RFC 3464), and what it is about. RFC 6522, 3461 section 6, 3834 (`Auto-Submitted`).
+//! What a sender is told of a message, as a message: `multipart/report` with a part for people, one
+//! for programs (RFC 3464), and what it is about. RFC 6522, 3461 section 6, 3834
+//! (`Auto-Submitted`).
 //!
-//! Whatever other servers and clients have said is put on one line, in ASCII, so that no field can be
-//! broken out of.
+//! Whatever other servers and clients have said is put on one line, in ASCII, so that no field can
+//! be broken out of.
 
 use super::message::{Envelope, Recipient, Standing};
 use bytes::Bytes;
@@ -160,7 +161,8 @@ impl Report<'_> {
                 (_, "") => "4.0.0",
                 (_, status) => status,
             };
-            // RFC 3464 section 2.3.4: what has failed has a status of class 5, whatever the last reply was.
+            // RFC 3464 section 2.3.4: what has failed has a status of class 5, whatever
+            // the last reply was.
             let status = match self.action {
                 Action::Failed => format!("5{}", &status[1..]),
                 Action::Delayed | Action::Relayed => status.to_owned(),

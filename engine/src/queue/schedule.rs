@@ -6,8 +6,8 @@ use crate::relay::settings::Relay;
 /// Waits do not grow any more after so many.
 const TRIES_COUNTED_MAX: u32 = 21;
 
-/// Seconds until the next try, after `attempts` of them. `number` spreads messages that failed together
-/// over an eighth of the wait.
+/// Seconds until the next try, after `attempts` of them. `number` spreads messages that failed
+/// together over an eighth of the wait.
 pub fn wait(relay: &Relay, attempts: u32, number: u32) -> u64 {
     let first = relay.retry_first.0.as_secs().max(1);
     let most = relay.retry_most.0.as_secs().max(first);
@@ -16,8 +16,9 @@ pub fn wait(relay: &Relay, attempts: u32, number: u32) -> u64 {
     wait - u64::from(number) % (wait / 8 + 1)
 }
 
-/// So many tries a message of that age has had at least, if it was tried all the while. Where less than that is
-/// known of it (tries that came to nothing are not all recorded), the next wait is as long as after so many.
+/// So many tries a message of that age has had at least, if it was tried all the while. Where less
+/// than that is known of it (tries that came to nothing are not all recorded), the next wait is as
+/// long as after so many.
 pub fn tries_within(relay: &Relay, age: u64) -> u32 {
     let (mut tries, mut until) = (0, wait(relay, 1, 0));
     while until <= age && tries < TRIES_COUNTED_MAX {
@@ -27,8 +28,8 @@ pub fn tries_within(relay: &Relay, age: u64) -> u32 {
     tries
 }
 
-/// When a message is tried first after a start of which nothing is recorded: at once if it is young, and all others
-/// over an eighth of their wait.
+/// When a message is tried first after a start of which nothing is recorded: at once if it is
+/// young, and all others over an eighth of their wait.
 pub fn first_after_start(relay: &Relay, arrived: u64, now: u64, number: u32) -> u64 {
     match tries_within(relay, now.saturating_sub(arrived)) {
         0 => arrived,

@@ -1,4 +1,5 @@
-//! What each message of a core's queue is about to do, and what follows when something happens to it.
+//! What each message of a core's queue is about to do, and what follows when
+//! something happens to it.
 //!
 //! | what happens | unknown | waits | held | under way |
 //! |---|---|---|---|---|
@@ -10,9 +11,9 @@
 //! | there is room for it earlier | | waits until now | | |
 //! | it has left the queue | | unknown | unknown | unknown |
 //!
-//! An empty cell: nothing changes. *Under way* is who has a message to himself: a try, or an operator's word
-//! that is being carried out. So no message is tried twice at once, what somebody writes of its progress
-//! was read by nobody else meanwhile, and what has left does not come back.
+//! An empty cell: nothing changes. *Under way* is who has a message to himself: a try, or an
+//! operator's word that is being carried out. So no message is tried twice at once, what somebody
+//! writes of its progress was read by nobody else meanwhile, and what has left does not come back.
 
 use super::message::Progress;
 use serde::{Deserialize, Serialize};
@@ -33,8 +34,8 @@ pub enum Word {
 }
 
 impl Word {
-    /// What is left to be heeded when this is said after `before`: what is removed stays removed, and a retry
-    /// neither releases nor holds.
+    /// What is left to be heeded when this is said after `before`: what is removed stays removed,
+    /// and a retry neither releases nor holds.
     fn after(self, before: Option<Word>) -> Word {
         match (before, self) {
             (Some(Word::Remove), _) => Word::Remove,
@@ -331,8 +332,8 @@ mod tests {
         assert_eq!((states.count(), states.under_way()), (2, 1));
     }
 
-    /// Two operators and a sender, in any order: at no time do two of them have a message, and nothing that was
-    /// said is forgotten.
+    /// Two operators and a sender, in any order: at no time do two of them have a message, and
+    /// nothing that was said is forgotten.
     #[test]
     fn whatever_happens_the_order_and_the_counts_agree_with_the_states() {
         let mut states = States::default();

@@ -1,5 +1,6 @@
-//! From a destination to a session: its servers in their order, what protects the way to each and whose certificates are
-//! believed there, and the first one that lets us in. What a domain's policies have met on the way is tallied.
+//! From a destination to a session: its servers in their order, what protects the way to each and
+//! whose certificates are believed there, and the first one that lets us in. What a domain's
+//! policies have met on the way is tallied.
 
 use super::hosts::{Host, Nobody, Question};
 use super::outcome::not_reached;
@@ -24,7 +25,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Addresses of a destination that are tried, one after the other; those to which no way leads from here don't count.
+/// Addresses of a destination that are tried, one after the other; those to which no way leads from
+/// here don't count.
 const ADDRESSES_MAX: usize = 8;
 /// RFC 8689: nobody there keeps to REQUIRETLS.
 pub const NO_REQUIRE_TLS: &str = "5.7.30";
@@ -74,7 +76,8 @@ impl Connector {
         };
         let hosts = shard.hosts.ask(shard, question).await.map_err(
             |Nobody { is_permanent, status, why }| {
-                // The operator names smart hosts: nothing is returned because of a name that is wrong.
+                // The operator names smart hosts: nothing is returned because of a
+                // name that is wrong.
                 let is_permanent = is_permanent && smart_host.is_none();
                 let outcome = if is_permanent { Outcome::Failed } else { Outcome::Waiting };
                 let status = if is_permanent { status } else { "4.4.3" };

@@ -6,8 +6,8 @@
 //! | DANE-TA (2) | a chain to a certificate, or key, that the server sends along, and one of our names for it |
 //! | PKIX (0, 1), what is malformed | not usable for SMTP (RFC 7672 section 3.1.3) |
 //!
-//! Where both full data and digests, or several digests, are published for a usage and selector, of the digests
-//! the strongest counts alone (RFC 7671 section 9).
+//! Where both full data and digests, or several digests, are published for a usage and selector, of
+//! the digests the strongest counts alone (RFC 7671 section 9).
 
 use crate::hex;
 use hickory_resolver::proto::rr::rdata::TLSA;
@@ -51,8 +51,8 @@ enum Content {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dane {
     records: Vec<Record>,
-    /// The first is said in SNI: where the records are (RFC 7672 section 8.1). One of them has to be in a certificate that
-    /// an anchor vouches for.
+    /// The first is said in SNI: where the records are (RFC 7672 section 8.1). One of them has to
+    /// be in a certificate that an anchor vouches for.
     names: Vec<String>,
 }
 

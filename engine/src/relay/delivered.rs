@@ -1,12 +1,14 @@
-//! Who of ours has a message of the queue already, so that nobody gets it again after a crash between its delivery and the
-//! record of that in the queue.
+//! Who of ours has a message of the queue already, so that nobody gets it again after a crash
+//! between its delivery and the record of that in the queue.
 //!
-//! Key space 44 of an account's home shard: the queue's shard (u16), the message's UID there and the account's number (u32), all
-//! big-endian; the value is the message's id. It is set in the record that files the message ([`Once`]), hence with it or not at
-//! all, and kept as long as the message is in the queue. The id is compared, since a queue that was restored may give
-//! a UID to another message.
+//! Key space 44 of an account's home shard: the queue's shard (u16), the message's UID there and
+//! the account's number (u32), all big-endian; the value is the message's id. It is set in the
+//! record that files the message ([`Once`]), hence with it or not at all, and kept as long as the
+//! message is in the queue. The id is compared, since a queue that was restored may give a UID to
+//! another message.
 //!
-//! Not known is what a script files in several records, sends on or throws away: after a crash that may be repeated.
+//! Not known is what a script files in several records, sends on or throws away: after a crash that
+//! may be repeated.
 
 use crate::delivery::{Failure, Once, To};
 use crate::queue::{ACCOUNT, MAILBOX};

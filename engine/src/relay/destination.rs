@@ -1,17 +1,19 @@
-//! What is to be done for each destination: how many sessions, which message next, what is put off. Pure: it is
-//! told what happens, and says what follows.
+//! What is to be done for each destination: how many sessions, which message next, what is put off.
+//! Pure: it is told what happens, and says what follows.
 //!
-//! - A message that finds its destination busy is *parked*: it waits outside, where it takes nobody's place, and is
-//!   called in when there is room, at the latest when the destination has nothing else to do.
-//! - A session that is not let in while others of its destination are, here or on another core, says how many the server
-//!   takes at once. For a while there are no more; what waits goes over those that are in. Only the last one that is
-//!   not let in means that nobody is there: then the destination is left alone for a while, and all that waits
-//!   for it, or comes meanwhile, is put off for the same reason.
-//! - While much is going on, a destination that has not taken anything yet gets few of the places: slow ones must
-//!   not take all. Places go round: nobody has a second one while another waits for his first, and who has none
-//!   while others always have something to bring is made room for.
-//! - Time passes for all: what waits too long for a session that would take it is put off, so that it is tried, told
-//!   of and given up as other messages are.
+//! - A message that finds its destination busy is *parked*: it waits outside, where it takes
+//!   nobody's place, and is called in when there is room, at the latest when the destination has
+//!   nothing else to do.
+//! - A session that is not let in while others of its destination are, here or on another core,
+//!   says how many the server takes at once. For a while there are no more; what waits goes over
+//!   those that are in. Only the last one that is not let in means that nobody is there: then the
+//!   destination is left alone for a while, and all that waits for it, or comes meanwhile, is put
+//!   off for the same reason.
+//! - While much is going on, a destination that has not taken anything yet gets few of the places:
+//!   slow ones must not take all. Places go round: nobody has a second one while another waits for
+//!   his first, and who has none while others always have something to bring is made room for.
+//! - Time passes for all: what waits too long for a session that would take it is put off, so that
+//!   it is tried, told of and given up as other messages are.
 
 use super::route::Route;
 use crate::queue::message::Standing;
@@ -33,7 +35,8 @@ const SHUT_OUT_LASTS: Duration = Duration::from_secs(15);
 const CALL_LASTS: Duration = Duration::from_secs(5);
 /// Messages that have waited so long without any session being let in are put off.
 const UNSERVED_MAX: Duration = Duration::from_secs(300);
-/// Whoever was parked is looked at again after so long, though there is no room yet: it may be time to tell its sender.
+/// Whoever was parked is looked at again after so long, though there is no room yet: it may be time
+/// to tell its sender.
 const PARKED_MAX: Duration = Duration::from_secs(3600);
 /// While others have no place, a session ends after so many messages.
 const MESSAGES_WHEN_SHORT: u32 = 20;
@@ -201,8 +204,9 @@ impl<J> Destinations<J> {
         Some(job)
     }
 
-    /// Whether a session that has brought so many messages makes room, since all places are taken and there are more
-    /// destinations without one than sessions that are leaving. Where it is so, it ends by [`Destinations::made_room`].
+    /// Whether a session that has brought so many messages makes room, since all places are taken
+    /// and there are more destinations without one than sessions that are leaving. Where it is so,
+    /// it ends by [`Destinations::made_room`].
     pub fn makes_room(&mut self, route: &Route, brought: u32, now: Instant) -> bool {
         if brought < MESSAGES_WHEN_SHORT || self.sessions < self.sessions_max {
             return false;
@@ -248,8 +252,8 @@ impl<J> Destinations<J> {
         self.all.get(route).is_none_or(|destination| destination.sessions <= 1)
     }
 
-    /// A session of the destination is not let in, and ends. `elsewhere`: other cores have some. What comes back is put
-    /// off for that reason; the destination is left alone for `pause`.
+    /// A session of the destination is not let in, and ends. `elsewhere`: other cores have some.
+    /// What comes back is put off for that reason; the destination is left alone for `pause`.
     pub fn not_let_in(
         &mut self,
         route: &Route,
@@ -303,7 +307,8 @@ impl<J> Destinations<J> {
         turn
     }
 
-    /// Sessions for those that want some and have fewer than `most`, beginning behind the one that got the last.
+    /// Sessions for those that want some and have fewer than `most`, beginning behind the one
+    /// that got the last.
     fn give_each(&mut self, most: usize, now: Instant, begin: &mut Vec<Route>) {
         let places = self.sessions_max.saturating_sub(self.sessions);
         if places == 0 {
@@ -362,7 +367,8 @@ impl<J> Destination<J> {
         }
     }
 
-    /// Calls in those who are parked, the oldest first, up to half of the room: so whoever is called finds some.
+    /// Calls in those who are parked, the oldest first, up to half of the room: so whoever is
+    /// called finds some.
     fn call(&mut self, now: Instant, crowded: bool, calls: &mut Vec<Uid>) {
         let called = self.called.filter(|(since, _)| now < *since + CALL_LASTS);
         let called = called.map_or(0, |(_, called)| called);

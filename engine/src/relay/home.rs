@@ -1,8 +1,10 @@
-//! Recipients of ours whose message has waited in the queue: for the time that its sender wants, or for its release. They get it
-//! as they would have at once, through their scripts; what becomes of it is a standing, as of any other recipient.
+//! Recipients of ours whose message has waited in the queue: for the time that its sender wants, or
+//! for its release. They get it as they would have at once, through their scripts; what becomes of
+//! it is a standing, as of any other recipient.
 //!
-//! Of who shares an address those who could not have it now are asked again, and nobody else: who that is, is part of the standing.
-//! Who has it when a crash comes before that is recorded in the queue, is known from its home ([`delivered`]).
+//! Of who shares an address those who could not have it now are asked again, and nobody else: who
+//! that is, is part of the standing. Who has it when a crash comes before that is recorded in the
+//! queue, is known from its home ([`delivered`]).
 
 use super::delivered;
 use super::outcome::Attempt;
@@ -137,8 +139,8 @@ async fn pour(
     results.into_iter().map(|result| result.map(drop)).collect()
 }
 
-/// What became of one recipient, by what became of the accounts behind it. Those who are asked again stand in it, where others
-/// have it by now; `is_again`: since an earlier try.
+/// What became of one recipient, by what became of the accounts behind it. Those who are asked
+/// again stand in it, where others have it by now; `is_again`: since an earlier try.
 fn standing<'a>(
     results: impl Iterator<Item = (&'a Home, Result<(), Failure>)>,
     is_again: bool,

@@ -8,12 +8,14 @@
 //! | no such name | for good, 5.1.2 |
 //! | nothing, or something that is not proved where all is signed | later, 4.4.3 |
 //!
-//! Each host comes with what protects the way to it ([`super::protection`]): TLSA records where MX and addresses are
-//! proved, for the name behind proved aliases or the one in front of them (RFC 7672 section 2.2); the domain's MTA-STS
-//! policy where there are none. Records that can't be had bar a host: who silences DNS must gain nothing by it.
+//! Each host comes with what protects the way to it ([`super::protection`]): TLSA records where MX
+//! and addresses are proved, for the name behind proved aliases or the one in front of them (RFC
+//! 7672 section 2.2); the domain's MTA-STS policy where there are none. Records that can't be had
+//! bar a host: who silences DNS must gain nothing by it.
 //!
-//! The control plane asks; cores await its answer, which comes in time or is given up: before it answers anybody it has
-//! to know what it has promised about others' domains, which a store that can't be read keeps from it.
+//! The control plane asks; cores await its answer, which comes in time or is given up: before it
+//! answers anybody it has to know what it has promised about others' domains, which a store that
+//! can't be read keeps from it.
 
 use super::dane::Dane;
 use super::proofs;
@@ -35,7 +37,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const QUESTIONS_WAITING_MAX: usize = 4096;
-/// Hosts of a domain that are tried, and addresses of each: so few that the next host has its turn, too.
+/// Hosts of a domain that are tried, and addresses of each: so few that the next host
+/// has its turn, too.
 const HOSTS_MAX: usize = 8;
 /// All that is to be known of a destination. A session waits for it, and holds its place.
 const FIND_WITHIN: Duration = Duration::from_secs(90);
@@ -135,7 +138,8 @@ impl Desk {
         in_time.await
     }
 
-    /// Reports of what all cores have counted (RFC 8460), without waiting for the end of the day: a line for each.
+    /// Reports of what all cores have counted (RFC 8460), without waiting for the end of the day:
+    /// a line for each.
     pub async fn report(&self, shard: &Rc<Shard>) -> Result<Vec<String>, String> {
         let (reply, answer) = shard.mesh.open_question();
         let busy = || "reports are sent by a running server, which is busy or stopped".to_owned();
@@ -278,8 +282,8 @@ impl Finder {
             let mut addresses = Vec::new();
             let (mut is_secure, mut alias_is_secure, mut behind) = (true, false, fully.clone());
             for kind in [RecordType::AAAA, RecordType::A] {
-                // RFC 7672 section 2.2.1: hosts that are not proved to be the domain's gain nothing by proofs of their own,
-                // and some of their name servers can't be asked for any.
+                // RFC 7672 section 2.2.1: hosts that are not proved to be the domain's gain nothing
+                // by proofs of their own, and some of their name servers can't be asked for any.
                 let found = match is_proved {
                     true => self.resolver.proven(fully.clone(), kind).await,
                     false => self.unproven(&fully, kind).await,
@@ -299,8 +303,8 @@ impl Finder {
             if addresses.is_empty() {
                 continue;
             }
-            // RFC 7672 section 2.2.2: hosts whose addresses are not signed have no TLSA records that count, and name
-            // servers that can't be asked for them.
+            // RFC 7672 section 2.2.2: hosts whose addresses are not signed have no TLSA records
+            // that count, and name servers that can't be asked for them.
             let mut bases = Vec::new();
             if is_secure {
                 bases.push(behind);
@@ -363,8 +367,8 @@ impl Finder {
     }
 }
 
-/// The domain's policy is for hosts that have no TLSA records, or none of use: RFC 8461 section 2 has it override nothing
-/// that fails, and such records fail nothing.
+/// The domain's policy is for hosts that have no TLSA records, or none of use: RFC 8461 section 2
+/// has it override nothing that fails, and such records fail nothing.
 fn obey(host: &mut Host, domain: &str, policy: Option<&Policy>) {
     let Some(policy) = policy else { return };
     let is_among_its = policy.names(&host.name);
@@ -403,7 +407,8 @@ fn applied(host: &Host, policy: Option<&Policy>, fault: Option<Failed>) -> Appli
         },
         (Protection::Encrypted, _) => Applied { kind: Kind::Tlsa, ..Applied::default() },
         (_, Some(policy)) => {
-            // What would keep mail back once the policy is in force is told as long as it is on trial.
+            // What would keep mail back once the policy is in force is told as long
+            // as it is on trial.
             let fault = (!policy.names(&host.name)).then_some(Failed::ValidationFailure);
             Applied { kind: Kind::Sts, lines: policy.lines(), mx: policy.mx.clone(), fault }
         }
@@ -431,8 +436,8 @@ fn no_addresses(domain: &str, failed: Option<Absent>) -> Nobody {
     }
 }
 
-/// By preference; equal ones are rotated by `seed`. RFC 5321 section 5.1: where we are among them, only
-/// better ones are left. `None`: there are none.
+/// By preference; equal ones are rotated by `seed`. RFC 5321 section 5.1: where we are among them,
+/// only better ones are left. `None`: there are none.
 fn in_order(mut found: Vec<(u16, String)>, own_name: &str, seed: u64) -> Option<Vec<String>> {
     found.retain(|(_, host)| !host.is_empty());
     found.sort();

@@ -20,8 +20,8 @@
 //! | [`outcome`] | what a try makes of a message: taken, tried again, given up |
 //! | [`session`], [`tls`] | one connection to a server, and whose certificates are believed |
 //!
-//! Each core sends what it has taken in, over connections of its own, of which it has its share of the
-//! limits.
+//! Each core sends what it has taken in, over connections of its own, of which it has its
+//! share of the limits.
 
 mod connecting;
 pub mod dane;

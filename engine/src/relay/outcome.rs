@@ -1,5 +1,5 @@
-//! What a try makes of a message: verdicts into standings, and when all its recipients have been tried,
-//! what is recorded and who is told.
+//! What a try makes of a message: verdicts into standings, and when all its recipients have been
+//! tried, what is recorded and who is told.
 
 use super::protection::Way;
 use super::session::Lost;
@@ -124,7 +124,8 @@ impl Attempt {
         }
     }
 
-    /// What was taken, before anything else is done. If that can't be recorded now, it is at the end.
+    /// What was taken, before anything else is done. If that can't be recorded now,
+    /// it is at the end.
     async fn record_taken(&self, shard: &Shard) {
         if !self.unrecorded.replace(false) {
             return;
@@ -230,8 +231,8 @@ pub fn owes_word(relay: &Relay, progress: &Progress, now: u64) -> bool {
         || !progress.told_of_delay && schedule::is_delayed(relay, start, now)
 }
 
-/// What a server's verdict is for us. Where it is in doubt whether a message was taken, it is sent again
-/// (RFC 1047: twice is better than not at all).
+/// What a server's verdict is for us. Where it is in doubt whether a message was taken, it is sent
+/// again (RFC 1047: twice is better than not at all).
 pub fn standing(verdict: &Verdict, host: &str) -> Standing {
     let outcome = match verdict.outcome {
         client::Outcome::Delivered => Outcome::Delivered,

@@ -1,6 +1,7 @@
-//! That DNSSEC has worked once is remembered, so that a restart gives nobody who stands between a second chance to keep it
-//! off: a pair on shard 0, beside the policies of other domains, under the root's own name. It goes with the host, not with
-//! the data: what a backup brings to another place is forgotten there.
+//! That DNSSEC has worked once is remembered, so that a restart gives nobody who stands between a
+//! second chance to keep it off: a pair on shard 0, beside the policies of other domains, under the
+//! root's own name. It goes with the host, not with the data: what a backup brings to another place
+//! is forgotten there.
 
 use super::sts::SPACE;
 use crate::NOTICE;
@@ -20,8 +21,9 @@ const KEY: &[u8] = b".";
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
 const RECORD_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
-/// Reads what is remembered, before the first question: until shard 0 answers, nobody else gets an answer either. With
-/// `dns.dnssec = "off"` it is forgotten: whoever switches it on again has another resolver.
+/// Reads what is remembered, before the first question: until shard 0 answers, nobody else gets an
+/// answer either. With `dns.dnssec = "off"` it is forgotten: whoever switches it on again has
+/// another resolver.
 pub async fn recall(config: &Config, resolver: &Resolver, shard: &ShardHandle) {
     let known = insist(shard, |shard| shard.store.get(SPACE, KEY)).await;
     // What can't be read was a proof all the same.
@@ -61,7 +63,8 @@ pub(super) async fn insist<T: Send + 'static>(shard: &ShardHandle, look: fn(&Sha
     found
 }
 
-/// Looks at the start and each hour whether it works, and writes when it did last, until the server stops.
+/// Looks at the start and each hour whether it works, and writes when it did last, until
+/// the server stops.
 pub async fn remember(resolver: Resolver, shard: ShardHandle) {
     let mut recorded = None;
     loop {

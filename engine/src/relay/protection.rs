@@ -1,5 +1,5 @@
-//! What protects the way to a mail host: its own records (DANE), its domain's policy (MTA-STS), what the message asks
-//! (RFC 8689). DANE goes before MTA-STS (RFC 8461 section 2).
+//! What protects the way to a mail host: its own records (DANE), its domain's policy (MTA-STS),
+//! what the message asks (RFC 8689). DANE goes before MTA-STS (RFC 8461 section 2).
 //!
 //! | the host has | what is asked of the session | and under REQUIRETLS |
 //! |---|---|---|

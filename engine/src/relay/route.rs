@@ -7,7 +7,8 @@ use crate::queue::message::{Envelope, Recipient};
 /// Messages with the same route share connections.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Route {
-    /// By its number in the config file. What is asked of TLS there is the operator's to say, but for REQUIRETLS.
+    /// By its number in the config file. What is asked of TLS there is the operator's to say,
+    /// but for REQUIRETLS.
     SmartHost(usize, Need),
     /// In A-labels, or an address literal.
     Domain(String, Need),
@@ -18,7 +19,8 @@ pub enum Route {
 pub enum Need {
     #[default]
     Usual,
-    /// REQUIRETLS: encrypted to a server whose name and certificate are proved, and which promises the same.
+    /// REQUIRETLS: encrypted to a server whose name and certificate are proved, and which
+    /// promises the same.
     RequireTls,
     /// `TLS-Required: No`: arriving counts more than anybody's policy.
     TlsOptional,
@@ -31,9 +33,9 @@ pub fn route_of(smart_hosts: &[SmartHost], envelope: &Envelope, recipient: &Reci
     route(smart_hosts, sender_domain, recipient.domain(), envelope.need())
 }
 
-/// Whether it goes on without REQUIRETLS rather than to be lost (RFC 8689 section 5): what we tell of a message, which has
-/// nothing of its body. What others have written comes from the null path, too, but then it has the account that has
-/// sent it, passes it on, or answers by it.
+/// Whether it goes on without REQUIRETLS rather than to be lost (RFC 8689 section 5): what we tell
+/// of a message, which has nothing of its body. What others have written comes from the null path,
+/// too, but then it has the account that has sent it, passes it on, or answers by it.
 pub fn yields(envelope: &Envelope) -> bool {
     envelope.require_tls && envelope.sender.is_none() && envelope.account.is_none()
 }

@@ -1,9 +1,9 @@
 //! One core's sender: takes what is due out of the queue, parts it by destination, and serves each
 //! destination over a few connections, one message after the other.
 //!
-//! What is to be done next for a destination is [`destination`](super::destination)'s to say, how a connection comes about
-//! [`connecting`](super::connecting)'s. Bounds: messages under
-//! way, connections in all and to one destination.
+//! What is to be done next for a destination is [`destination`](super::destination)'s to say, how a
+//! connection comes about [`connecting`](super::connecting)'s. Bounds: messages under way,
+//! connections in all and to one destination.
 
 use super::connecting::{Connected, Connector, NO_REQUIRE_TLS};
 use super::destination::{Destinations, Turn, share};
@@ -31,11 +31,12 @@ const MESSAGES_MAX: usize = 500;
 const PARKED_SECONDS: u64 = 600;
 /// Recipients of one transaction: every server takes as many (RFC 5321 section 4.5.3.1.8).
 const RECIPIENTS_MAX: usize = 100;
-/// Messages that a session has brought and that are being recorded. Records share flushes and wait for each other
-/// ([`queue::removal::GATHERED_FOR`]); a session that waited for each of its own would bring fifty messages a second.
+/// Messages that a session has brought and that are being recorded. Records share flushes and wait
+/// for each other ([`queue::removal::GATHERED_FOR`]); a session that waited for each of its own
+/// would bring fifty messages a second.
 const SETTLING_MAX: usize = 50;
-/// A session that has nothing to bring stays for so long, so that mail which comes one by one does not have a connection
-/// made, greeted and encrypted for each.
+/// A session that has nothing to bring stays for so long, so that mail which comes one by one does
+/// not have a connection made, greeted and encrypted for each.
 const LINGER: Duration = Duration::from_secs(1);
 /// The longest time that a destination is left alone.
 const LEFT_ALONE_MAX: Duration = Duration::from_secs(60);
@@ -119,7 +120,8 @@ impl Sender {
             return queue::finish(shard, uid, progress).await;
         }
         let yields = route::yields(&envelope);
-        // A server that promises, and whose certificate is never valid, must not cost the notice either.
+        // A server that promises, and whose certificate is never valid, must not cost
+        // the notice either.
         let is_late = unix_now() > progress.start() + shard.config.relay.expire.0.as_secs() / 2;
         let mut by_route: BTreeMap<Route, Vec<usize>> = BTreeMap::new();
         let mut at_home = Vec::new();
@@ -142,7 +144,8 @@ impl Sender {
                 queue::put_off(shard, uid, unix_now() + PARKED_SECONDS, Some(progress)).await;
                 return;
             }
-            // Time to tell its sender, or to give it up: those who can be tried are, and the others have had no room.
+            // Time to tell its sender, or to give it up: those who can be tried are, and the others
+            // have had no room.
             by_route.retain(|route, _| !self.is_full(route));
         }
         let attempt = Rc::new(Attempt::new(uid, envelope, progress));
@@ -222,8 +225,8 @@ impl Sender {
         }
     }
 
-    /// A notice that asks for REQUIRETLS of a destination where that can't be had goes on there without; the job again if
-    /// that is not so.
+    /// A notice that asks for REQUIRETLS of a destination where that can't be had goes on there
+    /// without; the job again if that is not so.
     fn without_require_tls(&self, job: Job, why: &Standing) -> Option<Job> {
         if !job.yields || why.outcome != Outcome::Failed || why.status != NO_REQUIRE_TLS {
             return Some(job);
@@ -257,7 +260,8 @@ impl Sender {
         job
     }
 
-    /// The next one, for which an open session waits a while; but not while places for sessions are short.
+    /// The next one, for which an open session waits a while; but not while places for
+    /// sessions are short.
     async fn next_job_soon(&self, route: &Route) -> Option<Job> {
         let until = Instant::now() + LINGER;
         loop {
@@ -409,7 +413,8 @@ impl Sender {
         Some(job.attempt)
     }
 
-    /// A session was not let in. If it was the only one, all that goes there waits, or fails, for the same reason.
+    /// A session was not let in. If it was the only one, all that goes there waits, or fails, for
+    /// the same reason.
     async fn not_let_in(&self, route: &Route, why: Standing) {
         let may_be_full =
             why.outcome == Outcome::Waiting && self.destinations.borrow().is_last(route);
@@ -426,8 +431,9 @@ impl Sender {
         }
     }
 
-    /// Whether another core has a session there. Two that are refused at once must not take each other for one that was let
-    /// in, again and again: of those that still hope, only the ones of lower cores count.
+    /// Whether another core has a session there. Two that are refused at once must not take each
+    /// other for one that was let in, again and again: of those that still hope, only the ones of
+    /// lower cores count.
     async fn is_served_elsewhere(&self, route: &Route) -> bool {
         let mesh = &self.shard.mesh;
         for core in (0..mesh.cores()).filter(|core| *core != self.shard.id) {
@@ -442,7 +448,8 @@ impl Sender {
     }
 }
 
-/// What has become of messages is being recorded while the next ones are on their way, the oldest first.
+/// What has become of messages is being recorded while the next ones are on their way,
+/// the oldest first.
 #[derive(Default)]
 struct Settling(VecDeque<oneshot::Receiver<()>>);
 
@@ -485,7 +492,8 @@ impl Job {
         self.attempt.settle(shard).await;
     }
 
-    /// Addresses were read when they were taken in: one that can't be read now is told to its sender.
+    /// Addresses were read when they were taken in: one that can't be read now is
+    /// told to its sender.
     async fn without_malformed(mut self, shard: &Rc<Shard>) -> Option<Job> {
         let recipients = &self.attempt.envelope.recipients;
         let is_fine = |index: &usize| Address::parse(recipients[*index].to.as_bytes()).is_some();

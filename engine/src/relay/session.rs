@@ -1,4 +1,5 @@
-//! One connection to another server: the client machine, its socket, and messages read from the store.
+//! One connection to another server: the client machine, its socket, and messages
+//! read from the store.
 
 use super::tls::Trust;
 use crate::core::{UNBROKEN_STEPS_MAX, give_way};
@@ -19,8 +20,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::Uid;
 
-/// A message has to be out within this and what its octets take at the lowest rate, however patiently the server
-/// answers and reads. Each answer alone may take minutes (RFC 5321 section 4.5.3.2).
+/// A message has to be out within this and what its octets take at the lowest rate, however
+/// patiently the server answers and reads. Each answer alone may take minutes (RFC 5321
+/// section 4.5.3.2).
 const OUT_WITHIN: Duration = Duration::from_secs(30 * 60);
 const OUT_BYTES_PER_SECOND: u64 = 10 << 10;
 
@@ -133,7 +135,8 @@ impl Session {
         }
     }
 
-    /// Whether what is said is encrypted, and whether the server promises to pass a message on in the same way (RFC 8689).
+    /// Whether what is said is encrypted, and whether the server promises to pass a message on in
+    /// the same way (RFC 8689).
     pub fn is_encrypted(&self) -> bool {
         self.machine.is_encrypted()
     }
@@ -169,7 +172,8 @@ impl Session {
                 Step::NeedInput => {
                     self.send(&mut outbox).await;
                     if is_out {
-                        // The last word has its own time: to cut it short would be to send all of it again.
+                        // The last word has its own time: to cut it short would be to send
+                        // all of it again.
                         self.watch.set_limit(None);
                     }
                     self.read().await;

@@ -30,14 +30,14 @@ pub struct Relay {
     pub mta_sts: bool,
     /// Senders of mail that is forwarded are rewritten (SRS), so that SPF passes where it goes.
     pub srs: bool,
-    /// In this domain, whose SPF record has to name this host and whose mail has to come here; without it, in the
-    /// domain of the address whose mail is forwarded.
+    /// In this domain, whose SPF record has to name this host and whose mail has to come here;
+    /// without it, in the domain of the address whose mail is forwarded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub srs_domain: Option<String>,
     /// For so long bounces come back to such an address.
     pub srs_valid: Span,
-    /// Who is believed about the hosts of MTA-STS policies and their certificates, PEM, in the place of whom the system
-    /// believes.
+    /// Who is believed about the hosts of MTA-STS policies and their certificates, PEM, in the
+    /// place of whom the system believes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
 }

@@ -1,15 +1,18 @@
-//! Senders of mail that is forwarded, rewritten (SRS) so that SPF passes where it goes: a host that passes on
-//! `bob@there.test` is none of that domain's, but it is one of the domain whose mail it forwards.
+//! Senders of mail that is forwarded, rewritten (SRS) so that SPF passes where it goes: a host
+//! that passes on `bob@there.test` is none of that domain's, but it is one of the domain whose
+//! mail it forwards.
 //!
 //! ```text
 //! SRS0=PROOF=DAY=there.test=bob@example.org            the sender of a message that we forward
 //! SRS1=PROOF=example.org==PROOF=DAY=there.test=bob@…   of one that example.org forwarded to us
 //! ```
 //!
-//! What comes back to such an address is a bounce, and goes to whom it stands for: the sender, or the first host that
-//! forwarded the message, so addresses don't grow with each host. The proof is 40 bits of an HMAC-SHA-256 with a key of this host,
-//! over all that follows it, so that this is no way to send mail to anybody; base32 in lower case, and taken in any case,
-//! since hosts change that on the way. The day, modulo 1024, ends it: in SRS0 ours, in SRS1 the first host's own, who looks at it.
+//! What comes back to such an address is a bounce, and goes to whom it stands for: the sender, or
+//! the first host that forwarded the message, so addresses don't grow with each host. The proof
+//! is 40 bits of an HMAC-SHA-256 with a key of this host, over all that follows it, so that this
+//! is no way to send mail to anybody; base32 in lower case, and taken in any case, since hosts
+//! change that on the way. The day, modulo 1024, ends it: in SRS0 ours, in SRS1 the first host's
+//! own, who looks at it.
 
 use crate::directory::canonical_domain;
 use crate::host_key::HostKey;
@@ -64,7 +67,8 @@ pub fn is_rewritten(address: &Address) -> bool {
 }
 
 impl Rewriter<'_> {
-    /// `sender` as it leaves, in our `domain`. `None`: it would be too long for a path, and stays as it is.
+    /// `sender` as it leaves, in our `domain`. `None`: it would be too long for a path,
+    /// and stays as it is.
     pub fn rewrite(&self, sender: &Address, domain: &str) -> Option<Address> {
         let local = match form(sender.local()) {
             // Forwarded once: the first host gets what comes back.

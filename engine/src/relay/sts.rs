@@ -1,4 +1,5 @@
-//! Other domains' MTA-STS policies: fetched, kept, fetched again. RFC 8461 sections 3.3, 5 and 10.2.
+//! Other domains' MTA-STS policies: fetched, kept, fetched again. RFC 8461 sections
+//! 3.3, 5 and 10.2.
 //!
 //! | `_mta-sts` in DNS | known and not expired | then |
 //! |---|---|---|
@@ -10,12 +11,12 @@
 //!
 //! Without certificates to believe in nothing can be fetched; what is known holds all the same.
 //!
-//! A policy comes over HTTPS from a host whose certificate is valid; neither redirects nor more than
-//! [`POLICY_BYTES_MAX`] are followed. Where that fails, it is not tried again for [`FAILED_SECONDS`]. Policies are
-//! fetched anew each day, used or not, so that they do not expire.
+//! A policy comes over HTTPS from a host whose certificate is valid; neither redirects nor more
+//! than [`POLICY_BYTES_MAX`] are followed. Where that fails, it is not tried again for
+//! [`FAILED_SECONDS`]. Policies are fetched anew each day, used or not, so that they do not expire.
 //!
-//! Kept in key space 12 of shard 0's log: the domain, and [`Kept`] as JSON. At most [`KEPT_MAX`]: then who has not been
-//! sent mail for the longest time is forgotten.
+//! Kept in key space 12 of shard 0's log: the domain, and [`Kept`] as JSON. At most [`KEPT_MAX`]:
+//! then who has not been sent mail for the longest time is forgotten.
 
 use crate::auth::dns::{Missing, Resolver, name};
 use crate::config::Relay;
@@ -61,7 +62,8 @@ pub struct Kept {
 
 impl Kept {
     fn is_valid(&self, now: u64) -> bool {
-        // Fetched in the future: the clock has been set back, and that must not take the protection away.
+        // Fetched in the future: the clock has been set back, and that must not take the
+        // protection away.
         now.saturating_sub(self.fetched) < self.policy.max_age
     }
 
@@ -324,7 +326,8 @@ impl std::fmt::Debug for Policies {
     }
 }
 
-/// Of a fetch: noted when that is over, or given up because whoever asked has waited long enough, be it for other things.
+/// Of a fetch: noted when that is over, or given up because whoever asked has waited long enough,
+/// be it for other things.
 struct Failure<'f> {
     policies: &'f Policies,
     domain: &'f str,

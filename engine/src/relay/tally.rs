@@ -1,8 +1,10 @@
-//! What sessions towards each domain have met, by day and policy, for the reports that tell the domain (RFC 8460).
+//! What sessions towards each domain have met, by day and policy, for the reports that tell the
+//! domain (RFC 8460).
 //!
-//! Each core counts its own, in memory: a restart forgets the day. Bounds: [`DOMAINS_MAX`] domains of all days,
-//! [`POLICIES_MAX`] policies of each, [`FAILURES_MAX`] kinds of failure of each of those, and [`OCTETS_MAX`] in all, since domains choose how
-//! long their policies are. What comes beyond is not counted; of failures, that there were some is.
+//! Each core counts its own, in memory: a restart forgets the day. Bounds: [`DOMAINS_MAX`] domains
+//! of all days, [`POLICIES_MAX`] policies of each, [`FAILURES_MAX`] kinds of failure of each of
+//! those, and [`OCTETS_MAX`] in all, since domains choose how long their policies are. What comes
+//! beyond is not counted; of failures, that there were some is.
 
 use super::session::Lost;
 use protocols::smtp::client::{Failure, Stage};

@@ -25,9 +25,9 @@ impl Trust {
         Arc::clone(&self.config)
     }
 
-    /// Of a host that is called `host` and has that address: what is asked for, and what the certificate is checked
-    /// against. Where that counts, an address does not do in the place of a name that no certificate can have:
-    /// whoever forges DNS chooses both.
+    /// Of a host that is called `host` and has that address: what is asked for, and what the
+    /// certificate is checked against. Where that counts, an address does not do in the place of a
+    /// name that no certificate can have: whoever forges DNS chooses both.
     pub fn name(&self, host: &str, address: IpAddr) -> io::Result<ServerName<'static>> {
         match ServerName::try_from(host.to_owned()) {
             Ok(name) => Ok(name),
@@ -36,7 +36,8 @@ impl Trust {
         }
     }
 
-    /// Any certificate: against those who only listen (RFC 7435), as between mail servers without policy.
+    /// Any certificate: against those who only listen (RFC 7435), as between mail
+    /// servers without policy.
     pub fn anybody() -> Trust {
         Trust::of_verifier(None)
     }
@@ -58,7 +59,8 @@ impl Trust {
         Trust { config: Arc::new(config), is_of_name: false }
     }
 
-    /// Certificates valid for the host, from those in `file`, or those that the system trusts. Reads files.
+    /// Certificates valid for the host, from those in `file`, or those that the system
+    /// trusts. Reads files.
     pub fn valid(file: Option<&PathBuf>) -> Result<Trust, String> {
         let mut roots = RootCertStore::empty();
         match file {
@@ -98,8 +100,8 @@ impl Trust {
     }
 }
 
-/// Whether the files of certificates that are of use here can be used. A server without them would take mail and leave it in the
-/// queue. Reads files.
+/// Whether the files of certificates that are of use here can be used. A server without them would
+/// take mail and leave it in the queue. Reads files.
 pub fn check_files(config: &Config) -> Result<(), ConfigError> {
     for (key, file) in files(config) {
         config.at(key, Trust::valid(Some(file)).map_err(ConfigError))?;

@@ -1,9 +1,11 @@
-//! Reports to other domains about what sessions towards them have met (TLSRPT, RFC 8460): once a day, to whom a
-//! domain names in `_smtp._tls`; as mail through the queue, signed as our own words are, or over HTTPS.
+//! Reports to other domains about what sessions towards them have met (TLSRPT, RFC 8460): once a
+//! day, to whom a domain names in `_smtp._tls`; as mail through the queue, signed as our own words
+//! are, or over HTTPS.
 //!
-//! Reports are told about days that are over, in UTC, where `reports.tls` says so. A report that can't be sent is gone: it tells
-//! of what is past. What is for an address of ours is delivered.
-//! It goes whatever the domain's policy is (section 5.3), since it may tell of just that policy's failure.
+//! Reports are told about days that are over, in UTC, where `reports.tls` says so. A report that
+//! can't be sent is gone: it tells of what is past. What is for an address of ours is delivered.
+//! It goes whatever the domain's policy is (section 5.3), since it may tell of just that
+//! policy's failure.
 
 use super::sts::Web;
 use super::tally::{Applied, DAY_SECONDS, Days, Kind, Met, Sessions, merge};
@@ -148,7 +150,8 @@ fn letter(
     .text()
 }
 
-/// `kura domain tls-report`, on shard 0: what all cores have counted, or a line for each report that goes now.
+/// `kura domain tls-report`, on shard 0: what all cores have counted, or a line for each
+/// report that goes now.
 pub async fn operate(shard: &Rc<Shard>, send: bool) -> Result<Value, Fault> {
     if send {
         if !shard.config.relay.enabled {
@@ -210,7 +213,8 @@ impl Reporter {
         }
     }
 
-    /// What was counted until now is told: the operator says so. A line for each domain that wants to know.
+    /// What was counted until now is told: the operator says so. A line for each domain
+    /// that wants to know.
     pub async fn report_now(&self) -> Vec<String> {
         self.report(self.taken(u64::MAX).await).await
     }

@@ -1,8 +1,8 @@
-//! Destinations that could not be reached, and why: known once for all messages that wait for one, rather than recorded for
-//! each of them.
+//! Destinations that could not be reached, and why: known once for all messages that wait for one,
+//! rather than recorded for each of them.
 //!
-//! In memory only: after a start each message is tried again, and so is its destination. Bound: [`KNOWN_MAX`]; beyond
-//! it a message's own record says why it waits.
+//! In memory only: after a start each message is tried again, and so is its destination. Bound:
+//! [`KNOWN_MAX`]; beyond it a message's own record says why it waits.
 
 use super::route::Route;
 use crate::queue::message::{Outcome, Standing};
@@ -25,8 +25,8 @@ struct Known {
 }
 
 impl Unreached {
-    /// What was met at `now`, shared by all messages for that destination; as it was where it has to be recorded
-    /// for each of them. No message waits longer than `wait_most` for its next try.
+    /// What was met at `now`, shared by all messages for that destination; as it was where it has
+    /// to be recorded for each of them. No message waits longer than `wait_most` for its next try.
     pub fn share(&self, route: &Route, why: Standing, now: u64, wait_most: u64) -> Standing {
         if why.outcome != Outcome::Waiting {
             return why;

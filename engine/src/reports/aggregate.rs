@@ -18,7 +18,8 @@ pub struct Report<'r> {
     pub begin: u64,
     pub end: u64,
     pub rows: &'r [(Row, u64)],
-    /// Messages that were not counted, of whatever domain, since there were too many different ones.
+    /// Messages that were not counted, of whatever domain, since there were too many
+    /// different ones.
     pub missed: u64,
 }
 
@@ -149,7 +150,8 @@ impl Xml {
                 }
                 xml.within("spf", |xml| {
                     xml.element("domain", &row.spf_domain);
-                    // The name in HELO stands in for a null sender; the schema knows no scope for it.
+                    // The name in HELO stands in for a null sender; the schema knows
+                    // no scope for it.
                     if !row.envelope_from.is_empty() {
                         xml.element("scope", "mfrom");
                     }

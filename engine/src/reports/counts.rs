@@ -1,5 +1,5 @@
-//! What all cores have counted, for reports to others: key space 20 of shard 0's log. Days are counted from 1970, u32,
-//! big-endian, so that keys go by day.
+//! What all cores have counted, for reports to others: key space 20 of shard 0's log. Days are
+//! counted from 1970, u32, big-endian, so that keys go by day.
 //!
 //! | key | value |
 //! |---|---|
@@ -8,7 +8,8 @@
 //! | `m`, day | messages that were not counted, since there were too many rows: u64, little-endian |
 //! | `s` | until when reports were sent by command, in Unix seconds: u64, little-endian |
 //!
-//! There are at most [`ROWS_MAX`] rows, which are some 25 MiB; domains that want no reports have half of them at the most.
+//! There are at most [`ROWS_MAX`] rows, which are some 25 MiB; domains that want no reports have
+//! half of them at the most.
 
 use super::row::Row;
 use super::tally::Tally;

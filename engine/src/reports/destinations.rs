@@ -1,4 +1,5 @@
-//! Where a domain wants its reports, as far as those who would get them agree (RFC 9990 section 4). On the control plane.
+//! Where a domain wants its reports, as far as those who would get them agree (RFC 9990 section 4).
+//! On the control plane.
 
 use crate::auth::dkim::tags::{self, Tags};
 use crate::auth::dmarc::tree::Walk;

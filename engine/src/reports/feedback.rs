@@ -1,7 +1,9 @@
-//! A DMARC aggregate report of somebody else's (RFC 9990, RFC 7489 appendix C): XML, read strictly and within bounds.
+//! A DMARC aggregate report of somebody else's (RFC 9990, RFC 7489 appendix C): XML, read strictly
+//! and within bounds.
 //!
-//! Elements are known by their names without namespaces, since reporters use several or none. A document type, with which
-//! entities could be made, is refused; so are references to any but XML's own.
+//! Elements are known by their names without namespaces, since reporters use several or
+//! none. A document type, with which entities could be made, is refused; so are references
+//! to any but XML's own.
 
 use super::digest::{About, Digest, Dmarc, SOURCES_MAX, Source, line};
 use super::unpack::Fault;

@@ -1,11 +1,12 @@
-//! What others report about our domains: key space 21 of shard 0's log, one pair for each report, so that one that comes
-//! twice counts once. Sums are made when somebody asks.
+//! What others report about our domains: key space 21 of shard 0's log, one pair for each report,
+//! so that one that comes twice counts once. Sums are made when somebody asks.
 //!
 //! | key | value |
 //! |---|---|
 //! | domain, NUL, day (u32, big-endian), `d` or `t`, the reporter's domain, NUL, 12 octets of SHA-256 of the report's id | a [`Digest`] in JSON |
 //!
-//! Who may report can say what they like; so each reporter has a limit for a domain's day, and so have all together.
+//! Who may report can say what they like; so each reporter has a limit for a domain's day, and so
+//! have all together.
 
 use super::digest::{About, Digest, Source};
 use crate::shard::Shard;

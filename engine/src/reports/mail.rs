@@ -1,5 +1,5 @@
-//! A mail to an address that reports come to: whether it is from whom it says, and the reports in it. Pure; for a thread
-//! that is not a core.
+//! A mail to an address that reports come to: whether it is from whom it says, and the reports in
+//! it. Pure; for a thread that is not a core.
 
 use super::digest::Digest;
 use super::unpack::{self, Form, PACKED_BYTES_MAX, unpack};
@@ -79,8 +79,8 @@ fn files(message: &[u8], faults: &mut Vec<String>) -> Vec<Vec<u8>> {
     files
 }
 
-/// The domain in From, if that is true: our own `Authentication-Results` says so, or nobody has looked, since the mail
-/// came by a way that the operator trusts.
+/// The domain in From, if that is true: our own `Authentication-Results` says so, or nobody has
+/// looked, since the mail came by a way that the operator trusts.
 fn reporter(message: &[u8], hostname: &str) -> Result<String, String> {
     let author = author_domain(&Header::read(message)).ok_or("it has no single domain in From")?;
     let ours = |value: &[u8]| -> Option<String> {
@@ -106,7 +106,8 @@ fn reporter(message: &[u8], hostname: &str) -> Result<String, String> {
                 && result.properties.iter().any(|(property, value)| is_for_author(property, value))
         })
     };
-    // Without DMARC, be it that nothing is published or that nobody has asked, one of the others will do.
+    // Without DMARC, be it that nothing is published or that nobody has asked, one of
+    // the others will do.
     let has_policy = results
         .iter()
         .any(|result| result.method.starts_with("dmarc=") && result.method != "dmarc=none");

@@ -1,4 +1,5 @@
-//! Reports between mail hosts: what is seen of others' domains is told to them, and what others tell of ours is summed up.
+//! Reports between mail hosts: what is seen of others' domains is told to them, and what others
+//! tell of ours is summed up.
 //!
 //! | where | what |
 //! |---|---|
@@ -9,8 +10,8 @@
 //! | [`digest`], [`figures`] | what is kept of it |
 //! | [`operations`] | `kura reports` |
 //!
-//! A message costs its core one look into a map. Each minute the map goes to shard 0, which writes it into its log: what a
-//! crash loses is that minute.
+//! A message costs its core one look into a map. Each minute the map goes to shard 0, which writes
+//! it into its log: what a crash loses is that minute.
 
 pub mod aggregate;
 pub mod counts;
@@ -52,7 +53,8 @@ pub struct Reporting {
     /// Mail that is to be read.
     notes: RefCell<VecDeque<reader::Note>>,
     pub counts: Counts,
-    /// Held over each change of the counts, which look before they write. The rest is of use on shard 0.
+    /// Held over each change of the counts, which look before they write. The rest is
+    /// of use on shard 0.
     counts_turn: tokio::sync::Mutex<()>,
     /// Rows that are stored.
     rows: Cell<usize>,
@@ -70,7 +72,8 @@ pub struct Counts {
     pub refused: Cell<u64>,
 }
 
-/// A message was taken, or refused for good: what its author's domain will be told. Who brings it again is counted then.
+/// A message was taken, or refused for good: what its author's domain will be told. Who brings it
+/// again is counted then.
 pub(crate) fn count(shard: &Shard, verdict: &mut Verdict, done: Disposition) {
     let Some(mut observed) = verdict.observed.take() else { return };
     observed.settle(done, verdict.policy);

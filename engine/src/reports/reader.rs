@@ -1,8 +1,9 @@
-//! Reports of others, read once they have been delivered: on the home core of the account that got the mail.
+//! Reports of others, read once they have been delivered: on the home core of the account
+//! that got the mail.
 //!
-//! A delivery leaves a note of where the mail is; a task reads it there, the blocking pool unpacks and parses it, and
-//! shard 0 keeps what it says. Notes are in memory. So the newest mail of these accounts is looked at when the server starts:
-//! what was read before is known by its id.
+//! A delivery leaves a note of where the mail is; a task reads it there, the blocking pool unpacks
+//! and parses it, and shard 0 keeps what it says. Notes are in memory. So the newest mail of these
+//! accounts is looked at when the server starts: what was read before is known by its id.
 
 use super::digest::Digest;
 use super::figures::{self, Taken};
@@ -126,7 +127,8 @@ async fn read(shard: &Rc<Shard>, note: &Note) {
     let hostname = shard.config.hostname.clone();
     let found = glommio::executor().spawn_blocking(move || mail::read(&message, &hostname)).await;
     let refused = |reason: &str| {
-        // What was there before the start was told when it came, and private mail is nobody's business.
+        // What was there before the start was told when it came, and private mail is
+        // nobody's business.
         if !note.is_new {
             return;
         }

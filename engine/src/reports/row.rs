@@ -1,7 +1,8 @@
-//! What is counted of a message that DMARC has judged: one row of a report to the domain that its author names
-//! (RFC 9990 section 3.1).
+//! What is counted of a message that DMARC has judged: one row of a report to the domain that its
+//! author names (RFC 9990 section 3.1).
 //!
-//! It is made where the message is verified, off the cores. What was done with the message is known later, on its core.
+//! It is made where the message is verified, off the cores. What was done with the message is known
+//! later, on its core.
 
 use crate::auth::dkim::Verified;
 use crate::auth::dmarc::record::Record;
@@ -110,8 +111,8 @@ pub struct Found<'f> {
 }
 
 impl Observed {
-    /// `None`: nothing is published, or nothing is known; or it is a report itself, and two hosts must not report
-    /// about each other's reports for ever.
+    /// `None`: nothing is published, or nothing is known; or it is a report itself, and two hosts
+    /// must not report about each other's reports for ever.
     pub fn of(concluded: &Conclusion, found: &Found<'_>) -> Option<Box<Observed>> {
         let Published { domain, record, spf_aligned, dkim_aligned } =
             concluded.published.as_ref()?;

@@ -1,8 +1,9 @@
 //! Reports to others leave: on shard 0, for each day that is over, or when the operator says so.
 //!
-//! One domain after the other: who wants its report is asked of DNS, the report goes into the queue, and once that is
-//! durable its counts are forgotten. A crash in between sends it again, with the id that it had; never is one lost silently: what
-//! can't be sent within [`DAYS_MAX`] days is given up, in the log.
+//! One domain after the other: who wants its report is asked of DNS, the report goes into the
+//! queue, and once that is durable its counts are forgotten. A crash in between sends it again,
+//! with the id that it had; never is one lost silently: what can't be sent within [`DAYS_MAX`] days
+//! is given up, in the log.
 
 use super::aggregate::Report;
 use super::counts::{self, Due};

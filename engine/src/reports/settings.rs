@@ -14,13 +14,16 @@ const KEEP_MAX: Duration = Duration::from_secs(3650 * 86_400);
 pub struct Reports {
     /// Sends, each day, what was seen of a domain to those who its DMARC record names (`rua=`).
     pub dmarc: bool,
-    /// Sends, each day, how sessions towards a domain could be encrypted to those who its TLSRPT record names.
+    /// Sends, each day, how sessions towards a domain could be encrypted to those who its
+    /// TLSRPT record names.
     pub tls: bool,
     /// Who reports, in words; without it, `hostname`.
     pub organization: String,
-    /// From whom reports come, and whom to ask about them; without it, `postmaster@` the host's name.
+    /// From whom reports come, and whom to ask about them; without it, `postmaster@`
+    /// the host's name.
     pub contact: String,
-    /// Reports of others that come to these addresses are counted. The mail stays where it was delivered.
+    /// Reports of others that come to these addresses are counted. The mail stays where
+    /// it was delivered.
     pub read: Vec<String>,
     /// For so long what they say is kept.
     pub keep: Span,
@@ -40,7 +43,8 @@ impl Default for Reports {
 }
 
 impl Reports {
-    /// What the types can't say: the key that is at fault, and words for the operator. `relays`: mail may leave.
+    /// What the types can't say: the key that is at fault, and words for the operator.
+    /// `relays`: mail may leave.
     pub fn check(&self, relays: bool) -> Result<(), (&'static str, String)> {
         for (is_on, key) in [(self.dmarc, "reports.dmarc"), (self.tls, "reports.tls")] {
             if is_on && !relays {

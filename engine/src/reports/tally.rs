@@ -1,4 +1,5 @@
-//! What a core has counted since it last told shard 0: a map in memory, and no more, since every message passes here.
+//! What a core has counted since it last told shard 0: a map in memory, and no more, since every
+//! message passes here.
 
 use super::row::{Observed, Row};
 use crate::auth::dmarc::record::Record;

@@ -1,10 +1,12 @@
-//! A report's file as it came: plain, gzip, or zip with one file in it. Within bounds: what unpacks to more is none.
+//! A report's file as it came: plain, gzip, or zip with one file in it. Within bounds: what unpacks
+//! to more is none.
 
 use flate2::read::{DeflateDecoder, MultiGzDecoder};
 use std::borrow::Cow;
 use std::io::Read;
 
-/// Of the file as it came, and unpacked. The largest providers' reports about the largest senders have some megabytes.
+/// Of the file as it came, and unpacked. The largest providers' reports about the largest senders
+/// have some megabytes.
 pub const PACKED_BYTES_MAX: usize = 8 << 20;
 pub const UNPACKED_BYTES_MAX: usize = 24 << 20;
 /// Files in a zip that are looked at for one that is not empty.

@@ -1,9 +1,10 @@
 //! Verdicts by content: what comes to many is scanned once.
 //!
-//! The key is a hash of all that the scanner is sent: signatures may be about any field, and whoever could choose what is left out
-//! could have one message judged for another. So a message is known again when it comes to others in transactions of their own, or
-//! once more after a 4xx; not when anything in it differs. A verdict holds for the program and the signatures that made it, and for
-//! a while: local signatures may change without a new version.
+//! The key is a hash of all that the scanner is sent: signatures may be about any field, and
+//! whoever could choose what is left out could have one message judged for another. So a message is
+//! known again when it comes to others in transactions of their own, or once more after a 4xx; not
+//! when anything in it differs. A verdict holds for the program and the signatures that made it,
+//! and for a while: local signatures may change without a new version.
 
 use super::verdict::{Verdict, Version};
 use ring::digest::{SHA256, digest};

@@ -1,9 +1,10 @@
 //! Where cores ask for messages to be scanned, and the control plane has them scanned.
 //!
-//! A message that fits the session's buffer is asked about as a whole, when it is complete. A larger one goes to clamd while it
-//! arrives: one piece under way at a time, the next one when clamd has taken it, so a slow scanner slows the peer
-//! down through TCP. The two kinds have queues and places of their own, so that peers who send slowly don't keep small messages
-//! waiting. Queues are bounded: what finds no place is *unknown*, at once.
+//! A message that fits the session's buffer is asked about as a whole, when it is complete. A
+//! larger one goes to clamd while it arrives: one piece under way at a time, the next one when
+//! clamd has taken it, so a slow scanner slows the peer down through TCP. The two kinds have queues
+//! and places of their own, so that peers who send slowly don't keep small messages waiting. Queues
+//! are bounded: what finds no place is *unknown*, at once.
 
 use super::cache::{self, Cache};
 use super::clamd::Clamd;
@@ -21,11 +22,12 @@ use tokio::time::timeout;
 const WAITING_MAX: usize = 1024;
 /// A piece and the end.
 pub const PIECES_IN_FLIGHT_MAX: usize = 2;
-/// clamd may hang up on who says nothing (`CommandReadTimeout`, `ReadTimeout`), and a peer may be that slow:
-/// then an octet goes out of those that were held back for it.
+/// clamd may hang up on who says nothing (`CommandReadTimeout`, `ReadTimeout`), and a peer may be
+/// that slow: then an octet goes out of those that were held back for it.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 const HELD_BACK_BYTES: usize = 512;
-/// A peer that has been silent for so long, in all, gives its place up to those who wait for one. It may try again.
+/// A peer that has been silent for so long, in all, gives its place up to those who wait for one.
+/// It may try again.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// Why nobody has looked at a message, which says nothing of the message.
@@ -158,7 +160,8 @@ impl Scanners {
         verdict
     }
 
-    /// From the first piece to the last; from then on it has `patience`. `is_wanted`: others wait for its place.
+    /// From the first piece to the last; from then on it has `patience`. `is_wanted`: others
+    /// wait for its place.
     async fn stream(
         &self,
         pieces: &flume::Receiver<Piece>,
@@ -246,7 +249,8 @@ pub async fn serve(jobs: Jobs, scanners: Arc<Scanners>) {
                     Verdict::unknown(BUSY)
                 });
                 drop(place);
-                // The rest of a message that is not scanned to its end, so that nobody waits for a piece to be taken.
+                // The rest of a message that is not scanned to its end, so that nobody waits for a
+                // piece to be taken.
                 while let Ok(Piece::Bytes(..)) = pieces.recv_async().await {}
             });
         }

@@ -13,8 +13,9 @@
 //! | [`again`] | stored mail, when there are new signatures |
 //! | [`metrics`] | counters of all that |
 //!
-//! What can't be scanned in time is *unknown*, which is neither clean nor a virus: the operator says what follows
-//! (`scan.when_down`). Whatever a scanner does, the session is answered, and no core waits for it.
+//! What can't be scanned in time is *unknown*, which is neither clean nor a virus: the operator
+//! says what follows (`scan.when_down`). Whatever a scanner does, the session is answered, and no
+//! core waits for it.
 
 pub mod again;
 pub mod attachments;

@@ -133,8 +133,9 @@ impl Scan {
         Duration::from_secs(self.shard.config.scan.answer_seconds)
     }
 
-    /// A piece of a message that does not fit the session's buffer, without our own trace fields. Waits for the scanner to have
-    /// taken the piece before it. What the scanner gets has no holes: one that falls behind gets no more.
+    /// A piece of a message that does not fit the session's buffer, without our own trace fields.
+    /// Waits for the scanner to have taken the piece before it. What the scanner gets has no holes:
+    /// one that falls behind gets no more.
     pub async fn push(&mut self, piece: Bytes) {
         self.octets += piece.len() as u64;
         self.keep(&piece);
@@ -217,7 +218,8 @@ impl Scan {
         State::Streaming { pieces, taken: None, answer: Box::pin(answer) }
     }
 
-    /// The message is complete: `whole`, unless it has come in pieces. From here on the scanner works by itself.
+    /// The message is complete: `whole`, unless it has come in pieces. From here on the scanner
+    /// works by itself.
     pub async fn complete(&mut self, whole: Option<Bytes>, outline: Arc<Summary>) {
         let since = Instant::now();
         self.outline = Some(outline);

@@ -11,13 +11,13 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Scan {
-    /// Where clamd listens: `unix:/run/clamav/clamd.ctl` or `127.0.0.1:3310`. Several take turns, and stand in for
-    /// one another. None: no message is scanned.
+    /// Where clamd listens: `unix:/run/clamav/clamd.ctl` or `127.0.0.1:3310`. Several take turns,
+    /// and stand in for one another. None: no message is scanned.
     pub clamd: Vec<Socket>,
     /// What follows when a virus is found.
     pub found: Action,
-    /// What follows when no scanner has answered in time: `mark` lets mail through, `junk` puts it aside, `defer` (451)
-    /// lets the sender keep it.
+    /// What follows when no scanner has answered in time: `mark` lets mail through, `junk` puts it
+    /// aside, `defer` (451) lets the sender keep it.
     pub when_down: Action,
     /// What follows for a message that is larger than `stream_bytes_max`, or than clamd takes.
     pub too_large: Action,
@@ -27,7 +27,8 @@ pub struct Scan {
     pub connect_seconds: u64,
     /// How long all servers together may take for a message, from its last octet on, in seconds.
     pub answer_seconds: u64,
-    /// Messages scanned at once. As many again may be on their way to clamd while they still arrive.
+    /// Messages scanned at once. As many again may be on their way to clamd while
+    /// they still arrive.
     pub connections_max: u64,
     /// Verdicts kept, so that the same content is scanned once; none without a signature version.
     pub cache_entries: u64,
@@ -71,8 +72,8 @@ pub enum Action {
     Mark,
     /// Delivered into the mailbox for junk, so marked.
     Junk,
-    /// Kept back from its recipient (`[quarantine]`), so marked. Where it is to leave this host it is refused: for now if
-    /// only a scanner is missing, else for good.
+    /// Kept back from its recipient (`[quarantine]`), so marked. Where it is to leave this host it
+    /// is refused: for now if only a scanner is missing, else for good.
     Quarantine,
     /// 451: the sender tries again.
     Defer,

@@ -146,7 +146,8 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// For `virustest` (RFC 5235 section 3.3): 1 is clean, 5 is a virus; `None`: nobody has looked, or could tell.
+    /// For `virustest` (RFC 5235 section 3.3): 1 is clean, 5 is a virus; `None`: nobody has
+    /// looked, or could tell.
     pub fn virustest(&self) -> Option<u8> {
         match self.clamav.as_ref()?.outcome {
             Outcome::Clean => Some(1),
@@ -191,8 +192,8 @@ impl Findings {
         self.clamav.as_ref().is_some_and(|found| matches!(found.outcome, Outcome::Found(_)))
     }
 
-    /// What the sender is told of a message that would be kept back, were it not for recipients on other hosts: to try
-    /// again, if all that is wrong with it is that no scanner was there.
+    /// What the sender is told of a message that would be kept back, were it not for recipients on
+    /// other hosts: to try again, if all that is wrong with it is that no scanner was there.
     pub fn refusal(&self, scan: &Scan, words: String) -> Refusal {
         let is_unknown =
             self.clamav.as_ref().is_some_and(|found| matches!(found.outcome, Outcome::Unknown(_)));

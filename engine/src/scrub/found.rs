@@ -1,8 +1,8 @@
-//! What scrubs have found, and is not known to be gone: in memory, and in key space 45 of the shard's log (`f`, JSON), so that a
-//! restart forgets none of it.
+//! What scrubs have found, and is not known to be gone: in memory, and in key space 45 of the
+//! shard's log (`f`, JSON), so that a restart forgets none of it.
 //!
-//! A round puts what it finds beside what earlier ones have; at its end, what it has not seen again is gone. Places are
-//! bounded; of what is beyond, the numbers are kept.
+//! A round puts what it finds beside what earlier ones have; at its end, what it has not seen again
+//! is gone. Places are bounded; of what is beyond, the numbers are kept.
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};

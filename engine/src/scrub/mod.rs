@@ -1,9 +1,12 @@
-//! The scrub of one core: round after round in the background, within its share of the disk, or at once
-//! when an operator asks for it. What it finds is logged once, counted, and kept for `kura store scrub`.
+//! The scrub of one core: round after round in the background, within its share of the disk, or at
+//! once when an operator asks for it. What it finds is logged once, counted, and kept for
+//! `kura store scrub`.
 //!
-//! How far a round is, and when it began, is in key space 45 of the shard's log (`p`: [`Kept`], JSON): on a large disk a round takes
-//! weeks, and a host that is restarted now and then would begin with the oldest mail again and again. For the same reason what was
-//! found is there, too ([`found`]). It is looked at again, out of turn, at each start and when some of it is seen to have gone.
+//! How far a round is, and when it began, is in key space 45 of the shard's log (`p`:
+//! [`Kept`], JSON): on a large disk a round takes weeks, and a host that is restarted now and
+//! then would begin with the oldest mail again and again. For the same reason what was found
+//! is there, too ([`found`]). It is looked at again, out of turn, at each start and when some
+//! of it is seen to have gone.
 
 mod found;
 
@@ -144,8 +147,8 @@ impl Kept {
     }
 }
 
-/// How far the round is and what has been found, in one record: what is before the former is in the latter. A store that takes
-/// nothing has other troubles than a round that begins anew.
+/// How far the round is and what has been found, in one record: what is before the former is in the
+/// latter. A store that takes nothing has other troubles than a round that begins anew.
 async fn save(shard: &Shard, kept: Option<Kept>) {
     let found = shard.scrub.found.borrow_mut().changed();
     let found = found.map(|found| (Bytes::from_static(FOUND), found.map(Bytes::from)));
@@ -164,7 +167,8 @@ async fn save(shard: &Shard, kept: Option<Kept>) {
 
 /// Until the core stops. A round that an operator waits for is held to the share like any other.
 pub async fn run(shard: Rc<Shard>) {
-    // A task of its own: a timer that is waited for beside a round is entered anew at each of its steps.
+    // A task of its own: a timer that is waited for beside a round is entered anew at
+    // each of its steps.
     let beside = Rc::clone(&shard);
     glommio::spawn_local(async move { look_again(&beside).await }).detach();
     rounds(&shard).await;
@@ -192,8 +196,8 @@ async fn rounds(shard: &Rc<Shard>) {
     }
 }
 
-/// What was found is true for no longer than it is there: a message may be expunged, a segment compacted, and before a start
-/// everything may have been mended.
+/// What was found is true for no longer than it is there: a message may be expunged, a segment
+/// compacted, and before a start everything may have been mended.
 async fn look_again(shard: &Rc<Shard>) {
     let scrub = &shard.scrub;
     let ScrubCounts { bad, messages_hurt, .. } = scrub.counts();

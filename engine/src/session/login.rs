@@ -18,8 +18,8 @@ use crate::shard::{LoggedIn, LoginError, Origin, Shard};
 use crate::wire::Peer;
 use protocols::sasl::{LoginOutcome, ScramKeys};
 
-/// The keys of a user, as the machines take them, and a nonce for this exchange. A user who does not
-/// exist has made-up keys.
+/// The keys of a user, as the machines take them, and a nonce for this exchange. A user who does
+/// not exist has made-up keys.
 pub(super) fn scram_keys(shard: &Shard, user: &str) -> (ScramKeys, String) {
     let (keys, _) = shard.scram_keys(user);
     let keys = ScramKeys {

@@ -75,7 +75,8 @@ pub trait Session: Sized + 'static {
     fn unpack(luggage: Self::Luggage, shard: &Rc<Shard>) -> Self;
 }
 
-/// A fresh connection, without a place where whose it is has yet to be read: TLS first where the service wants it, then the protocol's session.
+/// A fresh connection, without a place where whose it is has yet to be read: TLS first where the
+/// service wants it, then the protocol's session.
 pub async fn start(
     shard: Rc<Shard>,
     service: Service,

@@ -1,8 +1,8 @@
 //! POP3: answers to the machine's events, from the account's INBOX.
 //!
-//! The maildrop is INBOX as it was when it was opened; what arrives later waits for the next session
-//! (RFC 1939 section 3). A message's unique id is UIDVALIDITY and UID, so it survives restarts and
-//! restores. Deleting happens at QUIT, as one expunge: all of it or none.
+//! The maildrop is INBOX as it was when it was opened; what arrives later waits for the next
+//! session (RFC 1939 section 3). A message's unique id is UIDVALIDITY and UID, so it survives
+//! restarts and restores. Deleting happens at QUIT, as one expunge: all of it or none.
 
 use super::{Next, Session, login};
 use crate::metrics::Service;

@@ -9,7 +9,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use storage::AccountId;
 
-/// Octets of source behind what one core keeps compiled; a compiled script takes a few times its source.
+/// Octets of source behind what one core keeps compiled; a compiled script takes a few
+/// times its source.
 const SOURCE_BYTES_MAX: usize = 4 << 20;
 /// What the smallest script counts as.
 const SOURCE_BYTES_MIN: usize = 512;

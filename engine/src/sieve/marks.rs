@@ -1,9 +1,10 @@
-//! What was seen and answered lately: RFC 7352 (`duplicate`), RFC 5230 section 4.2 (`vacation`), and when an
-//! account was last told that its script fails.
+//! What was seen and answered lately: RFC 7352 (`duplicate`), RFC 5230 section 4.2 (`vacation`),
+//! and when an account was last told that its script fails.
 //!
-//! A key space of the home shard: account (four bytes, the highest first), kind, digest (32 bytes); the value is
-//! when it is over, in seconds since 1970 (eight bytes, the highest first). What is over goes with the next
-//! mark that the account sets; beyond [`MARKS_MAX`] those go that would be over first.
+//! A key space of the home shard: account (four bytes, the highest first), kind, digest (32
+//! bytes); the value is when it is over, in seconds since 1970 (eight bytes, the highest first).
+//! What is over goes with the next mark that the account sets; beyond [`MARKS_MAX`] those go that
+//! would be over first.
 
 use crate::shard::Shard;
 use bytes::Bytes;

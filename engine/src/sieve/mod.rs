@@ -1,8 +1,8 @@
 //! Sieve: what users, and the operator, want done with mail that comes in.
 //!
-//! The language is `protocols::sieve`, which is pure. Here is the rest: scripts are kept in the log of their
-//! account's home shard, compiled there once, and run there before the message is answered;
-//! [`crate::delivery`] carries out what they come to.
+//! The language is `protocols::sieve`, which is pure. Here is the rest: scripts are kept in the log
+//! of their account's home shard, compiled there once, and run there before the message is
+//! answered; [`crate::delivery`] carries out what they come to.
 //!
 //! | file | what |
 //! |---|---|
@@ -73,7 +73,8 @@ impl Sieve {
         self.cache.borrow_mut().clear();
     }
 
-    /// That a reply of this key may be made now: two messages at once are answered once. `home`: the way to this core.
+    /// That a reply of this key may be made now: two messages at once are answered once. `home`:
+    /// the way to this core.
     fn begin_answer(
         &self,
         home: &ShardHandle,
@@ -94,8 +95,8 @@ impl Sieve {
     }
 }
 
-/// A reply is being made: no other of its key is as long as this lives, on whichever core. It ends once the reply is
-/// remembered, or is not made after all.
+/// A reply is being made: no other of its key is as long as this lives, on whichever core. It ends
+/// once the reply is remembered, or is not made after all.
 #[derive(Debug)]
 pub struct Answering {
     home: ShardHandle,

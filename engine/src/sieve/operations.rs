@@ -1,5 +1,5 @@
-//! What an operator can ask about the users' scripts. Runs on shard 0, which knows the addresses; the work is
-//! done on the account's home shard.
+//! What an operator can ask about the users' scripts. Runs on shard 0, which knows the addresses;
+//! the work is done on the account's home shard.
 
 use super::scripts::{self, Listed, Refused};
 use crate::operations::{Fault, existing_account, on};

@@ -1,4 +1,5 @@
-//! A run of an account's scripts on a message, and what it comes to, in the terms of who carries it out.
+//! A run of an account's scripts on a message, and what it comes to, in the terms of
+//! who carries it out.
 
 use super::compiled::compiled;
 use super::world::AccountWorld;

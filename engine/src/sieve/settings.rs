@@ -1,5 +1,5 @@
-//! `[sieve]` of the config file: the operator's scripts. They are read and compiled before anything starts,
-//! and again at a reload; a faulty one is named with its line and column.
+//! `[sieve]` of the config file: the operator's scripts. They are read and compiled before anything
+//! starts, and again at a reload; a faulty one is named with its line and column.
 
 use crate::config::{Config, ConfigError};
 use protocols::sieve::{Fault, Location, Script};

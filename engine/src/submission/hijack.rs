@@ -1,5 +1,5 @@
-//! Whether somebody else sends in an account's name: few rules, each with its reason in words. Pure: time is an argument,
-//! in Unix seconds.
+//! Whether somebody else sends in an account's name: few rules, each with its reason in words.
+//! Pure: time is an argument, in Unix seconds.
 //!
 //! | rule | within an hour | why |
 //! |---|---|---|
@@ -9,10 +9,12 @@
 //! | networks | networks that messages come from, beyond a floor and three times the most so far | a botnet shares passwords |
 //! | authors | addresses in `From` that are not the account's, likewise | the name on a message is forged |
 //!
-//! All but *refused* compare an account with its own past, so they say nothing before it has one: a list server names many
-//! authors, and a login may be many devices'. An hour is past once it is a day old, so that nobody makes a hijack usual by beginning
-//! slowly. What is suspected stays so until an operator releases the account's mail, which teaches all of it, or gives it a new
-//! password, which teaches nothing. Where operators are only told, it is over after a day: then the next letter may come.
+//! All but *refused* compare an account with its own past, so they say nothing before it has one: a
+//! list server names many authors, and a login may be many devices'. An hour is past once it is a
+//! day old, so that nobody makes a hijack usual by beginning slowly. What is suspected stays so
+//! until an operator releases the account's mail, which teaches all of it, or gives it a new
+//! password, which teaches nothing. Where operators are only told, it is over after a day: then the
+//! next letter may come.
 
 use super::settings::{Action, Hijack};
 use super::usage::{DAY, HOUR};
@@ -81,7 +83,8 @@ struct Paced {
     /// Of the hour that is counted, and which that is.
     this: u32,
     number: u64,
-    /// What is not past yet: which part of which day, and the most of any hour in it; the oldest first.
+    /// What is not past yet: which part of which day, and the most of any hour in it;
+    /// the oldest first.
     young: VecDeque<(u64, u32)>,
     most: u32,
     most_at: u64,
@@ -163,7 +166,8 @@ impl Paced {
     }
 }
 
-/// How many different things there were: those of the last hour, by hash, with when each was seen last, the oldest first.
+/// How many different things there were: those of the last hour, by hash, with when each was seen
+/// last, the oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Different {
     seen: VecDeque<(u32, u64)>,
@@ -209,7 +213,8 @@ pub struct Watch {
     refused: Sliding,
     /// Recipients that were served or refused, of which the refused are a part.
     answered: Sliding,
-    /// Until then dead addresses are no reason: an operator has let a list of them go, and they still come back.
+    /// Until then dead addresses are no reason: an operator has let a list of them go, and they
+    /// still come back.
     pardoned_until: u64,
     networks: Different,
     authors: Different,
@@ -328,7 +333,8 @@ impl Watch {
         None
     }
 
-    /// Nothing is suspected any more, and counts begin anew. `is_usual`: it was all right, and nothing new from now on.
+    /// Nothing is suspected any more, and counts begin anew. `is_usual`: it was all right, and
+    /// nothing new from now on.
     pub fn trust(&mut self, now: u64, is_usual: bool) -> Option<Suspicion> {
         self.recipients.forget(now, is_usual);
         self.strangers.forget(now, is_usual);

@@ -8,12 +8,14 @@
 //! | [`suspects`] | what follows: who is told, and how it ends |
 //! | [`waiting`] | how much of an account's mail is on hold or left for later |
 //!
-//! An account is counted at home, so its limit is one, however many cores its sessions are on; that costs a message a
-//! hop. A message counts from its `DATA` on, and not any more when it is not taken.
+//! An account is counted at home, so its limit is one, however many cores its sessions are
+//! on; that costs a message a hop. A message counts from its `DATA` on, and not any more when
+//! it is not taken.
 //!
-//! Key space 43 of the home shard: the account's number (u32, big-endian), and in JSON what was counted ([`Usage`]). It is
-//! written every [`WRITTEN_EVERY`] seconds at the most, and at the stop, so a crash forgets what was sent in that time, and no more.
-//! That an account is suspected is durable before its message is answered.
+//! Key space 43 of the home shard: the account's number (u32, big-endian), and in JSON what was
+//! counted ([`Usage`]). It is written every [`WRITTEN_EVERY`] seconds at the most, and at the stop,
+//! so a crash forgets what was sent in that time, and no more. That an account is suspected is
+//! durable before its message is answered.
 
 pub mod hijack;
 pub mod settings;
@@ -45,7 +47,8 @@ use usage::{Amounts, Over};
 
 pub const SPACE: Space = Space(43);
 const WRITTEN_EVERY: u64 = 600;
-/// Accounts of which one core has the amounts at hand: some 10 MiB at most. Others are read from the log again.
+/// Accounts of which one core has the amounts at hand: some 10 MiB at most. Others are read
+/// from the log again.
 const AT_HAND_MAX: usize = 30_000;
 /// Recipients of a message that are looked up.
 const LOOKED_UP_MAX: usize = 1000;
@@ -130,8 +133,8 @@ pub fn limits_of(shard: &Shard, account: &Account) -> Limits {
     account.limits.unwrap_or_else(|| shard.config.submission.limits())
 }
 
-/// That a message may leave. It counts; if it was not taken in the end, which is so unless [`Permit::used`] says otherwise,
-/// that is taken back.
+/// That a message may leave. It counts; if it was not taken in the end, which is so unless
+/// [`Permit::used`] says otherwise, that is taken back.
 #[derive(Debug)]
 pub struct Permit {
     shard: Rc<Shard>,
@@ -205,8 +208,8 @@ pub struct Message<'m> {
     pub peer: IpAddr,
 }
 
-/// Before a message is sent by a login. The permit is `None` where there is no such account, and nothing is counted; besides,
-/// why the message is to be held.
+/// Before a message is sent by a login. The permit is `None` where there is no such account, and
+/// nothing is counted; besides, why the message is to be held.
 pub async fn permit(
     shard: &Rc<Shard>,
     message: Message<'_>,
@@ -282,7 +285,8 @@ where
     }
 }
 
-/// A message that `user` sends names these in `From`, who are not the account. Why it is to be held, if it is.
+/// A message that `user` sends names these in `From`, who are not the account. Why it is to
+/// be held, if it is.
 pub async fn claims(shard: &Rc<Shard>, user: &str, authors: Vec<String>) -> Option<Suspected> {
     if shard.config.submission.hijack.action == Action::Off {
         return None;
@@ -374,7 +378,8 @@ impl Submitting {
         Ok(())
     }
 
-    /// Puts all that has been counted since into the log. Whoever was removed meanwhile is forgotten.
+    /// Puts all that has been counted since into the log. Whoever was removed
+    /// meanwhile is forgotten.
     pub async fn write_all(&self, shard: &Shard) {
         let changed: Vec<AccountId> = {
             let at_hand = self.at_hand.borrow();

@@ -7,9 +7,9 @@ use protocols::smtp::FutureRelease;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// What one account may send; 0: as much as it likes. An account may have its own (`kura account limits`). What its
-/// scripts send to other hosts is counted apart, up to the same numbers: strangers, who cause it, can't use up
-/// what its owner may send.
+/// What one account may send; 0: as much as it likes. An account may have its own
+/// (`kura account limits`). What its scripts send to other hosts is counted apart, up to the same
+/// numbers: strangers, who cause it, can't use up what its owner may send.
 ///
 /// The defaults are far beyond a person, so that they only stop what runs away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,10 +20,12 @@ pub struct Submission {
     /// Those of one message count each for one.
     pub recipients_per_hour: u32,
     pub recipients_per_day: u32,
-    /// How long messages may wait here for the time that their sender wants (RFC 4865); 0: not at all. Together with
-    /// `relay.expire` it is three weeks less a day at the most, since signatures are good for so long.
+    /// How long messages may wait here for the time that their sender wants (RFC 4865); 0: not at
+    /// all. Together with `relay.expire` it is three weeks less a day at the most, since signatures
+    /// are good for so long.
     pub release_within: Span,
-    /// How much of an account's mail may wait here because it is left for later, or on hold: in no quota, and durable.
+    /// How much of an account's mail may wait here because it is left for later, or on hold: in no
+    /// quota, and durable.
     pub waiting_bytes_max: u64,
     pub hijack: Hijack,
 }
@@ -50,12 +52,14 @@ pub struct Hijack {
     pub past: Span,
     /// More recipients than these, and so many times the most of any hour before.
     pub recipients_per_hour: u32,
-    /// The same for those whom it has not written to before. Needs `spam.written_to`, which remembers them.
+    /// The same for those whom it has not written to before. Needs `spam.written_to`,
+    /// which remembers them.
     pub strangers_per_hour: u32,
     pub times_usual: u32,
     /// Recipients that are refused for good, if they are a third of all.
     pub refused_per_hour: u32,
-    /// Networks (/16, or /32 of IPv6) that messages come from, and three times the most of any hour before.
+    /// Networks (/16, or /32 of IPv6) that messages come from, and three times the most of
+    /// any hour before.
     pub networks_per_hour: u32,
     /// The same for addresses in From that are not the account's, of what leaves.
     pub authors_per_hour: u32,
@@ -156,7 +160,8 @@ pub struct LimitsChange {
 }
 
 impl LimitsChange {
-    /// From an account's own limits, if it had any, to those that it has; `now` are those that hold.
+    /// From an account's own limits, if it had any, to those that it has; `now` are
+    /// those that hold.
     pub fn apply(&self, own: Option<Limits>, now: Limits) -> Option<Limits> {
         if self.usual {
             return None;

@@ -1,5 +1,5 @@
-//! An account that somebody else seems to send from: its operator is told, once, and what it sends waits, until the operator
-//! releases its mail, or gives it a new password.
+//! An account that somebody else seems to send from: its operator is told, once, and what it sends
+//! waits, until the operator releases its mail, or gives it a new password.
 
 use super::hijack::{Suspicion, Watch};
 use super::settings::Action;
@@ -21,8 +21,8 @@ pub struct Suspected {
     pub number: u32,
 }
 
-/// On the account's home shard: notes what it does by `note`, which tells whether it is suspected from now on. Why its messages
-/// are to be held, if they are.
+/// On the account's home shard: notes what it does by `note`, which tells whether it is suspected
+/// from now on. Why its messages are to be held, if they are.
 pub(super) async fn watch(
     shard: &Rc<Shard>,
     account: AccountId,
@@ -147,7 +147,8 @@ pub(super) fn drop_suspicion(shard: &Shard, account: AccountId) {
     });
 }
 
-/// Ends the suspicion of an account, and tells what it was; on its home shard. `is_usual`: its owner has sent all that.
+/// Ends the suspicion of an account, and tells what it was; on its home shard. `is_usual`: its
+/// owner has sent all that.
 pub async fn trust(
     shard: &Rc<Shard>,
     account: AccountId,
@@ -183,8 +184,8 @@ pub async fn tell_owner(
     send(shard, address, "Your messages were kept back, and are on their way now", &text).await
 }
 
-/// A message of `user` is on hold now for suspicion `number`. If the operator has let that suspicion's mail go since it was asked
-/// about, he has not seen this one.
+/// A message of `user` is on hold now for suspicion `number`. If the operator has let that
+/// suspicion's mail go since it was asked about, he has not seen this one.
 pub fn look_again(shard: &Rc<Shard>, user: &str, number: u32, uid: Uid) {
     let known = shard.directory.borrow().login(user).map(|(_, one)| (one.id(), one.shard));
     let Some((account, home)) = known else { return };

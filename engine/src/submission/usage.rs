@@ -1,6 +1,8 @@
-//! What one account has sent lately, against what it may. Pure: time is an argument, in Unix seconds.
+//! What one account has sent lately, against what it may. Pure: time is an argument,
+//! in Unix seconds.
 //!
-//! Each amount is counted in [sliding windows](crate::sliding). So it is known, too, from when on there is room again.
+//! Each amount is counted in [sliding windows](crate::sliding). So it is known, too, from when on
+//! there is room again.
 
 use super::settings::Limits;
 use crate::sliding::{Room, Sliding};
@@ -24,7 +26,8 @@ pub struct Over {
     what: &'static str,
     within: &'static str,
     pub limit: u32,
-    /// From when on there is room; `None`: never, for one message is more than all that may be sent.
+    /// From when on there is room; `None`: never, for one message is more than all
+    /// that may be sent.
     pub until: Option<u64>,
 }
 

@@ -1,10 +1,11 @@
-//! How much of an account's mail waits in the queue for something else than its recipients: left for later by its sender (RFC 4865),
-//! or on hold since somebody else may have sent it. No quota counts it, so it has a bound of its own,
-//! `submission.waiting_bytes_max`.
+//! How much of an account's mail waits in the queue for something else than its recipients: left
+//! for later by its sender (RFC 4865), or on hold since somebody else may have sent it. No quota
+//! counts it, so it has a bound of its own, `submission.waiting_bytes_max`.
 //!
-//! Each core knows what waits in its own queue: it reads that from the store when it is first asked, and from then on notes what
-//! comes. The account's home adds up all cores, with what is just being taken, so that messages that come at the
-//! same time over many sessions are not more either. What was tried once and waits for another try does not count.
+//! Each core knows what waits in its own queue: it reads that from the store when it is first
+//! asked, and from then on notes what comes. The account's home adds up all cores, with what is
+//! just being taken, so that messages that come at the same time over many sessions are not more
+//! either. What was tried once and waits for another try does not count.
 
 use super::{NotNow, Of};
 use crate::NOTICE;
@@ -20,7 +21,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use storage::{AccountId, Error, MessageEntry, Uid};
 
-/// A message takes no longer to be recorded; then it is not being taken any more, whatever has become of its session.
+/// A message takes no longer to be recorded; then it is not being taken any more, whatever has
+/// become of its session.
 const COMING_SECONDS: u64 = 600;
 /// Messages of the queue between which others have their turn.
 const READ_AT_ONCE: usize = 1024;
@@ -89,7 +91,8 @@ pub async fn reserve(shard: &Rc<Shard>, user: &str, octets: u64) -> Result<Optio
     Err(NotNow::Full { words: format!("{what}, and may have {most}; {remedy}") })
 }
 
-/// On the home shard: all that waits anywhere, and what is being taken. `None`: a core is too busy to say.
+/// On the home shard: all that waits anywhere, and what is being taken. `None`: a core is
+/// too busy to say.
 async fn sum(shard: &Rc<Shard>, account: AccountId) -> Option<u64> {
     // First: what comes meanwhile counts twice then, rather than not at all.
     let mut all = shard.submitting.waiting.coming(account);

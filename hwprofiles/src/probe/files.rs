@@ -118,8 +118,8 @@ pub(super) fn make_fresh(file: &File, bytes: u64) -> io::Result<()> {
     }
 }
 
-/// Memory that starts where direct writes want it to, filled with noise: some disks and file systems
-/// are suspiciously fast with zeroes.
+/// Memory that starts where direct writes want it to, filled with noise: some disks and file
+/// systems are suspiciously fast with zeroes.
 pub(crate) struct Noise {
     memory: Vec<u8>,
     start: usize,

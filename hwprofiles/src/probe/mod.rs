@@ -1,12 +1,13 @@
-//! The full measurement, for `kura profile probe`: everything about a disk and its host that a knob or
-//! an operator may want to know, in the time that it is given.
+//! The full measurement, for `kura profile probe`: everything about a disk and its host that a knob
+//! or an operator may want to know, in the time that it is given.
 //!
-//! [`points`] says what is measured and how the time is divided; the other files measure one kind of
-//! point each. What cannot be measured here (no io_uring, say) becomes a line in the profile's `gaps`;
-//! a disk that fails to write is an error. The probe's files are removed whatever happens.
+//! [`points`] says what is measured and how the time is divided; the other files measure one kind
+//! of point each. What cannot be measured here (no io_uring, say) becomes a line in the profile's
+//! `gaps`; a disk that fails to write is an error. The probe's files are removed whatever happens.
 //!
-//! `cpu`: what a core does in a second. `flushes`: threads that write and sync. `ring`: many operations in flight. `metadata`: files made and
-//! removed. `files` are what these write into, `samples` the latencies that they bring.
+//! `cpu`: what a core does in a second. `flushes`: threads that write and sync. `ring`: many
+//! operations in flight. `metadata`: files made and removed. `files` are what these write into,
+//! `samples` the latencies that they bring.
 
 mod cpu;
 pub(crate) mod files;

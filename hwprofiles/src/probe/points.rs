@@ -1,8 +1,8 @@
 //! What a probe measures, in which order, and how its time is divided. Pure.
 //!
 //! The points come in three tiers; a longer budget buys more of them rather than the same ones for
-//! longer only. Each point takes its share of the time that is left, so one that overruns (a slow disk
-//! needs a few flushes at least) costs the later ones, and the budget is kept.
+//! longer only. Each point takes its share of the time that is left, so one that overruns (a slow
+//! disk needs a few flushes at least) costs the later ones, and the budget is kept.
 
 use crate::figures::{ChainForm, CommitPath, Operation};
 use std::time::Duration;

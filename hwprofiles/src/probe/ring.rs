@@ -1,5 +1,5 @@
-//! Many operations in flight through one ring: chains of durable writes as the store makes them, and
-//! unsynced reads and writes for bandwidth and IOPS.
+//! Many operations in flight through one ring: chains of durable writes as the store makes them,
+//! and unsynced reads and writes for bandwidth and IOPS.
 //!
 //! Safety: the kernel reads and writes `Area`'s memory while operations are in flight; the ring is
 //! drained before that memory goes, and if it can't be drained the memory is leaked.

@@ -1,4 +1,5 @@
-//! The PROXY protocol: whatever comes, cuts do not matter, a fault stays one, and nothing is read beyond the bound.
+//! The PROXY protocol: whatever comes, cuts do not matter, a fault stays one, and nothing is read
+//! beyond the bound.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

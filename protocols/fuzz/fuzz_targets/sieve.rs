@@ -1,5 +1,6 @@
-//! Sieve: any script compiles or is refused, its faults lie within it, its run on a fixed message ends
-//! within the limits, and comes to the same twice. A NUL parts the script from one that it may include.
+//! Sieve: any script compiles or is refused, its faults lie within it, its run on a fixed
+//! message ends within the limits, and comes to the same twice. A NUL parts the script from one
+//! that it may include.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,5 @@
-//! The SMTP machine as MX, for a gateway and for submission: no panic, bounded memory, cuts do not matter.
+//! The SMTP machine as MX, for a gateway and for submission: no panic, bounded memory,
+//! cuts do not matter.
 #![no_main]
 
 use fuzzing::subjects::SmtpSubject;

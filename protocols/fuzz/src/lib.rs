@@ -16,8 +16,8 @@ use random::Random;
 /// Stands in an input where a TLS handshake is made.
 pub const HANDSHAKE: &[u8] = b"\x1dTLS\x1d";
 
-/// An input for a machine: an octet for the world, an octet for the cuts, then what the client sends.
-/// Whole and cut it must come to the same.
+/// An input for a machine: an octet for the world, an octet for the cuts, then what the client
+/// sends. Whole and cut it must come to the same.
 pub fn dialogue<S: Subject>(data: &[u8], make: impl Fn(u8) -> S) {
     let [world, seed, sent @ ..] = data else { return };
     let talk = streams(sent);

@@ -11,7 +11,8 @@ use std::fmt::Write;
 /// Longer strings are sent as literals, which no client has trouble with.
 const QUOTED_BYTES_MAX: usize = 1000;
 
-/// What a byte is in a quoted string (RFC 3501 section 9): a listing looks at each of a hundred thousand.
+/// What a byte is in a quoted string (RFC 3501 section 9): a listing looks at each of a
+/// hundred thousand.
 const PLAIN: u8 = 0;
 const ESCAPED: u8 = 1;
 const NEVER: u8 = 2;

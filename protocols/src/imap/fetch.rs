@@ -1,8 +1,9 @@
 //! FETCH: what is asked, where its bytes are, how a response line is put together.
 //! RFC 3501 sections 6.4.5 and 7.4.2.
 //!
-//! Every item but decoded text is answered from the index, the summary, and byte ranges: no message
-//! is parsed again. [`Section::locate`] says which bytes; [`Response`] writes one line, item by item.
+//! Every item but decoded text is answered from the index, the summary, and byte ranges: no
+//! message is parsed again. [`Section::locate`] says which bytes; [`Response`] writes one
+//! line, item by item.
 
 use super::encode;
 use super::flags::{FlagBits, names};

@@ -1,7 +1,7 @@
 //! Flags and keywords. RFC 3501 section 2.3.2.
 //!
-//! Bits are laid out as the store has them, so that nothing needs translating: the low byte holds the
-//! system flags, bit `8 + i` is keyword `i` of the mailbox's table.
+//! Bits are laid out as the store has them, so that nothing needs translating: the low byte holds
+//! the system flags, bit `8 + i` is keyword `i` of the mailbox's table.
 
 use super::lexer::is_atom;
 

@@ -1,8 +1,9 @@
 //! Lines and literals into whole commands. RFC 3501 section 4.3, RFC 7888.
 //!
-//! A command is one or more lines, each but the last ending with a literal's announcement. What is
-//! collected is handed over as it came, literals in place. Never more than `command_bytes_max` octets
-//! are kept; whether a literal is taken is the session's decision, made before its first octet.
+//! A command is one or more lines, each but the last ending with a literal's announcement. What
+//! is collected is handed over as it came, literals in place. Never more than
+//! `command_bytes_max` octets are kept; whether a literal is taken is the session's decision,
+//! made before its first octet.
 
 use crate::wire::line::{Framed, LineFault, LineReader};
 use crate::wire::literal::{Announced, announced};
@@ -80,7 +81,8 @@ impl Framing {
         self.literal_bytes_left = bytes;
     }
 
-    /// The literal that was just announced is read by somebody else; an empty string takes its place.
+    /// The literal that was just announced is read by somebody else; an empty string
+    /// takes its place.
     pub fn stream_literal(&mut self, marker_bytes: usize) {
         self.command.truncate(self.command.len().saturating_sub(marker_bytes));
         self.command.extend_from_slice(b"\"\"");

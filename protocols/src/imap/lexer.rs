@@ -1,7 +1,7 @@
 //! The words of IMAP: atoms, strings, literals, lists. RFC 3501 section 9.
 //!
-//! Works on one whole command as the framing hands it over: lines with their literals in place, each
-//! as `{n}` CRLF and `n` octets. Nothing here copies more than the command holds.
+//! Works on one whole command as the framing hands it over: lines with their literals in place,
+//! each as `{n}` CRLF and `n` octets. Nothing here copies more than the command holds.
 
 use super::flags::FlagList;
 use super::mailbox::{MailboxName, NameFault};

@@ -80,8 +80,8 @@ impl ListCommand {
         self.patterns.len() == 1 && self.patterns.iter().all(String::is_empty)
     }
 
-    /// The lines to write. `existing` and `subscribed` in any order. There is an item for each step of
-    /// the work, with a line or without, so that the caller may pause between them.
+    /// The lines to write. `existing` and `subscribed` in any order. There is an item for each step
+    /// of the work, with a line or without, so that the caller may pause between them.
     pub fn select<'n>(
         &'n self,
         existing: &'n [(String, Option<SpecialUse>)],

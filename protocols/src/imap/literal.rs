@@ -60,8 +60,8 @@ impl Imap {
         }
     }
 
-    /// Nobody wants the literal. One that waits for permission will not come; one that does not wait
-    /// is swallowed with the rest of its command (RFC 7888 section 4).
+    /// Nobody wants the literal. One that waits for permission will not come; one that does not
+    /// wait is swallowed with the rest of its command (RFC 7888 section 4).
     pub(super) fn refuse_literal(&mut self, announced: Announced, output: &mut Outbox) {
         self.framing.forget();
         match announced {

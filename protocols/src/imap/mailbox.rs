@@ -104,7 +104,8 @@ pub fn decode_utf7(wire: &[u8]) -> Option<String> {
             });
             let units: Vec<u16> = units.collect::<Option<_>>()?;
             let text = String::from_utf16(&units).ok()?;
-            // RFC 3501: what can be written directly must not be encoded, or names get two spellings.
+            // RFC 3501: what can be written directly must not be encoded, or names
+            // get two spellings.
             if text.is_empty() || text.chars().any(|c| (' '..='~').contains(&c)) {
                 return None;
             }

@@ -1,7 +1,7 @@
 //! From the bytes of one command to a [`Command`]. RFC 3501 section 9 and the extensions' grammars.
 //!
-//! The grammar stands beside each reader. Unknown commands and malformed arguments are faults of the
-//! client's: a tagged BAD, or an untagged one when not even the tag can be read.
+//! The grammar stands beside each reader. Unknown commands and malformed arguments are faults of
+//! the client's: a tagged BAD, or an untagged one when not even the tag can be read.
 
 use super::command::{Append, Command, StatusItem, StoreFlags, StoreMode};
 use super::flags::FlagList;
@@ -294,8 +294,8 @@ pub enum AppendPrefix {
     Message(Append),
 }
 
-/// `"APPEND" SP mailbox [SP flag-list] [SP date-time] SP literal`, up to the literal. `None` when the
-/// command is another one.
+/// `"APPEND" SP mailbox [SP flag-list] [SP date-time] SP literal`, up to the literal. `None` when
+/// the command is another one.
 pub fn append_prefix(lexer: &mut Lexer<'_>) -> Parsed<Option<AppendPrefix>> {
     if !lexer.keyword("APPEND") {
         return Ok(None);

@@ -3,9 +3,9 @@
 //!
 //! A message is decided in steps: first by what the index knows, then with the summary, the header,
 //! the text. [`Key::decide`] answers yes, no, or what must be loaded next, so that a search reads
-//! from disk only the messages that cheaper keys could not decide. Much text to look through is looked
-//! through in steps, with pauses that the caller may give to others. Text compares without case, in
-//! Unicode, with encoded words, transfer encodings and charsets decoded.
+//! from disk only the messages that cheaper keys could not decide. Much text to look through is
+//! looked through in steps, with pauses that the caller may give to others. Text compares without
+//! case, in Unicode, with encoded words, transfer encodings and charsets decoded.
 
 use super::flags::{FlagBits, keyword_bit};
 use super::lexer::{Fault, Lexer, Parsed};
@@ -94,8 +94,8 @@ enum Place {
     Body,
 }
 
-/// What has been looked for in a message. Nothing is looked for twice, so that a decision may pause, or
-/// wait until more is loaded, and begin anew.
+/// What has been looked for in a message. Nothing is looked for twice, so that a decision may
+/// pause, or wait until more is loaded, and begin anew.
 #[derive(Debug, Default)]
 pub struct Looked {
     answers: RefCell<BTreeMap<(usize, Place), bool>>,

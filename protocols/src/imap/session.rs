@@ -11,12 +11,13 @@
 //!
 //! Anything else is answered BAD. Invariants: between steps the machine keeps at most
 //! [`Config::command_bytes_max`] of a command, and the view; one tagged reply per command; what
-//! follows a refused literal is swallowed, never read as a command. Message octets of an APPEND pass
-//! through as slices of the input. A peer that only errs is closed with BYE after
+//! follows a refused literal is swallowed, never read as a command. Message octets of an APPEND
+//! pass through as slices of the input. A peer that only errs is closed with BYE after
 //! [`Config::bad_commands_max`] in a row.
 //!
-//! Time: from word to word [`Config::idle_timeout`]. Within APPEND's message, which others' room is taken for, it is as in SMTP: the clock
-//! starts anew with each piece ([`PIECE_TIMEOUT`]), and [`MESSAGE_TIMEOUT`] bounds the whole. Our own time to answer is not the peer's.
+//! Time: from word to word [`Config::idle_timeout`]. Within APPEND's message, which others' room is
+//! taken for, it is as in SMTP: the clock starts anew with each piece ([`PIECE_TIMEOUT`]), and
+//! [`MESSAGE_TIMEOUT`] bounds the whole. Our own time to answer is not the peer's.
 
 use super::authenticate::Sasl;
 use super::encode::push;
@@ -308,7 +309,8 @@ impl Imap {
         }
     }
 
-    /// Tells of new keywords, before flags are sent that hold one; `open`: whether there is room for more.
+    /// Tells of new keywords, before flags are sent that hold one; `open`: whether there
+    /// is room for more.
     pub fn tell_keywords(&mut self, keywords: &[String], open: bool, output: &mut Outbox) {
         if let State::Selected(view) = &mut self.state {
             view.tell_keywords(output.buffer(), keywords, open);

@@ -1,9 +1,9 @@
 //! The selected mailbox as the client knows it: which message number stands for which UID.
 //!
-//! Invariants: UIDs ascend; a number changes its meaning only when the client has been told so by an
-//! EXPUNGE; EXISTS never names fewer messages than the client counts. Four bytes a message: flags are
-//! not remembered, since every change has a MODSEQ and the view knows up to which it has told.
-//! RFC 3501 sections 2.3.1.2, 5.2, 7.3 and 7.4.1.
+//! Invariants: UIDs ascend; a number changes its meaning only when the client has been told so by
+//! an EXPUNGE; EXISTS never names fewer messages than the client counts. Four bytes a message:
+//! flags are not remembered, since every change has a MODSEQ and the view knows up to which it has
+//! told. RFC 3501 sections 2.3.1.2, 5.2, 7.3 and 7.4.1.
 
 use super::encode::push;
 use super::fetch::Response;
@@ -11,8 +11,8 @@ use super::flags::{FlagBits, SYSTEM_FLAGS};
 use super::sequence::SequenceSet;
 use std::collections::BTreeSet;
 
-/// Entries of [`View::told`] beyond one for each message: it only spares the client a repeated FETCH,
-/// so it is dropped when changes that can't be told yet pile up.
+/// Entries of [`View::told`] beyond one for each message: it only spares the client a repeated
+/// FETCH, so it is dropped when changes that can't be told yet pile up.
 const TOLD_SPARE_MAX: usize = 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -20,8 +20,8 @@ pub struct Config {
     pub redirects_max: usize,
 }
 
-/// What the machine asks of the engine. The tickets' types are these questions. Names of scripts are
-/// such as [`crate::sieve::is_script_name`] takes; all but the logins are about the scripts of
+/// What the machine asks of the engine. The tickets' types are these questions. Names of scripts
+/// are such as [`crate::sieve::is_script_name`] takes; all but the logins are about the scripts of
 /// [`ManageSieve::user`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {

@@ -1,8 +1,8 @@
 //! Lines and literals into whole commands. RFC 5804 section 4: a client's literal, `{n+}`, does not
 //! wait to be asked for.
 //!
-//! What is collected is handed over as it came, literals in place. Whether a literal is taken is the
-//! session's decision, made before its first octet; never more than it allows is kept.
+//! What is collected is handed over as it came, literals in place. Whether a literal is taken is
+//! the session's decision, made before its first octet; never more than it allows is kept.
 
 use crate::wire::line::{Framed, LineFault, LineReader};
 use crate::wire::literal::{Announced, announced};

@@ -1,7 +1,7 @@
-//! AUTHENTICATE, and a login's turns in ManageSieve's words. RFC 5804 section 2.1. The exchange itself
-//! is [`crate::sasl`]'s, as in the other protocols: challenges are strings of base64, and so are
-//! responses; a star cancels. What a mechanism says at its end is a challenge, answered by an empty
-//! response, rather than the SASL response code.
+//! AUTHENTICATE, and a login's turns in ManageSieve's words. RFC 5804 section 2.1. The exchange
+//! itself is [`crate::sasl`]'s, as in the other protocols: challenges are strings of base64, and so
+//! are responses; a star cancels. What a mechanism says at its end is a challenge, answered by an
+//! empty response, rather than the SASL response code.
 
 use super::command;
 use super::event::{Event, Keys, Login};

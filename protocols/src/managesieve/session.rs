@@ -7,10 +7,11 @@
 //!
 //! A script comes as a literal that does not wait to be asked for. One that is larger than
 //! [`Config::script_bytes_max`], or comes before a login, is refused before its first octet and
-//! swallowed with the rest of its command, so that none of it is read as one; one that is larger than
-//! [`Config::swallow_bytes_max`] ends the session. Between commands nothing of them is kept.
+//! swallowed with the rest of its command, so that none of it is read as one; one that is larger
+//! than [`Config::swallow_bytes_max`] ends the session. Between commands nothing of them is kept.
 //!
-//! Strikes: each faulty command is one, a failed login is three; at [`STRIKES_MAX`] the session ends.
+//! Strikes: each faulty command is one, a failed login is three; at [`STRIKES_MAX`]
+//! the session ends.
 
 use super::command;
 use super::event::{Config, Event};
@@ -338,7 +339,8 @@ impl Machine for ManageSieve {
         self.deadline
     }
 
-    /// RFC 5804 section 2.2: what was said in the clear is forgotten, the capabilities are told anew.
+    /// RFC 5804 section 2.2: what was said in the clear is forgotten, the
+    /// capabilities are told anew.
     fn tls_started(&mut self, now: Tick) {
         self.tls = true;
         self.user = None;

@@ -178,8 +178,8 @@ pub fn read_imap_instant(text: &[u8]) -> Option<u64> {
     u64::try_from(local.saturating_sub(offset).max(0)).ok()?.checked_mul(1000)
 }
 
-/// Reads RFC 3339 `date-time`, `2026-11-25T16:22:03.5+01:00`, as milliseconds since 1970; a blank may stand for the `T`.
-/// What is before 1970 is not read.
+/// Reads RFC 3339 `date-time`, `2026-11-25T16:22:03.5+01:00`, as milliseconds since 1970; a blank
+/// may stand for the `T`. What is before 1970 is not read.
 #[must_use]
 pub fn read_rfc3339(text: &str) -> Option<u64> {
     let text = text.as_bytes();

@@ -4,7 +4,8 @@
 //! that is what IMAP sends. Address lists are read as real mail writes them (RFC 5322 sections 3.4
 //! and 4.4); reading is linear in the length of the field and never fails.
 
-/// One entry of an address list. A group is a start (`host` is `None`), members, an end (all `None`).
+/// One entry of an address list. A group is a start (`host` is `None`), members, an
+/// end (all `None`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Address<T = Vec<u8>> {
     pub name: Option<T>,

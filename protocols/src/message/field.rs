@@ -1,9 +1,10 @@
 //! Header fields: splitting a header block, unfolding values, picking fields by name.
 //!
-//! Accepts what arrives: bare LF, whitespace before the colon, lines without a colon (skipped by name
-//! but kept in place). RFC 5322 section 2.2.
+//! Accepts what arrives: bare LF, whitespace before the colon, lines without a colon (skipped by
+//! name but kept in place). RFC 5322 section 2.2.
 
-/// Whole lines of a message's header, without the blank line; all of the message where there is none.
+/// Whole lines of a message's header, without the blank line; all of the message
+/// where there is none.
 #[must_use]
 pub fn header(message: &[u8]) -> &[u8] {
     if message.starts_with(b"\r\n") {

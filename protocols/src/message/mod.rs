@@ -11,7 +11,8 @@
 //! | [`text`] | decoded text of headers and bodies, for searching |
 //! | [`received`] | the trace fields that we write: Received, Delivered-To, Return-Path |
 //!
-//! Everything here is bounded: depth, number of parts, bytes of text kept (see [`scanner::limits`]).
+//! Everything here is bounded: depth, number of parts, bytes of text kept (see
+//! [`scanner::limits`]).
 
 pub mod content;
 pub mod date;

@@ -1,8 +1,9 @@
 //! One pass over a message, in pieces of any size: the MIME tree, offsets, line counts, envelopes.
 //!
-//! Invariants: the result does not depend on how the bytes were cut; work is linear in the bytes
-//! whatever they are; what is kept is under the [`limits`]. Nothing fails: what can't be understood,
-//! or is past a limit, becomes one opaque part. RFC 2045–2049, RFC 2046 section 5.1 for boundaries.
+//! Invariants: the result does not depend on how the bytes were cut; work is linear in the
+//! bytes whatever they are; what is kept is under the [`limits`]. Nothing fails: what can't be
+//! understood, or is past a limit, becomes one opaque part. RFC 2045–2049, RFC 2046 section
+//! 5.1 for boundaries.
 //!
 //! Line ends may be CRLF or LF, since what the store holds may come from an import. The line end in
 //! front of a boundary belongs to the boundary.
@@ -154,7 +155,8 @@ impl Scanner {
         Some(rest)
     }
 
-    /// `line` is a whole line, or the first [`LINE_START_BYTES`] of one, or the last of the message.
+    /// `line` is a whole line, or the first [`LINE_START_BYTES`] of one, or the last
+    /// of the message.
     fn classify(&mut self, line: &[u8]) {
         self.at_line_start = false;
         if let Some((level, closing)) = self.boundary_of(line) {

@@ -6,10 +6,11 @@
 //!
 //! # Binary form, version 1
 //!
-//! `version:u8`, then numbers as LEB128, texts as length and bytes, options as 0 or 1 and the value:
-//! sent date (option: zigzag seconds, zigzag offset minutes), references (option), number of parts,
-//! parts in preorder. A reader of a later version keeps reading this one. [`Summary::decode`] takes
-//! any bytes without panic, and allocates no more than a small multiple of their length.
+//! `version:u8`, then numbers as LEB128, texts as length and bytes, options as 0 or 1 and the
+//! value: sent date (option: zigzag seconds, zigzag offset minutes), references (option), number of
+//! parts, parts in preorder. A reader of a later version keeps reading this one.
+//! [`Summary::decode`] takes any bytes without panic, and allocates no more than a small multiple
+//! of their length.
 
 use super::content::{Content, Disposition, Parameters};
 use super::date::Sent;
@@ -95,7 +96,8 @@ impl Summary {
         scanner.finish()
     }
 
-    /// Of the same message behind so many octets of further fields, none of which says what it is: trace fields, results.
+    /// Of the same message behind so many octets of further fields, none of which says what it is:
+    /// trace fields, results.
     #[must_use]
     pub fn behind(mut self, octets: usize) -> Summary {
         let octets = u32::try_from(octets).unwrap_or(u32::MAX);
@@ -194,8 +196,9 @@ impl<T> Summary<T> {
         })
     }
 
-    /// The part with an IMAP number, `[4, 2, 1]` for 4.2.1 (RFC 3501 section 6.4.5). The numbers of
-    /// an embedded message's parts follow its own; a body that is not multipart is part 1 of itself.
+    /// The part with an IMAP number, `[4, 2, 1]` for 4.2.1 (RFC 3501 section 6.4.5). The
+    /// numbers of an embedded message's parts follow its own; a body that is not multipart is
+    /// part 1 of itself.
     #[must_use]
     pub fn part(&self, path: &[u32]) -> Option<usize> {
         let mut container = Some(0_usize);
@@ -495,7 +498,8 @@ impl<'b> Reader<'b> {
         })
     }
 
-    /// Everything of a part that stands before its envelope, in the order of [`Reader::part`] and [`Reader::content`].
+    /// Everything of a part that stands before its envelope, in the order of [`Reader::part`] and
+    /// [`Reader::content`].
     fn pass_content(&mut self) -> Read<()> {
         let pass = |input: &mut Self| input.text().map(|_: &[u8]| ());
         let pass_option = |input: &mut Self| input.option(pass).map(|_| ());

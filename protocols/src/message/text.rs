@@ -1,7 +1,7 @@
 //! Decoded text, for searching: encoded words, transfer encodings and charsets by mail-parser.
 //!
-//! Only leaves are ever handed to mail-parser, one at a time and with a header of our own making, so
-//! that nothing a message declares can make it recurse.
+//! Only leaves are ever handed to mail-parser, one at a time and with a header of our own making,
+//! so that nothing a message declares can make it recurse.
 
 use super::content::Content;
 use super::field::unfold;

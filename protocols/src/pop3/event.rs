@@ -27,8 +27,9 @@ pub enum Event {
     Disproved(Ticket<Login>),
     /// The maildrop of [`Pop3::user`]: [`Pop3::answer_open`]. Asked on the core that owns it.
     Open(Ticket<Maildrop>),
-    /// [`Pop3::begin_message`], [`Pop3::write_message`], [`Pop3::end_message`]; or, before the first
-    /// octet, [`Pop3::answer_failed`]. `index` counts from zero; `lines`: header and so many of the body.
+    /// [`Pop3::begin_message`], [`Pop3::write_message`], [`Pop3::end_message`]; or, before the
+    /// first octet, [`Pop3::answer_failed`]. `index` counts from zero; `lines`: header and so
+    /// many of the body.
     Retrieve { index: usize, lines: Option<u64>, ticket: Ticket<Message> },
     /// Remove these (indices from zero, rising), for good: [`Pop3::answer_commit`].
     Commit { deleted: Vec<usize>, ticket: Ticket<Committed> },

@@ -6,15 +6,16 @@
 //! | transaction | STAT, LIST, UIDL, RETR, TOP, DELE, NOOP, RSET | `-ERR`, a strike |
 //!
 //! A good login is not answered at once: the session may have to move to the core that owns the
-//! account, and only there can the maildrop be opened. So [`Pop3::answer_login`] writes nothing when
-//! it welcomes; the next step asks [`Event::Open`], and its answer is the reply to the login. The
-//! maildrop is what it was then: numbers never change (RFC 1939 section 3), a message that has gone
-//! meanwhile is refused one by one.
+//! account, and only there can the maildrop be opened. So [`Pop3::answer_login`] writes nothing
+//! when it welcomes; the next step asks [`Event::Open`], and its answer is the reply to the login.
+//! The maildrop is what it was then: numbers never change (RFC 1939 section 3), a message that has
+//! gone meanwhile is refused one by one.
 //!
 //! QUIT in the transaction state asks [`Event::Commit`]. A session that ends in any other way,
 //! autologout included, removes nothing (section 6).
 //!
-//! Strikes: each faulty command is one, a failed login is three; at [`STRIKES_MAX`] the session ends.
+//! Strikes: each faulty command is one, a failed login is three; at [`STRIKES_MAX`]
+//! the session ends.
 
 use super::command::{self, Syntax};
 use super::encode::Encoder;

@@ -1,5 +1,5 @@
-//! The transaction state: an open maildrop, its listings, its messages on their way out, and what is
-//! removed at QUIT. RFC 1939 sections 5 and 6.
+//! The transaction state: an open maildrop, its listings, its messages on their way out, and what
+//! is removed at QUIT. RFC 1939 sections 5 and 6.
 
 use super::command::{Command, Number};
 use super::encode::Encoder;
@@ -223,8 +223,8 @@ impl Pop3 {
         refusal.write(output);
     }
 
-    /// The rest of the message can't be had: the session ends, so that nobody takes what was sent for
-    /// a whole message.
+    /// The rest of the message can't be had: the session ends, so that nobody takes what was sent
+    /// for a whole message.
     pub fn abandon_message(&mut self, _: Ticket<Message>) {
         self.phase = Phase::Closing;
     }

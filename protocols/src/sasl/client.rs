@@ -1,5 +1,5 @@
-//! SASL, client side: what is said to another server to log in there. The base64 lines around it are
-//! those of every protocol.
+//! SASL, client side: what is said to another server to log in there. The base64 lines around it
+//! are those of every protocol.
 //!
 //! | mechanism | first response | challenge | becomes |
 //! |---|---|---|---|
@@ -10,8 +10,8 @@
 //! | OAUTHBEARER | all of it | any | `^A`, since it is the text of a refusal |
 //! | XOAUTH2 | all of it | any | an empty response, for the same reason |
 //!
-//! RFC 4616, RFC 5802 with 7677, RFC 7628; LOGIN and XOAUTH2 are their vendors'. Names and passwords
-//! go as they are, without SASLprep.
+//! RFC 4616, RFC 5802 with 7677, RFC 7628; LOGIN and XOAUTH2 are their vendors'. Names and
+//! passwords go as they are, without SASLprep.
 
 use super::scram::hmac;
 use crate::wire::remote::{Trouble, shown};
@@ -86,8 +86,8 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// What is to be said in the course of a login, kept until the server asks for it. It is not shown, as [`Secret`] is
-/// not: whoever logs a machine logs no password.
+/// What is to be said in the course of a login, kept until the server asks for it. It is not shown,
+/// as [`Secret`] is not: whoever logs a machine logs no password.
 #[derive(Default, Clone, PartialEq, Eq)]
 pub(crate) struct Hidden(pub(crate) Vec<u8>);
 

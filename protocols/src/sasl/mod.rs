@@ -23,7 +23,8 @@ pub use scram::ScramKeys;
 
 use scram::Scram;
 
-/// RFC 4954 section 4: the longest line of an exchange, in base64. Tickets of some mechanisms are long.
+/// RFC 4954 section 4: the longest line of an exchange, in base64. Tickets of some
+/// mechanisms are long.
 pub const LINE_OCTETS_MAX: usize = 12_288;
 /// Longest decoded response: what a line of that length holds.
 pub const RESPONSE_BYTES_MAX: usize = 9216;

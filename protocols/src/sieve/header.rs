@@ -4,9 +4,9 @@ use super::words::encode_words;
 use crate::message::field::Fields;
 use std::borrow::Cow;
 
-/// Fields that no script may add or remove: those by which loops are seen (RFC 5293 section 6),
-/// those that delivery writes, and those by which the body is understood, since the body stays as it
-/// is.
+/// Fields that no script may add or remove: those by which loops are seen (RFC 5293 section
+/// 6), those that delivery writes, and those by which the body is understood, since the
+/// body stays as it is.
 const PROTECTED: [&str; 5] =
     ["received", "auto-submitted", "return-path", "delivered-to", "mime-version"];
 /// Where a line of a field that is added is folded, if it can be.

@@ -1,9 +1,10 @@
 //! What bounds the time and memory that a script can cost.
 //!
 //! There are no loops in Sieve, so a script's time is bounded by its length times the message; both
-//! are the users'. What is looked at is therefore counted in one currency, `work_max`: octets compared,
-//! decoded or put together, and a little for each command, test, value and comparison, so that many small
-//! things cost no more time than few large ones. All of it is some tens of milliseconds at most.
+//! are the users'. What is looked at is therefore counted in one currency, `work_max`: octets
+//! compared, decoded or put together, and a little for each command, test, value and comparison, so
+//! that many small things cost no more time than few large ones. All of it is some tens of
+//! milliseconds at most.
 
 /// What each command and each test costs beside the octets that it looks at.
 pub(super) const WORK_OF_A_STEP: u64 = 64;

@@ -1,9 +1,10 @@
 //! Comparators and match types. RFC 5228 section 2.7, RFC 4790, RFC 5231.
 //!
-//! `:matches` never tries all ways to share a text among its wildcards. The text before the first `*`
-//! has one place; each `*` then takes as little as it can, and once what follows it has been found, an
-//! earlier `*` need never be looked at again: taking more there could not help. So the cost is at most
-//! the value's length times the pattern's, and that much is taken from the run's [`Work`] before.
+//! `:matches` never tries all ways to share a text among its wildcards. The text before the first
+//! `*` has one place; each `*` then takes as little as it can, and once what follows it has been
+//! found, an earlier `*` need never be looked at again: taking more there could not help. So the
+//! cost is at most the value's length times the pattern's, and that much is taken from the run's
+//! [`Work`] before.
 
 use super::limits::WORK_OF_A_COMPARISON;
 use std::borrow::Cow;
@@ -179,8 +180,8 @@ impl Work {
 }
 
 impl Match {
-    /// Whether one value goes with one key; `captures`: what the wildcards stood for, with the whole
-    /// value at the front, when they are wanted. Counts are [`Match::counts`]'s affair.
+    /// Whether one value goes with one key; `captures`: what the wildcards stood for, with the
+    /// whole value at the front, when they are wanted. Counts are [`Match::counts`]'s affair.
     pub(super) fn holds(
         &self,
         value: &str,

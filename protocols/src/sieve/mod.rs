@@ -1,21 +1,24 @@
 //! Sieve: what a user wants done with a message. RFC 5228 and its extensions.
 //!
-//! [`Script::compile`] checks a script once; [`run`] runs it on a message and gives an [`Outcome`]: a
-//! list of actions with the implicit keep worked out. [`run_in_turn`] does so with several. Nothing is done here. What a script asks beyond
-//! the message is answered by a [`World`], at once: what would have to be fetched, the scripts that it
-//! includes, is named beforehand by [`Script::includes`].
+//! [`Script::compile`] checks a script once; [`run`] runs it on a message and gives an [`Outcome`]:
+//! a list of actions with the implicit keep worked out. [`run_in_turn`] does so with several.
+//! Nothing is done here. What a script asks beyond the message is answered by a [`World`], at once:
+//! what would have to be fetched, the scripts that it includes, is named beforehand by
+//! [`Script::includes`].
 //!
 //! # What is left to the caller
 //!
-//! 1. To keep scripts, compiled, and to have at hand what [`Script::includes`] names, and what those name.
-//! 2. To run the active script of each recipient before the message is accepted, so that a rejection can
-//!    still be the reply; with the body at hand if [`Script::looks_at_body`].
-//! 3. To carry out the [`Action`]s. Whether a mailbox can be filed into is seen only now: if not, the
-//!    message is kept. A redirected copy is checked for loops. A [`Reply`] is sent unless one of its key
-//!    was within its period, by [`Reply::message`] and from the null path. A rejection's text may have
-//!    many lines. Where a header was edited, the message has another summary, too.
+//! 1. To keep scripts, compiled, and to have at hand what [`Script::includes`] names, and
+//!    what those name.
+//! 2. To run the active script of each recipient before the message is accepted, so that a
+//!    rejection can still be the reply; with the body at hand if [`Script::looks_at_body`].
+//! 3. To carry out the [`Action`]s. Whether a mailbox can be filed into is seen only now: if not,
+//!    the message is kept. A redirected copy is checked for loops. A [`Reply`] is sent unless one
+//!    of its key was within its period, by [`Reply::message`] and from the null path. A rejection's
+//!    text may have many lines. Where a header was edited, the message has another summary, too.
 //! 4. Once that is durable, to remember the [`Outcome::duplicates`] and the keys of replies.
-//! 5. To tell the script's owner of an [`Outcome::error`]: the message was kept, nothing else was done.
+//! 5. To tell the script's owner of an [`Outcome::error`]: the message was kept,
+//!    nothing else was done.
 //!
 //! | file | what |
 //! |---|---|

@@ -6,8 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The end of a run. An error never stands alone: with it, the script in which it happened comes to the
-/// implicit keep and nothing else (RFC 5228 section 2.10.6), whatever it had wanted before.
+/// The end of a run. An error never stands alone: with it, the script in which it happened comes to
+/// the implicit keep and nothing else (RFC 5228 section 2.10.6), whatever it had wanted before.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// In the order of the script, the implicit keep included. Empty: the message is discarded.
@@ -41,8 +41,8 @@ impl fmt::Display for RunError {
     }
 }
 
-/// One thing to do. A mailbox is a name in UTF-8, levels separated by `/`, not checked any further; if
-/// the message can't be filed there, it is kept instead.
+/// One thing to do. A mailbox is a name in UTF-8, levels separated by `/`, not checked any further;
+/// if the message can't be filed there, it is kept instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Into the inbox.

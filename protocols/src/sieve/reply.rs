@@ -69,8 +69,9 @@ impl Reply {
     }
 }
 
-/// A reason that is a MIME entity (RFC 5230 section 4.7). Of its header only what is about the content goes into
-/// ours: a variable in it may hold what the sender has written, line ends included. `None`: it has no such header.
+/// A reason that is a MIME entity (RFC 5230 section 4.7). Of its header only what is about the
+/// content goes into ours: a variable in it may hold what the sender has written, line ends
+/// included. `None`: it has no such header.
 fn entity(text: &str) -> Option<String> {
     let mut entity = String::new();
     let mut header_bytes = 0_usize;

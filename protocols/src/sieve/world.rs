@@ -53,8 +53,8 @@ pub trait World {
     /// virus; `None`: nobody has looked.
     fn virus(&self) -> Option<u8>;
 
-    /// Items of RFC 5183 section 4: `domain`, `host`, `location`, `phase`, `remote-host`, `remote-ip`,
-    /// `version`; `None`: not known.
+    /// Items of RFC 5183 section 4: `domain`, `host`, `location`, `phase`, `remote-host`,
+    /// `remote-ip`, `version`; `None`: not known.
     fn environment(&self, item: &str) -> Option<String>;
 }
 

@@ -78,7 +78,8 @@ pub(super) fn parse(line: &[u8], postmaster_domain: &str) -> Result<Command, Syn
         b"GET" | b"POST" | b"PUT" | b"HEAD" | b"OPTIONS" | b"CONNECT" | b"DELETE" | b"PATCH" => {
             Err(Syntax::Http)
         }
-        // `BDAT47`, ` BDAT 47`: whoever reads these more kindly than we do sends octets behind them.
+        // `BDAT47`, ` BDAT 47`: whoever reads these more kindly than we do sends
+        // octets behind them.
         _ if keyword(line.trim_ascii_start(), b"BDAT").is_some() => Err(Syntax::Chunk),
         _ => Err(Syntax::Verb),
     }

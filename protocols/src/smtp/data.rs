@@ -1,11 +1,12 @@
 //! Message bytes: DATA with its dots, and BDAT with its counts. One strict policy on line ends.
 //!
-//! Only `CRLF . CRLF` ends DATA. A CR or LF that is not part of CRLF, a NUL, or a line over the limit
-//! spoils the message: the rest is swallowed up to its true end, and there it is refused. So no variant
-//! of `LF . LF`, `CR . CR` and their mixtures ends a message here that goes on elsewhere, or the other
-//! way round (SMTP smuggling): such a message is never taken.
+//! Only `CRLF . CRLF` ends DATA. A CR or LF that is not part of CRLF, a NUL, or a line over the
+//! limit spoils the message: the rest is swallowed up to its true end, and there it is refused. So
+//! no variant of `LF . LF`, `CR . CR` and their mixtures ends a message here that goes on
+//! elsewhere, or the other way round (SMTP smuggling): such a message is never taken.
 //!
-//! What came before the fault is lent, octet for octet, however the input was cut; what follows is not.
+//! What came before the fault is lent, octet for octet, however the input was cut;
+//! what follows is not.
 //!
 //! Bytes are lent from the input, as much at once as there is; between dots nothing is copied.
 
@@ -133,7 +134,8 @@ impl Scanner {
         }
     }
 
-    /// Lends what came before the message was spoiled; `passed` octets of `bytes` were gone through.
+    /// Lends what came before the message was spoiled; `passed` octets of `bytes`
+    /// were gone through.
     ///
     /// Which fault comes first is decided by where it stands, so that cuts don't show.
     fn lend<'i>(&mut self, bytes: &'i [u8], passed: Passed) -> Found<'i> {
@@ -187,8 +189,8 @@ impl Scanner {
         }
     }
 
-    /// Goes through blocks of whole and faultless lines at twice the speed; gives their octets. This
-    /// only saves time: what it does not take, `line` goes through.
+    /// Goes through blocks of whole and faultless lines at twice the speed; gives their octets.
+    /// This only saves time: what it does not take, `line` goes through.
     fn skip_clean(&mut self, rest: &[u8]) -> usize {
         let room = TEXT_LINE_OCTETS_MAX.saturating_sub(self.line_octets);
         // Blocks of a spoiled message fail again and again: they would cost more than they save.
@@ -236,8 +238,8 @@ impl Scanner {
 }
 
 /// The octets of the leading blocks in which nothing needs a closer look: no NUL, each CR before a
-/// LF and each LF behind a CR, no dot at the start of a line. One octet more than the blocks decides;
-/// the first octet is the caller's to judge.
+/// LF and each LF behind a CR, no dot at the start of a line. One octet more than the blocks
+/// decides; the first octet is the caller's to judge.
 fn clean_blocks(bytes: &[u8]) -> usize {
     let mut clean = 0_usize;
     let mut rest = bytes;
@@ -270,7 +272,8 @@ mod tests {
 
     type Received = (Vec<u8>, Option<Refusal>, Vec<u8>, bool);
 
-    /// What was lent of a message of at most `octets_max`, its fault, what follows, whether it ended.
+    /// What was lent of a message of at most `octets_max`, its fault, what follows,
+    /// whether it ended.
     fn receive_most(octets_max: u64, pieces: &[&[u8]]) -> Received {
         let mut scanner = Scanner::new(octets_max);
         let mut body = Vec::new();

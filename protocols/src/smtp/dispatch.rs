@@ -16,7 +16,8 @@ use std::fmt::Write;
 
 /// NOOP, VRFY, hellos, senders and their like between two messages; more is idling at our cost.
 const IDLE_COMMANDS_MAX: u32 = 200;
-/// RFC 5321 section 4.5.3.1.4 says 512; extensions add to it (RFC 1870, 3461, 6531), clients exceed it.
+/// RFC 5321 section 4.5.3.1.4 says 512; extensions add to it (RFC 1870, 3461, 6531),
+/// clients exceed it.
 const COMMAND_OCTETS_MAX: usize = 2048;
 
 impl<P> Smtp<P> {

@@ -58,7 +58,8 @@ pub enum Event<'i> {
     Proved(String, Ticket<Login>),
     /// A proof was wrong: count it, delay it, then [`Smtp::answer_login`].
     Disproved(Ticket<Login>),
-    /// From now on the session is this client's, if it may speak at all; a refusal ends it: [`Smtp::answer_command`].
+    /// From now on the session is this client's, if it may speak at all; a refusal ends it:
+    /// [`Smtp::answer_command`].
     Client(Client, Ticket<Asked>),
     /// A sender, `None` being the null path: [`Smtp::answer_command`].
     Mail(Option<Address>, MailParams, Ticket<Asked>),

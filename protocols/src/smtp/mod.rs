@@ -1,4 +1,5 @@
-//! SMTP, submission and LMTP, server side: one machine in three roles; [`client`] is the other side.
+//! SMTP, submission and LMTP, server side: one machine in three roles; [`client`] is
+//! the other side.
 //!
 //! | file | what |
 //! |---|---|
@@ -13,7 +14,8 @@
 //! | [`xclient`] | on whose behalf a gateway speaks |
 //! | [`reply`] | codes and texts |
 //!
-//! RFC 5321, 2033 (LMTP), 6409 (submission), 1870, 2034, 2920, 3030, 3207, 3461, 4865, 4954, 6152, 6531; Postfix's XCLIENT.
+//! RFC 5321, 2033 (LMTP), 6409 (submission), 1870, 2034, 2920, 3030, 3207, 3461, 4865, 4954, 6152,
+//! 6531; Postfix's XCLIENT.
 
 pub mod client;
 mod command;

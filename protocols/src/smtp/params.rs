@@ -1,5 +1,6 @@
-//! Parameters of MAIL and RCPT: SIZE (RFC 1870), BODY (6152), SMTPUTF8 (6531), AUTH (4954), REQUIRETLS
-//! (8689), HOLDFOR and HOLDUNTIL (4865), and the DSN parameters RET, ENVID, NOTIFY, ORCPT (3461), which are kept on the envelope.
+//! Parameters of MAIL and RCPT: SIZE (RFC 1870), BODY (6152), SMTPUTF8 (6531), AUTH (4954),
+//! REQUIRETLS (8689), HOLDFOR and HOLDUNTIL (4865), and the DSN parameters RET, ENVID, NOTIFY,
+//! ORCPT (3461), which are kept on the envelope.
 
 use crate::message::date;
 
@@ -29,7 +30,8 @@ pub struct MailParams {
     pub release: Option<Release>,
 }
 
-/// RFC 4865: how long, in seconds, or until when, in seconds since 1970, a message is kept before it leaves.
+/// RFC 4865: how long, in seconds, or until when, in seconds since 1970, a message is kept
+/// before it leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Release {
     After(u64),

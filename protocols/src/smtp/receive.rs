@@ -138,8 +138,8 @@ impl<P> Smtp<P> {
         None
     }
 
-    /// Answers [`Event::End`]: one answer, or in LMTP one for each recipient that was taken, in order.
-    /// The peer gets exactly as many: in place of one that is missing, 451.
+    /// Answers [`Event::End`]: one answer, or in LMTP one for each recipient that was taken, in
+    /// order. The peer gets exactly as many: in place of one that is missing, 451.
     pub fn answer_end(&mut self, _: Ticket<Ended>, answers: Vec<Answer<P>>, output: &mut Outbox) {
         self.clock_due = true;
         let mut answers = answers.into_iter();

@@ -8,19 +8,21 @@
 //! | recipients | hello, RCPT, DATA, BDAT | 503 |
 //! | chunks (between BDATs) | hello, BDAT | 503 |
 //!
-//! STARTTLS and AUTH reset nothing but are refused inside a transaction, STARTTLS behind XCLIENT, too; a hello ends one. The end of
-//! data is answered through [`Smtp::answer_end`], whose positive form takes a proof `P`: the engine
-//! makes it the store's receipt, so no reply of ours says `250` to what is not on stable media.
+//! STARTTLS and AUTH reset nothing but are refused inside a transaction, STARTTLS behind XCLIENT,
+//! too; a hello ends one. The end of data is answered through [`Smtp::answer_end`], whose positive
+//! form takes a proof `P`: the engine makes it the store's receipt, so no reply of ours says `250`
+//! to what is not on stable media.
 //!
 //! Octets behind a BDAT that can't be read are not commands: the session ends there. So it does
 //! behind a spoiled line that could have been one, which is any line once a sender was named.
 //!
-//! Strikes: each faulty command is one, a failed login is three; at [`STRIKES_MAX`] the session ends. What we put off (4xx) is no fault
-//! of the peer's, nor is what it had sent behind that before it knew (RFC 2920): such commands are counted apart, up to [`PUT_OFF_MAX`].
+//! Strikes: each faulty command is one, a failed login is three; at [`STRIKES_MAX`] the session
+//! ends. What we put off (4xx) is no fault of the peer's, nor is what it had sent behind that
+//! before it knew (RFC 2920): such commands are counted apart, up to [`PUT_OFF_MAX`].
 //!
 //! Time (RFC 5321 section 4.5.3.2): a command must be complete [`COMMAND_TIMEOUT`] after the one
-//! before it was answered, however it drips. Within a message the clock starts anew with each piece,
-//! and [`MESSAGE_TIMEOUT`] bounds the whole. A step without input moves no deadline.
+//! before it was answered, however it drips. Within a message the clock starts anew with each
+//! piece, and [`MESSAGE_TIMEOUT`] bounds the whole. A step without input moves no deadline.
 
 use super::data::Scanner;
 use super::reply::{Enhanced, Reply};
@@ -40,7 +42,8 @@ pub use crate::sasl::LoginOutcome;
 /// Faults after which the peer is not worth listening to.
 pub const STRIKES_MAX: u32 = 20;
 pub(super) const LOGIN_STRIKES: u32 = 3;
-/// Commands for nothing because we take no mail now, until a message is taken: who goes on had better come later.
+/// Commands for nothing because we take no mail now, until a message is taken: who goes on had
+/// better come later.
 pub const PUT_OFF_MAX: u32 = 1000;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
 const DATA_TIMEOUT: Duration = Duration::from_secs(180);
@@ -110,7 +113,8 @@ pub struct Smtp<P> {
     pub(super) is_put_off: bool,
     pub(super) put_off_commands: u32,
     pub(super) idle_commands: u32,
-    /// A MAIL was sent, well-formed or not, since the last message, RSET or hello: chunks may follow.
+    /// A MAIL was sent, well-formed or not, since the last message, RSET or hello:
+    /// chunks may follow.
     pub(super) sender_named: bool,
     pub(super) reset_due: bool,
     /// A command, an answer or a piece of a message was completed since the deadline was set.
@@ -222,7 +226,8 @@ impl<P> Smtp<P> {
         self.say(Reply::new(code, enhanced, text), output);
     }
 
-    /// Says that a command is out of place. Behind a refusal of ours that could not be known yet, that is no fault.
+    /// Says that a command is out of place. Behind a refusal of ours that could not be known yet,
+    /// that is no fault.
     pub(super) fn out_of_place(
         &mut self,
         code: u16,
@@ -237,7 +242,8 @@ impl<P> Smtp<P> {
         }
     }
 
-    /// Writes a reply to what is for nothing because of us; in its place the farewell, once there has been too much of it.
+    /// Writes a reply to what is for nothing because of us; in its place the farewell, once there
+    /// has been too much of it.
     pub(super) fn say_put_off(&mut self, reply: Reply, output: &mut Outbox) {
         self.put_off_commands = self.put_off_commands.saturating_add(1);
         if self.put_off_commands >= PUT_OFF_MAX {

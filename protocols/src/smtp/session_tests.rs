@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 mod limits;
 
-/// One session with an engine of few words: it takes all mail but that for `nobody@…` and `later@…` and from
-/// `refused@…` and `full@…`, knows the password `secret`, and writes down what it was asked.
+/// One session with an engine of few words: it takes all mail but that for `nobody@…` and
+/// `later@…` and from `refused@…` and `full@…`, knows the password `secret`, and writes down
+/// what it was asked.
 struct Peer {
     machine: Smtp<()>,
     now: Tick,

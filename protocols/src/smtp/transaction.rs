@@ -1,5 +1,5 @@
-//! A transaction, from MAIL to the first octet of its message: what MAIL, RCPT, DATA and BDAT ask, and
-//! what their answers make of it.
+//! A transaction, from MAIL to the first octet of its message: what MAIL, RCPT, DATA and BDAT ask,
+//! and what their answers make of it.
 
 use super::data::Scanner;
 use super::event::{Asked, Event, FutureRelease, Role};

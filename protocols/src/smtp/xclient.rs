@@ -1,10 +1,13 @@
-//! XCLIENT: a gateway in front of us says on whose behalf it speaks. As Postfix describes it ("Postfix XCLIENT Howto").
+//! XCLIENT: a gateway in front of us says on whose behalf it speaks. As Postfix describes it
+//! ("Postfix XCLIENT Howto").
 //!
-//! It is offered, and believed, only where the engine says so; the session then is as if it had just been greeted, and the engine decides
-//! about the client as it does about a connection. What the client has said as its hello goes before what the gateway says behind it, until
-//! another client's address comes. Names
-//! are read and not believed: whoever needs one asks DNS. Logins are none of a gateway's business, so `LOGIN` is not offered.
-//! TLS forgets what was said in the clear, and a client that is forgotten would be taken for its gateway: so there is no STARTTLS behind XCLIENT.
+//! It is offered, and believed, only where the engine says so; the session then is as if it had
+//! just been greeted, and the engine decides about the client as it does about a connection.
+//! What the client has said as its hello goes before what the gateway says behind it, until
+//! another client's address comes. Names are read and not believed: whoever needs one asks DNS.
+//! Logins are none of a gateway's business, so `LOGIN` is not offered. TLS forgets what was said
+//! in the clear, and a client that is forgotten would be taken for its gateway: so there is no
+//! STARTTLS behind XCLIENT.
 
 use super::command::Syntax;
 use super::event::{Event, Role};
@@ -21,7 +24,8 @@ pub(super) const OFFER: &[u8] = b"250-XCLIENT NAME ADDR PORT PROTO HELO REVERSE_
 /// As long as a hello may be.
 const HELLO_BYTES_MAX: usize = 255;
 
-/// On whose behalf a gateway speaks, as far as it has said; a command says the one thing, the next another.
+/// On whose behalf a gateway speaks, as far as it has said; a command says the one thing,
+/// the next another.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Client {
     pub address: Option<IpAddr>,

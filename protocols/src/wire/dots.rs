@@ -1,9 +1,10 @@
 //! Text that ends with a lone dot: a message in SMTP's DATA, a reply of several lines in POP3.
 //! RFC 5321 section 4.5.2, RFC 1939 section 3.
 //!
-//! [`Stuffer`] writes: lines leave with CRLF whatever was stored, so that no dot behind a bare LF can
-//! end the text for a peer that takes LF for a line end. [`Unstuffer`] reads: only `CRLF . CRLF` ends
-//! the text, other line ends are its content. Both take pieces cut anywhere and keep none of them.
+//! [`Stuffer`] writes: lines leave with CRLF whatever was stored, so that no dot behind a bare LF
+//! can end the text for a peer that takes LF for a line end. [`Unstuffer`] reads: only
+//! `CRLF . CRLF` ends the text, other line ends are its content. Both take pieces cut anywhere and
+//! keep none of them.
 
 use memchr::{memchr, memchr2};
 

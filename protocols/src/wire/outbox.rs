@@ -1,7 +1,8 @@
 //! The bytes that a machine wants sent, in order.
 //!
-//! The driver sends it when the machine needs input, so that the replies to pipelined commands leave
-//! in one packet (RFC 2920 section 3.2), and in between whenever it grows past its own threshold.
+//! The driver sends it when the machine needs input, so that the replies to pipelined
+//! commands leave in one packet (RFC 2920 section 3.2), and in between whenever it grows past
+//! its own threshold.
 
 use std::fmt;
 
@@ -41,7 +42,8 @@ impl Outbox {
         self.bytes.len()
     }
 
-    /// Forgets what was sent, and gives memory back when there is much of it: idle sessions are many.
+    /// Forgets what was sent, and gives memory back when there is much of it: idle
+    /// sessions are many.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.bytes.shrink_to(0);

@@ -9,7 +9,8 @@ use std::time::Duration;
 pub enum Tls {
     /// The connection is encrypted already.
     Active,
-    /// Not asked for, offered or not: the operator's explicit choice, or a handshake that failed before.
+    /// Not asked for, offered or not: the operator's explicit choice, or a handshake
+    /// that failed before.
     Never,
     WhenOffered,
     /// Nothing of worth is said without it.
@@ -48,7 +49,8 @@ pub enum Trouble {
     /// Something that is needed and that it does not have.
     #[error("does not offer {0}")]
     NotOffered(&'static str),
-    /// Our side could not go on: what was to be sent can't be read, or can't be said in this protocol.
+    /// Our side could not go on: what was to be sent can't be read, or can't be said
+    /// in this protocol.
     #[error("could not be sent what was meant for it: {0}")]
     Ours(&'static str),
 }
@@ -56,7 +58,8 @@ pub enum Trouble {
 /// The whole of a message, or of a long answer, however it drips.
 pub const WHOLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Text of a server's as it may be shown and kept: without control characters, at most so many octets.
+/// Text of a server's as it may be shown and kept: without control characters, at
+/// most so many octets.
 #[must_use]
 pub fn shown(text: &[u8], octets_max: usize) -> String {
     let text = String::from_utf8_lossy(text.get(..octets_max.saturating_mul(2)).unwrap_or(text));

@@ -1,5 +1,6 @@
-//! Opening a store whose log was cut off, flipped, or lies about lengths, anywhere: it is refused, or it opens and can be verified.
-//! The batches have several blocks each, so that cuts go through them.
+//! Opening a store whose log was cut off, flipped, or lies about lengths, anywhere: it is
+//! refused, or it opens and can be verified. The batches have several blocks each, so that cuts
+//! go through them.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,5 @@
-//! The meta part of every kind of record: junk is refused, and what is read is written back the same.
+//! The meta part of every kind of record: junk is refused, and what is read is
+//! written back the same.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! Recovery's search for records among damaged bytes: headers are made to verify wherever they could
-//! stand, so that lengths, positions and numbers are the fuzzer's choice.
+//! Recovery's search for records among damaged bytes: headers are made to verify wherever they
+//! could stand, so that lengths, positions and numbers are the fuzzer's choice.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

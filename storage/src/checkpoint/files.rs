@@ -1,8 +1,9 @@
-//! Which files a checkpoint is made of: rows that have not changed stay in the files of the checkpoints
-//! before it, and the new file refers to them. So a checkpoint costs what has changed, not what is there.
+//! Which files a checkpoint is made of: rows that have not changed stay in the files of the
+//! checkpoints before it, and the new file refers to them. So a checkpoint costs what has changed,
+//! not what is there.
 //!
-//! Invariants: no more garbage than rows, no more than [`FILES_MAX`] files. What is needed of a file that
-//! is given up is written again, as if it had changed.
+//! Invariants: no more garbage than rows, no more than [`FILES_MAX`] files. What is needed of a
+//! file that is given up is written again, as if it had changed.
 
 use super::{FrameKind, Header, VERSION_WHOLE, read_frame};
 use crate::buffer::ALIGNMENT;

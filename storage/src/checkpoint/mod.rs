@@ -1,12 +1,13 @@
-//! Checkpoints: the index as of one LSN, in a write-once file that is mapped when opened, and in what
-//! earlier ones have that has not changed since. FORMAT.md, "Checkpoints".
+//! Checkpoints: the index as of one LSN, in a write-once file that is mapped when opened, and in
+//! what earlier ones have that has not changed since. FORMAT.md, "Checkpoints".
 //!
 //! A file is a header block and a sequence of frames. The rows of a mailbox come before the account
 //! that refers to them, so neither writing nor reading needs more memory than one account. A
 //! checkpoint counts only once the superblock names it, which happens after it was synced.
 //!
-//! `write` writes one from a snapshot, and `settle` has the index let go of what the file holds as well; `load` opens one, `verify` only looks
-//! whether it is whole; `files` says of which files it is made, `past` has the frames about what is remembered.
+//! `write` writes one from a snapshot, and `settle` has the index let go of what the file holds as
+//! well; `load` opens one, `verify` only looks whether it is whole; `files` says of which files it
+//! is made, `past` has the frames about what is remembered.
 
 pub(crate) mod files;
 pub(crate) mod load;

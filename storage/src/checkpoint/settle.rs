@@ -1,7 +1,8 @@
 //! After a checkpoint: the index lets go of rows that the file holds as well.
 //!
-//! So cold mailboxes cost no heap, and the file of the checkpoint before can be unmapped. Only blocks
-//! that nobody has changed since are swapped, and only after what is in the file has been verified.
+//! So cold mailboxes cost no heap, and the file of the checkpoint before can be unmapped.
+//! Only blocks that nobody has changed since are swapped, and only after what is in the file
+//! has been verified.
 
 use super::write::WrittenBlock;
 use super::{file_name, verified_rows};

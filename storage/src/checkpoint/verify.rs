@@ -1,5 +1,6 @@
-//! Verifying a checkpoint as it is read, part by part: the scrub and whoever copies it want what is on the disk, not
-//! what the page cache still has of it, and hold no more of it than they have just read.
+//! Verifying a checkpoint as it is read, part by part: the scrub and whoever copies it want
+//! what is on the disk, not what the page cache still has of it, and hold no more of it than
+//! they have just read.
 
 use super::{
     FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FrameKind, Header, Position, file_name, frame_parts,
@@ -10,7 +11,8 @@ use crate::format::Malformed;
 use crate::types::Lsn;
 use crc32fast::Hasher;
 
-/// One of a checkpoint's files, from its first byte on. Errors say what is wrong with it, to be put behind its name.
+/// One of a checkpoint's files, from its first byte on. Errors say what is wrong with it, to be put
+/// behind its name.
 pub(crate) struct Reading<'d, D: Device> {
     device: &'d D,
     file: D::File,
@@ -33,7 +35,8 @@ impl<'d, D: Device> Reading<'d, D> {
         Ok(Reading { device, file, part_bytes, offset: 0, at_end: false, verifier })
     }
 
-    /// The next part, which is not known to be whole before the end is. Nothing behind the last one.
+    /// The next part, which is not known to be whole before the end is. Nothing
+    /// behind the last one.
     pub(crate) async fn next(&mut self) -> Result<Option<Buffer>, String> {
         if self.at_end {
             return Ok(None);

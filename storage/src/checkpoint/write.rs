@@ -218,8 +218,8 @@ impl<D: Device> Output<'_, D> {
         self.rows((account, mailbox.id), false, &mailbox.rows, writer).await
     }
 
-    /// Writes rows that are in no other file at once, and where they are into the frame that refers to
-    /// them.
+    /// Writes rows that are in no other file at once, and where they are into the frame
+    /// that refers to them.
     pub(super) async fn rows(
         &mut self,
         (account, mailbox): (AccountId, MailboxId),

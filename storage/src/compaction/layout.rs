@@ -1,10 +1,12 @@
-//! What the copies out of some segments will take, before one of them is made: a round of compaction that
-//! would not make the store smaller is not begun. Why that lets a store come to rest is said in `mod.rs`.
+//! What the copies out of some segments will take, before one of them is made: a round of
+//! compaction that would not make the store smaller is not begun. Why that lets a store come to
+//! rest is said in `mod.rs`.
 //!
-//! The segments that are begun are taken to have the size of new ones, which is wrong only after that was changed.
+//! The segments that are begun are taken to have the size of new ones, which is wrong only after
+//! that was changed.
 //!
-//! Invariant: it decides as `mover.rs` does. Both ask [`fits`] whether a copy has room, take copies in the
-//! same order, and write when [`copy_bytes`] have come together.
+//! Invariant: it decides as `mover.rs` does. Both ask [`fits`] whether a copy has room, take copies
+//! in the same order, and write when [`copy_bytes`] have come together.
 
 use super::survey::Found;
 use super::{ROUND_GAIN_PERCENT, Unworthy, copy_bytes};
@@ -72,7 +74,8 @@ fn concerns(segments: &BTreeSet<SegmentId>, live: &Live, location: Location) -> 
     segments.contains(&location.segment) || live.chunks(location).iter().any(is_emptied)
 }
 
-/// The room that all copies take, with padding, headers of segments, and what is left at their ends.
+/// The room that all copies take, with padding, headers of segments, and what is
+/// left at their ends.
 async fn taken_bytes<D: Device>(
     core: &Core<D>,
     segments: &BTreeSet<SegmentId>,

@@ -1,26 +1,29 @@
 //! Compaction: segments give their space back while the store runs. FORMAT.md, "Compaction".
 //!
-//! One task beside the commit loop and upkeep. It decides what is worth doing: put a checkpoint into the
-//! log, or move what is live out of segments. It writes one small batch at a time, so a commit waits for
-//! one such batch at the most. Freeing what it has emptied is upkeep's (`space.rs`).
+//! One task beside the commit loop and upkeep. It decides what is worth doing: put a
+//! checkpoint into the log, or move what is live out of segments. It writes one small batch at
+//! a time, so a commit waits for one such batch at the most. Freeing what it has emptied is
+//! upkeep's (`space.rs`).
 //!
-//! It comes to rest. What is emptied was chosen by an estimate, and copies can lie as loosely as what they
-//! were copied from: where records are large for their segment, a full cold segment is a third garbage on
-//! the day that it is sealed. So a round is laid out before it is begun (`layout.rs`), and begun only if its
-//! copies take less than what they empty, by `ROUND_GAIN_PERCENT` of what makes a segment worth it. Hence:
-//! - Let *F* be the bytes of all segments in which something is live, the open ones up to their end. Each
-//!   round makes *F* smaller, by a block at least. Moved records and bases are never live: what they add to
-//!   *F* is the rest of the one segment of the log that is open.
-//! - So while clients change nothing there are finitely many rounds. What was not worth one is looked at again
-//!   only when it has lost a sixteenth of a segment, or less is asked for.
-//! - With the rounds, the log ends: a base wants four times its size in segments that have been filled since
-//!   the last one, which its own pieces don't fill; a checkpoint is asked for once for each end of the log.
+//! It comes to rest. What is emptied was chosen by an estimate, and copies can lie as loosely as
+//! what they were copied from: where records are large for their segment, a full cold segment is a
+//! third garbage on the day that it is sealed. So a round is laid out before it is begun
+//! (`layout.rs`), and begun only if its copies take less than what they empty, by
+//! `ROUND_GAIN_PERCENT` of what makes a segment worth it. Hence:
+//! - Let *F* be the bytes of all segments in which something is live, the open ones up to their
+//!   end. Each round makes *F* smaller, by a block at least. Moved records and bases are never
+//!   live: what they add to *F* is the rest of the one segment of the log that is open.
+//! - So while clients change nothing there are finitely many rounds. What was not worth one is
+//!   looked at again only when it has lost a sixteenth of a segment, or less is asked for.
+//! - With the rounds, the log ends: a base wants four times its size in segments that have been
+//!   filled since the last one, which its own pieces don't fill; a checkpoint is asked for once for
+//!   each end of the log.
 //!
-//! Failure: a live record that does not verify or can't be read stays where it is, and its segment with it; that is
-//! reported (`Stats::segments_spoiled`).
+//! Failure: a live record that does not verify or can't be read stays where it is, and its segment
+//! with it; that is reported (`Stats::segments_spoiled`).
 //!
-//! Here is what is worth doing, and when. `survey` finds what refers to the records of some segments, `layout` computes what their copies
-//! will take, `mover` makes these.
+//! Here is what is worth doing, and when. `survey` finds what refers to the records of some
+//! segments, `layout` computes what their copies will take, `mover` makes these.
 
 mod layout;
 mod mover;
@@ -47,8 +50,8 @@ const BASE_LOG_RATIO: u64 = 20;
 /// … and the next one sets free so many times its size.
 const BASE_GAIN_RATIO: u64 = 4;
 
-/// While something waits to be forgotten there is a base for each such part of the retention: so much longer
-/// than that its space is kept, at the most.
+/// While something waits to be forgotten there is a base for each such part of the retention: so
+/// much longer than that its space is kept, at the most.
 const BASES_A_RETENTION: u64 = 8;
 
 /// Emptied together.
@@ -60,7 +63,8 @@ const GAIN_PERCENT_THOROUGH: u64 = 10;
 /// On a full disk even this part is.
 const GAIN_PERCENT_MIN: u64 = 5;
 
-/// Copies must take less than what they empty, by so much of the part that a segment must have to spare.
+/// Copies must take less than what they empty, by so much of the part that a segment
+/// must have to spare.
 const ROUND_GAIN_PERCENT: u64 = 50;
 
 /// What was not worth a round may be when it has lost this part of its segment.
@@ -106,8 +110,8 @@ pub(crate) async fn run<D: Device>(core: &Rc<Core<D>>) {
             Task::Empty(victims) => mover::empty(core, victims).await,
         };
         core.upkeep.ring();
-        // After a failure, most likely the disk is full: the next segment, checkpoint or refusal wakes us
-        // again.
+        // After a failure, most likely the disk is full: the next segment, checkpoint or
+        // refusal wakes us again.
         if let Err(error) = outcome
             && core.phase.get() == Phase::Open
         {
@@ -147,8 +151,8 @@ fn next_task<D: Device>(core: &Core<D>) -> Option<Task> {
     (!victims.segments.is_empty()).then_some(Task::Empty(victims))
 }
 
-/// A newer base lets the segments before it go. It costs as much as a checkpoint does, so it comes as
-/// rarely, and only where it sets enough free; unless space is short.
+/// A newer base lets the segments before it go. It costs as much as a checkpoint does, so it comes
+/// as rarely, and only where it sets enough free; unless space is short.
 fn base_is_due<D: Device>(core: &Core<D>) -> bool {
     let [newest, _] = core.named.get();
     let size = core.checkpoint_bytes.get();
@@ -192,8 +196,9 @@ pub(crate) fn wants_base<D: Device>(core: &Core<D>, to: SegmentId) -> bool {
         || will_lapse(core, &index) && is_worth_it(gain + index.past.bytes)
 }
 
-/// Whether a base written now will let go, a retention from now, of what was buried since the last one. Were it
-/// written only when that has been forgotten, the space would be kept for two retentions.
+/// Whether a base written now will let go, a retention from now, of what was buried since
+/// the last one. Were it written only when that has been forgotten, the space would be kept
+/// for two retentions.
 fn will_lapse<D: Device>(core: &Core<D>, index: &Index) -> bool {
     let past = &index.past;
     let last = index.base.as_ref().map_or(Lsn(0), |base| base.lsn);
@@ -202,10 +207,11 @@ fn will_lapse<D: Device>(core: &Core<D>, index: &Index) -> bool {
     past.buried > last && age >= past.retention_millis / BASES_A_RETENTION
 }
 
-/// What of a log segment's bytes is padding and headers, in percent: what nothing refers to in the newest.
+/// What of a log segment's bytes is padding and headers, in percent: what nothing refers
+/// to in the newest.
 ///
-/// It is no garbage yet: it goes for nothing when the mail around it has died, while moving that mail for
-/// the sake of the padding writes every byte twice.
+/// It is no garbage yet: it goes for nothing when the mail around it has died, while moving that
+/// mail for the sake of the padding writes every byte twice.
 fn padding_percent<D: Device>(index: &Index, segments: &Segments<D>, active: SegmentId) -> u64 {
     let newest = || segments.files.range(..active).rev().take(NEWEST);
     let bytes: u64 = newest().map(|(_, segment)| segment.segment_bytes).sum();
@@ -213,15 +219,16 @@ fn padding_percent<D: Device>(index: &Index, segments: &Segments<D>, active: Seg
     (bytes.saturating_sub(live) * 100 / bytes.max(1)).min(PADDING_PERCENT_MAX)
 }
 
-/// How much it is worth to empty a segment now rather than later, for `empty` (0 to 1) of it, which it came
-/// to have in `age` records.
+/// How much it is worth to empty a segment now rather than later, for `empty` (0 to 1) of it, which
+/// it came to have in `age` records.
 ///
-/// Emptying it costs its live part *u*, and waiting costs the room of its empty part *E*, but a segment that is
-/// losing *f* of its live bytes in each record's time will soon cost less. Of all plans for segments that decay
-/// so, the one with the fewest copies for the room that it takes empties each when (E + u ln u) / (u f) has
-/// reached the same value. What a segment has lost so far says how fast it decays, f = −ln u / age: mail that
-/// dies young makes young segments wait, and old ones, which lose little, are emptied with less garbage in
-/// them. Where all segments decay alike, this takes those with the most garbage.
+/// Emptying it costs its live part *u*, and waiting costs the room of its empty part *E*, but a
+/// segment that is losing *f* of its live bytes in each record's time will soon cost less. Of all
+/// plans for segments that decay so, the one with the fewest copies for the room that it takes
+/// empties each when (E + u ln u) / (u f) has reached the same value. What a segment has lost so
+/// far says how fast it decays, f = −ln u / age: mail that dies young makes young segments wait,
+/// and old ones, which lose little, are emptied with less garbage in them. Where all segments decay
+/// alike, this takes those with the most garbage.
 fn merit(empty: f64, age: f64) -> f64 {
     let live = (1.0 - empty).max(1e-9);
     let decay = -live.ln();
@@ -239,9 +246,9 @@ fn gain<D: Device>(core: &Core<D>, index: &Index, id: SegmentId, segment: &Segme
     segment.segment_bytes.saturating_sub(live + padding)
 }
 
-/// The segments that are worth the most. Several at once, about a segment's worth, share one walk over the
-/// index; all of the log or all cold, so that what has been moved once lies apart from what has been moved
-/// more often, and lives longer.
+/// The segments that are worth the most. Several at once, about a segment's worth, share one walk
+/// over the index; all of the log or all cold, so that what has been moved once lies apart from
+/// what has been moved more often, and lives longer.
 fn victims<D: Device>(core: &Core<D>) -> Victims {
     let (floor, replay_floor) = (space::floor(core), space::replay_floor(core));
     let is_short = core.is_short();
@@ -268,8 +275,8 @@ fn victims<D: Device>(core: &Core<D>) -> Victims {
     if is_little && !is_short && core.thorough_below.get().is_none() {
         return Victims::default();
     }
-    // Less is not worth a move, wherever the garbage is that asks for it: what cannot be freed yet must not
-    // set off copies of what is full.
+    // Less is not worth a move, wherever the garbage is that asks for it: what cannot be freed yet
+    // must not set off copies of what is full.
     let least = u64::from(core.options.garbage_percent_max) * 5 / 4;
     let least = if is_short { GAIN_PERCENT_MIN } else { least };
     let spoiled = core.spoiled.borrow();

@@ -1,9 +1,9 @@
 //! Moving what is live out of segments, into cold ones.
 //!
-//! Copies do not go through the log: they are made durable in a cold segment, and then one *moved* record
-//! says where many of them are, so that commits have little to wait for and what stays long lies together.
-//! The locks of the accounts concerned are held from the look at the references until the record has
-//! been folded in, so no copy is made meanwhile that would be forgotten.
+//! Copies do not go through the log: they are made durable in a cold segment, and then one *moved*
+//! record says where many of them are, so that commits have little to wait for and what stays long
+//! lies together. The locks of the accounts concerned are held from the look at the references
+//! until the record has been folded in, so no copy is made meanwhile that would be forgotten.
 
 use super::survey::{self, Found};
 use super::{Victims, copy_bytes, layout, pace};
@@ -29,7 +29,8 @@ use std::rc::Rc;
 /// Walks over the index until a segment that does not become empty is given up.
 const SURVEYS_MAX: u32 = 4;
 
-/// Moves everything live out of these segments. Copies made behind the walk are found by another walk.
+/// Moves everything live out of these segments. Copies made behind the walk are found
+/// by another walk.
 pub(super) async fn empty<D: Device>(core: &Rc<Core<D>>, victims: Victims) -> Result<(), Error> {
     // What is read must stay, and so must copies that nothing refers to yet.
     let _reading = core.reading();
@@ -178,7 +179,8 @@ impl<'c, D: Device> Mover<'c, D> {
         layout::fits(room, self.buffer.len(), bytes)
     }
 
-    /// Makes the copies durable, then says in the log where they are; then the budget may want a rest.
+    /// Makes the copies durable, then says in the log where they are; then the budget
+    /// may want a rest.
     async fn land(&mut self) -> Result<(), Error> {
         let copied = align_up(self.buffer.len());
         if copied > 0 {
@@ -228,7 +230,8 @@ impl<'c, D: Device> Mover<'c, D> {
         buffer.clear();
         self.buffer = buffer;
         if outcome.is_err() {
-            // Nothing refers to what was to be there, so the store goes on, and never writes there again.
+            // Nothing refers to what was to be there, so the store goes on, and never
+            // writes there again.
             self.core.segments.borrow_mut().cold = None;
         } else {
             self.core.segments.borrow_mut().cold_durable = target.1 + bytes as u64;

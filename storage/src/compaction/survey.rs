@@ -1,4 +1,5 @@
-//! Finding all that refers to the live records of some segments: one walk over the index, in slices.
+//! Finding all that refers to the live records of some segments: one walk over the
+//! index, in slices.
 //!
 //! The walk is a hint: rows come and go behind it. What it found is checked against the index's own
 //! count of references when a record is moved, under the locks of the accounts concerned.
@@ -20,8 +21,8 @@ pub(crate) struct Found {
     pub(crate) references: Vec<Reference>,
 }
 
-/// Everything that keeps the segments from being empty: messages in them, and messages elsewhere with
-/// chunks in them.
+/// Everything that keeps the segments from being empty: messages in them, and messages elsewhere
+/// with chunks in them.
 pub(crate) async fn survey<D: Device>(
     core: &Core<D>,
     segments: &BTreeSet<SegmentId>,
@@ -97,8 +98,8 @@ impl<'s> Wanted<'s> {
     }
 }
 
-/// Leaves in a move what still refers to its message, now that nobody can make new references. False:
-/// nothing does any more, or others have come behind the walk.
+/// Leaves in a move what still refers to its message, now that nobody can make new references.
+/// False: nothing does any more, or others have come behind the walk.
 pub(super) fn confirm<D: Device>(core: &Core<D>, one: &mut Move) -> bool {
     let index = core.index.borrow();
     one.references.retain(|reference| {

@@ -1,16 +1,18 @@
 //! Reading around what can't be read: a block that the disk does not give is zeroes, and is named.
 //!
-//! Zeroes verify as nothing, so whoever looks for frames takes such a block for rot, and goes on behind it.
+//! Zeroes verify as nothing, so whoever looks for frames takes such a block for rot, and
+//! goes on behind it.
 
 use super::Device;
 use crate::buffer::{ALIGNMENT, Buffer};
 use std::io;
 
-/// Where a read of more has failed. A read that fails may take a disk seconds, so a block that is gone is asked for no
-/// more than three times: with all, with its neighbours, and alone.
+/// Where a read of more has failed. A read that fails may take a disk seconds, so a block that is
+/// gone is asked for no more than three times: with all, with its neighbours, and alone.
 const STEP_BYTES: usize = 64 << 10;
 
-/// So many blocks in a row that can't be read are no sector that has gone: nothing is known of the disk any more.
+/// So many blocks in a row that can't be read are no sector that has gone: nothing is known of
+/// the disk any more.
 const GONE_IN_A_ROW_MAX: usize = 256;
 
 /// What was read.
@@ -23,9 +25,11 @@ pub(crate) struct Around {
     pub(crate) said: Option<io::Error>,
 }
 
-/// Whether this error is about the place that was read, rather than about the disk, the file or ourselves.
+/// Whether this error is about the place that was read, rather than about the disk, the
+/// file or ourselves.
 fn is_of_the_place(error: &io::Error) -> bool {
-    // What the kernel makes of a medium's error, of a failed protection or checksum, and of a time that ran out.
+    // What the kernel makes of a medium's error, of a failed protection or checksum, and of a
+    // time that ran out.
     let of_the_place = [
         libc::EIO,
         libc::ENODATA,
@@ -48,8 +52,8 @@ pub(crate) async fn read_around<D: Device>(
     around(device, file, offset, buffer, Some(GONE_IN_A_ROW_MAX)).await
 }
 
-/// As [`read_around`], for whoever takes out of a disk that fails what there is: whatever it says is of the place that was
-/// read, and so it may be of all places.
+/// As [`read_around`], for whoever takes out of a disk that fails what there is: whatever it says
+/// is of the place that was read, and so it may be of all places.
 pub(crate) async fn read_what_there_is<D: Device>(
     device: &D,
     file: &D::File,
@@ -111,7 +115,8 @@ mod tests {
 
     const BLOCK: u64 = ALIGNMENT as u64;
 
-    /// A file in which the first of these blocks and so many behind it can't be read, read both ways.
+    /// A file in which the first of these blocks and so many behind it can't be
+    /// read, read both ways.
     fn read(blocks: u64, first: u64, gone: u64) -> (io::Result<Around>, Around) {
         let sim = Sim::new(1);
         let bytes = usize::try_from(blocks).expect("a few") * ALIGNMENT;

@@ -1,12 +1,15 @@
-//! What is said when a mapped page is gone: SIGBUS ends the process, and the last line on stderr says why and what to do.
+//! What is said when a mapped page is gone: SIGBUS ends the process, and the last line on stderr
+//! says why and what to do.
 //!
-//! A page that the kernel has let go of and that the disk does not give again can't be gone on without. Zeroes in its place
-//! would be rows that are missing: clients would be told that mail is gone, and what is logged from then on would be made
-//! of that. To end is safe, since nothing was promised that is not durable; and the next opening meets the sector (`mapped`), and
-//! makes the index from what else there is.
+//! A page that the kernel has let go of and that the disk does not give again can't be gone on
+//! without. Zeroes in its place would be rows that are missing: clients would be told that mail is
+//! gone, and what is logged from then on would be made of that. To end is safe, since nothing was
+//! promised that is not durable; and the next opening meets the sector (`mapped`), and makes the
+//! index from what else there is.
 //!
-//! The handler does only what signal-safety(7) allows: no memory is allocated, no lock taken. Which file it is, the kernel
-//! says. Rust's own handler of this signal is for stacks that overflow, which is SIGSEGV on Linux.
+//! The handler does only what signal-safety(7) allows: no memory is allocated, no lock taken. Which
+//! file it is, the kernel says. Rust's own handler of this signal is for stacks that overflow,
+//! which is SIGSEGV on Linux.
 
 use std::fmt::{self, Write};
 use std::sync::Once;
@@ -33,8 +36,8 @@ extern "C" fn on_sigbus(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc
         // SAFETY: where it is the kernel's own, there is an address.
         say(unsafe { (*info).si_addr() } as usize);
     }
-    // SAFETY: it touches no memory. The signal, blocked up to the handler's end, then does what it does without one, be it
-    // that the page is touched again or that somebody has sent it.
+    // SAFETY: it touches no memory. The signal, blocked up to the handler's end, then does what it
+    // does without one, be it that the page is touched again or that somebody has sent it.
     unsafe { libc::raise(libc::SIGBUS) };
 }
 
@@ -163,7 +166,8 @@ mod tests {
     use super::super::mapped;
     use std::os::fd::AsRawFd;
 
-    /// Pages behind the file's end are gone for whoever touches them, as those are that the disk does not give again.
+    /// Pages behind the file's end are gone for whoever touches them, as those are that the disk
+    /// does not give again.
     #[test]
     fn a_page_that_goes_while_it_is_mapped_ends_the_process_which_says_what_to_do() {
         let directory = tempfile::tempdir().expect("a directory");

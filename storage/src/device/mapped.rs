@@ -1,13 +1,18 @@
-//! Mapping a write-once file: a sector that can't be read is an error here, not the end of the process.
+//! Mapping a write-once file: a sector that can't be read is an error here, not the
+//! end of the process.
 //!
-//! Touching a mapped page that the disk does not give back is SIGBUS, which ends all shards at once, and again at
-//! each start. So every page is brought in before anybody looks (`MADV_POPULATE_READ`, Linux 5.14: what
-//! `MAP_POPULATE` does, at the same cost, but it says when it could not). What is left: a page that the kernel has let go
-//! of, to make room, and that has become unreadable since. That ends the process once (`lost_page` says why), and the next start finds it here.
+//! Touching a mapped page that the disk does not give back is SIGBUS, which ends all shards at
+//! once, and again at each start. So every page is brought in before anybody looks
+//! (`MADV_POPULATE_READ`, Linux 5.14: what `MAP_POPULATE` does, at the same cost, but it says
+//! when it could not). What is left: a page that the kernel has let go of, to make room, and that
+//! has become unreadable since. That ends the process once (`lost_page` says why), and the next
+//! start finds it here.
 //!
-//! Only rows are read from mappings once a store is open: by `Block::row`, and by `settle`, which has just brought them in. But that is wherever an
-//! index is looked at, and most of it can't fail. So there is no place to ask beforehand: a page that is there may be let go of before it is read. To
-//! hold all rows in memory, or to lock the pages there, takes what mapping them saves: 48 bytes a message.
+//! Only rows are read from mappings once a store is open: by `Block::row`, and by `settle`, which
+//! has just brought them in. But that is wherever an index is looked at, and most of it can't
+//! fail. So there is no place to ask beforehand: a page that is there may be let go of before it
+//! is read. To hold all rows in memory, or to lock the pages there, takes what mapping them saves:
+//! 48 bytes a message.
 
 use super::lost_page;
 use memmap2::{Advice, Mmap};
@@ -22,8 +27,8 @@ const READ_BYTES: usize = 1 << 20;
 pub(super) fn map(path: &Path) -> io::Result<Mmap> {
     lost_page::tell();
     let file = File::open(path)?;
-    // SAFETY: the file is write-once and in a directory that we have locked; whoever truncates it by hand
-    // later gets SIGBUS, as with any database.
+    // SAFETY: the file is write-once and in a directory that we have locked; whoever truncates it
+    // by hand later gets SIGBUS, as with any database.
     let map = unsafe { Mmap::map(&file) }?;
     bring_in(&file, &map)?;
     Ok(map)
@@ -67,7 +72,8 @@ fn read_through(file: &File, bytes: usize) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// Pages behind the file's end are SIGBUS for whoever touches them, as those are that the disk does not give.
+    /// Pages behind the file's end are SIGBUS for whoever touches them, as those are that the
+    /// disk does not give.
     #[test]
     fn a_page_that_would_kill_whoever_touches_it_is_an_error() {
         let directory = tempfile::tempdir().expect("a directory");

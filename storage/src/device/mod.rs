@@ -5,19 +5,20 @@
 //! 1. A crash may lose, keep or tear (by 512-byte sector) any write that is not covered by a
 //!    completed sync. A sync covers the writes to its file that had completed before it began; a
 //!    durable write covers itself alone.
-//! 2. A write or sync that failed is final: afterwards nothing unsynced of that file is known. When it
-//!    was of the log, the store halts; it never repeats a sync.
+//! 2. A write or sync that failed is final: afterwards nothing unsynced of that file is known. When
+//!    it was of the log, the store halts; it never repeats a sync.
 //! 3. A created or removed name survives a crash only after [`Device::sync_directory`]; before that
 //!    it may be there or not.
 //! 4. Blocks that are not being written are not damaged by a crash.
-//! 5. Reads may lie, or fail, of any block and each time: only checksums are believed. What fails to be mapped is
-//!    told by [`Device::map`]; what becomes unreadable while it is mapped may end the process (`mapped`, `lost_page`).
+//! 5. Reads may lie, or fail, of any block and each time: only checksums are believed. What fails
+//!    to be mapped is told by [`Device::map`]; what becomes unreadable while it is mapped may end
+//!    the process (`mapped`, `lost_page`).
 //! 6. The directory stays under its name ([`Device::is_in_place`] tells), and files as long as they
 //!    are. Who breaks that is no disk.
 //! 7. A future that is dropped does not stop its operation; the buffer lives until it is over.
 //!
-//! [`uring::Uring`] is the real disk, [`sim::Sim`] one that crashes, tears and lies from a seed. The
-//! same store code runs on both.
+//! [`uring::Uring`] is the real disk, [`sim::Sim`] one that crashes, tears and lies from a seed.
+//! The same store code runs on both.
 
 pub(crate) mod around;
 mod lost_page;
@@ -67,8 +68,9 @@ pub trait Device: 'static {
 
     async fn open(&self, name: &str) -> io::Result<Self::File>;
 
-    /// The first block of each of these files, in their order, or why it can't be had. None of them stays open. For a store of
-    /// thousands, some dozens at a time: a device may have a faster way than one by one.
+    /// The first block of each of these files, in their order, or why it can't be had. None of them
+    /// stays open. For a store of thousands, some dozens at a time: a device may have a faster way
+    /// than one by one.
     async fn read_heads(&self, names: &[String]) -> io::Result<Vec<io::Result<Buffer>>> {
         let mut heads = Vec::with_capacity(names.len());
         for name in names {
@@ -83,7 +85,8 @@ pub trait Device: 'static {
     /// Which file this is, under whatever name, while it is open. Blocks nobody.
     fn file_id(&self, file: &Self::File) -> io::Result<u64>;
 
-    /// Fills `buffer` up to its capacity from `offset`; the result's length says how much there was.
+    /// Fills `buffer` up to its capacity from `offset`; the result's length says how
+    /// much there was.
     async fn read(&self, file: &Self::File, offset: u64, buffer: Buffer) -> io::Result<Buffer>;
 
     /// Writes all of `buffer`. A file may grow.
@@ -110,7 +113,8 @@ pub trait Device: 'static {
     /// Makes created and removed names durable.
     async fn sync_directory(&self) -> io::Result<()>;
 
-    /// The whole content of a file that is never written again; an error where some of it can't be read.
+    /// The whole content of a file that is never written again; an error where some of
+    /// it can't be read.
     async fn map(&self, name: &str) -> io::Result<Mapping>;
 
     /// Space that new files may still take.

@@ -1,9 +1,9 @@
 //! The real disk: a ring of the shard's own beside the executor's, and `O_DIRECT` files.
 //!
-//! Reads, writes, syncs and short sleeps go through the ring; a small task reaps completions whenever
-//! the ring's descriptor becomes readable, or the caller does. Creating, removing and syncing the directory have no fast
-//! asynchronous form and go to the executor's blocking pool. Where the file system refuses
-//! `O_DIRECT` (tmpfs), files are buffered; [`Uring::direct`] says so.
+//! Reads, writes, syncs and short sleeps go through the ring; a small task reaps completions
+//! whenever the ring's descriptor becomes readable, or the caller does. Creating, removing and
+//! syncing the directory have no fast asynchronous form and go to the executor's blocking pool.
+//! Where the file system refuses `O_DIRECT` (tmpfs), files are buffered; [`Uring::direct`] says so.
 //!
 //! The only file that names glommio; io-uring is named by `ring` alone.
 
@@ -48,8 +48,8 @@ impl Uring {
         Ok(device)
     }
 
-    /// As [`Uring::open`], for a caller that takes the completions itself, whenever their descriptor is
-    /// readable: no operation ends before.
+    /// As [`Uring::open`], for a caller that takes the completions itself, whenever their
+    /// descriptor is readable: no operation ends before.
     pub fn open_unreaped(directory: &Path) -> io::Result<(Uring, Completions)> {
         let directory = directory.to_owned();
         std::fs::create_dir_all(&directory).map_err(|error| at(&directory, &error))?;
@@ -66,7 +66,8 @@ impl Uring {
         Ok((device, completions))
     }
 
-    /// To read what is there, whatever its state: creates nothing, not even a lock, and refuses to write. Must be called on the executor that will use it.
+    /// To read what is there, whatever its state: creates nothing, not even a lock, and refuses to
+    /// write. Must be called on the executor that will use it.
     pub fn open_read_only(directory: &Path) -> io::Result<Uring> {
         let directory = directory.to_owned();
         std::fs::read_dir(&directory).map_err(|error| at(&directory, &error))?;
@@ -233,7 +234,8 @@ fn takes_direct(directory: &Path) -> io::Result<bool> {
     }
 }
 
-/// Past the page cache where that can be: one sector that can't be read would cost all that the cache reads with it.
+/// Past the page cache where that can be: one sector that can't be read would cost all that the
+/// cache reads with it.
 fn open_to_read(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
@@ -273,8 +275,8 @@ fn create_file(path: &Path, direct: bool, bytes: u64) -> io::Result<File> {
     Err(error)
 }
 
-/// A sleep in the ring is exact, and cannot be dropped before its time: closing waits for it. A long one
-/// is the executor's.
+/// A sleep in the ring is exact, and cannot be dropped before its time: closing waits for it. A
+/// long one is the executor's.
 const EXECUTOR_SLEEP_MIN: Duration = Duration::from_millis(100);
 
 impl Device for Uring {
@@ -432,9 +434,10 @@ impl Device for Uring {
         if duration < EXECUTOR_SLEEP_MIN {
             self.ring.sleep(duration).await;
         } else {
-            // A task of its own: the executor's timers (glommio-ng 0.12) enter themselves once more each time
-            // they are polled, and leave when they are due; one that is waited for beside other things, for
-            // an hour, filled memory, and every turn of the core walked through all of them.
+            // A task of its own: the executor's timers (glommio-ng 0.12) enter themselves once
+            // more each time they are polled, and leave when they are due; one that is waited for
+            // beside other things, for an hour, filled memory, and every turn of the core walked
+            // through all of them.
             glommio::spawn_local(glommio::timer::sleep(duration)).await;
         }
     }

@@ -38,7 +38,8 @@ pub struct Delivered {
     pub summary_bytes: u32,
     pub placements: Vec<PlacedRecord>,
     pub chunks: Vec<ChunkRef>,
-    /// Version 2: the body is packed, or (some of) its chunks are, and what each of these holds unpacked.
+    /// Version 2: the body is packed, or (some of) its chunks are, and what each of
+    /// these holds unpacked.
     /// `None`: everything is as it was received.
     pub unpacked: Option<Vec<u32>>,
     /// Versions 3 and 4: keys of a space that are set together with it.
@@ -78,8 +79,8 @@ impl Delivered {
         }
     }
 
-    /// Of a verified meta: where in it the summary is, and the body's length. For who lists thousands of messages, and
-    /// needs nothing else of it.
+    /// Of a verified meta: where in it the summary is, and the body's length. For who lists
+    /// thousands of messages, and needs nothing else of it.
     pub(crate) fn summary(
         kind: u8,
         version: u8,

@@ -125,8 +125,8 @@ pub enum Record {
         space: u8,
         pairs: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     },
-    /// Recovery found these records unreadable, or another continuation of this log may have had them
-    /// ([`COUNT_UNKNOWN`]): identifiers that they may have given out are skipped.
+    /// Recovery found these records unreadable, or another continuation of this log may have had
+    /// them ([`COUNT_UNKNOWN`]): identifiers that they may have given out are skipped.
     Lost {
         first: Lsn,
         count: u64,
@@ -137,7 +137,8 @@ pub enum Record {
     Piece,
     /// A checkpoint that lies in the log, whole: replay can begin with it.
     Based(Base),
-    /// From here on what goes is remembered for so long. In the log, so that replay digs the same graves.
+    /// From here on what goes is remembered for so long. In the log, so that replay digs
+    /// the same graves.
     RetentionSet {
         millis: u64,
     },
@@ -243,7 +244,8 @@ impl Record {
         }
     }
 
-    /// Whether it changes what there is in the account. A message that compaction has moved stays the same.
+    /// Whether it changes what there is in the account. A message that compaction has
+    /// moved stays the same.
     #[must_use]
     pub fn concerns(&self, wanted: AccountId) -> bool {
         match self {

@@ -3,8 +3,9 @@
 //! All integers are little-endian; every frame carries a checksum that covers where it belongs
 //! (shard, segment incarnation), so that stale bytes of a recycled segment never verify.
 //!
-//! From the outside in: [`segment`], [`batch`] and [`record`] are headers; [`kinds`] says what records say, [`delivered`] a message's, [`moves`] and [`past`] the
-//! kinds that upkeep writes and those about what is remembered; `fields` are what kinds are made of, and [`cursor`] reads and
+//! From the outside in: [`segment`], [`batch`] and [`record`] are headers; [`kinds`] says what
+//! records say, [`delivered`] a message's, [`moves`] and [`past`] the kinds that upkeep writes and
+//! those about what is remembered; `fields` are what kinds are made of, and [`cursor`] reads and
 //! writes those. [`packed`]: compressed bodies.
 
 pub mod batch;
@@ -29,14 +30,14 @@ pub use past::{Forgot, Shown, Undeleted};
 pub use record::{RECORD_HEADER_BYTES, RecordHeader};
 pub use segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
 
-/// One incarnation of a segment, and the epoch in every frame's checksum. Comes again only when the segment
-/// was given up behind the log's end; then the run tells the two apart.
+/// One incarnation of a segment, and the epoch in every frame's checksum. Comes again only when the
+/// segment was given up behind the log's end; then the run tells the two apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct SegmentId(pub u32);
 
 impl SegmentId {
-    /// Numbers from here on are cold segments: they hold what compaction has copied. They are no part of
-    /// the sequence that is replayed.
+    /// Numbers from here on are cold segments: they hold what compaction has copied. They are no
+    /// part of the sequence that is replayed.
     pub const FIRST_COLD: SegmentId = SegmentId(1 << 31);
 
     #[must_use]

@@ -39,8 +39,8 @@ pub struct Reference {
 pub struct Base {
     /// All records up to here are in it.
     pub lsn: Lsn,
-    /// Where the log goes on after it: nothing of the log from here on is freed while this base is the
-    /// newest.
+    /// Where the log goes on after it: nothing of the log from here on is freed while this
+    /// base is the newest.
     pub segment: SegmentId,
     pub offset: u64,
     /// The checkpoint's bytes, in this order.

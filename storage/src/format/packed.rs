@@ -1,7 +1,7 @@
 //! Compressed bodies. FORMAT.md, "Packed bodies".
 //!
-//! Invariant: no more than `PACKED_BYTES_MAX` comes out of one, whatever its bytes claim, and exactly as
-//! much as it says, or nothing.
+//! Invariant: no more than `PACKED_BYTES_MAX` comes out of one, whatever its bytes claim, and
+//! exactly as much as it says, or nothing.
 
 use super::Malformed;
 

@@ -14,8 +14,8 @@ pub struct Forgot {
     pub graves: Vec<(MailboxId, Vec<UidRange>)>,
 }
 
-/// Messages that come back out of their graves. Their new UIDs ascend from `first_uid` in the order of
-/// `uids`.
+/// Messages that come back out of their graves. Their new UIDs ascend from `first_uid` in the
+/// order of `uids`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Undeleted {
     pub account: AccountId,
@@ -27,8 +27,8 @@ pub struct Undeleted {
     pub uids: Vec<UidRange>,
 }
 
-/// A mailbox as it once was, in a read-only mailbox of its own: messages with the UIDs and flags that they
-/// had. Rows or graves of `from` say where they are.
+/// A mailbox as it once was, in a read-only mailbox of its own: messages with the UIDs and flags
+/// that they had. Rows or graves of `from` say where they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
     pub account: AccountId,

@@ -1,7 +1,7 @@
 //! The header of a record: kind, lengths, position, three checksums. FORMAT.md, "Records".
 //!
-//! Meta and body have checksums of their own, so that a reader may verify one without the other, and
-//! so that rot in a body leaves the message's place in the index known.
+//! Meta and body have checksums of their own, so that a reader may verify one without the other,
+//! and so that rot in a body leaves the message's place in the index known.
 
 use super::{Malformed, Reader, SegmentId};
 use crate::types::Lsn;
@@ -20,8 +20,8 @@ pub struct RecordHeader {
     pub segment: SegmentId,
     pub lsn: Lsn,
     pub shard: u16,
-    /// The low half of the run, so that a record of which the batch header is lost still says whether
-    /// it is a leftover.
+    /// The low half of the run, so that a record of which the batch header is lost still says
+    /// whether it is a leftover.
     pub run_low: u16,
     pub meta_checksum: u32,
     pub body_checksum: u32,

@@ -1,7 +1,7 @@
 //! The header of a segment: its first block. FORMAT.md, "Segments".
 //!
-//! It is written durably before the first batch, which costs a flush for each segment. A file whose first
-//! block is all zeroes is a spare; a header that is neither zero nor verifies has rotted.
+//! It is written durably before the first batch, which costs a flush for each segment. A file whose
+//! first block is all zeroes is a spare; a header that is neither zero nor verifies has rotted.
 
 use super::{FORMAT_VERSION, Malformed, Reader, SegmentId, Writer};
 use crate::types::{Lsn, UnixMillis};

@@ -442,8 +442,8 @@ fn undelete(
     true
 }
 
-/// Rows of the runs, each with the UID that it gets elsewhere. One that is gone keeps its number, so that
-/// the others get those that the client was told.
+/// Rows of the runs, each with the UID that it gets elsewhere. One that is gone keeps its number,
+/// so that the others get those that the client was told.
 fn sources(rows: &Rows, first_uid: Uid, runs: &[UidRange]) -> impl Iterator<Item = (Uid, Row)> {
     let before = runs.iter().scan(0_u32, |before, run| {
         let runs_before = *before;

@@ -1,9 +1,9 @@
 //! How many bytes of each segment something still refers to: what a segment is worth to compaction,
 //! and the proof that nothing is left in one that it frees.
 //!
-//! A record is live while a row or a grave refers to it; chunks are live with the message that lists them. Nearly
-//! all messages have one reference, so only more than one are counted. Invariant: the sums are those of a
-//! recount over all rows; `verify` and the tests recount.
+//! A record is live while a row or a grave refers to it; chunks are live with the message that
+//! lists them. Nearly all messages have one reference, so only more than one are counted.
+//! Invariant: the sums are those of a recount over all rows; `verify` and the tests recount.
 
 use crate::format::{ChunkRef, Location, RECORD_ALIGNMENT, RECORD_HEADER_BYTES, SegmentId};
 use std::collections::BTreeMap;

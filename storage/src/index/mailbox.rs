@@ -1,7 +1,7 @@
 //! One mailbox: its messages, counts, keywords, and what vanished from it.
 //!
-//! Invariants: `uid_next` is above every UID ever given out, and only grows; the counts are those of
-//! the rows; `vanished` ascends by MODSEQ.
+//! Invariants: `uid_next` is above every UID ever given out, and only grows; the counts are those
+//! of the rows; `vanished` ascends by MODSEQ.
 
 use super::rows::{Row, Rows};
 use crate::format::UidRange;
@@ -130,7 +130,8 @@ impl Mailbox {
         (0..self.keywords.len()).filter(is_set).map(|n| self.keywords[n].clone()).collect()
     }
 
-    /// Adds a message. False: its UID was given out before (a record that rot left without its past).
+    /// Adds a message. False: its UID was given out before (a record that rot left
+    /// without its past).
     #[must_use]
     pub fn add(&mut self, row: Row) -> bool {
         if row.uid < self.uid_next || !self.rows.push(row) {
@@ -209,8 +210,8 @@ impl Mailbox {
 
     fn remember(&mut self, runs: Vec<UidRange>, modseq: Modseq) {
         for run in runs {
-            // Message after message expunged from the front is one run, at the later MODSEQ: telling
-            // of a UID twice is allowed, forgetting one is not.
+            // Message after message expunged from the front is one run, at the later MODSEQ:
+            // telling of a UID twice is allowed, forgetting one is not.
             match self.vanished.back_mut() {
                 Some((last, at)) if last.last.0.checked_add(1) == Some(run.first.0) => {
                     (last.last, *at) = (run.last, modseq);

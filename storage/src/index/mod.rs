@@ -2,11 +2,12 @@
 //!
 //! [`Index::apply`] folds one record in; it is the only way to change the index, and the same for a
 //! live commit and for recovery. Everything is copy-on-write behind `Rc`, so a clone of the whole
-//! index is a snapshot that costs one counter per account: checkpoints write from such a clone while
-//! commits go on.
+//! index is a snapshot that costs one counter per account: checkpoints write from such a clone
+//! while commits go on.
 //!
-//! [`apply`] folds; the rest is what it folds into: an [`account`] has [`mailbox`]es with [`names`] and [`rows`], [`past`] has their graves,
-//! [`spaces`] has keys and values, [`live`] counts what of each segment is in use.
+//! [`apply`] folds; the rest is what it folds into: an [`account`] has [`mailbox`]es with [`names`]
+//! and [`rows`], [`past`] has their graves, [`spaces`] has keys and values, [`live`] counts what of
+//! each segment is in use.
 
 pub mod account;
 pub mod apply;

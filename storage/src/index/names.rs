@@ -4,8 +4,8 @@ use crate::error::Error;
 
 pub const SEPARATOR: char = '/';
 pub const INBOX: &str = "INBOX";
-/// The mailbox of mail that is kept back from its owner. No name that [`check`] lets anybody give: so nobody makes
-/// one, and a user's own mailbox is never in its way.
+/// The mailbox of mail that is kept back from its owner. No name that [`check`] lets anybody give:
+/// so nobody makes one, and a user's own mailbox is never in its way.
 pub const QUARANTINE: &str = "*quarantine*";
 const NAME_BYTES_MAX: usize = 1000;
 const LEVELS_MAX: usize = 32;

@@ -1,11 +1,12 @@
 //! What is remembered of what has gone. FORMAT.md, "What is remembered".
 //!
-//! When a row goes, it becomes a *grave*: the same row, with the time at which it went, under the mailbox
-//! that it was in. A grave refers to its record as a row does, so the record stays live. Graves are made
-//! while a retention is set or the account is on hold, and go by *forgot* records alone, which name them.
+//! When a row goes, it becomes a *grave*: the same row, with the time at which it went, under the
+//! mailbox that it was in. A grave refers to its record as a row does, so the record stays live.
+//! Graves are made while a retention is set or the account is on hold, and go by *forgot* records
+//! alone, which name them.
 //!
-//! Invariants: `messages` and `bytes` are those of the graves that can be brought back; no graveyard is
-//! empty; an account's graves outlive the account.
+//! Invariants: `messages` and `bytes` are those of the graves that can be brought back; no
+//! graveyard is empty; an account's graves outlive the account.
 
 use super::mailbox::Mailbox;
 use super::rows::{Row, Rows};
@@ -23,11 +24,12 @@ pub struct Past {
     /// Accounts of which nothing is forgotten.
     pub held: BTreeSet<AccountId>,
     pub graves: BTreeMap<AccountId, Rc<Graves>>,
-    /// From where the log can be replayed, oldest first, and since when that is possible. When the last was
-    /// added, the first was the last that is old enough for the whole retention, if there was one.
+    /// From where the log can be replayed, oldest first, and since when that is possible. When
+    /// the last was added, the first was the last that is old enough for the whole retention,
+    /// if there was one.
     pub bases: Vec<(UnixMillis, Rc<Base>)>,
-    /// Up to here something has been buried. Its segments can go once they are below a base that is as old
-    /// as the retention, so there has to be a later base.
+    /// Up to here something has been buried. Its segments can go once they are below a base that is
+    /// as old as the retention, so there has to be a later base.
     pub buried: Lsn,
     pub messages: u64,
     pub bytes: u64,
@@ -55,8 +57,8 @@ pub struct Graveyard {
 pub struct Grave {
     pub row: Row,
     pub gone: UnixMillis,
-    /// The message goes on living elsewhere: it was moved there, or brought back. The grave only says
-    /// where the message that was here can be found.
+    /// The message goes on living elsewhere: it was moved there, or brought back. The grave only
+    /// says where the message that was here can be found.
     pub is_elsewhere: bool,
 }
 
@@ -232,8 +234,8 @@ impl Past {
         changed
     }
 
-    /// For an index that looks back at one account: its graves are all kept, since messages may have come
-    /// back out of them on the way.
+    /// For an index that looks back at one account: its graves are all kept, since messages may
+    /// have come back out of them on the way.
     pub(crate) fn keep_only(&mut self, account: AccountId) {
         let graves = self.graves.remove(&account);
         *self = Past { held: BTreeSet::from([account]), ..Past::default() };
@@ -257,8 +259,9 @@ impl Past {
         }
     }
 
-    /// Lets go of the bases that nothing within the retention needs any more. One that is dated in the future, by a
-    /// clock that was wrong for a while, lets go of none by itself, and keeps none.
+    /// Lets go of the bases that nothing within the retention needs any more. One that is
+    /// dated in the future, by a clock that was wrong for a while, lets go of none by
+    /// itself, and keeps none.
     pub(super) fn add_base(&mut self, base: Rc<Base>, now: UnixMillis) {
         if self.retention_millis == 0 {
             return;

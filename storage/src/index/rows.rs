@@ -1,8 +1,9 @@
 //! The messages of one mailbox: rows of fixed size in blocks, by UID ascending.
 //!
-//! A block is either owned or lies in a mapped checkpoint; it becomes owned when it first changes.
-//! Cloning shares the blocks. Invariants: UIDs ascend over all blocks; no block is empty; a block's
-//! `first`, `last` and `modseq_max` are those of its rows (`modseq_max` may be higher after removal).
+//! A block is either owned or lies in a mapped checkpoint; it becomes owned when it first
+//! changes. Cloning shares the blocks. Invariants: UIDs ascend over all blocks; no block is
+//! empty; a block's `first`, `last` and `modseq_max` are those of its rows (`modseq_max` may be
+//! higher after removal).
 
 use crate::device::Mapping;
 use crate::format::{Location, Malformed, Reader, SegmentId, UidRange};
@@ -68,7 +69,8 @@ impl Row {
 /// A checkpoint that rows are read from. They were verified when it was opened.
 pub struct RowFile {
     pub mapping: Mapping,
-    /// Whose file it is, so that the next checkpoint may refer to it; `None`: it came out of the log.
+    /// Whose file it is, so that the next checkpoint may refer to it; `None`: it
+    /// came out of the log.
     pub checkpoint: Option<Lsn>,
 }
 
@@ -346,8 +348,8 @@ impl Rows {
         }
     }
 
-    /// Joins the block at `position` with its successor when both are nearly empty, so that a mailbox
-    /// that was thinned out does not keep a block for each row.
+    /// Joins the block at `position` with its successor when both are nearly empty, so that a
+    /// mailbox that was thinned out does not keep a block for each row.
     fn join_small(&mut self, position: usize) {
         let (Some(block), Some(next)) = (self.blocks.get(position), self.blocks.get(position + 1))
         else {

@@ -1,11 +1,12 @@
 //! The commit loop: seals batches, keeps a few durable writes in flight, and lands them in order.
 //!
 //! A batch lands when its own write and those of all batches before it are durable. Landing folds
-//! its records into the index, then settles its outcome; so nobody sees what a crash could take back,
-//! and nobody hears of a record before the index shows it. FORMAT.md, "Commit".
+//! its records into the index, then settles its outcome; so nobody sees what a crash could take
+//! back, and nobody hears of a record before the index shows it. FORMAT.md, "Commit".
 //!
-//! Failure: the first failed write or sync halts the store; whatever is on its way gets `Device`,
-//! whatever comes later `Halted`. A batch that finds no place on a full disk fails alone, with `Full`.
+//! Failure: the first failed write or sync halts the store; whatever is on its way gets
+//! `Device`, whatever comes later `Halted`. A batch that finds no place on a full disk fails
+//! alone, with `Full`.
 
 use crate::buffer::Buffer;
 use crate::core::{Core, Phase};

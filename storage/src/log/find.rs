@@ -25,7 +25,8 @@ impl FoundRecord {
 pub struct Expected {
     pub shard: u16,
     pub segment: SegmentId,
-    /// Records of earlier runs are leftovers. Compared around the wrap, as TCP compares its numbers.
+    /// Records of earlier runs are leftovers. Compared around the wrap, as TCP
+    /// compares its numbers.
     pub run_low: u16,
     pub salt: u64,
     /// The first LSN that is due, and the first that is not expected any more.

@@ -1,8 +1,8 @@
 //! Records on their way: encoded once, straight into the buffer that the disk will read.
 //!
-//! A draft is a batch that is still growing. Its records get LSN, segment and checksum of the header
-//! when the batch is sealed, since only then is it known where they will stand; so a batch that finds
-//! no place leaves no gap in the LSNs.
+//! A draft is a batch that is still growing. Its records get LSN, segment and checksum of the
+//! header when the batch is sealed, since only then is it known where they will stand; so a batch
+//! that finds no place leaves no gap in the LSNs.
 //!
 //! Invariant: `pending_bytes` and `pending_records` are the sums over all drafts and all batches in
 //! flight.

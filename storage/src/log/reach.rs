@@ -1,9 +1,10 @@
 //! How far a segment's file goes, and whether that is as far as it has to.
 //!
-//! An older copy of a file, put back from a backup, verifies from end to end and lacks what was written into the
-//! segment since. Whatever lies before the checkpoint is not replayed, so only its end tells ([`short`]); where a segment is
-//! replayed, `scan` meets it. Rot is told from it: where a copy ends, nothing has been written yet; where there is rot,
-//! something stands, or little is gone.
+//! An older copy of a file, put back from a backup, verifies from end to end and lacks what was
+//! written into the segment since. Whatever lies before the checkpoint is not replayed, so only
+//! its end tells ([`short`]); where a segment is replayed, `scan` meets it. Rot is told from
+//! it: where a copy ends, nothing has been written yet; where there is rot, something stands,
+//! or little is gone.
 
 use crate::buffer::{ALIGNMENT, Buffer, align_up_u64};
 use crate::checkpoint::Position;
@@ -24,7 +25,8 @@ use std::io;
 const WINDOW_BYTES: u64 = 64 << 10;
 const BLOCK: u64 = ALIGNMENT as u64;
 
-/// Of the newest, so that a store of terabytes opens as fast as any. What an older copy of another lacks, the scrub finds.
+/// Of the newest, so that a store of terabytes opens as fast as any. What an older copy of another
+/// lacks, the scrub finds.
 const LOOKED_AT_MAX: usize = 256;
 const FILES_AT_ONCE: usize = 16;
 
@@ -64,8 +66,8 @@ pub(crate) async fn reach<D: Device>(
     Ok(Reach { offset: SEGMENT_HEADER_BYTES as u64, next_lsn: header.first_lsn })
 }
 
-/// Whether more than a block is there, and nothing has been written to it since the file became this segment:
-/// zeroes, or what another life of the file has left.
+/// Whether more than a block is there, and nothing has been written to it since the file became
+/// this segment: zeroes, or what another life of the file has left.
 pub(crate) async fn is_unwritten<D: Device>(
     device: &D,
     segment: &FoundSegment<D>,
@@ -106,8 +108,8 @@ fn begins_with_a_record(header: &SegmentHeader, block: &[u8]) -> bool {
     })
 }
 
-/// What is said of an older copy: where it ends, and how far the segment went. A batch of one block that the disk has
-/// made zeroes looks the same as one that came behind the copy.
+/// What is said of an older copy: where it ends, and how far the segment went. A batch of one block
+/// that the disk has made zeroes looks the same as one that came behind the copy.
 pub(crate) fn older_copy<D: Device>(segment: &FoundSegment<D>, end: Reach, went_to: Lsn) -> String {
     format!(
         "{}, which is segment {} of the log, ends at byte {} with LSN {}, and it went on to LSN {}: what came then is missing. \
@@ -120,8 +122,8 @@ pub(crate) fn older_copy<D: Device>(segment: &FoundSegment<D>, end: Reach, went_
     )
 }
 
-/// Which file lacks messages that the index has in it, if one does. What had been given up as lost is missed by
-/// nobody: a row has to lead there.
+/// Which file lacks messages that the index has in it, if one does. What had been given up as lost
+/// is missed by nobody: a row has to lead there.
 pub(crate) async fn short<D: Device>(
     device: &D,
     segments: &BTreeMap<SegmentId, FoundSegment<D>>,

@@ -1,4 +1,5 @@
-//! Fetching records by their place. Only what verifies is handed out; what can't be read is [`Error::Read`].
+//! Fetching records by their place. Only what verifies is handed out; what can't be read is
+//! [`Error::Read`].
 
 use crate::buffer::{ALIGNMENT, Buffer, Window};
 use crate::core::Core;
@@ -93,7 +94,8 @@ impl<D: Device> Core<D> {
         Ok(Bytes::from_owner(buffer).slice(range))
     }
 
-    /// As [`Self::read_bytes`], for many reads one after the other. What is kept of it keeps all of it.
+    /// As [`Self::read_bytes`], for many reads one after the other. What is kept of it
+    /// keeps all of it.
     pub(crate) async fn read_window(
         &self,
         location: Location,

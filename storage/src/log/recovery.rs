@@ -1,10 +1,10 @@
 //! What to make of what a crash, or rot, has left of the log: one table, complete and without
 //! overlap. FORMAT.md, "Recovery".
 //!
-//! The scan looks at one place where a batch could stand, says what it sees, and does what the table
-//! says. *Proven* means: some witness (the checkpoint, the superblock, or any later batch's `durable`
-//! field) says that the next LSN had been synced. What is proven and damaged is rot, and is skipped
-//! and reported; what is not proven and damaged is a torn tail that nobody was promised.
+//! The scan looks at one place where a batch could stand, says what it sees, and does what the
+//! table says. *Proven* means: some witness (the checkpoint, the superblock, or any later batch's
+//! `durable` field) says that the next LSN had been synced. What is proven and damaged is rot, and
+//! is skipped and reported; what is not proven and damaged is a torn tail that nobody was promised.
 
 use crate::types::Lsn;
 
@@ -226,15 +226,16 @@ pub fn decide(seen: &Seen) -> &'static Case {
 /// How an opening went.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RecoveryReport {
-    /// The last record that was there. What the store writes for itself, from the moment on when it is open, comes behind.
+    /// The last record that was there. What the store writes for itself, from the moment on when it
+    /// is open, comes behind.
     pub lsn: Lsn,
     /// Records replayed from the log.
     pub records: u64,
     pub micros: u64,
     /// Why the log was taken to end where it does.
     pub end: &'static str,
-    /// What stands behind the log's end, if it looks like mail: a batch that a crash has torn, and nobody was told of, or
-    /// one that a disk has lost which said that it was on it.
+    /// What stands behind the log's end, if it looks like mail: a batch that a crash has torn, and
+    /// nobody was told of, or one that a disk has lost which said that it was on it.
     pub unfinished: Option<String>,
     /// Places that do not verify although they had been acknowledged.
     pub damage: Vec<String>,

@@ -36,7 +36,8 @@ pub(crate) struct FoundSegment<D: Device> {
     pub(crate) number: u32,
     /// Who opens a store of thousands has none of them open for longer than it reads.
     pub(crate) file: Option<D::File>,
-    /// What there is of it. Segments are allocated whole: one that is shorter than its header says was cut.
+    /// What there is of it. Segments are allocated whole: one that is shorter than its
+    /// header says was cut.
     pub(crate) file_bytes: u64,
     /// Its header verifies: it is not what stands in it alone that says which segment it is.
     pub(crate) is_sound: bool,
@@ -61,7 +62,8 @@ struct FoundBatch {
 /// Where the log was found to end.
 #[derive(Debug)]
 pub(crate) struct LogEnd {
-    /// Where it goes on: at a segment's end, in a new one, where what is behind the last batch is not known.
+    /// Where it goes on: at a segment's end, in a new one, where what is behind the last
+    /// batch is not known.
     pub(crate) position: Position,
     /// The next LSN to give out.
     pub(crate) next_lsn: Lsn,
@@ -258,7 +260,8 @@ impl<'s, D: Device> Scan<'s, D> {
         }))
     }
 
-    /// Whether the block at the position has a record of this segment that is due: its batch's header is damaged.
+    /// Whether the block at the position has a record of this segment that is due: its batch's
+    /// header is damaged.
     async fn has_records(&mut self) -> Result<bool, Error> {
         if self.position.offset + ALIGNMENT as u64 > self.segment_end() {
             return Ok(false);
@@ -276,8 +279,9 @@ impl<'s, D: Device> Scan<'s, D> {
         self.segment().map_or(0, |segment| segment.header.segment_bytes)
     }
 
-    /// Whether a batch stood there is not known, only that nothing says that one was durable. It may be readable again one day:
-    /// a new segment makes leftovers of it and of what follows, for good.
+    /// Whether a batch stood there is not known, only that nothing says that one was durable.
+    /// It may be readable again one day: a new segment makes leftovers of it and of what
+    /// follows, for good.
     fn end_blindly(&mut self) {
         let place = self.place(self.position.offset, self.due);
         self.report.damage.push(format!(
@@ -286,8 +290,9 @@ impl<'s, D: Device> Scan<'s, D> {
         self.leave_the_rest();
     }
 
-    /// Nothing is ever written behind here in this segment: what was saved is there, in places that only the
-    /// index knows. A checkpoint says so too, since the next opening may look no further back.
+    /// Nothing is ever written behind here in this segment: what was saved is there, in
+    /// places that only the index knows. A checkpoint says so too, since the next opening may
+    /// look no further back.
     fn leave_the_rest(&mut self) {
         self.position.offset = self.segment_end();
     }
@@ -298,7 +303,8 @@ impl<'s, D: Device> Scan<'s, D> {
         self.respect_segment_run();
     }
 
-    /// What an earlier run than the segment's own has left in it is a leftover, from its first block on.
+    /// What an earlier run than the segment's own has left in it is a leftover, from
+    /// its first block on.
     fn respect_segment_run(&mut self) {
         let run = self.segment().map_or(0, |segment| segment.header.run);
         self.run = self.run.max(run);

@@ -1,10 +1,10 @@
 //! The segments of a log: which file holds which, which is written, which are spare.
 //!
-//! Files are called `log-NUMBER`; the header inside says which segment a file is. A file whose first
-//! block is all zeroes is a spare. FORMAT.md, "Segments".
+//! Files are called `log-NUMBER`; the header inside says which segment a file is. A file whose
+//! first block is all zeroes is a spare. FORMAT.md, "Segments".
 //!
-//! Invariants: exactly one segment of the log is active, the one with the highest number, and at most one
-//! cold one; offsets below `end` in them are taken and never written again.
+//! Invariants: exactly one segment of the log is active, the one with the highest number, and at
+//! most one cold one; offsets below `end` in them are taken and never written again.
 
 use crate::buffer::{ALIGNMENT, Buffer};
 use crate::core::Core;
@@ -44,7 +44,8 @@ pub(crate) struct Spare<D: Device> {
     pub(crate) number: u32,
     pub(crate) file: D::File,
     pub(crate) segment_bytes: u64,
-    /// Written ahead with zeroes, or used before: there appends change no metadata of the file system.
+    /// Written ahead with zeroes, or used before: there appends change no metadata of
+    /// the file system.
     pub(crate) zeroed_bytes: u64,
 }
 
@@ -165,7 +166,8 @@ impl<D: Device> Segments<D> {
         }
     }
 
-    /// Room in the cold segment for copies that have no place yet; what has one is still written there.
+    /// Room in the cold segment for copies that have no place yet; what has one is
+    /// still written there.
     pub(crate) fn cold_room(&self) -> u64 {
         let Some(cold) = &self.cold else { return 0 };
         let number = self.files.get(&cold.id).map(|file| file.number);
@@ -221,7 +223,8 @@ pub(crate) fn file_number(name: &str) -> Option<u32> {
 pub(crate) async fn begin_segment<D: Device>(core: &Core<D>, id: SegmentId) -> io::Result<()> {
     core.check_place().await?;
     if id.is_cold() {
-        // Should the header's write fail, it may be on the disk all the same, and the store goes on.
+        // Should the header's write fail, it may be on the disk all the same, and
+        // the store goes on.
         core.segments.borrow_mut().cold_next = SegmentId(id.0 + 1);
     }
     let spare = core.segments.borrow_mut().take_spare();
@@ -253,14 +256,16 @@ pub(crate) async fn begin_segment<D: Device>(core: &Core<D>, id: SegmentId) -> i
     Ok(())
 }
 
-/// Behind the header and before the first batch: what is marked is there, and what holds records is marked.
+/// Behind the header and before the first batch: what is marked is there, and what holds
+/// records is marked.
 async fn note_begun<D: Device>(core: &Core<D>, segment: SegmentId) -> io::Result<()> {
     let salt = core.superblock.borrow().salt;
     let begun = Begun { shard: core.options.shard, run: core.run.get(), segment, salt };
     let copy = core.begun_copy.get();
     core.begun_copy.set(copy + 1);
     match superblock::write_begun(&core.device, copy, &begun).await {
-        // A store of before has no room for it in its file. The mark of an earlier segment is true, too.
+        // A store of before has no room for it in its file. The mark of an earlier
+        // segment is true, too.
         Err(error) if is_full(&error) => Ok(()),
         outcome => outcome,
     }
@@ -349,8 +354,8 @@ pub(crate) async fn identify<D: Device>(
     Ok(found.map_or(Identity::Unknown, Identity::Damaged))
 }
 
-/// What batches in the file say that it is; where they disagree, the one of its latest life. Where there are none, what
-/// copies say that compaction made.
+/// What batches in the file say that it is; where they disagree, the one of its latest life. Where
+/// there are none, what copies say that compaction made.
 pub(crate) async fn content<D: Device>(
     device: &D,
     file: &D::File,
@@ -373,8 +378,8 @@ pub(crate) async fn content<D: Device>(
     Ok(best.or(copy))
 }
 
-/// Whether anything in the file may be of one of these segments: what can't be read may be of any. Writes to all of
-/// them start on blocks.
+/// Whether anything in the file may be of one of these segments: what can't be read may be of any.
+/// Writes to all of them start on blocks.
 pub(crate) async fn holds_any<D: Device>(
     device: &D,
     file: &D::File,

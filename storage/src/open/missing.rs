@@ -1,7 +1,8 @@
-//! Which files of the log are missing, cut off or there twice, and how that is told: as a refusal, before anything is changed, or
-//! as damage, each time, where the store opens without them.
+//! Which files of the log are missing, cut off or there twice, and how that is told: as a refusal,
+//! before anything is changed, or as damage, each time, where the store opens without them.
 //!
-//! A file that looks like a spare is taken for one only when no segment is missing that it may have been.
+//! A file that looks like a spare is taken for one only when no segment is missing that
+//! it may have been.
 
 use super::device_error;
 use super::find::Found;
@@ -17,8 +18,8 @@ use crate::options::Options;
 use crate::space;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The store itself never leaves two files that are one segment: somebody has put one of them here. Either may hold
-/// what the other lacks.
+/// The store itself never leaves two files that are one segment: somebody has put one of them here.
+/// Either may hold what the other lacks.
 pub(super) async fn refuse_doubles<D: Device>(device: &D, found: &Found<D>) -> Result<(), Error> {
     let Some(double) = found.doubles.first() else { return Ok(()) };
     let id = double.header.segment;
@@ -60,7 +61,8 @@ pub(super) async fn refusal<D: Device>(device: &D, found: &Found<D>, what: &str)
     }
 }
 
-/// The file that is not there, if it is one alone: segments are numbered by their place in the log, files as they were made.
+/// The file that is not there, if it is one alone: segments are numbered by their place in the log,
+/// files as they were made.
 pub(super) fn gap<D: Device>(found: &Found<D>) -> Option<String> {
     let segments = found.segments.values().chain(found.cold.values()).map(|one| one.number);
     let spares = found.spares.iter().map(|spare| spare.number);
@@ -92,7 +94,8 @@ pub(super) async fn named_by_content<D: Device>(device: &D, found: &Found<D>) ->
 const HOW_TO_MEND: &str = "Stop the server and put the file back, from a backup that is no older than it (README, \
                            \"When a store does not open any more\"), or take out what there is with `kura store salvage`";
 
-/// As [`report_missing`], of files that are shorter than they were, if anything was in what is gone.
+/// As [`report_missing`], of files that are shorter than they were, if anything was
+/// in what is gone.
 pub(super) fn report_cut<D: Device>(
     device: &D,
     found: &Found<D>,
@@ -145,8 +148,9 @@ pub(super) fn report_cut<D: Device>(
     }
 }
 
-/// Older segments are not replayed, but what lies in them is needed all the same. The store opens without them, so that
-/// mail flows. `names`: which files the checkpoint knew, and the one that is not there.
+/// Older segments are not replayed, but what lies in them is needed all the same. The store
+/// opens without them, so that mail flows. `names`: which files the checkpoint knew, and the one
+/// that is not there.
 pub(super) fn report_missing<D: Device>(
     device: &D,
     segments: &Segments<D>,
@@ -172,8 +176,8 @@ pub(super) fn report_missing<D: Device>(
     }
 }
 
-/// A file whose first block is zeroes may be a segment that has lost its header. It is none of those that are
-/// needed when these are there, or when nothing in it is of one that is not.
+/// A file whose first block is zeroes may be a segment that has lost its header. It is none of
+/// those that are needed when these are there, or when nothing in it is of one that is not.
 pub(super) async fn take_spares<D: Device>(
     device: &D,
     options: &Options,

@@ -1,8 +1,9 @@
-//! From what was found to an index: the newest checkpoint or base that verifies, and behind it every
-//! record that was found, in the order of the LSNs.
+//! From what was found to an index: the newest checkpoint or base that verifies, and behind it
+//! every record that was found, in the order of the LSNs.
 //!
-//! Opening stops where it can't be sure; here the fold goes on over whatever is missing. An account or a
-//! mailbox that a record takes for granted, but of which the record that made it is gone, is made up.
+//! Opening stops where it can't be sure; here the fold goes on over whatever is missing. An
+//! account or a mailbox that a record takes for granted, but of which the record that made it is
+//! gone, is made up.
 
 use super::search::{Found, Searched};
 use crate::base;
@@ -144,7 +145,8 @@ impl Folding {
         let mut due = Lsn(self.folded.index.applied.0 + 1);
         let from = searched.records.partition_point(|found| found.lsn < due);
         for same in searched.records[from..].chunk_by(|one, other| one.lsn == other.lsn) {
-            // Runs never fall along the log: what an earlier one left behind a later one is a leftover.
+            // Runs never fall along the log: what an earlier one left behind a later
+            // one is a leftover.
             let in_log = same.iter().filter(|found| !found.location.segment.is_cold());
             run = in_log.map(|found| found.run).max().map_or(run, |highest| run.max(highest));
             let counts = |found: &&Found| {
@@ -180,9 +182,9 @@ impl Folding {
         Ok(())
     }
 
-    /// Without anything to begin with, records that made copies are gone with the log that was freed. A message
-    /// that nothing refers to, and that is older than the last record that is missing, may be such a copy's: it
-    /// is saved rather than lost, be it that it was expunged.
+    /// Without anything to begin with, records that made copies are gone with the log that was
+    /// freed. A message that nothing refers to, and that is older than the last record that is
+    /// missing, may be such a copy's: it is saved rather than lost, be it that it was expunged.
     async fn take_in_the_rest<D: Device>(&mut self, device: &D, searched: &Searched<D>) {
         let mut known: HashSet<(AccountId, Lsn)> = HashSet::new();
         for account in self.folded.index.accounts.values() {

@@ -1,14 +1,16 @@
 //! Takes everything that still verifies out of a damaged shard, and puts it into a fresh store.
 //!
-//! In three steps: [`search`] looks through the segment files for records; [`fold`] makes an index of the
-//! newest checkpoint that verifies and of what was found; [`plan`] and [`write`] make records of that index
-//! in the fresh store. [`end`] says where the log is known to have gone on behind all of it. Accounts, mailboxes, UIDs, UIDVALIDITY and flags are as the records say; what had been
-//! expunged and is remembered can still be brought back. MODSEQs begin anew.
+//! In three steps: [`search`] looks through the segment files for records; [`fold`] makes an index
+//! of the newest checkpoint that verifies and of what was found; [`plan`] and [`write`] make
+//! records of that index in the fresh store. [`end`] says where the log is known to have gone on
+//! behind all of it. Accounts, mailboxes, UIDs, UIDVALIDITY and flags are as the records say; what
+//! had been expunged and is remembered can still be brought back. MODSEQs begin anew.
 //!
-//! Unless the store was closed in order and no record is missing, nobody knows what else was given out at its end:
-//! then all identifiers jump, as after a restore.
+//! Unless the store was closed in order and no record is missing, nobody knows what else was given
+//! out at its end: then all identifiers jump, as after a restore.
 //!
-//! The source is only read. It takes memory for the index and about a hundred bytes more for each message.
+//! The source is only read. It takes memory for the index and about a hundred bytes more
+//! for each message.
 
 mod end;
 mod fold;
@@ -105,9 +107,9 @@ impl Course<'_> {
     }
 }
 
-/// Fills `target`, which is new, open and running, with what can be found in the directory of `source`.
-/// Only trouble with the target, or a directory that can't be read at all, is an error. `show`
-/// hears of bytes that are done with, and of all, as far as these are known.
+/// Fills `target`, which is new, open and running, with what can be found in the directory of
+/// `source`. Only trouble with the target, or a directory that can't be read at all, is an error.
+/// `show` hears of bytes that are done with, and of all, as far as these are known.
 pub async fn salvage<D: Device>(
     source: &D,
     shard: u16,
@@ -169,8 +171,8 @@ pub async fn salvage<D: Device>(
     Ok(report)
 }
 
-/// Files of the log that end before the next one begins, or before what was durable, and in which nothing was written behind
-/// that: all that they hold verifies, so nothing else would name them.
+/// Files of the log that end before the next one begins, or before what was durable, and in which
+/// nothing was written behind that: all that they hold verifies, so nothing else would name them.
 async fn older_copies<D: Device>(source: &D, searched: &Searched<D>) -> Vec<String> {
     let mut named = Vec::new();
     let segments = &searched.segments;
@@ -191,7 +193,8 @@ async fn older_copies<D: Device>(source: &D, searched: &Searched<D>) -> Vec<Stri
     named
 }
 
-/// The same of cold segments, of which no LSN tells where they end: those in which messages should be behind all that is there.
+/// The same of cold segments, of which no LSN tells where they end: those in which messages should
+/// be behind all that is there.
 async fn lacking<D: Device>(source: &D, searched: &Searched<D>, folded: &Folded) -> Vec<String> {
     let cold = searched.segments.range(SegmentId::FIRST_COLD..).filter(|(_, one)| one.is_sound);
     let mut ends: BTreeMap<SegmentId, u64> =
@@ -233,7 +236,8 @@ fn unreadable<D: Device>(source: &D, error: &io::Error) -> Error {
 }
 
 impl SalvageReport {
-    /// Names the segments that should be there and are not, and those whose files do not look like segments.
+    /// Names the segments that should be there and are not, and those whose files do not
+    /// look like segments.
     fn miss<D: Device>(&mut self, searched: &Searched<D>, folded: &Folded) {
         let of_log = searched.segments.keys().copied().filter(|id| !id.is_cold());
         let newest = of_log.chain(searched.begun).max();

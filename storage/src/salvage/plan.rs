@@ -1,4 +1,5 @@
-//! What the fresh store is to hold: mailboxes with their messages, each where a record of it was found.
+//! What the fresh store is to hold: mailboxes with their messages, each where a record
+//! of it was found.
 
 use super::fold::Folded;
 use super::search::{Found, Searched};

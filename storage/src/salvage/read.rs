@@ -1,5 +1,6 @@
-//! Reading what can be read of a file on a disk that fails ([`read_what_there_is`]). What it did not give is kept in mind:
-//! to be told, and because a disk may take seconds for each block that it does not give.
+//! Reading what can be read of a file on a disk that fails ([`read_what_there_is`]). What it did
+//! not give is kept in mind: to be told, and because a disk may take seconds for each block that
+//! it does not give.
 
 use super::LISTED_MAX;
 use crate::buffer::{ALIGNMENT, Buffer};

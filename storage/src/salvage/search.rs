@@ -1,9 +1,9 @@
 //! Looks through every segment file for whatever verifies, wherever it stands.
 //!
-//! Nothing here relies on order: a record whose header verifies under the store's salt is found, be the
-//! segment's header, its batch's header or all that is before it gone. Mail does not know the salt, so it
-//! can't imitate a record. A block that can't be read is one that has rotted ([`Reader`]). Nothing is written,
-//! and no error but of the whole directory ends the search.
+//! Nothing here relies on order: a record whose header verifies under the store's salt is found, be
+//! the segment's header, its batch's header or all that is before it gone. Mail does not know the
+//! salt, so it can't imitate a record. A block that can't be read is one that has rotted
+//! ([`Reader`]). Nothing is written, and no error but of the whole directory ends the search.
 
 use super::Course;
 use super::read::Reader;
@@ -164,7 +164,8 @@ pub(super) async fn search<D: Device>(
             None => search.identify(&mut reader, &salts).await,
         };
         if is_spare {
-            // Freed, most likely, and then what is left in it lives elsewhere. But it may have lost its header.
+            // Freed, most likely, and then what is left in it lives elsewhere. But it may have
+            // lost its header.
             let header = header.filter(|header| !segments.contains_key(&header.segment));
             let Some(header) = header else {
                 damage.extend(reader.damage(&name));
@@ -230,7 +231,8 @@ pub(super) async fn search<D: Device>(
     records.sort_by_key(|found| (found.lsn, found.location, found.run, !found.is_whole()));
     records.dedup_by_key(|found| (found.lsn, found.location, found.run));
     let mut places: Vec<u32> = (0..u32::try_from(records.len()).unwrap_or(u32::MAX)).collect();
-    // Where they say different things of one place, the later run has written over what was given up.
+    // Where they say different things of one place, the later run has written over
+    // what was given up.
     places.sort_by_key(|number| {
         let found = &records[*number as usize];
         (found.location, Reverse(found.run), Reverse(found.lsn))
@@ -263,8 +265,8 @@ struct Search {
 }
 
 impl Search {
-    /// What a file is whose header does not say so: what stands first in it decides, since what an earlier
-    /// life has left is overwritten from the front.
+    /// What a file is whose header does not say so: what stands first in it decides, since what an
+    /// earlier life has left is overwritten from the front.
     async fn identify<D: Device>(
         &self,
         reader: &mut Reader<'_, D>,
@@ -306,8 +308,8 @@ impl Search {
                         batch.salt,
                     ));
                 }
-                // Without any salt to go by, mail could pose as a record inside of another one: only
-                // what starts a cold segment's write counts then.
+                // Without any salt to go by, mail could pose as a record inside of another one:
+                // only what starts a cold segment's write counts then.
                 if eight.starts_with(b"KR")
                     && (!salts.is_empty() || at.is_multiple_of(ALIGNMENT))
                     && let Ok(record) = RecordHeader::decode(rest)
@@ -450,7 +452,8 @@ impl<D: Device> Searched<D> {
         Some(file)
     }
 
-    /// Reads a record again, with its body if that is asked for. `None`: it does not verify (any more).
+    /// Reads a record again, with its body if that is asked for. `None`: it does not
+    /// verify (any more).
     pub(super) async fn read(&self, device: &D, found: &Found, with_body: bool) -> Option<Parts> {
         let file = self.open(device, *self.files.get(found.file as usize)?).await?;
         let start = found.location.offset() / ALIGNMENT as u64 * ALIGNMENT as u64;

@@ -1,8 +1,9 @@
-//! Writes the plan into a fresh store, as records: so the same index comes of it whenever it is replayed.
+//! Writes the plan into a fresh store, as records: so the same index comes of it
+//! whenever it is replayed.
 //!
-//! A mailbox takes UIDs in ascending order only. Records go in the order in which they were made, which is
-//! that of the UIDs but for messages that were copied; a message whose turn it is not yet waits, and
-//! if its record has been written by then, it is written once more.
+//! A mailbox takes UIDs in ascending order only. Records go in the order in which they were made,
+//! which is that of the UIDs but for messages that were copied; a message whose turn it is not yet
+//! waits, and if its record has been written by then, it is written once more.
 
 use super::plan::{Plan, Planned, by_record};
 use super::search::Searched;

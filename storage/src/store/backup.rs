@@ -1,12 +1,12 @@
 //! What a backup takes of this shard: segments up to one landed LSN, and their bytes.
 //!
 //! Opening the copy with the ordinary code gives the index as of that LSN, because it holds
-//! - the log from the newest base on (or all of it), cut behind the last batch that had landed: no later
-//!   write touches what is before;
+//! - the log from the newest base on (or all of it), cut behind the last batch that had landed: no
+//!   later write touches what is before;
 //! - every other segment, cold or of the log, that something refers to at that moment.
 //!
-//! Checkpoints and superblock are not needed. The segments stay while the plan lives ([`Use`]): what
-//! compaction empties meanwhile is freed afterwards.
+//! Checkpoints and superblock are not needed. The segments stay while the plan lives ([`Use`]):
+//! what compaction empties meanwhile is freed afterwards.
 
 use super::Store;
 use super::walk::Walk;
@@ -36,8 +36,8 @@ pub struct BackupPlan {
     pub damage: u64,
     /// Segments that are needed and not there: what the backup can't have.
     pub missing: Vec<SegmentId>,
-    /// Of those that it has, the files that are not under their names any more: for whoever looks for them to say
-    /// ([`Store::look_for_harm`]), as that takes time and this is of one moment.
+    /// Of those that it has, the files that are not under their names any more: for whoever looks
+    /// for them to say ([`Store::look_for_harm`]), as that takes time and this is of one moment.
     pub unlinked: Vec<String>,
     _hold: Use,
 }
@@ -110,8 +110,8 @@ impl<D: Device> Store<D> {
         self.read_past(segment, offset, bytes, bytes_per_second, |_| ()).await
     }
 
-    /// The bytes that the walk wants next, which it sees on their way: so nothing is read to be verified that is read anyway,
-    /// and what is verified is what is handed out.
+    /// The bytes that the walk wants next, which it sees on their way: so nothing is read to be
+    /// verified that is read anyway, and what is verified is what is handed out.
     pub async fn read_for(
         &self,
         walk: &mut Walk,
@@ -154,7 +154,8 @@ impl<D: Device> Store<D> {
         Ok(read)
     }
 
-    /// After so many bytes were read, so that there are not more of them in a second. `None`: no bound.
+    /// After so many bytes were read, so that there are not more of them in a second.
+    /// `None`: no bound.
     pub(super) async fn pause(&self, bytes: u64, bytes_per_second: Option<u64>) {
         let Some(rate) = bytes_per_second else { return };
         let pause = Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64);

@@ -53,9 +53,10 @@ impl<D: Device> Store<D> {
         self.copy_or_move(account, from, uids, to, true, None).await
     }
 
-    /// The same, and in the same record, hence atomically with it, keys of a space: what `note` says of each message that
-    /// is moved, by the UID that it had and the one that it gets. Without a message that is still there, nothing is set. It is
-    /// called while the index is being looked at: it must not ask the store.
+    /// The same, and in the same record, hence atomically with it, keys of a space: what `note`
+    /// says of each message that is moved, by the UID that it had and the one that it gets. Without
+    /// a message that is still there, nothing is set. It is called while the index is being looked
+    /// at: it must not ask the store.
     pub async fn move_and_put(
         &self,
         account: AccountId,
@@ -113,8 +114,9 @@ impl<D: Device> Store<D> {
         Ok((pairs, durable.unwrap_or_else(|| self.durable_so_far())))
     }
 
-    /// Changes messages whose MODSEQ is at most `unchanged_since` (`None`: all); returns the changed
-    /// entries and the UIDs that were left alone because they changed since (RFC 7162 UNCHANGEDSINCE).
+    /// Changes messages whose MODSEQ is at most `unchanged_since` (`None`: all); returns the
+    /// changed entries and the UIDs that were left alone because they changed since (RFC 7162
+    /// UNCHANGEDSINCE).
     pub async fn change_flags(
         &self,
         account: AccountId,

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 /// How often to look whether it has come to rest.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// So many checkpoints in a row set nothing free: the second makes both superblocks name the newest.
+/// So many checkpoints in a row set nothing free: the second makes both superblocks
+/// name the newest.
 const ROUNDS_IDLE: u32 = 3;
 /// Another round follows one that gave this part of the log back.
 const ROUND_PERCENT_MIN: u64 = 10;
@@ -35,8 +36,9 @@ impl<D: Device> Drop for Thorough<D> {
 }
 
 impl<D: Device> Store<D> {
-    /// Compacts until nothing more is to be had: segments of which a tenth is garbage are emptied, and freed
-    /// once checkpoints let them go. Keeps to the budget of compaction, and to what the retention protects.
+    /// Compacts until nothing more is to be had: segments of which a tenth is garbage are emptied,
+    /// and freed once checkpoints let them go. Keeps to the budget of compaction, and to what the
+    /// retention protects.
     pub async fn compact(&self, mut progress: impl FnMut(Compacted)) -> Result<Compacted, Error> {
         let core = &self.core;
         let _thorough = Thorough(Rc::clone(core));
@@ -55,8 +57,8 @@ impl<D: Device> Store<D> {
         loop {
             let log_bytes = last.log_bytes;
             last = self.compact_once(&so_far, &mut progress).await?;
-            // What was copied on the way may lie as loosely as what it came from, and a segment that was
-            // needed then may not be any more.
+            // What was copied on the way may lie as loosely as what it came from, and a segment
+            // that was needed then may not be any more.
             if last.log_bytes * 100 > log_bytes * (100 - ROUND_PERCENT_MIN) {
                 return Ok(last);
             }

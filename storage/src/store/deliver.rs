@@ -23,7 +23,8 @@ const KEYWORD_BYTES_MAX: usize = 255;
 pub const PLACEMENTS_MAX: usize = 1000;
 /// What became of one placement.
 type Outcome = Result<(Placed, Durable), Error>;
-/// Keys that are set in the same record, each with the placement that it goes with; `None`: with any.
+/// Keys that are set in the same record, each with the placement that it goes with;
+/// `None`: with any.
 type Beside = Vec<(Option<usize>, (Vec<u8>, Option<Vec<u8>>))>;
 /// Chunks of one body on their way at once: that much memory, and not more, waits for the disk.
 const CHUNKS_PENDING_MAX: usize = 2;
@@ -34,19 +35,21 @@ impl<D: Device> Store<D> {
         self.core.admit_mail(0)
     }
 
-    /// Keeps room for messages of so many bytes in all, for [`Store::within`]; while it is kept, nobody else has it. Errors as of
-    /// [`Store::admit`].
+    /// Keeps room for messages of so many bytes in all, for [`Store::within`]; while it is kept,
+    /// nobody else has it. Errors as of [`Store::admit`].
     pub fn keep_room(&self, bytes: usize) -> Result<Room, Error> {
         self.core.keep_room(bytes)
     }
 
-    /// A handle through which messages come into `room`: as far as that goes, they are not refused for want of space or as too many.
+    /// A handle through which messages come into `room`: as far as that goes, they are not refused
+    /// for want of space or as too many.
     #[must_use]
     pub fn within(&self, room: Option<Room>) -> Store<D> {
         Store { core: Rc::clone(&self.core), room: room.map(Rc::new) }
     }
 
-    /// Whether so much of a message is taken now: what goes beyond its room has to find some as anybody's.
+    /// Whether so much of a message is taken now: what goes beyond its room has to find
+    /// some as anybody's.
     fn admit_bytes(&self, bytes: usize) -> Result<(), Error> {
         let Some(room) = &self.room else { return self.core.admit_mail(bytes) };
         let taken = room.take(bytes);
@@ -57,15 +60,15 @@ impl<D: Device> Store<D> {
         admitted.inspect_err(|_| room.put_back(taken))
     }
 
-    /// The receipt for a message that its owner's rules throw away: nothing of it is to be kept, so nothing
-    /// can be lost. Given only while the store takes mail: it stands at what has landed.
+    /// The receipt for a message that its owner's rules throw away: nothing of it is to be kept, so
+    /// nothing can be lost. Given only while the store takes mail: it stands at what has landed.
     pub fn discard(&self) -> Result<Durable, Error> {
         self.core.check_open()?;
         Ok(Durable::new(self.core.index.borrow().applied))
     }
 
-    /// Appends the message; returns once it is on stable media. Quotas are exact: what is on its way
-    /// counts. `Busy` or `Full` come before anything stalls.
+    /// Appends the message; returns once it is on stable media. Quotas are exact: what is on its
+    /// way counts. `Busy` or `Full` come before anything stalls.
     pub async fn deliver(&self, delivery: Delivery) -> Result<(Vec<Placed>, Durable), Error> {
         let delivered = self.deliver_each(delivery, true, None).await?;
         let delivered: Vec<(Placed, Durable)> = delivered.into_iter().collect::<Result<_, _>>()?;
@@ -73,14 +76,14 @@ impl<D: Device> Store<D> {
         Ok((delivered.into_iter().map(|(placed, _)| placed).collect(), durable))
     }
 
-    /// The same, but a placement for which there is no account, mailbox or quota is left out, instead
-    /// of all. One outcome for each, in their order.
+    /// The same, but a placement for which there is no account, mailbox or quota is left out,
+    /// instead of all. One outcome for each, in their order.
     pub async fn deliver_where_possible(&self, delivery: Delivery) -> Result<Vec<Outcome>, Error> {
         self.deliver_each(delivery, false, None).await
     }
 
-    /// The same, and in the same record, hence atomically with it, keys of a space. Without a placement that is
-    /// possible, they are not set either.
+    /// The same, and in the same record, hence atomically with it, keys of a space. Without a
+    /// placement that is possible, they are not set either.
     pub async fn deliver_and_put(
         &self,
         delivery: Delivery,
@@ -92,8 +95,8 @@ impl<D: Device> Store<D> {
         self.deliver_each(delivery, false, Some((space.0, pairs))).await
     }
 
-    /// The same, with a key for each placement: `marks` are in their order, and those of a placement that is left out are not
-    /// set.
+    /// The same, with a key for each placement: `marks` are in their order, and those of a
+    /// placement that is left out are not set.
     pub async fn deliver_and_mark(
         &self,
         delivery: Delivery,
@@ -176,8 +179,8 @@ impl<D: Device> Store<D> {
         Ok(outcomes.into_iter().map(|placed| placed.map(|placed| (placed, durable))).collect())
     }
 
-    /// Takes each account's lock once, in the order of their numbers, so that no two deliveries wait
-    /// for each other.
+    /// Takes each account's lock once, in the order of their numbers, so that no two deliveries
+    /// wait for each other.
     async fn share(&self, placements: &[Placement]) -> Hold {
         let mut hold = Hold::default();
         if let [only] = placements {
@@ -381,8 +384,9 @@ impl<D: Device> BodyWriter<D> {
             self.land_oldest().await?;
         }
         let core = &self.store.core;
-        // Busy is no reason to give up here: the peer can wait, and so can its bytes. But not where nothing lands, since all is
-        // kept for others, nor while others wait for what is kept for this one: they might wait for each other.
+        // Busy is no reason to give up here: the peer can wait, and so can its bytes. But not where
+        // nothing lands, since all is kept for others, nor while others wait for what is kept for
+        // this one: they might wait for each other.
         let is_on_its_way = || core.queue.borrow().pending_records > 0;
         let may_wait = || self.store.room.is_none() && is_on_its_way();
         loop {
@@ -428,7 +432,8 @@ pub struct StreamedBody {
 }
 
 impl StreamedBody {
-    /// Its chunks, what each of them holds unpacked if any is packed, bytes of all, and what keeps them.
+    /// Its chunks, what each of them holds unpacked if any is packed, bytes of all, and
+    /// what keeps them.
     pub(crate) fn into_parts(self) -> (Vec<ChunkRef>, Option<Vec<u32>>, u64, Use) {
         let unpacked = self.is_packed.then_some(self.lengths);
         (self.chunks, unpacked, self.bytes, self.writing)

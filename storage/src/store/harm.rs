@@ -135,7 +135,8 @@ impl<D: Device> Store<D> {
             listed.into_iter().map(|one| (one.name.clone(), one)).collect();
         let device = &self.core.device;
         let is_displaced = self.is_displaced();
-        // What has the name, if that is the file. In another directory only one that is open can be told.
+        // What has the name, if that is the file. In another directory only one that is
+        // open can be told.
         let named = |number: u32, file: Option<&D::File>| {
             let open = file.and_then(|file| device.file_id(file).ok());
             let there = there.get(&file_name(number));

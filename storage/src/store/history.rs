@@ -1,9 +1,9 @@
 //! An account as it was: the log says what was where, rows and graves say where that is now.
 //! FORMAT.md, "Looking back".
 //!
-//! The newest base that is old enough is loaded into an index of its own, and the log is folded in from
-//! there up to the last batch that is not younger than the time asked for. Only the account's own records
-//! are. The store goes on meanwhile; the segments that are read stay as long.
+//! The newest base that is old enough is loaded into an index of its own, and the log is folded in
+//! from there up to the last batch that is not younger than the time asked for. Only the account's
+//! own records are. The store goes on meanwhile; the segments that are read stay as long.
 
 use super::{Store, account_in};
 use crate::base;
@@ -35,8 +35,8 @@ const HEADS_AT_ONCE: usize = 16;
 pub struct PastAccount {
     pub account: AccountId,
     pub mailboxes: Vec<PastMailbox>,
-    /// Records of the log, up to that time, that are not there any more: what they brought or changed is missed here, if
-    /// they were of this account.
+    /// Records of the log, up to that time, that are not there any more: what they brought or
+    /// changed is missed here, if they were of this account.
     pub records_lost: u64,
 }
 
@@ -140,10 +140,10 @@ impl<D: Device> Store<D> {
         Ok((index, Start { position: loaded.position, due, run: loaded.run, witness: Lsn(0) }))
     }
 
-    /// Shows an account as it was, in read-only mailboxes below `root`, with the UIDs and flags of then.
-    /// How many messages there are, and how many were not found (rot has taken them). Until it is whole it
-    /// is called "`root` (unfinished)": what was broken off is begun anew by the next try. It counts against the
-    /// quota. What was in quarantine is not shown.
+    /// Shows an account as it was, in read-only mailboxes below `root`, with the UIDs and flags of
+    /// then. How many messages there are, and how many were not found (rot has taken them). Until
+    /// it is whole it is called "`root` (unfinished)": what was broken off is begun anew by the
+    /// next try. It counts against the quota. What was in quarantine is not shown.
     pub async fn show(
         &self,
         past: &PastAccount,
@@ -187,7 +187,8 @@ impl<D: Device> Store<D> {
         Ok((shown, missing, durable))
     }
 
-    /// What a try that was broken off has left. Mailboxes that somebody has made himself are in the way, and stay.
+    /// What a try that was broken off has left. Mailboxes that somebody has made himself are in
+    /// the way, and stay.
     fn broken_off(
         &self,
         account: AccountId,

@@ -37,7 +37,8 @@ impl<D: Device> Store<D> {
         pairs.map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 
-    /// At most so many pairs, from `key` on, by key ascending: for those that look at all and give way in between.
+    /// At most so many pairs, from `key` on, by key ascending: for those that look at all and
+    /// give way in between.
     #[must_use]
     pub fn scan_from(&self, space: Space, key: &[u8], most: usize) -> Vec<(Bytes, Bytes)> {
         let index = self.core.index.borrow();

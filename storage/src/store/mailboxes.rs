@@ -35,16 +35,16 @@ impl<D: Device> Store<D> {
         })
     }
 
-    /// The mailbox of mail that is kept back, which has no name that anybody could give, and is reached by its
-    /// identifier alone. `None`: nothing ever was.
+    /// The mailbox of mail that is kept back, which has no name that anybody could give, and is
+    /// reached by its identifier alone. `None`: nothing ever was.
     pub fn quarantine(&self, account: AccountId) -> Result<Option<MailboxInfo>, Error> {
         self.with_account(account, |account| {
             Ok(account.named(names::QUARANTINE).map(|mailbox| mailbox.info()))
         })
     }
 
-    /// The same, made where it is missing. It does not count among the mailboxes that there may be: mail must have
-    /// somewhere to go.
+    /// The same, made where it is missing. It does not count among the mailboxes that there may be:
+    /// mail must have somewhere to go.
     pub async fn make_quarantine(&self, account: AccountId) -> Result<MailboxId, Error> {
         if let Some(there) = self.quarantine(account)? {
             return Ok(there.id);
@@ -94,7 +94,8 @@ impl<D: Device> Store<D> {
         .await
     }
 
-    /// Renames inferiors too. Renaming INBOX moves its messages and leaves it empty (section 6.3.6).
+    /// Renames inferiors too. Renaming INBOX moves its messages and leaves it empty
+    /// (section 6.3.6).
     pub async fn rename_mailbox(
         &self,
         account: AccountId,
@@ -117,7 +118,8 @@ impl<D: Device> Store<D> {
         .map(|((), durable)| durable)
     }
 
-    /// Deletes the mailbox and its messages; inferiors stay (their missing parent is implied by name).
+    /// Deletes the mailbox and its messages; inferiors stay (their missing parent is
+    /// implied by name).
     pub async fn delete_mailbox(&self, account: AccountId, name: &str) -> Result<Durable, Error> {
         let name = shown(name)?;
         self.log(account, |index| {

@@ -1,8 +1,9 @@
 //! The store of one shard, as its callers use it.
 //!
-//! Everything that changes something returns once it is on stable media and visible. Everything that
-//! is read shows only what is on stable media. A future that is dropped half-way leaves nothing
-//! broken: its record may still land. Futures of changes resolve only while [`Store::run`] is polled.
+//! Everything that changes something returns once it is on stable media and visible. Everything
+//! that is read shows only what is on stable media. A future that is dropped half-way leaves
+//! nothing broken: its record may still land. Futures of changes resolve only while
+//! [`Store::run`] is polled.
 //!
 //! | file | what |
 //! |---|---|
@@ -77,13 +78,14 @@ impl<D: Device> Clone for Store<D> {
 }
 
 impl<D: Device> Store<D> {
-    /// Opens or creates, recovering first. The store takes work once [`Store::run`] is being polled.
+    /// Opens or creates, recovering first. The store takes work once [`Store::run`]
+    /// is being polled.
     pub async fn open(device: D, options: Options) -> Result<Store<D>, Error> {
         Ok(Store { core: Box::pin(open::open(device, options)).await?, room: None })
     }
 
-    /// The commit loop: the caller spawns it beside its sessions. Returns after [`Store::close`], or
-    /// when the store has halted.
+    /// The commit loop: the caller spawns it beside its sessions. Returns after [`Store::close`],
+    /// or when the store has halted.
     pub async fn run(&self) {
         let log = both(commit::run(&self.core), spares::run(&self.core));
         // On the heap, since callers hold this future in theirs.
@@ -106,8 +108,9 @@ impl<D: Device> Store<D> {
         self.core.landed.ring();
     }
 
-    /// Finishes what is queued, writes a checkpoint if there is room for one, stops the commit loop. Where opening found
-    /// damage and nothing has come since, there is no checkpoint: the next opening finds it, too.
+    /// Finishes what is queued, writes a checkpoint if there is room for one, stops the commit
+    /// loop. Where opening found damage and nothing has come since, there is no checkpoint: the
+    /// next opening finds it, too.
     pub async fn close(&self) -> Result<(), Error> {
         loop {
             match self.core.phase.get() {
@@ -144,8 +147,8 @@ impl<D: Device> Store<D> {
     }
 
     /// What the disk said when a write or sync failed, or what became of the directory; `None`
-    /// while all is well. A store that has halted
-    /// takes nothing more until it is opened anew: what of the failed write is on the disk, nobody knows.
+    /// while all is well. A store that has halted takes nothing more until it is opened anew: what
+    /// of the failed write is on the disk, nobody knows.
     #[must_use]
     pub fn halted_by(&self) -> Option<String> {
         let has_halted = self.core.phase.get() == Phase::Halted;
@@ -165,7 +168,8 @@ impl<D: Device> Store<D> {
         self.core.refused_for_space.get()
     }
 
-    /// How many checkpoints, copies and spares were given up (`Stats::given_up`), and what the disk said last.
+    /// How many checkpoints, copies and spares were given up (`Stats::given_up`), and what
+    /// the disk said last.
     #[must_use]
     pub fn given_up(&self) -> Option<(u64, String)> {
         let by = self.core.given_up_by.borrow();
@@ -286,13 +290,13 @@ pub struct Stats {
     pub messages: u64,
     /// Bytes of bodies delivered since the store was made.
     pub bytes_received: u64,
-    /// Bytes written to the device since then: batches with padding, what compaction copied, checkpoints,
-    /// superblocks.
+    /// Bytes written to the device since then: batches with padding, what compaction copied,
+    /// checkpoints, superblocks.
     pub bytes_written: u64,
     /// Zeroes written ahead into spare segments (once per segment's life; recycling needs none).
     pub bytes_prewritten: u64,
-    /// Of batches, compaction's copies, checkpoints and superblocks; those of zeroes written ahead and of
-    /// segment headers are not counted.
+    /// Of batches, compaction's copies, checkpoints and superblocks; those of zeroes written ahead
+    /// and of segment headers are not counted.
     pub flushes: u64,
     pub segments: u64,
     pub spare_segments: u64,
@@ -304,12 +308,13 @@ pub struct Stats {
     pub recovery_micros: u64,
     /// Places that did not verify then.
     pub recovery_damage: u64,
-    /// What the file system has left, as it says now. Of shards on one file system: all of it for each.
+    /// What the file system has left, as it says now. Of shards on one file system:
+    /// all of it for each.
     pub free_bytes: u64,
     /// Records that referred to something that rot had taken away.
     pub orphans: u64,
-    /// Messages and chunks copied by compaction, and checkpoints copied into the log, since the store
-    /// was made.
+    /// Messages and chunks copied by compaction, and checkpoints copied into the log, since
+    /// the store was made.
     pub bytes_moved: u64,
     pub bytes_based: u64,
     /// Segments that gave their space back since the store was opened.
@@ -319,8 +324,8 @@ pub struct Stats {
     /// Files of segments that somebody has removed, moved, replaced or cut, when that was looked at
     /// last.
     pub files_harmed: u64,
-    /// Checkpoints, copies by compaction and spares that were given up since the store was opened because the
-    /// disk failed. They cost nothing, but the disk should be looked at.
+    /// Checkpoints, copies by compaction and spares that were given up since the store was opened
+    /// because the disk failed. They cost nothing, but the disk should be looked at.
     pub given_up: u64,
     /// All segments of the log, and what in them something refers to.
     pub log_bytes: u64,
@@ -330,8 +335,8 @@ pub struct Stats {
     pub buried_bytes: u64,
     /// Accounts of which nothing is forgotten.
     pub accounts_held: u64,
-    /// Bodies, and pieces of large ones, that were compressed since the store was opened; their bytes as
-    /// they came, and as they were stored; and how many would not have shrunk enough.
+    /// Bodies, and pieces of large ones, that were compressed since the store was opened; their
+    /// bytes as they came, and as they were stored; and how many would not have shrunk enough.
     pub packed_bodies: u64,
     pub packed_bytes_before: u64,
     pub packed_bytes_after: u64,

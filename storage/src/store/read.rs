@@ -84,7 +84,8 @@ impl<D: Device> Store<D> {
         Ok(fetched.meta.slice(summary))
     }
 
-    /// Where in the meta of the record at the row's place the summary is; it must be a delivery with this body.
+    /// Where in the meta of the record at the row's place the summary is; it must be a
+    /// delivery with this body.
     pub(super) fn summary_in(
         &self,
         row: &Row,
@@ -98,7 +99,8 @@ impl<D: Device> Store<D> {
         Ok(summary)
     }
 
-    /// Bytes `range` of the message (prefix and body together), cut at its end. Verified by checksum.
+    /// Bytes `range` of the message (prefix and body together), cut at its end.
+    /// Verified by checksum.
     pub async fn read(
         &self,
         account: AccountId,
@@ -164,7 +166,8 @@ impl<D: Device> Store<D> {
         Ok(())
     }
 
-    /// The body of a record as it was received: one record is unpacked at a time, and that is short.
+    /// The body of a record as it was received: one record is unpacked at a time,
+    /// and that is short.
     fn unpacked(&self, location: Location, fetched: &Fetched) -> Result<Bytes, Error> {
         let header = &fetched.header;
         if !is_packed(header) || fetched.body.is_empty() {

@@ -1,10 +1,13 @@
-//! The scrub: reads everything that may be needed again, at a bounded rate, and says what has rotted.
+//! The scrub: reads everything that may be needed again, at a bounded rate, and says
+//! what has rotted.
 //!
-//! One round walks each segment of the log once ([`Walk`]); then it reads whatever messages have in it and the walk has not seen
-//! whole, record by record, which is all that counts in a cold segment. What does not verify is
-//! told once, with its place and with the messages that it hurts; the round goes on.
+//! One round walks each segment of the log once ([`Walk`]); then it reads whatever messages have in
+//! it and the walk has not seen whole, record by record, which is all that counts in a cold
+//! segment. What does not verify is told once, with its place and with the messages that it hurts;
+//! the round goes on.
 //!
-//! Segments are read up to what had landed when their turn came, and stay while they are being read.
+//! Segments are read up to what had landed when their turn came, and stay while they
+//! are being read.
 
 use super::Store;
 use super::walk::{Bad, Walk};
@@ -49,7 +52,8 @@ pub struct Hurt {
 pub struct ScrubProgress {
     pub bytes: u64,
     pub bytes_total: u64,
-    /// The segment that comes next, for another round to go on with ([`Store::scrub_from`]); none at the end.
+    /// The segment that comes next, for another round to go on with ([`Store::scrub_from`]);
+    /// none at the end.
     pub next: Option<SegmentId>,
 }
 
@@ -60,8 +64,9 @@ struct Walked {
     records: Option<(Location, Location, usize)>,
 }
 
-/// What a walk has found and what messages miss, each once: a record that both tell of goes by its place in the log, with its
-/// messages; a batch of which each missing record is a message's is told by these.
+/// What a walk has found and what messages miss, each once: a record that both tell of goes by
+/// its place in the log, with its messages; a batch of which each missing record is a message's
+/// is told by these.
 fn told_once(
     segment: SegmentId,
     walked: Vec<Walked>,
@@ -99,8 +104,8 @@ impl Beginning {
 }
 
 impl<D: Device> Store<D> {
-    /// One round. `report` hears of each step and of each finding, in order. `bytes_per_second`: what it
-    /// may read, be it of segments, of the checkpoint or of the base; `None` for no bound.
+    /// One round. `report` hears of each step and of each finding, in order. `bytes_per_second`:
+    /// what it may read, be it of segments, of the checkpoint or of the base; `None` for no bound.
     pub async fn scrub(
         &self,
         bytes_per_second: Option<u64>,
@@ -172,8 +177,8 @@ impl<D: Device> Store<D> {
         self.core.superblock.borrow().checkpoint
     }
 
-    /// Whether what a finding tells of has gone since, or some of it. Of what the next opening begins with that is not
-    /// known before another checkpoint is written.
+    /// Whether what a finding tells of has gone since, or some of it. Of what the next opening
+    /// begins with that is not known before another checkpoint is written.
     #[must_use]
     pub fn has_changed(&self, finding: &Finding) -> bool {
         let Some(segment) = finding.segment else { return false };
@@ -235,8 +240,8 @@ impl<D: Device> Store<D> {
         self.judge(walk, unread, rate).await
     }
 
-    /// The same of a segment whose bytes have gone by: of these nothing is read again, but what a message needs and was not
-    /// seen whole.
+    /// The same of a segment whose bytes have gone by: of these nothing is read again, but what a
+    /// message needs and was not seen whole.
     pub async fn scrub_walked(&self, walk: Walk, rate: Option<u64>) -> Result<Vec<Finding>, Error> {
         let _reading = self.core.reading();
         self.judge(walk, None, rate).await
@@ -257,8 +262,9 @@ impl<D: Device> Store<D> {
         Ok(told_once(segment, walked, self.check_messages(segment, &whole, rate).await?))
     }
 
-    /// What the walk has found, and the records that are whole, by their places, ascending. None where the segment can't be
-    /// read to its end: that is a finding, and who needs what is in it is looked at one by one.
+    /// What the walk has found, and the records that are whole, by their places, ascending. None
+    /// where the segment can't be read to its end: that is a finding, and who needs what is in it
+    /// is looked at one by one.
     fn findings(&self, walk: Walk, unread: Option<String>) -> (Vec<Walked>, Vec<u32>) {
         let segment = walk.segment();
         let (mut whole, bad) = walk.finish();
@@ -285,8 +291,8 @@ impl<D: Device> Store<D> {
             || !self.core.segments.borrow().files.contains_key(&segment)
     }
 
-    /// Reads for the walk. Of a cold segment it is told the header alone: messages are read one by one, and nothing else
-    /// counts there.
+    /// Reads for the walk. Of a cold segment it is told the header alone: messages are read one by
+    /// one, and nothing else counts there.
     async fn walk_on(&self, walk: &mut Walk, rate: Option<u64>) -> Result<Option<String>, Error> {
         let segment = walk.segment();
         let end = if segment.is_cold() { SEGMENT_HEADER_BYTES as u64 } else { walk.end() };
@@ -307,7 +313,8 @@ impl<D: Device> Store<D> {
         Ok(None)
     }
 
-    /// Reads what messages have in the segment and the walk has not seen whole: what is not, by the places of the records there.
+    /// Reads what messages have in the segment and the walk has not seen whole: what is not, by the
+    /// places of the records there.
     async fn check_messages(
         &self,
         segment: SegmentId,
@@ -404,7 +411,8 @@ impl<D: Device> Store<D> {
         let is_same =
             |now: Option<&Rc<Base>>| now.map(|now| now.lsn) == base.as_ref().map(|base| base.lsn);
         for piece in base.iter().flat_map(|base| &base.pieces) {
-            // No longer than one piece: at a low rate all of them take so long that space would be missed.
+            // No longer than one piece: at a low rate all of them take so long that space
+            // would be missed.
             let _reading = self.core.reading();
             let is_current = is_same(self.core.index.borrow().base.as_ref());
             if !is_current || self.core.phase.get() != Phase::Open {
@@ -431,8 +439,8 @@ impl<D: Device> Store<D> {
         self.core.superblock.borrow().checkpoint == checkpoint
     }
 
-    /// What is wrong with one of the newest checkpoint's files, on the disk: not as it is mapped. Nothing where another
-    /// checkpoint has followed meanwhile.
+    /// What is wrong with one of the newest checkpoint's files, on the disk: not as it is mapped.
+    /// Nothing where another checkpoint has followed meanwhile.
     async fn read_checkpoint(
         &self,
         file: Lsn,

@@ -1,4 +1,5 @@
-//! Summaries of messages that came after each other, with one read for all that lie near each other.
+//! Summaries of messages that came after each other, with one read for all that lie
+//! near each other.
 //!
 //! Who lists a mailbox wants thousands of them, and a read costs more than the bytes between two
 //! records. What lies far from its neighbours is read alone.
@@ -42,7 +43,8 @@ impl<D: Device> Store<D> {
         })
     }
 
-    /// The entries and summaries of one run, in its order; each as [`Store::entry`] and [`Store::summary`] give it.
+    /// The entries and summaries of one run, in its order; each as [`Store::entry`] and
+    /// [`Store::summary`] give it.
     pub async fn summaries(
         &self,
         account: AccountId,
@@ -75,8 +77,9 @@ impl<D: Device> Store<D> {
         summaries
     }
 
-    /// The bytes of all these records' beginnings; nothing where there is no gain, where compaction has moved
-    /// some of them meanwhile, or where the read failed: then each is read, and fails, alone.
+    /// The bytes of all these records' beginnings; nothing where there is no gain, where
+    /// compaction has moved some of them meanwhile, or where the read failed: then each is read,
+    /// and fails, alone.
     async fn read_run(&self, rows: &[Result<Row, Error>]) -> Option<Window> {
         let mut rows = rows.iter().flatten();
         let first = rows.next()?;

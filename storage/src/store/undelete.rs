@@ -1,4 +1,5 @@
-//! What has gone and is remembered: listing it, reading it, bringing it back, and keeping it for good.
+//! What has gone and is remembered: listing it, reading it, bringing it back, and
+//! keeping it for good.
 
 use super::change::reserve;
 use super::history::{PastAccount, PastMailbox, PastMessage};
@@ -51,8 +52,8 @@ impl Undelete {
 }
 
 impl<D: Device> Store<D> {
-    /// What can be brought back: the latest `most`, by time ascending, and how many there are in all.
-    /// Also of an account that was removed.
+    /// What can be brought back: the latest `most`, by time ascending, and how many there are in
+    /// all. Also of an account that was removed.
     pub fn buried(
         &self,
         account: AccountId,
@@ -92,8 +93,9 @@ impl<D: Device> Store<D> {
         Ok((buried.collect(), all))
     }
 
-    /// All of it, as an account of which there is nothing else. Also of an account that was removed. A mailbox
-    /// goes under its number in the place of the UIDVALIDITY, which is not known any more.
+    /// All of it, as an account of which there is nothing else. Also of an account that was
+    /// removed. A mailbox goes under its number in the place of the UIDVALIDITY, which is
+    /// not known any more.
     pub fn buried_account(
         &self,
         account: AccountId,
@@ -141,10 +143,10 @@ impl<D: Device> Store<D> {
         self.read_row(&row.ok_or(Error::NoSuchMessage(uid))?, range).await
     }
 
-    /// Brings messages back into the mailboxes that they were in, which are made anew if they are gone, with
-    /// new UIDs and without \Deleted. For each mailbox its name and how many came back. A message that is
-    /// back is no more among those that have gone, so doing it twice does nothing more. Each part of at
-    /// most 4096 messages comes back whole or not at all.
+    /// Brings messages back into the mailboxes that they were in, which are made anew if they are
+    /// gone, with new UIDs and without \Deleted. For each mailbox its name and how many came back.
+    /// A message that is back is no more among those that have gone, so doing it twice does nothing
+    /// more. Each part of at most 4096 messages comes back whole or not at all.
     pub async fn undelete(
         &self,
         account: AccountId,
@@ -226,8 +228,9 @@ impl<D: Device> Store<D> {
         self.change(account, plan).await
     }
 
-    /// While an account is on hold, nothing that goes from it is forgotten, be it removed itself. It may be
-    /// set for an account that has been removed, as long as something of it is remembered.
+    /// While an account is on hold, nothing that goes from it is forgotten, be it removed
+    /// itself. It may be set for an account that has been removed, as long as something of
+    /// it is remembered.
     pub async fn set_hold(&self, account: AccountId, held: bool) -> Result<Durable, Error> {
         let plan = |index: &mut Index| {
             let is_known = index.account(account).is_some()

@@ -250,7 +250,8 @@ impl<D: Device> Store<D> {
         Ok(())
     }
 
-    /// What is live in each segment, counted again. Only records with several references are remembered.
+    /// What is live in each segment, counted again. Only records with several
+    /// references are remembered.
     async fn verify_live(&self, snapshot: &Index, report: &mut VerifyReport) {
         let mut recount = Live::default();
         let mut shared: BTreeMap<Location, (u32, u32)> = BTreeMap::new();

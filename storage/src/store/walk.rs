@@ -1,8 +1,10 @@
-//! Looking at a segment as its bytes go by, from the first one on, in parts of any length: what of its records is whole, and
-//! what does not verify. The scrub reads for that; a backup lets it see what it reads to send.
+//! Looking at a segment as its bytes go by, from the first one on, in parts of any length: what of
+//! its records is whole, and what does not verify. The scrub reads for that; a backup lets it see
+//! what it reads to send.
 //!
-//! Of the log it goes batch by batch, so that records that no message needs but a rebuild does are looked at, too. A cold
-//! segment has no batches, and may be full of what nobody needs any more: there it finds what is whole, and tells of nothing.
+//! Of the log it goes batch by batch, so that records that no message needs but a rebuild does are
+//! looked at, too. A cold segment has no batches, and may be full of what nobody needs any more:
+//! there it finds what is whole, and tells of nothing.
 
 use super::Store;
 use crate::buffer::{ALIGNMENT, align_up};
@@ -102,7 +104,8 @@ impl Walk {
         self.held = held;
     }
 
-    /// Places of what is whole, and what is not. Where not all could be read, it does not tell what is missing at the end.
+    /// Places of what is whole, and what is not. Where not all could be read, it does not tell what
+    /// is missing at the end.
     pub(super) fn finish(mut self) -> (Vec<u32>, Vec<Bad>) {
         if let Some(next) =
             self.next_lsn.filter(|next| *next > self.due && self.wants() >= self.end)
@@ -116,7 +119,8 @@ impl Walk {
         self.bad.push(Bad { what, at, records });
     }
 
-    /// How many of these bytes, the next ones, are done with. `None`: more of them have to be there.
+    /// How many of these bytes, the next ones, are done with. `None`: more of them
+    /// have to be there.
     fn step(&mut self, bytes: &[u8]) -> Option<usize> {
         if self.offset >= self.end {
             return None;

@@ -1,5 +1,5 @@
-//! Backups: a copy of the planned segments opens as the store was at the plan's position; and the scrub
-//! finds what has rotted, and whom it hurts.
+//! Backups: a copy of the planned segments opens as the store was at the plan's position; and the
+//! scrub finds what has rotted, and whom it hurts.
 
 use crate::common::*;
 use std::collections::BTreeMap;
@@ -36,7 +36,8 @@ pub async fn churn(store: &Store<Sim>, random: &mut Random, from: u32, count: u3
     store.put(Space(1), vec![pair]).await.expect("puts");
 }
 
-/// Everything that anybody can see of a store, but for the next UIDs: after a restore these are others.
+/// Everything that anybody can see of a store, but for the next UIDs: after a restore
+/// these are others.
 async fn seen<D: Device>(store: &Store<D>) -> Vec<String> {
     let mut lines = vec![format!("{:?}", store.scan(Space(1)))];
     for account in [ALICE, BOB] {
@@ -156,7 +157,8 @@ fn a_backup_after_a_crash_and_recovery_is_whole_too() {
     }
 }
 
-/// Identifiers that a client may have seen: of mailboxes name, number and UIDVALIDITY, and their next UID.
+/// Identifiers that a client may have seen: of mailboxes name, number and UIDVALIDITY,
+/// and their next UID.
 async fn identifiers(store: &Store<Sim>) -> BTreeMap<(String, u32, u32), u32> {
     let mut all = BTreeMap::new();
     for mailbox in store.mailboxes(ALICE).expect("mailboxes") {
@@ -436,7 +438,8 @@ async fn walked(store: &Store<Sim>, random: &mut Random, one: &PlannedSegment) -
     (walk, bytes)
 }
 
-/// What a backup reads is verified on its way: it finds all that a scrub finds, be it in the log or in a cold segment.
+/// What a backup reads is verified on its way: it finds all that a scrub finds, be it in the log or
+/// in a cold segment.
 #[test]
 fn what_goes_by_is_looked_at_as_by_a_scrub() {
     let (mut of_log, mut of_cold) = (0, 0);

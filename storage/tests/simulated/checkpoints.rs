@@ -1,5 +1,5 @@
-//! Checkpoints that leave in earlier files what has not changed: what they cost, and what rot in one of the
-//! files does.
+//! Checkpoints that leave in earlier files what has not changed: what they cost, and what rot in
+//! one of the files does.
 
 use crate::common::*;
 use std::rc::Rc;
@@ -11,7 +11,8 @@ use storage::{FlagChange, FlagMode, Flags, MessageEntry, Options, Store, Uid};
 const MESSAGES: u32 = 12_000;
 const ROW_BYTES: u64 = 48;
 
-/// More than the files that a checkpoint may refer to: its own, and those that wait for their removal.
+/// More than the files that a checkpoint may refer to: its own, and those that wait
+/// for their removal.
 const FILES_MAX: usize = 16 + 1 + 16;
 
 fn options() -> Options {
@@ -76,7 +77,8 @@ fn refer_to_older_files(sim: &Sim) {
             store.device().sleep(Duration::from_millis(2)).await;
         }
     });
-    // Nor what was changed here and there behind the newest one: behind the next there is only what is new.
+    // Nor what was changed here and there behind the newest one: behind the next there is
+    // only what is new.
     let (disk, old) = (sim.clone(), checkpoints(sim));
     on_sim(sim, options(), |store| async move {
         while checkpoints(&disk).last() == old.last() {
@@ -89,7 +91,8 @@ fn refer_to_older_files(sim: &Sim) {
 fn a_checkpoint_costs_what_has_changed() {
     let (sim, _) = grown(1);
     refer_to_older_files(&sim);
-    // Now and then one gives up a file that is garbage for the most part, and writes what was still needed of it.
+    // Now and then one gives up a file that is garbage for the most part, and writes what was
+    // still needed of it.
     let mut costs = Vec::new();
     for _ in 0..5 {
         let before = checkpoints(&sim);

@@ -399,8 +399,8 @@ struct Steady {
     spread: f64,
 }
 
-/// How long mail lives: of what comes in, so many in a hundred join a pool of so many, out of which a
-/// message drawn at random goes for each that comes: the lifetimes of a pool are exponential.
+/// How long mail lives: of what comes in, so many in a hundred join a pool of so many, out of which
+/// a message drawn at random goes for each that comes: the lifetimes of a pool are exponential.
 #[derive(Debug, Clone, Copy)]
 struct Mail {
     name: &'static str,
@@ -560,7 +560,8 @@ fn space_comes_back_on_a_log_that_nobody_writes_to() {
     });
 }
 
-/// Somebody removes the file that compaction writes, again and again, and it is noticed in the middle of its work.
+/// Somebody removes the file that compaction writes, again and again, and it is noticed in the
+/// middle of its work.
 #[test]
 fn what_compaction_has_a_place_for_is_written_there_though_the_file_has_lost_its_name() {
     let is_cold = |bytes: &[u8]| {

@@ -1,4 +1,5 @@
-//! Files of the log that are shorter than they were, cut anywhere: in batches of several blocks, too.
+//! Files of the log that are shorter than they were, cut anywhere: in batches of
+//! several blocks, too.
 
 use crate::common::*;
 use crate::faults::{files, refusal, remove, segments};
@@ -132,8 +133,8 @@ fn the_past_in_a_segment_that_was_cut_under_a_running_store_is_refused_or_whole(
     assert!(refused > 100 && whole > 0, "{refused} refused, {whole} whole");
 }
 
-/// What is not read to open, cold segments among it, does not keep the store from opening: it is told at once, each time, with
-/// how many messages that costs, as for a file that is missing.
+/// What is not read to open, cold segments among it, does not keep the store from opening: it is
+/// told at once, each time, with how many messages that costs, as for a file that is missing.
 #[test]
 fn an_older_file_that_is_cut_is_told_at_opening_with_what_that_costs() {
     let sim = Sim::new(13);

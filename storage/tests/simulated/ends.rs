@@ -1,4 +1,5 @@
-//! The end of the log: what rot and a full disk make of it, and what the next openings make of that.
+//! The end of the log: what rot and a full disk make of it, and what the next
+//! openings make of that.
 
 use crate::common::*;
 use crate::faults::{MESSAGES, count_good, logs};
@@ -22,8 +23,8 @@ pub fn last_batch_but(sim: &Sim, later: usize) -> (String, u64) {
     (name, offset)
 }
 
-/// The header of the last batch rots, its records are saved: nothing is written over them, however often the
-/// store is opened and closed before mail comes in again.
+/// The header of the last batch rots, its records are saved: nothing is written over them, however
+/// often the store is opened and closed before mail comes in again.
 #[test]
 fn what_was_saved_behind_the_last_rotten_header_is_never_written_over() {
     for idle in 1..4 {

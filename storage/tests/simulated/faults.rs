@@ -553,7 +553,8 @@ fn a_full_disk_refuses_mail_still_deletes_and_recovers() {
                 assert!(number < 1000);
             };
             assert!(matches!(full, Error::Full(_)), "{full}");
-            // Each has a batch of its own, hence its padding, which is not packed before mail has been refused.
+            // Each has a batch of its own, hence its padding, which is not packed before mail
+            // has been refused.
             assert!(number > 40, "{number}");
             assert!(!store.stats().halted);
             // Small changes go on from the reserve.

@@ -1,6 +1,6 @@
 //! Golden bytes of each record kind: what an old store holds must be readable for ever, and what we
-//! write must not change by accident. `GOLDEN=write` makes the missing files; existing ones are never
-//! overwritten: a changed kind gets a new version and a new file.
+//! write must not change by accident. `GOLDEN=write` makes the missing files; existing ones are
+//! never overwritten: a changed kind gets a new version and a new file.
 
 use crate::common::*;
 use std::path::PathBuf;
@@ -246,7 +246,8 @@ fn a_packed_body_is_unpacked_as_it_ever_was() {
     assert_eq!(packed[..4], u32::try_from(body.len()).expect("short").to_le_bytes());
 }
 
-/// A store that compresses, killed: words in one record and in chunks, of which one does not shrink.
+/// A store that compresses, killed: words in one record and in chunks, of which one
+/// does not shrink.
 #[test]
 fn a_segment_with_packed_bodies_opens_for_ever() {
     let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden/segment-packed.hex");
@@ -285,8 +286,9 @@ fn packed_bodies() -> [Vec<u8>; 2] {
     [words(20), mixed]
 }
 
-/// A whole segment of version 1, as a store that was killed has left it: two accounts, five messages of
-/// which one was moved and one expunged, a large one in chunks, a key. Zeroes at its end are cut off.
+/// A whole segment of version 1, as a store that was killed has left it: two accounts, five
+/// messages of which one was moved and one expunged, a large one in chunks, a key. Zeroes at its
+/// end are cut off.
 #[test]
 fn a_segment_of_version_one_opens_for_ever() {
     let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden/segment-v1.hex");
@@ -300,8 +302,8 @@ fn a_segment_of_version_one_opens_for_ever() {
     holds_what_it_held(&sim);
 }
 
-/// The same store closed in order by the version that knew no compaction: superblock, checkpoint, log.
-/// Its checkpoint does not say what is live, so the log alone is read; it is all there.
+/// The same store closed in order by the version that knew no compaction: superblock, checkpoint,
+/// log. Its checkpoint does not say what is live, so the log alone is read; it is all there.
 #[test]
 fn a_closed_store_of_version_one_opens_for_ever() {
     let setbacks = holds_what_it_held(&stored("store-v1"));
@@ -314,8 +316,8 @@ fn a_closed_store_of_version_two_opens_for_ever() {
     assert_eq!(holds_what_it_held(&stored("store-v2")), Vec::<String>::new());
 }
 
-/// The same store with a retention of ten years, closed by the version that came to remember: what was
-/// moved and expunged lies in graves of its checkpoint.
+/// The same store with a retention of ten years, closed by the version that came to remember: what
+/// was moved and expunged lies in graves of its checkpoint.
 #[test]
 fn a_closed_store_that_remembers_opens_for_ever() {
     let ten_years = Duration::from_secs(3652 * 86_400);
@@ -339,9 +341,9 @@ fn a_closed_store_that_remembers_opens_for_ever() {
     assert_eq!(looked_at(&opened, options), Vec::<String>::new());
 }
 
-/// A store of checkpoints of version 3, opened and closed twice: rows that did not change are in the first
-/// checkpoint alone, to which the second one refers. It remembers: there are graves, a message that came back,
-/// an account on hold, and a tree that shows the past.
+/// A store of checkpoints of version 3, opened and closed twice: rows that did not change are in
+/// the first checkpoint alone, to which the second one refers. It remembers: there are graves, a
+/// message that came back, an account on hold, and a tree that shows the past.
 #[test]
 fn a_closed_store_of_version_three_opens_for_ever() {
     let options = || Options { retention: Duration::from_secs(3652 * 86_400), ..small_segments() };

@@ -452,7 +452,8 @@ fn what_is_older_than_the_retention_goes_when_the_clock_has_been_right_for_a_day
         store.device().sleep(12 * HOUR).await;
         assert_eq!(store.stats().buried_messages, 1);
         store.device().sleep(13 * HOUR).await;
-        // On this disk a sleep may end before what is being forgotten is written, an hour after it began.
+        // On this disk a sleep may end before what is being forgotten is written, an
+        // hour after it began.
         for _ in 0..20 {
             store.device().sleep(Duration::from_millis(1)).await;
         }

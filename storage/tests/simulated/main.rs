@@ -1,4 +1,5 @@
-//! The store on the simulated disk. One program, because each would compile the whole store for it anew.
+//! The store on the simulated disk. One program, because each would compile the whole
+//! store for it anew.
 
 #![allow(unused_must_use)] // receipts are for replies; these tests look at the store itself
 

@@ -181,7 +181,8 @@ fn rot_in_a_packed_body_costs_that_message_alone() {
         for body in &bodies {
             deliver(&store, body, None).await;
         }
-        // Two packed bodies are all that these blocks hold: the magic of a zstd frame leads to the first.
+        // Two packed bodies are all that these blocks hold: the magic of a zstd frame
+        // leads to the first.
         let magic = [0x28, 0xB5, 0x2F, 0xFD];
         let (name, at) = disk
             .files()

@@ -1,4 +1,5 @@
-//! What an operator puts into the store by hand hides no mail: a file twice, or an older copy of one.
+//! What an operator puts into the store by hand hides no mail: a file twice, or an
+//! older copy of one.
 
 use crate::common::*;
 use crate::faults::{files, is_segment, logs, refusal, remove, segment_id, segments};
@@ -113,7 +114,8 @@ fn two_files_that_are_one_segment_are_refused_and_both_are_named() {
     }
 }
 
-/// Of those that are not replayed, too. What is replayed up to where the copy ends tells what is lost, loudly.
+/// Of those that are not replayed, too. What is replayed up to where the copy ends tells what
+/// is lost, loudly.
 #[test]
 fn an_older_copy_in_the_place_of_a_file_is_refused_or_told_of_and_the_file_can_be_put_back() {
     let (mut refused, mut told, mut older_refused) = (0, 0, 0);
@@ -134,8 +136,8 @@ fn an_older_copy_in_the_place_of_a_file_is_refused_or_told_of_and_the_file_can_b
                     (good(&store).await, store.stats().recovery_damage)
                 });
                 let (good, damage) = left.expect("comes to its end");
-                // Without a checkpoint nothing but the log says how far the last segment went; and a block at its
-                // end may have rotted.
+                // Without a checkpoint nothing but the log says how far the last segment went; and
+                // a block at its end may have rotted.
                 assert!(good + 1 >= MESSAGES || damage > 0 || !close, "{name}: {good} good");
                 told += 1;
             }
@@ -150,7 +152,8 @@ fn an_older_copy_in_the_place_of_a_file_is_refused_or_told_of_and_the_file_can_b
     );
 }
 
-/// Whatever is read again at opening: there the next segment, or what was durable, tells how far the file went.
+/// Whatever is read again at opening: there the next segment, or what was durable, tells how
+/// far the file went.
 #[test]
 fn an_older_copy_of_what_is_replayed_is_refused_in_the_same_words() {
     let mut refused = [0, 0];
@@ -177,8 +180,8 @@ fn an_older_copy_of_what_is_replayed_is_refused_in_the_same_words() {
                     (good(&store).await, store.stats().recovery_damage)
                 });
                 let (good, damage) = left.expect("comes to its end");
-                // A block at its end may have rotted; and without an orderly close nothing but the newest segment says
-                // how far it went.
+                // A block at its end may have rotted; and without an orderly close nothing but the
+                // newest segment says how far it went.
                 let is_told = good + 1 == MESSAGES && damage > 0;
                 let is_newest = !close && segment_id(&now) == newest;
                 assert!(is_told || is_newest, "{name}: {good} good, {damage} damaged");

@@ -168,7 +168,8 @@ fn nobody_sees_names_makes_renames_or_deletes_it() {
 
 const NOTES: Space = Space(41);
 
-/// Stored mail is pulled back: by one record with its note, or (as it must not be) the note by one of its own.
+/// Stored mail is pulled back: by one record with its note, or (as it must not be) the note
+/// by one of its own.
 async fn pull_back_all(store: Store<Sim>, by_one: bool) -> Result<(), Error> {
     store.create_account(ALICE, Quota::default()).await?;
     for number in 0..MESSAGES {

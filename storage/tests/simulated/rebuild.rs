@@ -1,5 +1,5 @@
-//! The log is the database: everything else can be dropped, and comes back the same. And what compaction at
-//! somebody's wish gives back.
+//! The log is the database: everything else can be dropped, and comes back the same. And what
+//! compaction at somebody's wish gives back.
 
 use crate::common::*;
 use std::time::Duration;
@@ -96,7 +96,8 @@ async fn everything(store: &Store<Sim>) -> Vec<String> {
         lines.push(format!("{count} {buried:?}"));
     }
     let stats = store.stats();
-    // Not what belongs to this opening, and not what checkpoints and superblocks themselves have cost.
+    // Not what belongs to this opening, and not what checkpoints and superblocks
+    // themselves have cost.
     let Stats { messages, bytes_received, live_bytes, orphans, .. } = stats.clone();
     let Stats { bytes_moved, bytes_based, log_live_bytes, .. } = stats.clone();
     let Stats { buried_messages, buried_bytes, accounts_held, .. } = stats;

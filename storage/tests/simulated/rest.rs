@@ -27,7 +27,8 @@ fn options(random: &mut Random) -> Options {
     }
 }
 
-/// Mail of which most has one of a few sizes, so that segments are left with the same gap at their end.
+/// Mail of which most has one of a few sizes, so that segments are left with the same
+/// gap at their end.
 async fn live_through(
     store: &Store<Sim>,
     random: &mut Random,

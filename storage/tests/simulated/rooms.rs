@@ -1,4 +1,5 @@
-//! Room that is kept before a message comes: it is there then, nobody else has it, and nobody waits for it.
+//! Room that is kept before a message comes: it is there then, nobody else has it, and
+//! nobody waits for it.
 
 use crate::common::*;
 use storage::device::Device;
@@ -80,8 +81,8 @@ fn room_that_was_kept_is_no_room_in_the_queue_for_others() {
     });
 }
 
-/// Whoever has kept room and wants more than that is refused where others keep all there is. Waiting for it, they would wait
-/// for each other, and keep their rooms for ever.
+/// Whoever has kept room and wants more than that is refused where others keep all there is.
+/// Waiting for it, they would wait for each other, and keep their rooms for ever.
 #[test]
 fn who_keeps_room_waits_for_nobody() {
     let sim = Sim::new(77);

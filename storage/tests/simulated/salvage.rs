@@ -1,4 +1,5 @@
-//! Salvage: whatever of a damaged store verifies is in the fresh one, as it was; and the source stays as it is.
+//! Salvage: whatever of a damaged store verifies is in the fresh one, as it was; and the
+//! source stays as it is.
 //! `salvage_lost` is about what is lost of the log.
 
 use crate::common::*;
@@ -25,8 +26,8 @@ pub(crate) fn options() -> Options {
     }
 }
 
-/// What anybody can see: mailboxes by account and name, with UIDVALIDITY and next UID, messages with flags
-/// and checksum, and what can be brought back. Not MODSEQs: they begin anew.
+/// What anybody can see: mailboxes by account and name, with UIDVALIDITY and next UID, messages
+/// with flags and checksum, and what can be brought back. Not MODSEQs: they begin anew.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
     pairs: String,
@@ -67,8 +68,8 @@ pub(crate) async fn seen(store: &Store<Sim>) -> Seen {
     seen
 }
 
-/// Mail for two accounts, copied, moved, flagged, expunged; long enough that compaction frees segments and
-/// a base is written.
+/// Mail for two accounts, copied, moved, flagged, expunged; long enough that compaction frees
+/// segments and a base is written.
 pub(crate) async fn live(store: &Store<Sim>, seed: u64) {
     let mut random = Random::new(seed);
     with_accounts(store).await;

@@ -51,7 +51,8 @@ fn a_flipped_byte_costs_what_it_hits_and_nothing_else() {
 fn an_unreadable_sector_costs_what_is_in_its_block_and_nothing_else() {
     let (sim, expected) = lived(24);
     let mut whole = contents(&sim);
-    // Without an index to begin with, too: what was found of a record that is hurt counts for more then.
+    // Without an index to begin with, too: what was found of a record that is hurt
+    // counts for more then.
     for with_index in [true, false] {
         if !with_index {
             whole.retain(|name, _| is_segment(name) || name == "superblock");
@@ -171,8 +172,8 @@ fn what_is_missing_is_named_and_counted_and_in_a_sound_store_nothing_is() {
     assert!(missed > 1, "{missed}");
 }
 
-/// As an operator would leave it who has put a copy back from a backup. Either may have the lower number, and each
-/// may have what rot has taken of the other.
+/// As an operator would leave it who has put a copy back from a backup. Either may have the lower
+/// number, and each may have what rot has taken of the other.
 #[test]
 fn of_two_files_that_are_one_segment_all_is_saved_that_either_holds() {
     let sim = Sim::new(74);

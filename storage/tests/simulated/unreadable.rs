@@ -93,7 +93,8 @@ async fn bad(store: &Store<Sim>, messages: u32) -> Vec<u32> {
     bad
 }
 
-/// Every block of every file, one after the other: the store opens, misses what was in it and tells so, and goes on.
+/// Every block of every file, one after the other: the store opens, misses what was in it and tells
+/// so, and goes on.
 #[test]
 fn whatever_block_is_gone_the_store_opens_without_what_was_in_it_and_goes_on() {
     let mut cost = BTreeMap::<(String, bool, usize), u32>::new();
@@ -213,7 +214,8 @@ fn a_checkpoint_that_can_not_be_read_is_a_setback_at_opening_and_found_by_the_sc
     });
 }
 
-/// It is copied into the log for a base: what can't be copied must not keep the log from being freed, nor fill it.
+/// It is copied into the log for a base: what can't be copied must not keep the log from being
+/// freed, nor fill it.
 #[test]
 fn a_checkpoint_that_can_not_be_read_is_no_base_and_the_next_one_is() {
     let sim = Sim::new(12);
@@ -247,8 +249,8 @@ fn a_checkpoint_that_can_not_be_read_is_no_base_and_the_next_one_is() {
     });
 }
 
-/// Mail in several checkpoints, whose rows refer to one another, and a log of which compaction has freed the start: without
-/// any checkpoint there is the base.
+/// Mail in several checkpoints, whose rows refer to one another, and a log of which compaction has
+/// freed the start: without any checkpoint there is the base.
 fn lived() -> (Sim, Vec<(Uid, u32)>) {
     let sim = Sim::new(31);
     let kept = on_sim_unclosed(&sim, small_store(), |store, _| async move {
@@ -269,8 +271,9 @@ fn lived() -> (Sim, Vec<(Uid, u32)>) {
     (sim.after_kill(), kept.expect("comes to its end"))
 }
 
-/// What the process has ended for (SIGBUS) is met by the next opening: whichever sectors of checkpoints are gone, and be there
-/// none left, nothing is missing, each is told of, and the store goes on.
+/// What the process has ended for (SIGBUS) is met by the next opening: whichever sectors of
+/// checkpoints are gone, and be there none left, nothing is missing, each is told of, and
+/// the store goes on.
 #[test]
 fn whichever_sectors_of_checkpoints_are_gone_the_next_opening_works_and_nothing_is_missing() {
     let (pristine, kept) = lived();

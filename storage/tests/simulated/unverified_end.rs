@@ -24,7 +24,8 @@ fn forged_header() -> [u8; storage::format::BATCH_HEADER_BYTES] {
     bytes
 }
 
-/// Delivers four messages full of such headers, `shift` bytes from their start, until the disk crashes.
+/// Delivers four messages full of such headers, `shift` bytes from their start, until
+/// the disk crashes.
 fn deliver_forged(sim: &Sim, shift: usize) {
     let body = [vec![0; shift], forged_header().repeat(100)].concat();
     let executor = Executor::new(sim);
@@ -67,7 +68,8 @@ fn mail_that_imitates_a_batch_is_not_believed() {
     }
 }
 
-/// As `kura store verify` on a stopped store does: the server that is started afterwards has to tell, too.
+/// As `kura store verify` on a stopped store does: the server that is started afterwards
+/// has to tell, too.
 #[test]
 fn what_opening_found_is_found_again_until_something_is_logged() {
     let mut tried = 0;
@@ -117,7 +119,8 @@ fn what_opening_found_is_found_again_until_something_is_logged() {
     assert!(tried > 5, "{tried} tried");
 }
 
-/// It can't be told from what a crash leaves unfinished, and is the only trace of a disk that lies about flushes.
+/// It can't be told from what a crash leaves unfinished, and is the only trace of a disk that
+/// lies about flushes.
 #[test]
 fn what_does_not_verify_at_the_end_of_the_log_is_told_with_its_place() {
     let left = filled(5, false);

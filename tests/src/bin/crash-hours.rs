@@ -5,7 +5,8 @@
 //! cargo run --release -p kura-tests --bin crash-hours -- --replay 1234:crash:567:0
 //! ```
 //!
-//! Prints a line each minute, and stops at the first failure, with the command that replays it alone.
+//! Prints a line each minute, and stops at the first failure, with the command that
+//! replays it alone.
 
 use kura_tests::simulation::{Case, Failure, campaign};
 use std::process::ExitCode;

@@ -44,8 +44,9 @@ pub fn crash_everywhere(
     Ok(survived)
 }
 
-/// Everything that can befall the workload of one seed: a crash at every operation, kills and EIO at
-/// some, a few spoiled bytes. Returns how many troubles were survived; stops early when `is_over`.
+/// Everything that can befall the workload of one seed: a crash at every operation, kills
+/// and EIO at some, a few spoiled bytes. Returns how many troubles were survived; stops
+/// early when `is_over`.
 pub fn sweep(
     seed: u64,
     sabotage: Option<Sabotage>,

@@ -22,7 +22,8 @@ pub(super) fn check(journal: &Journal, seen: &Observation, rot: Rot) -> Result<(
     if seen.orphans > 0 {
         return Err(format!("{} records refer to nothing", seen.orphans));
     }
-    // A power cut alone costs nothing that was synced: no checkpoint, no batch. What we take away ourselves is told of.
+    // A power cut alone costs nothing that was synced: no checkpoint, no batch. What we take away
+    // ourselves is told of.
     let (taken, others): (Vec<_>, Vec<_>) = seen
         .setbacks
         .iter()

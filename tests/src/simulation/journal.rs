@@ -1,8 +1,9 @@
 //! What the clients asked and what they were told, kept outside of everything that a crash takes.
 //!
-//! An operation is *acknowledged* (with an LSN), *refused* (it had no effect), or a *maybe*: under way
-//! at the crash, or its client went away. A maybe took effect, if at all, after everything that was
-//! acknowledged before it was issued, and before everything that was issued after its client left.
+//! An operation is *acknowledged* (with an LSN), *refused* (it had no effect), or a *maybe*:
+//! under way at the crash, or its client went away. A maybe took effect, if at all, after
+//! everything that was acknowledged before it was issued, and before everything that was issued
+//! after its client left.
 
 use super::model::{Letter, World};
 use super::observation::Observation;
@@ -69,7 +70,8 @@ pub struct Journal {
     pub base: World,
     /// Since then.
     pub issued: Vec<Issued>,
-    /// The last look at the store, and when that was, as long as nothing else can have happened then.
+    /// The last look at the store, and when that was, as long as nothing else can
+    /// have happened then.
     pub last: Option<Rc<Observation>>,
     pub last_at: Option<UnixMillis>,
     /// Which letter each UID has ever named.

@@ -1,8 +1,9 @@
-//! The crash simulator: a store on a disk that loses power at any operation, judged by a naive model.
+//! The crash simulator: a store on a disk that loses power at any operation, judged
+//! by a naive model.
 //!
 //! In the order of a case: [`simulator`] decides what befalls the disk and drives [`workload`]'s
-//! clients, who write into the [`journal`] what they asked and were told; [`observation`] is all that
-//! the store shows afterwards; [`checker`] decides whether the two agree, with the help of the
+//! clients, who write into the [`journal`] what they asked and were told; [`observation`] is all
+//! that the store shows afterwards; [`checker`] decides whether the two agree, with the help of the
 //! [`model`]. `tests/README.md` says how to run and replay.
 
 pub mod campaign;

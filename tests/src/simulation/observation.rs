@@ -1,8 +1,8 @@
 //! All that a store shows, read through its public functions alone.
 //!
-//! Invariant: an observation is taken in one go as far as the index is concerned (nothing else of the
-//! store runs between two looks), so it shows one state. Bodies are read only where asked, since each
-//! takes a device operation.
+//! Invariant: an observation is taken in one go as far as the index is concerned (nothing else of
+//! the store runs between two looks), so it shows one state. Bodies are read only where asked,
+//! since each takes a device operation.
 
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};

@@ -75,7 +75,8 @@ pub enum Operation {
         uids: Vec<Uid>,
         at: u64,
     },
-    /// What was expunged from INBOX under these UIDs comes back; `exact`: none of it can have been forgotten.
+    /// What was expunged from INBOX under these UIDs comes back; `exact`: none of it can
+    /// have been forgotten.
     Undelete {
         account: AccountId,
         uids: Vec<Uid>,

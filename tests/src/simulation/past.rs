@@ -1,5 +1,5 @@
-//! What a store says of its past: accounts as they were at the last look, and backups taken while clients
-//! are at work, which must be the store as it was at the backup's position.
+//! What a store says of its past: accounts as they were at the last look, and backups taken while
+//! clients are at work, which must be the store as it was at the backup's position.
 
 use super::checker::Violation;
 use super::journal::Journal;
@@ -68,8 +68,8 @@ fn shown(seen: &SeenAccount) -> Told {
     seen.mailboxes.iter().map(of_mailbox).collect()
 }
 
-/// Takes a backup while the clients go on; some are broken off. What was taken is restored on another disk
-/// and compared with what was to be seen when the backup began.
+/// Takes a backup while the clients go on; some are broken off. What was taken is restored on
+/// another disk and compared with what was to be seen when the backup began.
 pub(super) async fn back_up(
     store: Store<Sim>,
     journal: Rc<RefCell<Journal>>,
@@ -120,8 +120,8 @@ pub(super) async fn back_up(
     Stop::Done
 }
 
-/// Everything of it that a copy has too: all but the next UIDs, since what was given out behind the backup must
-/// not be given out again.
+/// Everything of it that a copy has too: all but the next UIDs, since what was given out behind the
+/// backup must not be given out again.
 fn alike(seen: &Observation) -> Vec<String> {
     let mut accounts = seen.accounts.clone();
     let mailboxes = accounts.values_mut().flat_map(|account| account.mailboxes.values_mut());
@@ -130,7 +130,8 @@ fn alike(seen: &Observation) -> Vec<String> {
     accounts.chain([format!("{:?} {} {}", seen.pairs, seen.messages, seen.live_bytes)]).collect()
 }
 
-/// On a disk of its own, opened by the ordinary code, but not set to work: what it holds is looked at.
+/// On a disk of its own, opened by the ordinary code, but not set to work: what it
+/// holds is looked at.
 fn restored(
     shard: RestoredShard,
     segments: Vec<(u64, Vec<u8>)>,

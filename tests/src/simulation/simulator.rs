@@ -1,5 +1,5 @@
-//! Runs workloads on the simulated disk, takes the power away at a given operation, and looks at what
-//! the store makes of the remains.
+//! Runs workloads on the simulated disk, takes the power away at a given operation, and looks at
+//! what the store makes of the remains.
 //!
 //! Everything follows from the [`Case`]: the same case, the same run. A failure names its case, and
 //! `crash-hours --replay CASE` runs it alone.
@@ -376,8 +376,8 @@ fn first_life(case: &Case, sim: &Sim, journal: &Shared, disk: Disk) -> Result<En
     Ok(End::Closed)
 }
 
-/// Recovery, perhaps cut short by further crashes; then everything is read, the store goes on living
-/// for a while, and everything is read again. Returns the number of further crashes.
+/// Recovery, perhaps cut short by further crashes; then everything is read, the store goes on
+/// living for a while, and everything is read again. Returns the number of further crashes.
 fn aftermath(
     case: &Case,
     mut sim: Sim,
@@ -418,8 +418,8 @@ fn forget_all_but_the_log(sim: &Sim) {
     });
 }
 
-/// A life that a crash or a kill cuts short, in recovery or soon after; what remains, and whether it
-/// came to the crash.
+/// A life that a crash or a kill cuts short, in recovery or soon after; what remains, and whether
+/// it came to the crash.
 fn crash_again(
     case: &Case,
     sim: Sim,

@@ -1,8 +1,8 @@
 //! Clients of a store: several at once, each doing random things from a seed, some of whom go away
 //! half-way.
 //!
-//! Invariant: a client uses only what somebody was told or has seen (UIDs, mailboxes), as in life; so
-//! the effects of an operation that nobody heard of are touched by nobody until the next look.
+//! Invariant: a client uses only what somebody was told or has seen (UIDs, mailboxes), as in life;
+//! so the effects of an operation that nobody heard of are touched by nobody until the next look.
 
 use super::journal::Journal;
 use super::model::INBOX;
@@ -56,9 +56,11 @@ pub struct Client {
     pub disk: Disk,
     /// Larger letters, and more of them expunged.
     pub churns: bool,
-    /// Nothing that has gone can be forgotten: there is a long retention, and the disk does not fill up.
+    /// Nothing that has gone can be forgotten: there is a long retention, and the disk
+    /// does not fill up.
     pub remembers: bool,
-    /// The one client that puts accounts on hold: of two, one would find that there is nothing to do.
+    /// The one client that puts accounts on hold: of two, one would find that there
+    /// is nothing to do.
     pub holds: bool,
 }
 

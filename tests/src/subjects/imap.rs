@@ -1,6 +1,6 @@
-//! IMAP with an account whose mailbox INBOX holds the UIDs 3, 5 and 9. Other names exist unless they
-//! begin with `no`; messages go anywhere but to `full`. Commands that would show data end without it:
-//! what answers look like is for other tests.
+//! IMAP with an account whose mailbox INBOX holds the UIDs 3, 5 and 9. Other names exist unless
+//! they begin with `no`; messages go anywhere but to `full`. Commands that would show data end
+//! without it: what answers look like is for other tests.
 
 use super::{SCRAM_NONCE, Verdict, check, scram_keys};
 use crate::laws::Subject;

@@ -1,5 +1,5 @@
-//! The IMAP client, with a plan: list, open INBOX, search from UID 5, survey and fetch what was found,
-//! mark it as deleted and expunge it, LOGOUT.
+//! The IMAP client, with a plan: list, open INBOX, search from UID 5, survey and fetch what was
+//! found, mark it as deleted and expunge it, LOGOUT.
 
 use super::{login, tls_of};
 use crate::laws::Subject;

@@ -1,5 +1,5 @@
-//! ManageSieve with an account whose scripts are kept here, compiled as the engine does it. There is
-//! room for anything but scripts whose names hold `full`.
+//! ManageSieve with an account whose scripts are kept here, compiled as the engine does it. There
+//! is room for anything but scripts whose names hold `full`.
 
 use super::{SCRAM_NONCE, Verdict, check, scram_keys};
 use crate::laws::Subject;

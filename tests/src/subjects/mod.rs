@@ -1,7 +1,7 @@
 //! Machines with a small world around each: the same question always gets the same answer.
 //!
-//! In every world there are the users `ann` (password `secret`) and `user` (password `pencil`, whose
-//! SCRAM keys are those of RFC 7677's example), and logins by `busy` find no room.
+//! In every world there are the users `ann` (password `secret`) and `user` (password `pencil`,
+//! whose SCRAM keys are those of RFC 7677's example), and logins by `busy` find no room.
 
 mod imap;
 mod imap_client;
@@ -25,8 +25,8 @@ use protocols::wire::remote::Tls;
 /// The client's nonce in the example of RFC 7677.
 pub const CLIENT_NONCE: &str = "rOprNGfwEbeRWgbNEkqO";
 
-/// What a client does about TLS, by its name in a transcript: `never`, `active`, `required` or, as when
-/// nothing is said, `offered`.
+/// What a client does about TLS, by its name in a transcript: `never`, `active`, `required` or, as
+/// when nothing is said, `offered`.
 ///
 /// # Panics
 /// When it is another.

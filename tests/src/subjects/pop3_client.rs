@@ -1,5 +1,5 @@
-//! The POP3 client, with a plan: every message with an identifier of its own is retrieved and deleted,
-//! then QUIT.
+//! The POP3 client, with a plan: every message with an identifier of its own is retrieved and
+//! deleted, then QUIT.
 
 use super::{login, tls_of};
 use crate::laws::Subject;

@@ -1,7 +1,7 @@
 //! SMTP, submission and LMTP, with a world that refuses by name.
 //!
-//! Senders: `busy@` is put off, `full@` finds no room at DATA, `loop@` is refused after its message.
-//! Recipients: `nobody@` does not exist, `full@` has a full mailbox, other domains than
+//! Senders: `busy@` is put off, `full@` finds no room at DATA, `loop@` is refused after its
+//! message. Recipients: `nobody@` does not exist, `full@` has a full mailbox, other domains than
 //! `example.test` are not ours unless the client has logged in; in LMTP, `late@` is taken and then
 //! refused after the message.
 

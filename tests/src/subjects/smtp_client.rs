@@ -1,5 +1,5 @@
-//! The SMTP client, with a queue of messages known by name, and the user `user` with the password of
-//! RFC 7677's example.
+//! The SMTP client, with a queue of messages known by name, and the user `user` with the password
+//! of RFC 7677's example.
 
 use super::{CLIENT_NONCE, tls_of};
 use crate::laws::Subject;

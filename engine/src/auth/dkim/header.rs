@@ -29,8 +29,9 @@ impl<'m> Header<'m> {
         found.iter().map(|&at| self.fields[at])
     }
 
-    /// What a signature over `names` signs, with the field that carries it (RFC 6376 section 3.7). Each field
-    /// is taken once at most, so the result is no longer than the header and a few octets for each field.
+    /// What a signature over `names` signs, with the field that carries it (RFC 6376 section 3.7).
+    /// Each field is taken once at most, so the result is no longer than the header and a few
+    /// octets for each field.
     pub fn signed(&self, names: &[Vec<u8>], how: Canonicalization, carrier: &Field<'_>) -> Vec<u8> {
         let mut data = Vec::new();
         let mut taken: HashMap<&[u8], usize> = HashMap::new();

@@ -1,7 +1,7 @@
 //! A key in DNS (RFC 6376 section 3.6.1, RFC 8463), and what it says of a signature.
 //!
-//! ring does the arithmetic, and looks at nothing but RSA keys from 1,024 to 8,192 bits (RFC 8301) and
-//! Ed25519: a larger key costs nobody any time.
+//! ring does the arithmetic, and looks at nothing but RSA keys from 1,024 to 8,192 bits (RFC 8301)
+//! and Ed25519: a larger key costs nobody any time.
 
 use super::signature::Algorithm;
 use super::tags::{self, Tags};

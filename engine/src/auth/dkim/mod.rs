@@ -1,9 +1,9 @@
 //! DKIM (RFC 6376, 8301, 8463) over one message.
 //!
-//! Ours rather than mail-auth's, whose parsers unwrap on what strangers send: a panic would end the server.
-//! [`tags`] and [`signature`] read what the message has, [`key`] what DNS has, [`header`] gathers what is signed; body
-//! hashes are made with mail-auth's canonicalization. All of it is bounded: [`SIGNATURES_MAX`] signatures, the octets of a field and a
-//! record, the bits of a key.
+//! Ours rather than mail-auth's, whose parsers unwrap on what strangers send: a panic would end the
+//! server. [`tags`] and [`signature`] read what the message has, [`key`] what DNS has, [`header`]
+//! gathers what is signed; body hashes are made with mail-auth's canonicalization. All of it is
+//! bounded: [`SIGNATURES_MAX`] signatures, the octets of a field and a record, the bits of a key.
 
 pub mod header;
 pub mod key;
@@ -27,8 +27,8 @@ pub struct Verified {
     pub domain: Option<String>,
 }
 
-/// Verifies the first [`SIGNATURES_MAX`] signatures. What is found goes into `verified` at once, so that
-/// what has an answer counts when there is no time for the rest.
+/// Verifies the first [`SIGNATURES_MAX`] signatures. What is found goes into `verified` at once, so
+/// that what has an answer counts when there is no time for the rest.
 pub async fn verify(
     resolver: &Resolver,
     header: &Header<'_>,

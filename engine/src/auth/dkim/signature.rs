@@ -1,5 +1,5 @@
-//! A signature field: `DKIM-Signature` (RFC 6376 section 3.5), `ARC-Message-Signature` and `ARC-Seal` (RFC
-//! 8617 section 4.1).
+//! A signature field: `DKIM-Signature` (RFC 6376 section 3.5), `ARC-Message-Signature` and
+//! `ARC-Seal` (RFC 8617 section 4.1).
 //!
 //! Read strictly and within bounds: what is not in the grammar is nobody's signature.
 

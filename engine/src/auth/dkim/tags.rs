@@ -69,8 +69,8 @@ pub fn base64(value: &[u8]) -> Option<Vec<u8>> {
     STANDARD_NO_PAD.decode(compact).ok()
 }
 
-/// A domain, or a selector, as DNS has it: lower case, A-labels, nothing but letters, digits, hyphens and
-/// underscores.
+/// A domain, or a selector, as DNS has it: lower case, A-labels, nothing but letters, digits,
+/// hyphens and underscores.
 pub fn domain(value: &[u8]) -> Option<String> {
     const NAME_BYTES_MAX: usize = 253;
     const LABEL_BYTES_MAX: usize = 63;

@@ -1,7 +1,7 @@
 //! DMARC (RFC 9989): what the domain in `From:` has published, and whether the message fits it.
 //!
-//! [`record`] reads a record, [`tree`] finds the ones that count. Ours rather than mail-auth's, for the same reason
-//! as DKIM.
+//! [`record`] reads a record, [`tree`] finds the ones that count. Ours rather than mail-auth's, for
+//! the same reason as DKIM.
 
 pub mod record;
 pub mod tree;

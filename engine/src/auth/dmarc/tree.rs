@@ -1,5 +1,5 @@
-//! Which record counts for a domain, and to which organization it belongs: the walk up the tree of names
-//! (RFC 9989 section 4.10).
+//! Which record counts for a domain, and to which organization it belongs: the walk up the tree of
+//! names (RFC 9989 section 4.10).
 
 use super::record::{PublicSuffix, Record};
 use crate::auth::dns::{Missing, Resolver};
@@ -49,7 +49,8 @@ impl Walk {
         self.found.last().map_or_else(|| self.start.clone(), |(name, _)| name.clone())
     }
 
-    /// The record that counts (section 4.10.1): the domain's own, its organization's, its public suffix's.
+    /// The record that counts (section 4.10.1): the domain's own, its organization's, its
+    /// public suffix's.
     pub fn policy(&self, organization: &str) -> Option<(&str, &Record)> {
         let of = |wanted: &str| self.found.iter().find(|(name, _)| name == wanted);
         let found = of(&self.start).or_else(|| of(organization)).or_else(|| self.found.last());

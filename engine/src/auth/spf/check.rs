@@ -1,7 +1,7 @@
 //! `check_host` (RFC 7208 section 4): one domain's word about one address.
 //!
-//! Bounded as section 4.6.4 has it: ten terms that ask DNS, two questions without an answer, ten names of
-//! an MX or PTR. The caller sees to the time.
+//! Bounded as section 4.6.4 has it: ten terms that ask DNS, two questions without an answer, ten
+//! names of an MX or PTR. The caller sees to the time.
 
 use super::macros::{MacroString, Values};
 use super::record::{Mechanism, Prefix, Record, is_spf};

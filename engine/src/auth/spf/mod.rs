@@ -1,8 +1,8 @@
 //! SPF (RFC 7208) and iprev (RFC 8601 section 3) of one connection.
 //!
-//! SPF is ours rather than mail-auth's, which does not keep to the RFC 7208 test suite: it takes the first
-//! of several records, counts no questions without an answer, and validates no names. [`record`] reads,
-//! [`macros`] expand, [`check`] evaluates.
+//! SPF is ours rather than mail-auth's, which does not keep to the RFC 7208 test suite: it takes
+//! the first of several records, counts no questions without an answer, and validates no names.
+//! [`record`] reads, [`macros`] expand, [`check`] evaluates.
 
 pub mod check;
 pub mod macros;

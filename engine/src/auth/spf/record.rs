@@ -1,4 +1,5 @@
-//! The text of an SPF record (RFC 7208 section 12), read strictly: any error anywhere is a permerror.
+//! The text of an SPF record (RFC 7208 section 12), read strictly: any error
+//! anywhere is a permerror.
 
 use super::macros::MacroString;
 use crate::auth::verdict::Outcome;
@@ -65,7 +66,8 @@ impl Record {
                     }
                 }
                 Some((name, value)) if name.eq_ignore_ascii_case("exp") => {
-                    // What it explains is not passed on: a stranger's text has no place in our replies.
+                    // What it explains is not passed on: a stranger's text has no
+                    // place in our replies.
                     MacroString::domain(value).ok_or(Malformed)?;
                     if std::mem::replace(&mut is_explained, true) {
                         return Err(Malformed);

@@ -3,8 +3,8 @@
 //! Fed with reply lines, it appends commands and says what comes next. One transaction at a time;
 //! with pipelining (RFC 2920) MAIL, RCPT and DATA leave together and their replies are counted off.
 //!
-//! Invariant: a message counts as acknowledged only when every reply of its transaction was positive.
-//! After a failure the transaction is reset, so that the session can go on.
+//! Invariant: a message counts as acknowledged only when every reply of its transaction was
+//! positive. After a failure the transaction is reset, so that the session can go on.
 
 use super::{Plan, Tls};
 
@@ -276,8 +276,8 @@ impl Dialogue {
             self.refusal.get_or_insert_with(text);
             return self.reset(out);
         }
-        // With pipelining the server may take the message for some of its recipients: the message is
-        // sent all the same, and counted as an error.
+        // With pipelining the server may take the message for some of its recipients: the message
+        // is sent all the same, and counted as an error.
         let left = if plan.options.lmtp { self.accepted } else { 1 };
         if left == 0 {
             return Action::Broken("354 without an accepted recipient".to_owned());

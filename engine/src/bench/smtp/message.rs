@@ -2,8 +2,8 @@
 //!
 //! Invariant: the text has CRLF line ends only, no line that starts with a dot (so it needs no
 //! stuffing, RFC 5321 section 4.5.2), lines of at most 78 bytes, and exactly `--bytes` bytes. Its
-//! Message-ID is the only part that differs from message to message, so that a checker which finds N
-//! different ones has seen N different messages.
+//! Message-ID is the only part that differs from message to message, so that a checker which finds
+//! N different ones has seen N different messages.
 
 use super::{Error, Options};
 use protocols::message::date::field_text;

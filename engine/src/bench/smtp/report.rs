@@ -25,7 +25,8 @@ fn micros(duration: Duration) -> u64 {
 pub(super) struct Tally {
     reply: Histogram<u64>,
     transaction: Histogram<u64>,
-    /// Open loop: how late transactions started, for want of a free session or of this program's CPU.
+    /// Open loop: how late transactions started, for want of a free session or of
+    /// this program's CPU.
     lag: Histogram<u64>,
     pub(super) messages: u64,
     pub(super) bytes: u64,

@@ -40,7 +40,8 @@ impl Timer {
                 tv_nsec: libc::c_long::from(duration.subsec_nanos().cast_signed()),
             },
         };
-        // SAFETY: the fd is a timer that we own, `value` outlives the call, the old value is not asked for.
+        // SAFETY: the fd is a timer that we own, `value` outlives the call, the old value
+        // is not asked for.
         let result =
             unsafe { libc::timerfd_settime(self.raw(), 0, &raw const value, std::ptr::null_mut()) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

@@ -45,7 +45,8 @@ impl Transport {
         }
     }
 
-    /// Takes some of the slices' bytes. Under TLS they may still wait inside: see [`Transport::flush`].
+    /// Takes some of the slices' bytes. Under TLS they may still wait inside: see
+    /// [`Transport::flush`].
     pub(super) fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         if self.tls.is_none() {
             return self.socket.write_vectored(slices);

@@ -162,8 +162,8 @@ impl<'p> Worker<'p> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut socket, Token(index), interest)?;
         socket.set_nodelay(true)?;
-        // Where the host paces what it sends (BBR), the pacing would be measured: on loopback it took a third of the
-        // rate at 100 KiB. A host without it has its own way.
+        // Where the host paces what it sends (BBR), the pacing would be measured: on loopback it
+        // took a third of the rate at 100 KiB. A host without it has its own way.
         let _ = socket2::SockRef::from(&socket).set_tcp_congestion(CONGESTION_CONTROL);
         let mut transport = Transport::new(socket);
         if let (Tls::Implicit, Some(config)) = (self.plan.options.tls, &self.tls) {
@@ -215,7 +215,8 @@ impl<'p> Worker<'p> {
                     self.scratch = input;
                     result?;
                     session.send(self.plan)?;
-                    // In clear, a short read has emptied the socket; epoll tells of what comes later.
+                    // In clear, a short read has emptied the socket; epoll tells of
+                    // what comes later.
                     if bytes < READ_BYTES && self.tls.is_none() {
                         break;
                     }

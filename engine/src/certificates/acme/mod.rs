@@ -6,9 +6,10 @@
 //! | [`order`] | one certificate: order, challenges, chain |
 //! | [`http`] | how the server is asked |
 //!
-//! A certificate is due when there is none for its names, or only one that is self-signed, or when a third of its
-//! life is left. It keeps its key, so that TLSA records stay as they are. After a failure the wait doubles, up to
-//! half a day; what is served stays served. The account is in `certificates/acme-account.json`.
+//! A certificate is due when there is none for its names, or only one that is self-signed, or when
+//! a third of its life is left. It keeps its key, so that TLSA records stay as they are. After a
+//! failure the wait doubles, up to half a day; what is served stays served. The account is in
+//! `certificates/acme-account.json`.
 
 pub mod http;
 mod order;

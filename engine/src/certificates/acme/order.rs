@@ -134,7 +134,8 @@ fn proof(name: &str, answer: &KeyAuthorization) -> Result<CertifiedKey, String> 
     };
     let (certificate, key) = made().map_err(|error| error.to_string())?;
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key));
-    // Not by `from_der`, which refuses the extension that is asked for: it is critical, and nobody else's.
+    // Not by `from_der`, which refuses the extension that is asked for: it is critical,
+    // and nobody else's.
     let provider = rustls::crypto::ring::default_provider();
     let key = provider.key_provider.load_private_key(key).map_err(|error| error.to_string())?;
     Ok(CertifiedKey::new(vec![certificate], key))

@@ -8,8 +8,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Acme {
-    /// Of the ACME server, such as `https://acme-v02.api.letsencrypt.org/directory`; whoever names it agrees to its
-    /// terms. Without it nothing is asked for.
+    /// Of the ACME server, such as `https://acme-v02.api.letsencrypt.org/directory`; whoever names
+    /// it agrees to its terms. Without it nothing is asked for.
     pub directory: Option<String>,
     /// Where the ACME server may write to.
     pub contact: Option<String>,

@@ -1,9 +1,10 @@
-//! HTTPS on the control plane: policies for other servers, settings for mail programs ([`pages`]), what the links of
-//! quarantine digests lead to ([`quarantine`]). Over HTTP there is nothing but answers for an ACME server.
+//! HTTPS on the control plane: policies for other servers, settings for mail programs ([`pages`]),
+//! what the links of quarantine digests lead to ([`quarantine`]). Over HTTP there is nothing but
+//! answers for an ACME server.
 //!
-//! Bounded: [`CONNECTIONS_MAX`] at once of each, [`LIFE`] for each from its first octet to its last, bodies of
-//! [`REQUEST_BYTES_MAX`] octets. More connections wait in the listener's backlog. Certificates are those of the
-//! mail services, by SNI, as they are at the time of the handshake.
+//! Bounded: [`CONNECTIONS_MAX`] at once of each, [`LIFE`] for each from its first octet to its
+//! last, bodies of [`REQUEST_BYTES_MAX`] octets. More connections wait in the listener's backlog.
+//! Certificates are those of the mail services, by SNI, as they are at the time of the handshake.
 
 pub mod pages;
 pub mod quarantine;
@@ -103,7 +104,8 @@ pub fn serve(
     start(http, app, async |stream| Ok(stream));
 }
 
-/// One service over all of `listeners`; `prepared` is what is done before the first request is read.
+/// One service over all of `listeners`; `prepared` is what is done before the first
+/// request is read.
 fn start<S, P, F>(listeners: Vec<TcpListener>, app: Router, prepared: P)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

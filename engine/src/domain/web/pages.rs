@@ -7,7 +7,8 @@
 //! | Autodiscover | `https://autodiscover.DOMAIN/autodiscover/autodiscover.xml`, in any case of letters | Outlook |
 //! | configuration profile | `/mail.mobileconfig?email=…` | iOS, macOS |
 //!
-//! None of them tells whether an account exists: any address of a domain that is ours gets the same answer.
+//! None of them tells whether an account exists: any address of a domain that is ours gets
+//! the same answer.
 
 use super::settings_xml;
 use crate::config::Config;
@@ -33,7 +34,8 @@ pub enum Page {
     AppleProfile { address: String },
 }
 
-/// The page, and the domain that it is about; whether the domain is ours is for the caller to find out.
+/// The page, and the domain that it is about; whether the domain is ours is for the
+/// caller to find out.
 pub fn find(asked: &Asked<'_>) -> Option<(Page, String)> {
     let host = match asked.host.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,

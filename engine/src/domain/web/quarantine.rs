@@ -1,10 +1,11 @@
-//! The pages behind the links of a digest ([`crate::quarantine::links`]): what would be done, with a button that does it,
-//! and what has come of it.
+//! The pages behind the links of a digest ([`crate::quarantine::links`]): what would be done, with
+//! a button that does it, and what has come of it.
 //!
-//! GET changes nothing; POST, to the same address, does it. Pages hold no script, no style, no image and nothing that a
-//! stranger wrote but as text; browsers are told to keep to that, to show them in no frame, to keep no copy, and to tell
-//! nobody their address. Who shows many links that are not ours is told to wait (429) for the rest of the minute. Links of
-//! ours work all the same: whoever guesses may share a network, or a proxy, with those who have been told.
+//! GET changes nothing; POST, to the same address, does it. Pages hold no script, no style, no
+//! image and nothing that a stranger wrote but as text; browsers are told to keep to that, to show
+//! them in no frame, to keep no copy, and to tell nobody their address. Who shows many links that
+//! are not ours is told to wait (429) for the rest of the minute. Links of ours work all the same:
+//! whoever guesses may share a network, or a proxy, with those who have been told.
 
 use crate::mesh::ShardHandle;
 use crate::policy::networks::prefix;

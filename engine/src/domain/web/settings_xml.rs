@@ -1,5 +1,6 @@
-//! A user's settings, in the three forms that mail programs read: Mozilla's autoconfig, Microsoft's Autodiscover
-//! (MS-OXDSCLI, "POX"), Apple's configuration profile. What listens is offered, TLS from the first octet first.
+//! A user's settings, in the three forms that mail programs read: Mozilla's autoconfig, Microsoft's
+//! Autodiscover (MS-OXDSCLI, "POX"), Apple's configuration profile. What listens is offered, TLS
+//! from the first octet first.
 
 use crate::config::Config;
 use sha2::{Digest, Sha256};
@@ -155,7 +156,8 @@ impl Servers {
     }
 }
 
-/// The same for the same text: a profile that is fetched again replaces the one of before. RFC 9562, version 8.
+/// The same for the same text: a profile that is fetched again replaces the one of before. RFC
+/// 9562, version 8.
 fn uuid(text: &str) -> String {
     let hash = Sha256::digest(text);
     let mut octets = [0; 16];

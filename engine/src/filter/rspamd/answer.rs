@@ -1,27 +1,31 @@
 //! rspamd's answer: JSON with a score, an action and symbols (its manual, "Protocol").
 //!
-//! What it says is its own word on another scale (15 is its usual "reject", where ours for junk is 5), and half of it is made
-//! from what strangers send: so the score is weighted and bounded, and of the symbols only letters get into the log.
+//! What it says is its own word on another scale (15 is its usual "reject", where ours for junk is
+//! 5), and half of it is made from what strangers send: so the score is weighted and bounded, and
+//! of the symbols only letters get into the log.
 
 use crate::filter::Hit;
 use crate::filter::settings::Spam;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// Of its word in the sum, whatever the weight: a server gone mad refuses nobody's mail for ever, nor lets all in.
+/// Of its word in the sum, whatever the weight: a server gone mad refuses nobody's mail for ever,
+/// nor lets all in.
 const SCORE_MIN: f64 = -10.0;
 const SCORE_MAX: f64 = 20.0;
 /// Symbols that are told as the reason, and octets of each.
 const SYMBOLS_TOLD_MAX: usize = 8;
 const SYMBOL_BYTES_MAX: usize = 40;
-/// What its action adds: with the usual thresholds and weight, its "add header" (6) alone then amounts to junk (5).
+/// What its action adds: with the usual thresholds and weight, its "add header" (6) alone then
+/// amounts to junk (5).
 const ADD_HEADER: f64 = 2.0;
 const REJECT: f64 = 4.0;
 
 /// What it would do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Nothing, or what says nothing about the message: greylisting, its rate limits, actions that an operator has invented.
+    /// Nothing, or what says nothing about the message: greylisting, its rate limits, actions that
+    /// an operator has invented.
     None,
     /// It is spam: "add header", "rewrite subject", "quarantine".
     AddHeader,

@@ -1,7 +1,7 @@
 //! Where cores ask for a second opinion, and the control plane gets it.
 //!
-//! The queue is bounded, and so are the questions under way; what finds no place is not known, at once. A core waits until
-//! the deadline and no longer, whatever becomes of the control plane.
+//! The queue is bounded, and so are the questions under way; what finds no place is not known, at
+//! once. A core waits until the deadline and no longer, whatever becomes of the control plane.
 
 use super::servers::Servers;
 use super::{Outcome, Question};

@@ -7,8 +7,9 @@
 //! | [`desk`] | how a core asks, and waits no longer than it may |
 //! | [`metrics`] | what came of it |
 //!
-//! Only what strangers bring is asked about, while its sender is looked up and clamd works, and only a message that fits the
-//! session's buffer: a cut one would be judged for being cut. The operator's thresholds decide, by the sum of both.
+//! Only what strangers bring is asked about, while its sender is looked up and clamd works, and
+//! only a message that fits the session's buffer: a cut one would be judged for being cut. The
+//! operator's thresholds decide, by the sum of both.
 
 pub mod answer;
 pub mod desk;

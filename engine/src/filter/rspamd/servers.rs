@@ -1,7 +1,8 @@
-//! Asking rspamd, on the control plane: one server after another, each with its share of the time that is left.
+//! Asking rspamd, on the control plane: one server after another, each with its share of the
+//! time that is left.
 //!
-//! A server that fails is asked last for a while. Its answer is read up to [`ANSWER_BYTES_MAX`]; redirections are not followed,
-//! and no proxy is asked.
+//! A server that fails is asked last for a while. Its answer is read up to [`ANSWER_BYTES_MAX`];
+//! redirections are not followed, and no proxy is asked.
 
 use super::answer::{self, Opinion};
 use super::{Outcome, Question};
@@ -141,7 +142,8 @@ impl Server {
     }
 }
 
-/// How the message has come. What can't stand in a header of HTTP is left out: a peer chooses its name and its sender.
+/// How the message has come. What can't stand in a header of HTTP is left out: a peer chooses its
+/// name and its sender.
 fn headers(question: &Question) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let mut add = |name: &'static str, value: &str| {

@@ -1,5 +1,5 @@
-//! Stored mail is scanned again when a scanner has new signatures, and what turns out to be bad is pulled back into the
-//! quarantine of its account.
+//! Stored mail is scanned again when a scanner has new signatures, and what turns out to be bad is
+//! pulled back into the quarantine of its account.
 //!
 //! | where | what |
 //! |---|---|
@@ -8,12 +8,14 @@
 //! | [`round`] | one round over the mail of one core |
 //! | [`progress`] | how far it is, in the log |
 //!
-//! New are signatures with a higher number than those with which the last round began. With several servers they are those of
-//! the one that is behind among those that answer; one that is behind those of the round is not asked by it.
-//! A server that tells no signatures (it has local ones alone) begins none: an operator does (`kura store rescan`).
+//! New are signatures with a higher number than those with which the last round began. With several
+//! servers they are those of the one that is behind among those that answer; one that is behind
+//! those of the round is not asked by it. A server that tells no signatures (it has local ones
+//! alone) begins none: an operator does (`kura store rescan`).
 //!
-//! Invariants: a message is pulled back by one record ([`recalled`](crate::quarantine::recalled)), so it is at one place
-//! whatever happens; what is not known (no scanner, no answer, damage) moves nothing; one message at a time is scanned on
+//! Invariants: a message is pulled back by one record
+//! ([`recalled`](crate::quarantine::recalled)), so it is at one place whatever happens; what is
+//! not known (no scanner, no answer, damage) moves nothing; one message at a time is scanned on
 //! each core, for a bounded share of its time and of the disk's.
 
 pub mod progress;
@@ -36,7 +38,8 @@ use std::time::{Duration, Instant};
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// After a round that could not go on.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
-/// Signatures without a number may differ whenever they are asked for: that begins a round so often at the most.
+/// Signatures without a number may differ whenever they are asked for: that begins a round so
+/// often at the most.
 const UNNUMBERED_EVERY_SECONDS: u64 = 6 * 3600;
 /// The control plane tells the version, or that there is none, in this time.
 const VERSION_MAX: Duration = Duration::from_secs(10);
@@ -126,8 +129,8 @@ impl Again {
     }
 }
 
-/// A round from now on; where one runs, another after it, since what it has gone through may not be what is wanted. One
-/// that is paused goes on.
+/// A round from now on; where one runs, another after it, since what it has gone through may not be
+/// what is wanted. One that is paused goes on.
 pub fn begin(shard: &Shard) -> Result<(), String> {
     let scan = &shard.config.scan;
     if scan.clamd.is_empty() {
@@ -262,8 +265,8 @@ async fn note_day(shard: &Rc<Shard>, progress: &mut Progress) -> Result<(), stor
     Ok(())
 }
 
-/// Whether `now` knows what `done` does not: it has a higher number. What has no number may be the same under another
-/// name, so it is news after a while.
+/// Whether `now` knows what `done` does not: it has a higher number. What has no number may be the
+/// same under another name, so it is news after a while.
 fn is_news(done: &Version, now: &Version, seconds_since: u64) -> bool {
     if now.signatures.is_empty() {
         return false;

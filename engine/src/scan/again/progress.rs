@@ -1,4 +1,5 @@
-//! How far the scan of stored mail is, and what is not to be pulled back any more: key space 42 of each shard's log.
+//! How far the scan of stored mail is, and what is not to be pulled back any more: key space 42 of
+//! each shard's log.
 //!
 //! | key | value |
 //! |---|---|
@@ -32,7 +33,8 @@ pub struct Progress {
     pub done: Option<Version>,
     /// When the last round began, Unix seconds.
     pub begun: u64,
-    /// A moment of each day (Unix milliseconds), and how far the log was then: what came since has a higher modseq, whatever its date.
+    /// A moment of each day (Unix milliseconds), and how far the log was then: what came since has
+    /// a higher modseq, whatever its date.
     pub days: Vec<(u64, u64)>,
     /// The round under way.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -40,8 +42,8 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// The modseq that all has which came at `since` or later. Where nothing is known of so long ago, of what came
-    /// since something is known.
+    /// The modseq that all has which came at `since` or later. Where nothing is known of so long
+    /// ago, of what came since something is known.
     pub fn arrived_after(&self, since: u64) -> u64 {
         let before = self.days.iter().rev().find(|(at, _)| *at <= since);
         before.or(self.days.first()).map_or(u64::MAX, |(_, modseq)| *modseq)

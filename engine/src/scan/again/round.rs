@@ -1,9 +1,11 @@
-//! One round over the mail of one core: account after account, mailbox after mailbox, message after message, by their
-//! numbers. What comes meanwhile was scanned when it came; what goes is skipped; what is moved is met again. In quarantine
-//! all is scanned that somebody may release, whenever it came.
+//! One round over the mail of one core: account after account, mailbox after mailbox, message
+//! after message, by their numbers. What comes meanwhile was scanned when it came; what goes is
+//! skipped; what is moved is met again. In quarantine all is scanned that somebody may release,
+//! whenever it came.
 //!
-//! A message takes the way of large ones that arrive: piece by piece, the next one when clamd has taken the one before. It
-//! bypasses the cache of verdicts, which is for mail that comes in; what was found clean in this round is remembered here.
+//! A message takes the way of large ones that arrive: piece by piece, the next one when clamd has
+//! taken the one before. It bypasses the cache of verdicts, which is for mail that comes in; what
+//! was found clean in this round is remembered here.
 
 use super::super::cache::Key;
 use super::super::clamd::BEHIND;
@@ -37,10 +39,11 @@ const TRIES_MAX: u32 = 3;
 const TRY_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// A scanner rests for its share, but not longer than this for one message.
 const REST_MAX: Duration = Duration::from_secs(60);
-/// Over an account. A second one sees what was moved during the first; the last of so many is as good as one that ends.
+/// Over an account. A second one sees what was moved during the first; the last of so many is as
+/// good as one that ends.
 const PASSES_MAX: usize = 100;
-/// More than these, and more than one of so many that were scanned, and an operator is to look before a round goes on:
-/// signatures may be wrong.
+/// More than these, and more than one of so many that were scanned, and an operator is to look
+/// before a round goes on: signatures may be wrong.
 const PULLED_BACK_MAX: u64 = 100;
 const PULLED_BACK_ONE_OF: u64 = 10;
 /// What the scanner may take beyond its own deadline to say that it was too late.
@@ -141,7 +144,8 @@ impl Walk<'_> {
         Ok(true)
     }
 
-    /// Until no mailbox has grown: what is moved meanwhile comes to lie behind where the round has been.
+    /// Until no mailbox has grown: what is moved meanwhile comes to lie behind where
+    /// the round has been.
     async fn account(&mut self, account: AccountId, address: &str) -> Result<bool, Error> {
         let store = &self.shard.store;
         let began = unix_millis().0;
@@ -306,7 +310,8 @@ impl Walk<'_> {
         }
     }
 
-    /// Whether somebody has looked who knows less than the round is for. Of one server what it has is all there is.
+    /// Whether somebody has looked who knows less than the round is for. Of one server what it has
+    /// is all there is.
     fn is_behind(&self, verdict: &Verdict) -> bool {
         let several = self.shard.config.scan.clamd.len() > 1;
         several && self.round.version.as_ref().is_some_and(|least| verdict.version.is_behind(least))

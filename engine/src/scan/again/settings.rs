@@ -5,11 +5,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Again {
-    /// Mail that was received in so many days is scanned once more when there are new signatures. 0: none is.
+    /// Mail that was received in so many days is scanned once more when there are new
+    /// signatures. 0: none is.
     pub days: u64,
     /// So often a scanner is asked which signatures it has, in seconds.
     pub look_seconds: u64,
-    /// Of each core's time, so much may pass while one message is being scanned: the rest is for mail that comes in.
+    /// Of each core's time, so much may pass while one message is being scanned: the rest is for
+    /// mail that comes in.
     pub share_percent: u64,
 }
 

@@ -1,7 +1,8 @@
 //! What is packed in zip, gzip and tar files, within the limits of one message.
 //!
-//! A zip file is listed twice: by its directory, as most programs do, and by the headers in front of each entry, as those do
-//! that read from a stream; who hides something from one of them shows it to the other.
+//! A zip file is listed twice: by its directory, as most programs do, and by the headers in front
+//! of each entry, as those do that read from a stream; who hides something from one of them shows
+//! it to the other.
 
 use super::content::{self, SNIFFED_BYTES, Type};
 use super::{Inspection, Kind, inside, limits, names};
@@ -101,7 +102,8 @@ fn directory(inspection: &mut Inspection, bytes: &[u8]) -> (Vec<Entry>, u64) {
 
 fn directory_end(bytes: &[u8]) -> Option<usize> {
     let tail = &bytes[bytes.len().saturating_sub(DIRECTORY_END_BYTES_MAX)..];
-    // By its last byte, which texts don't have: a search for all four from behind takes ten times as long.
+    // By its last byte, which texts don't have: a search for all four from behind takes
+    // ten times as long.
     let mut lasts = memchr::memrchr_iter(DIRECTORY_END[3], tail);
     let end = lasts.find(|&last| tail[..=last].ends_with(DIRECTORY_END))?;
     Some(bytes.len() - tail.len() + end - 3)
@@ -296,7 +298,8 @@ impl Inspection {
         true
     }
 
-    /// All of it, or nothing when it is more than the message may still unpack. What breaks off counts as far as it went.
+    /// All of it, or nothing when it is more than the message may still unpack. What breaks off
+    /// counts as far as it went.
     fn unpack(&mut self, packed: impl Read, packed_bytes: usize, path: &str) -> Option<Vec<u8>> {
         let mut whole = Vec::new();
         let _ = packed.take(self.unpacked_left + 1).read_to_end(&mut whole);

@@ -193,7 +193,8 @@ fn quoted_printable(body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// What is behind a line end that does not count; white space in front of it was added on the way (RFC 2045 section 6.7).
+/// What is behind a line end that does not count; white space in front of it was added on the way
+/// (RFC 2045 section 6.7).
 fn soft_break(after: &[u8]) -> Option<&[u8]> {
     let blank = after.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
     let after = &after[blank..];

@@ -1,9 +1,10 @@
-//! What a message has attached, and whether it is of a kind that harms: by what it really is, by what it is called,
-//! and by what is packed in it.
+//! What a message has attached, and whether it is of a kind that harms: by what it really is, by
+//! what it is called, and by what is packed in it.
 //!
-//! Pure and bounded: whatever a message holds, [`limits`] say how much of it is unpacked, listed and told. What is past a
-//! limit is [`Kind::Unseen`] or, where something is built to be past it, [`Kind::Bomb`]. It parses with the scanner that
-//! summaries come from, which is linear in the bytes.
+//! Pure and bounded: whatever a message holds, [`limits`] say how much of it is unpacked,
+//! listed and told. What is past a limit is [`Kind::Unseen`] or, where something is built to be
+//! past it, [`Kind::Bomb`]. It parses with the scanner that summaries come from, which is
+//! linear in the bytes.
 //!
 //! | where | what |
 //! |---|---|
@@ -92,15 +93,16 @@ impl Report {
     }
 }
 
-/// A whole message of this summary, with everything that is packed in it. May take some tenths of a second.
+/// A whole message of this summary, with everything that is packed in it. May take some
+/// tenths of a second.
 pub fn inspect(message: &[u8], summary: &Summary) -> Report {
     let mut inspection = Inspection::new(true);
     inspection.message(message, summary, 0, "");
     inspection.report
 }
 
-/// The same for a core, in about the time that it takes to read the message: nothing is unpacked, and of long parts only
-/// texts are looked at.
+/// The same for a core, in about the time that it takes to read the message: nothing is unpacked,
+/// and of long parts only texts are looked at.
 pub fn glance(message: &[u8], summary: &Summary) -> Report {
     let mut inspection = Inspection::new(false);
     inspection.message(message, summary, 0, "");
@@ -119,7 +121,8 @@ pub fn inspect_names(summary: &Summary) -> Report {
     inspection.report
 }
 
-/// Where a file is: `invoice.zip/invoice.pdf.exe`. Both of any length, and a name may be as long as an archive.
+/// Where a file is: `invoice.zip/invoice.pdf.exe`. Both of any length, and a name may be as
+/// long as an archive.
 pub(crate) fn inside(path: &str, name: &str) -> String {
     let (path, name) = (tail(path, limits::PATH_BYTES_MAX), tail(name, limits::PATH_BYTES_MAX));
     let slash = if path.is_empty() { "" } else { "/" };
@@ -189,8 +192,8 @@ impl Inspection {
         if summary.parts.len() >= PARTS_MAX {
             self.tell(Kind::Unseen, &inside(path, "parts"));
         }
-        // The summary keeps a limited amount of text, a field for less than sixteen times its octets; of longer headers
-        // every part's own is read once more.
+        // The summary keeps a limited amount of text, a field for less than sixteen times its
+        // octets; of longer headers every part's own is read once more.
         let header_bytes: u64 =
             summary.parts.iter().map(|part| u64::from(part.header.bytes())).sum();
         let keeps_all = header_bytes.saturating_mul(16) <= TEXT_BYTES_MAX as u64;

@@ -1,9 +1,10 @@
-//! What a file's name says: by its last extension, as systems read it that run files by their names.
+//! What a file's name says: by its last extension, as systems read it that run files
+//! by their names.
 
 use super::Kind;
 
-/// Run by a click: programs, shortcuts, installers, settings, disk images. What Outlook and the large providers
-/// block, sorted.
+/// Run by a click: programs, shortcuts, installers, settings, disk images. What Outlook and the
+/// large providers block, sorted.
 const EXECUTABLE: [&str; 51] = [
     "apk",
     "application",
@@ -58,7 +59,8 @@ const EXECUTABLE: [&str; 51] = [
     "xll",
 ];
 
-/// Run by an interpreter that the system has for a click. Shell, Perl and Python scripts open in an editor: not here.
+/// Run by an interpreter that the system has for a click. Shell, Perl and Python scripts open in an
+/// editor: not here.
 const SCRIPT: [&str; 29] = [
     "bas", "bat", "cmd", "hta", "js", "jse", "mjs", "msc", "msh", "msh1", "msh1xml", "msh2",
     "msh2xml", "mshxml", "ps1", "ps1xml", "ps2", "ps2xml", "psc1", "psc2", "psd1", "psdm1", "psm1",
@@ -102,8 +104,8 @@ pub fn kinds(name: &str) -> Vec<Kind> {
     kinds
 }
 
-/// Turns the direction of what follows (Unicode, UAX 9): overrides, embeddings and isolates. The plain marks, which
-/// names in Arabic and Hebrew have, turn nothing around.
+/// Turns the direction of what follows (Unicode, UAX 9): overrides, embeddings and isolates. The
+/// plain marks, which names in Arabic and Hebrew have, turn nothing around.
 fn turns(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

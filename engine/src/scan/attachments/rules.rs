@@ -14,7 +14,8 @@ pub enum Kind {
     Script,
     /// A program or script that is called like a document: `invoice.pdf.exe`.
     DoubleExtension,
-    /// A name with letters that turn the direction of writing around, so that `exe` is shown as `cod.exe` backwards.
+    /// A name with letters that turn the direction of writing around, so that `exe` is shown as
+    /// `cod.exe` backwards.
     TurnedName,
     /// A document with macros.
     Macros,
@@ -71,10 +72,12 @@ impl Kind {
 pub struct Attachments {
     /// Whether attachments are looked at.
     pub enabled: bool,
-    /// So much of a message is kept while it arrives, to be looked into; of a larger one names alone are known.
+    /// So much of a message is kept while it arrives, to be looked into; of a larger one names
+    /// alone are known.
     pub attachment_bytes_max: u64,
-    /// Kind by kind, what follows: `macros = "reject"`. Where nothing is said, mail is marked and no more: what harms
-    /// one host's users is another's daily work, so an operator has to ask for refusals.
+    /// Kind by kind, what follows: `macros = "reject"`. Where nothing is said, mail is marked
+    /// and no more: what harms one host's users is another's daily work, so an operator has to
+    /// ask for refusals.
     pub actions: BTreeMap<Kind, Action>,
 }
 

@@ -164,7 +164,8 @@ fn what_is_packed_is_found_and_what_is_harmless_is_left_alone() {
 #[test]
 fn bombs_are_told_in_little_time_and_memory() {
     let zeroes = vec![0; 120 << 20];
-    // One file of zeroes; one that is a zip file only after much unpacking; entries that share their bytes.
+    // One file of zeroes; one that is a zip file only after much unpacking; entries that
+    // share their bytes.
     let plain = zip(&[deflated("zeroes", &zeroes)]);
     assert_eq!(kinds(&message("a.zip", &plain)), [Kind::Bomb]);
     let nested =

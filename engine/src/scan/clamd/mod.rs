@@ -1,8 +1,9 @@
 //! clamd's protocol (its manual, clamd(8)), and several of its servers in turn.
 //!
-//! A connection serves one command: `zVERSION`, or `zINSTREAM` with the message in chunks, each behind its length in four
-//! octets, the last one empty. The reply ends with a NUL. Whatever a server answers, and whenever, costs no more
-//! than the time that is left and [`REPLY_BYTES_MAX`]. Runs on the control plane.
+//! A connection serves one command: `zVERSION`, or `zINSTREAM` with the message in chunks, each
+//! behind its length in four octets, the last one empty. The reply ends with a NUL. Whatever a
+//! server answers, and whenever, costs no more than the time that is left and [`REPLY_BYTES_MAX`].
+//! Runs on the control plane.
 
 pub mod reply;
 
@@ -23,8 +24,9 @@ use tokio::time::timeout;
 /// Longest answer that is read.
 pub const REPLY_BYTES_MAX: u64 = 4096;
 const CHUNK_BYTES_MAX: usize = 64 << 10;
-/// In front of each message, in a chunk of its own. clamd tells by the first octets what it looks at. What begins with
-/// `MZ: 1`, or has a Content-Type and no more, is no message to it: it would decode nothing of what is attached.
+/// In front of each message, in a chunk of its own. clamd tells by the first octets what it looks
+/// at. What begins with `MZ: 1`, or has a Content-Type and no more, is no message to it: it would
+/// decode nothing of what is attached.
 const FIRST_FIELD: &[u8] = b"Return-Path: <>\r\n";
 /// Why a server is not asked about mail that is scanned again.
 pub const BEHIND: &str = "its signatures are older";
@@ -49,7 +51,8 @@ impl Upload {
         Ok(upload)
     }
 
-    /// Sends a piece. A server that closes while it is sent to may have answered before: [`Upload::finish`] tells.
+    /// Sends a piece. A server that closes while it is sent to may have answered before:
+    /// [`Upload::finish`] tells.
     pub async fn push(&mut self, piece: &[u8]) {
         for chunk in piece.chunks(CHUNK_BYTES_MAX) {
             if self.is_refused {
@@ -198,7 +201,8 @@ impl Clamd {
         self.servers.iter().map(tell).collect()
     }
 
-    /// The version of whichever server answers first: what a verdict found before has to be made with.
+    /// The version of whichever server answers first: what a verdict found before has
+    /// to be made with.
     pub async fn version(&self, until: Instant) -> Option<Version> {
         // A look, which takes no turn.
         for index in self.order_from(self.next.load(Ordering::Relaxed)) {
@@ -209,8 +213,9 @@ impl Clamd {
         None
     }
 
-    /// Of the servers that answer now, the version of the one that is behind. A look, after which nobody is taken to be down.
-    /// All are asked at once, so one that hangs costs no more than its own time.
+    /// Of the servers that answer now, the version of the one that is behind. A look, after
+    /// which nobody is taken to be down. All are asked at once, so one that hangs costs no more
+    /// than its own time.
     pub async fn oldest_version(&self) -> Option<Version> {
         let all = self.servers.iter().map(|server| server.ask_version(self.connect));
         let all = join_all(all).await.into_iter().flatten();
@@ -233,7 +238,8 @@ impl Clamd {
         found
     }
 
-    /// The first server that takes a message; of several, one whose signatures are not older than `least`.
+    /// The first server that takes a message; of several, one whose signatures are not
+    /// older than `least`.
     pub async fn take(&self, until: Instant, least: Option<&Version>) -> Result<Taken, String> {
         let (mut last, mut behind) = ("no server".to_owned(), None);
         let least = least.filter(|_| self.servers.len() > 1);
@@ -296,7 +302,8 @@ impl Clamd {
         self.servers[taken.server].resting.has_failed(why);
     }
 
-    /// A message that is here as a whole: by one server after another, each with its share of the time.
+    /// A message that is here as a whole: by one server after another, each with its
+    /// share of the time.
     pub async fn scan(&self, message: &[u8], until: Instant) -> Verdict {
         let mut last = "no server".to_owned();
         let order = self.order();

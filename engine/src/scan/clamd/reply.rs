@@ -1,4 +1,5 @@
-//! What clamd answers, read whatever it is. Pure; fuzzed with the rest (`engine/fuzz/fuzz_targets/viruses.rs`).
+//! What clamd answers, read whatever it is. Pure; fuzzed with the rest
+//! (`engine/fuzz/fuzz_targets/viruses.rs`).
 
 use crate::scan::verdict::{Version, plain};
 
@@ -12,8 +13,8 @@ pub enum Reply {
     Fault(String),
 }
 
-/// Reads the reply to INSTREAM, such as `stream: Eicar-Test-Signature FOUND` and a NUL. Without the NUL it may have been cut,
-/// and nothing cut is clean.
+/// Reads the reply to INSTREAM, such as `stream: Eicar-Test-Signature FOUND` and a NUL. Without the
+/// NUL it may have been cut, and nothing cut is clean.
 pub fn reply(bytes: &[u8]) -> Reply {
     let line = bytes.split(|&byte| byte == 0).next().unwrap_or_default();
     let is_cut = line.len() == bytes.len();

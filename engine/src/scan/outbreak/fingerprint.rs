@@ -1,9 +1,12 @@
-//! A few numbers that two messages share when they are alike, and otherwise not (locality-sensitive hashing).
+//! A few numbers that two messages share when they are alike, and otherwise not
+//! (locality-sensitive hashing).
 //!
-//! What a text or a file consists of is a set: of its runs of three words, or of windows of its bytes. For each of
-//! [`ROWS`]` x `[`BANDS`] orders of all such things the least one of the set is taken: two sets have the same least one as often as they
-//! overlap (Broder, "On the resemblance and containment of documents", 1997). [`ROWS`] of them make a fingerprint. Two texts
-//! with nine tenths in common share four or five of the six; with half in common mostly none; with nothing, none.
+//! What a text or a file consists of is a set: of its runs of three words, or of windows of its
+//! bytes. For each of [`ROWS`]` x `[`BANDS`] orders of all such things the least one of the set
+//! is taken: two sets have the same least one as often as they overlap (Broder, "On the
+//! resemblance and containment of documents", 1997). [`ROWS`] of them make a fingerprint. Two
+//! texts with nine tenths in common share four or five of the six; with half in common mostly
+//! none; with nothing, none.
 //!
 //! Pure, and linear in at most [`TEXT_BYTES_MAX`] and [`FILE_BYTES_MAX`] of each part.
 
@@ -172,7 +175,8 @@ impl Minima {
     }
 }
 
-/// SplitMix64's finisher (Steele, Lea and Flood, 2014): every bit of the input changes half of the output's.
+/// SplitMix64's finisher (Steele, Lea and Flood, 2014): every bit of the input changes half
+/// of the output's.
 const fn mix(mut number: u64) -> u64 {
     number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -207,7 +211,8 @@ mod tests {
         let (mut kept, mut rounds) = (0, 0);
         for edit in 0..40 {
             let mut edited = original.clone();
-            // A name at the start, a number in the middle, a word left out, a word changed, a line at the end.
+            // A name at the start, a number in the middle, a word left out, a word changed, a
+            // line at the end.
             edited[0] = format!("dear{edit}");
             edited[(edit * 7) % 200] = format!("nr{edit}");
             edited.remove((edit * 31) % 199);

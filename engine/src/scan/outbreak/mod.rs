@@ -1,12 +1,13 @@
-//! Does the same message come to many from many places at once? Viruses and spam do that hours before anybody
-//! has a signature for them.
+//! Does the same message come to many from many places at once? Viruses and spam do that hours
+//! before anybody has a signature for them.
 //!
-//! A message is known by a few [`fingerprint`]s, which stay the same under small edits. How often each of them has come, from how many
-//! networks and senders and to how many recipients, is counted in one [`table`] for all cores, which the control plane
-//! keeps. The first messages of an outbreak are not held up: that is the price of knowing nothing beforehand.
+//! A message is known by a few [`fingerprint`]s, which stay the same under small edits. How often
+//! each of them has come, from how many networks and senders and to how many recipients, is counted
+//! in one [`table`] for all cores, which the control plane keeps. The first messages of an outbreak
+//! are not held up: that is the price of knowing nothing beforehand.
 //!
-//! Off until thresholds are set: how many alike are too many depends on how much mail a host gets, and a threshold that is right for
-//! a provider files every circular of a school as junk.
+//! Off until thresholds are set: how many alike are too many depends on how much mail a host gets,
+//! and a threshold that is right for a provider files every circular of a school as junk.
 
 pub mod fingerprint;
 pub mod table;
@@ -30,7 +31,8 @@ pub struct Outbreak {
     pub senders_min: u32,
     /// To so many recipients, each counted as often as it is written to.
     pub recipients_min: u32,
-    /// What follows: `mark`, `junk` or `quarantine`. To defer would feed itself, since each try counts as one more of its like.
+    /// What follows: `mark`, `junk` or `quarantine`. To defer would feed itself, since each try
+    /// counts as one more of its like.
     pub action: Action,
     pub window_seconds: u64,
     /// Fingerprints counted; a message has six for its text, and six for each attachment.

@@ -1,9 +1,10 @@
 //! How often each fingerprint has come lately, in bounded memory.
 //!
-//! Two tables, one for this half of the window and one for the half before; together they cover between half a window and
-//! a whole one. A table that is full ends its half early, so a flood of unique messages shortens the window,
-//! and does nothing else. Distinct networks and senders are counted by linear counting (Whang and others, 1990): one bit of
-//! 64 for each, and an estimate from the bits that are not set.
+//! Two tables, one for this half of the window and one for the half before; together they cover
+//! between half a window and a whole one. A table that is full ends its half early, so a flood of
+//! unique messages shortens the window, and does nothing else. Distinct networks and senders are
+//! counted by linear counting (Whang and others, 1990): one bit of 64 for each, and an estimate
+//! from the bits that are not set.
 
 use crate::policy::networks::prefix;
 use std::collections::HashMap;

@@ -1,12 +1,12 @@
 //! An account being served over IMAP: answers the machine's events from the store.
 //!
-//! Knows no socket, no core and no password: the session around it (`mod.rs`) does. Generic over the
-//! device, so that the same code is tested on a simulated disk.
+//! Knows no socket, no core and no password: the session around it (`mod.rs`) does. Generic over
+//! the device, so that the same code is tested on a simulated disk.
 //!
-//! Invariants: a command is answered after what it changed is durable; what others changed is told at
-//! sync points alone, from the store's changes since the view's MODSEQ; nothing that takes long holds
-//! the core (`breathe`); a stream that was begun and can't be finished ends the connection, since
-//! what follows could not be told from it.
+//! Invariants: a command is answered after what it changed is durable; what others changed is told
+//! at sync points alone, from the store's changes since the view's MODSEQ; nothing that takes long
+//! holds the core (`breathe`); a stream that was begun and can't be finished ends the connection,
+//! since what follows could not be told from it.
 
 use super::append::Incoming;
 use crate::filter::sorting::Sorted;
@@ -66,7 +66,8 @@ impl<D: Device> ImapAccount<D> {
         }
     }
 
-    /// As a session of this core: with what its configuration says of the quarantine and of what is appended.
+    /// As a session of this core: with what its configuration says of the quarantine and of
+    /// what is appended.
     #[must_use]
     pub fn of(self, shard: &Rc<Shard>) -> ImapAccount<D> {
         let shown = shard.config.quarantine.shown_as();
@@ -327,7 +328,8 @@ impl<D: Device> ImapAccount<D> {
         }
     }
 
-    /// Whether the name, or the topmost level of it, is taken for the quarantine, be it that there is none yet.
+    /// Whether the name, or the topmost level of it, is taken for the quarantine, be it that
+    /// there is none yet.
     pub(super) fn is_reserved(&self, name: &str) -> bool {
         let top = name.split('/').next().unwrap_or_default();
         self.quarantine.as_deref() == Some(top)
@@ -337,7 +339,8 @@ impl<D: Device> ImapAccount<D> {
             )
     }
 
-    /// The mailbox that messages are copied from: mail gets out of quarantine by being released alone.
+    /// The mailbox that messages are copied from: mail gets out of quarantine by
+    /// being released alone.
     pub(super) fn source(&self) -> Result<MailboxId, Completion> {
         let here = self.here()?;
         if self.shown_quarantine().is_some_and(|info| info.id == here) {

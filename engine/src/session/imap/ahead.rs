@@ -1,8 +1,8 @@
 //! Reading ahead, in order: each read is begun as soon as there is room for it.
 //!
-//! Not `StreamExt::buffered`: that begins others only when nothing is ready, so that all of them are begun together and the
-//! disk stands idle while what they have brought is worked off. A listing of 10,000 messages took its reads
-//! and its work one after the other, and twice as long.
+//! Not `StreamExt::buffered`: that begins others only when nothing is ready, so that all of them
+//! are begun together and the disk stands idle while what they have brought is worked off. A
+//! listing of 10,000 messages took its reads and its work one after the other, and twice as long.
 
 use futures_util::future::{MaybeDone, maybe_done};
 use std::collections::VecDeque;

@@ -1,9 +1,10 @@
 //! APPEND: a message on its way in. RFC 3501 section 6.3.11, RFC 4315.
 //!
 //! At most [`MEMORY_BYTES_MAX`] of it are held: beyond that it streams into the log while it comes.
-//! The summary is worked out on the way, and so is the scan, where messages are scanned (`scan.append`): a client with a
-//! stolen password must not put into a mailbox what nobody could have sent to it. What is let in is filed where its owner
-//! says and left as it is: no field is written into it, and nothing of it goes into Junk or quarantine by itself.
+//! The summary is worked out on the way, and so is the scan, where messages are scanned
+//! (`scan.append`): a client with a stolen password must not put into a mailbox what nobody could
+//! have sent to it. What is let in is filed where its owner says and left as it is: no field is
+//! written into it, and nothing of it goes into Junk or quarantine by itself.
 
 use super::account::{ImapAccount, refusal};
 use crate::NOTICE;
@@ -85,7 +86,8 @@ impl<D: Device> Incoming<D> {
     }
 }
 
-/// Why what was found keeps a message out; `None`: it comes in. What the operator wants in Junk is its owner's to file.
+/// Why what was found keeps a message out; `None`: it comes in. What the operator wants in Junk is
+/// its owner's to file.
 fn objection(found: &Findings, scan: &settings::Scan) -> Option<Completion> {
     let (code, text) = match found.action(scan).0 {
         Action::Mark | Action::Junk => return None,

@@ -1,9 +1,9 @@
 //! FETCH: from the index, the summary and byte ranges to response lines.
 //!
-//! Messages are read ahead, of each no more than one window of bytes, and of all of them no more than a
-//! budget. Its sections are cut from that window, or read one by one while the response is written. A
-//! response is begun only when the window has been read, so that a message that can't be read costs a
-//! NO and not the connection.
+//! Messages are read ahead, of each no more than one window of bytes, and of all of them no more
+//! than a budget. Its sections are cut from that window, or read one by one while the response is
+//! written. A response is begun only when the window has been read, so that a message that can't be
+//! read costs a NO and not the connection.
 
 use super::account::{Broken, ImapAccount, breathe, breathe_after, refusal};
 use super::ahead::Ahead;
@@ -26,7 +26,8 @@ const PIECE_BYTES: u64 = 64 * 1024;
 const WINDOW_BYTES_MAX: u64 = 256 * 1024;
 /// Messages that are read ahead: one read at a time would leave the disk idle between them.
 pub(super) const LOADING_MAX: usize = 16;
-/// Messages of which neighbours are sought, for one read of their summaries; and reads of these at a time.
+/// Messages of which neighbours are sought, for one read of their summaries; and reads of
+/// these at a time.
 const NEIGHBOURS_MAX: usize = 256;
 const RUNS_MAX: usize = 4;
 /// What a session holds of messages that were read ahead.
@@ -98,8 +99,8 @@ impl<D: Device> ImapAccount<D> {
         })
     }
 
-    /// Reads ahead and writes in order. Tells as of which MODSEQ the client now knows which message's
-    /// flags, and the last thing that went wrong.
+    /// Reads ahead and writes in order. Tells as of which MODSEQ the client now knows which
+    /// message's flags, and the last thing that went wrong.
     async fn send(
         &self,
         machine: &Imap,

@@ -97,8 +97,8 @@ impl Transaction {
         }
     }
 
-    /// What does not go at once waits in the queue, for those at home, too: from there it gets to them. Only what is forwarded
-    /// has copies of its own.
+    /// What does not go at once waits in the queue, for those at home, too: from there it gets to
+    /// them. Only what is forwarded has copies of its own.
     fn leave_for_later(&mut self) {
         for recipient in &mut self.recipients {
             if !recipient.homes.is_empty() {
@@ -246,7 +246,8 @@ impl SmtpSession {
         let octets = transaction.octets;
         let id = transaction.id.clone();
         let from = transaction.from.as_ref().map(ToString::to_string).unwrap_or_default();
-        // In a box of its own, which a session needs no room for while it waits for its next message.
+        // In a box of its own, which a session needs no room for while it waits for
+        // its next message.
         let results = Box::pin(self.settle(&mut transaction)).await;
         let auth = transaction.verdict.as_ref().map(Verdict::brief);
         let auth = auth.as_deref();
@@ -320,8 +321,8 @@ pub(super) fn refusal(error: &Error) -> Refusal {
         Error::Full(_) => Refusal::DISK_FULL,
         Error::Busy => Refusal::BUSY,
         Error::Limit(_) => Refusal::TOO_BIG,
-        // The directory knows the account, or it would not have been asked for: its shard has lost it, or it
-        // was removed this moment. Another try finds out which.
+        // The directory knows the account, or it would not have been asked for: its shard has lost
+        // it, or it was removed this moment. Another try finds out which.
         Error::NoSuchAccount(_)
         | Error::Device(_)
         | Error::GivenUp(_)

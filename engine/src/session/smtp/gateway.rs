@@ -1,9 +1,11 @@
-//! A gateway that the operator trusts says on whose behalf it speaks (XCLIENT): from then on the session is that client's.
+//! A gateway that the operator trusts says on whose behalf it speaks (XCLIENT): from then on the
+//! session is that client's.
 //!
-//! What is decided about a connection is decided about the client: whether it is kept out, how many it may have, and everything that looks
-//! at an address later, from SPF to greylisting. So a gateway within `auth.trusted_networks` passes nobody off as trusted. What the
-//! gateway does before it says for whom is its own: that is looked at like anybody's, but many connections and many faults from there
-//! keep nobody out.
+//! What is decided about a connection is decided about the client: whether it is kept out, how many
+//! it may have, and everything that looks at an address later, from SPF to greylisting. So a
+//! gateway within `auth.trusted_networks` passes nobody off as trusted. What the gateway does
+//! before it says for whom is its own: that is looked at like anybody's, but many connections and
+//! many faults from there keep nobody out.
 
 use super::SmtpSession;
 use crate::metrics::Service;
@@ -13,7 +15,8 @@ use protocols::smtp::Refusal;
 use protocols::smtp::xclient::Client;
 use std::net::{IpAddr, SocketAddr};
 
-/// Whether whoever connects from there may say so. Only where servers bring mail: who logs in speaks for themselves.
+/// Whether whoever connects from there may say so. Only where servers bring mail: who logs in
+/// speaks for themselves.
 pub(super) fn is_one(shard: &Shard, service: Service, address: IpAddr) -> bool {
     service == Service::Smtp && connect::is_gateway(shard, address)
 }
@@ -39,8 +42,9 @@ impl SmtpSession {
         Ok(())
     }
 
-    /// A sender is named: by a gateway that says for whom, or by one that may not know how to. A gateway has mail of its own, too, so
-    /// that is said once for each network, and not held against anybody.
+    /// A sender is named: by a gateway that says for whom, or by one that may not know how to. A
+    /// gateway has mail of its own, too, so that is said once for each network, and not held
+    /// against anybody.
     pub(super) fn look_for_client(&self) {
         if self.has_spoken_for || self.service != Service::Smtp {
             return;

@@ -1,9 +1,9 @@
 //! SMTP, submission and LMTP: answers to the machine's events.
 //!
 //! Policy in the order of the transaction: may this sender send, does this recipient exist and have
-//! room, will the store take a message now; then [`arrival`]: bytes into an
-//! intake; at the end [`settling`]: one outcome for each recipient. What it has to pass before that: [`stages`], and of
-//! these [`scoring`]. Of a gateway that speaks on others' behalf: [`gateway`].
+//! room, will the store take a message now; then [`arrival`]: bytes into an intake; at the end
+//! [`settling`]: one outcome for each recipient. What it has to pass before that: [`stages`], and
+//! of these [`scoring`]. Of a gateway that speaks on others' behalf: [`gateway`].
 
 mod arrival;
 mod gateway;
@@ -120,7 +120,8 @@ impl SmtpSession {
         ticket: Ticket<Login>,
         outbox: &mut Outbox,
     ) {
-        // Before it is checked: whoever proves an old one while it is changed is out with the next message.
+        // Before it is checked: whoever proves an old one while it is changed is out with
+        // the next message.
         self.password = self.password_of(&credentials.user);
         let outcome = match self
             .shard
@@ -190,7 +191,8 @@ impl SmtpSession {
     ) -> Result<(), Refusal> {
         let is_honeypot = self.is_stranger() && honeypot::is_one(&self.shard, address.as_str());
         if is_honeypot && self.transaction.from.is_none() {
-            // What comes back to it: somebody has put it into `MAIL FROM`, and an honest server tells of a failure.
+            // What comes back to it: somebody has put it into `MAIL FROM`, and an honest server
+            // tells of a failure.
             return Err(Refusal::NO_SUCH_USER);
         }
         if is_honeypot {
@@ -330,8 +332,8 @@ fn later(release: Release, now: u64) -> Option<u64> {
     (at > now).then_some(at)
 }
 
-/// Whose postmaster `<postmaster>` without a domain is (RFC 5321 section 4.5.1): that of the first domain
-/// which has one.
+/// Whose postmaster `<postmaster>` without a domain is (RFC 5321 section 4.5.1): that of the first
+/// domain which has one.
 fn postmaster_domain(shard: &Shard) -> String {
     let directory = shard.directory.borrow();
     let any = || directory.domains().next().map(|(domain, _)| domain.as_str());

@@ -1,4 +1,5 @@
-//! What a stranger's mail has to pass beyond its envelope: lists in DNS, the spam score, greylisting.
+//! What a stranger's mail has to pass beyond its envelope: lists in DNS, the spam
+//! score, greylisting.
 
 use super::SmtpSession;
 use super::arrival::{Recipient, refusal};
@@ -27,7 +28,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A sixth of a millisecond of rules, a few where a text is made to cost much. To cross over costs less than the rest.
+/// A sixth of a millisecond of rules, a few where a text is made to cost much. To cross over costs
+/// less than the rest.
 const JUDGED_ON_CORE_BYTES_MAX: u64 = 4 << 10;
 
 /// Whom a message is for.

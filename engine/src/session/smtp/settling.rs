@@ -1,6 +1,7 @@
 //! A message has arrived: one outcome for each recipient.
 //!
-//! What goes into the queue is asked everything first, then everybody at home gets it, then it is queued.
+//! What goes into the queue is asked everything first, then everybody at home gets it,
+//! then it is queued.
 
 use super::SmtpSession;
 use super::arrival::{Recipient, Transaction, refusal};
@@ -42,8 +43,9 @@ impl SmtpSession {
         }
     }
 
-    /// What goes into the queue is asked everything first, so that nobody has the message of which somebody is told to send it
-    /// again. Then everybody at home gets it: what is in the queue may leave before the sender is answered.
+    /// What goes into the queue is asked everything first, so that nobody has the message of which
+    /// somebody is told to send it again. Then everybody at home gets it: what is in the queue may
+    /// leave before the sender is answered.
     pub(super) async fn settle(
         &self,
         transaction: &mut Transaction,
@@ -97,8 +99,9 @@ impl SmtpSession {
         results
     }
 
-    /// Who is told to send it again must not have got it to some: what was filed when the queue did not take its copy. `taken`: what
-    /// was filed, and the accounts behind each of the first recipients.
+    /// Who is told to send it again must not have got it to some: what was filed when the queue
+    /// did not take its copy. `taken`: what was filed, and the accounts behind each of the
+    /// first recipients.
     async fn conclude(
         &self,
         taken: Option<(Copies, Vec<BTreeSet<AccountId>>)>,
@@ -120,8 +123,8 @@ impl SmtpSession {
         copies.stay().await;
     }
 
-    /// Sends on what is forwarded, once all homes have it. Where all share an answer nothing is sent that somebody refuses: who
-    /// sends again sends to all again.
+    /// Sends on what is forwarded, once all homes have it. Where all share an answer nothing is
+    /// sent that somebody refuses: who sends again sends to all again.
     async fn forward(
         &self,
         at_home: AtHome,
@@ -139,7 +142,8 @@ impl SmtpSession {
                 results[index] = queued.map(Some).map_err(|error| refusal(&error));
             }
         }
-        // No answer yet has what was not forwarded because somebody else refuses, and whom another's copy reaches.
+        // No answer yet has what was not forwarded because somebody else refuses, and whom
+        // another's copy reaches.
         let refused = results.iter().find_map(|result| result.as_ref().err().cloned());
         let taken = results.iter().find_map(|result| *result.as_ref().ok()?);
         let for_all = refused.map_or(taken.ok_or(Refusal::BUSY), Err);
@@ -148,8 +152,8 @@ impl SmtpSession {
         (results.into_iter().map(answer).collect(), copies)
     }
 
-    /// Asks of all copies for the queue what nobody else asks, and keeps room for those that are to wait there. The error is
-    /// everybody's.
+    /// Asks of all copies for the queue what nobody else asks, and keeps room for those that are to
+    /// wait there. The error is everybody's.
     async fn admit(
         &self,
         transaction: &mut Transaction,
@@ -207,8 +211,8 @@ impl SmtpSession {
         }
     }
 
-    /// Delivers to everybody's homes. `others`: on other hosts, who share the answer; `queued`: the copies for them. The error is
-    /// everybody's.
+    /// Delivers to everybody's homes. `others`: on other hosts, who share the answer; `queued`: the
+    /// copies for them. The error is everybody's.
     async fn deliver(
         &self,
         transaction: &mut Transaction,
@@ -244,8 +248,9 @@ impl SmtpSession {
         to.dedup_by_key(|to| to.home.account);
         // RFC 9228 section 4: what has been delivered to this address before is going in circles.
         to.retain(|to| !trace.delivered_to.contains(&to.home.address));
-        // SMTP has one reply for all: when somebody's mailbox is full, nobody may have the message yet, or
-        // the others get it again with each try (RFC 5321 section 4.2.5). LMTP answers for each.
+        // SMTP has one reply for all: when somebody's mailbox is full, nobody may have the
+        // message yet, or the others get it again with each try (RFC 5321 section 4.2.5). LMTP
+        // answers for each.
         if self.role != Role::Lmtp && to.len() > 1 {
             for To { home, .. } in &to {
                 let octets =

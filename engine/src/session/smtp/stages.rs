@@ -1,6 +1,6 @@
 //! What is asked of a message between its last octet and its delivery, each stage after the other:
-//! who has sent it, how much it looks like spam ([`scoring`](super::scoring)), what the scan has found. Each may
-//! refuse it for everybody, have it filed as junk, and add fields.
+//! who has sent it, how much it looks like spam ([`scoring`](super::scoring)), what the scan has
+//! found. Each may refuse it for everybody, have it filed as junk, and add fields.
 
 use super::SmtpSession;
 use super::arrival::{Recipient, refusal};
@@ -82,8 +82,8 @@ impl SmtpSession {
         Ok(())
     }
 
-    /// Who can keep DMARC from an answer, by a header that is too large for us or by questions that take too long, must not
-    /// gain what `fail` would deny.
+    /// Who can keep DMARC from an answer, by a header that is too large for us or by questions that
+    /// take too long, must not gain what `fail` would deny.
     fn own_name(&self, found: &Verdict) -> OwnName {
         let author = &found.author_domain;
         let dmarc = found.findings.iter().find(|one| one.method == Method::Dmarc);
@@ -99,7 +99,8 @@ impl SmtpSession {
         }
     }
 
-    /// Whether a domain is one of ours, or stands above or below one: what one of them sends aligns with the other.
+    /// Whether a domain is one of ours, or stands above or below one: what one of them sends
+    /// aligns with the other.
     fn is_related(&self, domain: &str) -> bool {
         let directory = self.shard.directory.borrow();
         let mut names = std::iter::successors(Some(domain), |name| {

@@ -29,8 +29,8 @@ pub enum Event<'i> {
     Found(Vec<u32>, Ticket<Asked>),
     /// One message of [`Next::Survey`].
     Message(Message),
-    /// Octets of the message of [`Next::Fetch`]. It is not whole before [`Event::Fetched`]: with any
-    /// other end what came of it is void.
+    /// Octets of the message of [`Next::Fetch`]. It is not whole before [`Event::Fetched`]: with
+    /// any other end what came of it is void.
     Piece(Cow<'i, [u8]>),
     Fetched {
         message: Message,
@@ -83,8 +83,8 @@ pub enum Next {
         uids: Vec<(u32, u32)>,
         flags: FlagBits,
     },
-    /// Removes these messages, as far as they are marked as deleted, and no others: refused when the
-    /// server lacks UIDPLUS (RFC 4315).
+    /// Removes these messages, as far as they are marked as deleted, and no others: refused when
+    /// the server lacks UIDPLUS (RFC 4315).
     Expunge {
         uids: Vec<(u32, u32)>,
     },

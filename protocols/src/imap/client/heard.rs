@@ -1,4 +1,5 @@
-//! Responses, read: RFC 3501 section 7. What we don't know is passed over, what is malformed is `None`.
+//! Responses, read: RFC 3501 section 7. What we don't know is passed over, what is
+//! malformed is `None`.
 
 use super::event::{Mailbox, Message, Refusal};
 use crate::imap::lexer::{Lexer, is_atom_byte};

@@ -23,7 +23,8 @@ impl Client {
                 {
                     return self.log_in_plainly(&login.user, password, login.in_clear, output);
                 }
-                // Without TLS everything is withheld (LOGINDISABLED): that is what to tell the operator.
+                // Without TLS everything is withheld (LOGINDISABLED): that is what to
+                // tell the operator.
                 (Err(Trouble::NoLogin), Secret::Password(_)) if !self.encrypted => {
                     return self.fail_politely(Stage::Login, Trouble::LoginNeedsTls, None, output);
                 }

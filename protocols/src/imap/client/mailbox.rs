@@ -1,8 +1,9 @@
-//! The commands that collecting takes, and what their responses mean. RFC 3501 sections 6.3, 6.4 and 7.
+//! The commands that collecting takes, and what their responses mean. RFC 3501
+//! sections 6.3, 6.4 and 7.
 //!
-//! Messages are named by UID only, since sequence numbers move. A response about a message that was not
-//! asked for is passed over (other sessions change things); one that brings another message's text in
-//! the place of the one that was asked for ends the session.
+//! Messages are named by UID only, since sequence numbers move. A response about a message that was
+//! not asked for is passed over (other sessions change things); one that brings another message's
+//! text in the place of the one that was asked for ends the session.
 
 use super::event::{Asked, Event, Message, Next, Opened, Refusal, Stage};
 use super::heard::{self, Heard};

@@ -1,5 +1,5 @@
-//! Commands on their way out. A string that can't be quoted goes as a literal, which waits until the
-//! server asks for it: RFC 3501 section 4.3.
+//! Commands on their way out. A string that can't be quoted goes as a literal, which waits until
+//! the server asks for it: RFC 3501 section 4.3.
 
 use crate::sasl::client::Hidden;
 use std::collections::VecDeque;

@@ -10,12 +10,12 @@
 //! | LOGOUT | [`Event::Left`] | the same |
 //!
 //! A message's octets are streamed; everything else of a response is collected, up to
-//! [`RESPONSE_OCTETS_MAX`] (a search: what its UIDs take). What nobody asked for is passed over, up to
-//! [`UNASKED_OCTETS_MAX`] for a command. What can't be understood ends the session, as does BYE.
+//! [`RESPONSE_OCTETS_MAX`] (a search: what its UIDs take). What nobody asked for is passed over, up
+//! to [`UNASKED_OCTETS_MAX`] for a command. What can't be understood ends the session, as does BYE.
 //! [`Client::lost`] tells that the peer has closed: what it said last is still looked at.
 //!
-//! Time: [`REPLY_TIMEOUT`] for a command; it starts anew with each response that was asked for and each
-//! piece of a message, and an hour bounds the whole.
+//! Time: [`REPLY_TIMEOUT`] for a command; it starts anew with each response that was asked for and
+//! each piece of a message, and an hour bounds the whole.
 
 use super::event::{Config, Event, Failure, Next, Refusal, Stage};
 use super::heard::Fetched;
@@ -30,7 +30,8 @@ use std::time::Duration;
 
 pub const REPLY_TIMEOUT: Duration = Duration::from_secs(300);
 const LOGOUT_TIMEOUT: Duration = Duration::from_secs(30);
-/// A port that speaks TLS from its first octet says nothing, and who waits for it should hear why soon.
+/// A port that speaks TLS from its first octet says nothing, and who waits for it
+/// should hear why soon.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(60);
 pub const RESPONSE_OCTETS_MAX: usize = 64 << 10;
 pub const UNASKED_OCTETS_MAX: usize = 16 << 20;
@@ -306,7 +307,8 @@ impl Client {
         self.fail_politely(Stage::StartTls, Trouble::Refused, Some(refusal), output)
     }
 
-    /// `PREAUTH`: nobody is to log in any more, and TLS can't be had any more (RFC 9051 section 7.1.4).
+    /// `PREAUTH`: nobody is to log in any more, and TLS can't be had any more (RFC
+    /// 9051 section 7.1.4).
     pub(super) fn preauthenticated<'i>(&mut self, output: &mut Outbox) -> Option<Step<Event<'i>>> {
         if self.config.tls == Tls::Required {
             return self.fail_politely(Stage::Greeting, Trouble::NoTls, None, output);

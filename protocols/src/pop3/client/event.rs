@@ -38,8 +38,8 @@ pub enum Event<'i> {
         refusal: Refusal,
         ticket: Ticket<Asked>,
     },
-    /// The session is over by our QUIT. `committed`: what was marked is deleted. Without, nobody knows:
-    /// a reply that was lost may have said yes.
+    /// The session is over by our QUIT. `committed`: what was marked is deleted. Without, nobody
+    /// knows: a reply that was lost may have said yes.
     Left {
         committed: bool,
     },
@@ -68,8 +68,8 @@ pub enum Next {
 pub struct Listing {
     /// By number; each with an identifier of its own.
     pub entries: Vec<Entry>,
-    /// Messages that share their identifier with others, against RFC 1939 section 7: which of them was
-    /// collected before can't be told.
+    /// Messages that share their identifier with others, against RFC 1939 section 7: which of them
+    /// was collected before can't be told.
     pub repeated: Vec<Entry>,
 }
 

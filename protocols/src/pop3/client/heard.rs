@@ -1,5 +1,5 @@
-//! A server's reply: `+OK`, `-ERR` or, in a login, `+` and a challenge. RFC 1939 section 3, RFC 2449
-//! section 8, RFC 5034 section 4.
+//! A server's reply: `+OK`, `-ERR` or, in a login, `+` and a challenge. RFC 1939 section 3, RFC
+//! 2449 section 8, RFC 5034 section 4.
 
 use super::event::Refusal;
 use crate::wire::remote::shown;

@@ -1,6 +1,6 @@
-//! Capabilities, STLS as configured, and the login: USER and PASS where they are offered, since every
-//! server has them; else AUTH. APOP no: its MD5 proves little, and it wants the password in the clear
-//! on the server.
+//! Capabilities, STLS as configured, and the login: USER and PASS where they are offered, since
+//! every server has them; else AUTH. APOP no: its MD5 proves little, and it wants the password in
+//! the clear on the server.
 
 use super::event::{Event, Refusal, Stage};
 use super::session::{Awaited, Client, Phase};

@@ -1,7 +1,8 @@
 //! What is in the maildrop, and what is done with each message. RFC 1939 sections 5 to 7.
 //!
-//! Servers lie about sizes, repeat identifiers and count wrongly: a size is a hint, identifiers that
-//! are not alone are told apart in [`Listing`], and the listing is what UIDL says, whatever STAT said.
+//! Servers lie about sizes, repeat identifiers and count wrongly: a size is a hint, identifiers
+//! that are not alone are told apart in [`Listing`], and the listing is what UIDL says,
+//! whatever STAT said.
 
 use super::event::{Asked, Entry, Event, Listing, Next, Refusal, Stage};
 use super::heard::{number, numbered};

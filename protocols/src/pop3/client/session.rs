@@ -14,8 +14,8 @@
 //! What can't be understood ends the session. [`Client::lost`] tells that the peer has closed: what
 //! it said last is still looked at.
 //!
-//! Time: [`REPLY_TIMEOUT`] for a reply, whose octets gain nothing; within a message and a listing it
-//! starts anew with what comes, and an hour bounds the whole. Memory: a line and the listing.
+//! Time: [`REPLY_TIMEOUT`] for a reply, whose octets gain nothing; within a message and a listing
+//! it starts anew with what comes, and an hour bounds the whole. Memory: a line and the listing.
 
 use super::event::{Config, Event, Failure, Listing, Next, Refusal, Stage};
 use super::heard::{self, Heard};
@@ -29,7 +29,8 @@ use std::time::Duration;
 
 pub const REPLY_TIMEOUT: Duration = Duration::from_secs(300);
 const QUIT_TIMEOUT: Duration = Duration::from_secs(30);
-/// A port that speaks TLS from its first octet says nothing, and who waits for it should hear why soon.
+/// A port that speaks TLS from its first octet says nothing, and who waits for it
+/// should hear why soon.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(60);
 /// RFC 2449 section 4 has 512.
 pub const LINE_OCTETS_MAX: usize = 4096;

@@ -54,7 +54,8 @@ impl Compiler {
         arguments.texts_after(self, "flags", Some(Capability::Imap4Flags))
     }
 
-    /// `:flags`, `:create` and `:specialuse`, of `fileinto` and of `:fcc`; the mailbox is read elsewhere.
+    /// `:flags`, `:create` and `:specialuse`, of `fileinto` and of `:fcc`; the mailbox
+    /// is read elsewhere.
     fn filing_tags(
         &self,
         arguments: &mut Arguments<'_>,

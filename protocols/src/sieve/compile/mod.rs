@@ -1,5 +1,5 @@
-//! From the grammar to a program: which commands and tests there are, what they take, what has to be
-//! asked for with `require`. RFC 5228 sections 2.10.5, 3 to 5.
+//! From the grammar to a program: which commands and tests there are, what they take, what has to
+//! be asked for with `require`. RFC 5228 sections 2.10.5, 3 to 5.
 //!
 //! | file | what |
 //! |---|---|

@@ -68,8 +68,8 @@ impl<'r> Run<'r> {
         Ok(false)
     }
 
-    /// What of a part is its content: of a leaf the body; of a message its header; of a multipart what
-    /// stands before the first part and behind the last (RFC 5173 section 5.2).
+    /// What of a part is its content: of a leaf the body; of a message its header; of a multipart
+    /// what stands before the first part and behind the last (RFC 5173 section 5.2).
     fn spans(&self, index: usize, part: &Part) -> Vec<(Span, bool)> {
         let summary = self.mail.summary;
         match part.kind {

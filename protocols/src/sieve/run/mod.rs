@@ -34,13 +34,14 @@ pub fn run(script: &Script, mail: &Mail<'_>, world: &dyn World, limits: &Limits)
     run_in_turn(&[script], mail, world, limits)
 }
 
-/// Runs several scripts, such as an operator's and then a user's, as if they were one: no mailbox and no
-/// address gets the message twice, and what one does to the header the next one sees.
+/// Runs several scripts, such as an operator's and then a user's, as if they were one: no mailbox
+/// and no address gets the message twice, and what one does to the header the next one sees.
 ///
-/// A message that a script keeps, by word or because nothing cancelled it, goes on to the next script, with
-/// the flags that it has by then; the last one's keep is done. One that a script files, redirects, rejects
-/// or discards without keeping it ends the turn. An error costs the script in which it happened all of its
-/// effects, and no other script any of theirs. Each has the work and the variables to itself.
+/// A message that a script keeps, by word or because nothing cancelled it, goes on to the next
+/// script, with the flags that it has by then; the last one's keep is done. One that a script
+/// files, redirects, rejects or discards without keeping it ends the turn. An error costs the
+/// script in which it happened all of its effects, and no other script any of theirs. Each has the
+/// work and the variables to itself.
 pub fn run_in_turn(
     scripts: &[&Script],
     mail: &Mail<'_>,

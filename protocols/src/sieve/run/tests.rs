@@ -227,7 +227,8 @@ impl Run<'_> {
         }
     }
 
-    /// Goes through the fields of these names, or the one of each that the index wants, until `holds`.
+    /// Goes through the fields of these names, or the one of each that the index
+    /// wants, until `holds`.
     fn each_field(
         &mut self,
         names: &[Text],

@@ -1,7 +1,7 @@
-//! The message's octets on their way out: with dots (DATA) or counted (BDAT), piece by piece, so that
-//! no more of it is held than a piece. Lines leave with CRLF and no stray CR or LF leaves at all, however
-//! the message was stored: RFC 5321 section 2.3.8, and what one server takes for a line end and the
-//! next does not is how messages are smuggled.
+//! The message's octets on their way out: with dots (DATA) or counted (BDAT), piece by piece, so
+//! that no more of it is held than a piece. Lines leave with CRLF and no stray CR or LF leaves at
+//! all, however the message was stored: RFC 5321 section 2.3.8, and what one server takes for a
+//! line end and the next does not is how messages are smuggled.
 
 use super::event::{Body, Piece, Stage};
 use super::session::{Client, Phase, Sent};
@@ -62,8 +62,8 @@ impl Transfer {
 }
 
 impl Client {
-    /// Answers [`super::Event::Body`]. What is written is about as long as the piece; send it before the next
-    /// one is asked for, if it has become much.
+    /// Answers [`super::Event::Body`]. What is written is about as long as the piece; send it
+    /// before the next one is asked for, if it has become much.
     pub fn answer_body(&mut self, _: Ticket<Body>, piece: Piece<'_>, output: &mut Outbox) {
         let (true, Some(transaction)) = (self.phase == Phase::Asked, self.transaction.as_mut())
         else {

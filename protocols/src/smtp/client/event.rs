@@ -165,8 +165,8 @@ impl Verdict {
         let (outcome, class) = match heard.code {
             ..400 => (Outcome::Delivered, 2),
             400..500 => (Outcome::Later, 4),
-            // Too many recipients, said in the old way (RFC 5321 section 4.5.3.1.10): unless it says
-            // that it means something else, as a full mailbox.
+            // Too many recipients, said in the old way (RFC 5321 section 4.5.3.1.10): unless it
+            // says that it means something else, as a full mailbox.
             552 if stage == Stage::Recipient
                 && heard.enhanced.is_none_or(|status| (status.1, status.2) == (5, 3)) =>
             {

@@ -1,8 +1,8 @@
 //! A server's reply: lines of one code, hyphens but for the last. RFC 5321 section 4.2, RFC 2034.
 //!
 //! Bounds: a line of [`LINE_OCTETS_MAX`], [`LINES_MAX`] lines, and of their text the first
-//! [`TEXT_OCTETS_MAX`] octets. A reply beyond, or that is none, ends the session: whoever is out of step
-//! once can't be believed about the next recipient.
+//! [`TEXT_OCTETS_MAX`] octets. A reply beyond, or that is none, ends the session: whoever is out of
+//! step once can't be believed about the next recipient.
 
 use crate::smtp::reply::Enhanced;
 use crate::wire::line::{Framed, LineFault, LineReader};

@@ -7,8 +7,8 @@
 //! | require_tls | TLS and REQUIRETLS | fails for good, 5.7.30 (RFC 8689 section 4.2.1) |
 //! | more octets than SIZE allows | | fails for good, 5.3.4 (RFC 1870 section 6.1) |
 //!
-//! Nothing is converted or left out in silence. Another server of the same domain may offer more: to
-//! try it is the caller's affair.
+//! Nothing is converted or left out in silence. Another server of the same domain may offer more:
+//! to try it is the caller's affair.
 
 use super::event::{Envelope, Outcome, Stage, Verdict};
 use crate::sasl::client::Offered;

@@ -1,5 +1,5 @@
-//! From the connection to a session that takes messages: greeting, hellos, STARTTLS, and the login as
-//! configured. RFC 5321 sections 3.1 and 3.2, RFC 3207.
+//! From the connection to a session that takes messages: greeting, hellos, STARTTLS, and the login
+//! as configured. RFC 5321 sections 3.1 and 3.2, RFC 3207.
 
 use super::event::{Event, Stage};
 use super::heard::{Class, Heard};

@@ -12,13 +12,14 @@
 //! | 421 | anything | the end: what is undecided is tried later |
 //!
 //! Commands and replies are matched in order (`sent`). A machine writes as far as it may before it
-//! looks at any input, so that what it does hangs on the replies and not on when they come; a reply
-//! that comes before the message is out counts as the one to its end. What can't be understood, or was
-//! not asked for, ends the session: after it no reply could be believed to belong to its command.
+//! looks at any input, so that what it does hangs on the replies and not on when they come; a
+//! reply that comes before the message is out counts as the one to its end. What can't be
+//! understood, or was not asked for, ends the session: after it no reply could be believed to
+//! belong to its command.
 //!
-//! [`Client::lost`] tells that the peer has closed, or that nothing can be sent any more: what it said
-//! last is still looked at. Once the end of a message was written, a session that breaks leaves its
-//! recipients [`super::Outcome::InDoubt`].
+//! [`Client::lost`] tells that the peer has closed, or that nothing can be sent any more: what it
+//! said last is still looked at. Once the end of a message was written, a session that breaks
+//! leaves its recipients [`super::Outcome::InDoubt`].
 //!
 //! Time: RFC 5321 section 4.5.3.2 for each reply; its octets gain nothing. Between messages a
 //! session is left after [`IDLE_TIMEOUT`].
@@ -218,8 +219,8 @@ impl Client {
 
     // ── inside ──────────────────────────────────────────────────────────────────────────────────
 
-    /// A whole line, or nothing in front of octets that are written already. What is in it came from
-    /// configuration, store and peers: if it would be two commands, nothing is said.
+    /// A whole line, or nothing in front of octets that are written already. What is in it came
+    /// from configuration, store and peers: if it would be two commands, nothing is said.
     pub(super) fn say(&mut self, line: &str, sent: Sent, output: &mut Outbox) {
         if line.strip_suffix("\r\n").unwrap_or(line).contains(char::is_control) {
             self.fail(sent.stage(), Trouble::Ours("a control character in a command"), None);

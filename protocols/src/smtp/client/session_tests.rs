@@ -1,4 +1,5 @@
-//! Beside the transcripts (`tests/transcripts/smtp_client`): what the driver does, which they can't show.
+//! Beside the transcripts (`tests/transcripts/smtp_client`): what the driver does, which
+//! they can't show.
 
 use super::{Client, Config, Envelope, Event, Outcome, Piece, Recipient, Report, Stage};
 use crate::sasl::client::{Login, Secret};

@@ -9,10 +9,11 @@
 //! | yes, no | the end | the same; in LMTP the first of them, and the next reply decides the next |
 //! | 421 | anything | what is undecided is tried later |
 //!
-//! With PIPELINING, MAIL, RCPT… and DATA leave together, at most [`WINDOW`] of them unanswered, so that
-//! neither side waits for the other to read (RFC 2920 section 3.1). With CHUNKING as well, a message of
-//! up to [`CHUNKED_OCTETS_MAX`] follows at once: one round trip for all. Larger ones wait, since
-//! they may be sent in vain. Without any recipient left, DATA that was granted ends with its dot alone.
+//! With PIPELINING, MAIL, RCPT… and DATA leave together, at most [`WINDOW`] of them unanswered, so
+//! that neither side waits for the other to read (RFC 2920 section 3.1). With CHUNKING as well, a
+//! message of up to [`CHUNKED_OCTETS_MAX`] follows at once: one round trip for all. Larger ones
+//! wait, since they may be sent in vain. Without any recipient left, DATA that was granted ends
+//! with its dot alone.
 
 use super::body::Transfer;
 use super::event::{Envelope, Event, Failure, Outcome, Report, Stage, Verdict};

@@ -1,8 +1,8 @@
 //! The simulated disk itself: files, what of them is durable, faults, and the crash.
 //!
-//! Each file keeps what a reader sees (`current`), what the medium surely holds (`durable`), and the
-//! writes in between. A sync moves the writes that had completed before it began. A crash decides
-//! for every sector of every other write, in flight or complete, whether the medium got it.
+//! Each file keeps what a reader sees (`current`), what the medium surely holds (`durable`), and
+//! the writes in between. A sync moves the writes that had completed before it began. A crash
+//! decides for every sector of every other write, in flight or complete, whether the medium got it.
 
 use super::Random;
 use super::handle::{FileHandle, Handles};
@@ -219,7 +219,8 @@ impl Sim {
         self.disk.borrow_mut().names.insert(name.to_owned(), entry);
     }
 
-    /// Rot: flips the bits of `mask` in one byte, for readers and on the medium. False: no such byte.
+    /// Rot: flips the bits of `mask` in one byte, for readers and on the medium.
+    /// False: no such byte.
     pub fn flip(&self, name: &str, offset: u64, mask: u8) -> bool {
         let disk = self.disk.borrow();
         let Some(entry) = disk.names.get(name) else { return false };
@@ -235,8 +236,9 @@ impl Sim {
         true
     }
 
-    /// Sectors that are gone: from now on each read and map that touches these bytes fails with `EIO`, after a crash,
-    /// too. A write mends what it covers, as a disk does that has sectors to put in their place. False: no such file.
+    /// Sectors that are gone: from now on each read and map that touches these bytes fails with
+    /// `EIO`, after a crash, too. A write mends what it covers, as a disk does that has sectors to
+    /// put in their place. False: no such file.
     pub fn make_unreadable(&self, name: &str, bytes: Range<u64>) -> bool {
         let disk = self.disk.borrow();
         let Some(entry) = disk.names.get(name) else { return false };
@@ -274,9 +276,9 @@ impl Sim {
         Sim::with_names(Random::new(seed), names, disk.clock_micros + 1_000_000)
     }
 
-    /// The disk as the next process finds it after a kill: the machine stayed up, so nothing that was
-    /// written is lost, but what was not synced can still be lost by a later crash. Operations that
-    /// were in flight may have reached any of their sectors.
+    /// The disk as the next process finds it after a kill: the machine stayed up, so nothing that
+    /// was written is lost, but what was not synced can still be lost by a later crash. Operations
+    /// that were in flight may have reached any of their sectors.
     #[must_use]
     pub fn after_kill(&self) -> Sim {
         let mut disk = self.disk.borrow_mut();
@@ -551,7 +553,8 @@ impl Content {
             std::mem::take(&mut self.unsynced).into_iter().partition(covered);
         for written in durable {
             put(&mut self.durable, written.offset, &written.bytes);
-            // What an earlier write left in the cache there is gone: it can't come back over this one.
+            // What an earlier write left in the cache there is gone: it can't come
+            // back over this one.
             for earlier in unsynced.iter_mut().filter(|other| other.number < written.number) {
                 earlier.overlay(&written);
             }

@@ -17,12 +17,12 @@
 //! ```
 //!
 //! Operations complete in any order; each create, write, sync, read, remove counts as one (a
-//! durable write is two: the write and the sync). [`Sim::operations`] says how many there were, so a
-//! caller can crash at each of them in turn.
+//! durable write is two: the write and the sync). [`Sim::operations`] says how many there were, so
+//! a caller can crash at each of them in turn.
 //!
-//! `calls` are the device's own, which become operations of the `disk`: what it does with them, its faults, and the crash. `executor` runs
-//! tasks, and lets the disk go on when none is ready; `handle` counts open files; `random` is where
-//! chance comes from.
+//! `calls` are the device's own, which become operations of the `disk`: what it does with them, its
+//! faults, and the crash. `executor` runs tasks, and lets the disk go on when none is ready;
+//! `handle` counts open files; `random` is where chance comes from.
 
 mod calls;
 mod disk;

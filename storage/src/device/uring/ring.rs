@@ -153,7 +153,8 @@ impl Ring {
         if self.is_held.get() { Ok(()) } else { submit(&ring) }
     }
 
-    /// Runs what starts many operations when it is first polled: the kernel gets them by one call, and the disk as one batch.
+    /// Runs what starts many operations when it is first polled: the kernel gets them by one call,
+    /// and the disk as one batch.
     pub(super) async fn together<T>(&self, operations: impl Future<Output = T>) -> io::Result<T> {
         let mut operations = std::pin::pin!(operations);
         self.is_held.set(true);
@@ -269,7 +270,8 @@ fn ring_length(bytes: usize) -> u32 {
     u32::try_from(bytes).expect("a buffer below 4 GiB")
 }
 
-/// Hands the kernel what is queued. A signal, or a moment's lack of memory, is no failure of the disk.
+/// Hands the kernel what is queued. A signal, or a moment's lack of memory, is no
+/// failure of the disk.
 fn submit(ring: &IoUring) -> io::Result<()> {
     let mut patience = SUBMIT_ATTEMPTS;
     loop {

@@ -1,4 +1,5 @@
-//! Where a scan must not go on: what is missing there was in a file that has been lost, cut off, or replaced by an older copy.
+//! Where a scan must not go on: what is missing there was in a file that has been lost, cut off, or
+//! replaced by an older copy.
 
 use super::{FoundBatch, FoundSegment, Scan};
 use crate::device::Device;
@@ -11,9 +12,10 @@ use crate::superblock::Begun;
 use crate::types::Lsn;
 
 impl<D: Device> Scan<'_, D> {
-    /// Segments are begun one after the other, each with a durable header, and given up from the last one
-    /// on: where one is not there but a later one is or was begun, its file has been lost. To go on without
-    /// it would be to take all that is behind it for leftovers, and an empty store for all that there was.
+    /// Segments are begun one after the other, each with a durable header, and given up from the
+    /// last one on: where one is not there but a later one is or was begun, its file has been lost.
+    /// To go on without it would be to take all that is behind it for leftovers, and an empty store
+    /// for all that there was.
     pub(super) fn refuse_gap(&self) -> Result<(), Error> {
         let here = self.position.segment;
         let is_here = self.segment().is_some();
@@ -63,8 +65,8 @@ impl<D: Device> Scan<'_, D> {
         }
     }
 
-    /// What was cut off a file looks like the log's end, or like rot: what it held may be put back, and the
-    /// first opening that goes on without it gives it up for good.
+    /// What was cut off a file looks like the log's end, or like rot: what it held may be put back,
+    /// and the first opening that goes on without it gives it up for good.
     pub(super) fn refuse_cut(&self) -> Result<(), Error> {
         let is_cut = |segment: &&FoundSegment<D>| segment.file_bytes < segment.header.segment_bytes;
         let Some(segment) = self.segment().filter(is_cut) else { return Ok(()) };
@@ -82,8 +84,8 @@ impl<D: Device> Scan<'_, D> {
         })
     }
 
-    /// The same of a file in which nothing was written behind its last batch, though there was more. Where records have
-    /// rotted, something stands, or little is gone.
+    /// The same of a file in which nothing was written behind its last batch, though there was
+    /// more. Where records have rotted, something stands, or little is gone.
     pub(super) async fn refuse_older_copy(&self, decision: Decision) -> Result<(), Error> {
         let went_to = match decision {
             Decision::SalvageToNextSegment => {

@@ -9,8 +9,9 @@ use crate::format::SEGMENT_HEADER_BYTES;
 use crate::types::UnixMillis;
 
 impl<D: Device> Scan<'_, D> {
-    /// Whether a batch of this time is too young. Younger ones are folded in all the same, in case that an older one follows:
-    /// then the clock was wrong, and they are part of what was before it.
+    /// Whether a batch of this time is too young. Younger ones are folded in all the same,
+    /// in case that an older one follows: then the clock was wrong, and they are part of
+    /// what was before it.
     pub(super) fn note_time(&mut self, sealed: UnixMillis) {
         let Some(until) = self.until else { return };
         if sealed <= until {
@@ -20,8 +21,8 @@ impl<D: Device> Scan<'_, D> {
         }
     }
 
-    /// Whether nothing follows that is not younger, as far as can be told at a segment's start: no later segment was
-    /// begun before the last batch was sealed, and that was not in the future.
+    /// Whether nothing follows that is not younger, as far as can be told at a segment's start: no
+    /// later segment was begun before the last batch was sealed, and that was not in the future.
     pub(super) fn is_past(&self) -> bool {
         let is_at_start = self.position.offset == SEGMENT_HEADER_BYTES as u64;
         if self.then.is_none() || !is_at_start || self.time > self.device.now() {
@@ -31,7 +32,8 @@ impl<D: Device> Scan<'_, D> {
         !later.any(|(_, segment)| segment.header.opened < self.time)
     }
 
-    /// When the last batch was sealed. Where none was read, and anything is remembered by its time, it is looked for.
+    /// When the last batch was sealed. Where none was read, and anything is remembered by its time,
+    /// it is looked for.
     pub(super) async fn newest(&mut self) -> Result<Option<UnixMillis>, Error> {
         if self.index.past.graves.is_empty() {
             return Ok(None);
