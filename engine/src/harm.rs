@@ -71,8 +71,8 @@ async fn tell_of_unlinked(shard: &Shard, Unlinked { segment, file, is_open }: &U
             shard,
             segment,
             file,
-            "a file of the store has been removed, which the server did not have open: mail that is in it can't be read, and the next \
-             start may be refused. What can be done is in README.md, \"Files that somebody has removed\""
+            "a file of the store that the server did not have open has been removed, or another one is in its place: mail that was \
+             in it can't be read, and the next start may be refused. What can be done is in README.md, \"Files that somebody has removed\""
         );
         return;
     }

@@ -11,7 +11,7 @@ use crate::index::Index;
 use crate::locks::Locks;
 use crate::log::queue::{Hold, Parts, Queue};
 use crate::log::recovery::RecoveryReport;
-use crate::log::segments::Segments;
+use crate::log::segments::{Segments, is_copy};
 use crate::options::Options;
 use crate::packing::Packing;
 use crate::quota::Reservations;
@@ -410,9 +410,9 @@ impl<D: Device> Core<D> {
         self.uses.begin(active.unwrap_or_default())
     }
 
-    /// An open handle of a segment's file.
+    /// An open handle of a segment's file; of another one that is in its place, the error.
     pub(crate) async fn segment_file(&self, id: SegmentId) -> Result<D::File, Error> {
-        let number = {
+        let (number, file_id) = {
             let segments = self.segments.borrow();
             let Some(segment) = segments.files.get(&id) else {
                 let place = format!("segment {} of {}", id.0, self.device.place());
@@ -424,20 +424,24 @@ impl<D: Device> Core<D> {
             if let Some(file) = &segment.file {
                 return Ok(file.clone());
             }
-            segment.number
+            (segment.number, segment.file_id)
         };
         let name = crate::log::segments::file_name(number);
+        let unreadable = |what: String| Error::Read {
+            what,
+            place: format!("{name} in {}", self.device.place()),
+        };
         if self.displaced.get() {
             // Another directory may have a file of that name, with other mail in it.
-            let what = "the directory is not the one that was opened".to_owned();
-            return Err(Error::Read { what, place: format!("{name} in {}", self.device.place()) });
+            return Err(unreadable("the directory is not the one that was opened".to_owned()));
         }
-        let opened = self.device.open(&name).await;
-        let file = opened.map_err(|error| Error::Read {
-            what: error.to_string(),
-            place: format!("{name} in {}", self.device.place()),
-        })?;
-        self.segments.borrow_mut().keep_open(id, &file);
+        let failed = |error: io::Error| unreadable(error.to_string());
+        let file = self.device.open(&name).await.map_err(failed)?;
+        let opened_id = self.device.file_id(&file).map_err(failed)?;
+        if opened_id != file_id && !is_copy(self, id, &file).await.map_err(failed)? {
+            return Err(unreadable("another file is in its place".to_owned()));
+        }
+        self.segments.borrow_mut().keep_open(id, &file, opened_id);
         Ok(file)
     }
 }

@@ -409,11 +409,13 @@ async fn mark_end<D: Device>(
     Ok(())
 }
 
-impl<D: Device> FoundSegment<D> {
-    fn taken_over(&self, file: Option<D::File>) -> SegmentFile<D> {
-        let (number, SegmentHeader { first_lsn, segment_bytes, .. }) = (self.number, self.header);
-        let file_bytes = self.file_bytes.min(segment_bytes);
-        SegmentFile { number, first_lsn, segment_bytes, file_bytes, file }
+impl<D: Device> Found<D> {
+    fn taken_over(&self, segment: &FoundSegment<D>, file: Option<D::File>) -> SegmentFile<D> {
+        let (number, header) = (segment.number, segment.header);
+        let SegmentHeader { first_lsn, segment_bytes, .. } = header;
+        let file_bytes = segment.file_bytes.min(segment_bytes);
+        let file_id = self.file_ids.get(&number).copied().unwrap_or_default();
+        SegmentFile { number, file_id, first_lsn, segment_bytes, file_bytes, file }
     }
 }
 
@@ -431,7 +433,7 @@ async fn take_over<D: Device>(
         let salt = segment.header.salt;
         let (number, segment_bytes) = (segment.number, segment.header.segment_bytes);
         if id < end.position.segment {
-            segments.files.insert(id, segment.taken_over(None));
+            segments.files.insert(id, found.taken_over(&segment, None));
             continue;
         }
         let file = segment.open(device).await.map_err(device_error)?;
@@ -441,7 +443,7 @@ async fn take_over<D: Device>(
             segments.spares.push(Spare { number, file, segment_bytes, zeroed_bytes: 0 });
             continue;
         }
-        segments.files.insert(id, segment.taken_over(Some(file.clone())));
+        segments.files.insert(id, found.taken_over(&segment, Some(file.clone())));
         let end = end.position.offset;
         segments.active = Some(Active { id, file, end, segment_bytes, salt });
     }
@@ -454,7 +456,7 @@ fn take_over_cold<D: Device>(segments: &mut Segments<D>, found: &mut Found<D>, n
     let last = found.cold.keys().next_back().map_or(SegmentId(0), |last| SegmentId(last.0 + 1));
     segments.cold_next = SegmentId::FIRST_COLD.max(next).max(last);
     for (id, segment) in std::mem::take(&mut found.cold) {
-        segments.files.insert(id, segment.taken_over(None));
+        segments.files.insert(id, found.taken_over(&segment, None));
     }
 }
 

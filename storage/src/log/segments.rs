@@ -21,6 +21,8 @@ use std::ops::Bound;
 #[derive(Debug, Clone)]
 pub(crate) struct SegmentFile<D: Device> {
     pub(crate) number: u32,
+    /// Which file it is ([`Device::file_id`]): another one may be put in its place.
+    pub(crate) file_id: u64,
     pub(crate) first_lsn: Lsn,
     pub(crate) segment_bytes: u64,
     /// Of these, what there was of the file when the store was opened, or when it was made.
@@ -132,9 +134,10 @@ impl<D: Device> Segments<D> {
         Some(self.spares.swap_remove(best))
     }
 
-    pub(crate) fn activate(&mut self, header: &SegmentHeader, spare: Spare<D>) {
+    pub(crate) fn activate(&mut self, header: &SegmentHeader, spare: Spare<D>, file_id: u64) {
         let file = SegmentFile {
             number: spare.number,
+            file_id,
             first_lsn: header.first_lsn,
             segment_bytes: spare.segment_bytes,
             file_bytes: spare.segment_bytes,
@@ -176,10 +179,11 @@ impl<D: Device> Segments<D> {
     }
 
     /// Remembers an open handle.
-    pub(crate) fn keep_open(&mut self, id: SegmentId, file: &D::File) {
+    pub(crate) fn keep_open(&mut self, id: SegmentId, file: &D::File, file_id: u64) {
         self.close_one_of_many();
         if let Some(segment) = self.files.get_mut(&id) {
             segment.file = Some(file.clone());
+            segment.file_id = file_id;
         }
     }
 
@@ -235,6 +239,7 @@ pub(crate) async fn begin_segment<D: Device>(core: &Core<D>, id: SegmentId) -> i
             create_spare(&core.device, number, core.options.segment_bytes).await?
         }
     };
+    let file_id = core.device.file_id(&spare.file)?;
     let header = SegmentHeader {
         shard: core.options.shard,
         segment: id,
@@ -250,7 +255,7 @@ pub(crate) async fn begin_segment<D: Device>(core: &Core<D>, id: SegmentId) -> i
     if !id.is_cold() {
         note_begun(core, id).await?;
     }
-    core.segments.borrow_mut().activate(&header, spare);
+    core.segments.borrow_mut().activate(&header, spare, file_id);
     core.refresh_free_space();
     core.upkeep.ring();
     Ok(())
@@ -305,6 +310,19 @@ pub(crate) fn identify_by(head: &[u8]) -> Option<Identity> {
         Ok(header) => Some(Identity::Segment(header)),
         Err(_) => head.iter().all(|byte| *byte == 0).then_some(Identity::Spare),
     }
+}
+
+/// Whether a file says that it is this segment of this store: who has removed one may have put a
+/// copy of it back.
+pub(crate) async fn is_copy<D: Device>(
+    core: &Core<D>,
+    id: SegmentId,
+    file: &D::File,
+) -> io::Result<bool> {
+    let head = core.device.read(file, 0, Buffer::with_capacity(ALIGNMENT)).await?;
+    let salt = core.superblock.borrow().salt;
+    let header = SegmentHeader::decode(head.as_slice());
+    Ok(header.is_ok_and(|header| header.segment == id && header.salt == salt))
 }
 
 /// What files of these numbers, with so many bytes each, say that they are. `at_once` of them are

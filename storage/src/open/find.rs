@@ -36,6 +36,8 @@ pub(super) struct Found<D: Device> {
     /// Files that say that they are a segment which another one is, too.
     pub(super) doubles: Vec<FoundSegment<D>>,
     pub(super) next_number: u32,
+    /// Of each number, which file it is ([`Device::file_id`]).
+    pub(super) file_ids: BTreeMap<u32, u64>,
     pub(super) damage: Vec<String>,
 }
 
@@ -56,6 +58,7 @@ pub(super) async fn find<D: Device>(device: &D, options: &Options) -> Result<Fou
         unknown: Vec::new(),
         doubles: Vec::new(),
         next_number: 1,
+        file_ids: BTreeMap::new(),
         damage: Vec::new(),
     };
     for offset in superblock::unreadable(device).await.map_err(device_error)? {
@@ -72,6 +75,7 @@ pub(super) async fn find<D: Device>(device: &D, options: &Options) -> Result<Fou
         }
         if let Some(number) = file_number(&listed.name) {
             found.next_number = found.next_number.max(number + 1);
+            found.file_ids.insert(number, listed.id);
             logs.push((number, listed.bytes));
         }
     }

@@ -12,7 +12,7 @@ use crate::device::{Device, Listed};
 use crate::error::Error;
 use crate::format::{Record, SegmentId};
 use crate::log::queue::Hold;
-use crate::log::segments::{Segments, file_name};
+use crate::log::segments::{Segments, file_name, is_copy};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 
@@ -133,14 +133,13 @@ impl<D: Device> Store<D> {
         };
         let there: HashMap<String, Listed> =
             listed.into_iter().map(|one| (one.name.clone(), one)).collect();
-        let device = &self.core.device;
+        self.take_copies(&there).await;
         let is_displaced = self.is_displaced();
         // What has the name, if that is the file. In another directory only one that is
         // open can be told.
-        let named = |number: u32, file: Option<&D::File>| {
-            let open = file.and_then(|file| device.file_id(file).ok());
+        let named = |number: u32, is_open: bool, id: u64| {
             let there = there.get(&file_name(number));
-            there.filter(|there| open.map_or(!is_displaced, |open| open == there.id))
+            there.filter(|there| (is_open || !is_displaced) && there.id == id)
         };
         let segments = self.core.segments.borrow();
         let mut found = BTreeMap::new();
@@ -151,7 +150,7 @@ impl<D: Device> Store<D> {
             }
             let file = file_name(number);
             let bytes_before = one.file_bytes;
-            let harm = match named(number, one.file.as_ref()) {
+            let harm = match named(number, one.file.is_some(), one.file_id) {
                 None => Harm::Unlinked(Unlinked { segment, file, is_open: one.file.is_some() }),
                 Some(there) if there.bytes < bytes_before => {
                     Harm::Cut(Cut { segment, file, bytes: there.bytes, bytes_before })
@@ -161,13 +160,41 @@ impl<D: Device> Store<D> {
             found.insert(number, harm);
         }
         for spare in &segments.spares {
-            let there = named(spare.number, Some(&spare.file));
+            let id = self.core.device.file_id(&spare.file).unwrap_or_default();
+            let there = named(spare.number, true, id);
             let is_whole = there.is_some_and(|there| there.bytes >= spare.segment_bytes);
             if before.contains(&spare.number) && !is_whole {
                 found.insert(spare.number, Harm::OfSpare);
             }
         }
         Ok(found)
+    }
+
+    /// What is not open is read from its copy, where somebody has put that back.
+    async fn take_copies(&self, there: &HashMap<String, Listed>) {
+        let core = &self.core;
+        if self.is_displaced() {
+            return;
+        }
+        let others: Vec<(SegmentId, String, u64)> = {
+            let segments = core.segments.borrow();
+            let closed = segments.files.iter().filter(|(_, one)| one.file.is_none());
+            closed
+                .filter_map(|(id, one)| Some((*id, there.get(&file_name(one.number))?, one)))
+                .filter(|(_, there, one)| there.id != one.file_id)
+                .map(|(id, there, _)| (id, there.name.clone(), there.id))
+                .collect()
+        };
+        for (segment, name, listed) in others {
+            let Ok(file) = core.device.open(&name).await else { continue };
+            let is_listed = core.device.file_id(&file).is_ok_and(|id| id == listed);
+            if !is_listed || !is_copy(core, segment, &file).await.unwrap_or(false) {
+                continue;
+            }
+            if let Some(one) = core.segments.borrow_mut().files.get_mut(&segment) {
+                one.file_id = listed;
+            }
+        }
     }
 }
 

@@ -200,6 +200,49 @@ fn a_file_that_was_removed_keeps_no_other_from_being_freed() {
     });
 }
 
+/// Of what the store does not have open: another segment's file, whole, is neither read nor
+/// freed; a copy of its own is as good as what was there.
+#[test]
+fn another_file_in_the_place_of_one_is_left_alone_and_a_copy_of_that_one_is_used() {
+    for is_copy in [false, true] {
+        let sim = Sim::new(13);
+        on_sim(&sim, small_store(), |store| async move {
+            with_accounts(&store).await;
+            deliver_some(&store, 0..200).await;
+        });
+        let disk = sim.clone();
+        on_sim(&sim, small_store(), move |store| async move {
+            let mut all: Vec<_> = segments(&disk).collect();
+            all.sort_by_key(|(_, bytes)| segment_id(bytes));
+            let (name, other) = (all[1].0.clone(), all[if is_copy { 1 } else { 2 }].1.clone());
+            disk.put_file(&name, other.clone());
+            let found = store.look_for_harm().await.expect("looks");
+            let named: Vec<_> = found.unlinked.iter().map(|one| (&one.file, one.is_open)).collect();
+            assert_eq!(named, if is_copy { vec![] } else { vec![(&name, false)] });
+            assert_eq!(found.cut, []);
+            let mut missed = 0;
+            for (number, uid) in (0..).zip(store.uids(ALICE, INBOX).expect("uids")) {
+                match store.read(ALICE, INBOX, uid, 0..u64::MAX).await {
+                    Ok(read) => assert!(read == message(ALICE, number, BODY_BYTES)),
+                    Err(Error::Read { what, .. }) => {
+                        assert_eq!(what, "another file is in its place");
+                        missed += 1;
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            assert_eq!(missed > 3, !is_copy, "{missed}");
+            let all: Vec<Uid> = (1..=200).map(Uid).collect();
+            store.expunge(ALICE, INBOX, &all).await.expect("gone");
+            deliver_some(&store, 200..300).await;
+            rest(&store).await;
+            assert!(store.stats().segments_freed > 3, "{:?}", store.stats());
+            let is_as_it_was = disk.contents(&name).is_some_and(|bytes| bytes == other);
+            assert_eq!(is_as_it_was, !is_copy);
+        });
+    }
+}
+
 #[test]
 fn a_spare_that_is_cut_is_let_go() {
     let sim = Sim::new(10);
