@@ -1,7 +1,7 @@
 //! An account as it was at any time within the retention, beside a model that noted it then.
 
 use crate::common::*;
-use crate::ends::last_batch_but;
+use crate::log_end::last_batch_but;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use storage::device::Device;
