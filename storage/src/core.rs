@@ -11,7 +11,7 @@ use crate::index::Index;
 use crate::locks::Locks;
 use crate::log::queue::{Hold, Parts, Queue};
 use crate::log::recovery::RecoveryReport;
-use crate::log::segments::{Segments, is_copy};
+use crate::log::segments::{Segments, is_ours};
 use crate::options::Options;
 use crate::packing::Packing;
 use crate::quota::Reservations;
@@ -412,7 +412,7 @@ impl<D: Device> Core<D> {
 
     /// An open handle of a segment's file; of another one that is in its place, the error.
     pub(crate) async fn segment_file(&self, id: SegmentId) -> Result<D::File, Error> {
-        let (number, file_id) = {
+        let number = {
             let segments = self.segments.borrow();
             let Some(segment) = segments.files.get(&id) else {
                 let place = format!("segment {} of {}", id.0, self.device.place());
@@ -424,7 +424,7 @@ impl<D: Device> Core<D> {
             if let Some(file) = &segment.file {
                 return Ok(file.clone());
             }
-            (segment.number, segment.file_id)
+            segment.number
         };
         let name = crate::log::segments::file_name(number);
         let unreadable = |what: String| Error::Read {
@@ -437,11 +437,11 @@ impl<D: Device> Core<D> {
         }
         let failed = |error: io::Error| unreadable(error.to_string());
         let file = self.device.open(&name).await.map_err(failed)?;
-        let opened_id = self.device.file_id(&file).map_err(failed)?;
-        if opened_id != file_id && !is_copy(self, id, &file).await.map_err(failed)? {
+        if !is_ours(self, id, &file).await.map_err(failed)? {
             return Err(unreadable("another file is in its place".to_owned()));
         }
-        self.segments.borrow_mut().keep_open(id, &file, opened_id);
+        let file_id = self.device.file_id(&file).map_err(failed)?;
+        self.segments.borrow_mut().keep_open(id, &file, file_id);
         Ok(file)
     }
 }

@@ -91,7 +91,7 @@ pub(crate) async fn open<D: Device>(device: D, options: Options) -> Result<Rc<Co
     mark_end(&device, &mut found, &end, &superblock).await.map_err(device_error)?;
     report_cut(&device, &found, &index, &mut report);
     let mut segments = take_over(&device, &options, &mut found, &end).await?;
-    take_over_cold(&mut segments, &mut found, index.cold_next);
+    take_over_cold(&device, &mut segments, &mut found, index.cold_next)?;
     report_missing(&device, &segments, &index, (&start.files, gone), &mut report);
     take_spares(&device, &options, &mut segments, found.spares, &index, &mut report).await?;
     report.micros = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -410,12 +410,20 @@ async fn mark_end<D: Device>(
 }
 
 impl<D: Device> Found<D> {
-    fn taken_over(&self, segment: &FoundSegment<D>, file: Option<D::File>) -> SegmentFile<D> {
+    fn taken_over(
+        &self,
+        device: &D,
+        segment: &FoundSegment<D>,
+        file: Option<D::File>,
+    ) -> io::Result<SegmentFile<D>> {
         let (number, header) = (segment.number, segment.header);
         let SegmentHeader { first_lsn, segment_bytes, .. } = header;
         let file_bytes = segment.file_bytes.min(segment_bytes);
-        let file_id = self.file_ids.get(&number).copied().unwrap_or_default();
-        SegmentFile { number, file_id, first_lsn, segment_bytes, file_bytes, file }
+        let file_id = match &file {
+            Some(file) => device.file_id(file)?,
+            None => self.file_ids[&number],
+        };
+        Ok(SegmentFile { number, file_id, first_lsn, segment_bytes, file_bytes, file })
     }
 }
 
@@ -433,7 +441,8 @@ async fn take_over<D: Device>(
         let salt = segment.header.salt;
         let (number, segment_bytes) = (segment.number, segment.header.segment_bytes);
         if id < end.position.segment {
-            segments.files.insert(id, found.taken_over(&segment, None));
+            let taken = found.taken_over(device, &segment, None).map_err(device_error)?;
+            segments.files.insert(id, taken);
             continue;
         }
         let file = segment.open(device).await.map_err(device_error)?;
@@ -443,7 +452,8 @@ async fn take_over<D: Device>(
             segments.spares.push(Spare { number, file, segment_bytes, zeroed_bytes: 0 });
             continue;
         }
-        segments.files.insert(id, found.taken_over(&segment, Some(file.clone())));
+        let taken = found.taken_over(device, &segment, Some(file.clone()));
+        segments.files.insert(id, taken.map_err(device_error)?);
         let end = end.position.offset;
         segments.active = Some(Active { id, file, end, segment_bytes, salt });
     }
@@ -452,12 +462,19 @@ async fn take_over<D: Device>(
 
 /// Where each of them ends is not known; so nothing more is written to them, and what nothing
 /// refers to in them goes with the next compaction.
-fn take_over_cold<D: Device>(segments: &mut Segments<D>, found: &mut Found<D>, next: SegmentId) {
+fn take_over_cold<D: Device>(
+    device: &D,
+    segments: &mut Segments<D>,
+    found: &mut Found<D>,
+    next: SegmentId,
+) -> Result<(), Error> {
     let last = found.cold.keys().next_back().map_or(SegmentId(0), |last| SegmentId(last.0 + 1));
     segments.cold_next = SegmentId::FIRST_COLD.max(next).max(last);
     for (id, segment) in std::mem::take(&mut found.cold) {
-        segments.files.insert(id, found.taken_over(&segment, None));
+        let taken = found.taken_over(device, &segment, None).map_err(device_error)?;
+        segments.files.insert(id, taken);
     }
+    Ok(())
 }
 
 /// A new store starts on a pre-written segment; the reserve is allocated before mail can take it.

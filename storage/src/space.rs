@@ -9,7 +9,8 @@
 //! - nobody who began before it was empty is still looking;
 //! - it is no part of the log that the retention needs, unless space is short.
 //!
-//! Failure: a segment that cannot be erased is left alone until the store is opened anew.
+//! Failure: a segment whose erasing fails is left alone until the store is opened anew; one whose
+//! file is gone or another one, until that is put back.
 
 use crate::checkpoint::Position;
 use crate::core::Core;
@@ -181,7 +182,15 @@ fn freeable<D: Device>(core: &Core<D>) -> Vec<SegmentId> {
             emptied.position <= newest || core.options.sabotage == Some(Sabotage::FreeUnreplayed);
         is_forgotten && !core.uses.reach(**id, emptied.mark)
     };
-    core.emptied.borrow().iter().filter(is_free).map(|(id, _)| *id).collect()
+    // Of these there is nothing that could be erased, until it is put back.
+    let segments = core.segments.borrow();
+    let is_out_of_reach = |id: &SegmentId| {
+        let file = segments.files.get(id).filter(|file| file.file.is_none());
+        file.is_some_and(|file| segments.left.contains(&file.number))
+    };
+    let emptied = core.emptied.borrow();
+    let free = emptied.iter().filter(is_free).map(|(id, _)| *id);
+    free.filter(|id| !is_out_of_reach(id)).collect()
 }
 
 /// From here on the segment is gone, and its file, if nobody has harmed it, a spare that

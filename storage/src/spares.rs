@@ -214,10 +214,8 @@ async fn zero_spare<D: Device>(core: &Rc<Core<D>>, piece: Piece) -> io::Result<(
 
 /// Allocates one more spare; with `prewrite`, writes it before returning.
 pub(crate) async fn add_spare<D: Device>(core: &Rc<Core<D>>, prewrite: bool) -> io::Result<()> {
-    // It takes the place of a file of that name: that must be nobody's.
     core.check_place().await?;
-    let number = core.segments.borrow_mut().take_number();
-    let mut spare = create_spare(&core.device, number, core.options.segment_bytes).await?;
+    let mut spare = create_spare(core).await?;
     while prewrite && !spare.is_prewritten() {
         write_zeroes(core, &mut spare, Piece { bytes: ZERO_BYTES_ALONE, durable: false }).await?;
     }

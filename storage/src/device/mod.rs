@@ -63,7 +63,8 @@ pub trait Device: 'static {
     async fn list(&self) -> io::Result<Vec<Listed>>;
 
     /// Creates a file of `bytes` whose space is allocated (`ENOSPC` otherwise, and no file stays).
-    /// Its content is zeroes. An existing file of that name is replaced.
+    /// Its content is zeroes. Where one of that name is there, it is `AlreadyExists`; with no bytes
+    /// yet, as for a checkpoint, that one is replaced.
     async fn create(&self, name: &str, bytes: u64) -> io::Result<Self::File>;
 
     async fn open(&self, name: &str) -> io::Result<Self::File>;
@@ -82,7 +83,8 @@ pub trait Device: 'static {
         Ok(heads)
     }
 
-    /// Which file this is, under whatever name, while it is open. Blocks nobody.
+    /// Which file this is, under whatever name. Once it is gone another may be called so. Blocks
+    /// nobody.
     fn file_id(&self, file: &Self::File) -> io::Result<u64>;
 
     /// Fills `buffer` up to its capacity from `offset`; the result's length says how

@@ -90,7 +90,7 @@ impl Uring {
         let (direct, read_only) = (self.direct, self.read_only);
         move |path: &Path| match read_only {
             true => open_to_read(path),
-            false => open_file(path, direct, false),
+            false => open_file(path, direct, &OpenOptions::new()),
         }
     }
 
@@ -245,13 +245,10 @@ fn open_to_read(path: &Path) -> io::Result<File> {
     }
 }
 
-fn open_file(path: &Path, direct: bool, create: bool) -> io::Result<File> {
-    let mut options = OpenOptions::new();
+fn open_file(path: &Path, direct: bool, how: &OpenOptions) -> io::Result<File> {
+    let mut options = how.clone();
     // Mail is nobody else's business, whoever may look into the directory.
     options.read(true).write(true).mode(0o600);
-    if create {
-        options.create(true).truncate(true);
-    }
     if direct {
         options.custom_flags(libc::O_DIRECT);
     }
@@ -260,10 +257,11 @@ fn open_file(path: &Path, direct: bool, create: bool) -> io::Result<File> {
 
 /// Allocates `bytes`, and removes the file again when the disk has no room for it.
 fn create_file(path: &Path, direct: bool, bytes: u64) -> io::Result<File> {
-    let file = open_file(path, direct, true)?;
+    let mut options = OpenOptions::new();
     if bytes == 0 {
-        return Ok(file);
+        return open_file(path, direct, options.create(true).truncate(true));
     }
+    let file = open_file(path, direct, options.create_new(true))?;
     let length = libc::off_t::try_from(bytes).map_err(io::Error::other)?;
     // SAFETY: a descriptor that we own; the call touches no memory.
     let outcome = unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, length) };

@@ -234,10 +234,7 @@ pub(crate) async fn begin_segment<D: Device>(core: &Core<D>, id: SegmentId) -> i
     let spare = core.segments.borrow_mut().take_spare();
     let spare = match spare {
         Some(spare) => spare,
-        None => {
-            let number = core.segments.borrow_mut().take_number();
-            create_spare(&core.device, number, core.options.segment_bytes).await?
-        }
+        None => create_spare(core).await?,
     };
     let file_id = core.device.file_id(&spare.file)?;
     let header = SegmentHeader {
@@ -277,12 +274,16 @@ async fn note_begun<D: Device>(core: &Core<D>, segment: SegmentId) -> io::Result
 }
 
 /// Creates an allocated, durable file for a segment.
-pub(crate) async fn create_spare<D: Device>(
-    device: &D,
-    number: u32,
-    segment_bytes: u64,
-) -> io::Result<Spare<D>> {
-    let file = device.create(&file_name(number), segment_bytes).await?;
+pub(crate) async fn create_spare<D: Device>(core: &Core<D>) -> io::Result<Spare<D>> {
+    let (device, segment_bytes) = (&core.device, core.options.segment_bytes);
+    let (number, file) = loop {
+        let number = core.segments.borrow_mut().take_number();
+        match device.create(&file_name(number), segment_bytes).await {
+            // Somebody has put a file back, and mail may be in it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            created => break (number, created?),
+        }
+    };
     device.sync_directory().await?;
     Ok(Spare { number, file, segment_bytes, zeroed_bytes: 0 })
 }
@@ -312,17 +313,31 @@ pub(crate) fn identify_by(head: &[u8]) -> Option<Identity> {
     }
 }
 
-/// Whether a file says that it is this segment of this store: who has removed one may have put a
-/// copy of it back.
-pub(crate) async fn is_copy<D: Device>(
+/// Whether a file that was opened by its name is still this segment, or a copy of it that somebody
+/// has put back.
+pub(crate) async fn is_ours<D: Device>(
     core: &Core<D>,
     id: SegmentId,
     file: &D::File,
 ) -> io::Result<bool> {
-    let head = core.device.read(file, 0, Buffer::with_capacity(ALIGNMENT)).await?;
+    let known = core.segments.borrow().files.get(&id).map(|one| (one.file_id, one.segment_bytes));
+    let Some((file_id, segment_bytes)) = known else { return Ok(false) };
+    // A number alone is no proof: another file may have got it once ours was gone.
+    let is_same = core.device.file_id(file)? == file_id;
     let salt = core.superblock.borrow().salt;
-    let header = SegmentHeader::decode(head.as_slice());
-    Ok(header.is_ok_and(|header| header.segment == id && header.salt == salt))
+    let is_it = |header: SegmentHeader| header.segment == id && (is_same || header.salt == salt);
+    // A header that can't be read is one that has rotted.
+    let head = core.device.read(file, 0, Buffer::with_capacity(ALIGNMENT)).await;
+    if let Some(header) = head.ok().and_then(|head| SegmentHeader::decode(head.as_slice()).ok()) {
+        return Ok(is_it(header));
+    }
+    if is_same {
+        return Ok(true);
+    }
+    Ok(match identify(&core.device, file, segment_bytes).await? {
+        Identity::Segment(header) | Identity::Damaged(header) => is_it(header),
+        Identity::Spare | Identity::Unknown => false,
+    })
 }
 
 /// What files of these numbers, with so many bytes each, say that they are. `at_once` of them are

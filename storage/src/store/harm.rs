@@ -12,7 +12,7 @@ use crate::device::{Device, Listed};
 use crate::error::Error;
 use crate::format::{Record, SegmentId};
 use crate::log::queue::Hold;
-use crate::log::segments::{Segments, file_name, is_copy};
+use crate::log::segments::{Segments, file_name, is_ours};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 
@@ -188,10 +188,11 @@ impl<D: Device> Store<D> {
         for (segment, name, listed) in others {
             let Ok(file) = core.device.open(&name).await else { continue };
             let is_listed = core.device.file_id(&file).is_ok_and(|id| id == listed);
-            if !is_listed || !is_copy(core, segment, &file).await.unwrap_or(false) {
+            if !is_listed || !is_ours(core, segment, &file).await.unwrap_or(false) {
                 continue;
             }
-            if let Some(one) = core.segments.borrow_mut().files.get_mut(&segment) {
+            let mut segments = core.segments.borrow_mut();
+            if let Some(one) = segments.files.get_mut(&segment).filter(|one| one.file.is_none()) {
                 one.file_id = listed;
             }
         }

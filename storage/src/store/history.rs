@@ -16,7 +16,7 @@ use crate::format::{Base, Location, NewMailbox, Record, SegmentId, Shown};
 use crate::index::{Index, Live, Mailbox, Row, Spaces, names};
 use crate::log::recovery::RecoveryReport;
 use crate::log::scan::{FoundSegment, Scan, Start};
-use crate::log::segments::{Identity, file_name, identify, identify_all};
+use crate::log::segments::{Identity, SegmentFile, file_name, identify, identify_all};
 use crate::space;
 use crate::types::{AccountId, Flags, Lsn, MailboxId, SpecialUse, Uid, UnixMillis};
 use std::collections::{BTreeMap, BTreeSet};
@@ -266,51 +266,62 @@ fn of_then(mailbox: &Mailbox) -> PastMailbox {
     }
 }
 
+/// A segment of the log, and what there is under its name.
+struct Looked<D: Device> {
+    id: SegmentId,
+    number: u32,
+    segment_bytes: u64,
+    file_bytes: u64,
+    /// If it is open, and under its name there is none or another one: it was removed.
+    unnamed: Option<D::File>,
+    /// It is the file that it was, as far as that can be told ([`Device::file_id`]).
+    is_same: bool,
+}
+
 /// The log's segments from this one on, with their headers. Where they are under their names none
 /// stays open: of a long log they would be more than a process may have.
 async fn found_segments<D: Device>(
     core: &Core<D>,
     from: SegmentId,
 ) -> Result<BTreeMap<SegmentId, FoundSegment<D>>, Error> {
-    let of_log: Vec<(SegmentId, u32, u64, Option<D::File>)> = {
-        let segments = core.segments.borrow();
-        let later = segments.of_log().filter(|(id, _)| **id >= from);
-        later.map(|(id, one)| (*id, one.number, one.segment_bytes, one.file.clone())).collect()
-    };
     let unreadable = |error: io::Error| core.unreadable_log(error.to_string());
+    // By their names: another directory may have files of another time.
+    core.check_place().await.map_err(unreadable)?;
     // As they are now: a file may have been cut off under the store.
     let listed = core.device.list().await.map_err(unreadable)?;
     let listed: BTreeMap<String, Listed> =
         listed.into_iter().map(|listed| (listed.name.clone(), listed)).collect();
-    let (mut unnamed, mut named) = (Vec::new(), Vec::new());
-    for (id, number, segment_bytes, file) in of_log {
-        let there = listed.get(&file_name(number));
-        let is_other = |file: &D::File| {
-            let open = core.device.file_id(file).ok();
-            there.is_none_or(|there| open.is_some_and(|open| open != there.id))
-        };
-        match file.filter(is_other) {
-            // A file that was removed is whole for whoever has it open.
-            Some(file) => {
-                let identity = identify(&core.device, &file, segment_bytes).await;
-                let identity = identity.map_err(unreadable)?;
-                unnamed.push((id, number, Some(file), segment_bytes, identity));
-            }
-            None => {
-                let file_bytes = there.map_or(segment_bytes, |there| there.bytes);
-                named.push((id, number, segment_bytes, file_bytes));
-            }
-        }
-    }
-    let heads: Vec<(u32, u64)> =
-        named.iter().map(|(_, number, bytes, _)| (*number, *bytes)).collect();
+    let look = |(id, one): (&SegmentId, &SegmentFile<D>)| {
+        let there = listed.get(&file_name(one.number));
+        let is_named = there.is_some_and(|there| there.id == one.file_id);
+        let unnamed = one.file.clone().filter(|_| !is_named);
+        let there = there.filter(|_| unnamed.is_none());
+        let file_bytes = there.map_or(one.segment_bytes, |there| there.bytes);
+        let is_same = is_named || unnamed.is_some();
+        let (id, number, segment_bytes) = (*id, one.number, one.segment_bytes);
+        Looked { id, number, segment_bytes, file_bytes, unnamed, is_same }
+    };
+    let (unnamed, named): (Vec<_>, Vec<_>) = {
+        let segments = core.segments.borrow();
+        let later = segments.of_log().filter(|(id, _)| **id >= from);
+        later.map(look).partition(|one| one.unnamed.is_some())
+    };
+    let heads: Vec<(u32, u64)> = named.iter().map(|one| (one.number, one.segment_bytes)).collect();
     let identities = identify_all(&core.device, &heads, HEADS_AT_ONCE).await.map_err(unreadable)?;
-    let named = named.into_iter().zip(identities);
-    let named = named.map(|((id, number, _, bytes), identity)| (id, number, None, bytes, identity));
+    let mut all: Vec<(Looked<D>, Identity)> = named.into_iter().zip(identities).collect();
+    for one in unnamed {
+        // A file that was removed is whole for whoever has it open.
+        let Some(file) = &one.unnamed else { continue };
+        let identity = identify(&core.device, file, one.segment_bytes).await.map_err(unreadable)?;
+        all.push((one, identity));
+    }
+    let salt = core.superblock.borrow().salt;
     let mut found = BTreeMap::new();
-    for (id, number, file, file_bytes, identity) in unnamed.into_iter().chain(named) {
+    for (Looked { id, number, file_bytes, unnamed: file, is_same, .. }, identity) in all {
         match identity {
-            Identity::Segment(header) | Identity::Damaged(header) if header.segment == id => {
+            Identity::Segment(header) | Identity::Damaged(header)
+                if header.segment == id && (is_same || header.salt == salt) =>
+            {
                 let is_sound = true;
                 found.insert(id, FoundSegment { number, file, file_bytes, is_sound, header });
             }

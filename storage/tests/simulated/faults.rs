@@ -489,6 +489,8 @@ fn a_read_error_is_told_and_passes() {
     on_sim(&sim, Options::for_tests(), move |store| async move {
         // Compaction reads too, at first, and each minute it is looked for what has expired.
         disk.sleep(std::time::Duration::from_secs(30)).await;
+        // Its file is opened, which reads the header.
+        store.read(ALICE, INBOX, Uid(1), 0..9).await.expect("reads");
         disk.fail_next(Fault::Read);
         let failed = store.read(ALICE, INBOX, Uid(1), 0..9).await;
         assert!(matches!(failed, Err(Error::Read { .. })), "{failed:?}");

@@ -201,10 +201,16 @@ fn a_file_that_was_removed_keeps_no_other_from_being_freed() {
 }
 
 /// Of what the store does not have open: another segment's file, whole, is neither read nor
-/// freed; a copy of its own is as good as what was there.
+/// freed, be it under a number of its own or written over ours; a copy is as good as what was there.
 #[test]
 fn another_file_in_the_place_of_one_is_left_alone_and_a_copy_of_that_one_is_used() {
-    for is_copy in [false, true] {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Comes {
+        Another,
+        WrittenOver,
+        Copy,
+    }
+    for comes in [Comes::Another, Comes::WrittenOver, Comes::Copy] {
         let sim = Sim::new(13);
         on_sim(&sim, small_store(), |store| async move {
             with_accounts(&store).await;
@@ -214,11 +220,16 @@ fn another_file_in_the_place_of_one_is_left_alone_and_a_copy_of_that_one_is_used
         on_sim(&sim, small_store(), move |store| async move {
             let mut all: Vec<_> = segments(&disk).collect();
             all.sort_by_key(|(_, bytes)| segment_id(bytes));
+            let is_copy = comes == Comes::Copy;
             let (name, other) = (all[1].0.clone(), all[if is_copy { 1 } else { 2 }].1.clone());
-            disk.put_file(&name, other.clone());
+            match comes {
+                Comes::WrittenOver => disk.overwrite(&name, &other),
+                Comes::Another | Comes::Copy => disk.put_file(&name, other.clone()),
+            }
             let found = store.look_for_harm().await.expect("looks");
             let named: Vec<_> = found.unlinked.iter().map(|one| (&one.file, one.is_open)).collect();
-            assert_eq!(named, if is_copy { vec![] } else { vec![(&name, false)] });
+            let is_told = comes == Comes::Another;
+            assert_eq!(named, if is_told { vec![(&name, false)] } else { vec![] });
             assert_eq!(found.cut, []);
             let mut missed = 0;
             for (number, uid) in (0..).zip(store.uids(ALICE, INBOX).expect("uids")) {
@@ -239,8 +250,28 @@ fn another_file_in_the_place_of_one_is_left_alone_and_a_copy_of_that_one_is_used
             assert!(store.stats().segments_freed > 3, "{:?}", store.stats());
             let is_as_it_was = disk.contents(&name).is_some_and(|bytes| bytes == other);
             assert_eq!(is_as_it_was, !is_copy);
+            // What has been told is no failure of whoever asks for space.
+            let compacted = store.compact(|_| {}).await;
+            assert_eq!(compacted.is_ok(), comes != Comes::WrittenOver, "{compacted:?}");
         });
     }
+}
+
+/// Somebody puts back what was lost before the start, under the name that the log would take next.
+#[test]
+fn a_file_that_is_put_back_is_not_taken_for_new_mail() {
+    let sim = Sim::new(14);
+    let disk = sim.clone();
+    on_sim(&sim, small_store(), move |store| async move {
+        with_accounts(&store).await;
+        deliver_some(&store, 0..30).await;
+        let last = logs(&disk).into_iter().map(|(name, _)| name).max().expect("a file");
+        let number: u32 = last.trim_start_matches("log-").parse().expect("a number");
+        let put_back = format!("log-{:08}", number + 2);
+        disk.put_file(&put_back, vec![0x55; 8192]);
+        deliver_some(&store, 30..300).await;
+        assert_eq!(disk.contents(&put_back), Some(vec![0x55; 8192]));
+    });
 }
 
 #[test]

@@ -259,6 +259,15 @@ impl Sim {
         durable.truncate(length);
     }
 
+    /// Writes over the whole file, as `cp` does onto one that is there.
+    pub fn overwrite(&self, name: &str, bytes: &[u8]) {
+        let disk = self.disk.borrow();
+        let Some(entry) = disk.names.get(name) else { return };
+        let mut content = entry.content.borrow_mut();
+        content.current = bytes.to_vec();
+        content.durable = bytes.to_vec();
+    }
+
     /// Moves the directory away, and puts a copy in its place, where all names lead: nothing that
     /// is done by them fails.
     pub fn displace(&self) {
@@ -455,6 +464,9 @@ impl Disk {
     }
 
     fn create(&mut self, name: &str, bytes: u64) -> io::Result<Answer> {
+        if bytes > 0 && self.names.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
         self.check_space(bytes)?;
         let length = usize::try_from(bytes).map_err(io::Error::other)?;
         let content =
