@@ -16,7 +16,7 @@ use crate::log::segments::{Segments, file_name, is_ours};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 
-/// A segment whose file has lost its name.
+/// A segment whose file has lost its name, be it that another one has got it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unlinked {
     pub segment: SegmentId,

@@ -108,6 +108,16 @@ async fn deliver_some(store: &Store<Sim>, numbers: std::ops::Range<u32>) {
     }
 }
 
+/// A store of several segments; once it is opened anew, none of their files is open but the newest.
+fn filled(seed: u64) -> Sim {
+    let sim = Sim::new(seed);
+    on_sim(&sim, small_store(), |store| async move {
+        with_accounts(&store).await;
+        deliver_some(&store, 0..200).await;
+    });
+    sim
+}
+
 /// Be it the newest one or one before, and be there mail behind it or not: of what the index knows
 /// nothing is lost.
 #[test]
@@ -161,11 +171,7 @@ fn a_file_that_is_cut_is_told_and_the_next_start_does_without_what_is_gone() {
 /// Of what the store does not have open, another directory can't say whether it is the same.
 #[test]
 fn nothing_is_read_by_name_in_a_directory_that_was_put_in_the_place_of_ours() {
-    let sim = Sim::new(12);
-    on_sim(&sim, small_store(), |store| async move {
-        with_accounts(&store).await;
-        deliver_some(&store, 0..200).await;
-    });
+    let sim = filled(12);
     let disk = sim.clone();
     on_sim_unclosed(&sim, small_store(), move |store, _| async move {
         assert_eq!(store.look_for_harm().await.expect("looks"), Harmed::default());
@@ -182,11 +188,7 @@ fn nothing_is_read_by_name_in_a_directory_that_was_put_in_the_place_of_ours() {
 /// Whoever has the store open has no handle of it: then the space of all others must come back.
 #[test]
 fn a_file_that_was_removed_keeps_no_other_from_being_freed() {
-    let sim = Sim::new(11);
-    on_sim(&sim, small_store(), |store| async move {
-        with_accounts(&store).await;
-        deliver_some(&store, 0..200).await;
-    });
+    let sim = filled(11);
     let disk = sim.clone();
     on_sim(&sim, small_store(), move |store| async move {
         let (oldest, _) =
@@ -211,11 +213,7 @@ fn another_file_in_the_place_of_one_is_left_alone_and_a_copy_of_that_one_is_used
         Copy,
     }
     for comes in [Comes::Another, Comes::WrittenOver, Comes::Copy] {
-        let sim = Sim::new(13);
-        on_sim(&sim, small_store(), |store| async move {
-            with_accounts(&store).await;
-            deliver_some(&store, 0..200).await;
-        });
+        let sim = filled(13);
         let disk = sim.clone();
         on_sim(&sim, small_store(), move |store| async move {
             let mut all: Vec<_> = segments(&disk).collect();
